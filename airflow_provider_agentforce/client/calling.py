@@ -1,0 +1,287 @@
+"""Carries out one call: token, attempts, waits and the error at the end, all as the retry table says."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tenacity
+
+from airflow_provider_agentforce.client import calls, checks, hints, policy, replies
+from airflow_provider_agentforce.client.calls import Call, Operation
+from airflow_provider_agentforce.client.patience import Patience
+from airflow_provider_agentforce.client.policy import Ending, Failure, Verdict
+from airflow_provider_agentforce.client.replies import TokenReply, UnreadableReplyError
+from airflow_provider_agentforce.client.secrets import forms, redacted
+from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.client.tokens import Token, TokenCache
+from airflow_provider_agentforce.client.transport import Exchange, Transport
+from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
+    AgentforceAuthError,
+    AgentforceError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+    DeliveryUnknownError,
+    RateLimitedError,
+    SessionBusyError,
+    SessionNotFoundError,
+    TaskStoppedError,
+    one_line,
+)
+
+log = logging.getLogger(__name__)
+
+DEFAULT_API = "https://api.salesforce.com"
+_CLEAN_UP_SECONDS = 3.0
+_LOGIN_RATE_PAUSE = 60.0
+_KEPT_BODY = 2048
+
+_back_off = tenacity.wait_random_exponential(multiplier=1, max=20)
+
+_DOING = {
+    Operation.TOKEN: "Getting an access token",
+    Operation.START: "Starting a session",
+    Operation.SEND: "Sending the message",
+    Operation.END: "Ending the session",
+    Operation.FEEDBACK: "Submitting the feedback",
+}
+_TRANSIENT: dict[Failure, type[AgentforceTransientError]] = {
+    Failure.THROTTLED: RateLimitedError,
+    Failure.LOGIN_RATE: RateLimitedError,
+    Failure.LOCKED: SessionBusyError,
+    Failure.STOPPED_BEFORE: TaskStoppedError,
+    Failure.STOPPED: TaskStoppedError,
+}
+_FINAL: dict[Failure, type[AgentforceError]] = {
+    Failure.UNAUTHORIZED: AgentforceAuthError,
+    Failure.APP_NOT_ATTACHED: AgentforceAuthError,
+    Failure.FORBIDDEN: AgentforceAuthError,
+    Failure.STREAM_ERROR: AgentFailedError,
+}
+
+
+@dataclass
+class Job:
+    """One call to carry out, and what is known of it so far.
+
+    :param build: makes the request from the API host and this job.
+    :param parse: reads the reply of a 2xx; raises :class:`UnreadableReplyError` for one that is no use.
+    :param on_piece: is given the bytes of an event stream as they arrive.
+    :param after_unknown: an earlier try of this very message may still be running, so a lock is evidence.
+    :param cleaning_up: make one quick attempt, even after a stop.
+    :ivar attempts: attempts begun.
+    :ivar lost: attempts that may have been acted on without our knowing.
+    """
+
+    operation: Operation
+    build: Callable[[str, Job], Call]
+    parse: Callable[[Exchange], Any] = lambda _: None
+    on_piece: Callable[[bytes], None] | None = None
+    session_id: str | None = None
+    external_session_key: str | None = None
+    after_unknown: bool = False
+    cleaning_up: bool = False
+    attempts: int = 0
+    lost: int = 0
+    renewed: bool = False
+    begun: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Result:
+    """What the last attempt at a job brought."""
+
+    exchange: Exchange
+    value: Any = None
+    failure: Failure | None = None
+    detail: str = ""
+    cause: BaseException | None = None
+    token: Token | None = None
+    pause: float | None = None
+
+
+class Caller:
+    """Carries out jobs for one org. Safe to share between threads.
+
+    :param on_secret: is told every new token, so that a log can mask it.
+    """
+
+    def __init__(self, settings: Settings, on_secret: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.patience = Patience()
+        self.transport = Transport(settings.max_concurrent_sessions)
+        self.tokens = TokenCache(self._fetch_token)
+        self._on_secret = on_secret
+        self._hidden = forms(settings.consumer_key, settings.consumer_secret) - {settings.consumer_key}
+
+    def perform(self, job: Job) -> Result:
+        """Carry out *job*.
+
+        :raises AgentforceError: as the retry table says.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda result: result.pause is not None),
+            wait=lambda state: state.outcome.result().pause,  # type: ignore[union-attr]
+            sleep=self.patience.sleep,
+        )
+        result: Result = retrying(self._attempt, job)
+        if result.failure is None:
+            return result
+        verdict = self._verdict(job, result.failure)
+        if verdict.ending is Ending.DONE:
+            return result
+        raise self._error(job, result, verdict) from result.cause
+
+    def api_host(self, token: Token | None) -> str:
+        """Return the Agent API's origin: the setting, else what the token reply names, else the default."""
+        if self.settings.api_url is not None:
+            return self.settings.api_url
+        named = token.reply.api_instance_url if token else None
+        return checks.named_by_reply(named, trusted=(self.settings.host,)) if named else DEFAULT_API
+
+    def _attempt(self, job: Job) -> Result:
+        if not job.cleaning_up:
+            self.patience.check()
+        token = None if job.operation is Operation.TOKEN else self._token(job)
+        job.attempts += 1
+        exchange = self.transport.exchange(
+            job.build(self.api_host(token), job),
+            bearer=token.value if token else None,
+            timeout=_CLEAN_UP_SECONDS if job.cleaning_up else self.settings.timeout,
+            on_piece=job.on_piece,
+            despite_stop=job.cleaning_up,
+        )
+        result = _judged(job, exchange)
+        result.token = token
+        if result.failure is not None:
+            self._note_loss(job, result.failure)
+            result.pause = self._pause(job, result)
+        return result
+
+    def _note_loss(self, job: Job, failure: Failure) -> None:
+        job.lost += _applied(failure) is not False
+        if self._verdict(job, failure).orphan:
+            log.warning(
+                "A session may be open in the org that cannot be ended from here. Its external session key: %s",
+                job.external_session_key,
+            )
+
+    def _token(self, job: Job) -> Token:
+        if job.cleaning_up and self.tokens.current is not None:
+            return self.tokens.current
+        return self.tokens.get()
+
+    def _pause(self, job: Job, result: Result) -> float | None:
+        """Return how long to wait before the next attempt, ``None`` for no other attempt."""
+        failure = result.failure
+        if failure is None or job.cleaning_up:
+            return None
+        verdict = self._verdict(job, failure)
+        if verdict.renew and not job.renewed and result.token is not None:
+            job.renewed = True
+            self.tokens.replace(result.token)
+            return 0.0
+        asked = _asked_to_wait(result.exchange)
+        pause = _back_off(_Numbered(job.attempts)) if asked is None else asked
+        if verdict.until_free:
+            again = time.monotonic() - job.begun + pause <= self.patience.longest
+        else:
+            again = job.attempts < verdict.attempts
+        return pause if again and self.patience.allows(pause) else None
+
+    def _verdict(self, job: Job, failure: Failure) -> Verdict:
+        if failure is Failure.LOCKED and job.after_unknown:
+            return Verdict(1, Ending.UNKNOWN)
+        return policy.TABLE[failure].verdict(job.operation)
+
+    def _error(self, job: Job, result: Result, verdict: Verdict) -> AgentforceError:
+        failure, exchange, operation = result.failure, result.exchange, job.operation
+        assert failure is not None  # noqa: S101 - the caller has one
+        said = replies.error(exchange.body).text if _refused(exchange) else ""
+        status = f"HTTP {exchange.status}" if _refused(exchange) else failure.value
+        reason = one_line(self._hide(said or result.detail), 220)
+        known_as = job.external_session_key if operation is Operation.START else None
+        opaque = result.token is not None and not result.token.reply.is_jwt
+        return _kind(operation, failure, verdict)(
+            f"{_DOING[operation]} failed: {': '.join(part for part in (status, reason) if part)}.",
+            hint=hints.hint(operation, failure, status=exchange.status, error_text=said, opaque_token=opaque),
+            operation=operation.value,
+            status=exchange.status,
+            applied=None if job.after_unknown and failure is Failure.LOCKED else _applied(failure),
+            retry_after=_LOGIN_RATE_PAUSE if failure is Failure.LOGIN_RATE else _asked_to_wait(exchange),
+            request_id=exchange.headers.get("x-request-id"),
+            session_id=job.session_id,
+            external_session_key=known_as,
+            body=self._hide(exchange.body[:_KEPT_BODY].decode("utf-8", "replace")),
+        )
+
+    def _hide(self, text: str) -> str:
+        token = self.tokens.current
+        return redacted(text, self._hidden | (forms(token.value) if token else set()))
+
+    def _fetch_token(self) -> TokenReply:
+        settings = self.settings
+        call = calls.token(settings.host, settings.consumer_key, settings.consumer_secret)
+        job = Job(
+            Operation.TOKEN,
+            build=lambda _api, _job: call,
+            parse=lambda exchange: replies.token(exchange.body, now=time.time()),
+        )
+        reply: TokenReply = self.perform(job).value
+        for form in forms(reply.access_token):
+            self._on_secret(form)
+        if not reply.is_jwt:
+            log.warning(hints.OPAQUE_TOKEN)
+        return reply
+
+
+class _Numbered(tenacity.RetryCallState):
+    """What tenacity's waits need to know: the number of the attempt."""
+
+    def __init__(self, attempt_number: int) -> None:
+        self.attempt_number = attempt_number
+
+
+def _judged(job: Job, exchange: Exchange) -> Result:
+    status, broken = exchange.status, exchange.broken
+    if status is not None and _refused(exchange):
+        # A status that refuses decides, even when the rest of its reply is lost.
+        failure = policy.failure_of(job.operation, status, replies.error(exchange.body).text)
+        return Result(exchange, failure=failure, cause=exchange.cause)
+    if broken is not None:
+        return Result(exchange, failure=broken, detail=exchange.detail, cause=exchange.cause)
+    try:
+        return Result(exchange, job.parse(exchange))
+    except UnreadableReplyError as error:
+        return Result(exchange, failure=error.failure, detail=str(error), cause=error)
+    except BaseException as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
+        return Result(exchange, failure=Failure.UNREADABLE, detail=type(error).__name__, cause=error)
+
+
+def _refused(exchange: Exchange) -> bool:
+    return exchange.status is not None and not 200 <= exchange.status < 300  # noqa: PLR2004
+
+
+def _applied(failure: Failure) -> bool | None:
+    return policy.TABLE[failure].delivery.applied
+
+
+def _asked_to_wait(exchange: Exchange) -> float | None:
+    headers = exchange.headers
+    return policy.retry_after(headers.get("retry-after"), headers.get("date"), time.time())
+
+
+def _kind(operation: Operation, failure: Failure, verdict: Verdict) -> type[AgentforceError]:
+    if verdict.ending is Ending.UNKNOWN:
+        return DeliveryUnknownError
+    if verdict.ending is Ending.TRANSIENT:
+        return _TRANSIENT.get(failure, AgentforceTransientError)
+    if operation is Operation.TOKEN:
+        return AgentforceAuthError
+    if failure is Failure.NOT_FOUND and operation in {Operation.SEND, Operation.FEEDBACK}:
+        return SessionNotFoundError
+    return _FINAL.get(failure, AgentforceRequestError)

@@ -1,0 +1,249 @@
+"""Checks on everything a user hands in, made before a byte is sent. Pure: no I/O, no Airflow.
+
+Every check returns the value in the form that the API takes, or raises one
+:class:`~airflow_provider_agentforce.exceptions.AgentforceInputError` that names the field and the way out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
+FEEDBACK = ("GOOD", "BAD")
+
+_ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
+_PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
+_LOGIN_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
+_UI_SUFFIXES = (".lightning.force.com", ".salesforce-setup.com")
+
+
+def origin(value: object, field: str) -> str:
+    """Return *value* as ``scheme://host[:port]``. ``https`` only, except for a loopback address."""
+    text = _text(value, field).strip()
+    match = _ORIGIN.fullmatch(text if "://" in text else f"https://{text}")
+    if match is None:
+        raise AgentforceInputError(
+            f"{field} must look like https://acme.my.salesforce.com, without user, path or query, "
+            f"but is {_shown(value)}."
+        )
+    scheme, host, port = match.group(1).lower(), match.group(2).lower(), match.group(3) or ""
+    if scheme == "http" and not is_loopback(host):
+        raise AgentforceInputError(
+            f"{field} must use https: http is allowed for a loopback address only, but is {_shown(value)}."
+        )
+    return f"{scheme}://{host}{port}"
+
+
+def my_domain(value: object, field: str = "host") -> str:
+    """Return the org's My Domain as an origin. Login and Lightning hosts are refused with the reason."""
+    url = origin(value, field)
+    host = url.split("//", 1)[1]
+    if host in _LOGIN_HOSTS:
+        raise AgentforceInputError(
+            f"{field} is {host}, which does not accept the client-credentials flow. "
+            "Use your org's My Domain, for example https://acme.my.salesforce.com."
+        )
+    if host.endswith(_UI_SUFFIXES):
+        raise AgentforceInputError(
+            f"{field} is {host}, which serves the Salesforce pages, not the API. "
+            "Use the Current My Domain URL from Setup > My Domain, for example https://acme.my.salesforce.com."
+        )
+    return url
+
+
+def named_by_reply(value: object, *, trusted: Sequence[str]) -> str:
+    """Return an API host named by a token reply, if it is one of *trusted* or a Salesforce host.
+
+    A reply must not be able to send the token to somebody else.
+    """
+    url = origin(value, "api_instance_url")
+    if url in trusted or (url.startswith("https://") and _SALESFORCE_HOST.fullmatch(url[8:])):
+        return url
+    raise AgentforceInputError(
+        f"The token reply names the API host {url}, which is not a Salesforce host. "
+        "If it is right, set the connection's extra api_url to it."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def path_id(value: object, field: str) -> str:
+    """Return an id that is safe as one segment of a URL path."""
+    text = _text(value, field).strip()
+    if not _PATH_ID.fullmatch(text):
+        raise AgentforceInputError(
+            f"{field} must be 1 to 128 letters, digits, '-' or '_', but is {_shown(value)}."
+        )
+    return text
+
+
+def message_text(value: object, field: str = "text") -> str:
+    """Return the text of a message: a ``str`` with something in it."""
+    text = _text(value, field)
+    if not text.strip():
+        raise AgentforceInputError(f"{field} is blank. Give the message that the agent is to answer.")
+    if _has_surrogate(text):
+        raise AgentforceInputError(f"{field} holds half of a surrogate pair and cannot be sent as UTF-8.")
+    return text
+
+
+def sequence_id(value: object, field: str = "sequence_id") -> int:
+    """Return the number of the last message: an ``int`` from 0, or its digits as Jinja renders them."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", value, re.ASCII):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+        return value
+    raise AgentforceInputError(
+        f"{field} must be the whole number of the last message (0 after the start), but is {_shown(value)}."
+    )
+
+
+def end_reason(value: object, field: str = "reason") -> str:
+    """Return a reason that the API lists for ending a session."""
+    if value in END_REASONS:
+        return str(value)
+    raise AgentforceInputError(f"{field} must be one of {', '.join(END_REASONS)}, but is {_shown(value)}.")
+
+
+def feedback(value: object, field: str = "feedback") -> str:
+    """Return ``GOOD`` or ``BAD``."""
+    if value in FEEDBACK:
+        return str(value)
+    raise AgentforceInputError(f"{field} must be GOOD or BAD, but is {_shown(value)}.")
+
+
+def time_zone(value: object, field: str = "tz") -> str:
+    """Return a name of the tz database, such as ``Europe/Berlin``."""
+    text = _text(value, field)
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise AgentforceInputError(
+            f"{field} must be a time zone name such as Europe/Berlin, but is {_shown(value)}."
+        ) from None
+    return text
+
+
+def session_key(value: object, field: str = "external_session_key") -> str:
+    """Return a UUID in its usual form. The API asks for one (agent-api reference, ``externalSessionKey``)."""
+    try:
+        return str(uuid.UUID(_text(value, field)))
+    except ValueError:
+        raise AgentforceInputError(f"{field} must be a UUID, but is {_shown(value)}.") from None
+
+
+def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
+    """Return context variables in the API's form, ``[{"name", "type", "value"}]``.
+
+    Taken as that list (``type`` defaults to ``Text``), or as a dict of names to text, numbers and booleans.
+    """
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        entries = [_typed(name, item, f"{field}[{name!r}]") for name, item in value.items()]
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        entries = [_variable(item, f"{field}[{index}]") for index, item in enumerate(value)]
+    else:
+        raise AgentforceInputError(
+            f'{field} must be a list of {{"name", "type", "value"}} or a dict of names to values, '
+            f"but is {_shown(value)}."
+        )
+    names = [entry["name"] for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AgentforceInputError(f"{field} names {', '.join(twice)} more than once.")
+    return entries
+
+
+def positive(value: object, field: str) -> float:
+    """Return a number above zero, also from its text."""
+    number = _number(value, field)
+    if not (math.isfinite(number) and number > 0):
+        raise AgentforceInputError(f"{field} must be a number above 0, but is {_shown(value)}.")
+    return number
+
+
+def count(value: object, field: str) -> int:
+    """Return a whole number of at least 1, also from its text."""
+    number = positive(value, field)
+    if number != int(number):
+        raise AgentforceInputError(f"{field} must be a whole number, but is {_shown(value)}.")
+    return int(number)
+
+
+def secret(value: object, field: str) -> str:
+    """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
+    text = _text(value, field, shown=False).strip()
+    if not text or not text.isprintable() or not text.isascii():
+        raise AgentforceInputError(f"{field} is empty or holds characters that no Salesforce key has.")
+    return text
+
+
+def _typed(name: object, value: object, field: str) -> dict[str, Any]:
+    kinds: dict[type, str] = {str: "Text", bool: "Boolean", int: "Number", float: "Number"}
+    if type(value) not in kinds:
+        raise AgentforceInputError(
+            f"{field} must be text, a number or a boolean, but is {_shown(value)}. "
+            'For other types give the list form with "name", "type" and "value".'
+        )
+    return _variable({"name": name, "type": kinds[type(value)], "value": value}, field)
+
+
+def _variable(item: object, field: str) -> dict[str, Any]:
+    if not isinstance(item, Mapping) or not {"name", "value"} <= set(item) <= {"name", "type", "value"}:
+        raise AgentforceInputError(f'{field} must have "name", "type" and "value" and nothing else.')
+    name, kind = item["name"], item.get("type", "Text")
+    if not (isinstance(name, str) and name.strip() and isinstance(kind, str) and kind.strip()):
+        raise AgentforceInputError(f"{field}: name and type must be text that is not blank.")
+    try:
+        sendable = json.dumps(item["value"], allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        sendable = "\ud800"
+    if _has_surrogate(sendable) or _has_surrogate(name + kind):
+        raise AgentforceInputError(f"{field}: the value cannot be written as JSON.")
+    return {"name": name, "type": kind, "value": item["value"]}
+
+
+def _number(value: object, field: str) -> float:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise AgentforceInputError(f"{field} must be a number, but is {_shown(value)}.")
+
+
+def _text(value: object, field: str, *, shown: bool = True) -> str:
+    if isinstance(value, str):
+        return value
+    is_what = _shown(value) if shown else f"of type {type(value).__name__}"
+    raise AgentforceInputError(f"{field} must be text, but is {is_what}.")
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str) and "@" in value and urlsplit("//" + value.split("//")[-1]).password:
+        return "a URL with a password in it"
+    return one_line(repr(value), 80) if isinstance(value, str | int | float | None) else type(value).__name__

@@ -1,0 +1,250 @@
+"""The Agent API as a Python object, without Airflow."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_agentforce.client import calls, checks, limits, replies
+from airflow_provider_agentforce.client.calling import Caller, Job
+from airflow_provider_agentforce.client.calls import Call, Operation
+from airflow_provider_agentforce.client.conversation import Conversation
+from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
+from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.client.sse import StreamedTurn
+from airflow_provider_agentforce.client.transport import Exchange
+from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
+    AgentforceError,
+    AgentforceInputError,
+    DeliveryUnknownError,
+)
+
+log = logging.getLogger(__name__)
+
+
+class AgentforceClient:
+    """Talks to the agents of one org. Safe to share between threads; needs no Airflow.
+
+    :param settings: how to reach the org.
+    :param on_secret: is told every access token as it is issued, in all forms to be masked in a log.
+
+    Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
+    for what the org or the network do. What is tried again by itself is only what cannot have been acted on.
+    """
+
+    def __init__(self, settings: Settings, *, on_secret: Callable[[str], None] = lambda _: None) -> None:
+        self.settings = settings
+        self._caller = Caller(settings, on_secret)
+        self._limits = limits.for_org(
+            (settings.host, settings.consumer_key),
+            max_open=settings.max_concurrent_sessions,
+            max_per_hour=settings.max_sessions_per_hour,
+        )
+
+    def start_session(
+        self,
+        agent_id: str | None = None,
+        *,
+        variables: Any = None,
+        tz: str | None = None,
+        bypass_user: bool = True,
+        external_session_key: str | None = None,
+    ) -> Session:
+        """Start a session with an agent.
+
+        :param agent_id: BotDefinition id (``0Xx…``); default: the settings' one.
+        :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict.
+        :param tz: time zone name, such as ``Europe/Berlin``.
+        :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``:
+            as the token's user, as employee agents need.
+        :param external_session_key: UUID that the org's event log shows; default: a random one. When a start
+            has to be repeated although the first one may have arrived, the repetition gets a key of its own,
+            and the session that is returned names it.
+        :raises AgentforceError: the session is not started, or is not known to be.
+        """
+        if not isinstance(bypass_user, bool):
+            raise AgentforceInputError(f"bypass_user must be True or False, but is {bypass_user!r:.80}.")
+        agent = self.settings.agent(agent_id)
+        key = checks.session_key(str(uuid.uuid4()) if external_session_key is None else external_session_key)
+        fields: dict[str, Any] = {
+            "my_domain": self.settings.host,
+            "tz": None if tz is None else checks.time_zone(tz),
+            "variables": checks.variables(variables),
+            "bypass_user": bypass_user,
+        }
+
+        def build(api: str, job: Job) -> Call:
+            job.external_session_key = str(uuid.uuid5(uuid.UUID(key), str(job.lost))) if job.lost else key
+            return calls.start(api, agent, external_session_key=job.external_session_key, **fields)
+
+        job = Job(Operation.START, build, parse=_read_start)
+        place = self._limits.reserve(self._caller.patience)
+        try:
+            session_id, greeting = self._caller.perform(job).value
+        except BaseException:
+            self._limits.release(place)
+            raise
+        self._limits.bind(place, session_id)
+        return Session(session_id, 0, agent, job.external_session_key, greeting)
+
+    def send_message(
+        self,
+        session: SessionLike,
+        text: str,
+        *,
+        variables: Any = None,
+        in_reply_to: str | None = None,
+        stream: bool = False,
+        on_chunk: Callable[[dict[str, Any]], None] | None = None,
+        after_unknown: bool = False,
+    ) -> Turn:
+        """Send the next message of a session and return the agent's answer.
+
+        :param session: a :class:`Session`, the last :class:`Turn`, or the dict of either.
+        :param text: the message; it gets the session's ``sequence_id`` plus one, also when it is repeated.
+        :param variables: context variables to set with this message.
+        :param in_reply_to: id of the message that this one answers.
+        :param stream: have the answer sent in pieces; the result is the same.
+        :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
+            it raises is logged and changes nothing.
+        :param after_unknown: this very message was sent before and may still be worked on. A locked session
+            is then reported as :class:`DeliveryUnknownError` instead of waited for.
+        :raises DeliveryUnknownError: the agent may have acted; the message is not sent again.
+        :raises AgentforceError: the agent did not act.
+        """
+        known = session_from(session)
+        message = checks.message_text(text)
+        given = checks.variables(variables)
+        replied_to = None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to")
+        number = known.sequence_id + 1
+        limits.check_message_count(number, self.settings.max_messages_per_session, known.session_id)
+        streamed = StreamedTurn()
+        job = Job(
+            Operation.SEND,
+            build=lambda api, _job: calls.send(
+                api,
+                known.session_id,
+                sequence_id=number,
+                text=message,
+                variables=given,
+                in_reply_to=replied_to,
+                stream=stream,
+            ),
+            parse=lambda exchange: _read_turn(exchange, streamed, known, number),
+            on_piece=lambda piece: _pass_on(streamed.feed(piece), on_chunk),
+            session_id=known.session_id,
+            after_unknown=after_unknown,
+        )
+        try:
+            turn: Turn = self._caller.perform(job).value
+        except (DeliveryUnknownError, AgentFailedError) as error:
+            error.turn = streamed.turn(session=known, sequence_id=number) if streamed.begun else None
+            raise
+        if turn.session_ended:
+            self._limits.release(known.session_id)
+        return turn
+
+    def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
+        """End a session. Ending one that is gone is no error.
+
+        :param reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
+        :returns: ``True`` if it was open, ``False`` if it had ended before.
+        :raises AgentforceError: the session may still be open.
+        """
+        return self._end(session_from(session).session_id, checks.end_reason(reason), cleaning_up=False)
+
+    def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
+        """End a session as part of a clean-up: a failure is logged and returned, never raised.
+
+        After :meth:`stop` one attempt of at most 3 seconds is made, as a killed task has no more.
+        """
+        session_id = session_from(session).session_id
+        try:
+            self._end(session_id, reason, cleaning_up=self._caller.patience.stopped)
+        except AgentforceError as error:
+            log.warning("Session %s may still be open: %s", session_id, error)
+            return False
+        return True
+
+    def submit_feedback(
+        self, session: SessionLike, feedback_id: str, feedback: str, text: str | None = None
+    ) -> None:
+        """Rate an answer.
+
+        :param feedback_id: of the turn.
+        :param feedback: ``GOOD`` or ``BAD``.
+        :param text: why.
+        :raises AgentforceError: the feedback was not taken.
+        """
+        session_id = session_from(session).session_id
+        rated = checks.path_id(feedback_id, "feedback_id")
+        rating = checks.feedback(feedback)
+        words = None if text is None else checks.message_text(text)
+        job = Job(
+            Operation.FEEDBACK,
+            build=lambda api, _job: calls.feedback(api, session_id, rated, rating, words),
+            session_id=session_id,
+        )
+        self._caller.perform(job)
+
+    def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
+        """Return a context manager that holds one session and ends it on every path.
+
+        :param options: as :meth:`start_session`, and ``end_reason``.
+        """
+        return Conversation(self, agent_id, **options)
+
+    def time_left(self, seconds: float | None) -> None:
+        """Set how much time the caller has. A wait that would outlast it is not begun."""
+        self._caller.patience.ends_in(seconds)
+
+    def stop(self) -> None:
+        """End every wait and cut every request, from any thread or a signal handler.
+
+        A message under way fails with :class:`DeliveryUnknownError`. Only :meth:`end_quietly` works after it.
+        """
+        self._caller.patience.stop()
+        self._caller.transport.stop()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._caller.transport.close()
+
+    def _end(self, session_id: str, reason: str, *, cleaning_up: bool) -> bool:
+        job = Job(
+            Operation.END,
+            build=lambda api, _job: calls.end(api, session_id, reason),
+            session_id=session_id,
+            cleaning_up=cleaning_up,
+        )
+        ended = self._caller.perform(job).failure is not Failure.NOT_FOUND
+        self._limits.release(session_id)
+        return ended
+
+
+def _read_start(exchange: Exchange) -> tuple[str, str]:
+    reply = replies.decode_object(exchange.body)
+    messages = reply.get("messages")
+    return replies.session_id(reply), replies.answer_text(messages if isinstance(messages, list) else [])
+
+
+def _read_turn(exchange: Exchange, streamed: StreamedTurn, session: Session, sequence_id: int) -> Turn:
+    if streamed.begun:
+        streamed.check()
+        return streamed.turn(session=session, sequence_id=sequence_id)
+    reply = replies.decode_object(exchange.body)
+    return replies.turn(reply.get("messages"), session=session, sequence_id=sequence_id)
+
+
+def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:
+    if listener is None:
+        return
+    try:
+        for message in messages:
+            listener(message)
+    except Exception:
+        log.exception("on_chunk failed; the answer is not affected.")

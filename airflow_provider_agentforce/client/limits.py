@@ -1,0 +1,98 @@
+"""Holds the limits of an org inside one process, before the org has to refuse."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from airflow_provider_agentforce.client.patience import Patience
+from airflow_provider_agentforce.exceptions import AgentforceInputError, RateLimitedError
+
+_HOUR = 3600.0
+_LOOK_AGAIN = 0.05
+
+
+class SessionLimits:
+    """Counts the open sessions and the starts of the last hour of one org.
+
+    :param max_open: sessions open at once.
+    :param max_per_hour: starts in any hour.
+    """
+
+    def __init__(self, *, max_open: int, max_per_hour: int) -> None:
+        self.max_open = max_open
+        self.max_per_hour = max_per_hour
+        self._lock = threading.Lock()
+        self._open: set[object] = set()
+        self._starts: deque[float] = deque()
+
+    def reserve(self, patience: Patience) -> object:
+        """Wait for a place and take it. Give the result to :meth:`bind` or :meth:`release`.
+
+        :raises RateLimitedError: if no place comes free within the patience.
+        """
+        waited_since = time.monotonic()
+        while True:
+            patience.check()
+            place, wait, reason = self._try()
+            if place is not None:
+                return place
+            waited = time.monotonic() - waited_since
+            if wait is not None and not patience.allows(wait):
+                raise RateLimitedError(reason, operation="start", retry_after=wait)
+            if not patience.allows(waited + _LOOK_AGAIN):
+                raise RateLimitedError(reason, operation="start")
+            patience.sleep(_LOOK_AGAIN if wait is None else wait)
+
+    def bind(self, place: object, session_id: str) -> None:
+        """Say which session has taken *place*."""
+        with self._lock:
+            self._open.discard(place)
+            self._open.add(session_id)
+
+    def release(self, place: object) -> None:
+        """Free a place, or the one of a session that has ended, if it was started here."""
+        with self._lock:
+            self._open.discard(place)
+
+    def _try(self) -> tuple[object | None, float | None, str]:
+        with self._lock:
+            now = time.monotonic()
+            while self._starts and self._starts[0] <= now - _HOUR:
+                self._starts.popleft()
+            if len(self._open) >= self.max_open:
+                return None, None, f"{self.max_open} sessions are open (extra max_concurrent_sessions)."
+            if len(self._starts) >= self.max_per_hour:
+                wait = self._starts[0] + _HOUR - now
+                return None, wait, f"{self.max_per_hour} sessions were started within an hour."
+            place = object()
+            self._open.add(place)
+            self._starts.append(now)
+            return place, None, ""
+
+
+_by_org: dict[tuple[str, str], SessionLimits] = {}
+_by_org_lock = threading.Lock()
+
+
+def for_org(org: tuple[str, str], *, max_open: int, max_per_hour: int) -> SessionLimits:
+    """Return the limits that all clients of *org* (host, consumer key) in this process share."""
+    with _by_org_lock:
+        limits = _by_org.setdefault(org, SessionLimits(max_open=max_open, max_per_hour=max_per_hour))
+        limits.max_open, limits.max_per_hour = max_open, max_per_hour
+        return limits
+
+
+def check_message_count(sequence_id: int, most: int, session_id: str) -> None:
+    """Refuse the message that would pass the limit of its session.
+
+    :raises AgentforceInputError: if *sequence_id*, the number it would get, is above *most*.
+    """
+    if sequence_id > most:
+        raise AgentforceInputError(
+            f"This would be message {sequence_id} of the session, and the connection allows {most} "
+            "(extra max_messages_per_session). Start a new session.",
+            operation="send",
+            session_id=session_id,
+        )

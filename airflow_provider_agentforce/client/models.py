@@ -1,0 +1,104 @@
+"""What the client takes and gives: values that are frozen, typed and, as dicts, the XCom shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+ANSWERED = "answered"
+NEEDS_INPUT = "needs_input"
+NEEDS_CONFIRMATION = "needs_confirmation"
+ESCALATED = "escalated"
+FAILED = "failed"
+ENDED = "ended"
+OUTCOMES = (ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, FAILED, ENDED)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A started session.
+
+    :param session_id: the org's id for it, opaque text.
+    :param sequence_id: number of the last message, 0 after the start.
+    :param agent_id: the agent's BotDefinition id (``0Xx…``).
+    :param external_session_key: the UUID that the org's event log shows for this session.
+    :param greeting: the agent's first words, ``""`` if it has none.
+    """
+
+    session_id: str
+    sequence_id: int = 0
+    agent_id: str | None = None
+    external_session_key: str | None = None
+    greeting: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the XCom shape: JSON values only."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message and its answer.
+
+    :param session_id: the session it was sent in.
+    :param sequence_id: the number this message had; the next one takes one more.
+    :param agent_id: the agent's id, when known.
+    :param text: the answer, ``""`` when the agent said nothing readable.
+    :param outcome: one of :data:`OUTCOMES`.
+    :param messages: the answer's messages as received, with values that every XCom backend can store.
+    :param citations: all ``citedReferences`` of the answer.
+    :param results: all ``result`` entries of the answer (what its actions returned).
+    :param feedback_id: what :meth:`AgentforceClient.submit_feedback` takes, or ``None``.
+    :param plan_id: the id of the agent's plan, or ``None``.
+    :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
+    """
+
+    session_id: str
+    sequence_id: int
+    agent_id: str | None
+    text: str
+    outcome: str
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    citations: list[Any] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+    feedback_id: str | None = None
+    plan_id: str | None = None
+    is_content_safe: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the XCom shape: JSON values only."""
+        return dict(vars(self))
+
+    @property
+    def session_ended(self) -> bool:
+        """Whether the agent ended the session with this answer, whatever the outcome is."""
+        return any(message.get("type") == "SessionEnded" for message in self.messages)
+
+
+SessionLike = Session | Turn | Mapping[str, Any]
+
+
+def session_from(value: object, field_name: str = "session") -> Session:
+    """Read a session from a :class:`Session`, a :class:`Turn`, or the dict of either from XCom."""
+    if isinstance(value, Session):
+        return value
+    if isinstance(value, Turn):
+        return Session(value.session_id, value.sequence_id, value.agent_id)
+    if not isinstance(value, Mapping):
+        raise AgentforceInputError(
+            f"{field_name} must be the output of a start or a send (a dict with session_id and sequence_id), "
+            f"but is {type(value).__name__}. Pass start.output itself, or session_id= and sequence_id=."
+        )
+    if value.get("session_id") is None:
+        raise AgentforceInputError(f"{field_name} has no session_id. Did the task that starts it run?")
+    agent_id = value.get("agent_id")
+    return Session(
+        session_id=checks.path_id(value["session_id"], f"{field_name}.session_id"),
+        sequence_id=checks.sequence_id(value.get("sequence_id", 0), f"{field_name}.sequence_id"),
+        agent_id=None if agent_id is None else checks.path_id(agent_id, f"{field_name}.agent_id"),
+        external_session_key=value.get("external_session_key"),
+    )

@@ -1,0 +1,95 @@
+"""The settings of one connection to an org, checked as a whole before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+EXTRAS = (
+    "agent_id",
+    "api_url",
+    "timeout",
+    "max_concurrent_sessions",
+    "max_sessions_per_hour",
+    "max_messages_per_session",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach an org, and what it allows.
+
+    :param host: the org's My Domain URL, ``https://acme.my.salesforce.com``.
+    :param consumer_key: of the External Client App.
+    :param consumer_secret: of the External Client App; never shown.
+    :param agent_id: BotDefinition id (``0Xx…``) used where a call names none.
+    :param api_url: Agent API host. Default: the token reply's ``api_instance_url``, else
+        ``https://api.salesforce.com``.
+    :param timeout: seconds for one whole call. The API gives up after 120 s and says so; a longer time lets
+        that verdict arrive.
+    :param max_concurrent_sessions: sessions that this process may hold open at once.
+    :param max_sessions_per_hour: session starts per hour from this process.
+    :param max_messages_per_session: messages in one session.
+    :raises AgentforceInputError: if a value cannot be used.
+    """
+
+    host: str
+    consumer_key: str
+    consumer_secret: str = field(repr=False)
+    agent_id: str | None = None
+    api_url: str | None = None
+    timeout: float = 130.0
+    max_concurrent_sessions: int = 50
+    max_sessions_per_hour: int = 1000
+    max_messages_per_session: int = 100
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("host", checks.my_domain(self.host))
+        put("consumer_key", checks.secret(self.consumer_key, "login (consumer key)"))
+        put("consumer_secret", checks.secret(self.consumer_secret, "password (consumer secret)"))
+        if self.agent_id is not None:
+            put("agent_id", checks.path_id(self.agent_id, "agent_id"))
+        if self.api_url is not None:
+            put("api_url", checks.origin(self.api_url, "api_url"))
+        put("timeout", checks.positive(self.timeout, "timeout"))
+        for name in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
+            put(name, checks.count(getattr(self, name), name))
+
+    @classmethod
+    def from_fields(
+        cls, *, host: str | None, login: str | None, password: str | None, extra: Mapping[str, Any]
+    ) -> Settings:
+        """Read the fields of an Airflow connection. Blank extras count as not given.
+
+        :raises AgentforceInputError: one that lists every missing field and every unknown extra.
+        """
+        fields = {"host (My Domain URL)": host, "login (consumer key)": login}
+        fields["password (consumer secret)"] = password
+        missing = [name for name, value in fields.items() if not (value or "").strip()]
+        unknown = sorted(set(extra) - set(EXTRAS))
+        problems = []
+        if missing:
+            problems.append(f"The connection lacks {', '.join(missing)}.")
+        if unknown:
+            problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
+        if problems:
+            raise AgentforceInputError(" ".join(problems))
+        given = {name: value for name, value in extra.items() if value is not None and value != ""}
+        return cls(str(host), str(login), str(password), **given)
+
+    def agent(self, agent_id: object = None) -> str:
+        """Return *agent_id*, else the connection's, checked.
+
+        :raises AgentforceInputError: if neither is given or it is not usable as an id.
+        """
+        chosen = self.agent_id if agent_id is None or agent_id == "" else agent_id
+        if chosen is None:
+            raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
+        return checks.path_id(chosen, "agent_id")

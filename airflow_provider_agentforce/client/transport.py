@@ -1,0 +1,212 @@
+"""One HTTP attempt: never a redirect, a retry or a password file; one deadline; a reply of bounded size."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from airflow_provider_agentforce.client.calls import Call
+from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.client.wire import Attempt, TrackingAdapter, watch, watchdog
+
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+_CONNECT_SECONDS = 10.0
+_PIECE = 64 * 1024
+_BROKEN = (OSError, requests.RequestException, urllib3.exceptions.HTTPError)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What one attempt brought.
+
+    :param status: HTTP status, ``None`` when no reply began.
+    :param headers: of the reply, with lower-case names.
+    :param body: what arrived of it, at most :data:`MAX_REPLY_BYTES`.
+    :param broken: what went wrong on the wire, ``None`` for a whole reply.
+    :param detail: the library's word for it.
+    :param cause: the exception behind it.
+    """
+
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    broken: Failure | None = None
+    detail: str = ""
+    cause: BaseException | None = field(default=None, repr=False)
+
+
+class Transport:
+    """Sends calls over connections shared by all threads.
+
+    :param connections: how many idle connections are kept.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._adapter = TrackingAdapter(connections)
+        self._environment: dict[str, dict[str, Any]] = {}
+        self._in_flight: set[Attempt] = set()
+        self._stopped = False
+
+    def exchange(
+        self,
+        call: Call,
+        *,
+        bearer: str | None,
+        timeout: float,
+        on_piece: Callable[[bytes], None] | None = None,
+        despite_stop: bool = False,
+    ) -> Exchange:
+        """Make one attempt at *call*. Everything that fails on the wire is in the result, not raised.
+
+        :param timeout: seconds for the whole attempt, from connecting to the last byte of the reply.
+        :param on_piece: is given the bytes of a 2xx event stream as they arrive.
+        :param despite_stop: try even after :meth:`stop`, to clean up.
+        """
+        attempt = Attempt()
+        self._in_flight.add(attempt)
+        watch(attempt)
+        try:
+            if self._stopped and not despite_stop:
+                return Exchange(broken=Failure.STOPPED_BEFORE)
+            watchdog.guard(attempt, timeout)
+            return self._receive(call, attempt, bearer, timeout, on_piece)
+        except _BROKEN as error:
+            return Exchange(broken=_broken(attempt, error), detail=_words(error), cause=error)
+        except BaseException as error:
+            # A time-out or kill raised by a signal handler. Once a byte left, it must not look like a failure
+            # that an Airflow retry may mend.
+            if not attempt.sent:
+                raise
+            return Exchange(broken=Failure.STOPPED, detail=type(error).__name__, cause=error)
+        finally:
+            attempt.done = True
+            attempt.line = None
+            watch(None)
+            self._in_flight.discard(attempt)
+
+    def stop(self) -> None:
+        """Cut every attempt under way and make no other. Takes no lock: safe in a signal handler."""
+        self._stopped = True
+        for attempt in list(self._in_flight):
+            attempt.shut("stopped")
+
+    def close(self) -> None:
+        """Close idle connections. The transport can be used again."""
+        self._adapter.close()
+
+    def _receive(
+        self,
+        call: Call,
+        attempt: Attempt,
+        bearer: str | None,
+        timeout: float,
+        on_piece: Callable[[bytes], None] | None,
+    ) -> Exchange:
+        response = self._adapter.send(
+            _prepared(call, bearer),
+            stream=True,
+            timeout=(min(_CONNECT_SECONDS, timeout), timeout),
+            **self._settings_for(call.url),
+        )
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        body = bytearray()
+        broken, detail, cause = None, "", None
+        listens = on_piece if headers.get("content-type", "").startswith("text/event-stream") else None
+        try:
+            for piece in _pieces(response.raw):
+                body += piece
+                if len(body) > MAX_REPLY_BYTES:
+                    broken, detail = Failure.UNREADABLE, f"longer than {MAX_REPLY_BYTES} bytes"
+                    break
+                if listens and response.ok:
+                    listens(piece)
+        except BaseException as error:  # noqa: BLE001 - the reply has begun, so whatever it is, it is recorded
+            broken, detail, cause = _broken_reply(attempt, error), _words(error), error
+        finally:
+            response.close() if broken else response.raw.release_conn()
+        if attempt.cut and not broken:
+            broken, detail = Failure.CUT_REPLY, attempt.cut
+        return Exchange(response.status_code, headers, bytes(body[:MAX_REPLY_BYTES]), broken, detail, cause)
+
+    def _settings_for(self, url: str) -> dict[str, Any]:
+        # Proxies and the CA bundle come from the environment, read once per host: it costs more than a call.
+        host = url.split("/", 3)[2]
+        if host not in self._environment:
+            with requests.Session() as session:
+                found = session.merge_environment_settings(url, {}, None, None, None)
+            self._environment[host] = {name: found[name] for name in ("proxies", "verify", "cert")}
+        return self._environment[host]
+
+
+class _Bearer(AuthBase):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _prepared(call: Call, bearer: str | None) -> requests.PreparedRequest:
+    # An auth object, or requests would let a .netrc entry take the place of the bearer.
+    request = requests.PreparedRequest()
+    request.prepare(
+        method=call.method,
+        url=call.url,
+        headers={**call.headers, "Accept-Encoding": "identity", "User-Agent": "airflow-provider-agentforce"},
+        data=call.body,
+        auth=_Bearer(bearer) if bearer else None,
+    )
+    return request
+
+
+def _pieces(raw: Any) -> Iterator[bytes]:
+    if raw.chunked or not hasattr(raw, "read1"):
+        yield from raw.stream(_PIECE, decode_content=True)
+        return
+    while piece := raw.read1(_PIECE, decode_content=True):
+        yield piece
+
+
+def _broken(attempt: Attempt, error: BaseException) -> Failure:
+    if attempt.cut == "stopped":
+        return Failure.STOPPED if attempt.sent else Failure.STOPPED_BEFORE
+    if not attempt.sent:
+        if any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error)):
+            return Failure.BAD_CERTIFICATE
+        return Failure.UNREACHABLE if attempt.line is None else Failure.TLS_BROKEN
+    if attempt.cut == "deadline" or isinstance(error, requests.Timeout):
+        return Failure.NO_REPLY
+    return Failure.RESET
+
+
+def _broken_reply(attempt: Attempt, error: BaseException) -> Failure:
+    if attempt.cut == "stopped" or not isinstance(error, Exception):
+        return Failure.STOPPED
+    unreadable = isinstance(error, urllib3.exceptions.DecodeError | ValueError)
+    return Failure.UNREADABLE if unreadable else Failure.CUT_REPLY
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [one.__cause__, one.__context__, getattr(one, "reason", None)]
+        waiting += [arg for arg in one.args if isinstance(arg, BaseException)]
+
+
+def _words(error: BaseException) -> str:
+    # The innermost error says most; the outer ones only repeat the URL.
+    innermost = list(_chain(error))[-1]
+    return f"{type(innermost).__name__}: {innermost}" if str(innermost) else type(innermost).__name__

@@ -1,0 +1,160 @@
+"""What can go wrong, who has to act, and whether the agent did.
+
+.. code-block:: text
+
+    AgentforceError
+    ├── AgentforceInputError        a setting or an argument is wrong; nothing was sent         final
+    ├── AgentforceRequestError      the org refused the call and would refuse it again          final
+    │   ├── AgentforceAuthError     the app, its user or its scopes are not accepted            final
+    │   └── SessionNotFoundError    the session has ended or expired                            final
+    ├── AgentFailedError            the agent answered, and its answer is a failure             final
+    ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
+    └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
+        ├── RateLimitedError        a limit of the org or of the connection is reached          retry
+        ├── SessionBusyError        the session still works on another message                  retry
+        └── TaskStoppedError        the task was told to stop before anything was sent          retry
+
+"final" errors end an Airflow task at once, whatever its ``retries``: repeating the call would fail the same
+way, or could make the agent act twice. "retry" errors leave the decision to the task's ``retries``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_ACTED = {
+    False: "The agent did not act.",
+    True: "The agent received the message and may have acted.",
+    None: "Whether the agent acted cannot be known.",
+}
+_LONGEST_TEXT = 300
+
+
+def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
+    """Fold *text* into one printable line of at most *limit* characters, safe for a log."""
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    line = re.sub(r"\s+", " ", printable).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class AgentforceError(Exception):
+    """Base of every error of this package. ``str()`` is one line and holds no secret.
+
+    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, or ``None`` before any call.
+    :ivar status: HTTP status of the reply, or ``None`` when there was none.
+    :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
+    :ivar retry_after: seconds the server asked to wait, or ``None``.
+    :ivar request_id: the server's ``X-Request-ID``, for a support case.
+    :ivar session_id: the session concerned, when one is known.
+    :ivar external_session_key: UUID under which the org's event log knows the session.
+    :ivar body: the first 2 kB of the reply, for a program to look at.
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str = "",
+        operation: str | None = None,
+        status: int | None = None,
+        applied: bool | None = False,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        session_id: str | None = None,
+        external_session_key: str | None = None,
+        body: str = "",
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+        self.operation = operation
+        self.status = status
+        self.applied = applied
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.session_id = session_id
+        self.external_session_key = external_session_key
+        self.body = body
+
+    def __str__(self) -> str:
+        """Say what happened, whether the agent acted, and what to do next."""
+        parts = [self.what, self._about_the_agent(), self.hint, self._where()]
+        return " ".join(part for part in parts if part)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by attributes, as the keyword-only arguments need."""
+        return _rebuild, (type(self), self.what, dict(self.__dict__))
+
+    def _about_the_agent(self) -> str:
+        return _ACTED[self.applied] if self.operation == "send" else ""
+
+    def _where(self) -> str:
+        facts = {"HTTP": self.status, "session": self.session_id, "request": self.request_id}
+        known = [f"{name} {value}" for name, value in facts.items() if value is not None]
+        return f"[{', '.join(known)}]" if known else ""
+
+
+def _rebuild(kind: type[AgentforceError], what: str, state: dict[str, Any]) -> AgentforceError:
+    error = kind.__new__(kind, what)
+    error.args = (what,)
+    error.__dict__.update(state)
+    return error
+
+
+class AgentforceInputError(AgentforceError, ValueError):
+    """A connection field or an argument cannot be used. Nothing was sent; a retry fails the same way."""
+
+
+class AgentforceRequestError(AgentforceError):
+    """The org refused the call for a reason that a repetition does not change."""
+
+
+class AgentforceAuthError(AgentforceRequestError):
+    """The app, its Run As user or its scopes are not accepted, even with a new token."""
+
+
+class SessionNotFoundError(AgentforceRequestError):
+    """The session has ended or expired (HTTP 404). Its context is gone; start a new one."""
+
+
+class AgentFailedError(AgentforceError):
+    """The agent's answer has an outcome that the task counts as a failure (``fail_on``).
+
+    The message was delivered, so a retry would send it again; the task ends without one.
+
+    :ivar turn: the whole answer, a :class:`~airflow_provider_agentforce.client.Turn`.
+    """
+
+    turn: Any = None
+
+
+class DeliveryUnknownError(AgentforceError):
+    """A message left, and what became of it is not known (``applied`` is ``None``) or its answer could not be
+    read (``applied`` is ``True``). It is never sent again unless ``on_unknown_delivery="resend"`` says so.
+
+    :ivar turn: what could be read of the answer, a
+        :class:`~airflow_provider_agentforce.client.Turn`, or ``None``.
+    """
+
+    turn: Any = None
+
+
+class AgentforceTransientError(AgentforceError):
+    """Nothing was done, or doing it twice is harmless. A retry may succeed."""
+
+    retryable = True
+
+
+class RateLimitedError(AgentforceTransientError):
+    """A limit is reached: the org answered 429, or a limit of the connection would be passed."""
+
+
+class SessionBusyError(AgentforceTransientError):
+    """The session works on another message (HTTP 423); one request at a time is allowed."""
+
+
+class TaskStoppedError(AgentforceTransientError):
+    """The task was told to stop while nothing was on its way."""

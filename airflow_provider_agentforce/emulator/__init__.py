@@ -1,0 +1,22 @@
+"""A stand-in Salesforce org for people without one: tests, demos and first steps.
+
+It is written from the published documents of the API alone and shares no code with the client, so that one
+misreading cannot hide in both. Needs the ``[emulator]`` extra.
+"""
+
+from airflow_provider_agentforce.emulator.emulator import Emulator
+from airflow_provider_agentforce.emulator.faults import Fault, Hold
+from airflow_provider_agentforce.emulator.models import Agent, RequestRecord, SessionRecord, TurnRecord
+from airflow_provider_agentforce.emulator.replies import ScriptError, Turn
+
+__all__ = [
+    "Agent",
+    "Emulator",
+    "Fault",
+    "Hold",
+    "RequestRecord",
+    "ScriptError",
+    "SessionRecord",
+    "Turn",
+    "TurnRecord",
+]

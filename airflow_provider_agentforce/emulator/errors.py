@@ -1,0 +1,225 @@
+"""The documented error answers, by name, in one table.
+
+Sources: the Agent API reference and troubleshooting pages
+(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html) for the wording marked
+"official" below; the other texts were observed on the wire. Class names of the observed texts are the likely ones:
+match on the message first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_agentforce.emulator.ids import new_uuid
+
+
+@dataclass(frozen=True)
+class ErrorSpec:
+    """One documented answer.
+
+    ``style`` says which body it has: ``agent`` (JSON of the Agent API), ``oauth``, ``rest`` (a list, as the data
+    API answers) or ``raw`` (``message`` as it is). ``expected`` None leaves out the two undocumented fields
+    ``mode`` and ``expected``, as the official samples do.
+    """
+
+    status: int
+    error: str
+    message: str
+    expected: bool | None = None
+    style: str = "agent"
+    content_type: str = "application/json"
+
+
+def _nested(status: int, message: str, code: str) -> str:
+    return f"{status} " + json.dumps([{"message": message, "errorCode": code}], separators=(",", ":"))
+
+
+def _oauth(error: str, description: str, status: int = 400) -> ErrorSpec:
+    return ErrorSpec(status, error, description, style="oauth")
+
+
+def _empty(status: int) -> ErrorSpec:
+    return ErrorSpec(status, "", "", style="raw", content_type="")
+
+
+_BAD, _CLIENT, _SERVER = "BadRequestException", "HttpClientErrorException", "HttpServerErrorException"
+_CONTACT = "An unexpected error occurred. Please include this ErrorId if you contact support: 000000000-00000"
+_NO_VERSION = '404 [{"errorCode":"NOT_FOUND","message":"No valid version available"}]'
+_NO_ACCESS = '412 [{"errorCode":"PRECONDITION_FAILED","message":"No access to Einstein Copilot."}]'
+_HTML = "<html><head><title>URL No Longer Exists</title></head><body>URL No Longer Exists</body></html>"
+
+ERRORS: dict[str, ErrorSpec] = {
+    # Token endpoint
+    "no_run_as_user": _oauth("invalid_grant", "no client credentials user enabled"),
+    "wrong_domain": _oauth("invalid_grant", "request not supported on this domain"),
+    "wrong_secret": _oauth("invalid_client", "invalid client credentials"),
+    "wrong_key": _oauth("invalid_client_id", "client identifier invalid"),
+    "wrong_grant_type": _oauth("unsupported_grant_type", "grant type not supported"),
+    "app_not_approved": _oauth("invalid_grant", "user hasn't approved this consumer"),
+    "max_logins": _oauth("invalid_grant", "Maximum Logins Exceeded"),
+    "login_rate": _oauth("invalid_grant", "login rate exceeded"),
+    # 400
+    "bad_request": ErrorSpec(400, _BAD, "{detail}", expected=True),
+    "invalid_agent_id": ErrorSpec(400, _BAD, "{agent_id} is not a valid agent ID", expected=True),
+    "employee_agent": ErrorSpec(
+        400, _BAD, "Bad Request: Invalid user ID provided on start session: ", expected=True
+    ),
+    "unrecognized_field": ErrorSpec(400, _BAD, 'Unrecognized field "{field}"', expected=True),
+    "missing_property": ErrorSpec(400, _BAD, "Missing required creator property '{field}'", expected=True),
+    "missing_sequence_id": ErrorSpec(
+        400, _BAD, "Missing required creator property 'sequenceId'", expected=True
+    ),
+    "invalid_sequence_id": ErrorSpec(400, _BAD, "Invalid sequenceId", expected=True),
+    "bad_endpoint": ErrorSpec(400, _BAD, "Bad force-config endpoint", expected=True),
+    # 401 and 403
+    "unauthorized": ErrorSpec(401, "UnauthorizedError", "Access bearer token is missing or invalid"),
+    "app_not_attached": ErrorSpec(
+        401, "UnauthorizedException", "Connected app is not attached to Agent", expected=False
+    ),
+    "session_not_valid": ErrorSpec(
+        401,
+        "UnauthorizedException",
+        "This session is not valid for use with the REST API",
+        expected=False,
+    ),
+    "forbidden": ErrorSpec(403, "ForbiddenError", "User forbidden from accessing the resource"),
+    # 404 and 410
+    "session_not_found": ErrorSpec(
+        404, "NotFoundException", "V6Session not found for sessionId: {session_id}", expected=True
+    ),
+    "not_found": ErrorSpec(404, "NotFoundError", "Not Found"),
+    "inactive_agent": ErrorSpec(404, _CLIENT, _NO_VERSION, expected=False),
+    "opaque_token": _empty(404),
+    "wrong_host": ErrorSpec(404, "", _HTML, style="raw", content_type="text/html"),
+    "not_available": ErrorSpec(410, "NotAvailableError", "Gone"),
+    # 4xx
+    "not_acceptable": ErrorSpec(
+        406, "HttpMediaTypeNotAcceptableException", "No acceptable representation", expected=True
+    ),
+    "inactive_agent_412": ErrorSpec(412, _CLIENT, _NO_ACCESS, expected=False),
+    "inactive_agent_422": ErrorSpec(
+        422, "RequestProcessingException", "Cannot determine the active version for the agent"
+    ),
+    "session_locked": ErrorSpec(
+        423, "SessionAlreadyLockedException", "Session Already Locked", expected=True
+    ),
+    "too_many_requests": ErrorSpec(429, "TooManyRequestsError", "Too many requests for the server to handle"),
+    # 5xx
+    "wrong_endpoint": ErrorSpec(
+        500,
+        "EngineConfigLookupException",
+        "Unable to look up the engine config for the given endpoint",
+        expected=False,
+    ),
+    "unexpected_error": ErrorSpec(500, _SERVER, _nested(500, _CONTACT, "UNKNOWN_EXCEPTION"), expected=False),
+    "unknown_agent": ErrorSpec(500, _SERVER, _nested(500, _CONTACT, "UNKNOWN_EXCEPTION"), expected=False),
+    "unsupported_media_type": ErrorSpec(
+        500, "HttpMediaTypeNotSupportedException", "Unsupported Media Type", expected=True
+    ),
+    "inactive_agent_500": ErrorSpec(500, "InactiveConfigException", "Config is not active"),
+    "stale_version": ErrorSpec(
+        500,
+        _SERVER,
+        _nested(
+            500,
+            "Attempted to retrieve bot version ID to insert into cache, but record not found",
+            "UNKNOWN_EXCEPTION",
+        ),
+        expected=False,
+    ),
+    "planner_surface": ErrorSpec(
+        500, _SERVER, _nested(500, "Failed to populate planner surface", "UNKNOWN_EXCEPTION"), expected=False
+    ),
+    "script_error": ErrorSpec(500, _SERVER, "{detail}", expected=False),
+    "bad_gateway": _empty(502),
+    "service_unavailable": ErrorSpec(
+        503, "ServiceUnavailable", "Service is unavailable possibly because Apex/Flow calls timed out"
+    ),
+    "gateway_timeout": _empty(504),
+    # Data API (SOQL)
+    "rest_session_expired": ErrorSpec(401, "INVALID_SESSION_ID", "Session expired or invalid", style="rest"),
+    "rest_malformed_query": ErrorSpec(400, "MALFORMED_QUERY", "{detail}", style="rest"),
+    "rest_invalid_type": ErrorSpec(400, "INVALID_TYPE", "{detail}", style="rest"),
+    "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
+}
+
+INACTIVE_AGENT = {
+    404: "inactive_agent",
+    412: "inactive_agent_412",
+    422: "inactive_agent_422",
+    500: "inactive_agent_500",
+}
+
+_BY_STATUS = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "session_not_found",
+    410: "not_available",
+    412: "inactive_agent_412",
+    422: "inactive_agent_422",
+    423: "session_locked",
+    429: "too_many_requests",
+    500: "unexpected_error",
+    503: "service_unavailable",
+}
+_BY_OPERATION = {
+    "token": {400: "wrong_secret", 401: "wrong_secret"},
+    "query": {400: "rest_malformed_query", 401: "rest_session_expired", 500: "rest_unknown"},
+    "start": {**_BY_STATUS, 404: "inactive_agent"},
+}
+
+
+def for_status(operation: str, status: int) -> ErrorSpec:
+    """Return the answer documented for a bare status; an empty body where none is."""
+    name = _BY_OPERATION.get(operation, _BY_STATUS).get(status)
+    return ERRORS[name] if name else _empty(status)
+
+
+class ApiError(Exception):
+    """A refusal by the org: the name of a documented error, and what fills the blanks of its text."""
+
+    def __init__(self, name: str, *, headers: dict[str, str] | None = None, **values: Any) -> None:
+        super().__init__(name)
+        self.spec = ERRORS[name]
+        self.headers = headers or {}
+        self.values = values
+
+
+def render(spec: ErrorSpec, *, path: str, values: dict[str, Any]) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of ``spec``. ``path`` is the path below the API base, as the server reports it."""
+    message = spec.message
+    for name, value in values.items():
+        message = message.replace("{" + name + "}", str(value))
+    if spec.style == "raw":
+        headers = {"content-type": spec.content_type} if spec.content_type else {}
+        return headers, message.encode()
+    if spec.style == "oauth":
+        return _json({"error": spec.error, "error_description": message})
+    if spec.style == "rest":
+        return _json([{"message": message, "errorCode": spec.error}])
+    body = agent_error_body(spec, message=message, path=path)
+    headers, content = _json(body)
+    return {**headers, "x-request-id": str(body["requestId"])}, content
+
+
+def agent_error_body(spec: ErrorSpec, *, message: str, path: str) -> dict[str, Any]:
+    """Return the JSON error object of the Agent API; it also travels inside an ERROR event of a stream."""
+    body: dict[str, Any] = {
+        "status": spec.status,
+        "path": f"v6.0.0{path}",
+        "requestId": new_uuid(),
+        "error": spec.error,
+        "message": message,
+        "timestamp": int(time.time() * 1000),
+    }
+    if spec.expected is not None:
+        body.update(mode="unknown", expected=spec.expected)
+    return body
+
+
+def _json(value: Any) -> tuple[dict[str, str], bytes]:
+    return {"content-type": "application/json"}, json.dumps(value, ensure_ascii=False).encode()

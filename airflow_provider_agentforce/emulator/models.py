@@ -1,0 +1,120 @@
+"""What a test looks at after a run: agents, sessions, turns and requests, as plain records."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_agentforce.emulator.ids import is_agent_id, salesforce_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """An agent of the org.
+
+    ``id`` is a BotDefinition id (``0Xx…``); without one it is derived from ``developer_name``, so it stays the
+    same from run to run. ``employee`` agents have no user of their own and refuse ``bypassUser: true``.
+    """
+
+    developer_name: str
+    label: str = ""
+    id: str = ""
+    active: bool = True
+    employee: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.developer_name:
+            raise ValueError("An agent needs a developer_name.")
+        if not self.label:
+            object.__setattr__(self, "label", self.developer_name.replace("_", " "))
+        if not self.id:
+            digest = hashlib.sha256(self.developer_name.encode()).hexdigest()
+            object.__setattr__(self, "id", salesforce_id("0Xx" + digest[:12].upper()))
+        if not is_agent_id(self.id):
+            raise ValueError(f"{self.id!r} is no agent id: it starts with 0Xx and has 15 or 18 characters.")
+
+
+DEFAULT_AGENTS = (
+    Agent(developer_name="Service_Agent", id=salesforce_id("0XxEM0000000001")),
+    Agent(developer_name="Inactive_Agent", id=salesforce_id("0XxEM0000000002"), active=False),
+    Agent(developer_name="Employee_Agent", id=salesforce_id("0XxEM0000000003"), employee=True),
+)
+
+
+@dataclass(kw_only=True)
+class TurnRecord:
+    """One message the agent acted on, with its answer.
+
+    A resend of the same text under the same ``sequence_id`` adds to ``applied`` and replaces ``messages``.
+    ``variables`` maps the names sent with the message to their values.
+    """
+
+    sequence_id: float
+    text: str
+    type: str
+    variables: dict[str, Any]
+    messages: list[dict[str, Any]]
+    stream: bool
+    applied: int = 1
+    at: float = field(default_factory=time.time)
+
+
+@dataclass(kw_only=True)
+class SessionRecord:
+    """One session, open or ended.
+
+    ``end_reason`` is the client's ``x-session-end-reason``, the reason of the agent's SessionEnded, or
+    ``IdleTimeout``. ``variables`` maps names to their present values. Times are seconds since the epoch.
+    """
+
+    session_id: str
+    agent_id: str
+    external_session_key: str
+    variables: dict[str, Any]
+    tz: str | None
+    bypass_user: bool
+    feature_support: str | None = None
+    greeting: str = ""
+    open: bool = True
+    end_reason: str | None = None
+    turns: list[TurnRecord] = field(default_factory=list)
+    feedback: list[dict[str, Any]] = field(default_factory=list)
+    started_at: float = field(default_factory=time.time)
+    used_at: float = field(default_factory=time.monotonic)
+    busy: bool = False
+
+    @property
+    def applied(self) -> int:
+        """How many messages the agent acted on in this session, resends included."""
+        return sum(turn.applied for turn in self.turns)
+
+    def feedback_ids(self) -> set[str]:
+        """Return the ids under which answers of this session may be rated."""
+        return {
+            str(message["feedbackId"])
+            for turn in self.turns
+            for message in turn.messages
+            if message.get("feedbackId")
+        }
+
+
+@dataclass(kw_only=True)
+class RequestRecord:
+    """One request as it arrived.
+
+    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``other``; ``stream``
+    tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the parsed JSON,
+    else the text. ``status`` is None until answered, and for good when the connection was dropped. ``at`` is in
+    seconds since the epoch.
+    """
+
+    operation: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+    stream: bool = False
+    status: int | None = None
+    at: float = field(default_factory=time.time)

@@ -1,0 +1,199 @@
+"""The state of the stand-in org: agents, sessions, limits and the log of requests. It knows no HTTP.
+
+Requests change it from the server's thread while a test reads it from another, hence the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, ApiError
+from airflow_provider_agentforce.emulator.faults import FaultQueue, Hold
+from airflow_provider_agentforce.emulator.ids import is_agent_id
+from airflow_provider_agentforce.emulator.models import Agent, RequestRecord, SessionRecord, TurnRecord
+from airflow_provider_agentforce.emulator.script import Script
+from airflow_provider_agentforce.emulator.settings import Settings
+from airflow_provider_agentforce.emulator.tokens import TokenStore
+
+CONSUMER_KEY = "EMULATOR.consumer.key"
+# Made up and the same for everyone: it opens nothing but an emulator on this machine.
+CONSUMER_SECRET = "emulator-consumer-secret"  # noqa: S105
+_HOUR_S = 3600.0
+_LANGUAGE = "$Context.EndUserLanguage"
+
+
+class Org:
+    """One stand-in org."""
+
+    def __init__(self, settings: Settings, agents: list[Agent], script: Script) -> None:
+        self.settings = settings
+        self.agents = agents
+        self.script = script
+        self.url = ""
+        self.faults = FaultQueue()
+        self.tokens = TokenStore(
+            lifetime=settings.token_lifetime, opaque=settings.opaque_tokens or settings.seed
+        )
+        self.sessions: dict[str, SessionRecord] = {}
+        self.requests: list[RequestRecord] = []
+        self.holds: dict[str, Hold] = {}
+        self.version = 0
+        self._starts: deque[float] = deque()
+        self._lock = threading.RLock()
+
+    def reset(self) -> None:
+        """Forget everything that happened and is programmed; keep settings, agents and script."""
+        with self._lock:
+            for hold in self.holds.values():
+                hold.release()
+            self.faults.clear()
+            self.tokens.clear()
+            self.sessions.clear()
+            self.requests.clear()
+            self.holds.clear()
+            self._starts.clear()
+            self.version += 1
+
+    def changed(self) -> None:
+        """Tell those who watch that something happened."""
+        self.version += 1
+
+    def log(self, record: RequestRecord) -> None:
+        """Remember a request."""
+        self.requests.append(record)
+        self.changed()
+
+    def hold(self, operation: str) -> Hold:
+        """Hold the requests of ``operation`` from now on.
+
+        :raises ValueError: the operation is held already.
+        """
+        with self._lock:
+            present = self.holds.get(operation)
+            if present is not None and not present.released:
+                raise ValueError(f"{operation!r} is held already.")
+            self.holds[operation] = Hold(operation)
+            return self.holds[operation]
+
+    async def wait_while_held(self, operation: str) -> None:
+        """Wait as long as a test holds ``operation``."""
+        hold = self.holds.get(operation)
+        if hold is not None:
+            await hold.wait()
+
+    def usable_agent(self, agent_id: str) -> Agent:
+        """Return the active agent with this id, in its 15- or 18-character form.
+
+        :raises ApiError: no agent id at all, an unknown agent, or an inactive one.
+        """
+        if not is_agent_id(agent_id):
+            raise ApiError("invalid_agent_id", agent_id=agent_id)
+        agent = next((agent for agent in self.agents if agent.id[:15] == agent_id[:15]), None)
+        if agent is None:
+            # The troubleshooting page gives 500 for a wrong agent id, the original guide 404.
+            raise ApiError("not_found" if self.settings.seed else "unknown_agent")
+        if not agent.active:
+            raise ApiError(INACTIVE_AGENT[self.settings.inactive_status])
+        return agent
+
+    def add_session(self, session: SessionRecord) -> None:
+        """Open a session.
+
+        :raises ApiError: too many open sessions, or too many starts within an hour.
+        """
+        with self._lock:
+            self._expire_idle()
+            now = time.monotonic()
+            while self._starts and now - self._starts[0] >= _HOUR_S:
+                self._starts.popleft()
+            open_now = sum(session.open for session in self.sessions.values())
+            full = open_now >= self.settings.max_concurrent_sessions
+            if full or len(self._starts) >= self.settings.max_sessions_per_hour:
+                raise self._too_many()
+            self.sessions[session.session_id] = session
+            self._starts.append(now)
+            self.changed()
+
+    def lock_session(self, session_id: str) -> SessionRecord:
+        """Return an open session and keep it for one request, until :meth:`unlock_session`.
+
+        :raises ApiError: the session is gone, or another request has it.
+        """
+        with self._lock:
+            self._expire_idle()
+            session = self.sessions.get(session_id)
+            if session is None or not session.open:
+                raise ApiError("session_not_found", session_id=session_id)
+            if session.busy:
+                raise ApiError("session_locked")
+            session.busy = True
+            return session
+
+    def unlock_session(self, session: SessionRecord) -> None:
+        """Let the next request of the session in."""
+        with self._lock:
+            session.busy = False
+            session.used_at = time.monotonic()
+            self.changed()
+
+    def check_message(self, session: SessionRecord, sequence_id: float) -> None:
+        """Refuse a message over the limit or, in strict mode, out of order.
+
+        :raises ApiError: either of these.
+        """
+        if session.applied >= self.settings.max_messages_per_session:
+            raise self._too_many()
+        last = session.turns[-1].sequence_id if session.turns else 0
+        if self.settings.strict_sequence and sequence_id != last + 1:
+            raise ApiError("invalid_sequence_id")
+
+    def add_turn(self, session: SessionRecord, turn: TurnRecord) -> None:
+        """Remember that the agent acted on a message, and end the session when its answer says so."""
+        with self._lock:
+            again = next((old for old in session.turns if _same_message(old, turn)), None)
+            if again is None:
+                session.turns.append(turn)
+            else:
+                again.applied += 1
+                again.messages = turn.messages
+            ended = next((m for m in turn.messages if m.get("type") == "SessionEnded"), None)
+            if ended is not None:
+                self.end_session(session, str(ended.get("reason", "Action")))
+            self.changed()
+
+    def end_session(self, session: SessionRecord, reason: str) -> None:
+        """Close a session."""
+        with self._lock:
+            session.open = False
+            session.end_reason = reason
+            self.changed()
+
+    def _expire_idle(self) -> None:
+        limit = self.settings.session_idle_timeout
+        if limit is None:
+            return
+        now = time.monotonic()
+        for session in self.sessions.values():
+            if session.open and not session.busy and now - session.used_at >= limit:
+                self.end_session(session, "IdleTimeout")
+
+    def _too_many(self) -> ApiError:
+        after = self.settings.retry_after
+        return ApiError("too_many_requests", headers={} if after is None else {"retry-after": f"{after:g}"})
+
+
+def _same_message(old: TurnRecord, new: TurnRecord) -> bool:
+    return (old.sequence_id, old.type, old.text) == (new.sequence_id, new.type, new.text)
+
+
+def update_variables(session: SessionRecord, sent: dict[str, Any]) -> None:
+    """Set variables in mid-session. Context variables are fixed from the start, all but the user's language.
+
+    Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-variables.md
+    """
+    for name, value in sent.items():
+        if not name.startswith("$Context.") or name == _LANGUAGE:
+            session.variables[name] = value

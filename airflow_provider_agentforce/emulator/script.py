@@ -1,0 +1,128 @@
+"""Load the script that gives the agent its answers: a YAML file, a Python file, or either of them in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_agentforce.emulator import default_agent
+from airflow_provider_agentforce.emulator.models import Agent
+from airflow_provider_agentforce.emulator.replies import Reply, ScriptError, Turn, to_reply
+from airflow_provider_agentforce.emulator.rules import Rules
+
+Answer = Callable[[Turn], Any]
+ScriptSource = str | Path | Mapping[str, Any] | Answer | None
+
+DEFAULT_GREETING = "Hi, I'm the emulator's agent. How can I help you?"
+_KEYS = ("greeting", "agents", "answers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What the agent says.
+
+    ``slow`` scripts are code of a user, which may block: they run beside the server's loop.
+    """
+
+    answer: Answer
+    where: str
+    greeting: str = DEFAULT_GREETING
+    agents: list[Agent] | None = None
+    slow: bool = False
+
+    async def reply(self, turn: Turn) -> Reply:
+        """Return the answer to one message.
+
+        :raises ScriptError: the script failed, or returned something that is no answer.
+        """
+        try:
+            answer = await asyncio.to_thread(self.answer, turn) if self.slow else self.answer(turn)
+        except ScriptError:
+            raise
+        except Exception as error:
+            raise ScriptError(f"{self.where}: {type(error).__name__}: {error}") from error
+        return answer if isinstance(answer, Reply) else to_reply(answer, where=self.where)
+
+
+def load_script(source: ScriptSource) -> Script:
+    """Return the script at or in ``source``; None gives the default agent.
+
+    :raises ScriptError: it cannot be read or holds a mistake; the message names file and entry.
+    """
+    if source is None:
+        return Script(answer=default_agent.answer, where="the default agent")
+    if isinstance(source, Mapping):
+        return _from_mapping(source, where="script")
+    if callable(source):
+        return Script(answer=source, where=getattr(source, "__name__", "script"), slow=True)
+    path = Path(source)
+    if not path.is_file():
+        raise ScriptError(f"{path}: there is no such file.")
+    if path.suffix == ".py":
+        return _from_python(path)
+    if path.suffix in (".yaml", ".yml"):
+        return _from_yaml(path)
+    raise ScriptError(f"{path}: a script ends in .yaml, .yml or .py.")
+
+
+def _from_python(path: Path) -> Script:
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        raise ScriptError(f"{path}: {type(error).__name__}: {error}") from error
+    answer = names.get("answer")
+    if not callable(answer):
+        raise ScriptError(f"{path}: it must define a function answer(turn).")
+    settings = {key: value for key, value in names.items() if key in ("greeting", "agents")}
+    return Script(answer=answer, where=f"{path}: answer()", slow=True, **_checked(settings, where=str(path)))
+
+
+def _from_yaml(path: Path) -> Script:
+    import yaml  # noqa: PLC0415  # only YAML scripts need it
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ScriptError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise ScriptError(f"{path}: a script is a mapping with any of {', '.join(_KEYS)}.")
+    return _from_mapping(content, where=str(path))
+
+
+def _from_mapping(content: Mapping[str, Any], *, where: str) -> Script:
+    unknown = set(map(str, content)) - set(_KEYS)
+    if unknown:
+        raise ScriptError(f"{where}: unknown key {sorted(unknown)[0]!r}: one of {', '.join(_KEYS)}.")
+    settings = {key: value for key, value in content.items() if key != "answers"}
+    if "answers" not in content:
+        return Script(answer=default_agent.answer, where=where, **_checked(settings, where=where))
+    rules = Rules(content["answers"], where=where)
+    return Script(answer=rules.answer, where=where, **_checked(settings, where=where))
+
+
+def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    if "greeting" in settings:
+        greeting = settings["greeting"]
+        if not isinstance(greeting, str | None):
+            raise ScriptError(f"{where}: greeting must be a text.")
+        checked["greeting"] = greeting or ""
+    if settings.get("agents") is not None:
+        checked["agents"] = _agents(settings["agents"], where=where)
+    return checked
+
+
+def _agents(entries: Any, *, where: str) -> list[Agent]:
+    if not isinstance(entries, list) or not entries:
+        raise ScriptError(f"{where}: agents must be a list with at least one agent.")
+    agents = []
+    for index, entry in enumerate(entries):
+        try:
+            agents.append(entry if isinstance(entry, Agent) else Agent(**entry))
+        except (TypeError, ValueError) as error:
+            raise ScriptError(f"{where}: agents[{index}]: {error}") from error
+    return agents

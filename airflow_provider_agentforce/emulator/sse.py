@@ -1,0 +1,109 @@
+"""Render an answer as the server-sent events of ``/messages/stream``.
+
+Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-examples.md and captured streams:
+lines in the order ``event``, ``id``, ``data``; offsets that count text chunks and are 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_agentforce.emulator.errors import ERRORS, agent_error_body
+from airflow_provider_agentforce.emulator.ids import new_trace_id, new_uuid
+from airflow_provider_agentforce.emulator.messages import Message, spoken_text
+from airflow_provider_agentforce.emulator.replies import Reply
+
+# The reference has no event name for ValidationFailureChunk and for unknown types: those travel as UNKNOWN.
+_EVENT_NAMES = {
+    "ProgressIndicator": "PROGRESS_INDICATOR",
+    "TextChunk": "TEXT_CHUNK",
+    "Inform": "INFORM",
+    "Inquire": "INQUIRE",
+    "Confirm": "CONFIRM",
+    "Failure": "FAILURE",
+    "Escalate": "ESCALATE",
+    "SessionEnded": "SESSION_ENDED",
+    "Error": "ERROR",
+    "EndOfTurn": "END_OF_TURN",
+}
+
+
+class _Turn:
+    """The event ids and chunk offsets of one turn."""
+
+    def __init__(self) -> None:
+        self._origin = f"{int(time.time() * 1000)}-REQ"
+        self._trace = new_trace_id()
+        self._offset = 0
+
+    def frame(self, event: str, data: dict[str, Any]) -> bytes:
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        return f"event: {event}\nid: {self._origin}\ndata: {text}\n\n".encode()
+
+    def event(self, message: Message, *, offset: int = 0) -> bytes:
+        envelope = {
+            "timestamp": int(time.time() * 1000),
+            "originEventId": self._origin,
+            "traceId": self._trace,
+            "offset": offset,
+            "message": message,
+        }
+        return self.frame(_EVENT_NAMES.get(str(message.get("type")), "UNKNOWN"), envelope)
+
+    def chunk(self, kind: str, **fields: Any) -> bytes:
+        self._offset += 1
+        message = {"type": kind, "id": new_uuid(), "offset": self._offset, **fields}
+        return self.event(message, offset=self._offset)
+
+    def text(self, text: str) -> bytes:
+        return self.chunk("TextChunk", message=text, formatType="Text")
+
+
+def stream(reply: Reply, *, links: dict[str, Any], path: str) -> Iterator[bytes]:
+    """Yield the events of ``reply``, one piece of bytes each.
+
+    ``path`` is the path below the API base, for the error object of a stream that fails.
+    """
+    turn = _Turn()
+    plan = reply.stream
+    if plan.progress:
+        yield turn.event(_progress(plan.progress))
+    if plan.retracted:
+        yield from (turn.text(text) for text in plan.retracted)
+        yield turn.chunk("ValidationFailureChunk", reason="GROUNDING")
+    chunks = plan.chunks if plan.chunks is not None else split_text(spoken_text(reply.messages))
+    yield from (turn.text(text) for text in chunks)
+    if plan.error:
+        spec = ERRORS["unexpected_error"]
+        yield turn.frame("ERROR", agent_error_body(spec, message=spec.message, path=path))
+        return
+    for message in reply.messages:
+        yield _answer_event(turn, message, envelope=plan.envelope, links=links)
+    if plan.end_of_turn:
+        yield turn.event({"type": "EndOfTurn", "id": new_uuid()})
+
+
+def split_text(text: str) -> list[str]:
+    """Cut ``text`` into chunks of a few words that join to the whole again."""
+    return re.findall(r"\s*(?:\S+\s*){1,4}", text)
+
+
+def _progress(text: str) -> Message:
+    return {
+        "type": "ProgressIndicator",
+        "id": new_uuid(),
+        "metrics": {},
+        "indicatorType": "ACTION",
+        "message": text,
+    }
+
+
+def _answer_event(turn: _Turn, message: Message, *, envelope: bool, links: dict[str, Any]) -> bytes:
+    if envelope or message.get("type") != "Inform":
+        return turn.event(message)
+    # The official guide prints this event in the synchronous shape; a client has to take both.
+    return turn.frame("INFORM", {"messages": [message], "_links": links})

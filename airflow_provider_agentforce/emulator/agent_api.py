@@ -1,6 +1,7 @@
 """The Agent API: sessions, messages, their end, and feedback.
 
-Source: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and its guide pages.
+Source: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and
+its guide pages.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ async def end(call: Call) -> Answer:
 
 
 async def feedback(call: Call) -> Answer:
-    """Answer ``POST /sessions/{session_id}/feedback``: no body, and a status that the documents disagree about."""
+    """Answer ``POST /sessions/{session_id}/feedback``. The documents disagree about the status."""
     call.authorize()
     body = call.json_object()
     session = call.lock_session()

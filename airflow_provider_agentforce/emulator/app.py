@@ -164,7 +164,7 @@ def _body(body: dict[str, Any] | list[Any] | str | bytes) -> tuple[bytes, str]:
 
 
 class LoopbackOnly:
-    """Refuse requests that a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin."""
+    """Refuse what a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

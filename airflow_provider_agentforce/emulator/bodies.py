@@ -36,8 +36,8 @@ _TRANSFER_REASONS = ("NoAgentAvailable", "Error")
 _FEATURES = ("Sync", "Streaming")
 _RATINGS = ("GOOD", "BAD")
 _MAX_DETAILS = 10
-# `value` may be a text for every type: the base schema says so, and clients send it. `Id` is no official type, but
-# public samples use it.
+# `value` may be a text for every type: the base schema says so, and clients send it. `Id` is no official
+# type, but public samples use it.
 _VARIABLE_TYPES: dict[str, tuple[type, ...]] = {
     "Text": (str,),
     "Id": (str,),

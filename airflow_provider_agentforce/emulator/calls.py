@@ -90,7 +90,7 @@ class Call:
 
 @dataclass(kw_only=True)
 class Answer:
-    """What goes back. ``pieces`` make a stream: the first goes out at once, the rest after ``pause`` seconds."""
+    """What goes back. ``pieces`` make a stream: the first goes out at once, the rest after ``pause`` s."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)

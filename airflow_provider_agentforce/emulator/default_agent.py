@@ -1,4 +1,4 @@
-"""The agent without a script: obvious words lead to every outcome, and the same question gets the same answer.
+"""The agent without a script: obvious words lead to every outcome, equal questions to equal answers.
 
 The words are documented in ``docs/emulator.md``.
 """

@@ -14,6 +14,8 @@ from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECR
 from airflow_provider_agentforce.emulator.settings import Mode, Settings
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from airflow_provider_agentforce.emulator.script import ScriptSource
     from airflow_provider_agentforce.emulator.server import ThreadedServer
 
@@ -26,12 +28,12 @@ class Emulator:
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`.
 
-    :param script: where the answers come from: a YAML or Python file, a mapping, or a function ``answer(turn)``.
-        None is the default agent.
+    :param script: where the answers come from: a YAML or Python file, a mapping, or a function
+        ``answer(turn)``. None is the default agent.
     :param port: TCP port; 0 picks a free one.
     :param host: a loopback address.
-    :param agents: the agents of the org. None: those of the script, else an active service agent, an inactive one
-        and an employee agent.
+    :param agents: the agents of the org. None: those of the script, else an active service agent, an inactive
+        one and an employee agent.
     :param mode: ``official``, or ``seed`` for the answer shapes of the original guide.
     :param token_lifetime: seconds until a token expires.
     :param opaque_tokens: issue tokens that are no JWT. The Agent API answers those with a bare 404.
@@ -74,8 +76,9 @@ class Emulator:
         latency: float = 0.0,
         keep_alive: int = 5,
     ) -> None:
+        # Imported here, and in start(), so that a missing extra gives one clear line and not a traceback.
         _require_extra()
-        from airflow_provider_agentforce.emulator.script import load_script  # noqa: PLC0415  # needs the extra
+        from airflow_provider_agentforce.emulator.script import load_script  # noqa: PLC0415
 
         settings = Settings(
             port=port,
@@ -101,7 +104,7 @@ class Emulator:
         self._port = port
         self._server: ThreadedServer | None = None
 
-    def __enter__(self) -> Emulator:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -115,8 +118,8 @@ class Emulator:
 
         :raises OSError: the port is taken.
         """
-        from airflow_provider_agentforce.emulator.app import build_app  # noqa: PLC0415  # needs the extra
-        from airflow_provider_agentforce.emulator.server import ThreadedServer  # noqa: PLC0415  # needs the extra
+        from airflow_provider_agentforce.emulator.app import build_app  # noqa: PLC0415
+        from airflow_provider_agentforce.emulator.server import ThreadedServer  # noqa: PLC0415
 
         if self._server is not None:
             return

@@ -1,9 +1,8 @@
 """The documented error answers, by name, in one table.
 
 Sources: the Agent API reference and troubleshooting pages
-(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html) for the wording marked
-"official" below; the other texts were observed on the wire. Class names of the observed texts are the likely ones:
-match on the message first.
+(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are not
+on them were observed on the wire. Class names of those are the likely ones: match on the message first.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from airflow_provider_agentforce.emulator.ids import new_uuid
 class ErrorSpec:
     """One documented answer.
 
-    ``style`` says which body it has: ``agent`` (JSON of the Agent API), ``oauth``, ``rest`` (a list, as the data
-    API answers) or ``raw`` (``message`` as it is). ``expected`` None leaves out the two undocumented fields
-    ``mode`` and ``expected``, as the official samples do.
+    ``style`` says which body it has: ``agent`` (JSON of the Agent API), ``oauth``, ``rest`` (a list, as the
+    data API answers) or ``raw`` (``message`` as it is). ``expected`` None leaves out the two undocumented
+    fields ``mode`` and ``expected``, as the official samples do.
     """
 
     status: int
@@ -190,7 +189,7 @@ class ApiError(Exception):
 
 
 def render(spec: ErrorSpec, *, path: str, values: dict[str, Any]) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of ``spec``. ``path`` is the path below the API base, as the server reports it."""
+    """Return headers and body of ``spec``. ``path`` is the path below the API base, as servers report it."""
     message = spec.message
     for name, value in values.items():
         message = message.replace("{" + name + "}", str(value))

@@ -12,9 +12,12 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.errors import ERRORS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 OPERATIONS = ("token", "start", "send", "end", "feedback", "query")
 _STATUS_RANGE = range(200, 600)
@@ -24,13 +27,13 @@ _STATUS_RANGE = range(200, 600)
 class Fault:
     """What goes wrong with the next ``times`` requests of ``operation``.
 
-    With a ``status``, an ``error`` or ``drop`` the org answers without acting, or acts first when ``after`` is
-    true. With none of the three it acts and answers as ever, and the fault changes only what it names: ``body``,
-    ``headers``, ``content_type``, ``delay``, ``cut``.
+    With a ``status``, an ``error`` or ``drop`` the org answers without acting, or acts first when ``after``
+    is true. With none of the three it acts and answers as ever, and the fault changes only what it names:
+    ``body``, ``headers``, ``content_type``, ``delay``, ``cut``.
 
     ``error`` names a documented answer (see :mod:`~airflow_provider_agentforce.emulator.errors`); ``status``
-    alone picks the documented body of that status. ``delay`` is in seconds. ``cut`` closes the connection after
-    that many bytes of body, ``drop`` before the first byte of the answer.
+    alone picks the documented body of that status. ``delay`` is in seconds. ``cut`` closes the connection
+    after that many bytes of body, ``drop`` before the first byte of the answer.
 
     :raises ValueError: an unknown operation or error, or fields that exclude each other.
     """
@@ -143,7 +146,7 @@ class Hold:
         self._changed = threading.Condition()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
-    def __enter__(self) -> Hold:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -20,7 +20,7 @@ _ACTION = "copilotActionInput/EmulatorAction_179EM0000000001"
 
 
 def _rated(text: str) -> Message:
-    """Return the fields shared by all answers that can be rated; plan and feedback have one id, as captured."""
+    """Return the fields of every answer that can be rated; plan and feedback have one id, as captured."""
     plan = new_uuid()
     return {
         "metrics": {},

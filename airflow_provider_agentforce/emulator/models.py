@@ -14,8 +14,8 @@ from airflow_provider_agentforce.emulator.ids import is_agent_id, salesforce_id
 class Agent:
     """An agent of the org.
 
-    ``id`` is a BotDefinition id (``0Xx…``); without one it is derived from ``developer_name``, so it stays the
-    same from run to run. ``employee`` agents have no user of their own and refuse ``bypassUser: true``.
+    ``id`` is a BotDefinition id (``0Xx…``); without one it is derived from ``developer_name``, so it stays
+    the same from run to run. ``employee`` agents have no user of their own and refuse ``bypassUser: true``.
     """
 
     developer_name: str
@@ -105,9 +105,9 @@ class RequestRecord:
     """One request as it arrived.
 
     ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``other``; ``stream``
-    tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the parsed JSON,
-    else the text. ``status`` is None until answered, and for good when the connection was dropped. ``at`` is in
-    seconds since the epoch.
+    tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the parsed
+    JSON, else the text. ``status`` is None until answered, and for good when the connection was dropped.
+    ``at`` is in seconds since the epoch.
     """
 
     operation: str

@@ -1,7 +1,7 @@
 """The token endpoint of the org.
 
-Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html; the error texts are
-those of the platform's OAuth endpoint.
+Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html; the error texts
+are those of the platform's OAuth endpoint.
 """
 
 from __future__ import annotations

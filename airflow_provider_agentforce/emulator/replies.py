@@ -18,10 +18,10 @@ class ScriptError(ValueError):
 class StreamPlan:
     """How an answer looks when it is streamed.
 
-    ``progress`` is the text of the first event (None: no such event). ``chunks`` are the texts of the TextChunks
-    (None: cut from the answer). ``retracted`` are chunks that a ValidationFailureChunk takes back. ``error`` ends
-    the stream with an ERROR event in the place of the answer. ``end_of_turn`` false leaves out the last event.
-    ``envelope`` false sends the Inform in the synchronous shape.
+    ``progress`` is the text of the first event (None: no such event). ``chunks`` are the texts of the
+    TextChunks (None: cut from the answer). ``retracted`` are chunks that a ValidationFailureChunk takes back.
+    ``error`` ends the stream with an ERROR event in the place of the answer. ``end_of_turn`` false leaves out
+    the last event. ``envelope`` false sends the Inform in the synchronous shape.
     """
 
     progress: str | None = "Working on it"
@@ -48,9 +48,9 @@ class Reply:
 class Turn:
     """What a script sees of one message.
 
-    ``type`` is the message type (``Text``, ``Reply``, ``Cancel``, …); ``text`` is empty for types without text.
-    ``variables`` are the session's, after those of this message. ``history`` holds the turns before this one.
-    ``number`` counts from 1.
+    ``type`` is the message type (``Text``, ``Reply``, ``Cancel``, …); ``text`` is empty for types without
+    text. ``variables`` are the session's, after those of this message. ``history`` holds the turns before
+    this one. ``number`` counts from 1.
     """
 
     text: str
@@ -69,8 +69,8 @@ class Turn:
 def to_reply(answer: Any, *, where: str) -> Reply:
     """Return the reply that ``answer`` describes: a text, a mapping, or a list of those.
 
-    A mapping may hold ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list taken as it is), and any
-    field of the message itself, which adds to or replaces the documented default.
+    A mapping may hold ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list taken as it is), and
+    any field of the message itself, which adds to or replaces the documented default.
 
     :param where: file and entry, for the error text.
     :raises ScriptError: ``answer`` is none of these.

@@ -90,7 +90,7 @@ def _template(text: str, names: frozenset[str] | set[str], *, where: str) -> Tem
         unknown = meta.find_undeclared_variables(_JINJA.parse(text)) - names
         if unknown:
             known = ", ".join(sorted(names))
-            raise ScriptError(f"{where}: unknown name {sorted(unknown)[0]!r} in a template: one of {known}.")
+            raise ScriptError(f"{where}: unknown name {min(unknown)!r} in a template: one of {known}.")
         return _JINJA.from_string(text)
     except TemplateError as error:
         raise ScriptError(f"{where}: {error}") from error

@@ -1,4 +1,4 @@
-"""Load the script that gives the agent its answers: a YAML file, a Python file, or either of them in memory."""
+"""Load the script that gives the agent its answers: a YAML file, a Python file, or either in memory."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _from_yaml(path: Path) -> Script:
 def _from_mapping(content: Mapping[str, Any], *, where: str) -> Script:
     unknown = set(map(str, content)) - set(_KEYS)
     if unknown:
-        raise ScriptError(f"{where}: unknown key {sorted(unknown)[0]!r}: one of {', '.join(_KEYS)}.")
+        raise ScriptError(f"{where}: unknown key {min(unknown)!r}: one of {', '.join(_KEYS)}.")
     settings = {key: value for key, value in content.items() if key != "answers"}
     if "answers" not in content:
         return Script(answer=default_agent.answer, where=where, **_checked(settings, where=where))
@@ -119,10 +119,11 @@ def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
 def _agents(entries: Any, *, where: str) -> list[Agent]:
     if not isinstance(entries, list) or not entries:
         raise ScriptError(f"{where}: agents must be a list with at least one agent.")
-    agents = []
-    for index, entry in enumerate(entries):
-        try:
-            agents.append(entry if isinstance(entry, Agent) else Agent(**entry))
-        except (TypeError, ValueError) as error:
-            raise ScriptError(f"{where}: agents[{index}]: {error}") from error
-    return agents
+    return [_agent(entry, where=f"{where}: agents[{index}]") for index, entry in enumerate(entries)]
+
+
+def _agent(entry: Any, *, where: str) -> Agent:
+    try:
+        return entry if isinstance(entry, Agent) else Agent(**entry)
+    except (TypeError, ValueError) as error:
+        raise ScriptError(f"{where}: {error}") from error

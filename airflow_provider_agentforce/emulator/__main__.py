@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_agentforce.emulator.emulator import Emulator
-from airflow_provider_agentforce.emulator.settings import FEEDBACK_STATUSES, INACTIVE_AGENT, MODES
+from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT
+from airflow_provider_agentforce.emulator.settings import FEEDBACK_STATUSES, MODES
 
 DEFAULT_PORT = 8765
 _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
@@ -31,19 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         emulator = Emulator(**options)
         emulator.start()
     except (ModuleNotFoundError, OSError, ValueError) as error:
-        print(f"agentforce-emulator: {error}", file=sys.stderr)
+        sys.stderr.write(f"agentforce-emulator: {error}\n")
         return 1
     _announce(emulator)
     stopped.wait()
     emulator.stop()
-    print("Stopped.", flush=True)
+    sys.stdout.write("Stopped.\n")
     return 0
 
 
 def _announce(emulator: Emulator) -> None:
-    print(f"The stand-in org is running. Open {emulator.url}/ to watch it; Ctrl-C stops it.")
-    print("In the terminal that runs Airflow:\n")
-    print(f"export {_VARIABLE}={shlex.quote(emulator.connection())}\n", flush=True)
+    sys.stdout.write(
+        f"The stand-in org is running. Open {emulator.url}/ to watch it; Ctrl-C stops it.\n"
+        "In the terminal that runs Airflow:\n\n"
+        f"export {_VARIABLE}={shlex.quote(emulator.connection())}\n\n"
+    )
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -185,7 +185,9 @@ class Emulator:
 
         :param fault: the fields of :class:`Fault`: ``error``, ``status``, ``times``, ``after``, ``drop``, …
         """
-        return self._org.faults.add(Fault(operation=operation, **fault))
+        added = self._org.faults.add(Fault(operation=operation, **fault))
+        self._org.changed()
+        return added
 
     def unused_faults(self) -> list[Fault]:
         """Return the faults that no request has met, or fewer requests than programmed."""

@@ -86,7 +86,8 @@ class AgentforceError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by attributes, as the keyword-only arguments need."""
-        return _rebuild, (type(self), self.what, dict(self.__dict__))
+        # By name: in Airflow the class may be one that is also an AirflowFailException, made at run time.
+        return _rebuild, (type(self).__name__, self.what, dict(self.__dict__))
 
     def _about_the_agent(self) -> str:
         return _ACTED[self.applied] if self.operation == "send" else ""
@@ -97,9 +98,8 @@ class AgentforceError(Exception):
         return f"[{', '.join(known)}]" if known else ""
 
 
-def _rebuild(kind: type[AgentforceError], what: str, state: dict[str, Any]) -> AgentforceError:
-    error = kind.__new__(kind, what)
-    error.args = (what,)
+def _rebuild(name: str, what: str, state: dict[str, Any]) -> AgentforceError:
+    error: AgentforceError = globals()[name](what)
     error.__dict__.update(state)
     return error
 

@@ -116,7 +116,7 @@ class Caller:
         self.transport = Transport(settings.max_concurrent_sessions)
         self.tokens = TokenCache(self._fetch_token)
         self._on_secret = on_secret
-        self._hidden = forms(settings.consumer_key, settings.consumer_secret) - {settings.consumer_key}
+        self._hidden = settings.secret_forms()
 
     def perform(self, job: Job) -> Result:
         """Carry out *job*.
@@ -166,7 +166,7 @@ class Caller:
         job.lost += _applied(failure) is not False
         if self._verdict(job, failure).orphan:
             log.warning(
-                "A session may be open in the org that cannot be ended from here. Its external session key: %s",
+                "A session may be open that cannot be ended from here. Its external session key: %s",
                 job.external_session_key,
             )
 

@@ -13,6 +13,7 @@ from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.conversation import Conversation
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
 from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.client.replies import TokenReply
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.sse import StreamedTurn
 from airflow_provider_agentforce.client.transport import Exchange
@@ -197,6 +198,15 @@ class AgentforceClient:
         :param options: as :meth:`start_session`, and ``end_reason``.
         """
         return Conversation(self, agent_id, **options)
+
+    def authenticate(self) -> tuple[TokenReply, str]:
+        """Get a token, or take the one at hand.
+
+        :returns: what the org said of it, and the API host that follows from it.
+        :raises AgentforceError: no token is given, or the host it names is not trusted.
+        """
+        token = self._caller.tokens.get()
+        return token.reply, self._caller.api_host(token)
 
     def time_left(self, seconds: float | None) -> None:
         """Set how much time the caller has. A wait that would outlast it is not begun."""

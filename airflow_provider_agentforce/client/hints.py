@@ -77,7 +77,7 @@ _BY_TEXT = (
     _Symptom(
         _ANY,
         r"not valid for use with the rest api",
-        "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api and sfap_api.",
+        "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api, sfap_api.",
     ),
     _Symptom(
         _ANY,
@@ -107,8 +107,8 @@ _BY_STATUS = (
     _Symptom(
         _START,
         "",
-        "Check agent_id, that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and for Government "
-        "Cloud the extra api_url=https://api.gov.salesforce.com.",
+        "Check agent_id, that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and for "
+        "Government Cloud the extra api_url=https://api.gov.salesforce.com.",
         frozenset({404}),
     ),
     _Symptom(_SEND, "", "The session has ended or expired. Start a new one.", frozenset({404, 410})),

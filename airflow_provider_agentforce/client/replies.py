@@ -54,6 +54,7 @@ class TokenReply:
     lifetime: float | None
     scopes: frozenset[str] | None
     api_instance_url: str | None
+    instance_url: str | None
     is_jwt: bool
 
 
@@ -122,12 +123,12 @@ def token(body: bytes, *, now: float) -> TokenReply:
     if str(reply.get("token_type", "Bearer")).lower() != "bearer":
         raise UnreadableReplyError("a token that is not of type Bearer")
     claims = jwt_claims(access_token)
-    api = reply.get("api_instance_url")
     return TokenReply(
         access_token=access_token,
         lifetime=_lifetime(claims or {}, reply.get("expires_in"), now),
         scopes=_scopes(reply.get("scope"), claims or {}),
-        api_instance_url=api if isinstance(api, str) and api else None,
+        api_instance_url=_text_or_none(reply.get("api_instance_url")),
+        instance_url=_text_or_none(reply.get("instance_url")),
         is_jwt=claims is not None,
     )
 
@@ -221,6 +222,10 @@ def _lifetime(claims: dict[str, Any], expires_in: Any, now: float) -> float | No
         # Both claims come from the server's clock, so a wrong clock here does not shorten the token's life.
         return end - (begin if begin is not None and begin <= end else now)
     return _seconds(expires_in)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _seconds(value: Any) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.secrets import forms
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 EXTRAS = (
@@ -83,6 +84,10 @@ class Settings:
             raise AgentforceInputError(" ".join(problems))
         given = {name: value for name, value in extra.items() if value is not None and value != ""}
         return cls(str(host), str(login), str(password), **given)
+
+    def secret_forms(self) -> set[str]:
+        """Return every form in which the secret could be written, for masking."""
+        return forms(self.consumer_key, self.consumer_secret) - forms(self.consumer_key)
 
     def agent(self, agent_id: object = None) -> str:
         """Return *agent_id*, else the connection's, checked.

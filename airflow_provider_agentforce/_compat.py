@@ -1,0 +1,45 @@
+"""The names of Airflow that have moved between 2.11 and 3.3. Nothing else of the package knows about it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseHook, BaseOperator, Context
+    from airflow.sdk.exceptions import AirflowFailException
+else:
+    try:
+        from airflow.sdk import BaseOperator
+    except ImportError:
+        from airflow.models import BaseOperator
+    try:
+        from airflow.sdk import BaseHook
+    except ImportError:
+        from airflow.hooks.base import BaseHook
+    try:
+        from airflow.sdk.exceptions import AirflowFailException
+    except ImportError:
+        from airflow.exceptions import AirflowFailException
+
+    Context = dict
+
+# Airflow 3.1 and later, 3.0, 2.
+_MASKERS = (
+    "airflow.sdk.log",
+    "airflow.sdk.execution_time.secrets_masker",
+    "airflow.utils.log.secrets_masker",
+)
+
+__all__ = ["AirflowFailException", "BaseHook", "BaseOperator", "Context", "mask_secret"]
+
+
+def mask_secret(secret: str) -> None:
+    """Mask *secret* in everything that the task logs from now on."""
+    for name in _MASKERS:
+        try:
+            mask = import_module(name).mask_secret
+        except (ImportError, AttributeError):
+            continue
+        mask(secret)
+        return

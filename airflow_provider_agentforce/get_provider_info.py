@@ -1,0 +1,89 @@
+"""What Airflow wants to know of this provider. Read by every Airflow process, so it imports nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PACKAGE = "airflow_provider_agentforce"
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["port", "schema"],
+    "relabeling": {"host": "My Domain URL", "login": "Consumer Key", "password": "Consumer Secret"},
+    "placeholders": {
+        "host": "https://acme.my.salesforce.com",
+        "login": "Consumer Key of the External Client App",
+        "password": "Consumer Secret of the External Client App",
+    },
+}
+
+CONN_FIELDS: dict[str, Any] = {
+    "agent_id": {
+        "label": "Default Agent ID",
+        "description": "BotDefinition id (0Xx…), used where a task names no agent.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "api_url": {
+        "label": "Agent API URL",
+        "description": (
+            "Leave empty to use the host that the org names. Government Cloud: https://api.gov.salesforce.com."
+        ),
+        "schema": {"type": ["string", "null"], "format": "url"},
+    },
+    "timeout": {
+        "label": "Timeout (seconds)",
+        "description": "For one call as a whole. Keep it above the API's own 120 s. Default: 130.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+    },
+    "max_concurrent_sessions": {
+        "label": "Concurrent Sessions",
+        "description": "Sessions that one task process may hold open at once. Default: 50.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "max_sessions_per_hour": {
+        "label": "Sessions per Hour",
+        "description": "Sessions that one task process may start in an hour. Default: 1000.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "max_messages_per_session": {
+        "label": "Messages per Session",
+        "description": "Messages in one session. Default: 100.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
+    integration = "Salesforce Agentforce"
+    return {
+        "package-name": "airflow-provider-agentforce",
+        "name": "Salesforce Agentforce",
+        "description": "Talk to a deployed Salesforce Agentforce agent through the Agent API.",
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api.html",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": integration,
+                "python-modules": [
+                    f"{_PACKAGE}.operators.conversation",
+                    f"{_PACKAGE}.operators.message",
+                    f"{_PACKAGE}.operators.session",
+                ],
+            }
+        ],
+        "hooks": [{"integration-name": integration, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
+        "connection-types": [
+            {
+                "connection-type": "agentforce",
+                "hook-class-name": f"{_PACKAGE}.hooks.agentforce.AgentforceHook",
+                "hook-name": "Salesforce Agentforce",
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": CONN_FIELDS,
+            }
+        ],
+    }

@@ -1,0 +1,176 @@
+"""The hook: an Airflow connection as an :class:`~airflow_provider_agentforce.client.AgentforceClient`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from airflow_provider_agentforce._compat import BaseHook, mask_secret
+from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
+from airflow_provider_agentforce.client.client import AgentforceClient
+from airflow_provider_agentforce.client.doctor import diagnose
+from airflow_provider_agentforce.client.models import SessionLike
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
+from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+from airflow_provider_agentforce.hooks.errors import airflow_errors
+
+_TEST_SECONDS = 20.0
+
+
+class AgentforceHook(BaseHook):
+    """Talk to the agents of the org that a connection names.
+
+    The methods are those of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a
+    retry cannot mend, and a message whose delivery is unknown, end the task without Airflow retries.
+
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    conn_name_attr = "agentforce_conn_id"
+    default_conn_name = "agentforce_default"
+    conn_type = "agentforce"
+    hook_name = "Salesforce Agentforce"
+
+    def __init__(self, agentforce_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.agentforce_conn_id = agentforce_conn_id
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection, checked.
+
+        :raises AgentforceInputError: one that lists every missing field and unknown extra.
+        """
+        connection = self.get_connection(self.agentforce_conn_id)
+        if connection.schema:
+            raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
+        host = connection.host
+        if host and connection.port:
+            host = f"{host}:{connection.port}"
+        try:
+            return Settings.from_fields(
+                host=host,
+                login=connection.login,
+                password=connection.password,
+                extra=_extra(connection.extra),
+            )
+        except AgentforceInputError as error:
+            raise AgentforceInputError(f"{self._named()}: {error}") from None
+
+    @cached_property
+    def client(self) -> AgentforceClient:
+        """The client. One per hook, so all its calls share one token and its connections."""
+        with airflow_errors():
+            settings = self.settings
+        for form in settings.secret_forms():
+            mask_secret(form)
+        return AgentforceClient(settings, on_secret=mask_secret)
+
+    def get_conn(self) -> AgentforceClient:
+        """Return the client."""
+        return self.client
+
+    @airflow_errors()
+    def start_session(
+        self,
+        agent_id: str | None = None,
+        *,
+        variables: Any = None,
+        tz: str | None = None,
+        bypass_user: bool = True,
+        external_session_key: str | None = None,
+    ) -> Session:
+        """Start a session. See :meth:`AgentforceClient.start_session`."""
+        return self.client.start_session(
+            agent_id,
+            variables=variables,
+            tz=tz,
+            bypass_user=bypass_user,
+            external_session_key=external_session_key,
+        )
+
+    @airflow_errors()
+    def send_message(
+        self,
+        session: SessionLike,
+        text: str,
+        *,
+        variables: Any = None,
+        in_reply_to: str | None = None,
+        stream: bool = False,
+        on_chunk: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Turn:
+        """Send the next message of a session. See :meth:`AgentforceClient.send_message`."""
+        return self.client.send_message(
+            session, text, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
+        )
+
+    @airflow_errors()
+    def submit_feedback(
+        self, session: SessionLike, feedback_id: str, feedback: str, text: str | None = None
+    ) -> None:
+        """Rate an answer ``GOOD`` or ``BAD``. See :meth:`AgentforceClient.submit_feedback`."""
+        self.client.submit_feedback(session, feedback_id, feedback, text)
+
+    @airflow_errors()
+    def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
+        """End a session; ``False`` if it was gone before. See :meth:`AgentforceClient.end_session`."""
+        return self.client.end_session(session, reason)
+
+    def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
+        """End a session as a clean-up that never raises. See :meth:`AgentforceClient.end_quietly`."""
+        return self.client.end_quietly(session, reason)
+
+    def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
+        """Return a context manager that holds one session and ends it on every path.
+
+        :param options: as :meth:`start_session`, and ``end_reason``.
+        """
+        return Conversation(self, agent_id, **options)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Get a token and say what is wrong with it, if anything. Starts no session; shows no secret."""
+        try:
+            settings = dataclasses.replace(self.settings, timeout=_TEST_SECONDS)
+            return diagnose(AgentforceClient(settings, on_secret=mask_secret))
+        except AgentforceError as error:
+            return False, str(error)
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's standard fields for Airflow up to 3.1; later ones read the provider info."""
+        return {
+            "hidden_fields": UI_FIELD_BEHAVIOUR["hidden-fields"],
+            "relabeling": UI_FIELD_BEHAVIOUR["relabeling"],
+            "placeholders": UI_FIELD_BEHAVIOUR["placeholders"],
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields for Airflow up to 3.1; later ones read the provider info."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415 - only there
+        from wtforms import StringField  # noqa: PLC0415 - only there
+
+        return {
+            name: StringField(
+                field["label"], description=field.get("description", ""), widget=BS3TextFieldWidget()
+            )
+            for name, field in CONN_FIELDS.items()
+        }
+
+    def _named(self) -> str:
+        return f"Connection {self.agentforce_conn_id}"
+
+
+def _extra(text: str | None) -> dict[str, Any]:
+    # Airflow's own extra_dejson logs broken JSON and goes on without it, which would drop a limit unseen.
+    try:
+        extra = json.loads(text) if text else {}
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise AgentforceInputError("extra must be a JSON object.")
+    return extra

@@ -1,0 +1,14 @@
+"""The operators. Importing them loads neither an HTTP library nor the client's I/O."""
+
+from airflow_provider_agentforce.operators._base import external_session_key
+from airflow_provider_agentforce.operators.conversation import ConversationOperator
+from airflow_provider_agentforce.operators.message import SendMessageOperator
+from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
+
+__all__ = [
+    "ConversationOperator",
+    "EndSessionOperator",
+    "SendMessageOperator",
+    "StartSessionOperator",
+    "external_session_key",
+]

@@ -1,0 +1,190 @@
+"""A whole conversation in one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.models import FAILED, Turn
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    DeliveryUnknownError,
+)
+from airflow_provider_agentforce.operators._base import (
+    AgentforceBaseOperator,
+    check_fail_on,
+    check_on_unknown,
+    check_outcome,
+    key_of,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client import Conversation
+
+Message = str | Mapping[str, Any]
+NextMessage = Callable[[list[Turn]], Message | None]
+
+_NOT_AGAIN = (
+    "A retry would send the messages that were answered again, so the task ends without one; "
+    'on_unknown_delivery="resend" allows it.'
+)
+
+
+class ConversationOperator(AgentforceBaseOperator):
+    """Hold one conversation: start a session, send the messages in order, end the session.
+
+    **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
+    session. The session is ended on success, failure and kill. **Returns** a dict with ``session_id``,
+    ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer) and ``turns`` (one dict per
+    answer, as of a send); all but ``turns`` are XComs of their own, too. When the task fails, the XCom
+    ``turns`` keeps the answers that it got.
+
+    **A retry** holds the conversation anew in a new session. So it happens only while no message was
+    answered; after that the task fails at once, whatever its ``retries``, unless
+    ``on_unknown_delivery="resend"``.
+
+    **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
+
+    :param messages: a list of texts, or of dicts with ``text`` and ``variables``; or a function that is given
+        the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the next
+        message, or ``None`` to end.
+    :param agent_id: BotDefinition id (``0Xx…``). Default: the connection's extra ``agent_id``.
+    :param variables: context variables for the start.
+    :param tz: time zone name, such as ``Europe/Berlin``.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
+    :param fail_on: outcomes of any answer that fail the task.
+    :param end_reason: why the session ends: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error``
+        or ``Other``.
+    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
+        messages that do no harm twice.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("messages", "agent_id", "variables", "tz", "agentforce_conn_id")
+    template_fields_renderers = {"messages": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        messages: Any,
+        agent_id: str | None = None,
+        variables: Any = None,
+        tz: str | None = None,
+        bypass_user: bool = True,
+        stream: bool = False,
+        fail_on: Collection[str] = (FAILED,),
+        end_reason: str = "UserRequest",
+        on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Airflow calls a template field that is a function itself, with other arguments.
+        self.next_message: NextMessage | None = messages if callable(messages) else None
+        self.messages = None if callable(messages) else messages
+        self.agent_id = agent_id
+        self.variables = variables
+        self.tz = tz
+        self.bypass_user = bypass_user
+        self.stream = stream
+        self.fail_on = check_fail_on(fail_on)
+        self.end_reason = checks.end_reason(end_reason, "end_reason")
+        self.on_unknown_delivery = check_on_unknown(on_unknown_delivery)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Hold the conversation."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors(resend_unknown=self.on_unknown_delivery == "resend"):
+            following = self.next_message or _in_order(self.messages)
+            chat = self.open_client().conversation(
+                self.agent_id,
+                variables=self.variables,
+                tz=self.tz,
+                bypass_user=self.bypass_user,
+                external_session_key=key_of(context["ti"]),
+                end_reason=self.end_reason,
+            )
+            try:
+                return self._talk(chat, following, context)
+            except BaseException as error:
+                self._keep(chat.turns, error, context)
+                if not chat.turns or self.on_unknown_delivery == "resend":
+                    raise
+                if not isinstance(error, AgentforceError):
+                    raise _interrupted(error, chat.turns) from error
+                error.retryable = False
+                error.hint = f"{error.hint} {_NOT_AGAIN}".strip()
+                raise
+
+    def _talk(self, chat: Conversation, following: NextMessage, context: Context) -> dict[str, Any]:
+        with chat:
+            session = chat.session
+            self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
+            self.log.info(
+                "Session %s with agent %s; external session key %s.",
+                session.session_id,
+                session.agent_id,
+                session.external_session_key,
+            )
+            for text, variables in _messages(following, chat.turns):
+                turn = chat.send(text, variables=variables, stream=self.stream, on_chunk=self.log_progress)
+                self.log.info("Message %d is answered: %s.", turn.sequence_id, turn.outcome)
+                check_outcome(turn, self.fail_on)
+                if turn.session_ended:
+                    self.log.info("The agent has ended the session.")
+                    break
+        if not chat.turns:
+            raise AgentforceInputError("messages: the function returned no message at all.")
+        last = chat.turns[-1].to_dict()
+        values = {key: last[key] for key in ("session_id", "sequence_id", "agent_id", "text", "outcome")}
+        self.push(context, values)
+        return {**values, "turns": [turn.to_dict() for turn in chat.turns]}
+
+    def _keep(self, turns: list[Turn], error: BaseException, context: Context) -> None:
+        if turns and self.do_xcom_push:
+            context["ti"].xcom_push(key="turns", value=[turn.to_dict() for turn in turns])
+        if isinstance(error, DeliveryUnknownError):
+            self.keep_partial(context, error)
+
+
+def _in_order(messages: Any) -> NextMessage:
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise AgentforceInputError(
+            f"messages must be a list of texts or of dicts with text and variables, or a function, "
+            f"but is {type(messages).__name__}."
+        )
+    if not messages:
+        raise AgentforceInputError("messages is empty. Give at least one message.")
+    for index, message in enumerate(messages):
+        _read(message, f"messages[{index}]")
+    return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
+
+
+def _messages(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, Any]]:
+    while (message := following(turns)) is not None:
+        yield _read(message, f"messages[{len(turns)}]")
+
+
+def _read(message: Any, field: str) -> tuple[str, Any]:
+    if not isinstance(message, Mapping):
+        return checks.message_text(message, field), None
+    unknown = sorted(set(message) - {"text", "variables"})
+    if unknown or "text" not in message:
+        raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
+    variables = checks.variables(message.get("variables"), f"{field}.variables")
+    return checks.message_text(message["text"], f"{field}.text"), variables
+
+
+def _interrupted(error: BaseException, turns: list[Turn]) -> DeliveryUnknownError:
+    lost = DeliveryUnknownError(
+        f"{type(error).__name__} after {len(turns)} answered messages.",
+        hint=_NOT_AGAIN,
+        applied=True,
+        session_id=turns[-1].session_id,
+    )
+    lost.turn = turns[-1]
+    return lost

@@ -1,0 +1,126 @@
+"""Sending one message."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client.models import FAILED, Turn
+from airflow_provider_agentforce.exceptions import DeliveryUnknownError
+from airflow_provider_agentforce.operators._base import (
+    AgentforceBaseOperator,
+    check_fail_on,
+    check_on_unknown,
+    check_outcome,
+    session_of,
+)
+
+
+class SendMessageOperator(AgentforceBaseOperator):
+    """Send one message of a session and return the agent's answer.
+
+    **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
+    ``session_id``, ``sequence_id``, ``agent_id``, ``text``, ``outcome``, ``messages``, ``citations``,
+    ``results``, ``feedback_id``, ``plan_id`` and ``is_content_safe``; the first five are XComs of their own,
+    too. It is what the next send takes as ``session``.
+
+    **A retry** happens only when the agent did not act; it sends the same message with the same number. When
+    the agent may have acted, the task fails at once, whatever its ``retries``, unless
+    ``on_unknown_delivery="resend"``. What could be read of an answer that was cut is in the XCom
+    ``partial_answer``.
+
+    **Templated:** ``text``, ``session``, ``session_id``, ``sequence_id``, ``variables``, ``in_reply_to``,
+    ``agentforce_conn_id``. An answer that comes in through XCom is not rendered again.
+
+    The session is not ended here, also not on failure: that is the job of the
+    :class:`~airflow_provider_agentforce.operators.EndSessionOperator` at its end.
+
+    :param text: the message.
+    :param session: the output of the start or of the last send.
+    :param session_id: instead of ``session``, together with ``sequence_id``.
+    :param sequence_id: number of the last message, 0 after the start; text with digits is fine.
+    :param variables: context variables to set with this message.
+    :param in_reply_to: id of the message that this one answers.
+    :param stream: have the answer sent in pieces and log what the agent is doing; the result is the same.
+    :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
+        ``needs_confirmation``, ``ended``, ``answered``.
+    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for a
+        message that does no harm twice.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = (
+        "text",
+        "session",
+        "session_id",
+        "sequence_id",
+        "variables",
+        "in_reply_to",
+        "agentforce_conn_id",
+    )
+    template_fields_renderers = {"session": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        text: str,
+        session: Any = None,
+        session_id: str | None = None,
+        sequence_id: int | str | None = None,
+        variables: Any = None,
+        in_reply_to: str | None = None,
+        stream: bool = False,
+        fail_on: Collection[str] = (FAILED,),
+        on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.text = text
+        self.session = session
+        self.session_id = session_id
+        self.sequence_id = sequence_id
+        self.variables = variables
+        self.in_reply_to = in_reply_to
+        self.stream = stream
+        self.fail_on = check_fail_on(fail_on)
+        self.on_unknown_delivery = check_on_unknown(on_unknown_delivery)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Send the message."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        resend = self.on_unknown_delivery == "resend"
+        with airflow_errors(resend_unknown=resend):
+            session = session_of(self.session, self.session_id, self.sequence_id)
+            try:
+                turn = self.open_client().send_message(
+                    session,
+                    self.text,
+                    variables=self.variables,
+                    in_reply_to=self.in_reply_to,
+                    stream=self.stream,
+                    on_chunk=self.log_progress,
+                    after_unknown=resend and context["ti"].try_number > 1,
+                )
+            except DeliveryUnknownError as error:
+                self.keep_partial(context, error)
+                raise
+            return self._keep(context, turn)
+
+    def _keep(self, context: Context, turn: Turn) -> dict[str, Any]:
+        self.log.info("Message %d is answered: %s.", turn.sequence_id, turn.outcome)
+        values = turn.to_dict()
+        try:
+            self.push(context, values)
+        except BaseException as error:
+            lost = DeliveryUnknownError(
+                f"The agent answered, but its answer could not be stored: {type(error).__name__}.",
+                operation="send",
+                applied=True,
+                session_id=turn.session_id,
+            )
+            lost.turn = turn
+            raise lost from error
+        check_outcome(turn, self.fail_on)
+        return values

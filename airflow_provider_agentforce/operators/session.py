@@ -1,0 +1,134 @@
+"""Starting and ending a session that several tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.models import session_from
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, key_of
+
+
+class StartSessionOperator(AgentforceBaseOperator):
+    """Start a session with an agent, for the sends that follow.
+
+    **Sends** ``POST /agents/{id}/sessions``. **Returns** a dict with ``session_id``, ``sequence_id`` (0),
+    ``agent_id``, ``external_session_key`` and ``greeting``; all but the key are XComs of their own, too.
+
+    **A retry** starts another session. The one of a failed try is ended by that try; if the org's answer was
+    lost, the log names the external session key of a session that may be open until it idles out.
+
+    **Templated:** ``agent_id``, ``variables``, ``tz``, ``external_session_key``, ``agentforce_conn_id``.
+
+    :param agent_id: BotDefinition id (``0Xx…``). Default: the connection's extra ``agent_id``.
+    :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
+    :param tz: time zone name, such as ``Europe/Berlin``.
+    :param bypass_user: ``True``: the agent runs as its own user, as service agents need with client
+        credentials. Employee agents need ``False``.
+    :param external_session_key: UUID for the org's event log. Default: made of the Dag, run, task, map index
+        and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = (
+        "agent_id",
+        "variables",
+        "tz",
+        "external_session_key",
+        "agentforce_conn_id",
+    )
+    template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        agent_id: str | None = None,
+        variables: Any = None,
+        tz: str | None = None,
+        bypass_user: bool = True,
+        external_session_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.variables = variables
+        self.tz = tz
+        self.bypass_user = bypass_user
+        self.external_session_key = external_session_key
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start the session."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            client = self.open_client()
+            session = client.start_session(
+                self.agent_id,
+                variables=self.variables,
+                tz=self.tz,
+                bypass_user=self.bypass_user,
+                external_session_key=self.external_session_key or key_of(context["ti"]),
+            )
+            try:
+                values = session.to_dict()
+                self.push(context, values)
+                self.check_not_killed()
+            except BaseException:
+                # The teardown of a setup that failed does not run, so nobody else would end it.
+                client.end_quietly(session)
+                raise
+            self.log.info(
+                "Started session %s with agent %s; external session key %s.",
+                session.session_id,
+                session.agent_id,
+                session.external_session_key,
+            )
+            return values
+
+
+class EndSessionOperator(AgentforceBaseOperator):
+    """End a session. Made to be a teardown: ``end.as_teardown(setups=start)``.
+
+    **Sends** ``DELETE /sessions/{id}``. **Returns** ``{"session_id", "ended"}``; ``ended`` is ``False`` when
+    there was nothing left to end, which is no error.
+
+    **A retry** is harmless. **Templated:** ``session``, ``session_id``, ``reason``, ``agentforce_conn_id``.
+
+    :param session: the output of a start or a send.
+    :param session_id: instead of ``session``.
+    :param reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("session", "session_id", "reason", "agentforce_conn_id")
+    template_fields_renderers = {"session": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        session: Any = None,
+        session_id: str | None = None,
+        reason: str = "UserRequest",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.session = session
+        self.session_id = session_id
+        self.reason = reason
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """End the session."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            reason = checks.end_reason(self.reason)
+            given = self.session if self.session_id is None else {"session_id": self.session_id}
+            if given is None:
+                self.log.info("There is no session to end: the task that starts it left none.")
+                return {"session_id": None, "ended": False}
+            session = session_from(given)
+            ended = self.open_client().end_session(session, reason)
+            self.log.info("Session %s %s.", session.session_id, "is ended" if ended else "had ended before")
+            return {"session_id": session.session_id, "ended": ended}

@@ -132,7 +132,7 @@ class ConversationOperator(AgentforceBaseOperator):
             )
             for text, variables in _messages(following, chat.turns):
                 turn = chat.send(text, variables=variables, stream=self.stream, on_chunk=self.log_progress)
-                self.log.info("Message %d is answered: %s.", turn.sequence_id, turn.outcome)
+                self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
                 check_outcome(turn, self.fail_on)
                 if turn.session_ended:
                     self.log.info("The agent has ended the session.")

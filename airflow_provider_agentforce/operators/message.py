@@ -109,7 +109,7 @@ class SendMessageOperator(AgentforceBaseOperator):
             return self._keep(context, turn)
 
     def _keep(self, context: Context, turn: Turn) -> dict[str, Any]:
-        self.log.info("Message %d is answered: %s.", turn.sequence_id, turn.outcome)
+        self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         values = turn.to_dict()
         try:
             self.push(context, values)

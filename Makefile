@@ -1,0 +1,56 @@
+# Everything happens inside this folder. uv is used when it is there; plain pip does the same.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
+
+.PHONY: help install demo test lint types unit examples wheel bench emulator airflow clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY) ## Set up .venv
+
+$(READY): pyproject.toml
+	@if command -v uv >/dev/null; then \
+	  uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
+	  uv pip install -q --python $(BIN)/python -e '.[dev]'; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -e '.[dev]'; \
+	fi
+	@touch $@
+
+demo: $(READY) ## Run the example Dags against the emulator and show the conversations
+	@$(BIN)/python scripts/demo.py
+
+test: lint types unit wheel ## Run every check
+
+lint: $(READY) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+unit: $(READY) ## Run the tests, with the example Dags, and measure branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+wheel: $(READY) ## Build the wheel and use it in a new environment
+	$(BIN)/python scripts/check_wheel.py
+
+bench: $(READY) ## Measure against the goals; writes docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py
+
+emulator: $(READY) ## Start the emulator and show its address
+	$(BIN)/agentforce-emulator
+
+airflow: $(READY) ## Start Airflow with the example Dags, and the emulator, to click around
+	$(BIN)/python scripts/standalone.py
+
+clean: ## Remove what these commands made
+	rm -rf $(VENV) .airflow* out build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

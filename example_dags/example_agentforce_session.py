@@ -1,0 +1,45 @@
+"""One session shared by several tasks: start, send, send, end. The end is a teardown, so it always runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from airflow_provider_agentforce.operators import (
+    EndSessionOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+)
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2
+    from airflow import DAG
+
+with DAG(
+    dag_id="example_agentforce_session",
+    description=__doc__,
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    schedule=None,
+    catchup=False,
+    tags=["agentforce", "example"],
+):
+    # [START session]
+    start = StartSessionOperator(
+        task_id="start",
+        variables={"$Context.EndUserLanguage": "en_US"},
+        tz="America/Los_Angeles",
+    )
+    # A send takes the output of the start, or of the send before it: that carries the number of the message.
+    first = SendMessageOperator(
+        task_id="first", session=start.output, text="What do you know of account Acme?"
+    )
+    second = SendMessageOperator(
+        task_id="second",
+        session=first.output,
+        text="You said: {{ ti.xcom_pull('first', key='text') }} Which orders are open? See order 4711.",
+        stream=True,
+    )
+    end = EndSessionOperator(task_id="end", session=start.output)
+
+    start >> first >> second >> end.as_teardown(setups=start)
+    # [END session]

@@ -1,0 +1,90 @@
+"""Build the wheel, install it into a new environment, and use it there as a user would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+USE_IT = """
+import importlib.metadata, importlib.resources, pathlib
+import airflow_provider_agentforce
+from airflow_provider_agentforce.operators import ConversationOperator
+home = pathlib.Path(airflow_provider_agentforce.__file__).parent
+assert "site-packages" in home.parts, home
+dags = sorted(path.name for path in (home / "example_dags").glob("*.py"))
+assert dags, "no example Dags in the wheel"
+assert (home / "py.typed").exists()
+needed = [r for r in importlib.metadata.requires("airflow-provider-agentforce") if "extra ==" not in r]
+assert {r.split(">")[0] for r in needed} == {"apache-airflow", "requests", "tenacity"}, needed
+from airflow_provider_agentforce.client import AgentforceClient, Settings
+from airflow_provider_agentforce.emulator import Emulator
+with Emulator() as org:
+    client = AgentforceClient(Settings(org.url, org.consumer_key, org.consumer_secret, org.agent_id))
+    with client.conversation() as chat:
+        assert chat.send("What is the status of order 7?").text
+    assert not org.open_sessions
+print("The wheel talks to the emulator and brings", ", ".join(dags))
+"""
+
+
+def main() -> None:
+    """Run the check; a failing step ends it with that step's output."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        run(sys.executable, "-m", "build", "--wheel", "--outdir", str(work), str(ROOT), quiet=True)
+        wheel = next(work.glob("*.whl"))
+        python = new_environment(work / "venv", f"{wheel}[emulator]")
+        env = {"AIRFLOW_HOME": str(work / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "True"}
+        run(str(python), "-c", USE_IT, cwd=work, env=env)
+        run(str(python.with_name("agentforce-emulator")), "--help", cwd=work, quiet=True)
+        airflow = str(python.with_name("airflow"))
+        run(airflow, "db", "migrate", cwd=work, env=env, quiet=True)
+        listed = run(airflow, "providers", "list", "-o", "plain", cwd=work, env=env, quiet=True)
+        if "airflow-provider-agentforce" not in listed:
+            sys.exit(f"Airflow does not list the provider:\n{listed}")
+        bundles = run(airflow, "dags", "list", "--local", "-o", "plain", cwd=work, env=env, quiet=True)
+        if "example_agentforce_conversation" not in bundles:
+            sys.exit(f"Airflow does not list the example Dags:\n{bundles}")
+    print("Airflow lists the provider and its example Dags.")  # noqa: T201 - this is a command
+
+
+def new_environment(folder: Path, requirement: str) -> Path:
+    """Make a virtual environment with *requirement* and return its Python."""
+    python = folder / "bin" / "python"
+    if uv := shutil.which("uv"):
+        run(uv, "venv", "-q", "--python", sys.executable, str(folder))
+        run(uv, "pip", "install", "-q", "--python", str(python), requirement)
+    else:
+        run(sys.executable, "-m", "venv", str(folder))
+        run(str(python), "-m", "pip", "install", "-q", requirement)
+    return python
+
+
+def run(
+    *command: str, cwd: Path | None = None, env: dict[str, str] | None = None, quiet: bool = False
+) -> str:
+    """Run *command* and return what it printed; leave with its output when it fails."""
+    done = subprocess.run(  # noqa: S603 - our own command
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:4])} … failed:\n{done.stdout[-4000:]}")
+    if not quiet and done.stdout.strip():
+        print(done.stdout.strip())  # noqa: T201 - this is a command
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

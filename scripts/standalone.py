@@ -1,0 +1,47 @@
+"""Start Airflow with the example Dags, and the emulator as their org, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from airflow_provider_agentforce.emulator import Emulator
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".airflow"
+PORT = os.environ.get("AIRFLOW_PORT", "8080")
+URL = f"http://127.0.0.1:{PORT}"
+
+
+def main() -> int:
+    """Run both and return Airflow's exit status."""
+    with Emulator(port=int(os.environ.get("EMULATOR_PORT", "8765"))) as org:
+        settings = {
+            "AIRFLOW_HOME": str(HOME),
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # Nobody but this machine reaches it, and there is nothing to protect.
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": PORT,
+            "AIRFLOW__API__BASE_URL": URL,
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{URL}/execution/",
+            "AGENTFORCE_EXAMPLE_OUTPUT": str(ROOT / "out"),
+        }
+        airflow = str(Path(sys.executable).with_name("airflow"))
+        process = subprocess.Popen([airflow, "standalone"], env={**os.environ, **settings})  # noqa: S603
+        print(f"Airflow: {URL} (ready in half a minute)\nThe agent's side: {org.url}\n", flush=True)  # noqa: T201
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            return process.wait(30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

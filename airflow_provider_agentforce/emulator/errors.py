@@ -141,6 +141,7 @@ ERRORS: dict[str, ErrorSpec] = {
     # Data API (SOQL)
     "rest_session_expired": ErrorSpec(401, "INVALID_SESSION_ID", "Session expired or invalid", style="rest"),
     "rest_malformed_query": ErrorSpec(400, "MALFORMED_QUERY", "{detail}", style="rest"),
+    "rest_invalid_field": ErrorSpec(400, "INVALID_FIELD", "{detail}", style="rest"),
     "rest_invalid_type": ErrorSpec(400, "INVALID_TYPE", "{detail}", style="rest"),
     "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
 }

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, ApiError
-from airflow_provider_agentforce.emulator.faults import FaultQueue, Hold
+from airflow_provider_agentforce.emulator.faults import OPERATIONS, FaultQueue, Hold
 from airflow_provider_agentforce.emulator.ids import is_agent_id
 from airflow_provider_agentforce.emulator.models import Agent, RequestRecord, SessionRecord, TurnRecord
 from airflow_provider_agentforce.emulator.script import Script
@@ -69,8 +69,10 @@ class Org:
     def hold(self, operation: str) -> Hold:
         """Hold the requests of ``operation`` from now on.
 
-        :raises ValueError: the operation is held already.
+        :raises ValueError: there is no such operation, or it is held already.
         """
+        if operation not in OPERATIONS:
+            raise ValueError(f"Unknown operation {operation!r}: one of {', '.join(OPERATIONS)}.")
         with self._lock:
             present = self.holds.get(operation)
             if present is not None and not present.released:

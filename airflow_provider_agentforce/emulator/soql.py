@@ -58,9 +58,7 @@ def _record(agent: Agent, names: list[str], *, version: str) -> dict[str, Any]:
     }
     for name in names:
         if name not in known:
-            raise ApiError(
-                "rest_malformed_query", detail=f"No such column '{name}' on entity 'BotDefinition'."
-            )
+            raise ApiError("rest_invalid_field", detail=f"No such column '{name}' on entity 'BotDefinition'.")
         record[name] = known[name]
     return record
 

@@ -1,0 +1,96 @@
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from airflow_provider_agentforce.emulator.__main__ import main
+
+COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_agentforce.emulator"]
+
+
+def started(*arguments):
+    return subprocess.Popen(  # noqa: S603  # our own command
+        [*COMMAND, "--port", "0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_prints_address_and_connection_and_stops_cleanly(number):
+    with started() as process:
+        first = process.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+/", first)[0]
+        lines = [process.stdout.readline() for _ in range(3)]
+        export, assignment = shlex.split(lines[2])
+        name, _, value = assignment.partition("=")
+        assert (export, name) == ("export", "AIRFLOW_CONN_AGENTFORCE_DEFAULT")
+        connection = json.loads(value)
+        assert connection["host"] + "/" == url
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": connection["login"],
+            "client_secret": connection["password"],
+        }
+        assert requests.post(url + "services/oauth2/token", data=form, timeout=5).status_code == 200
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=10)
+        assert process.returncode == 0
+        assert rest.endswith("Stopped.\n")
+        assert errors == ""
+
+
+def test_command_passes_its_options_on():
+    with started(
+        "--mode", "seed", "--inactive-status", "422", "--strict-sequence", "--latency", "0"
+    ) as process:
+        url = re.search(r"http://[\d.:]+/", process.stdout.readline())[0]
+        state = requests.get(url + "emulator/sessions", timeout=5).json()
+        process.terminate()
+        process.communicate(timeout=10)
+    assert state["mode"] == "seed"
+
+
+def test_a_bad_script_is_one_clear_line(tmp_path, capsys):
+    script = tmp_path / "agent.yaml"
+    script.write_text("answers: 5")
+    assert main(["--script", str(script), "--port", "0"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"agentforce-emulator: {script}: answers must be a list.\n"
+    assert captured.out == ""
+
+
+def test_a_taken_port_is_one_clear_line(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["--port", str(taken.getsockname()[1])]) == 1
+    assert re.fullmatch(r"agentforce-emulator: .*in use.*\n", capsys.readouterr().err)
+
+
+def test_a_missing_extra_is_one_clear_line():
+    program = (
+        "import sys\n"
+        "sys.modules['uvicorn'] = None\n"
+        "from airflow_provider_agentforce.emulator.__main__ import main\n"
+        "sys.exit(main([]))"
+    )
+    done = subprocess.run(  # noqa: S603  # our own program
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "agentforce-emulator: The emulator needs its extra: "
+        "pip install 'airflow-provider-agentforce[emulator]'\n"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _keep_signal_handlers():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,0 +1,129 @@
+import re
+from urllib.parse import quote
+
+import pytest
+from emulator_caller import Caller, read_events
+
+FULL = (
+    "SELECT Id, DeveloperName, MasterLabel, BotUserId, Type, AgentType, AgentTemplate, "
+    "(SELECT Id, Status, VersionNumber FROM BotVersions WHERE IsDeleted=false ORDER BY VersionNumber) "
+    "FROM BotDefinition WHERE DeveloperName = '{}' LIMIT 1"
+)
+
+
+def ask(caller, soql):
+    return caller.call("GET", "/services/data/v63.0/query?q=" + quote(soql))
+
+
+def test_an_agent_is_found_by_its_developer_name(caller, org):
+    body = ask(caller, FULL.format("Service_Agent")).json()
+    assert (body["totalSize"], body["done"]) == (1, True)
+    [record] = body["records"]
+    assert record["Id"] == org.agent_id
+    assert record["attributes"]["type"] == "BotDefinition"
+    assert record["attributes"]["url"] == f"/services/data/v63.0/sobjects/BotDefinition/{org.agent_id}"
+    assert record["BotUserId"].startswith("005")
+    assert record["BotVersions"]["records"][0]["Status"] == "Active"
+
+
+def test_employee_agents_have_no_user_and_inactive_ones_no_active_version(caller):
+    employee = ask(caller, FULL.format("Employee_Agent")).json()["records"][0]
+    assert (employee["AgentType"], employee["BotUserId"]) == ("AgentforceEmployeeAgent", None)
+    inactive = ask(caller, FULL.format("Inactive_Agent")).json()["records"][0]
+    assert inactive["BotVersions"]["records"][0]["Status"] == "Inactive"
+
+
+def test_unknown_names_find_nothing_and_quotes_are_understood(caller):
+    assert ask(caller, FULL.format("Nobody")).json() == {"totalSize": 0, "done": True, "records": []}
+    assert ask(caller, FULL.format(r"x\' OR Id != \'")).json()["records"] == []
+
+
+def test_all_agents_are_listed_with_the_fields_asked_for(caller, org):
+    records = ask(caller, "select Id, DeveloperName from BotDefinition").json()["records"]
+    assert [record["Id"] for record in records] == [agent.id for agent in org.agents]
+    assert set(records[0]) == {"attributes", "Id", "DeveloperName"}
+
+
+@pytest.mark.parametrize(
+    ("soql", "code"),
+    [
+        ("", "MALFORMED_QUERY"),
+        ("SELECT Id", "MALFORMED_QUERY"),
+        ("SELECT Id FROM Account", "INVALID_TYPE"),
+        ("SELECT Colour FROM BotDefinition", "INVALID_FIELD"),
+    ],
+)
+def test_other_queries_are_refused(caller, soql, code):
+    answer = ask(caller, soql)
+    assert answer.status_code == 400
+    assert answer.json()[0]["errorCode"] == code
+
+
+def test_query_needs_a_valid_token_of_any_kind(make_caller):
+    caller = make_caller(opaque_tokens=True)
+    assert ask(caller, FULL.format("Service_Agent")).status_code == 200
+    caller.org.revoke_tokens()
+    answer = ask(caller, FULL.format("Service_Agent"))
+    assert answer.status_code == 401
+    assert answer.json()[0]["errorCode"] == "INVALID_SESSION_ID"
+
+
+@pytest.fixture
+def seed(make_caller):
+    return make_caller(mode="seed")
+
+
+def test_seed_token_is_opaque_and_short(seed):
+    body = seed.ask_token().json()
+    assert set(body) == {"access_token", "instance_url", "id", "token_type", "issued_at", "signature"}
+    assert re.fullmatch(r"\d{10}", body["issued_at"])
+    assert body["access_token"].startswith("00D")
+
+
+def test_seed_start_has_three_fields(seed):
+    body = seed.start().json()
+    assert set(body) == {"sessionId", "createdDate", "status"}
+    assert re.fullmatch(r"0Xx5e\w{10}", body["sessionId"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["createdDate"])
+    assert body["status"] == "ACTIVE"
+
+
+def test_seed_answer_is_a_text_of_the_agent(seed):
+    body = seed.send(seed.open(), "hello", 4).json()
+    assert body == {
+        "messages": [
+            {
+                "sequenceId": 4,
+                "type": "Text",
+                "text": "I am the emulator's agent and heard: hello",
+                "role": "Agent",
+            }
+        ]
+    }
+
+
+def test_seed_keeps_the_shape_of_types_the_guide_does_not_know(seed):
+    kinds = [message["type"] for message in seed.send(seed.open(), "goodbye").json()["messages"]]
+    assert kinds == ["Text", "SessionEnded"]
+
+
+def test_seed_session_started_for_streaming_answers_with_events(seed):
+    session = seed.open(featureSupport="Streaming")
+    answer = seed.send(session)
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    assert read_events(answer.content)[-1][0] == "END_OF_TURN"
+
+
+def test_seed_end_and_unknown_agent(seed):
+    assert seed.end(seed.open()).json()["messages"][0]["type"] == "SessionEnded"
+    assert seed.start("0XxEM0000000009").status_code == 404
+
+
+def test_official_session_started_for_streaming_still_answers_json(caller):
+    answer = caller.send(caller.open(featureSupport="Streaming"))
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_caller_without_login_cannot_query(org):
+    with Caller(org) as stranger:
+        assert ask(stranger, "SELECT Id FROM BotDefinition").status_code == 401

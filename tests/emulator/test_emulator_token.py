@@ -1,0 +1,154 @@
+import base64
+import json
+import time
+
+import pytest
+from emulator_caller import BASE, assert_refused
+
+
+def claims_of(token):
+    part = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+def test_token_answer_has_the_official_fields_and_no_expires_in(caller, org):
+    answer = caller.ask_token()
+    assert answer.status_code == 200
+    body = answer.json()
+    assert set(body) == {
+        "access_token",
+        "signature",
+        "token_format",
+        "scope",
+        "instance_url",
+        "id",
+        "token_type",
+        "issued_at",
+        "api_instance_url",
+    }
+    assert (body["token_format"], body["token_type"]) == ("jwt", "Bearer")
+    assert body["instance_url"] == body["api_instance_url"] == org.url
+    assert {"sfap_api", "chatbot_api", "api"} == set(body["scope"].split())
+
+
+def test_issued_at_is_a_string_of_milliseconds(caller):
+    issued_at = caller.ask_token().json()["issued_at"]
+    assert isinstance(issued_at, str)
+    assert abs(int(issued_at) / 1000 - time.time()) < 60
+
+
+def test_token_is_a_jwt_whose_exp_follows_the_lifetime(make_caller):
+    caller = make_caller(token_lifetime=600)
+    claims = claims_of(caller.bearer)
+    assert claims["exp"] - claims["iat"] == 600
+    assert claims["client_id"] == caller.org.consumer_key
+    assert {"scp", "aud", "sub", "nbf", "mty", "sfi", "roles", "iss", "hsc"} <= set(claims)
+
+
+def test_tokens_of_the_same_second_differ(caller):
+    assert caller.ask_token().json()["access_token"] != caller.ask_token().json()["access_token"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "description"),
+    [
+        ({"client_id": "wrong"}, "invalid_client_id", "client identifier invalid"),
+        ({"client_id": None}, "invalid_client_id", "client identifier invalid"),
+        ({"client_secret": "wrong"}, "invalid_client", "invalid client credentials"),
+        ({"client_secret": "emulator-consumer-secret\n"}, "invalid_client", "invalid client credentials"),
+        ({"client_secret": None}, "invalid_client", "invalid client credentials"),
+        ({"grant_type": "password"}, "unsupported_grant_type", "grant type not supported"),
+        ({"grant_type": None}, "unsupported_grant_type", "grant type not supported"),
+    ],
+)
+def test_wrong_credentials_answer_as_documented(caller, changes, error, description):
+    answer = caller.ask_token(**changes)
+    assert answer.status_code == 400
+    assert answer.json() == {"error": error, "error_description": description}
+
+
+def test_token_request_must_be_form_encoded(caller, org):
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": org.consumer_key,
+        "client_secret": org.consumer_secret,
+    }
+    assert caller.call("POST", "/services/oauth2/token", form).json()["error"] == "unsupported_grant_type"
+
+
+def test_app_without_run_as_user_gets_no_token(make_org, make_caller):
+    caller = make_caller()
+    caller.org = make_org(run_as_user=False)
+    answer = caller.ask_token()
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "error": "invalid_grant",
+        "error_description": "no client credentials user enabled",
+    }
+
+
+def test_tokens_issued_counts_only_successes(caller, org):
+    caller.ask_token(client_id="wrong")
+    caller.ask_token()
+    assert org.tokens_issued == 2
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer eyJ0bmsi.eyJzY3Ai.c2ln", "Basic YTpi", "eyJ0bmsi.eyJzY3Ai.c2ln"]
+)
+def test_missing_or_unknown_token_is_unauthorized(caller, header):
+    answer = caller.start(headers={"Authorization": header})
+    assert_refused(answer, 401, "Access bearer token is missing or invalid", "UnauthorizedError")
+    assert "mode" not in answer.json()
+
+
+def test_expired_token_is_unauthorized(make_caller):
+    assert_refused(make_caller(token_lifetime=0).start(), 401, "Access bearer token is missing or invalid")
+
+
+def test_revoked_tokens_are_unauthorized_and_new_ones_are_not(caller, org):
+    org.revoke_tokens()
+    assert_refused(caller.start(), 401, "Access bearer token is missing or invalid")
+    assert caller.login().start().status_code == 200
+
+
+@pytest.mark.parametrize("call", ["start", "send", "stream", "end", "feedback"])
+def test_every_agent_call_needs_a_token(caller, call):
+    session = caller.open()
+    caller.bearer = None
+    answers = {
+        "start": caller.start,
+        "send": lambda: caller.send(session),
+        "stream": lambda: caller.send(session, stream=True),
+        "end": lambda: caller.end(session),
+        "feedback": lambda: caller.rate(session, feedbackId="x", feedback="GOOD"),
+    }
+    assert answers[call]().status_code == 401
+
+
+def test_opaque_token_meets_a_bare_404(make_caller):
+    caller = make_caller(opaque_tokens=True)
+    assert "token_format" not in caller.ask_token().json()
+    answer = caller.start()
+    assert (answer.status_code, answer.content) == (404, b"")
+    assert "X-Request-ID" not in answer.headers
+    assert "Content-Type" not in answer.headers
+
+
+def test_any_opaque_token_meets_the_bare_404(caller):
+    answer = caller.start(headers={"Authorization": "Bearer 00Dxx0000000001!opaque"})
+    assert (answer.status_code, answer.content) == (404, b"")
+
+
+def test_opaque_tokens_can_be_let_in(make_caller):
+    caller = make_caller(opaque_tokens=True, reject_opaque=False)
+    assert not caller.bearer.startswith("eyJ")
+    assert caller.start().status_code == 200
+
+
+def test_unknown_route_is_the_html_page_of_a_wrong_host(caller, org):
+    answer = caller.call("GET", f"{BASE}/nothing")
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"] == "text/html"
+    assert "URL No Longer Exists" in answer.text
+    assert org.requests[-1].operation == "other"

@@ -180,14 +180,52 @@ class Emulator:
         }
         return json.dumps(connection)
 
-    def fail(self, operation: str, **fault: Any) -> Fault:
-        """Program a :class:`Fault` for the next requests of ``operation``.
+    def fail(
+        self,
+        operation: str,
+        *,
+        error: str | None = None,
+        status: int | None = None,
+        times: int = 1,
+        after: bool = False,
+        drop: bool = False,
+        cut: int | None = None,
+        delay: float = 0.0,
+        body: dict[str, Any] | list[Any] | str | bytes | None = None,
+        headers: dict[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> Fault:
+        """Program a fault for the next requests of ``operation``, behind those programmed before.
 
-        :param fault: the fields of :class:`Fault`: ``error``, ``status``, ``times``, ``after``, ``drop``, …
+        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback`` or ``query``.
+        :param error: a documented answer by its name; ``docs/emulator.md`` lists them.
+        :param status: an HTTP status, with its documented body.
+        :param times: how many requests it meets.
+        :param after: the org acts first, then this is the answer.
+        :param drop: close the connection without a byte.
+        :param cut: close the connection after so many bytes of body.
+        :param delay: seconds before the answer.
+        :param body: the body, in the place of the documented or usual one.
+        :param headers: headers to add or replace.
+        :param content_type: the content type, in the place of the usual one.
+        :raises ValueError: an unknown operation or error, or arguments that exclude each other.
         """
-        added = self._org.faults.add(Fault(operation=operation, **fault))
+        fault = Fault(
+            operation=operation,
+            error=error,
+            status=status,
+            times=times,
+            after=after,
+            drop=drop,
+            cut=cut,
+            delay=delay,
+            body=body,
+            headers=headers,
+            content_type=content_type,
+        )
+        self._org.faults.add(fault)
         self._org.changed()
-        return added
+        return fault
 
     def unused_faults(self) -> list[Fault]:
         """Return the faults that no request has met, or fewer requests than programmed."""

@@ -70,7 +70,7 @@ class WireResponse(Response):
         await self._head(send, {})
         left = self._answer.cut
         for index, piece in enumerate(pieces):
-            if index == 1:
+            if index == min(1, len(pieces) - 1):
                 await asyncio.sleep(self._answer.pause)
             await _body(send, piece[:left], last=False)
             if left is not None:

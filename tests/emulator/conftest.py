@@ -35,9 +35,19 @@ def make_caller(make_org):
         caller.http.close()
 
 
+@pytest.fixture(scope="session")
+def shared_org():
+    with Emulator() as emulator:
+        yield emulator
+
+
 @pytest.fixture
-def caller(make_caller):
-    return make_caller()
+def caller(shared_org):
+    """A caller of an emulator with default settings in which nothing else has happened."""
+    shared_org.reset()
+    with Caller(shared_org) as caller:
+        yield caller.login()
+    shared_org.reset()
 
 
 @pytest.fixture

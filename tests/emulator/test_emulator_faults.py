@@ -245,6 +245,8 @@ def test_token_errors_have_the_oauth_shape(caller, org):
 def test_an_impossible_fault_is_refused_at_once(org, fields, problem):
     with pytest.raises(ValueError, match=problem):
         org.fail(**{"operation": "send", **fields})
+    with pytest.raises(TypeError):
+        org.fail("send", colour="red")
     assert org.unused_faults() == []
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,12 +18,19 @@ def server_threads():
     return [thread for thread in threading.enumerate() if thread.name == "agentforce-emulator"]
 
 
+def open_files():
+    """Count the sockets and files of this process, where the system tells."""
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
 def test_nothing_is_left_after_stop():
+    before = server_threads(), open_files()
     with Emulator() as org:
-        assert server_threads()
+        assert len(server_threads()) == len(before[0]) + 1
         with Caller(org) as caller:
             caller.login().open()
-    assert server_threads() == []
+    assert (server_threads(), open_files()) == before
     url = urlsplit(org.url)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((url.hostname, url.port), timeout=5)

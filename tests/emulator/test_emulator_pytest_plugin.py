@@ -6,13 +6,14 @@ PLUGIN = "pytest_plugins = ['airflow_provider_agentforce.emulator.pytest_plugin'
 
 
 @pytest.fixture
-def run(pytester):
+def run(pytester, monkeypatch):
     pytester.makeconftest(PLUGIN)
+    # Other people's plugins have no part in this, and cost seconds.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run_tests(code):
         pytester.makepyfile(code)
-        # In a process of its own: the outcome must not depend on the plugins of this run.
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error")
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "error")
 
     return run_tests
 

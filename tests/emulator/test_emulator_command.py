@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_agentforce.emu
 
 
 def started(*arguments):
-    return subprocess.Popen(  # noqa: S603  # our own command
+    return subprocess.Popen(  # our own command
         [*COMMAND, "--port", "0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
@@ -78,7 +78,7 @@ def test_a_missing_extra_is_one_clear_line():
         "from airflow_provider_agentforce.emulator.__main__ import main\n"
         "sys.exit(main([]))"
     )
-    done = subprocess.run(  # noqa: S603  # our own program
+    done = subprocess.run(  # our own program
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ
     )
     assert done.returncode == 1

@@ -255,7 +255,7 @@ def test_importing_the_package_loads_neither_server_nor_airflow_nor_client():
         "heavy = {'fastapi', 'starlette', 'uvicorn', 'airflow', 'airflow_provider_agentforce.client'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run(  # noqa: S603  # our own program
+    done = subprocess.run(  # our own program
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"

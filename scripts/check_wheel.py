@@ -48,7 +48,8 @@ def main() -> None:
         listed = run(airflow, "providers", "list", "-o", "plain", cwd=work, env=env, quiet=True)
         if "airflow-provider-agentforce" not in listed:
             sys.exit(f"Airflow does not list the provider:\n{listed}")
-        bundles = run(airflow, "dags", "list", "--local", "-o", "plain", cwd=work, env=env, quiet=True)
+        run(airflow, "dags", "reserialize", cwd=work, env=env, quiet=True)
+        bundles = run(airflow, "dags", "list", "-o", "plain", cwd=work, env=env, quiet=True)
         if "example_agentforce_conversation" not in bundles:
             sys.exit(f"Airflow does not list the example Dags:\n{bundles}")
     print("Airflow lists the provider and its example Dags.")  # noqa: T201 - this is a command

@@ -31,7 +31,10 @@ _UI_SUFFIXES = (".lightning.force.com", ".salesforce-setup.com")
 def origin(value: object, field: str) -> str:
     """Return *value* as ``scheme://host[:port]``. ``https`` only, except for a loopback address."""
     text = _text(value, field).strip()
-    match = _ORIGIN.fullmatch(text if "://" in text else f"https://{text}")
+    if "://" not in text:
+        # A connection given as a URI has no scheme of its own for the host.
+        text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
+    match = _ORIGIN.fullmatch(text)
     if match is None:
         raise AgentforceInputError(
             f"{field} must look like https://acme.my.salesforce.com, without user, path or query, "

@@ -84,7 +84,7 @@ def for_org(org: tuple[str, str], *, max_open: int, max_per_hour: int) -> Sessio
         return limits
 
 
-def check_message_count(sequence_id: int, most: int, session_id: str) -> None:
+def check_message_count(sequence_id: int, most: int, session_id: str | None = None) -> None:
     """Refuse the message that would pass the limit of its session.
 
     :raises AgentforceInputError: if *sequence_id*, the number it would get, is above *most*.

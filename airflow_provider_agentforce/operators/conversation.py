@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.limits import check_message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -100,7 +101,10 @@ class ConversationOperator(AgentforceBaseOperator):
 
         with airflow_errors(resend_unknown=self.on_unknown_delivery == "resend"):
             following = self.next_message or _in_order(self.messages)
-            chat = self.open_client().conversation(
+            client = self.open_client()
+            if self.messages is not None:
+                check_message_count(len(self.messages), client.settings.max_messages_per_session)
+            chat = client.conversation(
                 self.agent_id,
                 variables=self.variables,
                 tz=self.tz,

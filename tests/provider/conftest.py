@@ -1,0 +1,82 @@
+"""An Airflow of its own for these tests, in a temporary folder, and an org that every test starts afresh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_agentforce.client import calling
+from airflow_provider_agentforce.emulator import Emulator
+
+HERE = Path(__file__).parent
+# Airflow reads these when it is imported for the first time.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(HERE / "dags")
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
+
+
+@pytest.fixture(scope="session")
+def airflow_db():
+    """A migrated SQLite database."""
+    command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return os.environ["AIRFLOW_HOME"]
+
+
+@pytest.fixture(scope="session")
+def org_server():
+    with Emulator() as server:
+        yield server
+
+
+@pytest.fixture
+def org(org_server, monkeypatch):
+    """The org of the connection ``agentforce_default``. A fault that no request met fails the test."""
+    org_server.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org_server.connection(timeout=5))
+    yield org_server
+    assert not org_server.unused_faults()
+
+
+@pytest.fixture(autouse=True)
+def quick_back_off(monkeypatch):
+    monkeypatch.setattr(calling, "_back_off", lambda _state: 0.01)
+
+
+class TaskInstance:
+    """What the operators use of a task instance."""
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
+
+    def __init__(self, try_number=1, broken=False):
+        self.try_number = try_number
+        self.broken = broken
+        self.xcoms = {}
+
+    def xcom_push(self, key, value):
+        if self.broken:
+            raise RuntimeError("the database is away")
+        self.xcoms[key] = value
+
+
+@pytest.fixture
+def run():
+    """Run an operator's ``execute`` and give its result and the XComs it pushed itself."""
+
+    def execute(operator, **task_instance):
+        ti = TaskInstance(**task_instance)
+        try:
+            return SimpleNamespace(value=operator.execute({"ti": ti}), xcoms=ti.xcoms, error=None)
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            return SimpleNamespace(value=None, xcoms=ti.xcoms, error=error)
+
+    return execute

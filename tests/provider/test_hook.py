@@ -1,0 +1,209 @@
+"""The connection and the hook, as a user of ``@task`` functions and of the Test button meets them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_agentforce.client import Session
+from airflow_provider_agentforce.emulator import Emulator
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceTransientError,
+    DeliveryUnknownError,
+)
+from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+
+CANARY = "canary/secret+42 %"
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Set the default connection and give a hook for it."""
+
+    def use(**fields):
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT", json.dumps({"conn_type": "agentforce", **fields})
+        )
+        return AgentforceHook()
+
+    return use
+
+
+class TestConnection:
+    def test_every_field_arrives(self, connect):
+        settings = connect(
+            host="acme--uat.sandbox.my.salesforce.com",
+            login=" key ",
+            password="secret\n",
+            extra={
+                "agent_id": "0Xxxx0000000001CAA",
+                "timeout": "60",
+                "max_concurrent_sessions": 10,
+                "api_url": "",
+            },
+        ).settings
+        assert settings.host == "https://acme--uat.sandbox.my.salesforce.com"
+        assert (settings.consumer_key, settings.consumer_secret) == ("key", "secret")
+        assert (settings.agent_id, settings.api_url) == ("0Xxxx0000000001CAA", None)
+        assert (settings.timeout, settings.max_concurrent_sessions) == (60.0, 10)
+        assert (settings.max_sessions_per_hour, settings.max_messages_per_session) == (1000, 100)
+        assert "secret" not in repr(settings)
+
+    def test_a_uri_works_too(self, monkeypatch, org):
+        host = org.url.removeprefix("http://")
+        uri = f"agentforce://{org.consumer_key}:{org.consumer_secret}@{host}/?agent_id={org.agent_id}"
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", uri)
+        with AgentforceHook().conversation() as chat:
+            assert chat.send("order 7?").text
+
+    def test_all_missing_fields_and_unknown_extras_are_in_one_error(self, connect):
+        with pytest.raises(AgentforceInputError) as caught:
+            _ = connect(host=" ", extra={"agentid": "x", "verify": False}).settings
+        text = str(caught.value)
+        for part in (
+            "agentforce_default",
+            "host",
+            "login",
+            "password",
+            "agentid, verify",
+            "agent_id",
+            "timeout",
+        ):
+            assert part in text
+        assert "\n" not in text
+
+    @pytest.mark.parametrize(
+        ("fields", "named"),
+        [
+            ({"host": "http://acme.my.salesforce.com"}, "https"),
+            ({"host": "https://me:pw@acme.my.salesforce.com"}, "host"),
+            ({"host": "https://acme.my.salesforce.com/services"}, "host"),
+            ({"host": "https://login.salesforce.com"}, "My Domain"),
+            ({"host": "https://acme.lightning.force.com"}, "My Domain"),
+            ({"schema": "https"}, "schema"),
+            ({"extra": "{not json"}, "extra"),
+            ({"extra": "[1]"}, "extra"),
+            ({"extra": {"timeout": 0}}, "timeout"),
+            ({"extra": {"max_sessions_per_hour": 0}}, "max_sessions_per_hour"),
+            ({"extra": {"max_messages_per_session": "many"}}, "max_messages_per_session"),
+            ({"extra": {"api_url": "http://example.com"}}, "api_url"),
+            ({"extra": {"agent_id": "a/b"}}, "agent_id"),
+        ],
+    )
+    def test_a_field_that_cannot_be_used_is_named(self, connect, fields, named):
+        good = {"host": "https://acme.my.salesforce.com", "login": "key", "password": CANARY}
+        with pytest.raises(AgentforceInputError, match=named) as caught:
+            _ = connect(**{**good, **fields}).client
+        assert isinstance(caught.value, AirflowFailException)
+        assert "canary" not in str(caught.value)
+        assert ":pw@" not in str(caught.value)
+
+    def test_no_agent_anywhere_says_where_to_name_one(self, connect, org):
+        connection = json.loads(org.connection())
+        del connection["extra"]["agent_id"]
+        with pytest.raises(AgentforceInputError, match="extra agent_id"):
+            connect(**connection).start_session()
+
+
+class TestTheTestButton:
+    def test_a_good_connection_tells_what_was_found(self, org):
+        works, message = AgentforceHook().test_connection()
+        assert works, message
+        for part in (org.url, "JWT", "30 minutes", "chatbot_api", org.agent_id, "No session was started"):
+            assert part in message
+        assert org.count("start") == 0
+
+    def test_a_wrong_secret_is_named_and_not_shown(self, org, connect):
+        works, message = connect(**{**json.loads(org.connection()), "password": CANARY}).test_connection()
+        assert not works
+        assert "consumer secret" in message
+        assert "canary" not in message
+
+    @pytest.mark.parametrize(
+        ("error", "remedy"),
+        [
+            ("no_run_as_user", "Run As"),
+            ("login_rate", "3,600"),
+            ("wrong_grant_type", "Client Credentials"),
+        ],
+    )
+    def test_a_refusal_says_what_to_mend(self, org, error, remedy):
+        org.fail("token", error=error)
+        works, message = AgentforceHook().test_connection()
+        assert not works
+        assert remedy in message
+
+    def test_missing_scopes_are_listed(self, org):
+        org.fail("token", body={"access_token": "eyJ.e30.x", "scope": "api refresh_token"})
+        works, message = AgentforceHook().test_connection()
+        assert not works
+        assert "chatbot_api, sfap_api" in message
+
+    def test_another_my_domain_is_noticed(self, org):
+        org.fail(
+            "token", body={"access_token": "eyJ.e30.x", "instance_url": "https://other.my.salesforce.com"}
+        )
+        works, message = AgentforceHook().test_connection()
+        assert not works
+        assert "https://other.my.salesforce.com" in message
+
+    def test_an_opaque_token_names_the_setting(self, monkeypatch):
+        with Emulator(opaque_tokens=True) as org:
+            monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
+            works, message = AgentforceHook().test_connection()
+        assert not works
+        assert "JWT" in message
+
+    def test_an_incomplete_connection_is_an_answer_too(self, connect):
+        assert connect(host="https://acme.my.salesforce.com").test_connection()[0] is False
+
+
+class TestInATask:
+    def test_a_conversation_in_a_function(self, org):
+        hook = AgentforceHook()
+        with hook.conversation(variables={"$Context.Tier": "gold"}) as chat:
+            first = chat.send("order 7?")
+            second = chat.send("order 8?", stream=True)
+            hook.submit_feedback(first, first.feedback_id, "GOOD", text="clear")
+        assert (first.sequence_id, second.sequence_id) == (1, 2)
+        assert org.open_sessions == []
+        (session,) = org.sessions.values()
+        assert len(session.feedback) == 1
+
+    def test_the_steps_one_by_one(self, org):
+        hook = AgentforceHook()
+        session = hook.start_session()
+        turn = hook.send_message(session, "order 7?")
+        again = hook.send_message(turn.to_dict(), "order 8?")
+        assert hook.end_session(again) is True
+        assert hook.end_session(session) is False
+        assert org.tokens_issued == 1
+
+    def test_an_unknown_delivery_ends_the_task_whatever_its_retries(self, org):
+        org.fail("send", status=504, after=True)
+        with pytest.raises(DeliveryUnknownError) as caught, AgentforceHook().conversation() as chat:
+            chat.send("change it")
+        assert isinstance(caught.value, AirflowFailException)
+        assert org.open_sessions == []
+
+    def test_a_passing_error_is_left_to_the_retries(self, org):
+        org.fail("start", status=503, times=2)
+        with pytest.raises(AgentforceTransientError) as caught:
+            AgentforceHook().start_session()
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_a_final_error_can_be_pickled(self, org):
+        with pytest.raises(AgentforceInputError) as caught:
+            AgentforceHook().send_message(Session("abc"), " ")
+        copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+        assert (type(copy), str(copy)) == (AgentforceInputError, str(caught.value))
+
+
+def test_the_forms_of_older_airflow_name_the_same_fields():
+    behaviour = AgentforceHook.get_ui_field_behaviour()
+    assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+    assert behaviour["relabeling"]["host"] == "My Domain URL"

@@ -172,11 +172,8 @@ class LoopbackOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on when it comes from this machine by its own name."""
         headers = dict(scope["headers"])
-        host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1"))
-        origin = headers.get(b"origin")
-        allowed = _loopback(host.hostname) and (
-            origin is None or _loopback(urlsplit(origin.decode("latin-1")).hostname)
-        )
+        host, origin = headers.get(b"host", b""), headers.get(b"origin")
+        allowed = _loopback(b"//" + host) and (origin is None or _loopback(origin))
         app = self._app if allowed else PlainTextResponse("Loopback hosts only.\n", status_code=403)
         # A stopped server cancels what still waits; there is nobody left to tell.
         try:
@@ -185,5 +182,8 @@ class LoopbackOnly:
             return
 
 
-def _loopback(host: str | None) -> bool:
-    return host is not None and is_loopback(host)
+def _loopback(url: bytes) -> bool:
+    try:
+        return is_loopback(urlsplit(url.decode("latin-1")).hostname or "")
+    except ValueError:
+        return False

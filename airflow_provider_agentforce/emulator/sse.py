@@ -30,6 +30,8 @@ _EVENT_NAMES = {
     "Error": "ERROR",
     "EndOfTurn": "END_OF_TURN",
 }
+# A failure is reported at the end of a turn and never spoken in advance.
+_CHUNKED = ("Inform", "Inquire", "Confirm")
 
 
 class _Turn:
@@ -75,7 +77,7 @@ def stream(reply: Reply, *, links: dict[str, Any], path: str) -> Iterator[bytes]
     if plan.retracted:
         yield from (turn.text(text) for text in plan.retracted)
         yield turn.chunk("ValidationFailureChunk", reason="GROUNDING")
-    chunks = plan.chunks if plan.chunks is not None else split_text(spoken_text(reply.messages))
+    chunks = plan.chunks if plan.chunks is not None else split_text(_chunked_text(reply))
     yield from (turn.text(text) for text in chunks)
     if plan.error:
         spec = ERRORS["unexpected_error"]
@@ -90,6 +92,10 @@ def stream(reply: Reply, *, links: dict[str, Any], path: str) -> Iterator[bytes]
 def split_text(text: str) -> list[str]:
     """Cut ``text`` into chunks of a few words that join to the whole again."""
     return re.findall(r"\s*(?:\S+\s*){1,4}", text)
+
+
+def _chunked_text(reply: Reply) -> str:
+    return spoken_text([message for message in reply.messages if message.get("type") in _CHUNKED])
 
 
 def _progress(text: str) -> Message:

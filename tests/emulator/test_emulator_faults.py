@@ -88,10 +88,14 @@ def test_after_applies_to_every_operation(caller, org, session):
 
 
 def test_an_after_fault_waits_for_a_request_that_is_acted_on(caller, org, session):
-    fault = org.fail("send", status=500, after=True)
+    fault = org.fail("send", status=500, after=True, times=2)
     assert caller.send("gone").status_code == 404
-    assert org.unused_faults() == [fault]
+    assert (org.unused_faults(), fault.remaining) == ([fault], 2)
     assert caller.send(session).status_code == 500
+    assert caller.send("gone").status_code == 404
+    assert (org.unused_faults(), fault.remaining) == ([fault], 1)
+    assert caller.send(session).status_code == 500
+    assert org.unused_faults() == []
 
 
 @pytest.mark.parametrize(("after", "applied"), [(False, 0), (True, 1)])

@@ -106,6 +106,7 @@ def test_foreign_host_or_origin_is_refused(caller, org):
     for header in (
         {"Host": "evil.example"},
         {"Host": ""},
+        {"Host": "["},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
     ):

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from emulator_caller import assert_refused
 
@@ -102,13 +104,18 @@ def test_a_script_sets_its_own_latency(ask):
 
 
 def test_latency_of_the_emulator_holds_where_the_script_says_nothing(make_caller):
-    caller = make_caller(
-        latency=0.05, script={"answers": [{"match": "quick", "text": "x", "latency": 0}, {"text": "y"}]}
-    )
+    quick = {"match": "quick", "text": "x", "latency": 0}
+    caller = make_caller(latency=0.3, script={"answers": [quick, {"text": "y"}]})
     session = caller.open()
-    assert caller.send(session, "other").elapsed.total_seconds() >= 0.05
-    assert caller.send(session, "other", stream=True).elapsed.total_seconds() < 0.05
-    assert caller.send(session, "quick").elapsed.total_seconds() < 0.05
+    assert caller.send(session, "other").elapsed.total_seconds() >= 0.3
+    assert caller.send(session, "quick").elapsed.total_seconds() < 0.3
+
+
+def test_a_stream_begins_before_the_latency_is_over(make_caller):
+    caller = make_caller(latency=0.3)
+    began = time.monotonic()
+    answer = caller.send(caller.open(), stream=True)
+    assert answer.elapsed.total_seconds() < 0.3 <= time.monotonic() - began
 
 
 @pytest.mark.parametrize(

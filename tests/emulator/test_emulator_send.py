@@ -177,9 +177,6 @@ def test_too_many_messages_are_429(make_caller):
 
 
 def test_one_request_at_a_time_per_session(make_caller):
-    caller, other = make_caller(), make_caller()
-    other.org, other.bearer = caller.org, caller.bearer
-    session, free = caller.open(), caller.open()
     refused = []
 
     def answer(_turn):
@@ -188,7 +185,9 @@ def test_one_request_at_a_time_per_session(make_caller):
         refused.append(other.end(free))
         return "done"
 
-    caller.org._org.script = type(caller.org._org.script)(answer=answer, where="test", slow=True)
+    caller, other = make_caller(script=answer), make_caller()
+    other.org, other.bearer = caller.org, caller.bearer
+    session, free = caller.open(), caller.open()
     assert caller.send(session).json()["messages"][0]["message"] == "done"
     assert [answer.status_code for answer in refused] == [423, 423, 423, 200]
     assert_refused(refused[0], 423, "Session Already Locked")

@@ -76,7 +76,7 @@ def test_errors_before_the_stream_are_plain_json(caller):
 )
 def test_other_types_stand_where_inform_stands(make_caller, kind, event):
     events = scripted(make_caller, type=kind)
-    assert kinds(events)[-2:] == [event, "END_OF_TURN"]
+    assert kinds(events) == ["PROGRESS_INDICATOR", event, "END_OF_TURN"]
     assert events[-2][2]["message"]["type"] == kind
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from airflow_provider_agentforce.emulator import admin, agent_api, oauth, soql
+from airflow_provider_agentforce.emulator import admin, agent_api, evaluations, oauth, soql
 from airflow_provider_agentforce.emulator.calls import API_BASE, Answer, Call, Handler
 from airflow_provider_agentforce.emulator.errors import ERRORS, ApiError, ErrorSpec, for_status, render
 from airflow_provider_agentforce.emulator.faults import Fault
@@ -25,6 +25,7 @@ from airflow_provider_agentforce.emulator.wire import WireResponse
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _SESSION = f"{API_BASE}/sessions/{{session_id}}"
+_RUNS = "/services/data/v{version}/einstein/ai-evaluations/runs"
 _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", "/services/oauth2/token", "token", oauth.token),
     ("POST", f"{API_BASE}/agents/{{agent_id}}/sessions", "start", agent_api.start),
@@ -33,6 +34,10 @@ _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", f"{_SESSION}/feedback", "feedback", agent_api.feedback),
     ("DELETE", _SESSION, "end", agent_api.end),
     ("GET", "/services/data/v{version}/query", "query", soql.query),
+    ("POST", _RUNS, "test", evaluations.start),
+    ("GET", f"{_RUNS}/{{run_id}}", "test", evaluations.status),
+    ("GET", f"{_RUNS}/{{run_id}}/results", "test", evaluations.results),
+    ("POST", f"{_RUNS}/{{run_id}}/cancel", "test", evaluations.cancel),
 )
 _ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

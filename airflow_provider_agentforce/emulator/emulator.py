@@ -197,7 +197,7 @@ class Emulator:
     ) -> Fault:
         """Program a fault for the next requests of ``operation``, behind those programmed before.
 
-        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback`` or ``query``.
+        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``test``.
         :param error: a documented answer by its name; ``docs/emulator.md`` lists them.
         :param status: an HTTP status, with its documented body.
         :param times: how many requests it meets.

@@ -143,6 +143,8 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_malformed_query": ErrorSpec(400, "MALFORMED_QUERY", "{detail}", style="rest"),
     "rest_invalid_field": ErrorSpec(400, "INVALID_FIELD", "{detail}", style="rest"),
     "rest_invalid_type": ErrorSpec(400, "INVALID_TYPE", "{detail}", style="rest"),
+    "rest_not_found": ErrorSpec(404, "NOT_FOUND", "The requested resource does not exist", style="rest"),
+    "rest_empty": ErrorSpec(400, "INVALID_INPUT", "", style="rest"),
     "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
 }
 
@@ -169,6 +171,7 @@ _BY_STATUS = {
 _BY_OPERATION = {
     "token": {400: "wrong_secret", 401: "wrong_secret"},
     "query": {400: "rest_malformed_query", 401: "rest_session_expired", 500: "rest_unknown"},
+    "test": {400: "rest_empty", 401: "rest_session_expired", 404: "rest_not_found", 500: "rest_unknown"},
     "start": {**_BY_STATUS, 404: "inactive_agent"},
 }
 

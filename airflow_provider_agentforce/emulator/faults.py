@@ -19,7 +19,7 @@ from airflow_provider_agentforce.emulator.errors import ERRORS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OPERATIONS = ("token", "start", "send", "end", "feedback", "query")
+OPERATIONS = ("token", "start", "send", "end", "feedback", "query", "test")
 _STATUS_RANGE = range(200, 600)
 
 

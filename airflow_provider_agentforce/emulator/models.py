@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_agentforce.emulator.ids import is_agent_id, salesforce_id
@@ -104,8 +105,8 @@ class SessionRecord:
 class RequestRecord:
     """One request as it arrived.
 
-    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``other``; ``stream``
-    tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the parsed
+    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` or ``other``;
+    ``stream`` tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the parsed
     JSON, else the text. ``status`` is None until answered, and for good when the connection was dropped.
     ``at`` is in seconds since the epoch.
     """
@@ -118,3 +119,33 @@ class RequestRecord:
     stream: bool = False
     status: int | None = None
     at: float = field(default_factory=time.time)
+
+
+def _now() -> str:
+    return datetime.now(tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(kw_only=True)
+class EvaluationRun:
+    """One run of the Testing API: new when started, then in progress, completed at the second look."""
+
+    definition: str
+    status: str = "NEW"
+    started: str = field(default_factory=_now)
+    ended: str | None = None
+
+    def advance(self) -> None:
+        """Take the next step, as a run does between two looks at it."""
+        if self.status == "NEW":
+            self.status = "IN_PROGRESS"
+        elif self.status == "IN_PROGRESS":
+            self.finish("COMPLETED")
+
+    def finish(self, status: str) -> None:
+        """End the run."""
+        self.status, self.ended = status, _now()
+
+    def head(self) -> dict[str, Any]:
+        """Return the fields that status and results share."""
+        ended = {"endTime": self.ended} if self.ended else {}
+        return {"status": self.status, "startTime": self.started, **ended}

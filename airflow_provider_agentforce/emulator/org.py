@@ -13,7 +13,13 @@ from typing import Any
 from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, ApiError
 from airflow_provider_agentforce.emulator.faults import OPERATIONS, FaultQueue, Hold
 from airflow_provider_agentforce.emulator.ids import is_agent_id
-from airflow_provider_agentforce.emulator.models import Agent, RequestRecord, SessionRecord, TurnRecord
+from airflow_provider_agentforce.emulator.models import (
+    Agent,
+    EvaluationRun,
+    RequestRecord,
+    SessionRecord,
+    TurnRecord,
+)
 from airflow_provider_agentforce.emulator.script import Script
 from airflow_provider_agentforce.emulator.settings import Settings
 from airflow_provider_agentforce.emulator.tokens import TokenStore
@@ -40,6 +46,7 @@ class Org:
         self.sessions: dict[str, SessionRecord] = {}
         self.requests: list[RequestRecord] = []
         self.holds: dict[str, Hold] = {}
+        self.test_runs: dict[str, EvaluationRun] = {}
         self.version = 0
         self._starts: deque[float] = deque()
         self._lock = threading.RLock()
@@ -54,6 +61,7 @@ class Org:
             self.sessions.clear()
             self.requests.clear()
             self.holds.clear()
+            self.test_runs.clear()
             self._starts.clear()
             self.version += 1
 

@@ -14,6 +14,7 @@ from airflow_provider_agentforce.emulator.wire import Connection
 
 _BACKLOG = 512
 _START_TIMEOUT_S = 10.0
+_TICK_S = 1.0
 
 
 class _Uvicorn(uvicorn.Server):
@@ -27,10 +28,12 @@ class _Uvicorn(uvicorn.Server):
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        await self.on_tick(0)
-        self.ready.set()
-        await self._stop.wait()
+        while not self._stop.is_set():
+            # The tick keeps the Date header right.
+            await self.on_tick(0)
+            self.ready.set()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _TICK_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -199,6 +199,7 @@ def test_every_operation_can_fail(caller, org, session, operation):
         "end": lambda: caller.end(session),
         "feedback": lambda: caller.rate(session, feedbackId="x", feedback="GOOD"),
         "query": lambda: caller.call("GET", "/services/data/v63.0/query?q=x"),
+        "test": lambda: caller.call("GET", "/services/data/v63.0/einstein/ai-evaluations/runs/x"),
     }
     org.fail(operation, status=418)
     assert calls[operation]().status_code == 418

@@ -106,8 +106,8 @@ class RequestRecord:
     """One request as it arrived.
 
     ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` or ``other``;
-    ``stream`` tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the parsed
-    JSON, else the text. ``status`` is None until answered, and for good when the connection was dropped.
+    ``stream`` tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the
+    parsed JSON, else the text. ``status`` is None until answered, and for good when the connection was dropped.
     ``at`` is in seconds since the epoch.
     """
 

@@ -1,0 +1,70 @@
+"""Dags for tests/provider/test_dag_runs.py."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_agentforce.operators import (
+    ConversationOperator,
+    EndSessionOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+)
+
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+with DAG("chain", start_date=BEGIN, schedule=None):
+    start = StartSessionOperator(task_id="start")
+    first = SendMessageOperator(task_id="first", session=start.output, text="one")
+    second = SendMessageOperator(
+        task_id="second",
+        session_id=start.output["session_id"],
+        sequence_id="{{ ti.xcom_pull('first')['sequence_id'] }}",
+        text="two {{ run_id }}",
+    )
+    third = SendMessageOperator(task_id="third", session=second.output, text="three", stream=True)
+    end = EndSessionOperator(task_id="end", session=start.output)
+    start >> first >> second >> third >> end.as_teardown(setups=start)
+
+with DAG("chain_that_fails", start_date=BEGIN, schedule=None):
+    start = StartSessionOperator(task_id="start", retries=2)
+    send = SendMessageOperator(task_id="send", session=start.output, text="please fail", retries=2)
+    end = EndSessionOperator(task_id="end", session=start.output)
+    start >> send >> end.as_teardown(setups=start)
+
+with DAG("conversation", start_date=BEGIN, schedule=None, params={"who": "Acme"}):
+    talk = ConversationOperator(
+        task_id="talk",
+        messages=["one", {"text": "two {{ params.who }}", "variables": {"$Context.A": "{{ run_id }}"}}],
+    )
+
+    @task
+    def use(answer, text):
+        assert answer["text"] == text
+
+    use(talk.output, talk.output["text"])
+
+with DAG("function", start_date=BEGIN, schedule=None):
+    ConversationOperator(
+        task_id="talk", messages=lambda turns: f"message {len(turns) + 1}" if len(turns) < 3 else None
+    )
+
+with DAG("mapped", start_date=BEGIN, schedule=None):
+
+    @task
+    def records():
+        return [["one"], ["two"], ["three"]]
+
+    ConversationOperator.partial(task_id="talk").expand(messages=records())
+
+with DAG("answer_with_a_template", start_date=BEGIN, schedule=None):
+    start = StartSessionOperator(task_id="start")
+    first = SendMessageOperator(task_id="first", session=start.output, text="say template")
+    again = SendMessageOperator(task_id="again", session=first.output, text=first.output["text"])
+    pulled = SendMessageOperator(
+        task_id="pulled", session=again.output, text="{{ ti.xcom_pull('first', key='text') }}"
+    )
+    end = EndSessionOperator(task_id="end", session=start.output)
+    start >> first >> again >> pulled >> end.as_teardown(setups=start)

@@ -1,0 +1,127 @@
+"""Whole Dag runs in a real Airflow: rendering, XCom, setups and teardowns, and the org's side of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_agentforce.emulator import Emulator
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py"))
+AIRFLOW = str(Path(sys.executable).with_name("airflow"))
+
+
+@pytest.fixture
+def dag_test(airflow_db, tmp_path):
+    """Run ``airflow dags test`` against an org and give its exit status and output."""
+
+    def run(dag_id, org, folder=None):
+        env = {
+            **os.environ,
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+            "AGENTFORCE_EXAMPLE_OUTPUT": str(tmp_path),
+        }
+        if folder:
+            env["AIRFLOW__CORE__DAGS_FOLDER"] = str(folder)
+        done = subprocess.run(
+            [AIRFLOW, "dags", "test", dag_id], env=env, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def sent(org):
+    return [
+        (turn.sequence_id, turn.text, turn.applied)
+        for session in org.sessions.values()
+        for turn in session.turns
+    ]
+
+
+class RevokesTokens:
+    """An agent in whose org every token is revoked while it answers the first message."""
+
+    def __init__(self):
+        self.org = None
+
+    def __call__(self, turn):
+        if turn.sequence_id == 1:
+            self.org.revoke_tokens()
+        return f"You said: {turn.text}"
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "texts", "refused"),
+    [
+        # Every task of the chain gets a token of its own, the conversation has to replace the revoked one.
+        ("chain", ["one", "two ", "three"], 0),
+        ("conversation", ["one", "two Acme"], 1),
+    ],
+)
+def test_turns_are_applied_once_though_tokens_live_two_seconds_and_one_is_revoked(
+    dag_test, dag_id, texts, refused
+):
+    agent = RevokesTokens()
+    with Emulator(script=agent, token_lifetime=2, latency=0.8, strict_sequence=True) as org:
+        agent.org = org
+        status, output = dag_test(dag_id, org)
+        assert status == 0, output
+        assert [number for number, _, _ in sent(org)] == list(range(1, len(texts) + 1))
+        for (_, text, applied), expected in zip(sent(org), texts, strict=True):
+            assert text.startswith(expected)
+            assert applied == 1
+        assert org.open_sessions == []
+        assert [request.status for request in org.requests].count(401) == refused
+        assert org.consumer_secret not in output
+
+
+def test_a_failed_answer_ends_the_run_without_a_retry_and_the_teardown_ends_the_session(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("chain_that_fails", org)
+        assert status != 0
+        assert "AgentFailedError" in output
+        assert org.count("send") == 1
+        assert org.open_sessions == []
+
+
+def test_a_function_chooses_the_messages(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("function", org)
+        assert status == 0, output
+        assert [text for _, text, _ in sent(org)] == ["message 1", "message 2", "message 3"]
+
+
+def test_mapping_gives_every_record_a_session_of_its_own(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("mapped", org)
+        assert status == 0, output
+        assert sorted(text for _, text, _ in sent(org)) == ["one", "three", "two"]
+        assert len({session.external_session_key for session in org.sessions.values()}) == 3
+        assert org.open_sessions == []
+
+
+def test_an_answer_is_never_rendered_as_a_template(dag_test):
+    with Emulator(script=lambda _turn: "{{ 7 * 7 }}") as org:
+        status, output = dag_test("answer_with_a_template", org)
+        assert status == 0, output
+        assert [text for _, text, _ in sent(org)] == ["say template", "{{ 7 * 7 }}", "{{ 7 * 7 }}"]
+
+
+@pytest.mark.parametrize("dag_id", EXAMPLES)
+def test_an_example_runs_as_it_is(dag_test, dag_id, tmp_path):
+    with Emulator() as org:
+        status, output = dag_test(dag_id, org, ROOT / "example_dags")
+        assert status == 0, output
+        assert sent(org)
+        assert org.open_sessions == []
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {
+        "example_agentforce_report": {"agentforce_report.md"},
+        "example_agentforce_enrichment": {"agentforce_accounts.jsonl"},
+    }.get(dag_id, set())

@@ -1,0 +1,70 @@
+"""What the README and the docs show is code that runs, and what they point to exists."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_agentforce.emulator import Emulator
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPETS = sorted((ROOT / "docs" / "snippets").glob("*.py"))
+# docs/emulator.md has tests of its own, which run its blocks as they stand.
+SHOWN = [page for page in PAGES if page.name != "emulator.md"]
+
+BLOCK = re.compile(r"(?:<!-- source: (?P<source>\S+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)\n```", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
+
+
+def region(source: str) -> str:
+    path, _, name = source.partition("#")
+    text = (ROOT / path).read_text()
+    if name:
+        found = re.search(rf"# \[START {name}\]\n(.*?)\n *# \[END {name}\]", text, re.DOTALL)
+        assert found, f"{path} has no region {name}"
+        text = found.group(1)
+    return textwrap.dedent(text).strip("\n")
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
+def test_every_python_block_stands_in_a_file_that_a_test_runs(page):
+    for block in BLOCK.finditer(page.read_text()):
+        if block["kind"] not in {"python", "yaml"}:
+            continue
+        assert block["source"], f"{page.name} shows code of nowhere: {block['code'][:80]}"
+        path = block["source"].partition("#")[0]
+        assert path.startswith(("example_dags/", "docs/snippets/")), path
+        assert block["code"] == region(block["source"]), f"{page.name} differs from {block['source']}"
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
+def test_a_snippet_runs_against_the_emulator(snippet, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with Emulator() as org:
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
+        monkeypatch.setenv("EMULATOR_URL", org.url)
+        runpy.run_path(str(snippet), run_name="__main__")
+        assert org.open_sessions == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_inside_the_project_leads_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor and linked.suffix == ".md":
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_named_exists(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z-]+)`", page.read_text())) <= targets

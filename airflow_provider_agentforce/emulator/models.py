@@ -107,8 +107,8 @@ class RequestRecord:
 
     ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` or ``other``;
     ``stream`` tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the
-    parsed JSON, else the text. ``status`` is None until answered, and for good when the connection was dropped.
-    ``at`` is in seconds since the epoch.
+    parsed JSON, else the text. ``status`` is None until answered, and stays None when the connection was
+    dropped. ``at`` is in seconds since the epoch.
     """
 
     operation: str

@@ -195,15 +195,16 @@ def _broken_reply(attempt: Attempt, error: BaseException) -> Failure:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
-    waiting = [error]
+    waiting: list[object] = [error]
     while waiting:
         one = waiting.pop()
-        if one is None or id(one) in seen:
+        # The reason of an ssl.SSLError is a text, the one of an error of urllib3 the error before it.
+        if not isinstance(one, BaseException) or id(one) in seen:
             continue
         seen.add(id(one))
         yield one
         waiting += [one.__cause__, one.__context__, getattr(one, "reason", None)]
-        waiting += [arg for arg in one.args if isinstance(arg, BaseException)]
+        waiting += one.args
 
 
 def _words(error: BaseException) -> str:

@@ -1,0 +1,54 @@
+"""What every error has to be, whatever it is about."""
+
+import pickle
+
+import pytest
+
+from airflow_provider_agentforce.client import secrets
+from airflow_provider_agentforce.exceptions import AgentforceError
+
+FEEDBACK_ID = "f8308c08-5c63-479f-af71-c1e80ccdb166"
+OPERATIONS = ("token", "start", "send", "stream", "end", "feedback")
+
+
+def call(client, operation, session=None):
+    """Carry out one operation."""
+    if operation == "token":
+        return client.authenticate()
+    if operation == "start":
+        return client.start_session()
+    if operation == "end":
+        return client.end_session(session)
+    if operation == "feedback":
+        return client.submit_feedback(session, FEEDBACK_ID, "GOOD")
+    return client.send_message(session, "hello", stream=operation == "stream")
+
+
+def counted_as(operation):
+    return "send" if operation == "stream" else operation
+
+
+def failing(client, operation, session=None):
+    """Carry out one operation that fails, and return its error after looking it over."""
+    with pytest.raises(AgentforceError) as caught:
+        call(client, operation, session)
+    error = caught.value
+    look_over(error, client)
+    return error
+
+
+def look_over(error, client):
+    """Check what holds for every error: one printable line, no secret, and the same after pickling."""
+    told = str(error)
+    assert told.isprintable()
+    assert 10 < len(told) < 900
+    assert error.what.endswith(".")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(copy), str(copy), vars(copy)) == (type(error), told, vars(error))
+    settings = client.settings
+    hidden = secrets.forms(settings.consumer_secret)
+    token = client._caller.tokens.current
+    if token is not None:
+        hidden |= secrets.forms(token.value)
+    shown = f"{told} {error!r} {vars(error)!r}"
+    assert [form for form in hidden if form in shown] == []

@@ -1,0 +1,406 @@
+"""The retry table as the caller and the server see it, row by row and operation by operation.
+
+Why each cell is as it is: RFC 9110 section 9.2.2 (a request that is not idempotent is repeated only when it
+is known not to have been applied), RFC 6749 section 5.2 (token errors), and the API's considerations page, by
+which its own time-out of 120 s arrives as HTTP 500.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import wire
+from telling import OPERATIONS, call, counted_as, failing
+
+from airflow_provider_agentforce.client import Turn
+from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
+    AgentforceAuthError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+    DeliveryUnknownError,
+    RateLimitedError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
+
+AUTH, BUSY, LIMIT = AgentforceAuthError, SessionBusyError, RateLimitedError
+GONE, TRANSIENT, FINAL = SessionNotFoundError, AgentforceTransientError, AgentforceRequestError
+
+NOTHING_DONE, UNKNOWN, DELIVERED = False, None, True
+REFUSED = NOTHING_DONE
+
+
+@dataclass
+class Row:
+    """One row: how requests fail, what that says of the first one, and the cell of each operation.
+
+    A cell is the number of requests in all and what the caller gets: ``T`` a transient error, ``X`` a final
+    one, ``U`` unknown delivery, ``OK`` success, ``RF`` one renewed token and then ``X``. ``!``: a session may
+    be left open, and a warning tells its external session key.
+    """
+
+    name: str
+    fault: dict[str, Any]
+    applied: bool | None
+    token: str
+    start: str
+    send: str
+    end: str
+    feedback: str
+    transient: type = TRANSIENT
+    final: type = FINAL
+    final_of: dict[str, type] | None = None
+    status: int | None = None
+
+    def cell(self, operation: str) -> str:
+        return getattr(self, counted_as(operation))
+
+
+CONFIG = {"error": "EngineConfigLookupException", "message": "Unable to look up the engine config"}
+BUSY_TOKENS = {"error": "temporarily_unavailable", "error_description": "try again"}
+GIVEN = {"headers": {"Retry-After": "0"}}
+
+ROWS = [
+    #                                                      token    start     send     end      feedback
+    Row("4 reset", {"drop": True}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
+    Row("5 no reply", {"status": 200, "delay": 0.6}, UNKNOWN, "2 T", "1 T !", "1 U", "2 T", "2 T"),
+    Row("6 cut reply", {"cut": 5}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    Row("7 400", {"status": 400}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row(
+        "7 400 busy token service",
+        {"status": 400, "body": BUSY_TOKENS},
+        REFUSED,
+        *("3 T", "1 X", "1 X", "1 X", "1 X"),
+    ),
+    Row("8 401", {"status": 401}, REFUSED, "1 X", "RF", "RF", "RF", "RF", final=AUTH),
+    Row("8 401 not attached", {"error": "app_not_attached"}, REFUSED, *["1 X"] * 5, final=AUTH),
+    Row("9 403", {"status": 403}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", final=AUTH),
+    Row(
+        "10 404",
+        {"error": "session_not_found"},
+        REFUSED,
+        *("1 X", "1 X", "1 X", "1 OK", "1 X"),
+        final_of={"send": GONE, "feedback": GONE},
+    ),
+    Row(
+        "10 410",
+        {"status": 410},
+        REFUSED,
+        *("1 X", "1 X", "1 X", "1 OK", "1 X"),
+        final_of={"send": GONE, "feedback": GONE},
+    ),
+    Row("11 408", {"status": 408}, REFUSED, "3 T", "3 T", "2 T", "3 T", "2 T"),
+    Row("11 425", {"status": 425}, REFUSED, "3 T", "3 T", "2 T", "3 T", "2 T"),
+    Row("12 409", {"status": 409}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("13 412", {"status": 412}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("14 413", {"status": 413}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("14 414", {"status": 414}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("14 415", {"status": 415}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("15 422", {"status": 422, "body": ""}, UNKNOWN, "1 X", "1 X", "1 U", "1 X", "1 X"),
+    Row("15 422 not active", {"error": "inactive_agent_422"}, REFUSED, *["1 X"] * 5),
+    Row("16 423", {"status": 423}, REFUSED, "1 T", "1 T", "lock", "3 T", "3 T", transient=BUSY),
+    Row("17 429 for 0 s", {"status": 429, **GIVEN}, REFUSED, *["3 T"] * 5, transient=LIMIT),
+    Row("18 429", {"status": 429}, REFUSED, *["3 T"] * 5, transient=LIMIT),
+    Row("19 500 config", {"status": 500, "body": CONFIG}, REFUSED, "3 T", "1 X", "1 X", "1 X", "1 X"),
+    Row("19 500 inactive", {"error": "inactive_agent_500"}, REFUSED, "3 T", "1 X", "1 X", "1 X", "1 X"),
+    Row("20 500", {"status": 500}, UNKNOWN, "3 T", "1 T", "1 U", "2 T", "2 T"),
+    Row("20 500 empty", {"status": 500, "body": ""}, UNKNOWN, "3 T", "1 T", "1 U", "2 T", "2 T"),
+    Row("21 502", {"status": 502}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
+    Row("21 504", {"status": 504}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
+    Row("22 503", {"status": 503}, UNKNOWN, "3 T", "2 T", "1 U", "3 T", "2 T"),
+    Row("22 503 for 0 s", {"status": 503, **GIVEN}, UNKNOWN, "3 T", "2 T", "1 U", "3 T", "2 T"),
+    Row(
+        "23 302",
+        {"status": 302, "headers": {"Location": "/elsewhere"}},
+        REFUSED,
+        *["1 X"] * 5,
+    ),
+    Row("23 304", {"status": 304}, REFUSED, *["1 X"] * 5),
+    Row("24 418", {"status": 418}, REFUSED, *["1 X"] * 5),
+    Row("24 520", {"status": 520}, UNKNOWN, "1 T", "1 T", "1 U", "1 T", "1 T"),
+    Row("25 HTML", {"body": "<html>hello"}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    Row("25 array", {"body": [1]}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    Row("25 empty", {"body": b""}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    Row(
+        "25 wrong shape",
+        {"body": {"messages": "none", "access_token": 7}},
+        DELIVERED,
+        *("2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    ),
+    Row(
+        "25 not gzip",
+        {"headers": {"Content-Encoding": "gzip"}},
+        DELIVERED,
+        *("2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    ),
+]
+CELLS = [(row, operation) for row in ROWS for operation in OPERATIONS if row.cell(operation) != "lock"]
+IDS = [f"{row.name}, {operation}" for row, operation in CELLS]
+RESENT = [(row, operation) for row, operation in CELLS if row.cell(operation)[0] in "23R"]
+
+
+def expected(row, operation):
+    """Return requests, type of the error or None, and ``applied``."""
+    cell = row.cell(operation)
+    number, ending = (2, "X") if cell == "RF" else (int(cell[0]), cell[2:].split(" ")[0])
+    if ending == "OK":
+        return number, None
+    final = AUTH if operation == "token" else (row.final_of or {}).get(counted_as(operation), row.final)
+    return number, {"T": row.transient, "X": final, "U": DeliveryUnknownError}[ending]
+
+
+def fault_for(row, operation):
+    fault = dict(row.fault)
+    if operation == "feedback" and "cut" in fault:
+        fault = {"body": "a body that is cut", "cut": 5}
+    return fault
+
+
+@pytest.fixture
+def ready(org, make_client):
+    """A client with a session in which one answer can be rated, and tokens as the operation needs them."""
+
+    def prepare(operation):
+        client = make_client(org, timeout=0.25)
+        if operation == "token":
+            return client, None
+        client.authenticate()
+        if operation == "start":
+            return client, None
+        session = client.start_session()
+        org.sessions[session.session_id].feedback_ids = lambda: {"f8308c08-5c63-479f-af71-c1e80ccdb166"}
+        return client, session
+
+    return prepare
+
+
+@pytest.mark.parametrize(("row", "operation"), CELLS, ids=IDS)
+def test_cell(org, ready, caplog, row, operation):
+    client, session = ready(operation)
+    name = counted_as(operation)
+    requests, kind = expected(row, operation)
+    before, tokens_before = org.count(name), org.count("token")
+    org.fail(name, times=requests, **fault_for(row, operation))
+    if kind is None:
+        result = call(client, operation, session)
+        assert result is (row.name.split(" ")[0] != "10" if operation == "end" else None)
+    else:
+        error = failing(client, operation, session)
+        assert type(error) is kind
+        assert error.applied is row.applied
+        assert error.operation == name
+        assert error.retryable is (row.cell(operation).split(" ")[1:2] == ["T"])
+        assert error.session_id == (session.session_id if session else None)
+        assert (error.external_session_key is not None) is (operation == "start")
+    sent = [record for record in org.requests if record.operation == name][before:]
+    assert len(sent) == requests
+    if name in {"send", "feedback"}:
+        assert all(record.body == sent[0].body for record in sent)
+    if operation != "token":
+        assert org.count("token") - tokens_before == (1 if row.cell(operation) == "RF" else 0)
+    warned = [r.getMessage() for r in caplog.records if "session may be open" in r.getMessage().lower()]
+    keys = [record.body["externalSessionKey"] for record in sent] if operation == "start" else []
+    if row.cell(operation).endswith("!"):
+        # Every start that may have arrived had a key of its own, and each of them is told.
+        assert len(set(keys)) == len(keys) == len(warned)
+        assert all(key in text for key, text in zip(keys, warned, strict=True))
+        assert error.external_session_key == keys[-1]
+    else:
+        assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("row", "operation"), RESENT, ids=[f"{row.name}, {operation}" for row, operation in RESENT]
+)
+def test_cell_that_is_sent_again_succeeds_at_the_last_attempt(org, ready, row, operation):
+    client, session = ready(operation)
+    name = counted_as(operation)
+    requests, _ = expected(row, operation)
+    before = org.count(name)
+    org.fail(name, times=requests - 1, **fault_for(row, operation))
+    result = call(client, operation, session)
+    assert org.count(name) - before == requests
+    if name == "send":
+        assert (result.outcome, result.sequence_id, org.applied("hello")) == ("answered", 1, 1)
+    if operation == "start":
+        assert result.session_id == list(org.sessions)[-1]
+        assert result.external_session_key == org.sessions[result.session_id].external_session_key
+    if operation == "end":
+        assert org.open_sessions == []
+
+
+@pytest.mark.parametrize("operation", ["send", "stream"])
+def test_locked_session_is_waited_for_and_the_message_delivered_once(org, ready, operation):
+    client, session = ready(operation)
+    org.fail("send", status=423, times=5)
+    assert call(client, operation, session).sequence_id == 1
+    assert (org.count("send"), org.applied("hello")) == (6, 1)
+
+
+@pytest.mark.parametrize("operation", ["send", "stream"])
+def test_lock_that_outlasts_the_patience_is_transient(org, ready, operation):
+    client, session = ready(operation)
+    client._caller.patience.longest = 0.15
+    fault = org.fail("send", status=423, times=1000)
+    began = time.monotonic()
+    error = failing(client, operation, session)
+    assert (type(error), error.applied, error.status) == (SessionBusyError, False, 423)
+    assert time.monotonic() - began < 1
+    assert 3 < fault.used < 30
+    assert org.applied() == 0
+    org.reset()
+
+
+def test_lock_after_an_unknown_send_is_unknown_and_sent_once(org, ready):
+    client, session = ready("send")
+    org.fail("send", status=423)
+    with pytest.raises(DeliveryUnknownError) as caught:
+        client.send_message(session, "hello", after_unknown=True)
+    assert caught.value.applied is None
+    assert org.count("send") == 1
+
+
+def test_login_rate_is_transient_and_asks_for_a_minute(org, ready):
+    for status in (400, 403):
+        client, _ = ready("token")
+        org.fail("token", error="login_rate", status=status)
+        error = failing(client, "token")
+        assert (type(error), error.retry_after, error.applied) == (RateLimitedError, 60.0, False)
+        assert "Wait" in error.hint
+    assert org.count("token") == 2
+
+
+@pytest.mark.parametrize("operation", ["send", "stream"])
+def test_answer_without_a_known_type_is_no_error(org, ready, operation):
+    client, session = ready(operation)
+    for messages in ([], [{"type": "HologramChunk", "id": "1", "value": {"deep": [1]}}]):
+        org.fail("send", body={"messages": messages}, content_type="application/json")
+        turn = call(client, operation, session)
+        assert (turn.text, turn.outcome, turn.messages) == ("", "answered", messages)
+
+
+@pytest.mark.parametrize("body", ["{}", '{"sessionId": ""}', '{"sessionId": 7}', '{"sessionId": "../x"}'])
+def test_start_without_a_usable_session_id_warns_of_an_open_session(org, ready, caplog, body):
+    client, _ = ready("start")
+    org.fail("start", body=body, content_type="application/json")
+    error = failing(client, "start")
+    assert (type(error), error.applied, org.count("start")) == (AgentforceTransientError, True, 1)
+    assert error.external_session_key in caplog.text
+
+
+# Rows 27 and 28: streams.
+
+
+def events(*names, **fields):
+    texts = {
+        "chunk": '{"message":{"type":"TextChunk","id":"1","offset":1,"message":"Half of"}}',
+        "inform": '{"message":{"type":"Inform","id":"2","message":"Half of it is all","feedbackId":"f"}}',
+        "end": '{"message":{"type":"EndOfTurn","id":"3"}}',
+        "error": '{"status":500,"error":"HttpServerErrorException","message":"500 [boom]"}',
+        **fields,
+    }
+    return "".join(f"event: X\ndata: {texts[name]}\n\n" for name in names)
+
+
+def stream_fault(org, text, **more):
+    org.fail("send", body=text, content_type="text/event-stream", **more)
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [(["chunk"], "Half of"), (["chunk", "inform"], "Half of it is all"), ([], ""), (["inform"], None)],
+)
+def test_stream_without_its_end_is_unknown_and_keeps_what_came(org, ready, names, text):
+    client, session = ready("stream")
+    body = events(*names) or ": a comment\n\n"
+    stream_fault(org, body, headers={"Connection": "close"})
+    error = failing(client, "stream", session)
+    assert (type(error), error.applied, error.status) == (DeliveryUnknownError, True, 200)
+    assert isinstance(error.turn, Turn)
+    assert text is None or error.turn.text == text
+    assert org.count("send") == 1
+    assert not any("last-event-id" in record.headers for record in org.requests)
+
+
+def test_stream_cut_on_the_wire_is_unknown_and_keeps_what_came(org, ready):
+    client, session = ready("stream")
+    text = events("chunk", "inform")
+    stream_fault(org, text, cut=len(text) - 20)
+    error = failing(client, "stream", session)
+    assert (type(error), error.applied, error.turn.text) == (DeliveryUnknownError, True, "Half of")
+    assert org.count("send") == 1
+
+
+def test_stream_with_garbage_is_unknown_and_keeps_what_came(org, ready):
+    client, session = ready("stream")
+    stream_fault(org, events("chunk", "bad", "end", bad="{no json"))
+    error = failing(client, "stream", session)
+    assert (type(error), error.applied, error.turn.text) == (DeliveryUnknownError, True, "Half of")
+
+
+def test_error_event_of_a_stream_is_the_agents_failure(org, ready):
+    client, session = ready("stream")
+    stream_fault(org, events("chunk", "error"))
+    error = failing(client, "stream", session)
+    assert (type(error), error.applied, error.retryable) == (AgentFailedError, True, False)
+    assert "HttpServerErrorException: 500 [boom]" in str(error)
+    assert (error.turn.text, org.count("send")) == ("Half of", 1)
+
+
+# Rows 1 to 3: nothing was sent. They need a listener that is no HTTP server.
+
+
+def aim(make_client, org, operation, url):
+    """Return a client whose *operation* goes to *url*, and everything else to the org."""
+    where = {"host": url} if operation == "token" else {"api_url": url}
+    return make_client(org, **{"timeout": 1.0, **where})
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_refused_connection_is_transient_and_nothing_was_sent(org, make_client, some_session, operation):
+    url = f"http://127.0.0.1:{wire.refused_port()}"
+    error = failing(aim(make_client, org, operation, url), operation, some_session)
+    assert (type(error), error.applied, error.status) == (AgentforceTransientError, False, None)
+    assert "Connection refused" in str(error)
+    assert "Check the host" in error.hint
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_proxy_that_refuses_is_asked_three_times(org, make_client, some_session, monkeypatch, operation):
+    def refuse(peer):
+        peer.read_request()
+        peer.send(wire.response(status=403))
+
+    with wire.Server(refuse) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        client = aim(make_client, org, operation, "https://acme.my.salesforce.com")
+        error = failing(client, operation, some_session)
+    assert (type(error), error.applied) == (AgentforceTransientError, False)
+    assert [request.method for request in proxy.requests] == ["CONNECT"] * 3
+    assert all("authorization" not in request.headers for request in proxy.requests)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_reset_in_the_handshake_is_tried_three_times(org, make_client, some_session, operation):
+    def reset(peer):
+        peer.sock.recv(1)
+        peer.reset()
+
+    with wire.Server(reset, scheme="https") as server:
+        error = failing(aim(make_client, org, operation, server.url), operation, some_session)
+    assert (type(error), error.applied, server.accepted) == (AgentforceTransientError, False, 3)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_bad_certificate_is_final_at_once(org, make_client, some_session, stranger, operation):
+    with wire.Server(wire.answering(), tls=stranger) as server:
+        error = failing(aim(make_client, org, operation, server.url), operation, some_session)
+    final = AgentforceAuthError if operation == "token" else AgentforceRequestError
+    assert (type(error), error.applied, server.accepted) == (final, False, 1)
+    assert "certificate" in str(error)
+    assert "REQUESTS_CA_BUNDLE" in error.hint
+    assert server.requests == []

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -153,7 +153,9 @@ def _changed(answer: Answer, fault: Fault) -> Answer:
     if fault.body is not None:
         answer.pieces = None
         answer.content, content_type = _body(fault.body)
-        answer.headers.setdefault("content-type", content_type)
+        # A usual answer keeps its type, so that a broken body meets the parser it was meant for.
+        if fault.replaces_answer or "content-type" not in answer.headers:
+            answer.headers["content-type"] = content_type
     if fault.content_type is not None:
         answer.headers["content-type"] = fault.content_type
     answer.headers.update({name.lower(): value for name, value in (fault.headers or {}).items()})
@@ -180,10 +182,11 @@ class LoopbackOnly:
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         allowed = _loopback(b"//" + host) and (origin is None or _loopback(origin))
         app = self._app if allowed else PlainTextResponse("Loopback hosts only.\n", status_code=403)
-        # A stopped server cancels what still waits; there is nobody left to tell.
+        # A stopped server cancels what still waits, and a killed client leaves half a request behind: in both
+        # cases there is nobody left to tell.
         try:
             await app(scope, receive, send)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientDisconnect):
             return
 
 

@@ -169,6 +169,15 @@ def test_a_body_alone_replaces_only_the_body(caller, org, session, body, content
     assert org.applied() == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [({"a": 1}, "application/json"), ("<html>", "text/plain"), (b"\x00", "application/octet-stream")],
+)
+def test_a_body_with_a_status_brings_its_own_type(caller, org, session, body, content_type):
+    org.fail("send", status=500, body=body)
+    assert caller.send(session).headers["Content-Type"] == content_type
+
+
 def test_a_body_alone_keeps_a_stream_an_event_stream(caller, org, session):
     org.fail("send", body="event: X\ndata: {\n\n")
     answer = caller.send(session, stream=True)

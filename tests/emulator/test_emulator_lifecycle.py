@@ -191,6 +191,26 @@ def test_a_message_whose_sender_is_gone_is_acted_on_after_all(caller, org):
         assert ending.result(timeout=5).status_code == 200
 
 
+def test_half_a_request_is_forgotten_in_silence(make_caller, caplog):
+    caller = make_caller()
+    org, session = caller.org, caller.open()
+    before = len(org.requests)
+    url = urlsplit(org.url)
+    with socket.create_connection((url.hostname, url.port), timeout=5) as wire:
+        lines = [f"POST /einstein/ai-agent/v1/sessions/{session}/messages HTTP/1.1", f"Host: {url.netloc}"]
+        lines += ["Content-Length: 100", "Expect: 100-continue", "", ""]
+        wire.sendall("\r\n".join(lines).encode())
+        # The server says this when it waits for the body.
+        assert wire.recv(100).startswith(b"HTTP/1.1 100")
+        wire.sendall(b"{")
+    # Each of these takes the server at least as many steps as noticing the lost connection.
+    for number in (1, 2, 3):
+        assert caller.send(session, sequence_id=number).status_code == 200
+    assert len(org.requests) == before + 3
+    org.stop()
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("operation", ["token", "start", "end", "feedback", "query"])
 def test_every_operation_can_be_held(caller, org, operation):
     session = caller.open()

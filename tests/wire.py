@@ -117,14 +117,20 @@ class Server:
 
     :param tls: wraps every accepted connection; ``None`` for plain.
     :param scheme: of :attr:`url`; default: as ``tls`` says.
+    :param port: 0 for a free one.
     """
 
     def __init__(
-        self, behaviour: Behaviour, *, tls: ssl.SSLContext | None = None, scheme: str | None = None
+        self,
+        behaviour: Behaviour,
+        *,
+        tls: ssl.SSLContext | None = None,
+        scheme: str | None = None,
+        port: int = 0,
     ) -> None:
         self._behaviour = behaviour
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.scheme = scheme or ("https" if tls else "http")
         self.url = f"{self.scheme}://{'localhost' if self.scheme == 'https' else '127.0.0.1'}:{self.port}"

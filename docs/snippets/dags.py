@@ -1,0 +1,91 @@
+"""Dags shown in the docs: messages as a function, variables, safe hand-over, choosing retries."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow_provider_agentforce.client import Turn
+from airflow_provider_agentforce.operators import (
+    ConversationOperator,
+    EndSessionOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+)
+
+try:
+    from airflow.providers.standard.operators.bash import BashOperator
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2
+    from airflow import DAG
+    from airflow.operators.bash import BashOperator
+
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+with DAG("docs_function", start_date=BEGIN, schedule=None):
+    # [START function]
+    def following(turns: list[Turn]) -> str | None:
+        """Ask for the refund, and confirm it if the agent wants that."""
+        if not turns:
+            return "Please refund order 4711."
+        if len(turns) == 1 and turns[0].outcome == "needs_confirmation":
+            return "yes"
+        return None
+
+    refund = ConversationOperator(task_id="refund", messages=following)
+    # [END function]
+
+with DAG("docs_variables", start_date=BEGIN, schedule=None):
+    # [START variables]
+    ask = ConversationOperator(
+        task_id="ask",
+        variables={"$Context.EndUserLanguage": "de", "$Context.Visits": 3},
+        messages=[
+            "What is the status of order 4711?",
+            {
+                "text": "And now in French, please.",
+                "variables": [{"name": "$Context.EndUserLanguage", "type": "Text", "value": "fr"}],
+            },
+        ],
+    )
+    # [END variables]
+
+with DAG("docs_hand_over", start_date=BEGIN, schedule=None):
+    # [START hand_over]
+    ask = ConversationOperator(task_id="ask", messages=["Give me a summary of the pipeline."])
+
+    # The shell and the database get the answer as a value, never as a part of the command or the statement.
+    save = BashOperator(
+        task_id="save",
+        bash_command='printf "%s" "$ANSWER" > "$TARGET"',
+        env={"ANSWER": ask.output["text"], "TARGET": "/data/summary.txt"},
+    )
+    insert = SQLExecuteQueryOperator(
+        task_id="insert",
+        conn_id="warehouse",
+        sql="INSERT INTO summaries (run_id, answer) VALUES (%(run_id)s, %(answer)s)",
+        parameters={"run_id": "{{ run_id }}", "answer": ask.output["text"]},
+    )
+    # [END hand_over]
+
+with DAG("docs_retries", start_date=BEGIN, schedule=None):
+    # [START retries]
+    start = StartSessionOperator(task_id="start", retries=2)
+    read = SendMessageOperator(
+        task_id="read",
+        session=start.output,
+        text="How many open cases do we have?",
+        on_unknown_delivery="resend",  # asking twice does no harm
+        retries=2,
+        retry_delay=timedelta(minutes=2),
+    )
+    change = SendMessageOperator(
+        task_id="change",
+        session=read.output,
+        text="Please refund order 4711.",
+        retries=0,  # not even when the worker dies
+    )
+    end = EndSessionOperator(task_id="end", session=start.output, retries=2)
+
+    start >> read >> change >> end.as_teardown(setups=start)
+    # [END retries]

@@ -11,6 +11,7 @@ from pathlib import Path
 from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
 HOME = ROOT / ".airflow"
 PORT = os.environ.get("AIRFLOW_PORT", "8080")
 URL = f"http://127.0.0.1:{PORT}"
@@ -32,9 +33,10 @@ def main() -> int:
             "AIRFLOW__API__BASE_URL": URL,
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{URL}/execution/",
             "AGENTFORCE_EXAMPLE_OUTPUT": str(ROOT / "out"),
+            # Airflow starts its parts by name.
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
-        airflow = str(Path(sys.executable).with_name("airflow"))
-        process = subprocess.Popen([airflow, "standalone"], env={**os.environ, **settings})  # noqa: S603
+        process = subprocess.Popen([str(BIN / "airflow"), "standalone"], env={**os.environ, **settings})  # noqa: S603
         print(f"Airflow: {URL} (ready in half a minute)\nThe agent's side: {org.url}\n", flush=True)  # noqa: T201
         try:
             return process.wait()

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_API = "https://api.salesforce.com"
 _CLEAN_UP_SECONDS = 3.0
+_CLEAN_UP_PAUSE = 0.2
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
 
@@ -72,7 +73,7 @@ class Job:
     :param parse: reads the reply of a 2xx; raises :class:`UnreadableReplyError` for one that is no use.
     :param on_piece: is given the bytes of an event stream as they arrive.
     :param after_unknown: an earlier try of this very message may still be running, so a lock is evidence.
-    :param cleaning_up: make one quick attempt, even after a stop.
+    :param cleaning_up: try for a few seconds only, even after a stop.
     :ivar attempts: attempts begun.
     :ivar lost: attempts that may have been acted on without our knowing.
     """
@@ -89,6 +90,10 @@ class Job:
     lost: int = 0
     renewed: bool = False
     begun: float = field(default_factory=time.monotonic)
+
+    def time_to_clean_up(self) -> float:
+        """Return the seconds left for a clean-up."""
+        return self.begun + _CLEAN_UP_SECONDS - time.monotonic()
 
 
 @dataclass
@@ -126,7 +131,7 @@ class Caller:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: result.pause is not None),
             wait=lambda state: state.outcome.result().pause,  # type: ignore[union-attr]
-            sleep=self.patience.sleep,
+            sleep=time.sleep if job.cleaning_up else self.patience.sleep,
         )
         result: Result = retrying(self._attempt, job)
         if result.failure is None:
@@ -151,7 +156,7 @@ class Caller:
         exchange = self.transport.exchange(
             job.build(self.api_host(token), job),
             bearer=token.value if token else None,
-            timeout=_CLEAN_UP_SECONDS if job.cleaning_up else self.settings.timeout,
+            timeout=max(job.time_to_clean_up(), 0.1) if job.cleaning_up else self.settings.timeout,
             on_piece=job.on_piece,
             despite_stop=job.cleaning_up,
         )
@@ -178,8 +183,11 @@ class Caller:
     def _pause(self, job: Job, result: Result) -> float | None:
         """Return how long to wait before the next attempt, ``None`` for no other attempt."""
         failure = result.failure
-        if failure is None or job.cleaning_up:
+        if failure is None:
             return None
+        if job.cleaning_up:
+            # The message that was cut may hold the session's lock for a moment longer.
+            return _CLEAN_UP_PAUSE if failure is Failure.LOCKED and job.time_to_clean_up() > 0 else None
         verdict = self._verdict(job, failure)
         if verdict.renew and not job.renewed and result.token is not None:
             job.renewed = True

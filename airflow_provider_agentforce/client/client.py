@@ -161,7 +161,7 @@ class AgentforceClient:
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
 
-        After :meth:`stop` one attempt of at most 3 seconds is made, as a killed task has no more.
+        After :meth:`stop` it takes at most 3 seconds, as a killed task has no more.
         """
         session_id = session_from(session).session_id
         try:

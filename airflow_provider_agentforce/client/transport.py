@@ -29,8 +29,8 @@ class Exchange:
     :param headers: of the reply, with lower-case names.
     :param body: what arrived of it, at most :data:`MAX_REPLY_BYTES`.
     :param broken: what went wrong on the wire, ``None`` for a whole reply.
-    :param detail: the library's word for it.
-    :param cause: the exception behind it.
+    :param detail: the innermost word for it.
+    :param cause: the exception behind it, when it is not one of the wire, which only repeat the detail.
     """
 
     status: int | None = None
@@ -77,7 +77,7 @@ class Transport:
             watchdog.guard(attempt, timeout)
             return self._receive(call, attempt, bearer, timeout, on_piece)
         except _BROKEN as error:
-            return Exchange(broken=_broken(attempt, error), detail=_words(error), cause=error)
+            return Exchange(broken=_broken(attempt, error), detail=_words(attempt, error))
         except BaseException as error:
             # A time-out or kill raised by a signal handler. Once a byte left, it must not look like a failure
             # that an Airflow retry may mend.
@@ -115,23 +115,22 @@ class Transport:
             **self._settings_for(call.url),
         )
         headers = {name.lower(): value for name, value in response.headers.items()}
+        is_stream = response.ok and headers.get("content-type", "").startswith("text/event-stream")
         body = bytearray()
         broken, detail, cause = None, "", None
-        listens = on_piece if headers.get("content-type", "").startswith("text/event-stream") else None
         try:
             for piece in _pieces(response.raw):
                 body += piece
                 if len(body) > MAX_REPLY_BYTES:
                     broken, detail = Failure.UNREADABLE, f"longer than {MAX_REPLY_BYTES} bytes"
                     break
-                if listens and response.ok:
-                    listens(piece)
+                if on_piece and is_stream:
+                    on_piece(piece)
         except BaseException as error:  # noqa: BLE001 - the reply has begun, so whatever it is, it is recorded
-            broken, detail, cause = _broken_reply(attempt, error), _words(error), error
+            broken, detail = _broken_reply(attempt, error), _words(attempt, error)
+            cause = None if isinstance(error, _BROKEN) else error
         finally:
             response.close() if broken else response.raw.release_conn()
-        if attempt.cut and not broken:
-            broken, detail = Failure.CUT_REPLY, attempt.cut
         return Exchange(response.status_code, headers, bytes(body[:MAX_REPLY_BYTES]), broken, detail, cause)
 
     def _settings_for(self, url: str) -> dict[str, Any]:
@@ -207,7 +206,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         waiting += one.args
 
 
-def _words(error: BaseException) -> str:
+def _words(attempt: Attempt, error: BaseException) -> str:
+    if attempt.cut:
+        # What the library says is then only the echo of our own cutting.
+        return ""
     # The innermost error says most; the outer ones only repeat the URL.
     innermost = list(_chain(error))[-1]
     return f"{type(innermost).__name__}: {innermost}" if str(innermost) else type(innermost).__name__

@@ -1,0 +1,240 @@
+"""What a message costs: ``AgentforceClient.send_message`` in an open conversation, against bare ``requests``.
+
+Five ways send the same JSON to the same server in turn, a few messages each, so that whatever else the
+machine does meets all of them alike:
+
+* the client;
+* ``requests.Session.post`` on a kept connection, which does not even parse the reply: the reference;
+* the same with ``trust_env = False``, so that it reads no proxies and no CA bundle from the environment;
+* ``http.client`` on a kept connection: the least that Python can do;
+* ``requests.post``, a new connection for every message.
+
+The server runs in a process of its own and costs little. Times are medians; CPU time is this process's own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+import trustme
+from report import Row, table
+from server import SEND_PATH, FixedServer
+
+from airflow_provider_agentforce.client import AgentforceClient, Settings
+
+ROUNDS = 100
+BLOCK = 10
+WARM_UP_ROUNDS = 10
+GOAL_MS = 0.5
+_TEXT = "Where is my order 4711? Please answer in one sentence."
+_CLIENT_AGENT = "airflow-provider-agentforce"
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@dataclass
+class Way:
+    """One way to send a message, and what its messages took.
+
+    :param send: sends one message, given its number.
+    :ivar wall: milliseconds of every message.
+    :ivar cpu: CPU milliseconds per message, of every block.
+    """
+
+    send: Callable[[int], None]
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    sent: int = 0
+
+    @property
+    def median(self) -> float:
+        """The median in milliseconds."""
+        return statistics.median(self.wall)
+
+    @property
+    def p90(self) -> float:
+        """What nine of ten messages do not exceed, in milliseconds."""
+        return statistics.quantiles(self.wall, n=10)[8]
+
+    @property
+    def cpu_median(self) -> float:
+        """The CPU time of a message in milliseconds."""
+        return statistics.median(self.cpu)
+
+    def run_block(self) -> None:
+        """Send a block of messages and note what they took."""
+        cpu = time.process_time()
+        for _ in range(BLOCK):
+            self.sent += 1
+            begun = time.perf_counter()
+            self.send(self.sent)
+            self.wall.append((time.perf_counter() - begun) * 1000)
+        self.cpu.append((time.process_time() - cpu) * 1000 / BLOCK)
+
+    def forget(self) -> None:
+        """Drop the figures of the warm-up."""
+        self.wall.clear()
+        self.cpu.clear()
+
+
+def measure(*, tls: bool) -> list[Row]:
+    scheme = "TLS" if tls else "plain http"
+    with _server(tls=tls) as server, requests.Session() as session, requests.Session() as blind:
+        blind.trust_env = False
+        blind.verify = os.environ["REQUESTS_CA_BUNDLE"] if tls else True
+        client = _client(server.url)
+        turn = client.send_message(client.start_session(), _TEXT)
+        bearer = "Bearer " + client.authenticate()[0].access_token
+
+        def by_client(_number: int) -> None:
+            nonlocal turn
+            turn = client.send_message(turn, _TEXT)
+
+        ways = {
+            "client": Way(by_client),
+            "session": Way(_by_requests(session.post, server.url, bearer)),
+            "blind": Way(_by_requests(blind.post, server.url, bearer)),
+            "floor": Way(_by_http_client(server.url, bearer)),
+            "post": Way(_by_requests(requests.post, server.url, bearer)),
+        }
+        _run(ways, WARM_UP_ROUNDS)
+        for way in ways.values():
+            way.forget()
+        before = server.connections()
+        _run(ways, ROUNDS)
+        opened = server.connections() - before
+        client.end_session(turn)
+        in_all = server.connections()[_CLIENT_AGENT]
+        client.close()
+    return _rows(scheme, ways, opened[_CLIENT_AGENT], in_all)
+
+
+def _run(ways: dict[str, Way], rounds: int) -> None:
+    order = list(ways.values())
+    for _ in range(rounds):
+        for way in order:
+            way.run_block()
+        order.append(order.pop(0))  # so that nobody always comes after the same neighbour
+
+
+def _rows(scheme: str, ways: dict[str, Way], opened: int, in_all: int) -> list[Row]:
+    client, session, blind, floor, post = ways.values()
+    above = client.median - session.median
+    count = len(client.wall)
+    return [
+        Row(
+            f"A message, {scheme}: `send_message` against `requests.Session.post`, medians of {count}",
+            f"at most +{GOAL_MS} ms",
+            f"{above:+.2f} ms ({client.median:.2f} against {session.median:.2f}; "
+            f"p90 {client.p90:.2f} against {session.p90:.2f})",
+            above <= GOAL_MS,
+        ),
+        Row(
+            f"The same: CPU time per message, {scheme}",
+            "",
+            f"{client.cpu_median:.2f} ms against {session.cpu_median:.2f} ms",
+        ),
+        Row(
+            f"The same, against a session that does not read the environment, {scheme}",
+            "",
+            f"{client.median - blind.median:+.2f} ms ({client.median:.2f} against {blind.median:.2f}; "
+            f"CPU {client.cpu_median:.2f} against {blind.cpu_median:.2f})",
+        ),
+        Row(
+            f"The same, above `http.client` on a kept connection, {scheme}",
+            "",
+            f"{client.median - floor.median:+.2f} ms; `requests.Session.post` "
+            f"{session.median - floor.median:+.2f} ms ({floor.median:.2f} ms, CPU {floor.cpu_median:.2f} ms)",
+        ),
+        Row(
+            f"The same, against `requests.post` with a connection per message, {scheme}",
+            "",
+            f"{post.median / client.median:.1f} times faster ({post.median:.2f} ms, "
+            f"CPU {post.cpu_median:.2f} ms)",
+        ),
+        Row(
+            f"New connections during {count} messages of a conversation, {scheme}",
+            "0",
+            f"{opened} (token, start, messages and end together: {in_all})",
+            opened == 0,
+        ),
+    ]
+
+
+def _client(url: str) -> AgentforceClient:
+    # No limit may stand in the way of the number of messages.
+    most = 2 * BLOCK * (ROUNDS + WARM_UP_ROUNDS)
+    return AgentforceClient(
+        Settings(url, "key", "secret", agent_id="0XxEM0000000001", api_url=url, max_messages_per_session=most)
+    )
+
+
+def _by_requests(post: Callable[..., requests.Response], url: str, bearer: str) -> Callable[[int], None]:
+    def send(number: int) -> None:
+        body = {"message": {"sequenceId": number, "type": "Text", "text": _TEXT}}
+        assert post(url + SEND_PATH, json=body, headers={"Authorization": bearer}, timeout=130).ok
+
+    return send
+
+
+def _by_http_client(url: str, bearer: str) -> Callable[[int], None]:
+    address = urlsplit(url)
+    assert address.hostname is not None
+    if address.scheme == "https":
+        context = ssl.create_default_context(cafile=os.environ["REQUESTS_CA_BUNDLE"])
+        line = http.client.HTTPSConnection(address.hostname, address.port, timeout=130, context=context)
+    else:
+        line = http.client.HTTPConnection(address.hostname, address.port, timeout=130)
+    headers = {"Authorization": bearer, "Content-Type": "application/json"}
+
+    def send(number: int) -> None:
+        body = {"message": {"sequenceId": number, "type": "Text", "text": _TEXT}}
+        line.request("POST", SEND_PATH, json.dumps(body).encode(), headers)
+        reply = line.getresponse()
+        reply.read()
+        assert reply.status == 200
+
+    return send
+
+
+@contextmanager
+def _server(*, tls: bool) -> Iterator[FixedServer]:
+    """Serve, with the environment that reaches it: no proxy and, for TLS, a CA of our own."""
+    kept = dict(os.environ)
+    for name in _PROXIES:
+        os.environ.pop(name, None)
+    try:
+        if not tls:
+            with FixedServer() as server:
+                yield server
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            authority = trustme.CA()
+            authority.cert_pem.write_to_path(f"{folder}/ca.pem")
+            certificate = Path(folder) / "server.pem"
+            authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+            os.environ["REQUESTS_CA_BUNDLE"] = f"{folder}/ca.pem"
+            with FixedServer(certificate) as server:
+                yield server
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def main() -> list[Row]:
+    return [*measure(tls=False), *measure(tls=True)]
+
+
+if __name__ == "__main__":
+    print(table(main()))

@@ -3,7 +3,8 @@
 Every run is a fresh interpreter. Runs with ``airflow.sdk`` alone, with our operators after it and, to
 compare, with Airflow's own ``BashOperator`` after it take turns. The addition is timed inside the process,
 where the start of the interpreter and of Airflow does not blur it, and as the CPU time of whole processes,
-one with the operators minus the one without beside it.
+one with the operators minus the one without beside it. A second run without them shows how much of such a
+difference is noise.
 
 All code is compiled before, as that of an installed package is: the byte code goes to a folder of its own,
 which one unmeasured run of each program fills.
@@ -29,6 +30,7 @@ _LONGEST_SECONDS = 120
 _BASE = "import airflow.sdk; from airflow.sdk import DAG, BaseOperator"
 _ADDITIONS = {
     "alone": "",
+    "again": "",
     "ours": "import airflow_provider_agentforce.operators",
     "bash": "from airflow.providers.standard.operators.bash import BashOperator",
 }
@@ -95,13 +97,17 @@ def measure() -> list[Row]:
             for name in order:
                 results[name].run(_ADDITIONS[name], folder)
             order.append(order.pop(0))
-    return _rows(results["alone"], results["ours"], results["bash"])
+    return _rows(**results)
 
 
-def _rows(alone: Runs, ours: Runs, bash: Runs) -> list[Row]:
-    added = statistics.median(ours.inside)
-    pairs = [with_us - without for with_us, without in zip(ours.whole, alone.whole, strict=True)]
+def _quartiles(runs: Runs, alone: Runs) -> str:
+    pairs = [one - other for one, other in zip(runs.whole, alone.whole, strict=True)]
     low, middle, high = statistics.quantiles(pairs, n=4)
+    return f"{middle:+.0f} ms ({low:+.0f} to {high:+.0f})"
+
+
+def _rows(*, alone: Runs, again: Runs, ours: Runs, bash: Runs) -> list[Row]:
+    added = statistics.median(ours.inside)
     new, before = ours.last["new"], ours.last["before"]
     own = sum(name.split(".")[0] == "airflow_provider_agentforce" for name in new)
     unwanted = [name for name in _UNWANTED if name in new]
@@ -118,10 +124,11 @@ def _rows(alone: Runs, ours: Runs, bash: Runs) -> list[Row]:
         Row(
             "The same, as the difference in CPU time of whole processes (and its quartiles)",
             "",
-            f"{middle:+.0f} ms ({low:+.0f} to {high:+.0f}) on {statistics.median(alone.whole):.0f} ms",
+            f"{_quartiles(ours, alone)} on {statistics.median(alone.whole):.0f} ms; "
+            f"noise alone: {_quartiles(again, alone)}",
         ),
         Row(
-            "The same for Airflow's `BashOperator`",
+            "Importing Airflow's `BashOperator`, timed inside the process in the same way",
             "",
             f"{statistics.median(bash.inside):.1f} ms, {len(bash.last['new'])} modules",
         ),

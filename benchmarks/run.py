@@ -17,8 +17,8 @@ REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 _PAGE = """\
 # Benchmarks
 
-Written by `make bench`, which runs `python benchmarks/run.py` in the checkout's `.venv`. It takes about two
-minutes and needs no account and no network.
+Written by `make bench`, which runs `python benchmarks/run.py` in the checkout's `.venv`. It takes a
+few minutes and needs no account and no network.
 
 {table}
 
@@ -41,7 +41,8 @@ compare with.
   closing could not be told from a message that arrived. So a pause between two messages costs a new
   connection.
 - **Imports** (`benchmarks/imports.py`): fresh interpreters. The addition is timed inside the process after
-  `from airflow.sdk import DAG, BaseOperator`, with everything compiled before.
+  `from airflow.sdk import DAG, BaseOperator`, with everything compiled before. Whole processes are
+  compared, too, but beside the start of Airflow the addition is lost in the noise, which that row shows.
 - **Token exchanges** (`benchmarks/tokens.py`): the emulator counts them while {threads} threads need a
   token at the same moment.
 """

@@ -35,10 +35,7 @@ types: $(READY) ## Check types
 	$(BIN)/mypy
 
 unit: $(READY) ## Run the tests, with the example Dags, and measure branch coverage
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
 
 wheel: $(READY) ## Build the wheel and use it in a new environment
 	$(BIN)/python scripts/check_wheel.py

@@ -480,23 +480,34 @@ class TestConversation:
 
 
 class Signalled:
-    """Sends this process a signal while the org holds a request, with a handler as Airflow installs it."""
+    """Sends this process a signal while the org holds a request, with a handler as Airflow installs it.
+
+    The org goes on with the request once the handler has run.
+    """
 
     def __init__(self, org, operation, number, handler):
         self.hold = org.hold(operation)
         self.number, self.handler = number, handler
+        self.handled = threading.Event()
 
     def __enter__(self):
-        self.before = signal.signal(self.number, self.handler)
+        self.before = signal.signal(self.number, self._handle)
         self.hold.__enter__()
-        threading.Thread(target=self._fire).start()
-        return self
+        self.thread = threading.Thread(target=self._fire)
+        self.thread.start()
+
+    def _handle(self, *signal_and_frame):
+        self.handled.set()
+        self.handler()
 
     def _fire(self):
         self.hold.wait_until_held(5)
         os.kill(os.getpid(), self.number)
+        self.handled.wait(5)
+        self.hold.release()
 
     def __exit__(self, *error):
+        self.thread.join()
         self.hold.__exit__(*error)
         signal.signal(self.number, self.before)
 
@@ -504,7 +515,7 @@ class Signalled:
 class TestKill:
     def test_a_kill_during_a_send_is_unknown_and_sent_once(self, org, run, started):
         operator = SendMessageOperator(task_id="a", session=started, text="change it")
-        with Signalled(org, "send", signal.SIGTERM, lambda *_: operator.on_kill()):
+        with Signalled(org, "send", signal.SIGTERM, operator.on_kill):
             error = run(operator).error
         assert isinstance(error, DeliveryUnknownError)
         assert ends_the_task(error)
@@ -513,21 +524,22 @@ class TestKill:
 
     def test_a_kill_during_a_conversation_ends_its_session(self, org, run):
         operator = ConversationOperator(task_id="a", messages=["change it"])
-        with Signalled(org, "send", signal.SIGTERM, lambda *_: operator.on_kill()):
+        with Signalled(org, "send", signal.SIGTERM, operator.on_kill):
             error = run(operator).error
         assert ends_the_task(error)
-        assert org.count("end") == 1
+        assert org.applied("change it") == 1
+        assert org.open_sessions == []
 
     def test_a_kill_during_the_start_is_left_to_the_retries(self, org, run, caplog):
         operator = StartSessionOperator(task_id="a")
-        with Signalled(org, "start", signal.SIGTERM, lambda *_: operator.on_kill()):
+        with Signalled(org, "start", signal.SIGTERM, operator.on_kill):
             error = run(operator).error
         assert isinstance(error, TaskStoppedError)
         assert not ends_the_task(error)
         assert external_session_key("dag", "run", "task") in caplog.text
 
     def test_execution_timeout_during_a_send_is_unknown(self, org, run, started):
-        def time_out(*_):
+        def time_out():
             raise AirflowTaskTimeout("too long")
 
         operator = SendMessageOperator(task_id="a", session=started, text="change it")

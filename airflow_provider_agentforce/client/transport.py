@@ -131,6 +131,8 @@ class Transport:
             cause = None if isinstance(error, _BROKEN) else error
         finally:
             response.close() if broken else response.raw.release_conn()
+        if attempt.cut and not broken and _ends_with_the_connection(response.raw):
+            broken = Failure.STOPPED if attempt.cut == "stopped" else Failure.CUT_REPLY
         return Exchange(response.status_code, headers, bytes(body[:MAX_REPLY_BYTES]), broken, detail, cause)
 
     def _settings_for(self, url: str) -> dict[str, Any]:
@@ -171,6 +173,11 @@ def _pieces(raw: Any) -> Iterator[bytes]:
         return
     while piece := raw.read1(_PIECE, decode_content=True):
         yield piece
+
+
+def _ends_with_the_connection(raw: Any) -> bool:
+    # Without a length or chunks, our own cutting looks like the end of a whole reply.
+    return not raw.chunked and raw.length_remaining is None
 
 
 def _broken(attempt: Attempt, error: BaseException) -> Failure:

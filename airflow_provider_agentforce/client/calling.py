@@ -212,6 +212,7 @@ class Caller:
         said = replies.error(exchange.body).text if _refused(exchange) else ""
         status = f"HTTP {exchange.status}" if _refused(exchange) else failure.value
         reason = one_line(self._hide(said or result.detail), 220)
+        request_id = exchange.headers.get("x-request-id", "")
         known_as = job.external_session_key if operation is Operation.START else None
         opaque = result.token is not None and not result.token.reply.is_jwt
         return _kind(operation, failure, verdict)(
@@ -221,7 +222,7 @@ class Caller:
             status=exchange.status,
             applied=None if job.after_unknown and failure is Failure.LOCKED else _applied(failure),
             retry_after=_LOGIN_RATE_PAUSE if failure is Failure.LOGIN_RATE else _asked_to_wait(exchange),
-            request_id=exchange.headers.get("x-request-id"),
+            request_id=one_line(self._hide(request_id), 100) or None,
             session_id=job.session_id,
             external_session_key=known_as,
             body=self._hide(exchange.body[:_KEPT_BODY].decode("utf-8", "replace")),

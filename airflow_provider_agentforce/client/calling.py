@@ -211,7 +211,10 @@ class Caller:
         assert failure is not None  # noqa: S101 - the caller has one
         said = replies.error(exchange.body).text if _refused(exchange) else ""
         status = f"HTTP {exchange.status}" if _refused(exchange) else failure.value
-        reason = one_line(self._hide(said or result.detail), 220)
+        reason = one_line(self._hide(said or result.detail, result.token), 220)
+        # After a token call that succeeded even an unreadable reply holds a token, which nobody knows yet.
+        holds_token = operation is Operation.TOKEN and not _refused(exchange)
+        body = exchange.body.decode("utf-8", "replace")
         request_id = exchange.headers.get("x-request-id", "")
         known_as = job.external_session_key if operation is Operation.START else None
         opaque = result.token is not None and not result.token.reply.is_jwt
@@ -222,15 +225,16 @@ class Caller:
             status=exchange.status,
             applied=None if job.after_unknown and failure is Failure.LOCKED else _applied(failure),
             retry_after=_LOGIN_RATE_PAUSE if failure is Failure.LOGIN_RATE else _asked_to_wait(exchange),
-            request_id=one_line(self._hide(request_id), 100) or None,
+            request_id=one_line(self._hide(request_id, result.token), 100) or None,
             session_id=job.session_id,
             external_session_key=known_as,
-            body=self._hide(exchange.body[:_KEPT_BODY].decode("utf-8", "replace")),
+            body="" if holds_token else self._hide(body, result.token)[:_KEPT_BODY],
         )
 
-    def _hide(self, text: str) -> str:
-        token = self.tokens.current
-        return redacted(text, self._hidden | (forms(token.value) if token else set()))
+    def _hide(self, text: str, used: Token | None) -> str:
+        # The token of the call may have been replaced by another thread since.
+        tokens = {token.value for token in (used, self.tokens.current) if token is not None}
+        return redacted(text, self._hidden.union(*map(forms, tokens)))
 
     def _fetch_token(self) -> TokenReply:
         settings = self.settings

@@ -27,7 +27,7 @@ class Exchange:
 
     :param status: HTTP status, ``None`` when no reply began.
     :param headers: of the reply, with lower-case names.
-    :param body: what arrived of it, at most :data:`MAX_REPLY_BYTES`.
+    :param body: what arrived of it, at most :data:`MAX_REPLY_BYTES`; not shown, as it may hold a token.
     :param broken: what went wrong on the wire, ``None`` for a whole reply.
     :param detail: the innermost word for it.
     :param cause: the exception behind it, when it is not one of the wire, which only repeat the detail.
@@ -35,7 +35,7 @@ class Exchange:
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     broken: Failure | None = None
     detail: str = ""
     cause: BaseException | None = field(default=None, repr=False)

@@ -84,10 +84,9 @@ SessionLike = Session | Turn | Mapping[str, Any]
 
 def session_from(value: object, field_name: str = "session") -> Session:
     """Read a session from a :class:`Session`, a :class:`Turn`, or the dict of either from XCom."""
-    if isinstance(value, Session):
-        return value
-    if isinstance(value, Turn):
-        return Session(value.session_id, value.sequence_id, value.agent_id)
+    if isinstance(value, Session | Turn):
+        # Anybody can make one, so its id is checked like any other before it becomes a part of a URL.
+        value = value.to_dict()
     if not isinstance(value, Mapping):
         raise AgentforceInputError(
             f"{field_name} must be the output of a start or a send (a dict with session_id and sequence_id), "
@@ -101,4 +100,5 @@ def session_from(value: object, field_name: str = "session") -> Session:
         sequence_id=checks.sequence_id(value.get("sequence_id", 0), f"{field_name}.sequence_id"),
         agent_id=None if agent_id is None else checks.path_id(agent_id, f"{field_name}.agent_id"),
         external_session_key=value.get("external_session_key"),
+        greeting=value.get("greeting") or "",
     )

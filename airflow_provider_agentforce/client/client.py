@@ -165,7 +165,7 @@ class AgentforceClient:
         """
         session_id = session_from(session).session_id
         try:
-            self._end(session_id, reason, cleaning_up=self._caller.patience.stopped)
+            self._end(session_id, checks.end_reason(reason), cleaning_up=self._caller.patience.stopped)
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", session_id, error)
             return False

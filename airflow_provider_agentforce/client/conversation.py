@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -63,7 +64,7 @@ class Conversation:
         self.turns: list[Turn] = []
         self._speaker = speaker
         self._agent_id = agent_id
-        self._end_reason = end_reason
+        self._end_reason = checks.end_reason(end_reason, "end_reason")
         self._start_options = start_options
         self._session: Session | None = None
         self._unknown = False

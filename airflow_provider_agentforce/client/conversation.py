@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn
 from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
     AgentforceInputError,
     DeliveryUnknownError,
     SessionNotFoundError,
@@ -109,14 +111,12 @@ class Conversation:
         except DeliveryUnknownError:
             self._unknown = True
             raise
+        except AgentFailedError:
+            # It was delivered, so its number is used up.
+            self._session = replace(session, sequence_id=session.sequence_id + 1)
+            raise
         self.turns.append(turn)
-        self._session = Session(
-            session.session_id,
-            turn.sequence_id,
-            session.agent_id,
-            session.external_session_key,
-            session.greeting,
-        )
+        self._session = replace(session, sequence_id=turn.sequence_id)
         return turn
 
     def __enter__(self) -> Self:

@@ -82,7 +82,7 @@ class Settings:
             problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
         if problems:
             raise AgentforceInputError(" ".join(problems))
-        given = {name: value for name, value in extra.items() if value is not None and value != ""}
+        given = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
         return cls(str(host), str(login), str(password), **given)
 
     def secret_forms(self) -> set[str]:

@@ -21,7 +21,9 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
 FEEDBACK = ("GOOD", "BAD")
 
-_ORIGIN = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE
+)
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
 _LOGIN_HOSTS = {"login.salesforce.com", "test.salesforce.com"}

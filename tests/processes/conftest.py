@@ -1,0 +1,134 @@
+"""These tests start a whole Airflow, so they run only when asked for: by name, or by a variable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+DAG_IDS = {
+    "talk",
+    "talk_in_steps",
+    "talk_recorded",
+    "talk_in_time",
+    "shared",
+    "shared_recorded",
+    "shared_started",
+}
+_ROWS = pytest.StashKey[list]()
+
+
+def pytest_ignore_collect(collection_path, config):
+    if os.environ.get("AGENTFORCE_PROCESS_TESTS") == "1" or _named(config):
+        return None
+    return True if HERE in (collection_path, *collection_path.parents) else None
+
+
+def _named(config):
+    start = config.invocation_params.dir
+    given = [Path(start, str(one).partition("::")[0]).resolve() for one in config.invocation_params.args]
+    return any(HERE in (path, *path.parents) for path in given)
+
+
+@pytest.fixture(scope="session")
+def org_server():
+    from airflow_provider_agentforce.emulator import Emulator  # noqa: PLC0415
+
+    with Emulator(script=lambda turn: f"You said: {turn.text}") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gates_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("gates")
+
+
+@pytest.fixture(scope="session")
+def airflow(org_server, gates_folder, tmp_path_factory):
+    """Airflow with LocalExecutor, whose org is the emulator in this process."""
+    from real_airflow import RealAirflow  # noqa: PLC0415
+
+    home = tmp_path_factory.mktemp("airflow")
+    environment = {
+        "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org_server.connection(),
+        "AGENTFORCE_GATES": str(gates_folder),
+    }
+    running = RealAirflow(home, HERE / "dags", environment)
+    try:
+        running.start(DAG_IDS)
+        yield running
+    except TimeoutError as error:
+        error.add_note(running.output()) if hasattr(error, "add_note") else None
+        raise
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def org(org_server, airflow):
+    """The org, empty. Afterwards no fault may be left over, and no task be running."""
+    from real_airflow import until  # noqa: PLC0415
+
+    org_server.reset()
+    yield org_server
+    unused = org_server.unused_faults()
+    org_server.reset()
+    until("all tasks have ended", lambda: not airflow.task_runners())
+    assert not unused
+
+
+@pytest.fixture
+def gates(gates_folder):
+    """Where the Dags stop: ``wait_for`` a task to be there, ``open`` to let it and the next try pass."""
+    from real_airflow import until  # noqa: PLC0415
+
+    shutil.rmtree(gates_folder)
+    gates_folder.mkdir()
+    yield SimpleNamespace(
+        wait_for=lambda name: until(f"the gate {name}", (gates_folder / f"{name}.reached").exists),
+        open=lambda name: (gates_folder / f"{name}.open").touch(),
+    )
+    for name in ("recorded", "between"):
+        (gates_folder / f"{name}.open").touch()
+
+
+@pytest.fixture
+def figures(org, request):
+    """What a test counts for the table that is printed at the end.
+
+    ``kind`` is how the task was ended, ``at`` when; ``again`` says that a person asked for the messages again.
+    """
+    noted = SimpleNamespace(kind="none", at=None, again=False)
+    yield noted
+    texts = {turn.text for session in org.sessions.values() for turn in session.turns}
+    done = [one.at for one in org.requests if one.operation == "end" and one.status == 200]
+    after = [at - noted.at for at in done if noted.at and at >= noted.at]
+    row = SimpleNamespace(
+        name=request.node.name,
+        kind=noted.kind,
+        applied=org.applied(),
+        duplicates=0 if noted.again else org.applied() - len(texts),
+        left_open=len(org.open_sessions),
+        seconds=min(after, default=None),
+    )
+    request.config.stash.setdefault(_ROWS, []).append(row)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(_ROWS, [])
+    if not rows:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("what happened to the messages")
+    write(f"{'how it ended':<15}{'applied':>8}{'twice':>7}{'left open':>11}{'s to DELETE':>13}  test")
+    for row in rows:
+        seconds = "-" if row.seconds is None else f"{row.seconds:.1f}"
+        write(
+            f"{row.kind:<15}{row.applied:>8}{row.duplicates:>7}{row.left_open:>11}{seconds:>13}  {row.name}"
+        )
+    twice, left = sum(row.duplicates for row in rows), sum(row.left_open for row in rows)
+    write(f"{len(rows)} cases, {twice} messages applied twice, {left} sessions left open")

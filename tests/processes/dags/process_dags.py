@@ -1,0 +1,99 @@
+"""Dags for the tests in this folder: each stops where a test wants to kill it."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from airflow_provider_agentforce.operators import (
+    ConversationOperator,
+    EndSessionOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+)
+
+SETTINGS = {
+    "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
+    "schedule": None,
+    "default_args": {"retries": 1, "retry_delay": timedelta(seconds=1)},
+}
+LONGEST_S = 60
+
+
+def gate(name):
+    """Tell the test that the task is here, and go on when the test lets it."""
+    folder = Path(os.environ["AGENTFORCE_GATES"])
+    (folder / f"{name}.reached").touch()
+    end = time.monotonic() + LONGEST_S
+    while not (folder / f"{name}.open").exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"Nobody opened the gate {name}.")
+        time.sleep(0.05)
+
+
+class RecordedConversation(ConversationOperator):
+    """Stops after the conversation, before Airflow hears of its end."""
+
+    def execute(self, context):
+        """Talk, then wait."""
+        value = super().execute(context)
+        gate("recorded")
+        return value
+
+
+class RecordedSend(SendMessageOperator):
+    """Stops after the answer, before Airflow hears of its end."""
+
+    def execute(self, context):
+        """Send, then wait."""
+        value = super().execute(context)
+        gate("recorded")
+        return value
+
+
+class RecordedStart(StartSessionOperator):
+    """Stops after the start, before Airflow hears of its end."""
+
+    def execute(self, context):
+        """Start, then wait."""
+        value = super().execute(context)
+        gate("recorded")
+        return value
+
+
+def step_by_step(turns):
+    """Give three messages and stop before the second."""
+    if len(turns) == 1:
+        gate("between")
+    return f"step {len(turns) + 1}" if len(turns) < 3 else None  # noqa: PLR2004
+
+
+with DAG("talk", **SETTINGS):
+    ConversationOperator(task_id="talk", messages=["first", "second"])
+
+with DAG("talk_in_steps", **SETTINGS):
+    ConversationOperator(task_id="talk", messages=step_by_step)
+
+with DAG("talk_recorded", **SETTINGS):
+    RecordedConversation(task_id="talk", messages=["first", "second"])
+
+with DAG("talk_in_time", **SETTINGS):
+    ConversationOperator(task_id="talk", messages=["first"], execution_timeout=timedelta(seconds=4))
+
+
+def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator):
+    """Make a Dag whose session is shared by three tasks."""
+    with DAG(dag_id, **SETTINGS):
+        start = starting(task_id="start")
+        send = sending(task_id="send", session=start.output, text="first")
+        end = EndSessionOperator(task_id="end", session=start.output)
+        start >> send >> end.as_teardown(setups=start)
+
+
+shared("shared")
+shared("shared_recorded", sending=RecordedSend)
+shared("shared_started", starting=RecordedStart)

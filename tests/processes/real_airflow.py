@@ -1,0 +1,312 @@
+"""An Airflow of three processes on SQLite with LocalExecutor: started, asked through its REST API, stopped."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import requests
+
+BIN = Path(sys.executable).parent
+PARTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+}
+DONE = ("success", "failed")
+_POLL_S = 0.1
+_STOP_S = 10
+
+Found = TypeVar("Found")
+
+
+def until(what: str, look: Callable[[], Found | None], *, timeout: float = 60) -> Found:
+    """Look again and again until there is something to see; the only place in this suite that sleeps."""
+    end = time.monotonic() + timeout
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise TimeoutError(f"Not within {timeout} s: {what}; last seen: {found!r}")
+        time.sleep(_POLL_S)
+
+
+class RealAirflow:
+    """One Airflow for all tests.
+
+    :param home: its folder, empty.
+    :param dags: the folder with the Dags.
+    :param environment: more environment variables for every process.
+    """
+
+    def __init__(self, home: Path, dags: Path, environment: dict[str, str]) -> None:
+        self.home = home
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._http = requests.Session()
+        self._environment = {**os.environ, **_settings(home, dags, self.url), **environment}
+
+    # -- its processes
+
+    def start(self, dag_ids: set[str]) -> None:
+        """Start it and wait until it knows the Dags."""
+        with (self.home / "migrate.out").open("wb") as out:
+            self._spawn(["db", "migrate"], out).wait(120)
+        for name in PARTS:
+            self.start_part(name)
+        until("the API server answers", self._log_in, timeout=120)
+        until("scheduler and Dag processor run", self._healthy, timeout=120)
+        until("the Dags are known", lambda: dag_ids <= self._dag_ids(), timeout=120)
+
+    def start_part(self, name: str) -> None:
+        """Start one of its processes."""
+        with (self.home / f"{name}.out").open("ab") as out:
+            self._processes[name] = self._spawn(PARTS[name], out)
+
+    def stop(self) -> None:
+        """End everything that was started and everything that came of it."""
+        family = self.family()
+        for process in self._processes.values():
+            process.terminate()
+        # The scheduler waits for running tasks; what is still there after a while is killed.
+        psutil.wait_procs(family, timeout=_STOP_S)
+        for one in {*family, *self.family()}:
+            if one.is_running():
+                one.kill()
+        for process in self._processes.values():
+            process.wait(_STOP_S)
+        self._http.close()
+
+    def family(self) -> list[psutil.Process]:
+        """Return the processes that are alive, with all their descendants."""
+        found = []
+        for process in self._processes.values():
+            try:
+                parent = psutil.Process(process.pid)
+                found += [parent, *parent.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def task_runner(self, ti_id: str) -> psutil.Process:
+        """Return the process that runs the operator; its parent supervises it."""
+        title = f"airflow worker -- {ti_id}"
+        return until("the task's process", lambda: self._titled(title), timeout=10)
+
+    def task_runners(self) -> list[psutil.Process]:
+        """Return the processes of all running tasks."""
+        scheduler = psutil.Process(self._processes["scheduler"].pid)
+        return [
+            one
+            for one in scheduler.children(recursive=True)
+            if _title(one).startswith("airflow worker -- ") and "LocalExecutor" not in _title(one)
+        ]
+
+    def output(self, lines: int = 15) -> str:
+        """Return the last lines that its processes printed, for a failed start."""
+        parts = []
+        for path in sorted(self.home.glob("*.out")):
+            tail = path.read_text(errors="replace").splitlines()[-lines:]
+            parts.append(f"--- {path.name}\n" + "\n".join(tail))
+        return "\n".join(parts)
+
+    def _spawn(self, arguments: list[str], out: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [str(BIN / "airflow"), *arguments],
+            env=self._environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _titled(self, title: str) -> psutil.Process | None:
+        return next((one for one in self.task_runners() if _title(one).startswith(title)), None)
+
+    # -- its REST API
+
+    def trigger(self, dag_id: str) -> Run:
+        """Start a run of a Dag."""
+        made = self.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})
+        return Run(self, dag_id, made["dag_run_id"])
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Make one call."""
+        answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=30)
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
+        return answer.json()
+
+    def _log_in(self) -> bool:
+        self._check_alive()
+        try:
+            answer = self._http.get(f"{self.url}/auth/token", timeout=5)
+        except requests.ConnectionError:
+            return False
+        if answer.ok:
+            self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return answer.ok
+
+    def _healthy(self) -> bool:
+        self._check_alive()
+        health = self.ask("GET", "monitor/health")
+        return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+
+    def _dag_ids(self) -> set[str]:
+        errors = self.ask("GET", "importErrors")["import_errors"]
+        assert not errors, errors[0]["stack_trace"]
+        return {dag["dag_id"] for dag in self.ask("GET", "dags")["dags"]}
+
+    def _check_alive(self) -> None:
+        for name, process in self._processes.items():
+            assert process.poll() is None, f"{name} ended with {process.returncode}.\n{self.output()}"
+
+
+class Run:
+    """One run of a Dag."""
+
+    def __init__(self, airflow: RealAirflow, dag_id: str, run_id: str) -> None:
+        self.airflow = airflow
+        self.dag_id = dag_id
+        self.run_id = run_id
+        self._path = f"dags/{dag_id}/dagRuns/{run_id}"
+
+    def wait(self, timeout: float = 90) -> str:
+        """Wait for the end of the run and return its state."""
+
+        def state() -> str | None:
+            found = self.airflow.ask("GET", self._path)["state"]
+            return found if found in DONE else None
+
+        return until(f"{self.dag_id} has ended", state, timeout=timeout)
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Return a task instance as the REST API shows it."""
+        return self.airflow.ask("GET", f"{self._path}/taskInstances/{task_id}")
+
+    def wait_for(self, task_id: str, *states: str, timeout: float = 60) -> dict[str, Any]:
+        """Wait until a task is in one of the states."""
+
+        def there() -> dict[str, Any] | None:
+            found = self.task(task_id)
+            return found if found["state"] in states else None
+
+        return until(f"{task_id} is {' or '.join(states)}", there, timeout=timeout)
+
+    def states(self) -> dict[str, str]:
+        """Return the states of all tasks."""
+        found = self.airflow.ask("GET", f"{self._path}/taskInstances")["task_instances"]
+        return {one["task_id"]: one["state"] for one in found}
+
+    def runner(self, task_id: str) -> psutil.Process:
+        """Return the process that runs a task."""
+        return self.airflow.task_runner(self.task(task_id)["id"])
+
+    def mark_failed(self, task_id: str) -> None:
+        """Mark a task failed, as a person does."""
+        self.airflow.ask("PATCH", f"{self._path}/taskInstances/{task_id}", {"new_state": "failed"})
+
+    def clear(self, task_id: str) -> None:
+        """Clear one task, as a person does."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": self.run_id,
+            "task_ids": [task_id],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.airflow.ask("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
+
+    def xcom(self, task_id: str, key: str = "return_value") -> Any:
+        """Return a value that a task left."""
+        answer = self.airflow.ask(
+            "GET", f"{self._path}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true"
+        )
+        return answer["value"]
+
+    def log(self, task_id: str, try_number: int) -> str:
+        """Return what a try logged: the texts and the errors, a line each."""
+        logs = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+        path = logs / f"task_id={task_id}" / f"attempt={try_number}.log"
+        return "\n".join(_words(line) for line in path.read_text().splitlines()) if path.exists() else ""
+
+
+def kill(*processes: psutil.Process, by: signal.Signals = signal.SIGKILL) -> float:
+    """Send a signal to the processes and return when."""
+    at = time.time()
+    for process in processes:
+        process.send_signal(by)
+    return at
+
+
+def _words(line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    errors = [f"{one['exc_type']}: {one['exc_value']}" for one in entry.get("error_detail") or []]
+    return " | ".join([str(entry.get("event", "")), *errors])
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _settings(home: Path, dags: Path, url: str) -> dict[str, str]:
+    sections = {
+        "CORE": {
+            "EXECUTOR": "LocalExecutor",
+            "PARALLELISM": "2",
+            "DAGS_FOLDER": str(dags),
+            "LOAD_EXAMPLES": "False",
+            "DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        },
+        "API": {
+            "HOST": "127.0.0.1",
+            "PORT": url.rpartition(":")[2],
+            "BASE_URL": url,
+            "WORKERS": "1",
+        },
+        "API_AUTH": {"JWT_SECRET": secrets.token_hex(64)},
+        "DAG_PROCESSOR": {"MIN_FILE_PROCESS_INTERVAL": "3600"},
+        # A task that is gone without a word is noticed within seconds.
+        "SCHEDULER": {
+            "SCHEDULER_HEARTBEAT_SEC": "1",
+            "SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "6",
+            "TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+        },
+        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": "1"},
+        "USAGE_DATA_COLLECTION": {"ENABLED": "False"},
+    }
+    options = {
+        f"AIRFLOW__{section}__{name}": value
+        for section, names in sections.items()
+        for name, value in names.items()
+    }
+    # Airflow starts its parts by name.
+    return {**options, "AIRFLOW_HOME": str(home), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}

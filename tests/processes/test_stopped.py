@@ -1,0 +1,116 @@
+"""A task that is told to stop while its message is with the agent: Airflow's own ways to stop one."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from real_airflow import kill, until
+
+IN_FLIGHT = "DeliveryUnknownError"
+
+
+def ended_or_said_so(org, log):
+    """Every session is ended, or the log names the one that may be open."""
+    return all(f"Session {session_id} may still be open" in log for session_id in org.open_sessions)
+
+
+@pytest.mark.parametrize("whom", ["task", "supervisor"])
+def test_a_stopped_task_ends_its_session_and_is_not_tried_again(airflow, org, figures, whom):
+    hold = org.hold("send")
+    run = airflow.trigger("talk")
+    hold.wait_until_held(60)
+    runner = run.runner("talk")
+    target = runner if whom == "task" else runner.parent()
+    figures.kind, figures.at = "SIGTERM", kill(target, by=signal.SIGTERM)
+    # The first try to end the session finds it locked, as the agent still works on the message.
+    until("a try to end the session", lambda: org.count("end"))
+    hold.release()
+    assert run.wait() == "failed"
+
+    assert run.task("talk")["try_number"] == 1
+    assert IN_FLIGHT in run.log("talk", 1)
+    assert (org.count("send"), org.applied()) == (1, 1)
+    assert org.open_sessions == []
+
+
+def test_a_stopped_task_names_a_session_that_it_could_not_end(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("talk")
+    hold.wait_until_held(60)
+    figures.kind, figures.at = "SIGTERM, locked", kill(run.runner("talk"), by=signal.SIGTERM)
+    assert run.wait() == "failed"
+    hold.release()
+
+    assert run.task("talk")["try_number"] == 1
+    assert org.count("send") == 1
+    (session,) = org.open_sessions
+    log = run.log("talk", 1)
+    assert IN_FLIGHT in log
+    assert f"Session {session} may still be open" in log
+
+
+def test_a_task_marked_failed_is_cut_and_ends_its_session(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("talk")
+    hold.wait_until_held(60)
+    runner = run.runner("talk")
+    run.mark_failed("talk")
+    figures.kind, figures.at = "mark failed", org.requests[-1].at
+    until("a try to end the session", lambda: org.count("end"))
+    hold.release()
+    assert run.wait() == "failed"
+    runner.wait(10)
+
+    assert run.task("talk")["try_number"] == 1
+    assert (org.count("send"), org.applied()) == (1, 1)
+    assert org.open_sessions == []
+
+
+def test_marking_a_send_failed_lets_the_teardown_end_the_session(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("shared")
+    hold.wait_until_held(60)
+    runner = run.runner("send")
+    run.mark_failed("send")
+    hold.release()
+    run.wait()
+    runner.wait(10)
+
+    assert run.states() == {"start": "success", "send": "failed", "end": "success"}
+    assert run.task("send")["try_number"] == 1
+    assert (org.count("send"), org.applied()) == (1, 1)
+    # The send did not start the session, so it leaves it to the teardown.
+    assert (org.count("end"), org.open_sessions) == (1, [])
+    figures.kind = "mark failed"
+
+
+def test_a_wait_that_would_outlast_the_task_is_not_begun(airflow, org, figures):
+    org.fail("send", status=429, headers={"Retry-After": "30"})
+    run = airflow.trigger("talk_in_time")
+    assert run.wait() == "success"
+    figures.kind = "429"
+
+    assert run.task("talk")["try_number"] == 2
+    log = run.log("talk", 1)
+    assert "RateLimitedError" in log
+    assert "AirflowTaskTimeout" not in log
+    first, second = (one for one in org.requests if one.operation == "send")
+    assert (first.status, second.status) == (429, 200)
+    assert second.at - first.at < 25
+    assert (org.applied("first"), org.open_sessions) == (1, [])
+
+
+def test_a_message_cut_by_the_tasks_timeout_is_not_sent_again(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("talk_in_time")
+    hold.wait_until_held(60)
+    figures.kind, figures.at = "timeout", org.requests[-1].at
+    until("a try to end the session", lambda: org.count("end"))
+    hold.release()
+    assert run.wait() == "failed"
+
+    assert run.task("talk")["try_number"] == 1
+    assert IN_FLIGHT in run.log("talk", 1)
+    assert (org.count("send"), org.applied()) == (1, 1)
+    assert org.open_sessions == []

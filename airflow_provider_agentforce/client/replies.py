@@ -20,6 +20,8 @@ from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.client.policy import Failure
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Error texts are matched against patterns whose time grows faster than the text.
+_LONGEST_ERROR = 10_000
 _TEXT_TYPES = {"Inform", "Text", "Inquire", "Confirm", "Failure", "Error", "Escalate"}
 # The first that fits names the outcome: what a Dag must act on outranks what merely happened.
 _OUTCOMES = (
@@ -201,7 +203,7 @@ def error(body: bytes) -> ErrorReply:
         return ErrorReply("", _plain(body))
     code = parsed.get("error") or parsed.get("errorCode") or ""
     message = parsed.get("error_description") or parsed.get("message") or parsed.get("detail") or ""
-    return ErrorReply(str(code), str(message))
+    return ErrorReply(str(code)[:_LONGEST_ERROR], str(message)[:_LONGEST_ERROR])
 
 
 def jwt_claims(access_token: str) -> dict[str, Any] | None:
@@ -272,8 +274,8 @@ def _all_safe(messages: list[dict[str, Any]]) -> bool | None:
 
 def _plain(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
-    title = re.search(r"<title[^>]*>(.{0,200}?)</title>", text, re.IGNORECASE | re.DOTALL)
-    return title.group(1) if title else ("" if text.lstrip().startswith("<") else text)
+    title = re.search(r"<title[^<>]*>([^<]{0,200})</title>", text, re.IGNORECASE)
+    return title.group(1) if title else ("" if text.lstrip().startswith("<") else text[:_LONGEST_ERROR])
 
 
 def _integer(digits: str) -> int | str:

@@ -169,7 +169,7 @@ def answer_text(messages: Iterable[Any]) -> str:
     """Join what the agent said. ``message`` is the official field, ``text`` an older one."""
     said = []
     for message in messages:
-        if not isinstance(message, dict) or message.get("type") not in _TEXT_TYPES:
+        if not isinstance(message, dict) or str(message.get("type")) not in _TEXT_TYPES:
             continue
         if str(message.get("role", "Agent")).lower() == "user":
             continue

@@ -115,7 +115,7 @@ class StreamedTurn:
         return []
 
     def _note(self, message: dict[str, Any]) -> None:
-        kind = message.get("type")
+        kind = str(message.get("type"))
         if kind == "TextChunk" and isinstance(message.get("message"), str):
             self._chunks.append(message["message"])
         elif kind == "ValidationFailureChunk":

@@ -2,9 +2,13 @@ import ssl
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from airflow_provider_agentforce.client import AgentforceClient, Session, Settings, calling, limits
 from airflow_provider_agentforce.emulator import Emulator
+
+settings.register_profile("client", database=None, deadline=None, derandomize=True)
+settings.load_profile("client")
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ test: lint types unit wheel ## Run every check
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/retry_table.py --check docs/delivery.md
 
 types: $(READY) ## Check types
 	$(BIN)/mypy

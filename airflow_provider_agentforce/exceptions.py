@@ -9,6 +9,7 @@
     │   └── SessionNotFoundError    the session has ended or expired                            final
     ├── AgentFailedError            the agent answered, and its answer is a failure             final
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
+    ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
         ├── RateLimitedError        a limit of the org or of the connection is reached          retry
         ├── SessionBusyError        the session still works on another message                  retry
@@ -81,7 +82,7 @@ class AgentforceError(Exception):
 
     def __str__(self) -> str:
         """Say what happened, whether the agent acted, and what to do next."""
-        parts = [self.what, self._about_the_agent(), self.hint, self._where()]
+        parts = [self.what, self._about_the_agent(), self._about_time(), self.hint, self._where()]
         return " ".join(part for part in parts if part)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,8 +93,11 @@ class AgentforceError(Exception):
     def _about_the_agent(self) -> str:
         return _ACTED[self.applied] if self.operation == "send" else ""
 
+    def _about_time(self) -> str:
+        return "" if self.retry_after is None else f"The org asks to wait {self.retry_after:g} s."
+
     def _where(self) -> str:
-        facts = {"HTTP": self.status, "session": self.session_id, "request": self.request_id}
+        facts = {"session": self.session_id, "request": self.request_id}
         known = [f"{name} {value}" for name, value in facts.items() if value is not None]
         return f"[{', '.join(known)}]" if known else ""
 
@@ -140,6 +144,12 @@ class DeliveryUnknownError(AgentforceError):
     """
 
     turn: Any = None
+
+
+class LedgerError(AgentforceError):
+    """The record of what earlier tries did cannot be read or written, so nothing was sent."""
+
+    retryable = True
 
 
 class AgentforceTransientError(AgentforceError):

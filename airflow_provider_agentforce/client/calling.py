@@ -72,6 +72,7 @@ class Job:
     :param build: makes the request from the API host and this job.
     :param parse: reads the reply of a 2xx; raises :class:`UnreadableReplyError` for one that is no use.
     :param on_piece: is given the bytes of an event stream as they arrive.
+    :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
     :param after_unknown: an earlier try of this very message may still be running, so a lock is evidence.
     :param cleaning_up: try for a few seconds only, even after a stop.
     :ivar attempts: attempts begun.
@@ -84,6 +85,7 @@ class Job:
     on_piece: Callable[[bytes], None] | None = None
     session_id: str | None = None
     external_session_key: str | None = None
+    on_sending: Callable[[], None] | None = None
     after_unknown: bool = False
     cleaning_up: bool = False
     attempts: int = 0
@@ -152,6 +154,8 @@ class Caller:
         if not job.cleaning_up:
             self.patience.check()
         token = None if job.operation is Operation.TOKEN else self._token(job)
+        if job.on_sending is not None and job.attempts == 0:
+            job.on_sending()
         job.attempts += 1
         exchange = self.transport.exchange(
             job.build(self.api_host(token), job),

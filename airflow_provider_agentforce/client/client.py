@@ -54,6 +54,7 @@ class AgentforceClient:
         tz: str | None = None,
         bypass_user: bool = True,
         external_session_key: str | None = None,
+        on_sending: Callable[[], None] | None = None,
     ) -> Session:
         """Start a session with an agent.
 
@@ -65,6 +66,7 @@ class AgentforceClient:
         :param external_session_key: UUID that the org's event log shows; default: a random one. When a start
             has to be repeated although the first one may have arrived, the repetition gets a key of its own,
             and the session that is returned names it.
+        :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
         if not isinstance(bypass_user, bool):
@@ -82,7 +84,7 @@ class AgentforceClient:
             job.external_session_key = str(uuid.uuid5(uuid.UUID(key), str(job.lost))) if job.lost else key
             return calls.start(api, agent, external_session_key=job.external_session_key, **fields)
 
-        job = Job(Operation.START, build, parse=_read_start)
+        job = Job(Operation.START, build, parse=_read_start, on_sending=on_sending)
         place = self._limits.reserve(self._caller.patience)
         try:
             session_id, greeting = self._caller.perform(job).value
@@ -102,6 +104,7 @@ class AgentforceClient:
         stream: bool = False,
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
         after_unknown: bool = False,
+        on_sending: Callable[[], None] | None = None,
     ) -> Turn:
         """Send the next message of a session and return the agent's answer.
 
@@ -114,6 +117,7 @@ class AgentforceClient:
             it raises is logged and changes nothing.
         :param after_unknown: this very message was sent before and may still be worked on. A locked session
             is then reported as :class:`DeliveryUnknownError` instead of waited for.
+        :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
         :raises DeliveryUnknownError: the agent may have acted; the message is not sent again.
         :raises AgentforceError: the agent did not act.
         """
@@ -139,6 +143,7 @@ class AgentforceClient:
             on_piece=lambda piece: _pass_on(streamed.feed(piece), on_chunk),
             session_id=known.session_id,
             after_unknown=after_unknown,
+            on_sending=on_sending,
         )
         try:
             turn: Turn = self._caller.perform(job).value

@@ -48,6 +48,11 @@ _BY_TEXT = (
     ),
     _Symptom(
         _TOKEN,
+        r"hasn't approved|not admin approved",
+        "Let the Run As user's profile or permission set use the app, in the app's Policies.",
+    ),
+    _Symptom(
+        _TOKEN,
         r"maximum logins exceeded",
         "The Run As user is the agent's own service user. Choose an integration user instead.",
     ),
@@ -89,7 +94,11 @@ _BY_TEXT = (
         _START, r"bot version id", "The agent was just published or its version is stale. Activate it again."
     ),
     _Symptom(_START, r"planner surface", "The agent has no custom connection of this type."),
-    _Symptom(_START, r"HttpServerErrorException", "Check agent_id; a wrong id is answered like this."),
+    _Symptom(
+        _START,
+        r"HttpServerErrorException(?!.*UNKNOWN_EXCEPTION)",
+        "Check agent_id; a wrong id is answered like this.",
+    ),
     _Symptom(
         _SESSION,
         r"session not found",
@@ -120,6 +129,12 @@ _BY_STATUS = (
     ),
     _Symptom(_ANY, "", "The Run As user or the app's scopes lack access to this agent.", frozenset({403})),
     _Symptom(_ANY, "", "Slow down: a limit of the org is reached.", frozenset({429})),
+    _Symptom(
+        _ANY,
+        "",
+        "The session still works on another message. Send one message at a time; do not map sends.",
+        frozenset({423}),
+    ),
     _Symptom(
         _SEND,
         "",

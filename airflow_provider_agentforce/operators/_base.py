@@ -93,10 +93,19 @@ class AgentforceBaseOperator(BaseOperator):
                 if key in values:
                     context["ti"].xcom_push(key=key, value=values[key])
 
+    def push_in_failure(self, context: Context, key: str, value: Any) -> None:
+        """Push what would be lost with the failing task. A failure to do so must not hide the first error."""
+        if not self.do_xcom_push:
+            return
+        try:
+            context["ti"].xcom_push(key=key, value=value)
+        except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises
+            self.log.warning("XCom %s could not be stored: %s", key, type(error).__name__)
+
     def keep_partial(self, context: Context, error: DeliveryUnknownError) -> None:
-        """Push what could be read of a cut answer, so that it is not lost with the task."""
-        if error.turn is not None and self.do_xcom_push:
-            context["ti"].xcom_push(key="partial_answer", value=error.turn.to_dict())
+        """Push what could be read of a cut answer."""
+        if error.turn is not None:
+            self.push_in_failure(context, "partial_answer", error.turn.to_dict())
 
     def log_progress(self, message: dict[str, Any]) -> None:
         """Log what the agent says it is doing; the answer itself is not logged."""
@@ -113,11 +122,11 @@ def check_fail_on(fail_on: Collection[str]) -> tuple[str, ...]:
     return names
 
 
-def check_on_unknown(choice: str) -> str:
-    """Return *choice* if it is one."""
-    if choice not in {"fail", "resend"}:
-        raise AgentforceInputError(f'on_unknown_delivery must be "fail" or "resend", but is {choice!r}.')
-    return choice
+def check_choice(field: str, given: str, *choices: str) -> str:
+    """Return *given* if it is one of *choices*."""
+    if given not in choices:
+        raise AgentforceInputError(f"{field} must be {' or '.join(choices)}, but is {given!r}.")
+    return given
 
 
 def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
@@ -13,24 +13,24 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
     DeliveryUnknownError,
+    SessionNotFoundError,
 )
 from airflow_provider_agentforce.operators._base import (
     AgentforceBaseOperator,
+    check_choice,
     check_fail_on,
-    check_on_unknown,
     check_outcome,
     key_of,
 )
-
-if TYPE_CHECKING:
-    from airflow_provider_agentforce.client import Conversation
+from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
+from airflow_provider_agentforce.operators._recorded import RecordedConversation
 
 Message = str | Mapping[str, Any]
 NextMessage = Callable[[list[Turn]], Message | None]
 
 _NOT_AGAIN = (
-    "A retry would send the messages that were answered again, so the task ends without one; "
-    'on_unknown_delivery="resend" allows it.'
+    "Messages 1 to {} are answered, see the XCom turns; to hold the conversation anew would send them again, "
+    'so the task ends here. on_session_lost="restart" allows it.'
 )
 
 
@@ -39,13 +39,16 @@ class ConversationOperator(AgentforceBaseOperator):
 
     **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
     session. The session is ended on success, failure and kill. **Returns** a dict with ``session_id``,
-    ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer) and ``turns`` (one dict per
-    answer, as of a send); all but ``turns`` are XComs of their own, too. When the task fails, the XCom
-    ``turns`` keeps the answers that it got.
+    ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer), ``external_session_key`` and
+    ``turns`` (one dict per answer, as of a send); the first five are XComs of their own, too. When the task
+    fails, the XCom ``turns`` keeps the answers that it got.
 
-    **A retry** holds the conversation anew in a new session. So it happens only while no message was
-    answered; after that the task fails at once, whatever its ``retries``, unless
-    ``on_unknown_delivery="resend"``.
+    **A retry** on Airflow 3.3 and later goes on in the same session with the first message that was not
+    answered, also when the try before was killed; a message that may have been acted on fails the task at
+    once, whatever its ``retries``, unless ``on_unknown_delivery="resend"``. When the session is gone by then,
+    the task fails and says which messages are answered, unless ``on_session_lost="restart"``. On older
+    Airflow a retry could only hold the conversation anew, so the task fails at once when a message was
+    answered before. A person's clear holds the conversation anew.
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
@@ -62,6 +65,8 @@ class ConversationOperator(AgentforceBaseOperator):
         or ``Other``.
     :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
         messages that do no harm twice.
+    :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
+        conversation anew in another one, sending again what was answered.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -80,6 +85,7 @@ class ConversationOperator(AgentforceBaseOperator):
         fail_on: Collection[str] = (FAILED,),
         end_reason: str = "UserRequest",
         on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        on_session_lost: Literal["fail", "restart"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -93,64 +99,107 @@ class ConversationOperator(AgentforceBaseOperator):
         self.stream = stream
         self.fail_on = check_fail_on(fail_on)
         self.end_reason = checks.end_reason(end_reason, "end_reason")
-        self.on_unknown_delivery = check_on_unknown(on_unknown_delivery)
+        self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
+        self.on_session_lost = check_choice("on_session_lost", on_session_lost, "fail", "restart")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Hold the conversation."""
+        """Hold the conversation, or the rest of one that an earlier try began."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
-        with airflow_errors(resend_unknown=self.on_unknown_delivery == "resend"):
+        resend = self.on_unknown_delivery == "resend"
+        with airflow_errors(resend_unknown=resend):
             following = self.next_message or _in_order(self.messages)
             client = self.open_client()
             if self.messages is not None:
                 check_message_count(len(self.messages), client.settings.max_messages_per_session)
-            chat = client.conversation(
-                self.agent_id,
-                variables=self.variables,
-                tz=self.tz,
-                bypass_user=self.bypass_user,
-                external_session_key=key_of(context["ti"]),
+            agent_id = client.settings.agent(self.agent_id)
+            ledger = Ledger.of(context)
+            chat = RecordedConversation(
+                client,
+                ledger,
+                mark=fingerprint(self.agentforce_conn_id, agent_id),
+                resend_unknown=resend,
                 end_reason=self.end_reason,
+                options={
+                    "agent_id": agent_id,
+                    "variables": self.variables,
+                    "tz": self.tz,
+                    "bypass_user": self.bypass_user,
+                    "external_session_key": key_of(context["ti"]),
+                },
             )
-            try:
-                return self._talk(chat, following, context)
-            except BaseException as error:
-                self._keep(chat.turns, error, context)
-                if not chat.turns or self.on_unknown_delivery == "resend":
+            with chat:
+                try:
+                    self._talk(chat, following, context)
+                except BaseException as error:
+                    self._keep(chat.turns, error, context)
+                    self._say_what_a_retry_does(chat, error, can_resume=ledger.keeps, context=context)
                     raise
-                if not isinstance(error, AgentforceError):
-                    raise _interrupted(error, chat.turns) from error
-                error.retryable = False
-                error.hint = f"{error.hint} {_NOT_AGAIN}".strip()
-                raise
+            return self._result(chat, context)
 
-    def _talk(self, chat: Conversation, following: NextMessage, context: Context) -> dict[str, Any]:
-        with chat:
-            session = chat.session
-            self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
-            self.log.info(
-                "Session %s with agent %s; external session key %s.",
-                session.session_id,
-                session.agent_id,
-                session.external_session_key,
-            )
-            for text, variables in _messages(following, chat.turns):
-                turn = chat.send(text, variables=variables, stream=self.stream, on_chunk=self.log_progress)
-                self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
-                check_outcome(turn, self.fail_on)
-                if turn.session_ended:
-                    self.log.info("The agent has ended the session.")
-                    break
+    def _talk(self, chat: RecordedConversation, following: NextMessage, context: Context) -> None:
+        session = chat.session
+        self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
+        self.log.info(
+            "Session %s with agent %s; external session key %s.",
+            session.session_id,
+            session.agent_id,
+            session.external_session_key,
+        )
+        try:
+            self._exchange(chat, following)
+        except SessionNotFoundError:
+            # With nothing answered yet, another session loses nothing.
+            if not chat.resumed or (chat.turns and self.on_session_lost == "fail"):
+                raise
+            self.log.warning("The session of the earlier try is gone; the conversation begins anew.")
+            chat.restart()
+            self.push(context, {"session_id": chat.session.session_id})
+            self._exchange(chat, following)
+
+    def _exchange(self, chat: RecordedConversation, following: NextMessage) -> None:
+        for text, variables in _messages(following, chat.turns):
+            turn = chat.send(text, variables, stream=self.stream, on_chunk=self.log_progress)
+            self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
+            check_outcome(turn, self.fail_on)
+            if turn.session_ended:
+                self.log.info("The agent has ended the session.")
+                break
         if not chat.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
+
+    def _result(self, chat: RecordedConversation, context: Context) -> dict[str, Any]:
         last = chat.turns[-1].to_dict()
         values = {key: last[key] for key in ("session_id", "sequence_id", "agent_id", "text", "outcome")}
         self.push(context, values)
-        return {**values, "turns": [turn.to_dict() for turn in chat.turns]}
+        return {
+            **values,
+            "external_session_key": chat.session.external_session_key,
+            "turns": [turn.to_dict() for turn in chat.turns],
+        }
+
+    def _say_what_a_retry_does(
+        self, chat: RecordedConversation, error: BaseException, *, can_resume: bool, context: Context
+    ) -> None:
+        """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
+        ti, resend = context["ti"], self.on_unknown_delivery == "resend"
+        unknown = isinstance(error, DeliveryUnknownError) and resend
+        passing = isinstance(error, AgentforceError) and error.retryable and bool(chat.turns)
+        if can_resume and (passing or unknown) and not self._killed and ti.try_number <= ti.max_tries:
+            chat.leave_open()
+            return
+        if not chat.turns or (resend and not can_resume):
+            return
+        if self.on_session_lost == "restart":
+            return
+        if not isinstance(error, AgentforceError):
+            raise _interrupted(error, chat.turns) from error
+        error.retryable = False
+        error.hint = f"{error.hint} {_NOT_AGAIN.format(len(chat.turns))}".strip()
 
     def _keep(self, turns: list[Turn], error: BaseException, context: Context) -> None:
-        if turns and self.do_xcom_push:
-            context["ti"].xcom_push(key="turns", value=[turn.to_dict() for turn in turns])
+        if turns:
+            self.push_in_failure(context, "turns", [turn.to_dict() for turn in turns])
         if isinstance(error, DeliveryUnknownError):
             self.keep_partial(context, error)
 
@@ -186,7 +235,7 @@ def _read(message: Any, field: str) -> tuple[str, Any]:
 def _interrupted(error: BaseException, turns: list[Turn]) -> DeliveryUnknownError:
     lost = DeliveryUnknownError(
         f"{type(error).__name__} after {len(turns)} answered messages.",
-        hint=_NOT_AGAIN,
+        hint=_NOT_AGAIN.format(len(turns)),
         applied=True,
         session_id=turns[-1].session_id,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 from airflow_provider_agentforce._compat import Context
@@ -10,11 +10,12 @@ from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import DeliveryUnknownError
 from airflow_provider_agentforce.operators._base import (
     AgentforceBaseOperator,
+    check_choice,
     check_fail_on,
-    check_on_unknown,
     check_outcome,
     session_of,
 )
+from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint, send_once
 
 
 class SendMessageOperator(AgentforceBaseOperator):
@@ -28,7 +29,8 @@ class SendMessageOperator(AgentforceBaseOperator):
     **A retry** happens only when the agent did not act; it sends the same message with the same number. When
     the agent may have acted, the task fails at once, whatever its ``retries``, unless
     ``on_unknown_delivery="resend"``. What could be read of an answer that was cut is in the XCom
-    ``partial_answer``.
+    ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too: the next one
+    returns the answer that was recorded, or fails if there is none. A person's clear sends the message anew.
 
     **Templated:** ``text``, ``session``, ``session_id``, ``sequence_id``, ``variables``, ``in_reply_to``,
     ``agentforce_conn_id``. An answer that comes in through XCom is not rendered again.
@@ -84,7 +86,7 @@ class SendMessageOperator(AgentforceBaseOperator):
         self.in_reply_to = in_reply_to
         self.stream = stream
         self.fail_on = check_fail_on(fail_on)
-        self.on_unknown_delivery = check_on_unknown(on_unknown_delivery)
+        self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message."""
@@ -93,27 +95,38 @@ class SendMessageOperator(AgentforceBaseOperator):
         resend = self.on_unknown_delivery == "resend"
         with airflow_errors(resend_unknown=resend):
             session = session_of(self.session, self.session_id, self.sequence_id)
-            try:
-                turn = self.open_client().send_message(
+            client = self.open_client()
+            ledger = Ledger.of(context)
+            asked = (self.text, self.variables, self.in_reply_to)
+            mark = fingerprint(self.agentforce_conn_id, session.session_id, session.sequence_id, *asked)
+
+            def deliver(on_sending: Callable[[], None], after_unknown: bool) -> Turn:
+                return client.send_message(
                     session,
                     self.text,
                     variables=self.variables,
                     in_reply_to=self.in_reply_to,
                     stream=self.stream,
                     on_chunk=self.log_progress,
-                    after_unknown=resend and context["ti"].try_number > 1,
+                    after_unknown=after_unknown or (resend and context["ti"].try_number > 1),
+                    on_sending=on_sending,
                 )
+
+            try:
+                turn = send_once(ledger, "turn", mark, deliver, resend_unknown=resend)
             except DeliveryUnknownError as error:
                 self.keep_partial(context, error)
                 raise
-            return self._keep(context, turn)
+            return self._keep(context, turn, recorded=ledger.keeps)
 
-    def _keep(self, context: Context, turn: Turn) -> dict[str, Any]:
+    def _keep(self, context: Context, turn: Turn, *, recorded: bool) -> dict[str, Any]:
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         values = turn.to_dict()
         try:
             self.push(context, values)
         except BaseException as error:
+            if recorded:
+                raise  # the next try returns the answer from its record
             lost = DeliveryUnknownError(
                 f"The agent answered, but its answer could not be stored: {type(error).__name__}.",
                 operation="send",

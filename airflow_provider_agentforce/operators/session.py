@@ -9,6 +9,8 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, key_of
+from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
+from airflow_provider_agentforce.operators._recorded import start_recorded
 
 
 class StartSessionOperator(AgentforceBaseOperator):
@@ -17,7 +19,8 @@ class StartSessionOperator(AgentforceBaseOperator):
     **Sends** ``POST /agents/{id}/sessions``. **Returns** a dict with ``session_id``, ``sequence_id`` (0),
     ``agent_id``, ``external_session_key`` and ``greeting``; all but the key are XComs of their own, too.
 
-    **A retry** starts another session. The one of a failed try is ended by that try; if the org's answer was
+    **A retry** starts another session, since a try that fails ends its own. On Airflow 3.3 and later a try
+    that was killed after the start is followed by one that uses the same session. If the org's answer was
     lost, the log names the external session key of a session that may be open until it idles out.
 
     **Templated:** ``agent_id``, ``variables``, ``tz``, ``external_session_key``, ``agentforce_conn_id``.
@@ -64,8 +67,13 @@ class StartSessionOperator(AgentforceBaseOperator):
 
         with airflow_errors():
             client = self.open_client()
-            session = client.start_session(
-                self.agent_id,
+            agent_id = client.settings.agent(self.agent_id)
+            ledger = Ledger.of(context)
+            session = start_recorded(
+                client,
+                ledger,
+                fingerprint(self.agentforce_conn_id, agent_id),
+                agent_id=agent_id,
                 variables=self.variables,
                 tz=self.tz,
                 bypass_user=self.bypass_user,
@@ -78,6 +86,7 @@ class StartSessionOperator(AgentforceBaseOperator):
             except BaseException:
                 # The teardown of a setup that failed does not run, so nobody else would end it.
                 client.end_quietly(session)
+                ledger.forget(SESSION)
                 raise
             self.log.info(
                 "Started session %s with agent %s; external session key %s.",

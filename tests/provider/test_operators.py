@@ -417,7 +417,7 @@ class TestConversation:
         done = run(ConversationOperator(task_id="talk", messages=["order 7?", "order 8?"]))
         assert isinstance(done.error, RateLimitedError)
         assert ends_the_task(done.error)
-        assert "on_unknown_delivery" in str(done.error)
+        assert "Messages 1 to 1 are answered" in str(done.error)
         assert [turn["sequence_id"] for turn in done.xcoms["turns"]] == [1]
         assert org.open_sessions == []
 

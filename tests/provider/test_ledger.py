@@ -1,0 +1,399 @@
+"""What a later try of a task does with what an earlier one recorded.
+
+The store is a file behind the three methods of Airflow's ``task_state_store``; tests/processes uses the real
+one. A kill is real: the try runs in a child process that is gone on the spot at a given write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    DeliveryUnknownError,
+    LedgerError,
+    RateLimitedError,
+    SessionNotFoundError,
+)
+from airflow_provider_agentforce.operators import (
+    ConversationOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+    external_session_key,
+)
+
+# Python 3.12 warns of a fork beside the emulator's thread; the child uses nothing of that thread.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+KILLED = 9
+
+
+class Store:
+    """Keeps values as Airflow does, as JSON; can fail, and can kill its process after a write."""
+
+    folder: Path
+
+    def __init__(self):
+        self.path = self.folder / f"{uuid.uuid4()}.json"
+        self.values = {}
+        self.fails = None
+        self.kills_at = None
+        self.written = 0
+
+    @property
+    def values(self):
+        return json.loads(self.path.read_text())
+
+    @values.setter
+    def values(self, values):
+        self.path.write_text(json.dumps(values))
+
+    def get(self, key, default=None):
+        if self.fails == "get":
+            raise RuntimeError("the database is away")
+        return self.values.get(key, default)
+
+    def set(self, key, value, **_):
+        if self.fails == "set":
+            raise RuntimeError("the database is away")
+        if self.fails != "forgets":
+            self.values = {**self.values, key: value}
+        self.written += 1
+        if self.kills_at == self.written:
+            os._exit(KILLED)
+
+    def delete(self, key):
+        self.values = {name: value for name, value in self.values.items() if name != key}
+
+
+class TaskInstance:
+    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
+
+    def __init__(self, try_number, max_tries):
+        self.try_number, self.max_tries = try_number, max_tries
+        self.xcoms = {}
+
+    def xcom_push(self, key, value):
+        self.xcoms[key] = value
+
+
+class Task:
+    """One task instance with its tries; every try is a new operator, as in Airflow."""
+
+    def __init__(self, kind, **arguments):
+        self.kind, self.arguments = kind, arguments
+        self.store = Store()
+        self.try_number, self.max_tries = 0, 3
+        self.xcoms = {}
+
+    def clear(self):
+        self.max_tries = self.try_number + 3
+
+    def run_killed(self, write):
+        """Run a try whose process is gone right after its *write*-th record."""
+        self.store.kills_at = write
+        child = os.fork()
+        if child == 0:
+            try:
+                self.run()
+            finally:
+                os._exit(0)
+        self.store.kills_at = None
+        self.try_number += 1
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == KILLED, "the try ended before that write"
+
+    def run(self, **changed):
+        self.try_number += 1
+        ti = TaskInstance(self.try_number, self.max_tries)
+        operator = self.kind(task_id="task", **{**self.arguments, **changed})
+        try:
+            return operator.execute({"ti": ti, "task_state_store": self.store})
+        finally:
+            self.xcoms = ti.xcoms
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "folder", tmp_path, raising=False)
+
+
+@pytest.fixture
+def session(org):
+    return Task(StartSessionOperator).run()
+
+
+def texts(org):
+    return [(turn.text, turn.applied) for one in org.sessions.values() for turn in one.turns]
+
+
+class TestSend:
+    def test_an_answer_is_returned_without_sending_again(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        first = task.run()
+        assert task.run() == first
+        assert org.count("send") == 1
+        assert task.xcoms["text"] == first["text"]
+
+    def test_a_try_killed_on_the_way_is_not_sent_again(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="change it")
+        task.run_killed(1)
+        assert org.count("send") == 0
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert isinstance(caught.value, AirflowFailException)
+        assert "killed" in str(caught.value)
+        assert org.count("send") == 0
+
+    def test_resend_sends_it_again_with_its_number(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="harmless", on_unknown_delivery="resend")
+        task.run_killed(1)
+        assert task.run()["sequence_id"] == 1
+        assert org.count("send") == 1
+
+    def test_resend_takes_a_lock_as_a_sign_that_the_first_one_still_runs(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="harmless", on_unknown_delivery="resend")
+        task.run_killed(1)
+        org.fail("send", status=423)
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert caught.value.status == 423
+        assert not isinstance(caught.value, AirflowFailException)
+        assert task.run()["sequence_id"] == 1
+
+    def test_a_try_killed_after_the_answer_returns_it(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        task.run_killed(2)
+        assert task.run()["text"].startswith("Order 7")
+        assert texts(org) == [("order 7?", 1)]
+
+    def test_a_refused_message_is_sent_by_the_next_try(self, org, session):
+        org.fail("send", status=429, times=3)
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        with pytest.raises(RateLimitedError):
+            task.run()
+        assert task.run()["sequence_id"] == 1
+        assert texts(org) == [("order 7?", 1)]
+
+    def test_an_unknown_delivery_stays_unknown(self, org, session):
+        org.fail("send", status=500, after=True)
+        task = Task(SendMessageOperator, session=session, text="change it")
+        for _ in range(2):
+            with pytest.raises(DeliveryUnknownError):
+                task.run()
+        assert texts(org) == [("change it", 1)]
+
+    @pytest.mark.parametrize("killed_at", [1, 2])
+    def test_a_changed_message_is_refused(self, org, session, killed_at):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        task.run_killed(killed_at)
+        with pytest.raises(AgentforceInputError, match="changed"):
+            task.run(text="order 8?")
+        assert org.count("send") == killed_at - 1
+
+    def test_a_clear_sends_anew(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        task.run()
+        task.clear()
+        task.run()
+        assert org.count("send") == 2
+
+    @pytest.mark.parametrize("fails", ["get", "set", "forgets"])
+    def test_a_store_that_fails_sends_nothing_and_is_left_to_the_retries(self, org, session, fails):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        task.store.fails = fails
+        with pytest.raises(LedgerError) as caught:
+            task.run()
+        assert not isinstance(caught.value, AirflowFailException)
+        assert org.count("send") == 0
+        task.store.fails = None
+        assert task.run()["text"]
+
+    @pytest.mark.parametrize(
+        "record",
+        ["x", 3, [], {}, {"v": 2}, {"v": 1, "done": 1, "value": None, "fingerprint": "", "cycle": 3}],
+    )
+    def test_a_record_that_is_none_is_never_taken_for_no_record(self, org, session, record):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        task.store.values = {"agentforce_turn": record}
+        with pytest.raises(LedgerError) as caught:
+            task.run()
+        assert isinstance(caught.value, AirflowFailException)
+        assert org.count("send") == 0
+
+    def test_a_long_answer_is_kept_without_its_raw_messages(self, org, session):
+        long = {"messages": [{"type": "Inform", "message": "short", "result": [{"value": "x" * 60_000}]}]}
+        org.fail("send", body=long)
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        first = task.run()
+        assert len(json.dumps(task.store.values)) < 60_000
+        assert task.run() == {**first, "messages": [], "results": []}
+
+    def test_an_answer_too_long_to_keep_is_not_asked_for_again(self, org, session):
+        org.fail("send", body={"messages": [{"type": "Inform", "message": "x" * 60_000}]})
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        assert len(task.run()["text"]) == 60_000
+        with pytest.raises(DeliveryUnknownError, match="too long"):
+            task.run()
+        assert org.count("send") == 1
+
+    def test_no_secret_is_recorded(self, org, session):
+        task = Task(SendMessageOperator, session=session, text="order 7?")
+        task.run()
+        kept = json.dumps(task.store.values)
+        assert org.consumer_secret not in kept
+        assert "eyJ" not in kept
+
+
+class TestStart:
+    def test_a_try_killed_after_the_start_is_followed_by_one_in_the_same_session(self, org):
+        task = Task(StartSessionOperator)
+        task.run_killed(2)
+        assert task.run()["session_id"] in org.open_sessions
+        assert org.count("start") == 1
+
+    def test_a_try_killed_on_the_way_names_the_session_that_may_be_open(self, org, caplog):
+        key = external_session_key("dag", "run", "task", -1, 1)
+        task = Task(StartSessionOperator)
+        task.run_killed(1)
+        task.run()
+        (warning,) = [one.getMessage() for one in caplog.records if "may be open" in one.getMessage()]
+        assert key in warning
+
+    def test_a_clear_ends_the_old_session_and_starts_another(self, org):
+        task = Task(StartSessionOperator)
+        first = task.run()
+        task.clear()
+        second = task.run()
+        assert org.open_sessions == [second["session_id"]] != [first["session_id"]]
+
+
+THREE = ["one", "two", "three"]
+
+
+class TestConversation:
+    @pytest.mark.parametrize("killed_at", range(1, 10))
+    def test_wherever_it_is_killed_no_message_is_sent_twice(self, org, killed_at):
+        """Writes: 1 start, 2 session, then an intent and an outcome for each message, 9 the end."""
+        task = Task(ConversationOperator, messages=THREE)
+        task.run_killed(killed_at)
+        on_the_way = killed_at in {3, 5, 7}
+        if on_the_way:
+            with pytest.raises(DeliveryUnknownError) as caught:
+                task.run()
+            assert isinstance(caught.value, AirflowFailException)
+            assert len(task.xcoms.get("turns", [])) == (killed_at - 3) // 2
+        else:
+            done = task.run()
+            assert [turn["sequence_id"] for turn in done["turns"]] == [1, 2, 3]
+            assert sorted(text for text, _ in texts(org)) == sorted(THREE)
+        assert all(applied == 1 for _, applied in texts(org))
+        assert org.open_sessions == []
+
+    def test_a_passing_failure_leaves_the_session_to_the_next_try(self, org):
+        org.fail("send", after=True)
+        org.fail("send", status=429, times=3)
+        task = Task(ConversationOperator, messages=THREE)
+        with pytest.raises(RateLimitedError) as caught:
+            task.run()
+        assert not isinstance(caught.value, AirflowFailException)
+        assert len(org.open_sessions) == 1
+        assert task.xcoms["turns"][0]["sequence_id"] == 1
+        assert [turn["sequence_id"] for turn in task.run()["turns"]] == [1, 2, 3]
+        assert texts(org) == [(text, 1) for text in THREE]
+        assert (org.count("start"), org.open_sessions) == (1, [])
+
+    def test_the_last_try_ends_the_session(self, org):
+        org.fail("send", after=True)
+        org.fail("send", status=429, times=3)
+        task = Task(ConversationOperator, messages=THREE)
+        task.try_number = 3
+        with pytest.raises(RateLimitedError):
+            task.run()
+        assert org.open_sessions == []
+
+    def test_a_session_that_is_gone_says_what_is_answered(self, org):
+        task = self.interrupted(org)
+        with pytest.raises(SessionNotFoundError) as caught:
+            task.run()
+        assert isinstance(caught.value, AirflowFailException)
+        assert "Messages 1 to 1 are answered" in str(caught.value)
+        assert 'on_session_lost="restart"' in str(caught.value)
+        assert len(task.xcoms["turns"]) == 1
+
+    def test_restart_holds_it_anew(self, org):
+        task = self.interrupted(org)
+        done = task.run(on_session_lost="restart")
+        assert [turn["sequence_id"] for turn in done["turns"]] == [1, 2, 3]
+        assert [text for text, _ in texts(org)] == ["one", *THREE]
+        assert org.open_sessions == []
+        assert task.run(on_session_lost="restart") == done
+
+    def test_a_changed_message_is_refused(self, org):
+        task = Task(ConversationOperator, messages=THREE)
+        task.run_killed(5)
+        with pytest.raises(AgentforceInputError, match="changed"):
+            task.run(messages=["another", "two", "three"])
+        assert texts(org) == [("one", 1)]
+
+    def test_a_changed_agent_is_refused(self, org):
+        task = Task(ConversationOperator, messages=THREE)
+        task.run_killed(5)
+        with pytest.raises(AgentforceInputError, match="agent or the connection"):
+            task.run(agent_id=org.agents[2].id)
+
+    def test_a_clear_after_success_holds_it_anew(self, org):
+        task = Task(ConversationOperator, messages=THREE)
+        task.run()
+        task.clear()
+        task.run()
+        assert len(org.sessions) == 2
+        assert org.count("send") == 6
+
+    def test_a_clear_of_a_killed_try_ends_its_session(self, org):
+        task = Task(ConversationOperator, messages=THREE)
+        task.run_killed(6)
+        task.clear()
+        task.run()
+        assert len(org.sessions) == 2
+        assert org.open_sessions == []
+
+    def test_a_function_goes_on_with_the_recorded_answers(self, org):
+        seen = []
+
+        def following(turns):
+            seen.append(len(turns))
+            return THREE[len(turns)] if len(turns) < 3 else None
+
+        task = Task(ConversationOperator, messages=following)
+        task.run_killed(6)
+        assert task.run()["sequence_id"] == 3
+        assert texts(org) == [(text, 1) for text in THREE]
+
+    def test_resend_repeats_the_unknown_message_in_its_session(self, org):
+        org.fail("send", after=True)
+        org.fail("send", status=500, after=True)
+        task = Task(ConversationOperator, messages=THREE, on_unknown_delivery="resend")
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert not isinstance(caught.value, AirflowFailException)
+        assert task.run()["sequence_id"] == 3
+        assert texts(org) == [("one", 1), ("two", 2), ("three", 1)]
+        assert org.count("start") == 1
+
+    def interrupted(self, org):
+        """A task whose first try answered one message and left a session that has ended since."""
+        org.fail("send", after=True)
+        org.fail("send", status=429, times=3)
+        task = Task(ConversationOperator, messages=THREE)
+        with pytest.raises(RateLimitedError):
+            task.run()
+        (left,) = org.open_sessions
+        org.sessions[left].open = False
+        return task

@@ -41,8 +41,9 @@ class Attempt:
         """Cut the connection, so that a blocked read returns. Takes no lock: safe in a signal handler."""
         if not self.done:
             self.cut = self.cut or why
-            if self.line is not None:
-                self.line.shut()
+            line = self.line  # its thread may let go of it between two looks
+            if line is not None:
+                line.shut()
 
 
 class _Line:

@@ -530,3 +530,63 @@ def test_password_of_a_proxy_goes_to_the_proxy_and_into_no_error(
         error = failing(make_client(org, api_url="https://localhost"), "send", some_session)
     assert proxy.requests[0].headers["proxy-authorization"].startswith("Basic ")
     assert "canary-password" not in f"{error} {vars(error)} {error.__cause__!r}"
+
+
+# The watchdog
+
+
+def test_attempt_that_ends_while_it_is_cut_stops_no_watchdog():
+    cut = threading.Event()
+
+    class Line:
+        shut = staticmethod(cut.set)
+
+    looks = iter([Line])
+
+    class Ending(client_wire.Attempt):
+        """An attempt whose thread lets go of the connection between two looks at it."""
+
+        line = property(lambda _: next(looks, None), lambda _self, _line: None)
+
+    watchdog = client_wire.Watchdog()
+    watchdog.guard(Ending(), 0.0)
+    assert cut.wait(1)
+    cut.clear()
+    later = client_wire.Attempt()
+    later.line = Line
+    watchdog.guard(later, 0.05)
+    assert cut.wait(1)
+    assert later.cut == "deadline"
+
+
+def test_attempt_that_is_done_is_not_cut():
+    watchdog = client_wire.Watchdog()
+    done, last = client_wire.Attempt(), client_wire.Attempt()
+    done.done = True
+    cut = threading.Event()
+
+    class Line:
+        shut = staticmethod(cut.set)
+
+    last.line = Line
+    watchdog.guard(done, 0.01)
+    watchdog.guard(last, 0.05)
+    assert cut.wait(1)
+    assert (done.cut, last.cut) == (None, "deadline")
+
+
+def test_earlier_deadline_wakes_the_watchdog():
+    watchdog = client_wire.Watchdog()
+    cut = threading.Event()
+
+    class Line:
+        shut = staticmethod(cut.set)
+
+    late, soon = client_wire.Attempt(), client_wire.Attempt()
+    soon.line = Line
+    watchdog.guard(late, 60)
+    began = time.monotonic()
+    watchdog.guard(soon, 0.05)
+    assert cut.wait(2)
+    assert time.monotonic() - began < 1
+    late.done = True

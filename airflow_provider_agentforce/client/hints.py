@@ -151,6 +151,7 @@ _BY_FAILURE = {
     Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
 }
 _SENT = {
+    Failure.OTHER_SERVER_ERROR: _LOOK_AGAIN,
     Failure.RESET: _LOOK_AGAIN,
     Failure.NO_REPLY: _LOOK_AGAIN,
     Failure.STOPPED: _LOOK_AGAIN,

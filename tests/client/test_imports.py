@@ -1,0 +1,142 @@
+"""What may import what: the client is usable without Airflow, and quick to import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_agentforce
+
+PACKAGE = Path(airflow_provider_agentforce.__file__).parent
+NAME = PACKAGE.name
+PURE = ("calls", "checks", "hints", "models", "policy", "replies", "secrets", "sse")
+# Each layer, and those of the package that it may import beside itself.
+ALLOWED = {
+    "client": {"exceptions"},
+    "hooks": {"client", "exceptions", "_compat", "get_provider_info", ""},
+    "operators": {"client", "hooks", "exceptions", "_compat", ""},
+    "triggers": {"client", "hooks", "exceptions", "_compat", ""},
+    "emulator": set(),
+    "exceptions": set(),
+}
+
+
+def loaded_by(*names):
+    """Return the modules that are loaded when *names* are imported in a fresh interpreter."""
+    code = f"import sys, {', '.join(names)}; print(*sorted(sys.modules), sep='\\n')"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def imports_of(file):
+    """Yield the full name of everything that *file* imports, also inside functions."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules():
+    return sorted(file for file in PACKAGE.rglob("*.py") if "example_dags" not in file.parts)
+
+
+def layer_of(file):
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_client_loads_no_airflow():
+    loaded = loaded_by(f"{NAME}.client", f"{NAME}.client.client", f"{NAME}.client.doctor")
+    assert f"{NAME}.client.client" in loaded
+    assert [name for name in loaded if name.split(".")[0] == "airflow"] == []
+
+
+def test_package_of_the_client_loads_no_http_library():
+    loaded = loaded_by(f"{NAME}.client", f"{NAME}.exceptions")
+    assert f"{NAME}.client.settings" in loaded
+    assert loaded & {"requests", "urllib3", "tenacity", "ssl", f"{NAME}.client.client"} == set()
+
+
+def test_client_is_found_where_it_is_promised():
+    code = (
+        f"from {NAME}.client import AgentforceClient, Conversation, Session, Settings, Turn, OUTCOMES;"
+        f"import {NAME}.client as c; print(all(hasattr(c, name) for name in c.__all__))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = airflow_provider_agentforce.client.Nothing
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_module_does_no_io_and_knows_no_time_or_chance(name):
+    forbidden = {
+        "requests",
+        "urllib3",
+        "time",
+        "random",
+        "threading",
+        "socket",
+        "os",
+        "ssl",
+        "logging",
+        "airflow",
+    }
+    file = PACKAGE / "client" / f"{name}.py"
+    assert {found.split(".")[0] for found in imports_of(file)} & forbidden == set()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_module_imports_only_pure_ones(name):
+    inside = f"{NAME}.client."
+    known = {"airflow_provider_agentforce.exceptions", *(inside + pure for pure in PURE)}
+    mine = [found for found in imports_of(PACKAGE / "client" / f"{name}.py") if found.startswith(NAME)]
+    for found in mine:
+        parts = found.split(".")
+        assert {".".join(parts[:2]), ".".join(parts[:3])} & known, found
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for file in modules():
+        layer = layer_of(file)
+        if layer not in ALLOWED:
+            continue
+        for found in imports_of(file):
+            parts = found.split(".")
+            if parts[0] != NAME:
+                continue
+            target = parts[1] if len(parts) > 1 else ""
+            top = (PACKAGE / target).is_dir() or (PACKAGE / f"{target}.py").is_file()
+            if target != layer and (target if top else "") not in ALLOWED[layer]:
+                wrong.append(f"{file.relative_to(PACKAGE)} imports {found}")
+    assert wrong == []
+
+
+def test_nothing_imports_the_emulator():
+    users = [
+        str(file.relative_to(PACKAGE))
+        for file in modules()
+        if layer_of(file) != "emulator"
+        and any(found.startswith(f"{NAME}.emulator") for found in imports_of(file))
+    ]
+    assert users == []
+
+
+def test_client_imports_no_airflow_anywhere():
+    users = [
+        str(file.relative_to(PACKAGE))
+        for file in modules()
+        if layer_of(file) in {"client", "exceptions", "emulator"}
+        and any(found.split(".")[0] == "airflow" for found in imports_of(file))
+    ]
+    assert users == []
+
+
+def test_walk_sees_every_layer():
+    assert {"client", "hooks", "operators", "emulator", "exceptions"} <= {
+        layer_of(file) for file in modules()
+    }

@@ -100,7 +100,7 @@ def gates(gates_folder):
 def figures(org, request):
     """What a test counts for the table that is printed at the end.
 
-    ``kind`` is how the task was ended, ``at`` when; ``again`` says that a person asked for the messages again.
+    ``kind`` is how the task was ended, ``at`` when; ``again``: a person asked for the messages again.
     """
     noted = SimpleNamespace(kind="none", at=None, again=False)
     yield noted

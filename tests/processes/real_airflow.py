@@ -1,4 +1,4 @@
-"""An Airflow of three processes on SQLite with LocalExecutor: started, asked through its REST API, stopped."""
+"""An Airflow of three processes, with LocalExecutor on SQLite: started, asked through REST, stopped."""
 
 from __future__ import annotations
 
@@ -91,14 +91,7 @@ class RealAirflow:
 
     def family(self) -> list[psutil.Process]:
         """Return the processes that are alive, with all their descendants."""
-        found = []
-        for process in self._processes.values():
-            try:
-                parent = psutil.Process(process.pid)
-                found += [parent, *parent.children(recursive=True)]
-            except psutil.NoSuchProcess:
-                continue
-        return found
+        return [one for process in self._processes.values() for one in _with_descendants(process.pid)]
 
     def task_runner(self, ti_id: str) -> psutil.Process:
         """Return the process that runs the operator; its parent supervises it."""
@@ -249,6 +242,14 @@ def kill(*processes: psutil.Process, by: signal.Signals = signal.SIGKILL) -> flo
     for process in processes:
         process.send_signal(by)
     return at
+
+
+def _with_descendants(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _words(line: str) -> str:

@@ -18,7 +18,6 @@ from airflow_provider_agentforce.operators import (
 
 SETTINGS = {
     "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
-    "schedule": None,
     "default_args": {"retries": 1, "retry_delay": timedelta(seconds=1)},
 }
 LONGEST_S = 60
@@ -69,25 +68,25 @@ def step_by_step(turns):
     """Give three messages and stop before the second."""
     if len(turns) == 1:
         gate("between")
-    return f"step {len(turns) + 1}" if len(turns) < 3 else None  # noqa: PLR2004
+    return f"step {len(turns) + 1}" if len(turns) < 3 else None
 
 
-with DAG("talk", **SETTINGS):
+with DAG("talk", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first", "second"])
 
-with DAG("talk_in_steps", **SETTINGS):
+with DAG("talk_in_steps", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=step_by_step)
 
-with DAG("talk_recorded", **SETTINGS):
+with DAG("talk_recorded", schedule=None, **SETTINGS):
     RecordedConversation(task_id="talk", messages=["first", "second"])
 
-with DAG("talk_in_time", **SETTINGS):
+with DAG("talk_in_time", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first"], execution_timeout=timedelta(seconds=4))
 
 
 def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator):
     """Make a Dag whose session is shared by three tasks."""
-    with DAG(dag_id, **SETTINGS):
+    with DAG(dag_id, schedule=None, **SETTINGS):
         start = starting(task_id="start")
         send = sending(task_id="send", session=start.output, text="first")
         end = EndSessionOperator(task_id="end", session=start.output)

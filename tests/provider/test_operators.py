@@ -497,8 +497,10 @@ class Signalled:
         self.thread.start()
 
     def _handle(self, *signal_and_frame):
-        self.handled.set()
-        self.handler()
+        try:
+            self.handler()
+        finally:
+            self.handled.set()
 
     def _fire(self):
         self.hold.wait_until_held(5)

@@ -154,11 +154,12 @@ class Caller:
         if not job.cleaning_up:
             self.patience.check()
         token = None if job.operation is Operation.TOKEN else self._token(job)
+        call = job.build(self.api_host(token), job)
         if job.on_sending is not None and job.attempts == 0:
             job.on_sending()
         job.attempts += 1
         exchange = self.transport.exchange(
-            job.build(self.api_host(token), job),
+            call,
             bearer=token.value if token else None,
             timeout=max(job.time_to_clean_up(), 0.1) if job.cleaning_up else self.settings.timeout,
             on_piece=job.on_piece,

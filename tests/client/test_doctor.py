@@ -1,0 +1,53 @@
+"""The check of a connection: what it finds, and that it starts nothing."""
+
+import pytest
+import wire
+from telling import look_over
+
+from airflow_provider_agentforce.client import doctor
+from airflow_provider_agentforce.exceptions import AgentforceAuthError, AgentforceTransientError
+
+
+def test_good_connection_is_told_with_its_facts(org, client):
+    good, told = doctor.diagnose(client)
+    assert good is True
+    for fact in (org.url, "a JWT for 30 minutes", "api chatbot_api sfap_api", org.agent_id, "No session was"):
+        assert fact in told
+    assert (org.count("token"), org.count("start")) == (1, 0)
+
+
+def test_opaque_token_is_a_problem(make_org, make_client):
+    good, told = doctor.diagnose(make_client(make_org(opaque_tokens=True)))
+    assert good is False
+    assert "Issue JSON Web Token" in told
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        ({"scope": "api"}, "lacks the scopes chatbot_api, sfap_api"),
+        ({"instance_url": "https://other.my.salesforce.com"}, "calls itself https://other.my.salesforce.com"),
+    ],
+)
+def test_problem_that_the_token_reply_shows_is_told(make_client, reply, problem):
+    answer = wire.response({"access_token": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln", **reply})
+    with wire.Server(wire.answering(answer)) as server:
+        client = make_client(host=server.url)
+        good, told = doctor.diagnose(client)
+        client.close()
+    assert good is False
+    assert problem in told
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"error": "wrong_secret"}, AgentforceAuthError),
+        ({"status": 503, "times": 3}, AgentforceTransientError),
+    ],
+)
+def test_connection_without_a_token_is_an_error(org, client, fault, kind):
+    org.fail("token", **fault)
+    with pytest.raises(kind) as caught:
+        doctor.diagnose(client)
+    look_over(caught.value, client)

@@ -15,7 +15,7 @@ import pytest
 import wire
 from telling import OPERATIONS, call, counted_as, failing
 
-from airflow_provider_agentforce.client import Turn
+from airflow_provider_agentforce.client import Turn, calling
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceAuthError,
@@ -361,9 +361,13 @@ def aim(make_client, org, operation, url):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_refused_connection_is_transient_and_nothing_was_sent(org, make_client, some_session, operation):
+def test_refused_connection_is_tried_three_times(org, make_client, some_session, monkeypatch, operation):
+    attempts = []
+    monkeypatch.setattr(calling, "_back_off", lambda state: attempts.append(state.attempt_number) or 0.01)
     url = f"http://127.0.0.1:{wire.refused_port()}"
     error = failing(aim(make_client, org, operation, url), operation, some_session)
+    # No server can count connections that are refused.
+    assert max(attempts) == 3
     assert (type(error), error.applied, error.status) == (AgentforceTransientError, False, None)
     assert "Connection refused" in str(error)
     assert "Check the host" in error.hint

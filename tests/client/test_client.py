@@ -592,6 +592,39 @@ def test_kill_while_the_token_is_fetched_is_transient(org, make_client, killer):
     hold.release()
 
 
+@pytest.mark.parametrize("operation", ["token", "start", "end", "feedback"])
+def test_kill_of_a_call_that_is_no_message_is_transient(org, make_client, some_session, caplog, operation):
+    def stop_it(peer):
+        if peer.read_request() is not None:
+            client.stop()
+            peer.hang()
+
+    with wire.Server(stop_it) as server:
+        where = {"host": server.url} if operation == "token" else {"api_url": server.url}
+        client = make_client(org, timeout=20, **where)
+        began = time.monotonic()
+        error = failing(client, operation, some_session)
+        assert time.monotonic() - began < 1
+    assert (type(error), error.applied, len(server.requests)) == (TaskStoppedError, None, 1)
+    if operation == "start":
+        assert server.requests[0].json["externalSessionKey"] == error.external_session_key
+        assert error.external_session_key in caplog.text
+
+
+@pytest.mark.parametrize("operation", ["token", "start", "end", "feedback"])
+def test_kill_in_the_handshake_of_any_call_is_transient(org, make_client, some_session, operation):
+    def stop_it(peer):
+        peer.sock.recv(1)
+        client.stop()
+        peer.hang()
+
+    with wire.Server(stop_it, scheme="https") as server:
+        where = {"host": server.url} if operation == "token" else {"api_url": server.url}
+        client = make_client(org, timeout=20, **where)
+        error = failing(client, operation, some_session)
+    assert (type(error), error.applied, server.accepted) == (TaskStoppedError, False, 1)
+
+
 def test_kill_in_the_handshake_is_transient_and_nothing_was_sent(org, make_client, some_session, killer):
     begun = threading.Event()
 

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test lint types unit examples wheel bench emulator airflow clean
+.PHONY: help install demo test test-airflow soak mutate lint types unit wheel bench emulator airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,15 @@ types: $(READY) ## Check types
 
 unit: $(READY) ## Run the tests, with the example Dags, and measure branch coverage
 	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term
+
+test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
+	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
+
+soak: $(READY) ## Try a thousand random histories of faults, kills and retries
+	AGENTFORCE_SOAK=$${AGENTFORCE_SOAK:-1000} $(BIN)/python -m pytest tests/provider/test_state_machine.py -q --show-capture=no
+
+mutate: $(READY) ## Flip every cell of the retry table and show that a test notices
+	$(BIN)/python scripts/mutate_table.py
 
 wheel: $(READY) ## Build the wheel and use it in a new environment
 	$(BIN)/python scripts/check_wheel.py

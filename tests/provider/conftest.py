@@ -22,6 +22,8 @@ os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(HERE / "dags")
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 
+from airflow_provider_agentforce.hooks import agentforce  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def airflow_db():
@@ -48,8 +50,13 @@ def org(org_server, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def quick_back_off(monkeypatch):
+def quick(monkeypatch):
+    """Wait a moment instead of seconds, and spare Airflow's masker hundreds of tokens.
+
+    It compiles one pattern of all secrets anew for each; a task has one or two.
+    """
     monkeypatch.setattr(calling, "_back_off", lambda _state: 0.01)
+    monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
 
 
 class TaskInstance:

@@ -184,6 +184,8 @@ def test_failure_that_escalates_is_an_escalation_unless_there_is_an_error():
     assert read_turn([failure]).outcome == "escalated"
     assert read_turn([failure, message("Error")]).outcome == "failed"
     assert replies.failure_text([failure]) == "ESCALATE; ; no"
+    assert replies.failure_text([message("Error", error="E", message="m")]) == "E: m"
+    assert replies.failure_text([message("Inform")]) == ""
 
 
 def test_texts_are_joined_in_order_and_the_users_own_is_left_out():
@@ -447,4 +449,5 @@ def test_longest_reply_is_read_in_bounded_time(body):
     hint(Operation.START, failure, status=500, error_text=said)
     with contextlib.suppress(UnreadableReplyError):
         replies.decode_object(body)
-    assert time.process_time() - began < 4
+    # What takes time that grows with the square takes hours; a slow machine does not.
+    assert time.process_time() - began < 30

@@ -301,4 +301,5 @@ def test_longest_stream_is_read_in_bounded_time(data, size):
     for begin in range(0, len(data), size):
         streamed.feed(data[begin : begin + size])
     read(streamed)
-    assert time.process_time() - began < 4
+    # What takes time that grows with the square takes hours; a slow machine does not.
+    assert time.process_time() - began < 30

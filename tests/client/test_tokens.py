@@ -109,7 +109,7 @@ def test_token_is_renewed_ahead_of_its_end(make_org, make_client):
     assert 3 <= org.count("token") <= 5
     assert {request.status for request in org.requests} == {200}
     used = {r.headers["authorization"] for r in org.requests if r.operation == "send"}
-    assert len(used) == org.count("token")
+    assert len(used) in {org.count("token"), org.count("token") - 1}  # the last may serve the end alone
 
 
 @pytest.mark.parametrize(

@@ -169,13 +169,12 @@ def test_message_whose_answer_is_lost_is_delivered_and_sent_once(serve, org, mak
 @pytest.mark.parametrize(
     "name", ["stall in the body", "reset in the body", "bad gzip", "answer over the cap"]
 )
-def test_session_whose_end_is_confirmed_by_half_a_reply_has_ended(
-    serve, org, make_client, some_session, name
-):
+def test_end_and_feedback_are_done_when_half_a_reply_says_so(serve, org, make_client, some_session, name):
     server = serve(LOST_IN_THE_ANSWER[name][0])
     client = make_client(org, api_url=server.url, timeout=TIMEOUT if "cap" not in name else 5)
-    assert client.end_session(some_session) is True
-    assert len(server.requests) == 1
+    assert call(client, "end", some_session) is True
+    assert call(client, "feedback", some_session) is None
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -17,6 +17,7 @@ DAG_IDS = {
     "talk_in_time",
     "shared",
     "shared_recorded",
+    "shared_resend",
     "shared_started",
 }
 _ROWS = pytest.StashKey[list]()
@@ -83,7 +84,10 @@ def org(org_server, airflow):
 
 @pytest.fixture
 def gates(gates_folder):
-    """Where the Dags stop: ``wait_for`` a task to be there, ``open`` to let it and the next try pass."""
+    """Where the Dags stop: ``wait_for`` a task to be there, ``open`` to let it and the next try pass.
+
+    ``forget`` that one was there, to wait for another.
+    """
     from real_airflow import until  # noqa: PLC0415
 
     shutil.rmtree(gates_folder)
@@ -91,6 +95,7 @@ def gates(gates_folder):
     yield SimpleNamespace(
         wait_for=lambda name: until(f"the gate {name}", (gates_folder / f"{name}.reached").exists),
         open=lambda name: (gates_folder / f"{name}.open").touch(),
+        forget=lambda name: (gates_folder / f"{name}.reached").unlink(),
     )
     for name in ("recorded", "between"):
         (gates_folder / f"{name}.open").touch()
@@ -124,11 +129,11 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     write = terminalreporter.write_line
     terminalreporter.section("what happened to the messages")
-    write(f"{'how it ended':<15}{'applied':>8}{'twice':>7}{'left open':>11}{'s to DELETE':>13}  test")
+    write(f"{'how it ended':<17}{'applied':>8}{'twice':>7}{'left open':>11}{'s to DELETE':>13}  test")
     for row in rows:
         seconds = "-" if row.seconds is None else f"{row.seconds:.1f}"
         write(
-            f"{row.kind:<15}{row.applied:>8}{row.duplicates:>7}{row.left_open:>11}{seconds:>13}  {row.name}"
+            f"{row.kind:<17}{row.applied:>8}{row.duplicates:>7}{row.left_open:>11}{seconds:>13}  {row.name}"
         )
     twice, left = sum(row.duplicates for row in rows), sum(row.left_open for row in rows)
     write(f"{len(rows)} cases, {twice} messages applied twice, {left} sessions left open")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -55,6 +56,7 @@ class RealAirflow:
         self.home = home
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._orphans: list[psutil.Process] = []
         self._http = requests.Session()
         self._environment = {**os.environ, **_settings(home, dags, self.url), **environment}
 
@@ -75,6 +77,18 @@ class RealAirflow:
         with (self.home / f"{name}.out").open("ab") as out:
             self._processes[name] = self._spawn(PARTS[name], out)
 
+    def stop_part(self, name: str) -> None:
+        """Stop one of its processes with all that came of it, as an operating system stops a service."""
+        parts = _with_descendants(self._processes[name].pid)
+        kill(*parts, by=signal.SIGTERM)
+        self._processes[name].wait(2 * _STOP_S)
+        _, alive = psutil.wait_procs(parts, timeout=_STOP_S)
+        assert not alive, alive
+
+    def follow(self, process: psutil.Process) -> None:
+        """Remember a process whose parent is about to be killed, so that it cannot be left behind."""
+        self._orphans.append(process)
+
     def stop(self) -> None:
         """End everything that was started and everything that came of it."""
         family = self.family()
@@ -91,7 +105,8 @@ class RealAirflow:
 
     def family(self) -> list[psutil.Process]:
         """Return the processes that are alive, with all their descendants."""
-        return [one for process in self._processes.values() for one in _with_descendants(process.pid)]
+        parts = [one for process in self._processes.values() for one in _with_descendants(process.pid)]
+        return [*parts, *(one for one in self._orphans if one.is_running())]
 
     def task_runner(self, ti_id: str) -> psutil.Process:
         """Return the process that runs the operator; its parent supervises it."""
@@ -100,10 +115,10 @@ class RealAirflow:
 
     def task_runners(self) -> list[psutil.Process]:
         """Return the processes of all running tasks."""
-        scheduler = psutil.Process(self._processes["scheduler"].pid)
+        started = _with_descendants(self._processes["scheduler"].pid)
         return [
             one
-            for one in scheduler.children(recursive=True)
+            for one in [*started, *self._orphans]
             if _title(one).startswith("airflow worker -- ") and "LocalExecutor" not in _title(one)
         ]
 
@@ -240,8 +255,14 @@ def kill(*processes: psutil.Process, by: signal.Signals = signal.SIGKILL) -> flo
     """Send a signal to the processes and return when."""
     at = time.time()
     for process in processes:
-        process.send_signal(by)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(by)
     return at
+
+
+def named_in(log: str, org: Any) -> bool:
+    """Tell whether every session that is open is one that the log names."""
+    return all(f"Session {session_id} may still be open" in log for session_id in org.open_sessions)
 
 
 def _with_descendants(pid: int) -> list[psutil.Process]:
@@ -264,7 +285,7 @@ def _words(line: str) -> str:
 def _title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
 
 

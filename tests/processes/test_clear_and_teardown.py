@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from real_airflow import kill
+
 
 def test_a_conversation_that_is_cleared_after_success_runs_afresh(airflow, org, figures):
     figures.kind, figures.again = "clear", True
@@ -17,6 +19,25 @@ def test_a_conversation_that_is_cleared_after_success_runs_afresh(airflow, org, 
     assert (org.count("start"), org.count("send"), org.count("end")) == (2, 4, 2)
     assert (org.applied("first"), org.applied("second")) == (2, 2)
     assert org.open_sessions == []
+
+
+def test_a_conversation_that_is_cleared_after_a_kill_runs_afresh(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("talk")
+    hold.wait_until_held(60)
+    kill(run.runner("talk"))
+    hold.release()
+    assert run.wait() == "failed"
+    assert (org.count("send"), org.applied()) == (1, 1)
+
+    figures.kind, figures.again = "SIGKILL, clear", True
+    run.clear("talk")
+    run.wait_for("talk", "queued", "running")
+    assert run.wait() == "success"
+    first, second = org.sessions.values()
+    assert [turn.text for turn in first.turns] == ["first"]
+    assert [turn.text for turn in second.turns] == ["first", "second"]
+    assert (org.count("send"), org.open_sessions) == (3, [])
 
 
 def test_the_teardown_ends_the_session_after_a_failed_send(airflow, org, figures):

@@ -9,18 +9,15 @@ from __future__ import annotations
 import pytest
 from real_airflow import kill
 
-
-def of(runner, whom):
-    """Return the processes to kill: the one that runs the operator, or its supervisor as well."""
-    return [runner] if whom == "task" else [runner.parent(), runner]
+KILLED = {"task": lambda runner: [runner], "both": lambda runner: [runner.parent(), runner]}
 
 
-@pytest.mark.parametrize("whom", ["task", "task and supervisor"])
+@pytest.mark.parametrize("whom", KILLED)
 def test_a_message_on_its_way_at_the_kill_is_not_sent_again(airflow, org, figures, whom):
     hold = org.hold("send")
     run = airflow.trigger("talk")
     hold.wait_until_held(60)
-    figures.kind, figures.at = "SIGKILL", kill(*of(run.runner("talk"), whom))
+    figures.kind, figures.at = "SIGKILL", kill(*KILLED[whom](run.runner("talk")))
     hold.release()
     assert run.wait() == "failed"
 
@@ -44,6 +41,21 @@ def test_a_send_killed_on_its_way_leaves_the_session_to_the_teardown(airflow, or
     assert "DeliveryUnknownError" in run.log("send", 2)
     assert (org.count("send"), org.applied()) == (1, 1)
     assert (org.count("end"), org.open_sessions) == (1, [])
+
+
+def test_a_message_that_may_be_sent_twice_is_sent_again_after_a_kill(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("shared_resend")
+    hold.wait_until_held(60)
+    figures.kind, figures.at, figures.again = "SIGKILL, resend", kill(run.runner("send")), True
+    hold.release()
+    assert run.wait() == "success"
+
+    assert run.task("send")["try_number"] == 2
+    (session,) = org.sessions.values()
+    # Both carry the same number.
+    assert [(turn.sequence_id, turn.text, turn.applied) for turn in session.turns] == [(1, "first", 2)]
+    assert org.open_sessions == []
 
 
 def test_a_session_that_the_agent_still_works_in_is_named_by_the_next_try(airflow, org, figures):

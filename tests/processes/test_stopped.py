@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
-from real_airflow import kill, until
+from real_airflow import kill, named_in, until
 
 IN_FLIGHT = "DeliveryUnknownError"
 
 
-def named_in(log, org):
-    """Every session that is open is one that the log names."""
-    return all(f"Session {session_id} may still be open" in log for session_id in org.open_sessions)
+# The supervisor passes the signal on, so a task whose whole process group is told to stop gets it twice.
+TOLD = {
+    "task": lambda runner: [runner],
+    "supervisor": lambda runner: [runner.parent()],
+    "both": lambda runner: [runner.parent(), runner],
+}
 
 
-@pytest.mark.parametrize("whom", ["task", "supervisor"])
+_TWICE = pytest.mark.xfail(reason="the second signal cuts the DELETE that the first one caused", strict=False)
+
+
+@pytest.mark.parametrize("whom", ["task", "supervisor", pytest.param("both", marks=_TWICE)])
 def test_a_stopped_task_ends_its_session_and_is_not_tried_again(airflow, org, figures, whom):
     hold = org.hold("send")
     run = airflow.trigger("talk")
     hold.wait_until_held(60)
-    runner = run.runner("talk")
-    target = runner if whom == "task" else runner.parent()
-    figures.kind, figures.at = "SIGTERM", kill(target, by=signal.SIGTERM)
+    told = TOLD[whom](run.runner("talk"))
+    figures.kind, figures.at = "SIGTERM", kill(*told, by=signal.SIGTERM)
     # The first try to end the session finds it locked, as the agent still works on the message.
     until("a try to end the session", lambda: org.count("end"))
     hold.release()
@@ -55,8 +61,8 @@ def test_a_task_marked_failed_is_cut_and_ends_its_session(airflow, org, figures)
     run = airflow.trigger("talk")
     hold.wait_until_held(60)
     runner = run.runner("talk")
+    figures.kind, figures.at = "mark failed", time.time()
     run.mark_failed("talk")
-    figures.kind, figures.at = "mark failed", org.requests[-1].at
     until("a try to end the session", lambda: org.count("end"))
     hold.release()
     assert run.wait() == "failed"
@@ -72,6 +78,7 @@ def test_marking_a_send_failed_lets_the_teardown_end_the_session(airflow, org, f
     run = airflow.trigger("shared")
     hold.wait_until_held(60)
     runner = run.runner("send")
+    figures.kind, figures.at = "mark failed", time.time()
     run.mark_failed("send")
     hold.release()
     run.wait()
@@ -82,7 +89,6 @@ def test_marking_a_send_failed_lets_the_teardown_end_the_session(airflow, org, f
     assert (org.count("send"), org.applied()) == (1, 1)
     # The send did not start the session, so it leaves it to the teardown.
     assert (org.count("end"), org.open_sessions) == (1, [])
-    figures.kind = "mark failed"
 
 
 def test_a_wait_that_would_outlast_the_task_is_not_begun(airflow, org, figures):
@@ -113,4 +119,5 @@ def test_a_message_cut_by_the_tasks_timeout_is_not_sent_again(airflow, org, figu
     assert run.task("talk")["try_number"] == 1
     assert IN_FLIGHT in run.log("talk", 1)
     assert (org.count("send"), org.applied()) == (1, 1)
+    # With no time left the DELETE is tried once; a session that is still locked then is named.
     assert named_in(run.log("talk", 1), org)

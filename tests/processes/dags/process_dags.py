@@ -84,11 +84,11 @@ with DAG("talk_in_time", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first"], execution_timeout=timedelta(seconds=4))
 
 
-def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator):
+def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator, **options):
     """Make a Dag whose session is shared by three tasks."""
     with DAG(dag_id, schedule=None, **SETTINGS):
         start = starting(task_id="start")
-        send = sending(task_id="send", session=start.output, text="first")
+        send = sending(task_id="send", session=start.output, text="first", **options)
         end = EndSessionOperator(task_id="end", session=start.output)
         start >> send >> end.as_teardown(setups=start)
 
@@ -96,3 +96,4 @@ def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator):
 shared("shared")
 shared("shared_recorded", sending=RecordedSend)
 shared("shared_started", starting=RecordedStart)
+shared("shared_resend", on_unknown_delivery="resend")

@@ -59,6 +59,16 @@ def turn_key(number: int) -> str:
     return f"turn_{number}"
 
 
+def unreadable(key: str) -> LedgerError:
+    """Return the error for a record that is there and makes no sense: it must not count as none."""
+    error = LedgerError(
+        f"The record {_PREFIX}{key} of the task state store cannot be read as one. Nothing was sent.",
+        hint="Delete it once you know what the agent did.",
+    )
+    error.retryable = False
+    return error
+
+
 class Ledger:
     """The records of one task instance. Without a store it keeps nothing and finds nothing.
 
@@ -105,12 +115,7 @@ class Ledger:
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
-            error = LedgerError(
-                f"The record {_PREFIX}{key} of the task state store cannot be read as one. Nothing was sent.",
-                hint="Delete it, or clear the task's state, once you know what the agent did.",
-            )
-            error.retryable = False
-            raise error
+            raise unreadable(key)
         return record
 
     def intend(self, key: str, mark: str, value: dict[str, Any] | None = None) -> None:

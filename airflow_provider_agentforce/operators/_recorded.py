@@ -17,6 +17,7 @@ from airflow_provider_agentforce.operators._ledger import (
     fingerprint,
     send_once,
     turn_key,
+    unreadable,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def start_recorded(client: AgentforceClient, ledger: Ledger, mark: str, **option
     if record is not None and ledger.read(SESSION) is None:
         end_left(client, record)
         record = None
-    if record is not None and record.done and record.value and not record.value["ended"]:
+    if record is not None and _open(record):
         if record.fingerprint == mark:
             log.info("An earlier try has started this session; it is used.")
             return _session(record)
@@ -54,9 +55,10 @@ def start_recorded(client: AgentforceClient, ledger: Ledger, mark: str, **option
 
 def end_left(client: AgentforceClient, record: Record) -> None:
     """End the session that an earlier try left open."""
-    if record.done and record.value and not record.value["ended"]:
-        log.info("Ending session %s, which an earlier try left open.", record.value["session_id"])
-        client.end_quietly(_session(record))
+    if _open(record):
+        session = _session(record)
+        log.info("Ending session %s, which an earlier try left open.", session.session_id)
+        client.end_quietly(session)
 
 
 class RecordedConversation:
@@ -151,7 +153,7 @@ class RecordedConversation:
                 "Clear the task to hold it anew."
             )
         self._session = _session(record)
-        self._ended = bool(record.value and record.value["ended"])
+        self._ended = not _open(record)
         self.resumed = True
         log.info("Going on with session %s of an earlier try.", self.session.session_id)
         return self
@@ -172,7 +174,14 @@ class RecordedConversation:
         self.resumed = not fresh
 
 
+def _open(record: Record) -> bool:
+    return record.done and record.value is not None and not record.value.get("ended")
+
+
 def _session(record: Record) -> Session:
     value = dict(record.value or {})
     value.pop("ended", None)
-    return Session(**value)
+    try:
+        return Session(**value)
+    except TypeError:
+        raise unreadable(SESSION) from None

@@ -97,6 +97,8 @@ class SendMessageOperator(AgentforceBaseOperator):
             session = session_of(self.session, self.session_id, self.sequence_id)
             client = self.open_client()
             ledger = Ledger.of(context)
+            # Without records, a second try has to suppose that the first one is still being worked on.
+            repeated = resend and not ledger.keeps and context["ti"].try_number > 1
             asked = (self.text, self.variables, self.in_reply_to)
             mark = fingerprint(self.agentforce_conn_id, session.session_id, session.sequence_id, *asked)
 
@@ -108,7 +110,7 @@ class SendMessageOperator(AgentforceBaseOperator):
                     in_reply_to=self.in_reply_to,
                     stream=self.stream,
                     on_chunk=self.log_progress,
-                    after_unknown=after_unknown or (resend and context["ti"].try_number > 1),
+                    after_unknown=after_unknown or repeated,
                     on_sending=on_sending,
                 )
 

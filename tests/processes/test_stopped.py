@@ -30,7 +30,7 @@ def test_a_stopped_task_ends_its_session_and_is_not_tried_again(airflow, org, fi
     told = TOLD[whom](run.runner("talk"))
     figures.kind, figures.at = "SIGTERM", kill(*told, by=signal.SIGTERM)
     # The first try to end the session finds it locked, as the agent still works on the message.
-    until("a try to end the session", lambda: org.count("end"))
+    until("a try to end the session", lambda: org.count("end"), timeout=10)
     hold.release()
     assert run.wait() == "failed"
 
@@ -63,7 +63,7 @@ def test_a_task_marked_failed_is_cut_and_ends_its_session(airflow, org, figures)
     runner = run.runner("talk")
     figures.kind, figures.at = "mark failed", time.time()
     run.mark_failed("talk")
-    until("a try to end the session", lambda: org.count("end"))
+    until("a try to end the session", lambda: org.count("end"), timeout=10)
     hold.release()
     assert run.wait() == "failed"
     runner.wait(10)
@@ -112,7 +112,7 @@ def test_a_message_cut_by_the_tasks_timeout_is_not_sent_again(airflow, org, figu
     run = airflow.trigger("talk_in_time")
     hold.wait_until_held(60)
     figures.kind, figures.at = "timeout", org.requests[-1].at
-    until("a try to end the session", lambda: org.count("end"))
+    until("a try to end the session", lambda: org.count("end"), timeout=10)
     hold.release()
     assert run.wait() == "failed"
 

@@ -82,7 +82,6 @@ LOST_BEFORE_THE_ANSWER = {
     "reset after the request": (after_request(lambda peer: peer.reset()), "connection lost"),
     "close after the request": (after_request(lambda peer: None), "connection lost"),
     "close right after accept": (lambda peer: None, "connection lost"),
-    "reset right after accept": (lambda peer: peer.reset(), "connection lost"),
     "hang before the headers": (after_request(lambda peer: peer.hang()), "no reply in time"),
     "hang in the status line": (sending(b"HTTP/1.1 2", then="hang"), "no reply in time"),
     "drip of the status line": (dripping(b"", b"HTTP/1.1 200 OK"), "no reply in time"),
@@ -147,6 +146,15 @@ def test_message_that_may_have_arrived_is_unknown_and_sent_once(serve, org, make
     assert "Look at the agent's session" in error.hint
     assert server.accepted == 1
     assert len(server.requests) == (0 if "accept" in name else 1)
+
+
+def test_reset_right_after_accept_is_told_as_it_was_noticed(serve, org, make_client, some_session):
+    # The reset may be noticed before the first byte, which makes a resend safe, or after it.
+    server = serve(lambda peer: peer.reset())
+    error = failing(make_client(org, api_url=server.url), "send", some_session)
+    assert type(error) in {DeliveryUnknownError, AgentforceTransientError}
+    assert (error.applied is False) is (type(error) is AgentforceTransientError)
+    assert server.accepted == 3 if error.applied is False else server.accepted <= 3
 
 
 @pytest.mark.parametrize("name", LOST_IN_THE_ANSWER)

@@ -131,11 +131,11 @@ class ConversationOperator(AgentforceBaseOperator):
             with chat:
                 try:
                     self._talk(chat, following, context)
+                    return self._result(chat, context)
                 except BaseException as error:
                     self._keep(chat.turns, error, context)
                     self._say_what_a_retry_does(chat, error, can_resume=ledger.keeps, context=context)
                     raise
-            return self._result(chat, context)
 
     def _talk(self, chat: RecordedConversation, following: NextMessage, context: Context) -> None:
         session = chat.session
@@ -184,7 +184,10 @@ class ConversationOperator(AgentforceBaseOperator):
         """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
         ti, resend = context["ti"], self.on_unknown_delivery == "resend"
         unknown = isinstance(error, DeliveryUnknownError) and resend
-        passing = isinstance(error, AgentforceError) and error.retryable and bool(chat.turns)
+        # Whatever else failed, a function of the Dag or XCom, the records know what is answered.
+        passing = bool(chat.turns) and (
+            error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
+        )
         if can_resume and (passing or unknown) and not self._killed and ti.try_number <= ti.max_tries:
             chat.leave_open()
             return

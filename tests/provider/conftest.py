@@ -64,13 +64,13 @@ class TaskInstance:
 
     dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
 
-    def __init__(self, try_number=1, broken=False):
+    def __init__(self, try_number=1, breaks_after=None):
         self.try_number = try_number
-        self.broken = broken
+        self.breaks_after = breaks_after
         self.xcoms = {}
 
     def xcom_push(self, key, value):
-        if self.broken:
+        if len(self.xcoms) == self.breaks_after:
             raise RuntimeError("the database is away")
         self.xcoms[key] = value
 

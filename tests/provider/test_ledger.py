@@ -309,6 +309,22 @@ class TestConversation:
         assert texts(org) == [(text, 1) for text in THREE]
         assert (org.count("start"), org.open_sessions) == (1, [])
 
+    def test_a_failure_of_the_dag_s_own_function_is_retried_without_repeating_a_message(self, org):
+        broken = [True]
+
+        def following(turns):
+            if len(turns) == 1 and broken.pop():
+                raise RuntimeError("the warehouse is away")
+            return THREE[len(turns)] if len(turns) < 3 else None
+
+        broken.insert(0, False)
+        task = Task(ConversationOperator, messages=following)
+        with pytest.raises(RuntimeError, match="warehouse"):
+            task.run()
+        assert task.run()["sequence_id"] == 3
+        assert texts(org) == [(text, 1) for text in THREE]
+        assert (org.count("start"), org.open_sessions) == (1, [])
+
     def test_the_last_try_ends_the_session(self, org):
         org.fail("send", after=True)
         org.fail("send", status=429, times=3)

@@ -80,7 +80,7 @@ class TestStart:
         assert keys == [external_session_key("dag", "run", "task", -1, 2), given]
 
     def test_ends_its_session_when_the_task_fails_after_the_start(self, org, run):
-        done = run(StartSessionOperator(task_id="start"), broken=True)
+        done = run(StartSessionOperator(task_id="start"), breaks_after=0)
         assert isinstance(done.error, RuntimeError)
         assert org.count("start") == 1
         assert org.open_sessions == []
@@ -229,7 +229,7 @@ class TestSend:
         assert "Order 7 has shipped (".startswith(done.xcoms["partial_answer"]["text"].strip())
 
     def test_an_answer_that_cannot_be_stored_is_never_asked_for_again(self, org, run, started):
-        error = run(SendMessageOperator(task_id="a", session=started, text="order 7?"), broken=True).error
+        error = run(SendMessageOperator(task_id="a", session=started, text="order 7?"), breaks_after=0).error
         assert isinstance(error, DeliveryUnknownError)
         assert ends_the_task(error)
         assert error.turn.text
@@ -445,6 +445,19 @@ class TestConversation:
         assert ends_the_task(done.error)
         assert org.applied() == 1
         assert org.open_sessions == []
+
+    @pytest.mark.parametrize("pushes", [2, 3])
+    def test_an_xcom_store_that_fails_after_the_answers_does_not_repeat_them(self, org, run, pushes):
+        done = run(ConversationOperator(task_id="talk", messages=["order 7?"]), breaks_after=pushes)
+        assert ends_the_task(done.error)
+        assert org.open_sessions == []
+
+    def test_an_xcom_store_that_fails_does_not_hide_an_unknown_delivery(self, org, run, started):
+        org.fail("send", cut=900)
+        operator = SendMessageOperator(task_id="a", session=started, text="order 7?", stream=True)
+        done = run(operator, breaks_after=0)
+        assert isinstance(done.error, DeliveryUnknownError)
+        assert ends_the_task(done.error)
 
     def test_a_function_that_breaks_after_an_answer_is_not_retried(self, org, run):
         def following(turns):

@@ -71,7 +71,7 @@ def make_client(shared_org):
             "consumer_secret": org.consumer_secret,
             "agent_id": org.agent_id,
             "api_url": org.url,
-            "timeout": 1.0,
+            "timeout": 5.0,
         }
         client = AgentforceClient(Settings(**{**fields, **replaced}), on_secret=on_secret)
         built.append(client)

@@ -54,7 +54,10 @@ class Row:
     transient: type = TRANSIENT
     final: type = FINAL
     final_of: dict[str, type] | None = None
-    status: int | None = None
+
+    @property
+    def timeout(self) -> float:
+        return 0.3 if "delay" in self.fault else 5.0
 
     def cell(self, operation: str) -> str:
         return getattr(self, counted_as(operation))
@@ -67,7 +70,7 @@ GIVEN = {"headers": {"Retry-After": "0"}}
 ROWS = [
     #                                                      token    start     send     end      feedback
     Row("4 reset", {"drop": True}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
-    Row("5 no reply", {"status": 200, "delay": 0.6}, UNKNOWN, "2 T", "1 T !", "1 U", "2 T", "2 T"),
+    Row("5 no reply", {"status": 200, "delay": 0.7}, UNKNOWN, "2 T", "1 T !", "1 U", "2 T", "2 T"),
     Row("6 cut reply", {"cut": 5}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
     Row("7 400", {"status": 400}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
     Row(
@@ -164,14 +167,14 @@ def fault_for(row, operation):
 def ready(org, make_client):
     """A client with a session in which one answer can be rated, and tokens as the operation needs them."""
 
-    def prepare(operation):
-        client = make_client(org, timeout=0.25)
+    def prepare(operation, timeout=5.0):
+        client = make_client(org, timeout=timeout)
         if operation == "token":
             return client, None
         client.authenticate()
         if operation == "start":
             return client, None
-        session = client.start_session()
+        session = make_client(org).start_session()
         org.sessions[session.session_id].feedback_ids = lambda: {"f8308c08-5c63-479f-af71-c1e80ccdb166"}
         return client, session
 
@@ -180,7 +183,7 @@ def ready(org, make_client):
 
 @pytest.mark.parametrize(("row", "operation"), CELLS, ids=IDS)
 def test_cell(org, ready, caplog, row, operation):
-    client, session = ready(operation)
+    client, session = ready(operation, row.timeout)
     name = counted_as(operation)
     requests, kind = expected(row, operation)
     before, tokens_before = org.count(name), org.count("token")
@@ -217,7 +220,7 @@ def test_cell(org, ready, caplog, row, operation):
     ("row", "operation"), RESENT, ids=[f"{row.name}, {operation}" for row, operation in RESENT]
 )
 def test_cell_that_is_sent_again_succeeds_at_the_last_attempt(org, ready, row, operation):
-    client, session = ready(operation)
+    client, session = ready(operation, row.timeout)
     name = counted_as(operation)
     requests, _ = expected(row, operation)
     before = org.count(name)
@@ -357,7 +360,7 @@ def test_error_event_of_a_stream_is_the_agents_failure(org, ready):
 def aim(make_client, org, operation, url):
     """Return a client whose *operation* goes to *url*, and everything else to the org."""
     where = {"host": url} if operation == "token" else {"api_url": url}
-    return make_client(org, **{"timeout": 1.0, **where})
+    return make_client(org, **where)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

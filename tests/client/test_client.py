@@ -528,27 +528,25 @@ def test_clean_up_waits_a_moment_for_the_lock_of_the_message_it_cut(org, client,
     assert (org.open_sessions, org.count("end")) == ([], 3)
 
 
-def test_clean_up_of_a_session_that_stays_busy_gives_up(org, client, session, caplog, monkeypatch):
-    monkeypatch.setattr(calling, "_CLEAN_UP_SECONDS", 0.3)
+def test_clean_up_of_a_session_that_stays_busy_gives_up(org, client, session, caplog):
     client.stop()
     fault = org.fail("end", status=423, times=100)
     began = time.monotonic()
     assert client.end_quietly(session) is False
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert "may still be open" in caplog.text
     assert fault.used > 1
     org.reset()
 
 
-def test_clean_up_after_a_kill_takes_three_seconds_at_most(org, make_client, monkeypatch):
-    monkeypatch.setattr(calling, "_CLEAN_UP_SECONDS", 0.3)
+def test_clean_up_after_a_kill_takes_three_seconds_at_most(org, make_client):
     client = make_client(org, timeout=20)
     session = client.start_session()
     client.stop()
     with org.hold("end"):
         began = time.monotonic()
         assert client.end_quietly(session) is False
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
     assert org.count("end") == 1
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseHook, BaseOperator, Context
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 else:
     try:
         from airflow.sdk import BaseOperator
@@ -18,9 +18,9 @@ else:
     except ImportError:
         from airflow.hooks.base import BaseHook
     try:
-        from airflow.sdk.exceptions import AirflowFailException
+        from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
     except ImportError:
-        from airflow.exceptions import AirflowFailException
+        from airflow.exceptions import AirflowFailException, AirflowSkipException
 
     Context = dict
 
@@ -31,7 +31,14 @@ _MASKERS = (
     "airflow.utils.log.secrets_masker",
 )
 
-__all__ = ["AirflowFailException", "BaseHook", "BaseOperator", "Context", "mask_secret"]
+__all__ = [
+    "AirflowFailException",
+    "AirflowSkipException",
+    "BaseHook",
+    "BaseOperator",
+    "Context",
+    "mask_secret",
+]
 
 
 def mask_secret(secret: str) -> None:

@@ -36,7 +36,7 @@ from airflow_provider_agentforce.exceptions import (
 log = logging.getLogger(__name__)
 
 DEFAULT_API = "https://api.salesforce.com"
-_CLEAN_UP_SECONDS = 3.0
+CLEAN_UP_SECONDS = 3.0
 _CLEAN_UP_PAUSE = 0.2
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
@@ -95,7 +95,7 @@ class Job:
 
     def time_to_clean_up(self) -> float:
         """Return the seconds left for a clean-up."""
-        return self.begun + _CLEAN_UP_SECONDS - time.monotonic()
+        return self.begun + CLEAN_UP_SECONDS - time.monotonic()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_agentforce.client import calls, checks, limits, replies
-from airflow_provider_agentforce.client.calling import Caller, Job
+from airflow_provider_agentforce.client.calling import CLEAN_UP_SECONDS, Caller, Job
 from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.conversation import Conversation
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
@@ -166,11 +166,15 @@ class AgentforceClient:
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
 
-        After :meth:`stop` it takes at most 3 seconds, as a killed task has no more.
+        After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds.
         """
         session_id = session_from(session).session_id
         try:
-            self._end(session_id, checks.end_reason(reason), cleaning_up=self._caller.patience.stopped)
+            self._end(
+                session_id,
+                checks.end_reason(reason),
+                cleaning_up=not self._caller.patience.allows(CLEAN_UP_SECONDS),
+            )
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", session_id, error)
             return False

@@ -130,7 +130,7 @@ _BY_STATUS = (
     _Symptom(_ANY, "", "The Run As user or the app's scopes lack access to this agent.", frozenset({403})),
     _Symptom(_ANY, "", "Slow down: a limit of the org is reached.", frozenset({429})),
     _Symptom(
-        _ANY,
+        _SEND,
         "",
         "The session still works on another message. Send one message at a time; do not map sends.",
         frozenset({423}),

@@ -69,7 +69,9 @@ class Transport:
         :param despite_stop: try even after :meth:`stop`, to clean up.
         """
         attempt = Attempt()
-        self._in_flight.add(attempt)
+        if not despite_stop:
+            # A second SIGTERM must not cut the clean-up after the first.
+            self._in_flight.add(attempt)
         watch(attempt)
         try:
             if self._stopped and not despite_stop:

@@ -79,6 +79,7 @@ class Ledger:
     def __init__(self, store: Any, cycle: int) -> None:
         self._store = store
         self._cycle = cycle
+        self._complete = True
 
     @classmethod
     def of(cls, context: Context) -> Ledger:
@@ -90,8 +91,8 @@ class Ledger:
 
     @property
     def keeps(self) -> bool:
-        """Whether records outlive this try."""
-        return self._store is not None
+        """Whether the next try will find all that this one did."""
+        return self._store is not None and self._complete
 
     def read(self, key: str) -> Record | None:
         """Return the record that an earlier try of this cycle left.
@@ -127,7 +128,12 @@ class Ledger:
             return
         entry = self._entry(mark, done=False, value=value)
         self._ask(lambda: self._store.set(_PREFIX + key, entry))
-        if self._ask(lambda: self._store.get(_PREFIX + key)) != entry:
+        try:
+            kept = self._ask(lambda: self._store.get(_PREFIX + key)) == entry
+        except LedgerError:
+            self.forget(key)
+            raise
+        if not kept:
             raise LedgerError("The task state store does not keep what is written. Nothing was sent.")
 
     def settle(self, key: str, mark: str, value: dict[str, Any]) -> None:
@@ -137,6 +143,7 @@ class Ledger:
         try:
             self._store.set(_PREFIX + key, self._entry(mark, done=True, value=_fitting(value)))
         except Exception as error:  # noqa: BLE001 - whatever the store's backend raises
+            self._complete = False
             log.warning("The outcome could not be recorded for a later try: %s", type(error).__name__)
 
     def forget(self, key: str) -> None:
@@ -166,6 +173,7 @@ def send_once(
     mark: str,
     send: Callable[[Callable[[], None], bool], Turn],
     *,
+    session_id: str,
     resend_unknown: bool,
 ) -> Turn:
     """Send a message unless an earlier try has sent it, and return its answer.
@@ -181,7 +189,7 @@ def send_once(
             log.info("Message %d was answered in an earlier try; it is not sent again.", turn.sequence_id)
             return turn
     try:
-        turn = send(lambda: ledger.intend(key, mark), record is not None)
+        turn = send(lambda: ledger.intend(key, mark, {"session_id": session_id}), record is not None)
     except AgentforceError as error:
         if error.applied is False and record is None and not isinstance(error, LedgerError):
             ledger.forget(key)
@@ -198,18 +206,19 @@ def _answered(record: Record, mark: str, *, resend_unknown: bool) -> Turn | None
         )
     if record.done and record.value is not None:
         return Turn(**record.value)
+    if resend_unknown:
+        return None
     if record.done:
         raise DeliveryUnknownError(
             "An earlier try sent the message and got an answer that was too long to keep.",
             operation="send",
             applied=True,
         )
-    if resend_unknown:
-        return None
     raise DeliveryUnknownError(
-        "An earlier try was killed while the message was on its way.",
+        "An earlier try sent the message and left no answer: it was killed, or the answer never came.",
         operation="send",
         applied=None,
+        session_id=(record.value or {}).get("session_id"),
         hint='Look at the agent\'s session, then clear the task, or set on_unknown_delivery="resend".',
     )
 

@@ -123,7 +123,14 @@ class RecordedConversation:
             )
 
         mark = fingerprint(self._mark, number, text, variables)
-        turn = send_once(self._ledger, turn_key(number), mark, deliver, resend_unknown=self._resend_unknown)
+        turn = send_once(
+            self._ledger,
+            turn_key(number),
+            mark,
+            deliver,
+            session_id=self.session.session_id,
+            resend_unknown=self._resend_unknown,
+        )
         self.turns.append(turn)
         self._session = replace(self.session, sequence_id=turn.sequence_id)
         self._ended = self._ended or turn.session_ended
@@ -148,6 +155,7 @@ class RecordedConversation:
             self._start(fresh=record is None or not record.done)
             return self
         if record.fingerprint != self._mark:
+            end_left(self._client, record)
             raise AgentforceInputError(
                 "The agent or the connection has changed since an earlier try began this conversation. "
                 "Clear the task to hold it anew."

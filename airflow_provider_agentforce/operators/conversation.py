@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce._compat import AirflowFailException, AirflowSkipException, Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.limits import check_message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
@@ -133,8 +133,11 @@ class ConversationOperator(AgentforceBaseOperator):
                     self._talk(chat, following, context)
                     return self._result(chat, context)
                 except BaseException as error:
-                    self._keep(chat.turns, error, context)
-                    self._say_what_a_retry_does(chat, error, can_resume=ledger.keeps, context=context)
+                    try:
+                        self._say_what_a_retry_does(chat, error, can_resume=ledger.keeps, context=context)
+                    finally:
+                        # Last, since an orphan of a dead supervisor cannot even log.
+                        self._keep(chat.turns, error, context)
                     raise
 
     def _talk(self, chat: RecordedConversation, following: NextMessage, context: Context) -> None:
@@ -182,6 +185,8 @@ class ConversationOperator(AgentforceBaseOperator):
         self, chat: RecordedConversation, error: BaseException, *, can_resume: bool, context: Context
     ) -> None:
         """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
+        if isinstance(error, AirflowFailException | AirflowSkipException):
+            return  # the Dag's own word that no try follows
         ti, resend = context["ti"], self.on_unknown_delivery == "resend"
         unknown = isinstance(error, DeliveryUnknownError) and resend
         # Whatever else failed, a function of the Dag or XCom, the records know what is answered.
@@ -198,7 +203,8 @@ class ConversationOperator(AgentforceBaseOperator):
         if not isinstance(error, AgentforceError):
             raise _interrupted(error, chat.turns) from error
         error.retryable = False
-        error.hint = f"{error.hint} {_NOT_AGAIN.format(len(chat.turns))}".strip()
+        if not isinstance(error, DeliveryUnknownError):
+            error.hint = f"{error.hint} {_NOT_AGAIN.format(len(chat.turns))}".strip()
 
     def _keep(self, turns: list[Turn], error: BaseException, context: Context) -> None:
         if turns:

@@ -115,7 +115,9 @@ class SendMessageOperator(AgentforceBaseOperator):
                 )
 
             try:
-                turn = send_once(ledger, "turn", mark, deliver, resend_unknown=resend)
+                turn = send_once(
+                    ledger, "turn", mark, deliver, session_id=session.session_id, resend_unknown=resend
+                )
             except DeliveryUnknownError as error:
                 self.keep_partial(context, error)
                 raise

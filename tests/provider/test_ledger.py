@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -148,7 +148,8 @@ class TestSend:
         with pytest.raises(DeliveryUnknownError) as caught:
             task.run()
         assert isinstance(caught.value, AirflowFailException)
-        assert "killed" in str(caught.value)
+        assert "left no answer" in str(caught.value)
+        assert caught.value.session_id == session["session_id"]
         assert org.count("send") == 0
 
     def test_resend_sends_it_again_with_its_number(self, org, session):
@@ -325,6 +326,17 @@ class TestConversation:
         assert texts(org) == [(text, 1) for text in THREE]
         assert (org.count("start"), org.open_sessions) == (1, [])
 
+    @pytest.mark.parametrize("word", [AirflowSkipException, AirflowFailException])
+    def test_a_function_that_ends_the_task_ends_the_session(self, org, word):
+        def following(turns):
+            if turns:
+                raise word("enough")
+            return "one"
+
+        with pytest.raises(word, match="enough"):
+            Task(ConversationOperator, messages=following).run()
+        assert org.open_sessions == []
+
     def test_the_last_try_ends_the_session(self, org):
         org.fail("send", after=True)
         org.fail("send", status=429, times=3)
@@ -363,6 +375,7 @@ class TestConversation:
         task.run_killed(5)
         with pytest.raises(AgentforceInputError, match="agent or the connection"):
             task.run(agent_id=org.agents[2].id)
+        assert org.open_sessions == []
 
     def test_a_clear_after_success_holds_it_anew(self, org):
         task = Task(ConversationOperator, messages=THREE)

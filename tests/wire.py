@@ -242,3 +242,10 @@ class Relay(Server):
             pump.start()
             _pump(peer.sock, far)
             pump.join(5)
+
+
+def server_context(authority: Any, name: str) -> ssl.SSLContext:
+    """Return a TLS context for *name*, issued by a trustme authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context

@@ -40,6 +40,7 @@ CLEAN_UP_SECONDS = 3.0
 _CLEAN_UP_PAUSE = 0.2
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
+_MOST_IDLE_CONNECTIONS = 200
 
 _back_off = tenacity.wait_random_exponential(multiplier=1, max=20)
 
@@ -120,7 +121,7 @@ class Caller:
     def __init__(self, settings: Settings, on_secret: Callable[[str], None]) -> None:
         self.settings = settings
         self.patience = Patience()
-        self.transport = Transport(settings.max_concurrent_sessions)
+        self.transport = Transport(min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS))
         self.tokens = TokenCache(self._fetch_token)
         self._on_secret = on_secret
         self._hidden = settings.secret_forms()
@@ -298,7 +299,7 @@ def _kind(operation: Operation, failure: Failure, verdict: Verdict) -> type[Agen
         return DeliveryUnknownError
     if verdict.ending is Ending.TRANSIENT:
         return _TRANSIENT.get(failure, AgentforceTransientError)
-    if operation is Operation.TOKEN:
+    if operation is Operation.TOKEN and failure in {Failure.BAD_REQUEST, Failure.LOGIN_RATE}:
         return AgentforceAuthError
     if failure is Failure.NOT_FOUND and operation in {Operation.SEND, Operation.FEEDBACK}:
         return SessionNotFoundError

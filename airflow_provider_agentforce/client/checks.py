@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ _ORIGIN = re.compile(
 )
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
+_LAST_PORT = 65535
 _LOGIN_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
 _UI_SUFFIXES = (".lightning.force.com", ".salesforce-setup.com")
 
@@ -37,7 +37,7 @@ def origin(value: object, field: str) -> str:
         # A connection given as a URI has no scheme of its own for the host.
         text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
     match = _ORIGIN.fullmatch(text)
-    if match is None:
+    if match is None or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
         raise AgentforceInputError(
             f"{field} must look like https://acme.my.salesforce.com, without user, path or query, "
             f"but is {_shown(value)}."
@@ -53,7 +53,7 @@ def origin(value: object, field: str) -> str:
 def my_domain(value: object, field: str = "host") -> str:
     """Return the org's My Domain as an origin. Login and Lightning hosts are refused with the reason."""
     url = origin(value, field)
-    host = url.split("//", 1)[1]
+    host = url.split("//", 1)[1].split(":")[0]
     if host in _LOGIN_HOSTS:
         raise AgentforceInputError(
             f"{field} is {host}, which does not accept the client-credentials flow. "
@@ -179,11 +179,13 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     return entries
 
 
-def positive(value: object, field: str) -> float:
-    """Return a number above zero, also from its text."""
+def positive(value: object, field: str, most: float = 1_000_000) -> float:
+    """Return a number above zero and up to *most*, also from its text."""
     number = _number(value, field)
-    if not (math.isfinite(number) and number > 0):
-        raise AgentforceInputError(f"{field} must be a number above 0, but is {_shown(value)}.")
+    if not 0 < number <= most:
+        raise AgentforceInputError(
+            f"{field} must be a number above 0, up to {most:g}, but is {_shown(value)}."
+        )
     return number
 
 

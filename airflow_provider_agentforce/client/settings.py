@@ -59,7 +59,7 @@ class Settings:
             put("agent_id", checks.path_id(self.agent_id, "agent_id"))
         if self.api_url is not None:
             put("api_url", checks.origin(self.api_url, "api_url"))
-        put("timeout", checks.positive(self.timeout, "timeout"))
+        put("timeout", checks.positive(self.timeout, "timeout", most=3600))
         for name in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
             put(name, checks.count(getattr(self, name), name))
 

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_agentforce.client.replies import TokenReply
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 UNTOLD_LIFETIME = 28 * 60.0
 _LEEWAY = 60.0
 _JITTER = 30.0
+# A token service that hangs must not hold up every call while the old token lives.
+_PAUSE = 10.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class TokenCache:
                 if token is None or time.monotonic() >= token.ends_at:
                     raise
                 log.warning("The access token could not be renewed early; it is used until it ends.")
-                return token
+                self._token = replace(token, renew_at=time.monotonic() + _PAUSE)
+                return self._token
 
     def replace(self, refused: Token) -> Token:
         """Return another token than *refused*. Threads that were refused the same one share one exchange."""

@@ -1,7 +1,6 @@
-import ssl
-
 import pytest
 import trustme
+import wire
 from hypothesis import settings
 
 from airflow_provider_agentforce.client import AgentforceClient, Session, Settings, calling, limits
@@ -109,16 +108,10 @@ def trusted(authority, tmp_path, monkeypatch):
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(bundle)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    return server_context(authority, "localhost")
+    return wire.server_context(authority, "localhost")
 
 
 @pytest.fixture(scope="session")
 def stranger():
     """A TLS context for localhost, of an authority that nobody trusts."""
-    return server_context(trustme.CA(), "localhost")
-
-
-def server_context(authority, name):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    return context
+    return wire.server_context(trustme.CA(), "localhost")

@@ -14,7 +14,6 @@ import tracemalloc
 import pytest
 import trustme
 import wire
-from conftest import server_context
 from telling import call, failing
 
 from airflow_provider_agentforce.client import wire as client_wire
@@ -287,7 +286,7 @@ def test_status_decides_even_when_its_body_is_lost(serve, org, make_client, some
 
 
 def test_name_that_the_certificate_does_not_hold_is_final(org, make_client, some_session, authority, trusted):
-    with wire.Server(wire.answering(), tls=server_context(authority, "elsewhere.example")) as server:
+    with wire.Server(wire.answering(), tls=wire.server_context(authority, "elsewhere.example")) as server:
         error = failing(make_client(org, api_url=server.url), "send", some_session)
     assert type(error) is AgentforceRequestError
     assert (error.applied, server.accepted, server.requests) == (False, 1, [])
@@ -301,7 +300,7 @@ def test_certificate_of_a_stranger_can_be_trusted_by_its_authority(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "own.pem")
     with wire.Server(
-        wire.answering(wire.response(ANSWER)), tls=server_context(authority, "localhost")
+        wire.answering(wire.response(ANSWER)), tls=wire.server_context(authority, "localhost")
     ) as server:
         failing(make_client(org, api_url=server.url), "send", some_session)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "own.pem"))

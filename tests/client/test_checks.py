@@ -4,6 +4,9 @@ import math
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.util import parse_url
 
 from airflow_provider_agentforce.client import Session, Settings, Turn, checks, secrets
 from airflow_provider_agentforce.client.models import session_from
@@ -476,3 +479,47 @@ def test_session_is_read_from_all_its_shapes():
 )
 def test_what_is_no_session_is_refused(given):
     assert refused(session_from, given).startswith("session")
+
+
+PIECES = st.sampled_from(
+    [
+        "https://",
+        "http://",
+        "acme",
+        ".my.salesforce.com",
+        "@",
+        ":",
+        "443",
+        "/",
+        "\\",
+        "?",
+        "#",
+        "%2e",
+        "127.0.0.1",
+        "[::1]",
+        " ",
+        "\n",
+        "é",
+        "..",
+        "evil.example",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=60))
+def test_any_text_is_a_host_that_means_the_same_to_the_library_that_connects_or_one_error(text):
+    try:
+        origin = checks.origin(text, "host")
+    except AgentforceInputError as error:
+        told = str(error)
+    else:
+        told = None
+    if told is not None:
+        assert "host" in told
+        assert "\n" not in told
+        return
+    parsed = parse_url(origin)
+    host = parsed.host or ""
+    assert (parsed.auth, parsed.path, parsed.query, parsed.fragment) == (None, None, None, None)
+    assert origin == f"{parsed.scheme}://{host}" + (f":{parsed.port}" if parsed.port is not None else "")
+    assert parsed.scheme == "https" or checks.is_loopback(host)

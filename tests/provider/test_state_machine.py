@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
@@ -150,11 +151,25 @@ class Deliveries(RuleBasedStateMachine):
         self.done.append(self.message)
         self.message = None
 
-    @rule()
-    def end_and_start_again(self):
-        if self.message is None:
+    @rule(ending=FAULTS, starting=FAULTS)
+    def end_and_start_again(self, ending, starting):
+        if self.message is not None:
+            return
+        for fault in ending:
+            self.org.fail("end", **fault)
+        with contextlib.suppress(AgentforceError):
             EndSessionOperator(task_id="end", session=self.session).execute({"ti": TaskInstance(1)})
+        for fault in starting:
+            self.org.fail("start", **fault)
+        before = set(self.org.sessions)
+        try:
             self.session = StartSessionOperator(task_id="start").execute({"ti": TaskInstance(1)})
+        except AgentforceError as error:
+            self.errors.append(error)
+            requests.delete(f"{self.org.url}/emulator/faults", timeout=5)
+            self.session = StartSessionOperator(task_id="start").execute({"ti": TaskInstance(2)})
+        requests.delete(f"{self.org.url}/emulator/faults", timeout=5)
+        assert self.session["session_id"] in set(self.org.open_sessions) - before
 
     @rule()
     def revoke_the_tokens(self):

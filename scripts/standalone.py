@@ -19,6 +19,8 @@ URL = f"http://127.0.0.1:{PORT}"
 
 def main() -> int:
     """Run both and return Airflow's exit status."""
+    # A plain kill must not leave Airflow behind: it ends like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Emulator(port=int(os.environ.get("EMULATOR_PORT", "8765"))) as org:
         settings = {
             "AIRFLOW_HOME": str(HOME),

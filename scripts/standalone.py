@@ -38,12 +38,15 @@ def main() -> int:
             # Airflow starts its parts by name.
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
-        process = subprocess.Popen([str(BIN / "airflow"), "standalone"], env={**os.environ, **settings})  # noqa: S603
+        # A group of its own, so that all its parts can be stopped together.
+        process = subprocess.Popen(  # noqa: S603
+            [str(BIN / "airflow"), "standalone"], env={**os.environ, **settings}, start_new_session=True
+        )
         print(f"Airflow: {URL} (ready in half a minute)\nThe agent's side: {org.url}\n", flush=True)  # noqa: T201
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
             return process.wait(30)
 
 

@@ -8,9 +8,11 @@ import signal
 import threading
 
 import pytest
+import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_agentforce.client import Turn
+from airflow_provider_agentforce.client.secrets import forms
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceAuthError,
@@ -582,3 +584,19 @@ def test_a_refused_secret_ends_the_task_and_is_not_shown(org, run, monkeypatch):
     assert "consumer secret" in str(error)
     assert "canary" not in str(error) + repr(error)
     assert org.count("token") == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [None, {"status": 500}, {"status": 401, "times": 2}, {"drop": True}, {"body": "<html>"}]
+)
+def test_no_secret_is_in_an_xcom_a_rendered_field_an_error_or_the_emulators_log(org, run, started, fault):
+    if fault:
+        org.fail("send", **fault)
+    operator = SendMessageOperator(task_id="a", session=started, text="order 7?")
+    done = run(operator)
+    rendered = {name: getattr(operator, name) for name in operator.template_fields}
+    shown = requests.get(f"{org.url}/emulator/requests", timeout=5).text
+    told = json.dumps([done.xcoms, rendered]) + str(done.error) + repr(done.error) + shown
+    bearers = {request.headers["authorization"].split()[1] for request in sent(org)}
+    for hidden in forms(org.consumer_secret).union(*(forms(bearer) for bearer in bearers)):
+        assert hidden not in told

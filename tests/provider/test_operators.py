@@ -13,9 +13,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.client.secrets import forms
+from airflow_provider_agentforce.emulator.errors import ERRORS
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceAuthError,
+    AgentforceError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -586,17 +588,64 @@ def test_a_refused_secret_ends_the_task_and_is_not_shown(org, run, monkeypatch):
     assert org.count("token") == 1
 
 
-@pytest.mark.parametrize(
-    "fault", [None, {"status": 500}, {"status": 401, "times": 2}, {"drop": True}, {"body": "<html>"}]
-)
-def test_no_secret_is_in_an_xcom_a_rendered_field_an_error_or_the_emulators_log(org, run, started, fault):
-    if fault:
-        org.fail("send", **fault)
-    operator = SendMessageOperator(task_id="a", session=started, text="order 7?")
-    done = run(operator)
+FAULTS = [
+    *(
+        {"status": status}
+        for status in (302, 400, 401, 403, 404, 408, 409, 412, 413, 422, 423, 429, 500, 502, 503, 504)
+    ),
+    *({"error": name} for name in ERRORS),
+    *({"drop": True}, {"cut": 5}, {"body": "<html>"}, {"body": b"\xff"}, {"body": [1]}),
+]
+
+
+class TaskInstance:
+    dag_id, run_id, task_id, map_index, try_number, max_tries = "dag", "run", "task", -1, 1, 0
+
+    def __init__(self):
+        self.xcoms = {}
+
+    def xcom_push(self, key, value):
+        self.xcoms[key] = value
+
+
+class Rows:
+    """The rows of a task state store."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def get(self, key, default=None):
+        return self.kept.get(key, default)
+
+    def set(self, key, value, **_):
+        self.kept[key] = value
+
+    def delete(self, key):
+        self.kept.pop(key, None)
+
+
+@pytest.mark.parametrize("operation", ["token", "start", "send", "end"])
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_no_secret_is_in_an_xcom_a_state_row_a_rendered_field_an_error_or_a_log(
+    org, caplog, fault, operation
+):
+    caplog.set_level("DEBUG")
+    org.fail(operation, **fault)
+    operator = ConversationOperator(task_id="a", messages=["order 7?"])
+    ti, rows, error = TaskInstance(), Rows(), None
+    try:
+        ti.xcoms["return_value"] = operator.execute({"ti": ti, "task_state_store": rows})
+    except AgentforceError as caught:
+        error = caught
     rendered = {name: getattr(operator, name) for name in operator.template_fields}
     shown = requests.get(f"{org.url}/emulator/requests", timeout=5).text
-    told = json.dumps([done.xcoms, rendered]) + str(done.error) + repr(done.error) + shown
-    bearers = {request.headers["authorization"].split()[1] for request in sent(org)}
+    told = (
+        json.dumps([ti.xcoms, rows.kept, rendered])
+        + f"{error}{error!r}{vars(error) if error else ''}"
+        + shown
+        + caplog.text
+    )
+    bearers = {request.headers.get("authorization", " ").split(" ")[1] for request in org.requests} - {""}
     for hidden in forms(org.consumer_secret).union(*(forms(bearer) for bearer in bearers)):
         assert hidden not in told
+    requests.delete(f"{org.url}/emulator/faults", timeout=5)

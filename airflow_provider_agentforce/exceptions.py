@@ -8,6 +8,7 @@
     │   ├── AgentforceAuthError     the app, its user or its scopes are not accepted            final
     │   └── SessionNotFoundError    the session has ended or expired                            final
     ├── AgentFailedError            the agent answered, and its answer is a failure             final
+    ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
     ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
@@ -133,6 +134,19 @@ class AgentFailedError(AgentforceError):
     """
 
     turn: Any = None
+
+
+class InvalidOutputError(AgentforceError):
+    """The agent answered, and nothing in its answer fits the ``output_type`` that was asked for.
+
+    The message was delivered, so a retry would send it again; the task ends without one.
+
+    :ivar turn: the whole answer, a :class:`~airflow_provider_agentforce.client.Turn`.
+    :ivar problems: what does not fit, ``"path: reason"`` each; empty when the answer holds no JSON.
+    """
+
+    turn: Any = None
+    problems: tuple[str, ...] = ()
 
 
 class DeliveryUnknownError(AgentforceError):

@@ -11,7 +11,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,13 +84,20 @@ def decode(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise UnreadableReplyError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
     try:
-        parsed = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=str)
-        return storable(parsed)
+        return storable(decoder(parse_constant=str).decode(text))
     except RecursionError:
         raise UnreadableReplyError("JSON nested too deep") from None
     except ValueError as error:
         what = "empty" if not text.strip() else f"not JSON ({error})"
         raise UnreadableReplyError(what) from None
+
+
+def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
+    """Return a JSON decoder that reads a number which no database stores as its digits.
+
+    :param parse_constant: is given ``NaN``, ``Infinity`` or ``-Infinity``, which JSON does not have.
+    """
+    return json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=parse_constant)
 
 
 def decode_object(body: bytes) -> dict[str, Any]:

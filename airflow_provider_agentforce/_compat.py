@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseHook, BaseOperator, Context
@@ -31,6 +32,9 @@ _MASKERS = (
     "airflow.utils.log.secrets_masker",
 )
 
+# Airflow 3.2 and later, up to 3.1.
+_STATS = ("airflow.sdk.observability.stats", "airflow.stats")
+
 __all__ = [
     "AirflowFailException",
     "AirflowSkipException",
@@ -38,6 +42,7 @@ __all__ = [
     "BaseOperator",
     "Context",
     "mask_secret",
+    "stats",
 ]
 
 
@@ -50,3 +55,15 @@ def mask_secret(secret: str) -> None:
             continue
         mask(secret)
         return
+
+
+@cache
+def stats() -> Any:
+    """Return Airflow's ``Stats``, or ``None`` where it is not found. Looked up at the first use."""
+    for name in _STATS:
+        try:
+            found = import_module(name).Stats
+        except (ImportError, AttributeError):
+            continue
+        return found
+    return None

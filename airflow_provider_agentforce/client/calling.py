@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import tenacity
 
 from airflow_provider_agentforce.client import calls, checks, hints, policy, replies
-from airflow_provider_agentforce.client.calls import Call, Operation
+from airflow_provider_agentforce.client.calls import Operation
+from airflow_provider_agentforce.client.jobs import Job, Result
+from airflow_provider_agentforce.client.observing import Observer, observed
 from airflow_provider_agentforce.client.patience import Patience
 from airflow_provider_agentforce.client.policy import Ending, Failure, Verdict
 from airflow_provider_agentforce.client.replies import TokenReply, UnreadableReplyError
@@ -36,7 +36,6 @@ from airflow_provider_agentforce.exceptions import (
 log = logging.getLogger(__name__)
 
 DEFAULT_API = "https://api.salesforce.com"
-CLEAN_UP_SECONDS = 3.0
 _CLEAN_UP_PAUSE = 0.2
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
@@ -66,64 +65,22 @@ _FINAL: dict[Failure, type[AgentforceError]] = {
 }
 
 
-@dataclass
-class Job:
-    """One call to carry out, and what is known of it so far.
-
-    :param build: makes the request from the API host and this job.
-    :param parse: reads the reply of a 2xx; raises :class:`UnreadableReplyError` for one that is no use.
-    :param on_piece: is given the bytes of an event stream as they arrive.
-    :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
-    :param after_unknown: an earlier try of this very message may still be running, so a lock is evidence.
-    :param cleaning_up: try for a few seconds only, even after a stop.
-    :ivar attempts: attempts begun.
-    :ivar lost: attempts that may have been acted on without our knowing.
-    """
-
-    operation: Operation
-    build: Callable[[str, Job], Call]
-    parse: Callable[[Exchange], Any] = lambda _: None
-    on_piece: Callable[[bytes], None] | None = None
-    session_id: str | None = None
-    external_session_key: str | None = None
-    on_sending: Callable[[], None] | None = None
-    after_unknown: bool = False
-    cleaning_up: bool = False
-    attempts: int = 0
-    lost: int = 0
-    renewed: bool = False
-    begun: float = field(default_factory=time.monotonic)
-
-    def time_to_clean_up(self) -> float:
-        """Return the seconds left for a clean-up."""
-        return self.begun + CLEAN_UP_SECONDS - time.monotonic()
-
-
-@dataclass
-class Result:
-    """What the last attempt at a job brought."""
-
-    exchange: Exchange
-    value: Any = None
-    failure: Failure | None = None
-    detail: str = ""
-    cause: BaseException | None = None
-    token: Token | None = None
-    pause: float | None = None
-
-
 class Caller:
     """Carries out jobs for one org. Safe to share between threads.
 
     :param on_secret: is told every new token, so that a log can mask it.
+    :param observers: are told of every job.
     """
 
-    def __init__(self, settings: Settings, on_secret: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, on_secret: Callable[[str], None], observers: Sequence[Observer] = ()
+    ) -> None:
         self.settings = settings
         self.patience = Patience()
         self.transport = Transport(min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS))
         self.tokens = TokenCache(self._fetch_token)
         self._on_secret = on_secret
+        self._observers = observers
         self._hidden = settings.secret_forms()
 
     def perform(self, job: Job) -> Result:
@@ -131,12 +88,17 @@ class Caller:
 
         :raises AgentforceError: as the retry table says.
         """
+        with observed(self._observers, job):
+            return self._perform(job)
+
+    def _perform(self, job: Job) -> Result:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda result: result.pause is not None),
             wait=lambda state: state.outcome.result().pause,  # type: ignore[union-attr]
             sleep=time.sleep if job.cleaning_up else self.patience.sleep,
         )
         result: Result = retrying(self._attempt, job)
+        job.result = result
         if result.failure is None:
             return result
         verdict = self._verdict(job, result.failure)
@@ -155,7 +117,8 @@ class Caller:
         if not job.cleaning_up:
             self.patience.check()
         token = None if job.operation is Operation.TOKEN else self._token(job)
-        call = job.build(self.api_host(token), job)
+        job.api = self.api_host(token)
+        call = job.build(job.api, job)
         if job.on_sending is not None and job.attempts == 0:
             job.on_sending()
         job.attempts += 1
@@ -171,6 +134,8 @@ class Caller:
         if result.failure is not None:
             self._note_loss(job, result.failure)
             result.pause = self._pause(job, result)
+            if result.pause is not None:
+                job.repeated_after.append(result.failure)
         return result
 
     def _note_loss(self, job: Job, failure: Failure) -> None:

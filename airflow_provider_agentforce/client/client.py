@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_agentforce.client import calls, checks, limits, replies
-from airflow_provider_agentforce.client.calling import CLEAN_UP_SECONDS, Caller, Job
+from airflow_provider_agentforce.client.calling import Caller
 from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.conversation import Conversation
+from airflow_provider_agentforce.client.jobs import CLEAN_UP_SECONDS, Job
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
+from airflow_provider_agentforce.client.observing import Observer
 from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.client.replies import TokenReply
 from airflow_provider_agentforce.client.settings import Settings
@@ -32,14 +34,22 @@ class AgentforceClient:
 
     :param settings: how to reach the org.
     :param on_secret: is told every access token as it is issued, in all forms to be masked in a log.
+    :param observers: are shown every call, each an
+        :data:`~airflow_provider_agentforce.client.observing.Observer`.
 
     Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
     for what the org or the network do. What is tried again by itself is only what cannot have been acted on.
     """
 
-    def __init__(self, settings: Settings, *, on_secret: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_secret: Callable[[str], None] = lambda _: None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         self.settings = settings
-        self._caller = Caller(settings, on_secret)
+        self._caller = Caller(settings, on_secret, observers)
         self._limits = limits.for_org(
             (settings.host, settings.consumer_key),
             max_open=settings.max_concurrent_sessions,
@@ -84,7 +94,7 @@ class AgentforceClient:
             job.external_session_key = str(uuid.uuid5(uuid.UUID(key), str(job.lost))) if job.lost else key
             return calls.start(api, agent, external_session_key=job.external_session_key, **fields)
 
-        job = Job(Operation.START, build, parse=_read_start, on_sending=on_sending)
+        job = Job(Operation.START, build, parse=_read_start, agent_id=agent, on_sending=on_sending)
         place = self._limits.reserve(self._caller.patience)
         try:
             session_id, greeting = self._caller.perform(job).value
@@ -141,14 +151,18 @@ class AgentforceClient:
             ),
             parse=lambda exchange: _read_turn(exchange, streamed, known, number),
             on_piece=lambda piece: _pass_on(streamed.feed(piece), on_chunk),
+            agent_id=known.agent_id,
             session_id=known.session_id,
+            sequence_id=number,
+            text=message,
             after_unknown=after_unknown,
             on_sending=on_sending,
         )
         try:
             turn: Turn = self._caller.perform(job).value
         except (DeliveryUnknownError, AgentFailedError) as error:
-            error.turn = streamed.turn(session=known, sequence_id=number) if streamed.begun else None
+            if error.turn is None and streamed.begun:
+                error.turn = streamed.turn(session=known, sequence_id=number)
             raise
         if turn.session_ended:
             self._limits.release(known.session_id)
@@ -161,22 +175,22 @@ class AgentforceClient:
         :returns: ``True`` if it was open, ``False`` if it had ended before.
         :raises AgentforceError: the session may still be open.
         """
-        return self._end(session_from(session).session_id, checks.end_reason(reason), cleaning_up=False)
+        return self._end(session_from(session), checks.end_reason(reason), cleaning_up=False)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
 
         After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds.
         """
-        session_id = session_from(session).session_id
+        known = session_from(session)
         try:
             self._end(
-                session_id,
+                known,
                 checks.end_reason(reason),
                 cleaning_up=not self._caller.patience.allows(CLEAN_UP_SECONDS),
             )
         except AgentforceError as error:
-            log.warning("Session %s may still be open: %s", session_id, error)
+            log.warning("Session %s may still be open: %s", known.session_id, error)
             return False
         return True
 
@@ -233,15 +247,16 @@ class AgentforceClient:
         """Close idle connections."""
         self._caller.transport.close()
 
-    def _end(self, session_id: str, reason: str, *, cleaning_up: bool) -> bool:
+    def _end(self, session: Session, reason: str, *, cleaning_up: bool) -> bool:
         job = Job(
             Operation.END,
-            build=lambda api, _job: calls.end(api, session_id, reason),
-            session_id=session_id,
+            build=lambda api, _job: calls.end(api, session.session_id, reason),
+            agent_id=session.agent_id,
+            session_id=session.session_id,
             cleaning_up=cleaning_up,
         )
         ended = self._caller.perform(job).failure is not Failure.NOT_FOUND
-        self._limits.release(session_id)
+        self._limits.release(session.session_id)
         return ended
 
 

@@ -63,7 +63,7 @@ def make_client(shared_org):
     """Build clients of an emulator; keyword arguments replace settings. They are closed with the test."""
     built = []
 
-    def build(org=shared_org, *, on_secret=lambda _: None, **replaced):
+    def build(org=shared_org, *, on_secret=lambda _: None, observers=(), **replaced):
         fields = {
             "host": org.url,
             "consumer_key": org.consumer_key,
@@ -72,7 +72,9 @@ def make_client(shared_org):
             "api_url": org.url,
             "timeout": 5.0,
         }
-        client = AgentforceClient(Settings(**{**fields, **replaced}), on_secret=on_secret)
+        client = AgentforceClient(
+            Settings(**{**fields, **replaced}), on_secret=on_secret, observers=observers
+        )
         built.append(client)
         return client
 

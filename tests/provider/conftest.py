@@ -15,6 +15,7 @@ from airflow_provider_agentforce.client import calling, limits
 from airflow_provider_agentforce.emulator import Emulator
 
 HERE = Path(__file__).parent
+AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 # Airflow reads these when it is imported for the first time.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -28,10 +29,30 @@ from airflow_provider_agentforce.hooks import agentforce  # noqa: E402
 @pytest.fixture(scope="session")
 def airflow_db():
     """A migrated SQLite database."""
-    command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([AIRFLOW, "db", "migrate"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return os.environ["AIRFLOW_HOME"]
+
+
+@pytest.fixture
+def dag_test(airflow_db, tmp_path):
+    """Run ``airflow dags test`` against an org and give its exit status and output."""
+
+    def run(dag_id, org, folder=None, **variables):
+        env = {
+            **os.environ,
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+            "AGENTFORCE_EXAMPLE_OUTPUT": str(tmp_path),
+            **variables,
+        }
+        if folder:
+            env["AIRFLOW__CORE__DAGS_FOLDER"] = str(folder)
+        done = subprocess.run(
+            [AIRFLOW, "dags", "test", dag_id], env=env, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

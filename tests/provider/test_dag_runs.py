@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,27 +10,6 @@ from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py"))
-AIRFLOW = str(Path(sys.executable).with_name("airflow"))
-
-
-@pytest.fixture
-def dag_test(airflow_db, tmp_path):
-    """Run ``airflow dags test`` against an org and give its exit status and output."""
-
-    def run(dag_id, org, folder=None):
-        env = {
-            **os.environ,
-            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
-            "AGENTFORCE_EXAMPLE_OUTPUT": str(tmp_path),
-        }
-        if folder:
-            env["AIRFLOW__CORE__DAGS_FOLDER"] = str(folder)
-        done = subprocess.run(
-            [AIRFLOW, "dags", "test", dag_id], env=env, capture_output=True, text=True, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
 
 
 def sent(org):

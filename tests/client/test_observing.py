@@ -1,0 +1,156 @@
+"""Observers are shown every call, and cannot change what becomes of it."""
+
+import threading
+
+import pytest
+
+from airflow_provider_agentforce.client.calls import Operation
+from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.exceptions import DeliveryUnknownError
+
+
+class Notebook:
+    """Notes every call, as it is when it begins and when it has ended."""
+
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def __call__(self, job):
+        self.begun.append((job.operation, job.agent_id, job.session_id, job.sequence_id, job.text))
+        return lambda: self.ended.append(job)
+
+
+@pytest.fixture
+def notebook():
+    return Notebook()
+
+
+@pytest.fixture
+def watched(org, make_client, notebook):
+    return make_client(org, observers=[notebook])
+
+
+def raising(error):
+    """Make an observer whose end raises."""
+
+    def begin(_job):
+        def end():
+            raise error
+
+        return end
+
+    return begin
+
+
+def only_for(operation, observer):
+    return lambda job: observer(job) if job.operation is operation else lambda: None
+
+
+def test_an_observer_is_shown_every_call_with_what_it_concerns(org, watched, notebook):
+    with watched.conversation() as chat:
+        turn = chat.send("order 4711?")
+        watched.submit_feedback(turn, turn.feedback_id, "GOOD")
+    agent, session = org.agent_id, turn.session_id
+    assert notebook.begun == [
+        (Operation.START, agent, None, None, None),
+        (Operation.TOKEN, None, None, None, None),
+        (Operation.SEND, agent, session, 1, "order 4711?"),
+        (Operation.FEEDBACK, None, session, None, None),
+        (Operation.END, agent, session, None, None),
+    ]
+    by_operation = {job.operation: job for job in notebook.ended}
+    assert by_operation[Operation.SEND].result.value == turn
+    assert by_operation[Operation.SEND].api == org.url
+    assert [job.error for job in notebook.ended] == [None] * 5
+
+
+def test_an_observer_sees_every_repetition_and_why(org, watched, notebook):
+    org.fail("send", status=429, headers={"Retry-After": "0"}, times=2)
+    watched.send_message(watched.start_session(), "hello")
+    sent = notebook.ended[-1]
+    assert sent.repeated_after == [Failure.THROTTLED, Failure.THROTTLED]
+    assert sent.attempts == 3
+
+
+def test_an_observer_sees_the_error_of_the_caller(org, watched, notebook):
+    session = watched.start_session()
+    org.fail("send", status=500)
+    with pytest.raises(DeliveryUnknownError) as caught:
+        watched.send_message(session, "hello")
+    assert notebook.ended[-1].error is caught.value
+    assert notebook.ended[-1].result.exchange.status == 500
+
+
+@pytest.mark.parametrize("at", ["begin", "end"])
+def test_an_observer_that_fails_changes_nothing_and_the_others_still_see(
+    org, make_client, notebook, caplog, at
+):
+    def broken(_job):
+        raise RuntimeError("secret words")
+
+    client = make_client(
+        org,
+        observers=[notebook, broken if at == "begin" else raising(RuntimeError("secret words")), notebook],
+    )
+    with client.conversation() as chat:
+        assert chat.send("hello").text
+    assert len(notebook.ended) == 2 * len(org.requests)
+    assert "RuntimeError" in caplog.text
+    assert "secret words" not in caplog.text
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(1)])
+def test_an_interruption_of_an_observer_does_not_hide_that_a_message_was_answered(
+    org, make_client, interruption
+):
+    client = make_client(org, observers=[only_for(Operation.SEND, raising(interruption))])
+    session = client.start_session()
+    with pytest.raises(DeliveryUnknownError) as caught:
+        client.send_message(session, "hello")
+    assert caught.value.applied is True
+    assert caught.value.turn.text
+    assert caught.value.session_id == session.session_id
+    assert caught.value.__cause__ is interruption
+
+
+def test_an_interruption_of_an_observer_does_not_hide_an_unknown_delivery(org, make_client):
+    client = make_client(org, observers=[only_for(Operation.SEND, raising(KeyboardInterrupt()))])
+    session = client.start_session()
+    org.fail("send", status=500)
+    with pytest.raises(DeliveryUnknownError) as caught:
+        client.send_message(session, "hello")
+    assert (caught.value.applied, caught.value.status) == (None, 500)
+
+
+def test_an_interruption_where_nothing_is_lost_is_passed_on(org, make_client):
+    client = make_client(org, observers=[only_for(Operation.END, raising(KeyboardInterrupt()))])
+    session = client.start_session()
+    with pytest.raises(KeyboardInterrupt):
+        client.end_session(session)
+
+
+def test_an_interruption_after_a_message_that_was_refused_is_passed_on(org, make_client):
+    client = make_client(org, observers=[only_for(Operation.SEND, raising(KeyboardInterrupt()))])
+    session = client.start_session()
+    org.fail("send", status=400)
+    with pytest.raises(KeyboardInterrupt):
+        client.send_message(session, "hello")
+
+
+def test_calls_of_many_threads_are_seen_apart(org, make_client, notebook):
+    client = make_client(org, observers=[notebook])
+    client.authenticate()
+
+    def talk(number):
+        with client.conversation() as chat:
+            chat.send(f"message {number}")
+
+    threads = [threading.Thread(target=talk, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    sends = [job for job in notebook.ended if job.operation is Operation.SEND]
+    assert sorted(job.text for job in sends) == sorted(f"message {number}" for number in range(20))
+    assert len({job.session_id for job in sends}) == 20
+    assert all(job.session_id == job.result.value.session_id for job in sends)

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test test-airflow soak mutate lint types unit wheel bench emulator airflow clean
+.PHONY: help install demo test test-airflow matrix soak mutate lint types unit wheel bench emulator airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,7 @@ lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/retry_table.py --check docs/delivery.md
+	$(BIN)/zizmor -q --offline .github
 
 types: $(READY) ## Check types
 	$(BIN)/mypy
@@ -40,6 +41,9 @@ unit: $(READY) ## Run the tests, with the example Dags, and measure branch cover
 
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
+
+matrix: $(READY) ## Run the example Dags on each pair of Airflow and Python; writes docs/versions.md
+	$(BIN)/nox -s smoke tests-3.13; status=$$?; $(BIN)/python scripts/versions_table.py && exit $$status
 
 soak: $(READY) ## Try a thousand random histories of faults, kills and retries
 	AGENTFORCE_SOAK=$${AGENTFORCE_SOAK:-1000} $(BIN)/python -m pytest tests/provider/test_state_machine.py -q --show-capture=no
@@ -60,4 +64,4 @@ airflow: $(READY) ## Start Airflow with the example Dags, and the emulator, to c
 	$(BIN)/python scripts/standalone.py
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) .airflow* out build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .airflow* out build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox

@@ -1,73 +1,65 @@
 """Run the example Dags against the emulator, each with ``airflow dags test``, and show what was said.
 
-Everything is written below the checkout: Airflow's home to ``.airflow-demo``, the results to ``out``.
+Everything is written below the checkout, unless told otherwise: Airflow's home to ``.airflow-demo``, the
+results to ``out``.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
+import argparse
+import json
+import platform
 import sys
 import textwrap
 import time
+from importlib.metadata import version
 from pathlib import Path
 
-from airflow_provider_agentforce.emulator import Emulator, SessionRecord
+from examples import Examples, Run
+
+from airflow_provider_agentforce.emulator import SessionRecord
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = ROOT / ".airflow-demo"
-OUT = ROOT / "out"
-AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 
 
 def main() -> int:
     """Run the demo and return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--home", type=Path, default=ROOT / ".airflow-demo", help="folder for Airflow; emptied"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for the results; emptied")
+    options = parser.parse_args()
+    examples = Examples(options.home, options.out)
     begun = time.monotonic()
-    shutil.rmtree(HOME, ignore_errors=True)
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir()
-    dags = sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py"))
-    say(f"Setting up Airflow in {HOME.name}/ (SQLite, no server).")
-    if not airflow({}, "db", "migrate", log=OUT / "migrate.log"):
-        return 1
-    # One after the other: each begins by storing every Dag of the folder, and two would collide in that.
-    failed = [dag for dag in dags if not run_dag(dag)]
+    say(f"Setting up Airflow {version('apache-airflow')} in {options.home.name}/ (SQLite, no server).")
+    runs = [examples.set_up()]
+    if runs[0].worked:
+        for run in examples.run():
+            say(story(run))
+            runs.append(run)
+    write_result(runs, options.out / "result.json")
+    failed = [run for run in runs if not run.worked]
+    for run in failed:
+        say(f"\n{run.dag_id} failed:\n{run.output[-3000:]}")
     if failed:
-        say(f"Failed: {', '.join(failed)}. The logs are in {OUT}.")
+        say(f"Failed: {', '.join(run.dag_id for run in failed)}. The logs are in {options.out / 'logs'}.")
         return 1
-    show_results(time.monotonic() - begun)
+    show_files(options.out)
+    say(f"\nDone in {time.monotonic() - begun:.0f} s. Written: {options.out}")
     return 0
 
 
-def run_dag(dag_id: str) -> bool:
-    """Run one Dag with an org of its own and print the conversations that the org saw."""
-    with Emulator() as org:
-        env = {"AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(), "AGENTFORCE_EXAMPLE_OUTPUT": str(OUT)}
-        worked = airflow(env, "dags", "test", dag_id, log=OUT / "logs" / f"{dag_id}.log")
-        text = [f"\n━━ {dag_id} ━━", *(line for one in org.sessions.values() for line in conversation(one))]
-        if org.open_sessions:
-            text.append(f"  Sessions left open: {', '.join(org.open_sessions)}")
-    say("\n".join(text))
-    return worked and not org.open_sessions
-
-
-def airflow(env: dict[str, str], *command: str, log: Path) -> bool:
-    """Run an Airflow command, its output to *log*; show the end of it when it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "AIRFLOW_HOME": str(HOME),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        **env,
-    }
-    with log.open("w") as output:
-        code = subprocess.run(  # noqa: S603 - our own command
-            [AIRFLOW, *command], env={**os.environ, **settings}, stdout=output, stderr=output, check=False
-        ).returncode
-    if code:
-        say(f"airflow {' '.join(command)} failed:\n{log.read_text()[-3000:]}")
-    return code == 0
+def story(run: Run) -> str:
+    """Return what is to be said of one Dag: the conversations that its org saw."""
+    text = [f"\n━━ {run.dag_id} ━━", *(line for one in run.sessions for line in conversation(one))]
+    if run.missing:
+        text.append(f"  Not run: needs {', '.join(run.missing)}.")
+    if run.left_open:
+        text.append(f"  Sessions left open: {', '.join(run.left_open)}")
+    return "\n".join(text)
 
 
 def conversation(session: SessionRecord) -> list[str]:
@@ -88,11 +80,20 @@ def paragraph(label: str, text: str) -> list[str]:
     return textwrap.wrap(text, 100, initial_indent=label, subsequent_indent=" " * len(label))
 
 
-def show_results(seconds: float) -> None:
-    """Print what was written and where."""
-    for path in sorted(OUT.glob("agentforce_*")):
-        say(f"\n━━ {path.relative_to(ROOT)} ━━\n{path.read_text().rstrip()}")
-    say(f"\nDone in {seconds:.0f} s. Written: {OUT}")
+def show_files(out: Path) -> None:
+    """Print what the Dags wrote."""
+    for path in sorted(out.glob("agentforce_*")):
+        say(f"\n━━ {path.name} ━━\n{path.read_text().rstrip()}")
+
+
+def write_result(runs: list[Run], path: Path) -> None:
+    """Write what was run on which versions, for the table of versions."""
+    result = {
+        "airflow": version("apache-airflow"),
+        "python": platform.python_version(),
+        "runs": {run.dag_id: {"worked": run.worked, "missing": run.missing} for run in runs},
+    }
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def say(text: str) -> None:

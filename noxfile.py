@@ -1,0 +1,62 @@
+"""The versions that the package is run on: ``make matrix``, or one of ``nox --list``.
+
+``smoke`` runs the example Dags on each pair of Airflow and Python, ``tests`` the whole suite on the newest
+Airflow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["smoke"]
+
+NEWEST = "3.3.2"
+# An older Airflow works with what was on the package index in its day, not with what is there now.
+PAIRS = [
+    ("3.10", "2.11.0", "2025-06-10"),
+    ("3.12", "2.11.2", "2026-04-01"),
+    ("3.10", "3.1.8", "2026-04-01"),
+    ("3.12", "3.1.8", "2026-04-01"),
+    ("3.11", "3.2.2", "2026-06-20"),
+    ("3.13", "3.2.2", "2026-06-20"),
+    *((python, NEWEST, None) for python in ("3.10", "3.11", "3.12", "3.13")),
+]
+SMOKE = [nox.param(*pair, id=f"airflow-{pair[1]}-python-{pair[0]}") for pair in PAIRS]
+
+if pyenv := shutil.which("pyenv"):  # It hides all Pythons but the chosen one.
+    known = subprocess.check_output([pyenv, "versions", "--bare"], text=True)  # noqa: S603 - a fixed command
+    os.environ["PYENV_VERSION"] = ":".join(known.split())
+
+
+@nox.session
+@nox.parametrize("python,airflow,day", SMOKE)
+def smoke(session: nox.Session, airflow: str, day: str | None) -> None:
+    """Run every example Dag against the emulator; what was run goes to .nox/results."""
+    install(session, airflow, ".[emulator]", day=day)
+    out = result_folder(airflow, str(session.python))
+    session.run("python", "scripts/demo.py", f"--home={session.create_tmp()}/airflow", f"--out={out}")
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Run the whole suite on the newest Airflow."""
+    install(session, NEWEST, ".[dev]")
+    session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs)
+
+
+def install(session: nox.Session, airflow: str, *packages: str, day: str | None = None) -> None:
+    """Install *packages* with this Airflow, and with what the package index had on that *day*."""
+    until = ["--exclude-newer", day] if day else []
+    session.install(*until, f"apache-airflow=={airflow}", *packages)
+
+
+def result_folder(airflow: str, python: str) -> Path:
+    """Return where the result of a pair is left."""
+    return Path(__file__).parent / ".nox" / "results" / f"airflow-{airflow}-python-{python}"

@@ -1,0 +1,58 @@
+"""Show what ``make matrix`` ran last, a line for each pair of Airflow and Python; write it to docs/versions.md.
+
+Exits with 1 when a pair was not run, or when something failed on it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import generated
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from noxfile import PAIRS, result_folder  # noqa: E402 - a file of the checkout, not of a package
+
+PAGE = ROOT / "docs" / "versions.md"
+NOT_RUN = {"not run": {"worked": False, "missing": []}}
+
+
+def main() -> int:
+    """Write the table and return the exit status."""
+    results = [result(airflow, python) for python, airflow, _ in PAIRS]
+    table = generated.table(["Airflow", "Python", "example Dags that ran", "not there"], [*map(row, results)])
+    sys.stdout.write(table)
+    if any(failed(one) for one in results):
+        sys.stderr.write(f"{PAGE.name} is left as it is.\n")
+        return 1
+    return generated.write(PAGE, "versions", table)
+
+
+def result(airflow: str, python: str) -> dict[str, Any]:
+    """Return what scripts/demo.py wrote on a pair."""
+    path = result_folder(airflow, python) / "result.json"
+    if not path.exists():
+        return {"airflow": airflow, "python": python, "runs": NOT_RUN}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def row(found: dict[str, Any]) -> list[str]:
+    """Return one line: how many Dags ran, and what the others need."""
+    runs = {name: run for name, run in found["runs"].items() if name != "airflow db migrate"}
+    absent = {name: run["missing"] for name, run in runs.items() if run["missing"]}
+    why = "; ".join(f"`{name}`: needs `{', '.join(needs)}`" for name, needs in absent.items())
+    ran = f"FAILED: {', '.join(failed(found))}" if failed(found) else f"all {len(runs) - len(absent)}"
+    return [found["airflow"], found["python"], ran, why]
+
+
+def failed(found: dict[str, Any]) -> list[str]:
+    """Return the names of what did not work."""
+    return [name for name, run in found["runs"].items() if not run["worked"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Show what ``make matrix`` ran last, a line for each pair of Airflow and Python; write it to docs/versions.md.
+"""Show what ``make matrix`` ran last, a line for each pair of versions, and write it to docs/versions.md.
 
 Exits with 1 when a pair was not run, or when something failed on it.
 """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.sdk import BaseHook, BaseOperator, Context
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 else:
@@ -34,6 +37,10 @@ _MASKERS = (
 
 # Airflow 3.2 and later, up to 3.1.
 _STATS = ("airflow.sdk.observability.stats", "airflow.stats")
+# Airflow 3, 2.
+_OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
+_DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
+_CONFIGURATION = ("airflow.sdk.configuration", "airflow.configuration")
 
 __all__ = [
     "AirflowFailException",
@@ -41,29 +48,52 @@ __all__ = [
     "BaseHook",
     "BaseOperator",
     "Context",
+    "date_time_trigger",
+    "default_deferrable",
     "mask_secret",
+    "object_storage_path",
     "stats",
 ]
 
 
 def mask_secret(secret: str) -> None:
     """Mask *secret* in everything that the task logs from now on."""
-    for name in _MASKERS:
-        try:
-            mask = import_module(name).mask_secret
-        except (ImportError, AttributeError):
-            continue
-        mask(secret)
+    try:
+        mask = _first(_MASKERS, "mask_secret")
+    except ImportError:
         return
+    mask(secret)
 
 
 @cache
 def stats() -> Any:
     """Return Airflow's ``Stats``, or ``None`` where it is not found. Looked up at the first use."""
-    for name in _STATS:
+    try:
+        return _first(_STATS, "Stats")
+    except ImportError:
+        return None
+
+
+def object_storage_path(uri: str) -> Any:
+    """Return Airflow's path object for *uri*; the part before an ``@`` names a connection."""
+    return _first(_OBJECT_STORAGE, "ObjectStoragePath")(uri)
+
+
+def date_time_trigger(moment: datetime) -> Any:
+    """Return Airflow's trigger that waits until *moment*."""
+    return _first(_DATE_TIME_TRIGGERS, "DateTimeTrigger")(moment=moment)
+
+
+def default_deferrable() -> bool:
+    """Return Airflow's setting ``[operators] default_deferrable``."""
+    conf = _first(_CONFIGURATION, "conf")
+    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def _first(modules: Iterable[str], name: str) -> Any:
+    for module in modules:
         try:
-            found = import_module(name).Stats
-        except (ImportError, AttributeError):
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError):  # noqa: PERF203 - each place gets its chance
             continue
-        return found
-    return None
+    raise ImportError(f"This Airflow has no {name}.")

@@ -9,6 +9,8 @@
     │   └── SessionNotFoundError    the session has ended or expired                            final
     ├── AgentFailedError            the agent answered, and its answer is a failure             final
     ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
+=======
+    ├── BatchFailedError         more records of a batch failed than the task allows            final¹
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
     ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
@@ -18,6 +20,8 @@
 
 "final" errors end an Airflow task at once, whatever its ``retries``: repeating the call would fail the same
 way, or could make the agent act twice. "retry" errors leave the decision to the task's ``retries``.
+
+¹ Unless some of the records failed before the agent acted: the next try asks about those again.
 """
 
 from __future__ import annotations
@@ -147,6 +151,18 @@ class InvalidOutputError(AgentforceError):
 
     turn: Any = None
     problems: tuple[str, ...] = ()
+
+
+class BatchFailedError(AgentforceError):
+    """More records of a batch have failed than ``max_failures`` or ``fail_on_partial_error`` allows.
+
+    Every row is in the results. A retry asks again only about records on which the agent did not act; when
+    there are none, the task ends without one.
+
+    :ivar manifest: what the task would have returned.
+    """
+
+    manifest: Any = None
 
 
 class DeliveryUnknownError(AgentforceError):

@@ -164,6 +164,8 @@ class Caller:
             job.renewed = True
             self.tokens.replace(result.token)
             return 0.0
+        if failure is Failure.THROTTLED and not job.wait_for_limits:
+            return None
         asked = _asked_to_wait(result.exchange)
         pause = _back_off(_Numbered(job.attempts)) if asked is None else asked
         if verdict.until_free:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from airflow_provider_agentforce.client import calls, checks, limits, replies
@@ -64,6 +64,7 @@ class AgentforceClient:
         tz: str | None = None,
         bypass_user: bool = True,
         external_session_key: str | None = None,
+        wait_for_limits: bool = True,
         on_sending: Callable[[], None] | None = None,
     ) -> Session:
         """Start a session with an agent.
@@ -76,6 +77,8 @@ class AgentforceClient:
         :param external_session_key: UUID that the org's event log shows; default: a random one. When a start
             has to be repeated although the first one may have arrived, the repetition gets a key of its own,
             and the session that is returned names it.
+        :param wait_for_limits: ``False``: when a limit of the org or of the settings is reached, raise
+            :class:`RateLimitedError` at once instead of waiting for up to a minute.
         :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
@@ -94,8 +97,15 @@ class AgentforceClient:
             job.external_session_key = str(uuid.uuid5(uuid.UUID(key), str(job.lost))) if job.lost else key
             return calls.start(api, agent, external_session_key=job.external_session_key, **fields)
 
-        job = Job(Operation.START, build, parse=_read_start, agent_id=agent, on_sending=on_sending)
-        place = self._limits.reserve(self._caller.patience)
+        job = Job(
+            Operation.START,
+            build,
+            parse=_read_start,
+            agent_id=agent,
+            on_sending=on_sending,
+            wait_for_limits=wait_for_limits,
+        )
+        place = self._limits.reserve(self._caller.patience, wait=wait_for_limits)
         try:
             session_id, greeting = self._caller.perform(job).value
         except BaseException:
@@ -180,7 +190,8 @@ class AgentforceClient:
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
 
-        After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds.
+        After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds. Afterwards the
+        session no longer counts as open here: whether it does there, the org says best, by refusing a start.
         """
         known = session_from(session)
         try:
@@ -192,6 +203,8 @@ class AgentforceClient:
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", known.session_id, error)
             return False
+        finally:
+            self._limits.release(known.session_id)
         return True
 
     def submit_feedback(
@@ -230,6 +243,13 @@ class AgentforceClient:
         """
         token = self._caller.tokens.get()
         return token.reply, self._caller.api_host(token)
+
+    def recall_starts(self, ages: Iterable[float]) -> None:
+        """Count session starts of an earlier process against the hourly limit.
+
+        :param ages: how many seconds ago each was.
+        """
+        self._limits.recall(ages)
 
     def time_left(self, seconds: float | None) -> None:
         """Set how much time the caller has. A wait that would outlast it is not begun."""

@@ -27,6 +27,7 @@ class Job:
     :param text: the message; not shown, as it may be confidential.
     :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
     :param after_unknown: an earlier try of this very message may still be running, so a lock is evidence.
+    :param wait_for_limits: wait and try again when the org refuses for its limits.
     :param cleaning_up: try for a few seconds only, even after a stop.
     :ivar api: origin of the Agent API that the last attempt went to.
     :ivar attempts: attempts begun.
@@ -48,6 +49,7 @@ class Job:
     external_session_key: str | None = None
     on_sending: Callable[[], None] | None = None
     after_unknown: bool = False
+    wait_for_limits: bool = True
     cleaning_up: bool = False
     api: str = ""
     attempts: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from airflow_provider_agentforce.client.patience import Patience
 from airflow_provider_agentforce.exceptions import AgentforceInputError, RateLimitedError
@@ -26,24 +27,36 @@ class SessionLimits:
         self._lock = threading.Lock()
         self._open: set[object] = set()
         self._starts: deque[float] = deque()
+        self._since = time.monotonic()
 
-    def reserve(self, patience: Patience) -> object:
-        """Wait for a place and take it. Give the result to :meth:`bind` or :meth:`release`.
+    def recall(self, ages: Iterable[float]) -> None:
+        """Count starts of another process.
 
-        :raises RateLimitedError: if no place comes free within the patience.
+        :param ages: how many seconds ago each was; those since this process counts itself are passed over.
+        """
+        with self._lock:
+            now = time.monotonic()
+            known = [now - age for age in ages if now - age < self._since]
+            self._starts = deque(sorted([*self._starts, *known]))
+
+    def reserve(self, patience: Patience, *, wait: bool = True) -> object:
+        """Take a place. Give the result to :meth:`bind` or :meth:`release`.
+
+        :param wait: for one that comes free.
+        :raises RateLimitedError: if there is none, and none comes free within the patience.
         """
         waited_since = time.monotonic()
         while True:
             patience.check()
-            place, wait, reason = self._try()
+            place, free_in, reason = self._try()
             if place is not None:
                 return place
             waited = time.monotonic() - waited_since
-            if wait is not None and not patience.allows(wait):
-                raise RateLimitedError(reason, operation="start", retry_after=wait)
-            if not patience.allows(waited + _LOOK_AGAIN):
+            if free_in is not None and not (wait and patience.allows(free_in)):
+                raise RateLimitedError(reason, operation="start", retry_after=free_in)
+            if not wait or not patience.allows(waited + _LOOK_AGAIN):
                 raise RateLimitedError(reason, operation="start")
-            patience.sleep(_LOOK_AGAIN if wait is None else wait)
+            patience.sleep(_LOOK_AGAIN if free_in is None else free_in)
 
     def bind(self, place: object, session_id: str) -> None:
         """Say which session has taken *place*."""

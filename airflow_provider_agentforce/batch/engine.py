@@ -1,0 +1,335 @@
+"""Runs a batch: announces records, has workers ask about them, and writes down what came of it.
+
+The calling thread reads the input, renders, writes the ledger and reports; the workers only talk to the
+agent. So everything but the queues and the pace belongs to one thread, and templates never meet another.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce.batch.asking import Ask, Asker, Manner, Outcome
+from airflow_provider_agentforce.batch.ledger import BatchLedger
+from airflow_provider_agentforce.batch.pace import Pace
+from airflow_provider_agentforce.batch.progress import Progress
+from airflow_provider_agentforce.batch.rows import FAILURES, Row, RowStore
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceTransientError,
+    RateLimitedError,
+    TaskStoppedError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.1
+_FLUSH_SECONDS = 2.0
+_OPEN_SECONDS = 0.25
+_LONG_WAIT = 60.0
+# Twice the hour that an hourly limit can ask to wait.
+_REFUSED_SECONDS = 7200.0
+_STOP_SECONDS = 4.0
+_IN_A_ROW = 20
+
+# An outcome; a session and whether it has begun; or what stopped a worker.
+_News = Outcome | tuple[str, bool] | Exception
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What bounds a run.
+
+    :param workers: sessions at once, at the most.
+    :param total: number of records.
+    :param most_failures: stop when more records than this have failed; ``None``: never.
+    :param yields: return from a wait of a minute or more instead of sitting through it.
+    """
+
+    workers: int
+    total: int
+    most_failures: int | None = None
+    yields: bool = False
+
+
+class Engine:
+    """One try at a batch.
+
+    :param killed: tells whether the task was told to stop.
+    :ivar pace: what it has learnt of the org's limits.
+    :ivar stopped_early: whether ``plan.most_failures`` was passed.
+    """
+
+    def __init__(
+        self,
+        client: AgentforceClient,
+        ledger: BatchLedger,
+        store: RowStore,
+        plan: Plan,
+        manner: Manner,
+        *,
+        killed: Callable[[], bool],
+    ) -> None:
+        self.pace = Pace(plan.workers)
+        self.stopped_early = False
+        self._client = client
+        self._ledger = ledger
+        self._store = store
+        self._plan = plan
+        self._manner = manner
+        self._killed = killed
+        self._inbox: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self._ready: deque[Ask] = deque()
+        self._delayed: list[tuple[float, int, Ask]] = []
+        self._numbers = itertools.count()
+        self._announced: dict[str, Ask] = {}
+        self._unwritten: list[tuple[str, Row]] = []
+        self._oldest_unwritten = 0.0
+        self._starts: list[float] = []
+        self._open: dict[str, None] = {}
+        self._open_noted: list[str] = []
+        self._open_noted_at = 0.0
+        self._in_a_row = 0
+        self._error: AgentforceError | None = None
+        self._stopping = False
+        self._aborted = False
+
+    def run(self, asks: Iterator[Ask]) -> float | None:
+        """Ask until all is done.
+
+        :param asks: the records to ask.
+        :returns: ``None`` when all is done or ``most_failures`` is passed; else the seconds to wait before
+            going on, with ``plan.yields``.
+        :raises AgentforceError: if nothing further can be asked; what is done is in the ledger.
+        """
+        threads = [
+            threading.Thread(target=self._work, name=f"agentforce-{number}", daemon=True)
+            for number in range(min(self._plan.workers, self._plan.total))
+        ]
+        for thread in threads:
+            thread.start()
+        progress = Progress(self._plan.total, self._done)
+        try:
+            pause = self._go_on(asks, progress)
+        except BaseException:
+            # A time-out that Airflow raises here, or a defect: what is under way must not outlast the task.
+            self._client.stop()
+            self._aborted = True
+            raise
+        finally:
+            self._wind_up(threads)
+        log.info("%s", self._line(progress))
+        if self._error is not None:
+            raise self._error
+        return pause
+
+    @property
+    def _done(self) -> int:
+        return sum(self._store.counts.values())
+
+    @property
+    def _failures(self) -> int:
+        return sum(self._store.counts[status] for status in FAILURES)
+
+    def _go_on(self, asks: Iterator[Ask], progress: Progress) -> float | None:
+        exhausted = False
+        while True:
+            exhausted = exhausted or self._prepare(asks)
+            self._write_if_due()
+            if exhausted and not (self._ready or self._announced):
+                return None
+            self._take(_TICK)
+            self._look_at_the_clock(progress)
+            if self._is_over():
+                return None
+            if self._plan.yields and self.pace.paused_for >= _LONG_WAIT and not self._in_work():
+                return self.pace.paused_for
+
+    def _is_over(self) -> bool:
+        if self._killed():
+            self._error = TaskStoppedError("The task was told to stop; the next try goes on with the rest.")
+        most = self._plan.most_failures
+        if most is not None and self._failures > most:
+            self.stopped_early = True
+        return self.stopped_early or self._error is not None
+
+    def _prepare(self, asks: Iterator[Ask]) -> bool:
+        """Render what the next part may announce; tell whether there is nothing more."""
+        missing = self._plan.workers - len(self._ready)
+        new = list(itertools.islice(asks, max(0, missing)))
+        self._ready += new
+        return len(new) < missing
+
+    def _write_if_due(self) -> None:
+        """Settle and announce in one part: no more records are ever in doubt than twice the workers."""
+        now = time.monotonic()
+        workers = self._plan.workers
+        in_doubt = len(self._announced) - len(self._unwritten)
+        room = 2 * workers - in_doubt
+        hungry = self._inbox.qsize() <= workers // 4 and room >= min(len(self._ready), max(1, workers // 4))
+        stale = self._unwritten and now - self._oldest_unwritten >= _FLUSH_SECONDS
+        last = self._unwritten and not in_doubt
+        if not (stale or last or (hungry and self._ready)):
+            return
+        new = [self._ready.popleft() for _ in range(min(room, len(self._ready)))]
+        try:
+            self._write(new)
+        except AgentforceError as error:
+            self._ready.extendleft(reversed(new))
+            self._error = error
+            return
+        for ask in new:
+            self._announced[ask.record.name] = ask
+            self._inbox.put(ask)
+
+    def _write(self, new: list[Ask]) -> None:
+        rows, starts = self._unwritten[:], self._starts[:]
+        self._ledger.write(rows, announced=[ask.record.name for ask in new], starts=starts)
+        self._settled(rows, starts)
+
+    def _settled(self, rows: list[tuple[str, Row]], starts: list[float]) -> None:
+        del self._unwritten[: len(rows)], self._starts[: len(starts)]
+        for name, _ in rows:
+            self._announced.pop(name, None)
+        self._oldest_unwritten = time.monotonic()
+
+    def _take(self, seconds: float) -> None:
+        """Take what the workers have brought, waiting for the first of it."""
+        try:
+            self._note(self._outbox.get(timeout=seconds))
+            while True:
+                self._note(self._outbox.get_nowait())
+        except queue.Empty:
+            pass
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            self._inbox.put(heapq.heappop(self._delayed)[2])
+
+    def _note(self, news: _News) -> None:
+        if isinstance(news, tuple):
+            self._note_session(*news)
+            return
+        if isinstance(news, Exception):
+            raise news
+        name = news.ask.record.name
+        if news.row is not None:
+            if not self._unwritten:
+                self._oldest_unwritten = time.monotonic()
+            self._unwritten.append((name, news.row))
+            self._store.put(name, news.row)
+            self._note_failing(news.row)
+        elif news.again is not None:
+            due = time.monotonic() + news.delay
+            heapq.heappush(self._delayed, (due, next(self._numbers), news.again))
+        if news.fatal is not None and self._error is None:
+            self._error = news.fatal
+
+    def _note_session(self, session_id: str, has_begun: bool) -> None:
+        if has_begun:
+            self._starts.append(time.time())
+            self._open[session_id] = None
+        else:
+            self._open.pop(session_id, None)
+
+    def _note_failing(self, row: Row) -> None:
+        """When nothing reaches the org any more, leave the rest to the next try."""
+        self._in_a_row = self._in_a_row + 1 if row.again else 0
+        if self._in_a_row >= max(_IN_A_ROW, 2 * self._plan.workers) and self._error is None:
+            self._error = AgentforceTransientError(
+                f"{self._in_a_row} records in a row could not be asked. The last one: {row.error}"
+            )
+
+    def _look_at_the_clock(self, progress: Progress) -> None:
+        if time.monotonic() - self._open_noted_at >= _OPEN_SECONDS and list(self._open) != self._open_noted:
+            self._note_open()
+        if progress.due(self._done):
+            log.info("%s", self._line(progress))
+        if self.pace.refused_for > _REFUSED_SECONDS:
+            self._error = RateLimitedError("The org has refused every session for two hours.", status=429)
+
+    def _note_open(self) -> None:
+        self._open_noted, self._open_noted_at = list(self._open), time.monotonic()
+        try:
+            self._ledger.note_open(self._open_noted)
+        except AgentforceError as error:
+            log.warning("The open sessions could not be noted for a next try: %s", error)
+
+    def _line(self, progress: Progress) -> str:
+        return progress.line(self._failures, self.pace.open_sessions, self.pace.limit, self.pace.paused_for)
+
+    def _in_work(self) -> int:
+        waiting = self._inbox.qsize() + len(self._delayed) + len(self._unwritten)
+        return len(self._announced) - waiting
+
+    def _wind_up(self, threads: list[threading.Thread]) -> None:
+        """Stop the workers, take what they still bring, and write it down; withdraw what was not asked."""
+        self._stopping = True
+        self.pace.stop()
+        for _ in threads:
+            self._inbox.put(None)
+        end: float | None = None
+        while any(thread.is_alive() for thread in threads):
+            self._take(_TICK)
+            self._save()
+            if end is None and (self._killed() or self._aborted):
+                end = time.monotonic() + _STOP_SECONDS
+            if end is not None and time.monotonic() > end:
+                break
+        self._take(0.0)
+        self._save(withdraw=True)
+        self._note_open()
+
+    def _save(self, *, withdraw: bool = False) -> None:
+        rows, starts = self._unwritten[:], self._starts[:]
+        settled = {name for name, _ in rows}
+        left = [name for name in self._announced if name not in settled] if withdraw else []
+        if not (rows or starts or left):
+            return
+        try:
+            self._ledger.write(rows, withdrawn=left, starts=starts)
+        except AgentforceError as error:
+            self._error = self._error or error
+            return
+        self._settled(rows, starts)
+        for name in left:
+            self._announced.pop(name, None)
+
+    def _work(self) -> None:
+        asker = Asker(
+            self._client, self.pace, self._manner, lambda one, begun: self._outbox.put((one, begun))
+        )
+        try:
+            while (epoch := self.pace.enter()) is not None:
+                try:
+                    if not self._serve(asker, epoch):
+                        return
+                finally:
+                    asker.close()
+                    self.pace.leave()
+        except Exception as error:  # noqa: BLE001 - a defect; the calling thread raises it
+            self._outbox.put(error)
+
+    def _serve(self, asker: Asker, epoch: int) -> bool:
+        """Ask with one place: one record, or as many as one session takes. ``False``: there is no more."""
+        ask = self._inbox.get()
+        while ask is not None and not self._stopping:
+            outcome = asker.ask(ask, epoch)
+            self._outbox.put(outcome)
+            if not asker.keeps_session:
+                return True
+            ask = self._inbox.get()
+            if ask is not None and not asker.fits(ask):
+                self._inbox.put(ask)
+                return True
+        return False

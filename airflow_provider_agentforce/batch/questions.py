@@ -1,0 +1,116 @@
+"""What is asked about a record: its messages and variables, made from templates or by a function."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from airflow_provider_agentforce.batch.asking import Ask
+from airflow_provider_agentforce.batch.records import Record
+from airflow_provider_agentforce.batch.rows import Row
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.models import FAILED
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+Compile = Callable[[str], Callable[[Mapping[str, Any]], str]]
+
+
+class Questions:
+    """Makes an :class:`Ask` of a record. What is in the record is never taken for a template.
+
+    :param message: a template, a list of templates (one conversation of several messages), or a function
+        that is given the record and returns a text or a list of texts.
+    :param variables: a dict or list as of a session's ``variables``, whose texts are templates; or a
+        function that is given the record and returns one; or ``None``.
+    :param compile_template: makes of a template a function from a record to text.
+    :param key: the field that names a record.
+    :param most: messages that a session may have.
+    :raises AgentforceInputError: if *message* or *variables* is none of these.
+    """
+
+    def __init__(
+        self, message: Any, variables: Any, *, compile_template: Compile, key: str | None, most: int
+    ) -> None:
+        self._given = (message, variables)
+        self._key = key
+        self._most = most
+        self._messages = _maker(message, "message", compile_template)
+        self._variables = _maker(variables, "variables", compile_template)
+        if not callable(message):
+            checked = _texts(message)
+            if len(checked) > most:
+                raise AgentforceInputError(
+                    f"message: {len(checked)} messages are more than a session may have ({most})."
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the templates or functions."""
+        parts = [_source(one) for one in self._given]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def about(self, record: Record) -> Ask | Row:
+        """Return what to ask about *record*, or its row ``failed`` that says why nothing can be asked."""
+        try:
+            return self._asked(record)
+        except AgentforceInputError as error:
+            return Row(key=record.key, status=FAILED, error=one_line(error.what))
+        except Exception as error:  # noqa: BLE001 - whatever the template or the function of the Dag raises
+            why = f"{type(error).__name__}: {error}"
+            return Row(key=record.key, status=FAILED, error=one_line(f"message of {record.where}: {why}"))
+
+    def _asked(self, record: Record) -> Ask:
+        if record.key is None:
+            raise AgentforceInputError(f"{record.where} has no field {self._key}.")
+        texts = _texts(self._messages(record.fields))
+        if len(texts) > self._most:
+            raise AgentforceInputError(f"{len(texts)} messages; a session may have {self._most}.")
+        variables = self._variables(record.fields)
+        checks.variables(variables)
+        return Ask(record, texts, variables)
+
+
+def _maker(given: Any, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], Any]:
+    if callable(given):
+        return given  # type: ignore[no-any-return]
+    if isinstance(given, str):
+        return _compiled(given, field, compile_template)
+    if isinstance(given, Mapping):
+        parts = {name: _maker(value, field, compile_template) for name, value in given.items()}
+        return lambda record: {name: make(record) for name, make in parts.items()}
+    if isinstance(given, Sequence) and not isinstance(given, bytes):
+        makers = [_maker(value, field, compile_template) for value in given]
+        return lambda record: [make(record) for make in makers]
+    return lambda _: given
+
+
+def _compiled(template: str, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], str]:
+    try:
+        return compile_template(template)
+    except Exception as error:  # noqa: BLE001 - whatever the template engine raises
+        raise AgentforceInputError(
+            f"{field}: {one_line(template, 60)!r} is no template that can be read: {one_line(str(error))}."
+        ) from None
+
+
+def _texts(messages: Any) -> tuple[str, ...]:
+    listed = isinstance(messages, Sequence) and not isinstance(messages, str | bytes)
+    texts = list(messages) if listed else [messages]
+    if not texts:
+        raise AgentforceInputError("message is empty. Give at least one text.")
+    return tuple(
+        checks.message_text(text, f"message[{index}]" if listed else "message")
+        for index, text in enumerate(texts)
+    )
+
+
+def _source(given: Any) -> Any:
+    if not callable(given):
+        return given
+    try:
+        return inspect.getsource(given)
+    except (OSError, TypeError):
+        return getattr(given, "__qualname__", type(given).__name__)

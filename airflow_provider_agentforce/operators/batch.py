@@ -1,0 +1,228 @@
+"""The same question about each of many records, in one task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow_provider_agentforce._compat import (
+    Context,
+    date_time_trigger,
+    default_deferrable,
+    object_storage_path,
+)
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, check_choice
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.job import Job
+
+
+class ConversationBatchOperator(AgentforceBaseOperator):
+    """Ask an agent about each of many records in one task, at the speed that the org allows.
+
+    **Sends**, for each record, the start of a session, its messages and the end; with
+    ``messages_per_session`` several records share a session. As many sessions are open at once as
+    ``max_concurrency`` and the connection allow, and no more start in an hour than the connection allows.
+    When the org refuses (HTTP 429), nothing is lost: the task waits as long as the org asks, finds out how
+    many sessions it really allows, and goes on.
+
+    **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
+    ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``session_id``, ``sequence_id``,
+    ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed,
+    ``dead_letter.jsonl`` or ``.csv`` with those records in the form of the input; and ``_ledger/``, what a
+    next try needs.
+
+    **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
+    ``dead_letter`` (URIs; ``None`` without failures), ``records``, ``counts`` (per status), ``sessions``,
+    ``messages`` and ``duration`` (seconds since the first try began). Never the rows.
+
+    **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
+    version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
+    the status ``unknown`` (at most twice ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
+    ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
+    ask everything anew, choose another ``result_path``, or delete the folder.
+
+    **Templated:** ``records`` (a URI, or the output of a task), ``result_path``, ``agent_id``, ``tz``,
+    ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per record with
+    ``record`` and the task's context. What is in a record is never rendered.
+
+    :param records: a list of dicts, or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``) or CSV
+        (``.csv``, with a header); ``file://``, ``s3://``, whatever Airflow's object storage reads.
+    :param message: a template such as ``"What do you know of {{ record.name }}?"``; or a list of templates,
+        for a conversation of several messages; or a function that is given the record (a dict) and returns a
+        text or a list of texts.
+    :param result_path: URI of the folder for the results, the same for every try, of this task alone:
+        ``"s3://bucket/accounts/{{ run_id }}"``.
+    :param key: the field that names a record, unique; default: its position, counted from 0.
+    :param variables: context variables per record, a dict or list as of a session, its texts templates; or a
+        function that is given the record and returns one. They are set at the start of the record's session,
+        or with its first message when sessions are shared.
+    :param agent_id: BotDefinition id (``0Xx…``). Default: the connection's extra ``agent_id``.
+    :param tz: time zone name, such as ``Europe/Berlin``.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param max_concurrency: sessions open at once; default and upper bound: the connection's
+        ``max_concurrent_sessions``.
+    :param messages_per_session: let records share a session until it has taken so many messages. For
+        questions that need no fresh context: the agent remembers the records before. A session is not shared
+        further after anything but a plain answer.
+    :param max_failures: stop when more records than this have failed: a number (``0``: none may), or a share
+        between 0 and 1 of all records. Default: never. The rest gets the status ``skipped``.
+    :param fail_on_partial_error: fail the task, with all results written, if any record ``failed``, is
+        ``unknown`` or has an ``invalid_output``. A task whose records all failed fails in any case.
+    :param output_type: a pydantic model, a ``TypedDict`` or a JSON schema that every answer has to fit; the
+        row's ``result`` is the value.
+    :param output_retries: corrective questions about an answer that does not fit, ``0`` or ``1``.
+    :param on_unknown_delivery: ``"fail"``: never ask twice; ``"resend"``: ask again what may have been
+        acted on, for messages that do no harm twice.
+    :param on_change: when ``result_path`` holds results of other records, messages or another agent:
+        ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
+    :param deferrable: give the worker slot back during a wait of a minute or more. Default:
+        ``[operators] default_deferrable``.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("records", "result_path", "agent_id", "tz", "agentforce_conn_id")
+    template_fields_renderers = {"records": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        records: Any,
+        message: str | Sequence[str] | Callable[[Mapping[str, Any]], Any],
+        result_path: str,
+        key: str | None = None,
+        variables: Any = None,
+        agent_id: str | None = None,
+        tz: str | None = None,
+        bypass_user: bool = True,
+        max_concurrency: int | None = None,
+        messages_per_session: int = 1,
+        max_failures: float | None = None,
+        fail_on_partial_error: bool = False,
+        output_type: Any = None,
+        output_retries: int = 1,
+        on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        on_change: Literal["fail", "continue"] = "fail",
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Airflow would render the texts of a list, and what is in a record is data.
+        self.given_records = records if isinstance(records, list | tuple) else None
+        self.records = None if isinstance(records, list | tuple) else records
+        self.message = message
+        self.result_path = result_path
+        self.key = key
+        self.variables = variables
+        self.agent_id = agent_id
+        self.tz = tz
+        self.bypass_user = bypass_user
+        self.max_concurrency = (
+            None if max_concurrency is None else checks.count(max_concurrency, "max_concurrency")
+        )
+        self.messages_per_session = checks.count(messages_per_session, "messages_per_session")
+        self.max_failures = max_failures
+        self.fail_on_partial_error = fail_on_partial_error
+        self.output_type = output_type
+        self.output_retries = output_retries
+        self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
+        self.on_change = check_choice("on_change", on_change, "fail", "continue")
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Ask about all records, or the rest of those that earlier tries began."""
+        from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            try:
+                manifest = self._job(context).run(killed=lambda: self._killed)
+            except LongWait as wait:
+                self._give_the_slot_back(wait.seconds)
+            except BatchFailedError as error:
+                self.push_in_failure(context, "manifest", error.manifest)
+                raise
+        return manifest
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        """Go on after a wait."""
+        return self.execute(context)
+
+    def _job(self, context: Context) -> Job:
+        from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
+
+        given = self.records if self.given_records is None else self.given_records
+        client = self.open_client()
+        return Job(
+            client,
+            records=given,
+            source_path=self._path(given, "records") if isinstance(given, str) else None,
+            result_folder=self._path(self.result_path, "result_path"),
+            key=self.key,
+            message=self.message,
+            variables=self.variables,
+            compile_template=self._compiler(context),
+            identity=_identity(context["ti"], self.agentforce_conn_id),
+            start={
+                "agent_id": client.settings.agent(self.agent_id),
+                "tz": self.tz,
+                "bypass_user": self.bypass_user,
+            },
+            max_concurrency=self.max_concurrency,
+            messages_per_session=self.messages_per_session,
+            max_failures=self.max_failures,
+            fail_on_partial_error=self.fail_on_partial_error,
+            output_type=self.output_type,
+            output_retries=self.output_retries,
+            resend_unknown=self.on_unknown_delivery == "resend",
+            changes_allowed=self.on_change == "continue",
+            yields=self.deferrable,
+        )
+
+    def _give_the_slot_back(self, seconds: float) -> NoReturn:
+        until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        self.log.info("Waiting until %s for the org's limits, without a worker slot.", until.isoformat())
+        self.defer(trigger=date_time_trigger(until), method_name="execute_complete")
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _compiler(self, context: Context) -> Callable[[str], Callable[[Mapping[str, Any]], str]]:
+        from jinja2 import StrictUndefined  # noqa: PLC0415
+
+        # A field that a record lacks must fail the record, whatever the Dag says of missing values.
+        environment = self.get_template_env().overlay(undefined=StrictUndefined)
+        values: Any = copy.copy(context)
+
+        def compile_template(text: str) -> Callable[[Mapping[str, Any]], str]:
+            template = environment.from_string(text)
+            for name, value in template.globals.items():
+                values.setdefault(name, value)
+
+            def render(record: Mapping[str, Any]) -> str:
+                values["record"] = record
+                # As Airflow does, but always to text, also in a Dag that renders to native objects.
+                within = environment.context_class(environment, values, template.name, template.blocks)
+                return "".join(str(piece) for piece in template.root_render_func(within))
+
+            return render
+
+        return compile_template
+
+    def _path(self, uri: Any, field: str) -> Any:
+        if not isinstance(uri, str) or not ("://" in uri or uri.startswith("/")):
+            raise AgentforceInputError(
+                f"{field} must be a URI such as s3://bucket/folder or file:///folder, but is {uri!r:.100}."
+            )
+        try:
+            return object_storage_path(uri)
+        except (ValueError, ImportError) as error:
+            raise AgentforceInputError(f"{field}: {uri!r:.100} cannot be used: {error!s:.200}") from None
+
+
+def _identity(ti: Any, connection: str) -> dict[str, str]:
+    task: Collection[Any] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    return {"task instance": "/".join(map(str, task)), "connection": connection}

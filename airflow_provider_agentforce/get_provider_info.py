@@ -70,6 +70,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": integration,
                 "python-modules": [
+                    f"{_PACKAGE}.operators.batch",
                     f"{_PACKAGE}.operators.conversation",
                     f"{_PACKAGE}.operators.message",
                     f"{_PACKAGE}.operators.session",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
+_ENDERS = 20
 RESULTS = "results.jsonl"
 DEAD_LETTER = "dead_letter"
 
@@ -162,9 +164,11 @@ class Job:
         if self._store.counts.total():
             done, total = self._store.counts.total(), len(known.names)
             log.info("Earlier tries have done %d of %d records; their rows are kept.", done, total)
-        for session_id in dict.fromkeys(past.open_sessions):
-            log.info("Ending session %s, which an earlier try left open.", session_id)
-            self.client.end_quietly({"session_id": session_id})
+        if past.open_sessions:
+            log.info("Ending %d sessions that an earlier try left open.", len(past.open_sessions))
+            with ThreadPoolExecutor(_ENDERS) as pool:
+                left = [{"session_id": one} for one in past.open_sessions]
+                list(pool.map(self.client.end_quietly, left))
         ledger.forget_open()
         now = time.time()
         self.client.recall_starts(now - start for start in past.starts if now - start < _HOUR)

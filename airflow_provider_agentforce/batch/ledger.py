@@ -119,9 +119,9 @@ class BatchLedger:
 
     def note_open(self, session_ids: Iterable[str]) -> None:
         """Write down which sessions are open. Two files take turns, so that one is always whole."""
-        body = json.dumps(list(session_ids)).encode()
-        self._write(f"{_OPEN}{self._me}-{self._opens % 2}.json", body)
         self._opens += 1
+        body = json.dumps({"number": self._opens, "sessions": list(session_ids)}).encode()
+        self._write(f"{_OPEN}{self._me}-{self._opens % 2}.json", body)
 
     def forget_open(self) -> None:
         """Remove what earlier tries wrote down of open sessions: those have been ended."""
@@ -159,14 +159,17 @@ class BatchLedger:
 
     def _past(self, store: RowStore) -> Past:
         past = Past()
+        opens: dict[str, tuple[int, list[str]]] = {}
         _forget_listing(self._folder)
         for name in sorted(self._ask("listed", lambda: [path.name for path in self._folder.iterdir()])):
             if name.startswith(_PART):
                 for entry in _entries(name, self._read(name) or b""):
                     _apply(entry, past, store)
             elif name.startswith(_OPEN):
-                past.open_sessions += _session_ids(self._read(name) or b"")
+                owner = name.rpartition("-")[0]
+                opens[owner] = max(opens.get(owner, (0, [])), _opens(self._read(name) or b""))
                 self._left.append(name)
+        past.open_sessions = [one for _, sessions in opens.values() for one in sessions]
         return past
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
@@ -238,12 +241,12 @@ def _apply(entry: dict[str, Any], past: Past, store: RowStore) -> None:
     past.starts += entry["starts"]
 
 
-def _session_ids(body: bytes) -> list[str]:
+def _opens(body: bytes) -> tuple[int, list[str]]:
     try:
-        ids = json.loads(body)
-    except ValueError:
-        return []  # cut while it was written; the other one of the two is whole
-    return [one for one in ids if isinstance(one, str)]
+        noted = json.loads(body)
+        return noted["number"], noted["sessions"]
+    except (ValueError, KeyError, TypeError):
+        return 0, []  # cut while it was written; the other one of the two is whole
 
 
 def _unreadable(name: str) -> LedgerError:

@@ -31,8 +31,8 @@ class ConversationBatchOperator(AgentforceBaseOperator):
     many sessions it really allows, and goes on.
 
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
-    ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``session_id``, ``sequence_id``,
-    ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed,
+    ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``session_id``,
+    ``sequence_id``, ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed,
     ``dead_letter.jsonl`` or ``.csv`` with those records in the form of the input; and ``_ledger/``, what a
     next try needs.
 

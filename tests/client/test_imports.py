@@ -16,7 +16,8 @@ PURE = ("calls", "checks", "hints", "json_in_answer", "models", "policy", "repli
 ALLOWED = {
     "client": {"exceptions"},
     "hooks": {"client", "exceptions", "_compat", "get_provider_info", ""},
-    "operators": {"client", "hooks", "exceptions", "_compat", ""},
+    "batch": {"client", "exceptions"},
+    "operators": {"batch", "client", "hooks", "exceptions", "_compat", ""},
     "triggers": {"client", "hooks", "exceptions", "_compat", ""},
     "emulator": set(),
     "exceptions": set(),
@@ -130,7 +131,7 @@ def test_client_imports_no_airflow_anywhere():
     users = [
         str(file.relative_to(PACKAGE))
         for file in modules()
-        if layer_of(file) in {"client", "exceptions", "emulator"}
+        if layer_of(file) in {"client", "batch", "exceptions", "emulator"}
         and any(found.split(".")[0] == "airflow" for found in imports_of(file))
     ]
     assert users == []

@@ -32,9 +32,9 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
     ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``session_id``,
-    ``sequence_id``, ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed,
-    ``dead_letter.jsonl`` or ``.csv`` with those records in the form of the input; and ``_ledger/``, what a
-    next try needs.
+    ``sequence_id``, ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601) and ``duration``
+    (seconds); if any failed, ``dead_letter.jsonl`` or ``.csv`` with those records in the form of the input;
+    and ``_ledger/``, what a next try needs.
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
     ``dead_letter`` (URIs; ``None`` without failures), ``records``, ``counts`` (per status), ``sessions``,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 
-_SHORT_KEYS = ("session_id", "sequence_id", "agent_id", "text", "outcome", "greeting")
+_SHORT_KEYS = ("session_id", "sequence_id", "agent_id", "text", "outcome", "greeting", "result")
 _KEY_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "airflow-provider-agentforce")
 
 

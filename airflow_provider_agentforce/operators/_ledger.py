@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client.json_in_answer import is_structured
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 _PREFIX = "agentforce_"
 SESSION = "session"
+CORRECTION = "correction"
 # Airflow asks for values below 64 kB.
 _MOST_BYTES = 48_000
-_LONG_FIELDS = ("messages", "results", "citations")
 
 
 @dataclass(frozen=True)
@@ -226,5 +227,7 @@ def _answered(record: Record, mark: str, *, resend_unknown: bool) -> Turn | None
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
     if len(json.dumps(value)) <= _MOST_BYTES:
         return value
-    shorter = {key: [] if key in _LONG_FIELDS else item for key, item in value.items()}
+    # A result that output_type reads must be there for a later try, or be known to be missing.
+    results = [item for item in value.get("results", []) if is_structured(item)]
+    shorter = {**value, "messages": [], "citations": [], "results": results}
     return shorter if len(json.dumps(shorter)) <= _MOST_BYTES else None

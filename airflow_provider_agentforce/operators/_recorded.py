@@ -99,9 +99,11 @@ class RecordedConversation:
         assert self._session is not None, "not entered"  # noqa: S101 - a mistake of ours
         return self._session
 
-    def send(self, text: str, variables: Any, **options: Any) -> Turn:
+    def send(self, text: str, variables: Any, *, known_as: str | None = None, **options: Any) -> Turn:
         """Send the next message, or return the answer that an earlier try got.
 
+        :param known_as: stands for *text* in the record, for a text that another try may word differently.
+        :param options: of :meth:`AgentforceClient.send_message`.
         :raises SessionNotFoundError: if the message is still to be sent and the session has ended.
         """
         number = len(self.turns) + 1
@@ -122,7 +124,7 @@ class RecordedConversation:
                 **options,
             )
 
-        mark = fingerprint(self._mark, number, text, variables)
+        mark = fingerprint(self._mark, number, known_as or text, variables)
         turn = send_once(
             self._ledger,
             turn_key(number),

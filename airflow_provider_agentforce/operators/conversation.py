@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from airflow_provider_agentforce._compat import AirflowFailException, AirflowSkipException, Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.limits import check_message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
+from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
     DeliveryUnknownError,
+    InvalidOutputError,
     SessionNotFoundError,
 )
 from airflow_provider_agentforce.operators._base import (
@@ -24,6 +27,12 @@ from airflow_provider_agentforce.operators._base import (
 )
 from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
 from airflow_provider_agentforce.operators._recorded import RecordedConversation
+from airflow_provider_agentforce.operators._structured import (
+    check_output_retries,
+    name_of_question,
+    output_of,
+    read_or_ask,
+)
 
 Message = str | Mapping[str, Any]
 NextMessage = Callable[[list[Turn]], Message | None]
@@ -41,7 +50,8 @@ class ConversationOperator(AgentforceBaseOperator):
     session. The session is ended on success, failure and kill. **Returns** a dict with ``session_id``,
     ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer), ``external_session_key`` and
     ``turns`` (one dict per answer, as of a send); the first five are XComs of their own, too. When the task
-    fails, the XCom ``turns`` keeps the answers that it got.
+    fails, the XCom ``turns`` keeps the answers that it got. With ``output_type`` there is also ``result``,
+    the last answer as plain JSON (an XCom of its own, too), ``None`` if the outcome is not ``answered``.
 
     **A retry** on Airflow 3.3 and later goes on in the same session with the first message that was not
     answered, also when the try before was killed; a message that may have been acted on fails the task at
@@ -61,6 +71,11 @@ class ConversationOperator(AgentforceBaseOperator):
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
     :param fail_on: outcomes of any answer that fail the task.
+    :param output_type: what the last answer has to be: a pydantic model, a ``TypedDict``, another type, or a
+        JSON schema, see :class:`~airflow_provider_agentforce.client.structured.OutputType`. An answer that
+        does not fit fails the task with ``InvalidOutputError``, without a retry.
+    :param output_retries: 1: ask the agent once to correct an answer that does not fit, as one more message
+        of the session; 0: do not.
     :param end_reason: why the session ends: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error``
         or ``Other``.
     :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
@@ -83,6 +98,8 @@ class ConversationOperator(AgentforceBaseOperator):
         bypass_user: bool = True,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
+        output_type: Any = None,
+        output_retries: int = 1,
         end_reason: str = "UserRequest",
         on_unknown_delivery: Literal["fail", "resend"] = "fail",
         on_session_lost: Literal["fail", "restart"] = "fail",
@@ -98,6 +115,8 @@ class ConversationOperator(AgentforceBaseOperator):
         self.bypass_user = bypass_user
         self.stream = stream
         self.fail_on = check_fail_on(fail_on)
+        self.output_type = output_type
+        self.output_retries = check_output_retries(output_retries)
         self.end_reason = checks.end_reason(end_reason, "end_reason")
         self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
         self.on_session_lost = check_choice("on_session_lost", on_session_lost, "fail", "restart")
@@ -109,9 +128,11 @@ class ConversationOperator(AgentforceBaseOperator):
         resend = self.on_unknown_delivery == "resend"
         with airflow_errors(resend_unknown=resend):
             following = self.next_message or _in_order(self.messages)
+            output = output_of(self.output_type)
             client = self.open_client()
+            most = client.settings.max_messages_per_session
             if self.messages is not None:
-                check_message_count(len(self.messages), client.settings.max_messages_per_session)
+                check_message_count(len(self.messages), most)
             agent_id = client.settings.agent(self.agent_id)
             ledger = Ledger.of(context)
             chat = RecordedConversation(
@@ -130,8 +151,9 @@ class ConversationOperator(AgentforceBaseOperator):
             )
             with chat:
                 try:
-                    self._talk(chat, following, context)
-                    return self._result(chat, context)
+                    exchange = partial(self._exchange, chat, following, output, most)
+                    results = self._talk(chat, exchange, context)
+                    return self._values(chat, results, context)
                 except BaseException as error:
                     try:
                         self._say_what_a_retry_does(chat, error, can_resume=ledger.keeps, context=context)
@@ -140,7 +162,9 @@ class ConversationOperator(AgentforceBaseOperator):
                         self._keep(chat.turns, error, context)
                     raise
 
-    def _talk(self, chat: RecordedConversation, following: NextMessage, context: Context) -> None:
+    def _talk(
+        self, chat: RecordedConversation, exchange: Callable[[], dict[str, Any]], context: Context
+    ) -> dict[str, Any]:
         session = chat.session
         self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
         self.log.info(
@@ -150,7 +174,7 @@ class ConversationOperator(AgentforceBaseOperator):
             session.external_session_key,
         )
         try:
-            self._exchange(chat, following)
+            return exchange()
         except SessionNotFoundError:
             # With nothing answered yet, another session loses nothing.
             if not chat.resumed or (chat.turns and self.on_session_lost == "fail"):
@@ -158,22 +182,38 @@ class ConversationOperator(AgentforceBaseOperator):
             self.log.warning("The session of the earlier try is gone; the conversation begins anew.")
             chat.restart()
             self.push(context, {"session_id": chat.session.session_id})
-            self._exchange(chat, following)
+            return exchange()
 
-    def _exchange(self, chat: RecordedConversation, following: NextMessage) -> None:
+    def _exchange(
+        self, chat: RecordedConversation, following: NextMessage, output: OutputType | None, most: int
+    ) -> dict[str, Any]:
+        """Send the messages, then make data of the last answer; return what that adds to the result."""
         for text, variables in _messages(following, chat.turns):
-            turn = chat.send(text, variables, stream=self.stream, on_chunk=self.log_progress)
-            self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
-            check_outcome(turn, self.fail_on)
-            if turn.session_ended:
+            if self._send(chat, text, variables).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
         if not chat.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
+        if output is None:
+            return {}
+        ask = partial(self._send, chat, variables=None, known_as=name_of_question(output))
+        retries = self.output_retries
+        return {"result": read_or_ask(output, chat.turns[-1], ask, retries=retries, most_messages=most)}
 
-    def _result(self, chat: RecordedConversation, context: Context) -> dict[str, Any]:
+    def _send(
+        self, chat: RecordedConversation, text: str, variables: Any, known_as: str | None = None
+    ) -> Turn:
+        turn = chat.send(text, variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress)
+        self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
+        check_outcome(turn, self.fail_on)
+        return turn
+
+    def _values(
+        self, chat: RecordedConversation, results: dict[str, Any], context: Context
+    ) -> dict[str, Any]:
         last = chat.turns[-1].to_dict()
-        values = {key: last[key] for key in ("session_id", "sequence_id", "agent_id", "text", "outcome")}
+        keys = ("session_id", "sequence_id", "agent_id", "text", "outcome")
+        values = {**{key: last[key] for key in keys}, **results}
         self.push(context, values)
         return {
             **values,
@@ -203,7 +243,7 @@ class ConversationOperator(AgentforceBaseOperator):
         if not isinstance(error, AgentforceError):
             raise _interrupted(error, chat.turns) from error
         error.retryable = False
-        if not isinstance(error, DeliveryUnknownError):
+        if not isinstance(error, DeliveryUnknownError | InvalidOutputError):
             error.hint = f"{error.hint} {_NOT_AGAIN.format(len(chat.turns))}".strip()
 
     def _keep(self, turns: list[Turn], error: BaseException, context: Context) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.exceptions import DeliveryUnknownError
+from airflow_provider_agentforce.client.models import FAILED, Session, Turn, session_from
+from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
 from airflow_provider_agentforce.operators._base import (
     AgentforceBaseOperator,
     check_choice,
@@ -15,7 +16,20 @@ from airflow_provider_agentforce.operators._base import (
     check_outcome,
     session_of,
 )
-from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint, send_once
+from airflow_provider_agentforce.operators._ledger import CORRECTION, Ledger, fingerprint, send_once
+from airflow_provider_agentforce.operators._structured import (
+    check_output_retries,
+    name_of_question,
+    output_of,
+    read_or_ask,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+_NOT_AGAIN = (
+    "The message itself is answered, see the XCom turns; a retry would send it again, so the task ends here."
+)
 
 
 class SendMessageOperator(AgentforceBaseOperator):
@@ -24,7 +38,9 @@ class SendMessageOperator(AgentforceBaseOperator):
     **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
     ``session_id``, ``sequence_id``, ``agent_id``, ``text``, ``outcome``, ``messages``, ``citations``,
     ``results``, ``feedback_id``, ``plan_id`` and ``is_content_safe``; the first five are XComs of their own,
-    too. It is what the next send takes as ``session``.
+    too. It is what the next send takes as ``session``. With ``output_type`` there is also ``result``, the
+    answer as plain JSON (an XCom of its own, too); it is ``None`` if the outcome is not ``answered``. When a
+    corrective question was asked, the dict is that of its answer.
 
     **A retry** happens only when the agent did not act; it sends the same message with the same number. When
     the agent may have acted, the task fails at once, whatever its ``retries``, unless
@@ -47,6 +63,11 @@ class SendMessageOperator(AgentforceBaseOperator):
     :param stream: have the answer sent in pieces and log what the agent is doing; the result is the same.
     :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
         ``needs_confirmation``, ``ended``, ``answered``.
+    :param output_type: what the answer has to be: a pydantic model, a ``TypedDict``, another type, or a JSON
+        schema, see :class:`~airflow_provider_agentforce.client.structured.OutputType`. An answer that does
+        not fit fails the task with ``InvalidOutputError``, without a retry; the XCom ``turns`` keeps it.
+    :param output_retries: 1: ask the agent once to correct an answer that does not fit, as the next message
+        of the session; 0: do not.
     :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for a
         message that does no harm twice.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -74,6 +95,8 @@ class SendMessageOperator(AgentforceBaseOperator):
         in_reply_to: str | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
+        output_type: Any = None,
+        output_retries: int = 1,
         on_unknown_delivery: Literal["fail", "resend"] = "fail",
         **kwargs: Any,
     ) -> None:
@@ -86,58 +109,111 @@ class SendMessageOperator(AgentforceBaseOperator):
         self.in_reply_to = in_reply_to
         self.stream = stream
         self.fail_on = check_fail_on(fail_on)
+        self.output_type = output_type
+        self.output_retries = check_output_retries(output_retries)
         self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send the message."""
+        """Send the message, and make data of the answer."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
-        resend = self.on_unknown_delivery == "resend"
-        with airflow_errors(resend_unknown=resend):
+        with airflow_errors(resend_unknown=self._resend):
             session = session_of(self.session, self.session_id, self.sequence_id)
+            output = output_of(self.output_type)
             client = self.open_client()
             ledger = Ledger.of(context)
-            # Without records, a second try has to suppose that the first one is still being worked on.
-            repeated = resend and not ledger.keeps and context["ti"].try_number > 1
-            asked = (self.text, self.variables, self.in_reply_to)
-            mark = fingerprint(self.agentforce_conn_id, session.session_id, session.sequence_id, *asked)
+            send = partial(self._send, context, client, ledger)
+            asked = {"text": self.text, "variables": self.variables, "in_reply_to": self.in_reply_to}
+            place = (self.agentforce_conn_id, session.session_id, session.sequence_id)
+            mark = fingerprint(*place, *asked.values())
+            turn = send(key="turn", mark=mark, session=session, **asked)
+            check_outcome(turn, self.fail_on)
+            if output is None:
+                return turn.to_dict()
+            turns = [turn]
 
-            def deliver(on_sending: Callable[[], None], after_unknown: bool) -> Turn:
-                return client.send_message(
-                    session,
-                    self.text,
-                    variables=self.variables,
-                    in_reply_to=self.in_reply_to,
-                    stream=self.stream,
-                    on_chunk=self.log_progress,
-                    after_unknown=after_unknown or repeated,
-                    on_sending=on_sending,
-                )
+            def ask(question: str) -> Turn:
+                known_as = fingerprint(mark, name_of_question(output))
+                turns.append(send(key=CORRECTION, mark=known_as, session=session_from(turn), text=question))
+                check_outcome(turns[-1], self.fail_on)
+                return turns[-1]
 
+            most = client.settings.max_messages_per_session
             try:
-                turn = send_once(
-                    ledger, "turn", mark, deliver, session_id=session.session_id, resend_unknown=resend
-                )
-            except DeliveryUnknownError as error:
-                self.keep_partial(context, error)
+                result = read_or_ask(output, turn, ask, retries=self.output_retries, most_messages=most)
+                self._push(context, turns[-1], {"result": result}, recorded=ledger.keeps)
+            except BaseException as error:
+                self.push_in_failure(context, "turns", [one.to_dict() for one in turns])
+                self._forbid_repeating(turn, error, recorded=ledger.keeps)
                 raise
-            return self._keep(context, turn, recorded=ledger.keeps)
+            return {**turns[-1].to_dict(), "result": result}
 
-    def _keep(self, context: Context, turn: Turn, *, recorded: bool) -> dict[str, Any]:
+    @property
+    def _resend(self) -> bool:
+        return self.on_unknown_delivery == "resend"
+
+    def _send(
+        self,
+        context: Context,
+        client: AgentforceClient,
+        ledger: Ledger,
+        *,
+        key: str,
+        mark: str,
+        session: Session,
+        text: str,
+        variables: Any = None,
+        in_reply_to: str | None = None,
+    ) -> Turn:
+        """Send a message once and keep its answer in XCom."""
+        # Without records, a second try has to suppose that the first one is still being worked on.
+        repeated = self._resend and not ledger.keeps and context["ti"].try_number > 1
+
+        def deliver(on_sending: Callable[[], None], after_unknown: bool) -> Turn:
+            return client.send_message(
+                session,
+                text,
+                variables=variables,
+                in_reply_to=in_reply_to,
+                stream=self.stream,
+                on_chunk=self.log_progress,
+                after_unknown=after_unknown or repeated,
+                on_sending=on_sending,
+            )
+
+        try:
+            turn = send_once(
+                ledger, key, mark, deliver, session_id=session.session_id, resend_unknown=self._resend
+            )
+        except DeliveryUnknownError as error:
+            self.keep_partial(context, error)
+            raise
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
-        values = turn.to_dict()
+        self._push(context, turn, turn.to_dict(), recorded=ledger.keeps)
+        return turn
+
+    def _push(self, context: Context, turn: Turn, values: dict[str, Any], *, recorded: bool) -> None:
         try:
             self.push(context, values)
         except BaseException as error:
             if recorded:
                 raise  # the next try returns the answer from its record
-            lost = DeliveryUnknownError(
-                f"The agent answered, but its answer could not be stored: {type(error).__name__}.",
-                operation="send",
-                applied=True,
-                session_id=turn.session_id,
-            )
-            lost.turn = turn
-            raise lost from error
-        check_outcome(turn, self.fail_on)
-        return values
+            raise _lost(turn, f"its answer could not be stored: {type(error).__name__}.") from error
+
+    def _forbid_repeating(self, turn: Turn, error: BaseException, *, recorded: bool) -> None:
+        """Let no try that knows nothing of the first message follow a failure of the second."""
+        if recorded or self._resend:
+            return
+        if not isinstance(error, AgentforceError):
+            raise _lost(turn, f"asking for a correction failed: {type(error).__name__}.") from error
+        if error.retryable:
+            error.retryable = False
+            error.hint = f"{error.hint} {_NOT_AGAIN}".strip()
+
+
+def _lost(turn: Turn, what: str) -> DeliveryUnknownError:
+    lost = DeliveryUnknownError(
+        f"The agent answered, but {what}", operation="send", applied=True, session_id=turn.session_id
+    )
+    lost.turn = turn
+    return lost

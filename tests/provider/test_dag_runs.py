@@ -82,6 +82,14 @@ def test_mapping_gives_every_record_a_session_of_its_own(dag_test):
         assert org.open_sessions == []
 
 
+def test_a_type_reaches_tasks_and_mapped_tasks_and_its_value_the_next_ones(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("structured", org)
+        assert status == 0, output
+        assert org.count("send") == 3
+        assert org.open_sessions == []
+
+
 def test_an_answer_is_never_rendered_as_a_template(dag_test):
     with Emulator(script=lambda _turn: "{{ 7 * 7 }}") as org:
         status, output = dag_test("answer_with_a_template", org)

@@ -6,6 +6,7 @@ one. A kill is real: the try runs in a child process that is gone on the spot at
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import uuid
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from pydantic import BaseModel, field_validator
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -426,3 +428,92 @@ class TestConversation:
         (left,) = org.open_sessions
         org.sessions[left].open = False
         return task
+
+
+class Said(BaseModel):
+    """What the emulator's agent answers to a question for JSON, and to nothing else."""
+
+    answer: str
+
+
+def kind_of(task_class, session, **arguments):
+    """Return a task that says hello, and will have to ask for the JSON."""
+    fields = {"output_type": Said, **arguments}
+    if task_class is ConversationOperator:
+        return Task(ConversationOperator, messages=["hello"], **fields)
+    return Task(SendMessageOperator, session=session, text="hello", **fields)
+
+
+@pytest.mark.parametrize("operator", [SendMessageOperator, ConversationOperator])
+class TestCorrectiveQuestion:
+    @pytest.mark.parametrize("killed_at", range(1, 5))
+    def test_wherever_it_is_killed_it_is_asked_at_most_once(self, org, session, operator, killed_at):
+        """Writes: intent and outcome of the message, then of the question; before them two of a start."""
+        task = kind_of(operator, session)
+        task.run_killed(killed_at + (2 if operator is ConversationOperator else 0))
+        if killed_at in {1, 3}:
+            with pytest.raises(DeliveryUnknownError) as caught:
+                task.run()
+            assert isinstance(caught.value, AirflowFailException)
+        else:
+            done = task.run()
+            assert done["result"] == {"answer": "Here is your JSON."}
+            assert done["sequence_id"] == 2
+            assert task.xcoms["result"] == done["result"]
+        assert all(applied == 1 for _, applied in texts(org))
+        assert org.count("send") == {1: 0, 2: 2, 3: 1, 4: 2}[killed_at]
+
+    def test_a_refused_question_is_asked_by_the_next_try(self, org, session, operator):
+        org.fail("send", after=True)
+        org.fail("send", status=429, times=3)
+        task = kind_of(operator, session)
+        with pytest.raises(RateLimitedError) as caught:
+            task.run()
+        assert not isinstance(caught.value, AirflowFailException)
+        assert task.run()["result"]
+        assert [applied for _, applied in texts(org)] == [1, 1]
+
+    def test_a_question_that_is_worded_another_way_is_the_same_question(self, org, session, operator):
+        numbers = itertools.count()
+
+        class Moody(BaseModel):
+            order: int
+
+            @field_validator("order")
+            @classmethod
+            def _judge(cls, value):
+                if value == 1:
+                    raise ValueError(f"no {next(numbers)}")
+                return value
+
+        for order in (1, 2):
+            org.fail("send", body={"messages": [{"type": "Inform", "message": json.dumps({"order": order})}]})
+        task = kind_of(operator, session, output_type=Moody)
+        assert task.run()["result"] == task.run()["result"] == {"order": 2}
+        assert next(numbers) == 2
+        assert org.count("send") == 2
+
+    def test_a_type_that_has_changed_since_the_question_is_refused(self, org, session, operator):
+        task = kind_of(operator, session)
+        task.run()
+        with pytest.raises(AgentforceInputError, match="changed"):
+            task.run(output_type={"required": ["nothing"]})
+        assert org.count("send") == 2
+
+    def test_a_long_answer_keeps_what_its_type_reads(self, org, session, operator):
+        given = {"type": "SURFACE_ACTION__Said_0Xs", "value": json.dumps({"answer": "yes"})}
+        other = {"type": "copilotActionOutput/Get_179", "value": "x" * 60_000}
+        long = {"messages": [{"type": "Inform", "message": "short", "result": [other, given]}]}
+        org.fail("send", body=long)
+        task = kind_of(operator, session)
+        assert task.run()["result"] == task.run()["result"] == {"answer": "yes"}
+        assert org.count("send") == 1
+
+    def test_an_answer_too_long_to_keep_is_no_reason_to_ask(self, org, session, operator):
+        given = {"type": "SURFACE_ACTION__Said_0Xs", "value": json.dumps({"answer": "x" * 60_000})}
+        org.fail("send", body={"messages": [{"type": "Inform", "message": "short", "result": [given]}]})
+        task = kind_of(operator, session)
+        assert len(task.run()["result"]["answer"]) == 60_000
+        with pytest.raises(DeliveryUnknownError, match="too long"):
+            task.run()
+        assert org.count("send") == 1

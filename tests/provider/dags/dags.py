@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from airflow.sdk import DAG, task
+from pydantic import BaseModel
 
 from airflow_provider_agentforce.operators import (
     ConversationOperator,
@@ -68,3 +69,21 @@ with DAG("answer_with_a_template", start_date=BEGIN, schedule=None):
     )
     end = EndSessionOperator(task_id="end", session=start.output)
     start >> first >> again >> pulled >> end.as_teardown(setups=start)
+
+
+class Order(BaseModel):
+    order: str
+    items: int
+
+
+with DAG("structured", start_date=BEGIN, schedule=None):
+    one = ConversationOperator(task_id="one", messages=["order 1 as JSON"], output_type=Order)
+    several = ConversationOperator.partial(task_id="several", output_type=Order).expand(
+        messages=[["order 2 as JSON"], ["order 3 as JSON"]]
+    )
+
+    @task
+    def use_values(first, others):
+        assert [value["order"] for value in (first, *others)] == ["1", "2", "3"]
+
+    use_values(one.output["result"], several.output.map(lambda done: done["result"]))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow.sdk import BaseHook, BaseOperator, Context
+    from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 else:
     try:
@@ -25,6 +26,10 @@ else:
         from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
     except ImportError:
         from airflow.exceptions import AirflowFailException, AirflowSkipException
+    try:
+        from airflow.sdk.configuration import conf
+    except ImportError:
+        from airflow.configuration import conf
 
     Context = dict
 
@@ -48,6 +53,7 @@ __all__ = [
     "BaseHook",
     "BaseOperator",
     "Context",
+    "conf",
     "date_time_trigger",
     "default_deferrable",
     "mask_secret",

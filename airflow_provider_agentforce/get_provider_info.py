@@ -51,6 +51,24 @@ CONN_FIELDS: dict[str, Any] = {
     },
 }
 
+CONFIG: dict[str, Any] = {
+    "agentforce": {
+        "description": "Settings of the Salesforce Agentforce provider.",
+        "options": {
+            "capture_content": {
+                "description": (
+                    "Put the texts of messages and answers into OpenTelemetry spans "
+                    "(``gen_ai.input.messages``, ``gen_ai.output.messages``). Nothing is masked there."
+                ),
+                "version_added": "0.1.0",
+                "type": "boolean",
+                "example": "True",
+                "default": "False",
+            },
+        },
+    },
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
@@ -78,6 +96,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": integration, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
+        "config": CONFIG,
         "connection-types": [
             {
                 "connection-type": "agentforce",

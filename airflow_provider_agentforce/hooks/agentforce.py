@@ -16,7 +16,7 @@ from airflow_provider_agentforce.client.models import SessionLike
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
-from airflow_provider_agentforce.hooks.metrics import count_calls
+from airflow_provider_agentforce.hooks.telemetry import observers
 
 _TEST_SECONDS = 20.0
 
@@ -68,7 +68,7 @@ class AgentforceHook(BaseHook):
             settings = self.settings
         for form in settings.secret_forms():
             mask_secret(form)
-        return AgentforceClient(settings, on_secret=mask_secret, observers=[count_calls])
+        return AgentforceClient(settings, on_secret=mask_secret, observers=observers())
 
     def get_conn(self) -> AgentforceClient:
         """Return the client."""

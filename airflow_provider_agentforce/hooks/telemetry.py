@@ -1,0 +1,31 @@
+"""Who watches the calls of a hook's client: metrics always, spans where OpenTelemetry is installed."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce._compat import conf
+from airflow_provider_agentforce.hooks.metrics import count_calls
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.observing import Observer
+
+log = logging.getLogger(__name__)
+
+
+def observers() -> list[Observer]:
+    """Return the observers for a client. Make them where the task's span is the current one."""
+    try:
+        from airflow_provider_agentforce.hooks.tracing import Spans  # noqa: PLC0415
+    except ImportError:
+        return [count_calls]
+    return [count_calls, Spans(capture_content=_captures_content())]
+
+
+def _captures_content() -> bool:
+    try:
+        return bool(conf.getboolean("agentforce", "capture_content", fallback=False))
+    except Exception:  # noqa: BLE001 - Airflow's error for a value that is no boolean differs by version
+        log.warning("[agentforce] capture_content is neither True nor False; no content is captured.")
+        return False

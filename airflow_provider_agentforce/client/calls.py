@@ -62,6 +62,7 @@ def start(
     tz: str | None,
     variables: list[dict[str, Any]],
     bypass_user: bool,
+    surface_type: str | None,
 ) -> Call:
     """Build ``POST /agents/{id}/sessions``. Unknown fields are answered with 400, so none is added."""
     body: dict[str, Any] = {
@@ -74,6 +75,8 @@ def start(
         body["tz"] = tz
     if variables:
         body["variables"] = variables
+    if surface_type is not None:
+        body["surfaceConfig"] = {"surfaceType": surface_type}
     return _post(Operation.START, f"{api}{BASE_PATH}/agents/{quote(agent_id, safe='')}/sessions", body)
 
 

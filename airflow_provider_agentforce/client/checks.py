@@ -148,6 +148,14 @@ def time_zone(value: object, field: str = "tz") -> str:
     return text
 
 
+def name(value: object, field: str) -> str:
+    """Return a name as Salesforce gives them to its own things: letters, digits and underscores."""
+    text = _text(value, field)
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,80}", text):
+        raise AgentforceInputError(f"{field} must be a name such as Custom, but is {_shown(value)}.")
+    return text
+
+
 def session_key(value: object, field: str = "external_session_key") -> str:
     """Return a UUID in its usual form. The API asks for one (agent-api reference, ``externalSessionKey``)."""
     try:

@@ -64,6 +64,7 @@ class AgentforceClient:
         tz: str | None = None,
         bypass_user: bool = True,
         external_session_key: str | None = None,
+        surface_type: str | None = None,
         wait_for_limits: bool = True,
         on_sending: Callable[[], None] | None = None,
     ) -> Session:
@@ -77,6 +78,8 @@ class AgentforceClient:
         :param external_session_key: UUID that the org's event log shows; default: a random one. When a start
             has to be repeated although the first one may have arrived, the repetition gets a key of its own,
             and the session that is returned names it.
+        :param surface_type: ``Custom``: have the agent answer in the response formats of its custom
+            connection; default: in text.
         :param wait_for_limits: ``False``: when a limit of the org or of the settings is reached, raise
             :class:`RateLimitedError` at once instead of waiting for up to a minute.
         :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
@@ -91,6 +94,7 @@ class AgentforceClient:
             "tz": None if tz is None else checks.time_zone(tz),
             "variables": checks.variables(variables),
             "bypass_user": bypass_user,
+            "surface_type": None if surface_type is None else checks.name(surface_type, "surface_type"),
         }
 
         def build(api: str, job: Job) -> Call:

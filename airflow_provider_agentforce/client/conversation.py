@@ -31,6 +31,7 @@ class Speaker(Protocol):
         tz: str | None = None,
         bypass_user: bool = True,
         external_session_key: str | None = None,
+        surface_type: str | None = None,
     ) -> Session: ...
 
     def send_message(  # noqa: D102

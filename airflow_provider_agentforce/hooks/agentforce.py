@@ -83,6 +83,7 @@ class AgentforceHook(BaseHook):
         tz: str | None = None,
         bypass_user: bool = True,
         external_session_key: str | None = None,
+        surface_type: str | None = None,
     ) -> Session:
         """Start a session. See :meth:`AgentforceClient.start_session`."""
         return self.client.start_session(
@@ -91,6 +92,7 @@ class AgentforceHook(BaseHook):
             tz=tz,
             bypass_user=bypass_user,
             external_session_key=external_session_key,
+            surface_type=surface_type,
         )
 
     @airflow_errors()

@@ -69,6 +69,8 @@ class ConversationOperator(AgentforceBaseOperator):
     :param variables: context variables for the start.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
+        response formats, which ``output_type`` reads.
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
     :param fail_on: outcomes of any answer that fail the task.
     :param output_type: what the last answer has to be: a pydantic model, a ``TypedDict``, another type, or a
@@ -96,6 +98,7 @@ class ConversationOperator(AgentforceBaseOperator):
         variables: Any = None,
         tz: str | None = None,
         bypass_user: bool = True,
+        surface_type: str | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
         output_type: Any = None,
@@ -113,6 +116,7 @@ class ConversationOperator(AgentforceBaseOperator):
         self.variables = variables
         self.tz = tz
         self.bypass_user = bypass_user
+        self.surface_type = surface_type
         self.stream = stream
         self.fail_on = check_fail_on(fail_on)
         self.output_type = output_type
@@ -146,6 +150,7 @@ class ConversationOperator(AgentforceBaseOperator):
                     "variables": self.variables,
                     "tz": self.tz,
                     "bypass_user": self.bypass_user,
+                    "surface_type": self.surface_type,
                     "external_session_key": key_of(context["ti"]),
                 },
             )

@@ -30,6 +30,8 @@ class StartSessionOperator(AgentforceBaseOperator):
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True``: the agent runs as its own user, as service agents need with client
         credentials. Employee agents need ``False``.
+    :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
+        response formats, see :class:`~airflow_provider_agentforce.client.structured.OutputType`.
     :param external_session_key: UUID for the org's event log. Default: made of the Dag, run, task, map index
         and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -51,6 +53,7 @@ class StartSessionOperator(AgentforceBaseOperator):
         variables: Any = None,
         tz: str | None = None,
         bypass_user: bool = True,
+        surface_type: str | None = None,
         external_session_key: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -59,6 +62,7 @@ class StartSessionOperator(AgentforceBaseOperator):
         self.variables = variables
         self.tz = tz
         self.bypass_user = bypass_user
+        self.surface_type = surface_type
         self.external_session_key = external_session_key
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -77,6 +81,7 @@ class StartSessionOperator(AgentforceBaseOperator):
                 variables=self.variables,
                 tz=self.tz,
                 bypass_user=self.bypass_user,
+                surface_type=self.surface_type,
                 external_session_key=self.external_session_key or key_of(context["ti"]),
             )
             try:

@@ -164,6 +164,8 @@ def test_bad_arguments_are_refused_before_anything_is_sent(org, client):
         lambda: client.start_session(variables=[{"name": "x"}]),
         lambda: client.start_session(external_session_key="not-a-uuid"),
         lambda: client.start_session(bypass_user="false"),
+        lambda: client.start_session(surface_type="Cus tom"),
+        lambda: client.start_session(surface_type=True),
         lambda: client.send_message({"session_id": "s", "sequence_id": -1}, "x"),
         lambda: client.send_message({"session_id": "s"}, " "),
         lambda: client.send_message({"session_id": "s"}, "x", in_reply_to="../x"),
@@ -205,6 +207,13 @@ def test_start_sends_what_the_reference_asks_for_and_no_more(org, client):
     }
     assert request.headers["content-type"] == "application/json"
     assert session.external_session_key == key.lower()
+
+
+def test_a_custom_connection_is_asked_for_at_the_start(org, client):
+    with client.conversation(surface_type="Custom"):
+        pass
+    (start,) = [record for record in org.requests if record.operation == "start"]
+    assert start.body["surfaceConfig"] == {"surfaceType": "Custom"}
 
 
 @pytest.mark.parametrize("stream", [False, True])

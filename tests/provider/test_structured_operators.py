@@ -209,6 +209,21 @@ class TestBoth:
         assert "result" not in done.xcoms
 
 
+class TestCustomConnection:
+    def test_it_is_asked_for_at_the_start(self, org, run):
+        run(StartSessionOperator(task_id="start", surface_type="Custom"))
+        run(ConversationOperator(task_id="a", messages=["hi"], surface_type="Custom"))
+        starts = [request.body for request in org.requests if request.operation == "start"]
+        assert [body["surfaceConfig"] for body in starts] == [{"surfaceType": "Custom"}] * 2
+
+    @pytest.mark.parametrize("wrong", ["", "Cus tom", 3])
+    def test_a_wrong_name_is_named_before_anything_is_sent(self, org, run, wrong):
+        error = run(StartSessionOperator(task_id="start", surface_type=wrong)).error
+        assert isinstance(error, AgentforceInputError)
+        assert "surface_type" in str(error)
+        assert org.requests == []
+
+
 class TestConversation:
     def test_the_type_is_that_of_the_last_answer(self, org, run):
         agent_says(org, "Hello", BAD, GOOD)

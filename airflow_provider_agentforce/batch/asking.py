@@ -215,10 +215,13 @@ class Asker:
         except InvalidOutputError as error:
             if not self._manner.output_retries or turns[-1].session_ended:
                 return {"status": INVALID_OUTPUT, "error": error.what}
-            self._send(output.question(error), turns)
+            wrong = error
         try:
+            self._send(output.question(wrong), turns)
             return {"status": ANSWERED, "result": output.read(turns[-1])}
-        except InvalidOutputError as error:
+        except AgentforceError as error:
+            # The record is answered; whatever became of the question about the answer, it is not asked again.
+            self._keeps_session = self._keeps_session and isinstance(error, InvalidOutputError)
             return {"status": INVALID_OUTPUT, "error": error.what}
 
     def _not_asked(self, ask: Ask, error: AgentforceError, epoch: int) -> Outcome | None:

@@ -94,7 +94,8 @@ class Engine:
         self._ready: deque[Ask] = deque()
         self._delayed: list[tuple[float, int, Ask]] = []
         self._numbers = itertools.count()
-        self._announced: dict[str, Ask] = {}
+        self._announced: set[str] = set()
+        self._unasked: set[str] = set()
         self._unwritten: list[tuple[str, Row]] = []
         self._oldest_unwritten = 0.0
         self._starts: list[float] = []
@@ -187,11 +188,11 @@ class Engine:
         try:
             self._write(new)
         except AgentforceError as error:
-            self._ready.extendleft(reversed(new))
+            self._unasked.update(ask.record.name for ask in new)
             self._error = error
             return
         for ask in new:
-            self._announced[ask.record.name] = ask
+            self._announced.add(ask.record.name)
             self._inbox.put(ask)
 
     def _write(self, new: list[Ask]) -> None:
@@ -201,8 +202,7 @@ class Engine:
 
     def _settled(self, rows: list[tuple[str, Row]], starts: list[float]) -> None:
         del self._unwritten[: len(rows)], self._starts[: len(starts)]
-        for name, _ in rows:
-            self._announced.pop(name, None)
+        self._announced.difference_update(name for name, _ in rows)
         self._oldest_unwritten = time.monotonic()
 
     def _take(self, seconds: float) -> None:
@@ -232,6 +232,8 @@ class Engine:
         elif news.again is not None:
             due = time.monotonic() + news.delay
             heapq.heappush(self._delayed, (due, next(self._numbers), news.again))
+        else:
+            self._unasked.add(name)
         if news.fatal is not None and self._error is None:
             self._error = news.fatal
 
@@ -287,23 +289,30 @@ class Engine:
             if end is not None and time.monotonic() > end:
                 break
         self._take(0.0)
-        self._save(withdraw=True)
+        self._withdraw()
+        self._save()
         self._note_open()
 
-    def _save(self, *, withdraw: bool = False) -> None:
+    def _withdraw(self) -> None:
+        """Take back what was announced and is in nobody's hands. A worker that hangs keeps its record."""
+        left = [ask for _, _, ask in self._delayed]
+        while not self._inbox.empty():
+            ask = self._inbox.get()
+            left += [] if ask is None else [ask]
+        self._unasked.update(ask.record.name for ask in left)
+
+    def _save(self) -> None:
         rows, starts = self._unwritten[:], self._starts[:]
-        settled = {name for name, _ in rows}
-        left = [name for name in self._announced if name not in settled] if withdraw else []
-        if not (rows or starts or left):
+        if not (rows or starts or self._unasked):
             return
         try:
-            self._ledger.write(rows, withdrawn=left, starts=starts)
+            self._ledger.write(rows, withdrawn=self._unasked, starts=starts)
         except AgentforceError as error:
             self._error = self._error or error
             return
         self._settled(rows, starts)
-        for name in left:
-            self._announced.pop(name, None)
+        self._announced -= self._unasked
+        self._unasked.clear()
 
     def _work(self) -> None:
         asker = Asker(
@@ -323,9 +332,8 @@ class Engine:
     def _serve(self, asker: Asker, epoch: int) -> bool:
         """Ask with one place: one record, or as many as one session takes. ``False``: there is no more."""
         ask = self._inbox.get()
-        while ask is not None and not self._stopping:
-            outcome = asker.ask(ask, epoch)
-            self._outbox.put(outcome)
+        while ask is not None:
+            self._outbox.put(Outcome(ask) if self._stopping else asker.ask(ask, epoch))
             if not asker.keeps_session:
                 return True
             ask = self._inbox.get()

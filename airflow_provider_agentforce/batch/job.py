@@ -25,6 +25,7 @@ from airflow_provider_agentforce.batch.rows import (
     Row,
     RowStore,
 )
+from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
@@ -92,6 +93,7 @@ class Job:
         :raises LongWait: with ``yields``.
         :raises AgentforceError: if nothing further can be asked; what was answered is kept.
         """
+        self._check_start()
         manner = self._manner()
         most = self.client.settings.max_messages_per_session
         questions = Questions(
@@ -128,6 +130,15 @@ class Job:
         manifest = self._write_results(given, engine, past)
         self._judge(manifest, engine)
         return manifest
+
+    def _check_start(self) -> None:
+        """Refuse what would fail the start of every session."""
+        if self.start.get("tz") is not None:
+            checks.time_zone(self.start["tz"])
+        if not isinstance(self.start.get("bypass_user", True), bool):
+            raise AgentforceInputError(
+                f"bypass_user must be True or False, but is {self.start['bypass_user']!r:.80}."
+            )
 
     def _manner(self) -> Manner:
         most = self.client.settings.max_messages_per_session

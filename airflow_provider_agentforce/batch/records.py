@@ -175,7 +175,8 @@ def source_of(given: Any, path: Any = None) -> Source:
         raise AgentforceInputError(
             f"records must be a list of dicts or the URI of a file, but is {type(given).__name__}."
         )
-    return ListSource(given)
+    # Fetched once: what several mapped tasks returned is otherwise fetched anew at each reading.
+    return ListSource(given if isinstance(given, list) else list(given))
 
 
 def read(source: Source, key: str | None) -> Iterator[Record]:

@@ -19,6 +19,7 @@ home = pathlib.Path(airflow_provider_agentforce.__file__).parent
 assert "site-packages" in home.parts, home
 dags = sorted(path.name for path in (home / "example_dags").glob("*.py"))
 assert dags, "no example Dags in the wheel"
+assert (home / "example_dags" / "agentforce_accounts.csv").exists()
 assert (home / "py.typed").exists()
 needed = [r for r in importlib.metadata.requires("airflow-provider-agentforce") if "extra ==" not in r]
 assert {r.split(">")[0] for r in needed} == {"apache-airflow", "requests", "tenacity"}, needed

@@ -20,6 +20,8 @@ from examples import Examples, Run
 from airflow_provider_agentforce.emulator import SessionRecord
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_SESSIONS = 4
+MOST_LINES = 20
 
 
 def main() -> int:
@@ -54,7 +56,10 @@ def main() -> int:
 
 def story(run: Run) -> str:
     """Return what is to be said of one Dag: the conversations that its org saw."""
-    text = [f"\n━━ {run.dag_id} ━━", *(line for one in run.sessions for line in conversation(one))]
+    text = [f"\n━━ {run.dag_id} ━━"]
+    text += [line for one in run.sessions[:MOST_SESSIONS] for line in conversation(one)]
+    if len(run.sessions) > MOST_SESSIONS:
+        text.append(f"  … and {len(run.sessions) - MOST_SESSIONS} more sessions.")
     if run.missing:
         text.append(f"  Not run: needs {', '.join(run.missing)}.")
     if run.left_open:
@@ -82,8 +87,10 @@ def paragraph(label: str, text: str) -> list[str]:
 
 def show_files(out: Path) -> None:
     """Print what the Dags wrote."""
-    for path in sorted(out.glob("agentforce_*")):
-        say(f"\n━━ {path.name} ━━\n{path.read_text().rstrip()}")
+    for path in sorted(path for path in out.glob("agentforce_*") if path.is_file()):
+        lines = path.read_text().rstrip().split("\n")
+        more = [f"… and {len(lines) - MOST_LINES} more lines."] if len(lines) > MOST_LINES else []
+        say("\n".join([f"\n━━ {path.name} ━━", *lines[:MOST_LINES], *more]))
 
 
 def write_result(runs: list[Run], path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py"))
+BATCH = "example_agentforce_batch"
+EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py") if path.stem != BATCH)
 
 
 def sent(org):
@@ -95,6 +96,20 @@ def test_an_answer_is_never_rendered_as_a_template(dag_test):
         status, output = dag_test("answer_with_a_template", org)
         assert status == 0, output
         assert [text for _, text, _ in sent(org)] == ["say template", "{{ 7 * 7 }}", "{{ 7 * 7 }}"]
+
+
+def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test, tmp_path):
+    with Emulator(max_concurrent_sessions=10) as org:
+        status, output = dag_test(BATCH, org, ROOT / "example_dags")
+        assert status == 0, output
+        assert 429 not in {request.status for request in org.requests}
+        assert org.open_sessions == []
+    given = (ROOT / "example_dags" / "agentforce_accounts.csv").read_text().splitlines()
+    enriched = (tmp_path / "agentforce_accounts_enriched.csv").read_text().splitlines()
+    assert len(enriched) == len(given) == 37
+    for account, row in zip(given[1:], enriched[1:], strict=True):
+        name = account.split(",")[1]
+        assert row.startswith(f"{account},answered,{name} is in ")
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow.sdk import BaseHook, BaseOperator, Context
+    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 else:
@@ -18,6 +18,10 @@ else:
         from airflow.sdk import BaseOperator
     except ImportError:
         from airflow.models import BaseOperator
+    try:
+        from airflow.sdk import BaseOperatorLink
+    except ImportError:
+        from airflow.models.baseoperatorlink import BaseOperatorLink
     try:
         from airflow.sdk import BaseHook
     except ImportError:
@@ -33,6 +37,8 @@ else:
 
     Context = dict
 
+# Airflow 2 makes the links of a task in the webserver, Airflow 3 in the task's own process.
+LINKS_NEED_XCOM = BaseOperatorLink.__module__.startswith("airflow.models")
 # Airflow 3.1 and later, 3.0, 2.
 _MASKERS = (
     "airflow.sdk.log",
@@ -45,13 +51,14 @@ _STATS = ("airflow.sdk.observability.stats", "airflow.stats")
 # Airflow 3, 2.
 _OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
 _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
-_CONFIGURATION = ("airflow.sdk.configuration", "airflow.configuration")
 
 __all__ = [
+    "LINKS_NEED_XCOM",
     "AirflowFailException",
     "AirflowSkipException",
     "BaseHook",
     "BaseOperator",
+    "BaseOperatorLink",
     "Context",
     "conf",
     "date_time_trigger",
@@ -59,6 +66,7 @@ __all__ = [
     "mask_secret",
     "object_storage_path",
     "stats",
+    "xcom_of_airflow_2",
 ]
 
 
@@ -80,6 +88,11 @@ def stats() -> Any:
         return None
 
 
+def xcom_of_airflow_2(task: Any, key: str) -> Any:
+    """Return the XCom *key* of a task, given by its key; ``None`` on Airflow 3."""
+    return import_module("airflow.models").XCom.get_value(ti_key=task, key=key) if LINKS_NEED_XCOM else None
+
+
 def object_storage_path(uri: str) -> Any:
     """Return Airflow's path object for *uri*; the part before an ``@`` names a connection."""
     return _first(_OBJECT_STORAGE, "ObjectStoragePath")(uri)
@@ -92,7 +105,6 @@ def date_time_trigger(moment: datetime) -> Any:
 
 def default_deferrable() -> bool:
     """Return Airflow's setting ``[operators] default_deferrable``."""
-    conf = _first(_CONFIGURATION, "conf")
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
 
 

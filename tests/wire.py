@@ -229,19 +229,24 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-class Relay(Server):
-    """Passes every connection on to a port of this machine, and counts them in :attr:`accepted`."""
+def passing_on(port: int) -> Behaviour:
+    """Pass what comes on to a port of this machine, and back."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__(self._relay)
-        self._target = port
-
-    def _relay(self, peer: Peer) -> None:
-        with socket.create_connection(("127.0.0.1", self._target), timeout=5) as far:
+    def behave(peer: Peer) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as far:
             pump = threading.Thread(target=_pump, args=(far, peer.sock), daemon=True)
             pump.start()
             _pump(peer.sock, far)
             pump.join(5)
+
+    return behave
+
+
+class Relay(Server):
+    """Passes every connection on to a port of this machine, and counts them in :attr:`accepted`."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(passing_on(port))
 
 
 def server_context(authority: Any, name: str) -> ssl.SSLContext:

@@ -73,12 +73,17 @@ def named_by_reply(value: object, *, trusted: Sequence[str]) -> str:
     A reply must not be able to send the token to somebody else.
     """
     url = origin(value, "api_instance_url")
-    if url in trusted or (url.startswith("https://") and _SALESFORCE_HOST.fullmatch(url[8:])):
+    if url in trusted or is_salesforce(url):
         return url
     raise AgentforceInputError(
         f"The token reply names the API host {url}, which is not a Salesforce host. "
         "If it is right, set the connection's extra api_url to it."
     )
+
+
+def is_salesforce(url: str) -> bool:
+    """Tell whether *url* is the ``https`` origin of a host of Salesforce, on the usual port."""
+    return url.startswith("https://") and _SALESFORCE_HOST.fullmatch(url[8:]) is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseOperator, Context
+from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperator, Context
 from airflow_provider_agentforce.client.models import FAILED, OUTCOMES, Session, Turn, session_from
 from airflow_provider_agentforce.client.replies import failure_text
 from airflow_provider_agentforce.exceptions import (
@@ -17,6 +17,7 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
     one_line,
 )
+from airflow_provider_agentforce.links.agentforce import LINK_XCOM, AgentLink, agent_url
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -50,6 +51,8 @@ class AgentforceBaseOperator(BaseOperator):
     """
 
     ui_color = "#d7e9fb"
+    operator_extra_links = (AgentLink(),)
+    agent_url = ""
 
     def __init__(self, *, agentforce_conn_id: str = "agentforce_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -80,6 +83,12 @@ class AgentforceBaseOperator(BaseOperator):
         if self._killed:
             client.stop()
         return client
+
+    def link_to(self, agent_id: str | None, context: Context) -> None:
+        """Say which agent the task talks to, for the link to it."""
+        self.agent_url = agent_url(self.hook.settings.host, agent_id)
+        if LINKS_NEED_XCOM and self.agent_url:
+            self.push_in_failure(context, LINK_XCOM, self.agent_url)
 
     def check_not_killed(self) -> None:
         """Raise :class:`TaskStoppedError` if the task was killed meanwhile."""

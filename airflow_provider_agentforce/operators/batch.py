@@ -158,6 +158,8 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
         given = self.records if self.given_records is None else self.given_records
         client = self.open_client()
+        agent_id = client.settings.agent(self.agent_id)
+        self.link_to(agent_id, context)
         return Job(
             client,
             records=given,
@@ -169,7 +171,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
             compile_template=self._compiler(context),
             identity=_identity(context["ti"], self.agentforce_conn_id),
             start={
-                "agent_id": client.settings.agent(self.agent_id),
+                "agent_id": agent_id,
                 "tz": self.tz,
                 "bypass_user": self.bypass_user,
             },

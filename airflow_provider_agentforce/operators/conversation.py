@@ -138,6 +138,7 @@ class ConversationOperator(AgentforceBaseOperator):
             if self.messages is not None:
                 check_message_count(len(self.messages), most)
             agent_id = client.settings.agent(self.agent_id)
+            self.link_to(agent_id, context)
             ledger = Ledger.of(context)
             chat = RecordedConversation(
                 client,

@@ -121,6 +121,7 @@ class SendMessageOperator(AgentforceBaseOperator):
             session = session_of(self.session, self.session_id, self.sequence_id)
             output = output_of(self.output_type)
             client = self.open_client()
+            self.link_to(session.agent_id, context)
             ledger = Ledger.of(context)
             send = partial(self._send, context, client, ledger)
             asked = {"text": self.text, "variables": self.variables, "in_reply_to": self.in_reply_to}

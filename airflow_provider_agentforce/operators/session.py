@@ -72,6 +72,7 @@ class StartSessionOperator(AgentforceBaseOperator):
         with airflow_errors():
             client = self.open_client()
             agent_id = client.settings.agent(self.agent_id)
+            self.link_to(agent_id, context)
             ledger = Ledger.of(context)
             session = start_recorded(
                 client,
@@ -132,7 +133,7 @@ class EndSessionOperator(AgentforceBaseOperator):
         self.session_id = session_id
         self.reason = reason
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> dict[str, Any]:
         """End the session."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
@@ -143,6 +144,7 @@ class EndSessionOperator(AgentforceBaseOperator):
                 self.log.info("There is no session to end: the task that starts it left none.")
                 return {"session_id": None, "ended": False}
             session = session_from(given)
+            self.link_to(session.agent_id, context)
             ended = self.open_client().end_session(session, reason)
             self.log.info("Session %s %s.", session.session_id, "is ended" if ended else "had ended before")
             return {"session_id": session.session_id, "ended": ended}

@@ -15,6 +15,7 @@ import pytest
 
 from airflow_provider_agentforce.client.settings import EXTRAS
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, get_provider_info
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 
 @pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
@@ -43,6 +44,11 @@ def test_every_path_in_it_can_be_imported():
         hook = getattr(importlib.import_module(module), name)
         assert hook.conn_type == connection["connection-type"]
         assert hook.hook_name == connection["hook-name"]
+    (link,) = info["extra-links"]
+    module, name = link.rsplit(".", 1)
+    assert AgentforceBaseOperator.operator_extra_links[0].__class__ is getattr(
+        importlib.import_module(module), name
+    )
 
 
 def test_is_the_entry_point_of_a_distribution_of_the_same_name():
@@ -62,3 +68,11 @@ def test_airflow_lists_the_connection_type(airflow_db):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (hook,) = [row for row in json.loads(done.stdout) if row["connection_type"] == "agentforce"]
     assert hook["hook_name"] == "Salesforce Agentforce"
+
+
+def test_airflow_knows_the_setting_and_its_default(airflow_db):
+    command = [str(Path(sys.executable).with_name("airflow")), "config", "get-value"]
+    done = subprocess.run(
+        [*command, "agentforce", "capture_content"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"

@@ -26,6 +26,25 @@ with DAG("docs_hook", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), sche
 
     # [END hook]
 
+    # [START structured]
+    @task(retries=0)
+    def items_of(order: str) -> int:
+        """Ask for data, and once more if what comes does not fit."""
+        from airflow_provider_agentforce.client import OutputType  # noqa: PLC0415
+        from airflow_provider_agentforce.exceptions import InvalidOutputError  # noqa: PLC0415
+        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415
+
+        schema = {"type": "object", "properties": {"items": {"type": "integer"}}, "required": ["items"]}
+        output = OutputType(schema)
+        with AgentforceHook().conversation() as chat:
+            turn = chat.send(f"Give me order {order} as JSON.")
+            try:
+                return output.read(turn)["items"]
+            except InvalidOutputError as error:
+                return output.read(chat.send(output.question(error)))["items"]
+
+    # [END structured]
+
     # [START unknown]
     @task
     def refund(order: str) -> dict:
@@ -44,7 +63,9 @@ with DAG("docs_hook", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), sche
 
     ask_and_rate("4711")
     refund("4711")
+    items_of("4711")
 
 if __name__ == "__main__":
     print(ask_and_rate.function("4711"))
     print(refund.function("4711"))
+    print(items_of.function("4711"))

@@ -43,10 +43,12 @@ def test_the_yaml_example_answers_as_it_says(make_caller):
     caller = make_caller(script=yaml.safe_load(block("yaml", "greeting:")))
     session = caller.open()
     answers = {
-        text: caller.send(session, text).json()["messages"] for text in ("Order 7", "refund", "odd", "?")
+        text: caller.send(session, text).json()["messages"]
+        for text in ("Order 7", "refund", "choose", "odd", "?")
     }
     assert answers["Order 7"][0]["message"] == "Order 7 has shipped. You said: Order 7"
     assert answers["refund"][0]["type"] == "Confirm"
+    assert answers["choose"][0]["result"][0]["value"] == '{"times": ["09:00", "10:30"]}'
     assert set(answers["odd"][0]) == {"type", "message"}
     assert answers["?"][0]["message"] == "I did not understand."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context
     from airflow.sdk.configuration import conf
-    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+    from airflow.sdk.exceptions import (
+        AirflowFailException,
+        AirflowOptionalProviderFeatureException,
+        AirflowSkipException,
+        AirflowTaskTerminated,
+    )
 else:
     try:
         from airflow.sdk import BaseOperator
@@ -27,9 +33,19 @@ else:
     except ImportError:
         from airflow.hooks.base import BaseHook
     try:
-        from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+        from airflow.sdk.exceptions import (
+            AirflowFailException,
+            AirflowOptionalProviderFeatureException,
+            AirflowSkipException,
+            AirflowTaskTerminated,
+        )
     except ImportError:
-        from airflow.exceptions import AirflowFailException, AirflowSkipException
+        from airflow.exceptions import (
+            AirflowFailException,
+            AirflowOptionalProviderFeatureException,
+            AirflowSkipException,
+            AirflowTaskTerminated,
+        )
     try:
         from airflow.sdk.configuration import conf
     except ImportError:
@@ -55,11 +71,14 @@ _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.
 __all__ = [
     "LINKS_NEED_XCOM",
     "AirflowFailException",
+    "AirflowOptionalProviderFeatureException",
     "AirflowSkipException",
+    "AirflowTaskTerminated",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
     "Context",
+    "add_listener",
     "conf",
     "date_time_trigger",
     "default_deferrable",
@@ -115,3 +134,15 @@ def _first(modules: Iterable[str], name: str) -> Any:
         except (ImportError, AttributeError):  # noqa: PERF203 - each place gets its chance
             continue
     raise ImportError(f"This Airflow has no {name}.")
+
+
+def add_listener(listener: Any) -> None:
+    """Have Airflow call *listener*, an object with ``airflow.listeners.hookimpl`` methods.
+
+    Outside of a task, where Airflow has loaded no listeners and calls none, nothing is done.
+    """
+    for name in ("airflow.sdk.listener", "airflow.listeners.listener"):
+        module = sys.modules.get(name)
+        if module is not None:
+            module.get_listener_manager().add_listener(listener)
+            return

@@ -83,6 +83,13 @@ class Caller:
         self._observers = observers
         self._hidden = settings.secret_forms()
 
+    def sibling(self, seconds: float | None) -> Caller:
+        """Return a caller with the same token, connections of its own, and *seconds* for all its calls."""
+        other = Caller(self.settings, self._on_secret, self._observers)
+        other.tokens = self.tokens.fetched_by(other._fetch_token)
+        other.patience.ends_in(seconds, firm=True)
+        return other
+
     def perform(self, job: Job) -> Result:
         """Carry out *job*.
 
@@ -119,13 +126,14 @@ class Caller:
         token = None if job.operation is Operation.TOKEN else self._token(job)
         job.api = self.api_host(token)
         call = job.build(job.api, job)
+        timeout = self._timeout(job)
         if job.on_sending is not None and job.attempts == 0:
             job.on_sending()
         job.attempts += 1
         exchange = self.transport.exchange(
             call,
             bearer=token.value if token else None,
-            timeout=max(job.time_to_clean_up(), 0.1) if job.cleaning_up else self.settings.timeout,
+            timeout=timeout,
             on_piece=job.on_piece,
             despite_stop=job.cleaning_up,
         )
@@ -137,6 +145,11 @@ class Caller:
             if result.pause is not None:
                 job.repeated_after.append(result.failure)
         return result
+
+    def _timeout(self, job: Job) -> float:
+        if job.cleaning_up:
+            return max(job.time_to_clean_up(), 0.1)
+        return self.patience.time_for_call(self.settings.timeout)
 
     def _note_loss(self, job: Job, failure: Failure) -> None:
         job.lost += _applied(failure) is not False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from airflow_provider_agentforce.client import calls, checks, limits, replies
@@ -254,6 +255,16 @@ class AgentforceClient:
         :param ages: how many seconds ago each was.
         """
         self._limits.recall(ages)
+
+    def within(self, seconds: float | None) -> AgentforceClient:
+        """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
+
+        It shares the token and the limits with this one, and can be stopped alone. A message that is cut by
+        the end of the time fails with :class:`DeliveryUnknownError`.
+        """
+        other = copy(self)
+        other._caller = self._caller.sibling(seconds)  # noqa: SLF001 - one of this class
+        return other
 
     def time_left(self, seconds: float | None) -> None:
         """Set how much time the caller has. A wait that would outlast it is not begun."""

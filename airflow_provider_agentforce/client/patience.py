@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from airflow_provider_agentforce.exceptions import TaskStoppedError
+from airflow_provider_agentforce.exceptions import AgentforceTransientError, TaskStoppedError
 
 _SLICE = 0.1
 
@@ -21,10 +21,25 @@ class Patience:
         self.longest = longest
         self.stopped = False
         self._end = math.inf
+        self._firm = False
 
-    def ends_in(self, seconds: float | None) -> None:
-        """Set the time left for the caller as a whole, ``None`` for no limit."""
+    def ends_in(self, seconds: float | None, *, firm: bool = False) -> None:
+        """Set the time left for the caller as a whole, ``None`` for no limit.
+
+        :param firm: let no call outlast it either, as nobody else ends the caller.
+        """
         self._end = math.inf if seconds is None else time.monotonic() + seconds
+        self._firm = firm
+
+    def time_for_call(self, longest: float) -> float:
+        """Return how many seconds a call may take: *longest*, or what a firm end leaves.
+
+        :raises AgentforceTransientError: if that is nothing.
+        """
+        left = min(longest, self._end - time.monotonic()) if self._firm else longest
+        if left <= 0:
+            raise AgentforceTransientError("The time for these calls is used up; nothing more is sent.")
+        return left
 
     def allows(self, seconds: float) -> bool:
         """Tell whether a wait of *seconds* fits."""

@@ -37,6 +37,12 @@ class Token:
         return self.reply.access_token
 
 
+class _Held:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.token: Token | None = None
+
+
 class TokenCache:
     """One token for any number of threads.
 
@@ -45,24 +51,29 @@ class TokenCache:
 
     def __init__(self, fetch: Callable[[], TokenReply]) -> None:
         self._fetch = fetch
-        self._lock = threading.Lock()
-        self._token: Token | None = None
+        self._held = _Held()
+
+    def fetched_by(self, fetch: Callable[[], TokenReply]) -> TokenCache:
+        """Return a cache of the same token whose holder makes the token call in its own way."""
+        other = TokenCache(fetch)
+        other._held = self._held
+        return other
 
     @property
     def current(self) -> Token | None:
         """The token at hand, whatever its age, without a call."""
-        return self._token
+        return self._held.token
 
     def get(self) -> Token:
         """Return a token that still lives, getting or renewing it if needed.
 
         A renewal that fails for a passing reason is put off while the old token lives.
         """
-        token = self._token
+        token = self._held.token
         if token is not None and time.monotonic() < token.renew_at:
             return token
-        with self._lock:
-            token = self._token
+        with self._held.lock:
+            token = self._held.token
             if token is not None and time.monotonic() < token.renew_at:
                 return token
             try:
@@ -71,14 +82,14 @@ class TokenCache:
                 if token is None or time.monotonic() >= token.ends_at:
                     raise
                 log.warning("The access token could not be renewed early; it is used until it ends.")
-                self._token = replace(token, renew_at=time.monotonic() + _PAUSE)
-                return self._token
+                self._held.token = replace(token, renew_at=time.monotonic() + _PAUSE)
+                return self._held.token
 
     def replace(self, refused: Token) -> Token:
         """Return another token than *refused*. Threads that were refused the same one share one exchange."""
-        with self._lock:
-            if self._token is not None and self._token is not refused:
-                return self._token
+        with self._held.lock:
+            if self._held.token is not None and self._held.token is not refused:
+                return self._held.token
             return self._renew()
 
     def _renew(self) -> Token:
@@ -87,5 +98,5 @@ class TokenCache:
         lifetime = UNTOLD_LIFETIME if reply.lifetime is None else reply.lifetime
         # A short life (a test org, a lowered setting) must leave most of itself for use.
         early = min(_LEEWAY, lifetime / 4) + random.uniform(0, min(_JITTER, lifetime / 8))  # noqa: S311
-        self._token = Token(reply, renew_at=asked_at + lifetime - early, ends_at=asked_at + lifetime)
-        return self._token
+        self._held.token = Token(reply, renew_at=asked_at + lifetime - early, ends_at=asked_at + lifetime)
+        return self._held.token

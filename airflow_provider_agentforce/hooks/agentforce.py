@@ -16,12 +16,13 @@ from airflow_provider_agentforce.client.models import SessionLike
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
+from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
 from airflow_provider_agentforce.hooks.telemetry import observers
 
 _TEST_SECONDS = 20.0
 
 
-class AgentforceHook(BaseHook):
+class AgentforceHook(BaseHook, ManagedAgentMixin):
     """Talk to the agents of the org that a connection names.
 
     The methods are those of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a
@@ -38,6 +39,7 @@ class AgentforceHook(BaseHook):
     def __init__(self, agentforce_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.agentforce_conn_id = agentforce_conn_id
+        self.held_sessions = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -86,7 +88,7 @@ class AgentforceHook(BaseHook):
         surface_type: str | None = None,
     ) -> Session:
         """Start a session. See :meth:`AgentforceClient.start_session`."""
-        return self.client.start_session(
+        session = self.client.start_session(
             agent_id,
             variables=variables,
             tz=tz,
@@ -94,6 +96,8 @@ class AgentforceHook(BaseHook):
             external_session_key=external_session_key,
             surface_type=surface_type,
         )
+        self.note_session(session)
+        return session
 
     @airflow_errors()
     def send_message(
@@ -107,9 +111,12 @@ class AgentforceHook(BaseHook):
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Turn:
         """Send the next message of a session. See :meth:`AgentforceClient.send_message`."""
-        return self.client.send_message(
+        self.forget_session(session)
+        turn = self.client.send_message(
             session, text, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
         )
+        self.note_session(turn)
+        return turn
 
     @airflow_errors()
     def submit_feedback(
@@ -121,10 +128,12 @@ class AgentforceHook(BaseHook):
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session; ``False`` if it was gone before. See :meth:`AgentforceClient.end_session`."""
+        self.forget_session(session)
         return self.client.end_session(session, reason)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as a clean-up that never raises. See :meth:`AgentforceClient.end_quietly`."""
+        self.forget_session(session)
         return self.client.end_quietly(session, reason)
 
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:

@@ -156,7 +156,7 @@ def short_lived(seconds_to_renewal, seconds_to_end):
     cache = TokenCache(fetch)
     now = time.monotonic()
     reply = cache.get().reply
-    cache._token = tokens.Token(reply, now + seconds_to_renewal, now + seconds_to_end)
+    cache._held.token = tokens.Token(reply, now + seconds_to_renewal, now + seconds_to_end)
     return cache, answers
 
 
@@ -169,7 +169,7 @@ def test_failed_early_renewal_keeps_a_token_that_lives(caplog):
     assert cache.get().value == "old"
     assert caplog.text == "", "a service that is down is not asked again at once"
     answers.clear()
-    cache._token = replace(cache.current, renew_at=time.monotonic())
+    cache._held.token = replace(cache.current, renew_at=time.monotonic())
     cache.get()
     assert cache.current.renew_at > time.monotonic() + 800
 
@@ -193,7 +193,7 @@ def test_failed_early_renewal_still_sends_the_message(make_org, make_client):
     client = make_client(org)
     session = client.start_session()
     cache = client._caller.tokens
-    cache._token = replace(cache.current, renew_at=time.monotonic())
+    cache._held.token = replace(cache.current, renew_at=time.monotonic())
     org.fail("token", status=503, times=3)
     assert client.send_message(session, "hello").outcome == "answered"
     assert (org.count("token"), org.unused_faults()) == (4, [])

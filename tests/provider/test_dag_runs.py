@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,24 @@ def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test,
     for account, row in zip(given[1:], enriched[1:], strict=True):
         name = account.split(",")[1]
         assert row.startswith(f"{account},answered,{name} is in ")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the Common AI provider needs Python 3.11")
+@pytest.mark.parametrize(("dag_id", "lost"), [("llm_talks", False), ("llm_asks_a_group", True)])
+def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, dag_id, lost):
+    with Emulator() as org, Emulator() as standby:
+        if lost:
+            org.fail("send", drop=True, after=True)
+        connections = {
+            "AIRFLOW_CONN_AGENTFORCE_STANDBY": standby.connection(),
+            "AIRFLOW_CONN_LLM": '{"conn_type": "pydanticai", "extra": {"model": "test"}}',
+        }
+        status, output = dag_test(dag_id, org, Path(__file__).parent / "llm_dags", **connections)
+        assert (status != 0) == lost, output
+        assert ("DeliveryUnknownStop" in output) == lost
+        assert (org.applied(), standby.applied()) == (1, 0)
+        assert org.open_sessions == []
+        assert org.consumer_secret not in output
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)

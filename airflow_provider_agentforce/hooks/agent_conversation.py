@@ -1,0 +1,82 @@
+"""A managed-agent client that keeps one session over its calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.ai.managed_agents.base import (
+        BoundManagedAgent,
+        ManagedAgentCapabilities,
+        ManagedAgentRef,
+        ManagedAgentRequest,
+        ManagedAgentResponse,
+    )
+
+    from airflow_provider_agentforce.hooks.held_session import OwnSession
+    from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
+
+_SHORTEST = 0.001
+
+
+class AgentConversation:
+    """A ``ManagedAgentClient`` whose messages share a session, from the first one to :meth:`end`.
+
+    Its messages wait for each other. When the agent ends the session, the next message starts another.
+
+    :param bound: ``AgentforceHook(...).agent(...)``.
+    """
+
+    def __init__(self, bound: BoundManagedAgent) -> None:
+        self._bound = bound
+        self._hook: ManagedAgentMixin = bound.hook  # type: ignore[assignment] # the toolset has checked it
+        self._lock = threading.Lock()
+        self._kept: OwnSession | None = None
+
+    @property
+    def ref(self) -> ManagedAgentRef:
+        """Whom it talks to."""
+        return self._bound.ref
+
+    @property
+    def capabilities(self) -> ManagedAgentCapabilities:
+        """What it can do: no sessions to choose from, as it has its own."""
+        return replace(self._bound.capabilities, sessions=False)
+
+    def invoke(self, request: ManagedAgentRequest) -> ManagedAgentResponse:
+        """Send one message; the first one's ``vendor_options`` start the session.
+
+        :raises AgentforceInputError: ``request.session_id`` is given.
+        :raises Exception: as :meth:`ManagedAgentMixin.invoke_agent`.
+        """
+        if request.session_id is not None:
+            raise AgentforceInputError(
+                "session_id cannot be given: the conversation has a session of its own."
+            )
+        begun = time.monotonic()
+        with self._lock:
+            if self._kept is None:
+                self._kept = self._hook.keep_session(self._bound.agent, request)
+            kept = self._kept
+            left = request.timeout and max(request.timeout - (time.monotonic() - begun), _SHORTEST)
+            response = self._bound.invoke(
+                replace(request, session_id=kept.session_id, timeout=left, vendor_options={})
+            )
+            if response.session_id is None:
+                self._end()
+            return response
+
+    def end(self) -> None:
+        """End the session, if there is one, after the message under way."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.end()

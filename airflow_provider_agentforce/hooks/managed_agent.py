@@ -1,0 +1,272 @@
+"""The hook in the terms of the Common AI provider's managed-agent contract.
+
+That contract is ``airflow.providers.common.ai.managed_agents.base``. It is optional (extra ``common-ai``), so
+its import is guarded as in the Amazon provider. Nothing here loads pydantic-ai.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_agentforce._compat import (
+    AirflowFailException,
+    AirflowOptionalProviderFeatureException,
+    AirflowTaskTerminated,
+)
+from airflow_provider_agentforce.client import Session, Settings, Turn, checks
+from airflow_provider_agentforce.client.client import AgentforceClient
+from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
+from airflow_provider_agentforce.client.replies import failure_text
+from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceTransientError,
+    DeliveryUnknownError,
+    one_line,
+)
+from airflow_provider_agentforce.hooks.errors import airflow_errors
+from airflow_provider_agentforce.hooks.held_session import HeldSession, OwnSession
+
+if TYPE_CHECKING:
+    from airflow.providers.common.ai.exceptions import ManagedAgentInvocationError, ManagedAgentRejected
+    from airflow.providers.common.ai.managed_agents.base import (
+        BaseManagedAgentHook,
+        BoundManagedAgent,
+        ManagedAgentCapabilities,
+        ManagedAgentRef,
+        ManagedAgentRequest,
+        ManagedAgentResponse,
+    )
+else:
+    try:
+        from airflow.providers.common.ai.exceptions import ManagedAgentInvocationError, ManagedAgentRejected
+        from airflow.providers.common.ai.managed_agents.base import (
+            BaseManagedAgentHook,
+            ManagedAgentCapabilities,
+            ManagedAgentRef,
+            ManagedAgentResponse,
+        )
+    except ImportError:
+
+        def _needs_common_ai(*_args: Any, **_kwargs: Any) -> Any:
+            raise AirflowOptionalProviderFeatureException(
+                "An Agentforce agent as a managed agent needs the extra common-ai, on Python 3.11 or later: "
+                "pip install 'airflow-provider-agentforce[common-ai]'."
+            )
+
+        class BaseManagedAgentHook:
+            """Stands in for the contract; ``agent()`` names what is missing."""
+
+            agent = _needs_common_ai
+
+        ManagedAgentInvocationError = ManagedAgentRejected = RuntimeError
+        ManagedAgentCapabilities = ManagedAgentRef = ManagedAgentResponse = _needs_common_ai
+
+_START_OPTIONS = ("variables", "tz", "bypass_user")
+_SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id")
+# What the org says of a message that another wording could mend: not valid, too long.
+_REPHRASE = frozenset({400, 413})
+_first_use = threading.Lock()
+
+
+class FinalAgentError(ManagedAgentInvocationError, AirflowFailException):
+    """The agent cannot be reached, and a retry would not change that. The agent did not act.
+
+    It ends the task without Airflow retries; a failover group goes on to its next member.
+    """
+
+
+class DeliveryUnknownStop(AirflowTaskTerminated):
+    """A message left, and whether the agent acted on it cannot be known.
+
+    It ends the task without Airflow retries (Airflow 3). Not an ``Exception``: a failover group would catch
+    it and send the message to the next member, which would then act on it, too.
+    """
+
+
+class ManagedAgentMixin(BaseManagedAgentHook):
+    """What makes the hook, its ``client`` and its ``settings``, a managed-agent hook."""
+
+    agent_platform: ClassVar[str] = "salesforce.agentforce"
+
+    if TYPE_CHECKING:
+
+        @property
+        def settings(self) -> Settings: ...  # noqa: D102
+        @property
+        def client(self) -> AgentforceClient: ...  # noqa: D102
+
+    # Every hook has its own; the contract wants a mixin without an __init__.
+    held_sessions: dict[str, HeldSession]
+
+    def agent(self, agent: str | None = None) -> BoundManagedAgent:
+        """Bind an agent for ``ManagedAgentToolset`` or ``FailoverManagedAgentClient``. Makes no call.
+
+        :param agent: its id (``0Xx…``). Default: the connection's extra ``agent_id``.
+        :raises AirflowOptionalProviderFeatureException: without the extra ``common-ai``.
+        """
+        return super().agent(agent or "")
+
+    def resolve_agent(self, agent: str) -> ManagedAgentRef:
+        """Return the agent's identity. Asks Airflow for the connection at most, never the org.
+
+        :raises AgentforceInputError: if *agent* cannot be an id.
+        """
+        name = checks.path_id(agent, "agent") if agent else self.settings.agent()
+        return ManagedAgentRef(platform=self.agent_platform, name=name)
+
+    def get_agent_capabilities(self, agent: str) -> ManagedAgentCapabilities:  # noqa: ARG002 - the contract's
+        """Return what every Agentforce agent can do: sessions and a trace; no usage, no typed value."""
+        return ManagedAgentCapabilities(sessions=True, trace=True)
+
+    def invoke_agent(self, agent: str, request: ManagedAgentRequest) -> ManagedAgentResponse:
+        """Send one message and return the answer.
+
+        Without ``request.session_id`` the message has a session of its own, which is ended on every path,
+        also when a time-out or a kill ends the task. A session that is given is the caller's, and ends with
+        him. Messages in one session wait for each other. The contract has no number for a message: the hook
+        counts, in sessions that it started; else ``vendor_options={"sequence_id": last}`` says it.
+
+        :param request: ``prompt`` (or one user message). ``timeout``: seconds for all calls together, 3 s
+            more for the end of the session; default: the connection's, for each call. ``vendor_options``:
+            ``variables`` and, to start a session, ``tz`` and ``bypass_user``, or in one that is given,
+            ``in_reply_to`` and ``sequence_id``.
+        :returns: ``text``: the answer; ``raw``: the dict that a send returns, with ``outcome``;
+            ``session_id``: of a session that goes on; ``trace_ref``: the id of the agent's plan.
+        :raises ManagedAgentRejected: the agent failed at the message, or another wording could mend it.
+        :raises FinalAgentError: a ``ManagedAgentInvocationError``: no retry mends it; the agent did not act.
+        :raises AgentforceTransientError: a later call may succeed; the agent did not act.
+        :raises DeliveryUnknownStop: the agent may have acted.
+        :raises AgentforceInputError: a ``ValueError``: the request cannot be used.
+        """
+        with airflow_errors():
+            text, options, seconds = _text(request), _options(request), _seconds(request)
+        with agent_errors(agent):
+            client = self._ready_client().within(seconds)
+            if request.session_id is None:
+                turn = _send_alone(client, agent, text, options)
+            else:
+                session = self._session(request.session_id)
+                turn = session.send(client, text, seconds=seconds, **options)
+            _check_outcome(turn)
+        goes_on = request.session_id is not None and not turn.session_ended
+        return ManagedAgentResponse(
+            text=turn.text or f"The agent gave no text. Outcome: {turn.outcome}.",
+            raw=turn.to_dict(),
+            session_id=turn.session_id if goes_on else None,
+            trace_ref=turn.plan_id,
+        )
+
+    def keep_session(self, agent: str, request: ManagedAgentRequest) -> OwnSession:
+        """Start a session for :meth:`invoke_agent`, which its ``end()`` ends, or else the end of the task.
+
+        :param request: the first one of the session; its ``timeout`` and ``vendor_options`` are used.
+        :raises Exception: as :meth:`invoke_agent`.
+        """
+        with airflow_errors():
+            options, seconds = _options(request), _seconds(request)
+        with agent_errors(agent):
+            kept = OwnSession(self._ready_client().within(seconds), agent or None, **options)
+        self.held_sessions[kept.session_id] = kept
+        return kept
+
+    def note_session(self, known: Session | Turn) -> None:
+        """Remember the number of a session's last message."""
+        self.held_sessions[known.session_id] = HeldSession(known.session_id, known.sequence_id)
+
+    def forget_session(self, known: SessionLike) -> None:
+        """Forget the number of a session's last message, as it is about to change or no more of use."""
+        self.held_sessions.pop(session_from(known).session_id, None)
+
+    def _session(self, session_id: str) -> HeldSession:
+        checked = checks.path_id(session_id, "session_id")
+        return self.held_sessions.setdefault(checked, HeldSession(checked))
+
+    def _ready_client(self) -> AgentforceClient:
+        # The first use asks Airflow for the connection. Tools run in threads, and before Airflow 3.2 the
+        # channel to Airflow had no lock of its own.
+        with _first_use:
+            return self.client
+
+
+@contextmanager
+def agent_errors(agent: str) -> Iterator[None]:
+    """Sort errors of the client into the contract's three classes and :class:`DeliveryUnknownStop`."""
+    try:
+        yield
+    except AgentforceTransientError:
+        raise
+    except AgentforceError as error:
+        raise _in_contract(error)(f"Agentforce agent {agent or 'of the connection'}: {error}") from error
+
+
+def _in_contract(error: AgentforceError) -> type[BaseException]:
+    if isinstance(error, DeliveryUnknownError):
+        return DeliveryUnknownStop
+    if isinstance(error, AgentFailedError) or (error.operation == "send" and error.status in _REPHRASE):
+        # Not the terminal class: a group would send the message to its next member.
+        return ManagedAgentRejected
+    return FinalAgentError
+
+
+def _send_alone(client: AgentforceClient, agent: str, text: str, options: dict[str, Any]) -> Turn:
+    session = OwnSession(client, agent or None, **options)
+    try:
+        return session.send(client, text)
+    finally:
+        session.end()
+
+
+def _check_outcome(turn: Turn) -> None:
+    if turn.outcome == FAILED:
+        what = f"The agent's answer is a failure: {one_line(failure_text(turn.messages))}"
+        error = AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id)
+        error.turn = turn
+        raise error
+
+
+def _text(request: ManagedAgentRequest) -> str:
+    text = request.prompt
+    if text is None:
+        try:
+            (message,) = request.as_messages()
+            content = message["content"]
+            text = content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+            fits = message["role"] == "user"
+        except (ValueError, KeyError, TypeError):
+            fits = False
+        if not fits:
+            raise AgentforceInputError(
+                "messages: an Agentforce agent takes one text of the user at a time and keeps the "
+                "conversation itself. Give prompt, and session_id to go on in a session."
+            )
+    try:
+        return checks.message_text(text, "prompt")
+    except AgentforceInputError as error:
+        raise ManagedAgentRejected(str(error)) from error
+
+
+def _options(request: ManagedAgentRequest) -> dict[str, Any]:
+    given = dict(request.vendor_options)
+    known, where = (
+        (_START_OPTIONS, "a session of its own")
+        if request.session_id is None
+        else (_SEND_OPTIONS, "a session that goes on")
+    )
+    unknown = sorted({str(name) for name in given} - set(known))
+    if unknown:
+        raise AgentforceInputError(
+            f"vendor_options: {', '.join(unknown)} cannot be given; a message in {where} takes "
+            f"{', '.join(known)}. The hook's connection and agent() say where it goes."
+        )
+    if "sequence_id" in given:
+        given["last"] = checks.sequence_id(given.pop("sequence_id"), "vendor_options['sequence_id']")
+    return given
+
+
+def _seconds(request: ManagedAgentRequest) -> float | None:
+    return None if request.timeout is None else checks.positive(request.timeout, "timeout", most=3600)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
         AirflowFailException,
+        AirflowNotFoundException,
         AirflowOptionalProviderFeatureException,
         AirflowSkipException,
         AirflowTaskTerminated,
@@ -35,6 +36,7 @@ else:
     try:
         from airflow.sdk.exceptions import (
             AirflowFailException,
+            AirflowNotFoundException,
             AirflowOptionalProviderFeatureException,
             AirflowSkipException,
             AirflowTaskTerminated,
@@ -42,6 +44,7 @@ else:
     except ImportError:
         from airflow.exceptions import (
             AirflowFailException,
+            AirflowNotFoundException,
             AirflowOptionalProviderFeatureException,
             AirflowSkipException,
             AirflowTaskTerminated,
@@ -71,6 +74,7 @@ _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.
 __all__ = [
     "LINKS_NEED_XCOM",
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowOptionalProviderFeatureException",
     "AirflowSkipException",
     "AirflowTaskTerminated",
@@ -112,9 +116,15 @@ def xcom_of_airflow_2(task: Any, key: str) -> Any:
     return import_module("airflow.models").XCom.get_value(ti_key=task, key=key) if LINKS_NEED_XCOM else None
 
 
-def object_storage_path(uri: str) -> Any:
-    """Return Airflow's path object for *uri*; the part before an ``@`` names a connection."""
-    return _first(_OBJECT_STORAGE, "ObjectStoragePath")(uri)
+def object_storage_path(uri: Any) -> Any:
+    """Return Airflow's path object for *uri*, a text or a path; the part before an ``@`` names a connection.
+
+    :raises ValueError, ImportError: if no file system for it is installed.
+    :raises AirflowNotFoundException: if there is no such connection.
+    """
+    path = _first(_OBJECT_STORAGE, "ObjectStoragePath")(uri)
+    path.fs  # noqa: B018 - it is made when it is asked for
+    return path
 
 
 def date_time_trigger(moment: datetime) -> Any:

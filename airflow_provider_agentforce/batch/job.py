@@ -39,6 +39,7 @@ _HOUR = 3600.0
 _ENDERS = 20
 RESULTS = "results.jsonl"
 DEAD_LETTER = "dead_letter"
+_SUFFIXES = (".jsonl", ".csv")
 
 
 class LongWait(Exception):  # noqa: N818 - no error: the batch goes on later
@@ -94,6 +95,7 @@ class Job:
         :raises AgentforceError: if nothing further can be asked; what was answered is kept.
         """
         self._check_start()
+        self._check_input_is_not_output()
         manner = self._manner()
         most = self.client.settings.max_messages_per_session
         questions = Questions(
@@ -138,6 +140,13 @@ class Job:
         if not isinstance(self.start.get("bypass_user", True), bool):
             raise AgentforceInputError(
                 f"bypass_user must be True or False, but is {self.start['bypass_user']!r:.80}."
+            )
+
+    def _check_input_is_not_output(self) -> None:
+        names = (RESULTS, *(DEAD_LETTER + suffix for suffix in _SUFFIXES))
+        if str(self.source_path) in {str(self.result_folder / name) for name in names}:
+            raise AgentforceInputError(
+                f"records: {self.source_path} is a file that this batch writes. Choose another result_path."
             )
 
     def _manner(self) -> Manner:

@@ -49,22 +49,22 @@ class Questions:
     @property
     def fingerprint(self) -> str:
         """A hash of the templates or functions."""
-        parts = [_source(one) for one in self._given]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        parts = json.dumps(self._given, default=_source)
+        return hashlib.sha256(parts.encode()).hexdigest()
 
     def about(self, record: Record) -> Ask | Row:
         """Return what to ask about *record*, or its row ``failed`` that says why nothing can be asked."""
         try:
             return self._asked(record)
         except AgentforceInputError as error:
-            return Row(key=record.key, status=FAILED, error=one_line(error.what))
+            why = error.what
         except Exception as error:  # noqa: BLE001 - whatever the template or the function of the Dag raises
             why = f"{type(error).__name__}: {error}"
-            return Row(key=record.key, status=FAILED, error=one_line(f"message of {record.where}: {why}"))
+        return Row(key=record.key, status=FAILED, error=one_line(f"{record.where}: {why}"))
 
     def _asked(self, record: Record) -> Ask:
         if record.key is None:
-            raise AgentforceInputError(f"{record.where} has no field {self._key}.")
+            raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
         texts = _texts(self._messages(record.fields))
         if len(texts) > self._most:
             raise AgentforceInputError(f"{len(texts)} messages; a session may have {self._most}.")
@@ -109,7 +109,7 @@ def _texts(messages: Any) -> tuple[str, ...]:
 
 def _source(given: Any) -> Any:
     if not callable(given):
-        return given
+        return str(given)
     try:
         return inspect.getsource(given)
     except (OSError, TypeError):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.client.replies import storable
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -120,9 +121,11 @@ class CsvSource(Source):
             lines = csv.reader(_texts(file, self._path), strict=True)
             try:
                 self._header = self._checked(next(lines, []))
+                first = lines.line_num + 1
                 for values in lines:
                     if values:
-                        yield f"line {lines.line_num}", self._record(values, lines.line_num)
+                        yield f"line {first}", self._record(values, first)
+                    first = lines.line_num + 1
             except csv.Error as error:
                 raise AgentforceInputError(
                     f"records: line {lines.line_num} of {self._path} is not CSV ({error})."
@@ -131,10 +134,9 @@ class CsvSource(Source):
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
         """Yield *rows* as CSV with the header of the input."""
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self._header, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(row)
+        writer = csv.writer(buffer)
+        for values in itertools.chain([self._header], (row.values() for row in rows)):
+            writer.writerow(values)
             yield buffer.getvalue().encode("utf-8")
             buffer.seek(0)
             buffer.truncate()
@@ -185,11 +187,16 @@ def read(source: Source, key: str | None) -> Iterator[Record]:
     :param key: the field that names a record; ``None``: its position does.
     """
     for position, (where, fields) in enumerate(source.rows()):
-        value = position if key is None else fields.get(key)
-        if value is None or value == "":
-            yield Record(position, fields, None, f"{_KEYLESS}{position}", where)
-        else:
-            yield Record(position, fields, value, str(value), where)
+        value = position if key is None else _key(fields.get(key))
+        name = f"{_KEYLESS}{position}" if value is None else str(value)
+        yield Record(position, fields, value, name, where)
+
+
+def _key(value: Any) -> str | int | float | None:
+    """Return *value* as JSON keeps it, and ``None`` for one that names nothing."""
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -207,10 +214,11 @@ class Survey:
 def survey(source: Source, key: str | None) -> Survey:
     """Read the whole input once, before anything is sent.
 
-    :raises AgentforceInputError: if it is empty or has a key twice, or a line that is no record.
+    :raises AgentforceInputError: if it is empty, has a key twice or none at all, or a line that is no record.
     """
     digest = hashlib.sha256()
     places: dict[str, str] = {}
+    keyed = False
     for record in read(source, key):
         first = places.setdefault(record.name, record.where)
         if first != record.where:
@@ -218,15 +226,32 @@ def survey(source: Source, key: str | None) -> Survey:
                 f"records: {record.where} has the same {key} as {first}: {record.key!r:.80}. "
                 "Keys must be unique."
             )
-        digest.update(json.dumps(record.fields, sort_keys=True, default=str).encode("utf-8"))
+        digest.update(_canonical(record))
+        keyed = keyed or record.key is not None
     if not places:
         raise AgentforceInputError("records is empty. Give at least one record, or skip the task.")
+    if not keyed:
+        fields = ", ".join(map(str, record.fields))
+        raise AgentforceInputError(
+            f"key: no record has a value in the field {key!r:.80}. The last one has the fields {fields:.200}."
+        )
     return Survey(tuple(places), digest.hexdigest())
+
+
+def _canonical(record: Record) -> bytes:
+    try:
+        return json.dumps(record.fields, sort_keys=True, default=str).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AgentforceInputError(f"records: {record.where} cannot be written as JSON ({error}).") from None
 
 
 def _json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     for row in rows:
-        yield json.dumps(storable(dict(row)), ensure_ascii=False, default=str).encode("utf-8") + b"\n"
+        text = json.dumps(row, ensure_ascii=False, default=str)
+        try:
+            yield text.encode("utf-8") + b"\n"
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can only escape
+            yield json.dumps(row, default=str).encode("ascii") + b"\n"
 
 
 def _opened(path: Any) -> Any:
@@ -236,6 +261,8 @@ def _opened(path: Any) -> Any:
         raise AgentforceInputError(f"records: there is no file {path}.") from None
     except IsADirectoryError:
         raise AgentforceInputError(f"records: {path} is a folder, not a file.") from None
+    except PermissionError:
+        raise AgentforceInputError(f"records: {path} may not be read by this task.") from None
 
 
 def _texts(file: Iterable[bytes], path: Any) -> Iterator[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_agentforce._compat import (
+    AirflowNotFoundException,
     Context,
     date_time_trigger,
     default_deferrable,
@@ -16,9 +18,12 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, check_choice
+from airflow_provider_agentforce.operators._structured import check_output_retries
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.job import Job
+
+_URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class ConversationBatchOperator(AgentforceBaseOperator):
@@ -116,6 +121,8 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         self.records = None if isinstance(records, list | tuple) else records
         self.message = message
         self.result_path = result_path
+        if key is not None and not isinstance(key, str):
+            raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
         self.key = key
         self.variables = variables
         self.agent_id = agent_id
@@ -128,10 +135,17 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         self.max_failures = max_failures
         self.fail_on_partial_error = fail_on_partial_error
         self.output_type = output_type
-        self.output_retries = output_retries
+        self.output_retries = check_output_retries(output_retries)
         self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
         self.deferrable = default_deferrable() if deferrable is None else deferrable
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render, and keep records that came from a task out of the view of the rendered fields."""
+        super().render_template_fields(context, jinja_env)
+        if isinstance(self.records, Sequence) and not _names_a_file(self.records):
+            self.given_records = list(self.records)
+            self.records = f"{len(self.given_records):,} records"
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask about all records, or the rest of those that earlier tries began."""
@@ -163,7 +177,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         return Job(
             client,
             records=given,
-            source_path=self._path(given, "records") if isinstance(given, str) else None,
+            source_path=self._path(given, "records") if _names_a_file(given) else None,
             result_folder=self._path(self.result_path, "result_path"),
             key=self.key,
             message=self.message,
@@ -197,6 +211,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
         # A field that a record lacks must fail the record, whatever the Dag says of missing values.
         environment = self.get_template_env().overlay(undefined=StrictUndefined)
+        environment.getattr = _fields_first(environment.getattr)  # type: ignore[method-assign, assignment]
         values: Any = copy.copy(context)
 
         def compile_template(text: str) -> Callable[[Mapping[str, Any]], str]:
@@ -214,15 +229,34 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
         return compile_template
 
-    def _path(self, uri: Any, field: str) -> Any:
-        if not isinstance(uri, str) or not ("://" in uri or uri.startswith("/")):
+    def _path(self, given: Any, field: str) -> Any:
+        uri = str(given)
+        if not _URI.match(uri):
+            listed = field == "records" and uri.lstrip().startswith("[")
             raise AgentforceInputError(
-                f"{field} must be a URI such as s3://bucket/folder or file:///folder, but is {uri!r:.100}."
+                f"{field} must be a URI such as s3://bucket/accounts or file:///data/accounts, "
+                f"but is {uri!r:.100}."
+                f"{' To pass on what a task returned, give its .output, not a template.' if listed else ''}"
             )
         try:
-            return object_storage_path(uri)
-        except (ValueError, ImportError) as error:
+            return object_storage_path(given)
+        except (ValueError, ImportError, AirflowNotFoundException) as error:
             raise AgentforceInputError(f"{field}: {uri!r:.100} cannot be used: {error!s:.200}") from None
+
+
+def _names_a_file(given: Any) -> bool:
+    return isinstance(given, str) or hasattr(given, "joinpath")
+
+
+def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Let ``record.items`` be the field of that name, if there is one, before it is the method."""
+
+    def get(thing: Any, attribute: str) -> Any:
+        if isinstance(thing, dict) and attribute in thing:
+            return thing[attribute]
+        return getattr_(thing, attribute)
+
+    return get
 
 
 def _identity(ti: Any, connection: str) -> dict[str, str]:

@@ -107,56 +107,62 @@ class JsonLinesSource(Source):
 
 
 class CsvSource(Source):
-    """A CSV file with a header, separated by commas. All values are texts; a missing one is no field."""
+    """A CSV file with a header, separated by commas. All values are texts; a missing one is no field.
+
+    Blank lines are passed over.
+    """
 
     suffix = ".csv"
 
     def __init__(self, path: Any) -> None:
         self._path = path
-        self._header: list[str] = []
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
+        lines = self._lines()
+        _, header = next(lines, (0, []))
+        self._check(header)
+        for number, values in lines:
+            if len(values) > len(header):
+                raise AgentforceInputError(
+                    f"records: line {number} of {self._path} has {len(values)} values, "
+                    f"and the header names {len(header)}."
+                )
+            yield f"line {number}", dict(zip(header, values, strict=False))
+
+    def encode(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+        """Yield *rows* as CSV with the header of the input."""
+        _, header = next(self._lines(), (0, []))
+        buffer = io.StringIO()
+        writer = csv.writer(buffer)
+        for values in itertools.chain([header], (row.values() for row in rows)):
+            writer.writerow(values)
+            yield buffer.getvalue().encode("utf-8")
+            buffer.seek(0)
+            buffer.truncate()
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the values of each row with the number of the line at which it begins."""
         with _opened(self._path) as file:
             lines = csv.reader(_texts(file, self._path), strict=True)
+            first = 1
             try:
-                self._header = self._checked(next(lines, []))
-                first = lines.line_num + 1
                 for values in lines:
                     if values:
-                        yield f"line {first}", self._record(values, first)
+                        yield first, values
                     first = lines.line_num + 1
             except csv.Error as error:
                 raise AgentforceInputError(
                     f"records: line {lines.line_num} of {self._path} is not CSV ({error})."
                 ) from None
 
-    def encode(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-        """Yield *rows* as CSV with the header of the input."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer)
-        for values in itertools.chain([self._header], (row.values() for row in rows)):
-            writer.writerow(values)
-            yield buffer.getvalue().encode("utf-8")
-            buffer.seek(0)
-            buffer.truncate()
-
-    def _checked(self, header: list[str]) -> list[str]:
+    def _check(self, header: list[str]) -> None:
         twice = sorted({name for name in header if header.count(name) > 1 or not name.strip()})
         if twice:
             raise AgentforceInputError(
                 f"records: the header of {self._path} needs a name of its own for each column, "
                 f"but has {twice[0]!r} {'twice' if twice[0].strip() else 'as one'}."
             )
-        return header
-
-    def _record(self, values: list[str], line: int) -> dict[str, Any]:
-        if len(values) > len(self._header):
-            raise AgentforceInputError(
-                f"records: line {line} of {self._path} has {len(values)} values, "
-                f"and the header names {len(self._header)}."
-            )
-        return dict(zip(self._header, values, strict=False))
 
 
 def source_of(given: Any, path: Any = None) -> Source:

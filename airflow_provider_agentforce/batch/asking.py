@@ -234,7 +234,7 @@ class Asker:
             else:
                 self._pace.refused(epoch, error.retry_after)
             return Outcome(ask, again=ask)
-        if error.applied is not False:
+        if _acted(error) is not False:
             return None
         if isinstance(error, AgentforceTransientError | SessionNotFoundError):
             self._keeps_session = False
@@ -251,7 +251,7 @@ class Asker:
         if isinstance(error, DeliveryUnknownError):
             partial = error.turn.text if error.turn is not None else ""
             return {"status": UNKNOWN, "error": str(error), "applied": error.applied, "partial": partial}
-        return {"status": FAILED, "error": str(error), "applied": True if turns else error.applied}
+        return {"status": FAILED, "error": str(error), "applied": True if turns else _acted(error)}
 
     def _row(self, ask: Ask, turns: list[Turn], found: dict[str, Any], began: float, seconds: float) -> Row:
         partial = found.pop("partial", "")
@@ -269,3 +269,8 @@ class Asker:
             duration=round(seconds, 3),
             **{"applied": True, **found},
         )
+
+
+def _acted(error: AgentforceError) -> bool | None:
+    # A start whose answer is lost may leave a session, but nothing was asked in it.
+    return error.applied if error.operation == "send" else False

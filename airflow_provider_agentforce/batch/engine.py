@@ -40,7 +40,9 @@ _OPEN_SECONDS = 0.25
 _LONG_WAIT = 60.0
 # Twice the hour that an hourly limit can ask to wait.
 _REFUSED_SECONDS = 7200.0
+# Of the five that Airflow gives a task to stop.
 _STOP_SECONDS = 4.0
+_START_SECONDS = 1.5
 _IN_A_ROW = 20
 
 # An outcome; a session and whether it has begun; or what stopped a worker.
@@ -126,7 +128,6 @@ class Engine:
             pause = self._go_on(asks, progress)
         except BaseException:
             # A time-out that Airflow raises here, or a defect: what is under way must not outlast the task.
-            self._client.stop()
             self._aborted = True
             raise
         finally:
@@ -280,14 +281,16 @@ class Engine:
         self.pace.stop()
         for _ in threads:
             self._inbox.put(None)
-        end: float | None = None
+        hurried: float | None = None
         while any(thread.is_alive() for thread in threads):
             self._take(_TICK)
             self._save()
-            if end is None and (self._killed() or self._aborted):
-                end = time.monotonic() + _STOP_SECONDS
-            if end is not None and time.monotonic() > end:
-                break
+            if self._killed() or self._aborted:
+                hurried = time.monotonic() if hurried is None else hurried
+                passed = time.monotonic() - hurried
+                self._client.stop(but_starts=passed < _START_SECONDS)
+                if passed > _STOP_SECONDS:
+                    break
         self._take(0.0)
         self._withdraw()
         self._save()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ class Job:
     resend_unknown: bool = False
     changes_allowed: bool = False
     yields: bool = False
-    _store: RowStore = field(default_factory=RowStore, init=False)
+    _store: RowStore = field(init=False)
 
     def run(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
@@ -105,17 +106,11 @@ class Job:
         known = survey(source, self.key)
         plan = self._plan(len(known.names))
         ledger = BatchLedger(self.result_folder, self._marks(known, questions))
-        past = ledger.open(self._store, changes_allowed=self.changes_allowed)
-        try:
+        with closing(RowStore()) as self._store:
+            past = ledger.open(self._store, changes_allowed=self.changes_allowed)
             self._take_up(past, ledger, known)
-            return self._ask(
-                Engine(self.client, ledger, self._store, plan, manner, killed=killed),
-                _Input(source, known, self.key),
-                questions,
-                past,
-            )
-        finally:
-            self._store.close()
+            engine = Engine(self.client, ledger, self._store, plan, manner, killed=killed)
+            return self._ask(engine, _Input(source, known, self.key), questions, past)
 
     def _ask(self, engine: Engine, given: _Input, questions: Questions, past: Past) -> dict[str, Any]:
         todo = asks(

@@ -78,7 +78,7 @@ class BatchLedger:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            header = self._read_json(_HEADER) or {"v": _VERSION, "began": time.time(), **self._header}
+            header = self._read_json(_HEADER, {"v": _VERSION, "began": time.time(), **self._header})
             self._check_same(header, changes_allowed=changes_allowed)
             self._take_over()
             self._write(_HEADER, json.dumps({**header, **self._header}).encode())
@@ -141,7 +141,7 @@ class BatchLedger:
             )
 
     def _take_over(self) -> None:
-        before = self._read_json(_OWNER) or {"turn": 0}
+        before = self._read_json(_OWNER, {"turn": 0})
         if not isinstance(before.get("turn"), int):
             raise _unreadable(_OWNER)
         self._turn = before["turn"] + 1
@@ -153,8 +153,7 @@ class BatchLedger:
         )
 
     def _check_owner(self) -> None:
-        owner = self._read_json(_OWNER)
-        if owner is None or owner.get("owner") != self._me:
+        if self._read_json(_OWNER, {}).get("owner") != self._me:
             raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
 
     def _past(self, store: RowStore) -> Past:
@@ -172,10 +171,10 @@ class BatchLedger:
         past.open_sessions = [one for _, sessions in opens.values() for one in sessions]
         return past
 
-    def _read_json(self, name: str) -> dict[str, Any] | None:
+    def _read_json(self, name: str, default: dict[str, Any]) -> dict[str, Any]:
         body = self._read(name)
         if body is None:
-            return None
+            return default
         try:
             value = json.loads(body)
         except ValueError:

@@ -25,6 +25,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
     DeliveryUnknownError,
+    TaskStoppedError,
 )
 
 log = logging.getLogger(__name__)
@@ -198,13 +199,13 @@ class AgentforceClient:
         After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds. Afterwards the
         session no longer counts as open here: whether it does there, the org says best, by refusing a start.
         """
-        known = session_from(session)
+        known, ended_for = session_from(session), checks.end_reason(reason)
         try:
-            self._end(
-                known,
-                checks.end_reason(reason),
-                cleaning_up=not self._caller.patience.allows(CLEAN_UP_SECONDS),
-            )
+            try:
+                hurry = not self._caller.patience.allows(CLEAN_UP_SECONDS)
+                self._end(known, ended_for, cleaning_up=hurry)
+            except TaskStoppedError:  # in the middle of it
+                self._end(known, ended_for, cleaning_up=True)
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", known.session_id, error)
             return False
@@ -270,13 +271,16 @@ class AgentforceClient:
         """Set how much time the caller has. A wait that would outlast it is not begun."""
         self._caller.patience.ends_in(seconds)
 
-    def stop(self) -> None:
+    def stop(self, *, but_starts: bool = False) -> None:
         """End every wait and cut every request, from any thread or a signal handler.
 
         A message under way fails with :class:`DeliveryUnknownError`. Only :meth:`end_quietly` works after it.
+
+        :param but_starts: let the starts of sessions that are under way come to their end, since a session
+            can be ended only when its start has been answered. Call :meth:`stop` again to cut those, too.
         """
         self._caller.patience.stop()
-        self._caller.transport.stop()
+        self._caller.transport.stop(but_starts=but_starts)
 
     def close(self) -> None:
         """Close idle connections."""

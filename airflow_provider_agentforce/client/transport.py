@@ -11,7 +11,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from airflow_provider_agentforce.client.calls import Call
+from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.client.wire import Attempt, TrackingAdapter, watch, watchdog
 
@@ -68,7 +68,7 @@ class Transport:
         :param on_piece: is given the bytes of a 2xx event stream as they arrive.
         :param despite_stop: try even after :meth:`stop`, to clean up.
         """
-        attempt = Attempt()
+        attempt = Attempt(starts=call.operation is Operation.START)
         if not despite_stop:
             # A second SIGTERM must not cut the clean-up after the first.
             self._in_flight.add(attempt)
@@ -92,11 +92,15 @@ class Transport:
             watch(None)
             self._in_flight.discard(attempt)
 
-    def stop(self) -> None:
-        """Cut every attempt under way and make no other. Takes no lock: safe in a signal handler."""
+    def stop(self, *, but_starts: bool = False) -> None:
+        """Cut every attempt under way and make no other. Takes no lock: safe in a signal handler.
+
+        :param but_starts: let starts of sessions come to their end.
+        """
         self._stopped = True
         for attempt in list(self._in_flight):
-            attempt.shut("stopped")
+            if not (but_starts and attempt.starts):
+                attempt.shut("stopped")
 
     def close(self) -> None:
         """Close idle connections. The transport can be used again."""

@@ -27,11 +27,13 @@ MAX_IDLE_SECONDS = 1.5
 class Attempt:
     """What one HTTP attempt did, as its connection saw it.
 
+    :param starts: whether it starts a session, which nobody can end before the answer has named it.
     :ivar sent: whether a byte of the request was handed to the network.
     :ivar cut: why it was cut from outside: ``"deadline"``, ``"stopped"`` or ``None``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, starts: bool = False) -> None:
+        self.starts = starts
         self.sent = False
         self.done = False
         self.cut: str | None = None

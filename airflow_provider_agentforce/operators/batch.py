@@ -147,6 +147,10 @@ class ConversationBatchOperator(AgentforceBaseOperator):
             self.given_records = list(self.records)
             self.records = f"{len(self.given_records):,} records"
 
+    def on_kill(self) -> None:
+        """Have ``execute`` stop: it ends all sessions, also those that are just being started."""
+        self._killed = True
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask about all records, or the rest of those that earlier tries began."""
         from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time

@@ -1,0 +1,88 @@
+"""Builds batches for the tests, in this process or in one that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from airflow_provider_agentforce.batch.job import Job
+from airflow_provider_agentforce.client import AgentforceClient, Settings
+
+
+def compile_template(text):
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text)  # noqa: S701 - text
+    return lambda record: template.render(record=record)
+
+
+def client_of(fields):
+    return AgentforceClient(Settings(**fields))
+
+
+def accounts(number):
+    return [{"id": f"A{index}", "name": f"account-{index}"} for index in range(number)]
+
+
+def job(client, folder, records, **replaced):
+    given = {
+        "source_path": None,
+        "key": "id",
+        "message": "Tell me of {{ record.name }}.",
+        "variables": None,
+        "compile_template": compile_template,
+        "identity": {"task instance": "dag/run/task/-1"},
+        "start": {"agent_id": client.settings.agent_id},
+        "max_concurrency": 4,
+    }
+    return Job(client, records=records, result_folder=folder, **{**given, **replaced})
+
+
+@dataclass
+class Org:
+    """The emulator with what a client needs of it."""
+
+    emulator: object
+
+    def fields(self, **replaced):
+        emulator = self.emulator
+        return {
+            "host": emulator.url,
+            "consumer_key": emulator.consumer_key,
+            "consumer_secret": emulator.consumer_secret,
+            "agent_id": emulator.agent_id,
+            "api_url": emulator.url,
+            "timeout": 20.0,
+            **replaced,
+        }
+
+
+def rows(folder):
+    """Return the rows of the results file by key."""
+    lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    return {row["key"]: row for row in found}
+
+
+def in_a_process(fields, folder, records, **replaced):
+    """Start a batch in a process of its own."""
+    asked = json.dumps({"fields": fields, "folder": str(folder), "records": records, "replaced": replaced})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True, env=environment)
+    process.stdin.write(asked)
+    process.stdin.close()
+    return process
+
+
+def main():
+    asked = json.loads(sys.stdin.read())
+    client = client_of(asked["fields"])
+    job(client, Path(asked["folder"]), asked["records"], **asked["replaced"]).run(killed=lambda: False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""What a try finds of the one before it: nothing is asked twice, and nothing answered is lost."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+
+import pytest
+from batches import accounts, in_a_process, job, rows
+
+from airflow_provider_agentforce.batch.ledger import BatchLedger
+from airflow_provider_agentforce.batch.rows import Row, RowStore
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceTransientError,
+    LedgerError,
+    TaskStoppedError,
+)
+
+CONCURRENCY = 4
+
+
+def never():
+    return False
+
+
+def asked_twice(org, records):
+    return [one["id"] for one in records if org.applied(f"Tell me of {one['name']}.") > 1]
+
+
+def killed_after(org, gate, fields, folder, records, answers):
+    """Kill a batch on the spot once it has so many answers, and let the org finish what it was given."""
+    gate.after = answers
+    process = in_a_process(fields, folder, records)
+    assert gate.reached.wait(60)
+    process.kill()
+    process.wait()
+    gate.open.set()
+    gate.after = None
+
+
+@pytest.mark.parametrize("answers", [0, 1, 30])
+def test_a_killed_batch_is_finished_by_the_next_try(org, gate, fields, client, folder, answers):
+    records = accounts(50)
+    killed_after(org, gate, fields, folder, records, answers)
+    manifest = job(client, folder, records).run(killed=never)
+
+    assert asked_twice(org, records) == []
+    counts = manifest["counts"]
+    assert counts["answered"] + counts["unknown"] == len(records)
+    assert 1 <= counts["unknown"] <= 2 * CONCURRENCY
+    unknown = next(row for row in rows(folder).values() if row["status"] == "unknown")
+    assert unknown["applied"] is None
+    assert "killed" in unknown["error"]
+
+
+def test_the_sessions_of_a_killed_batch_are_ended(org, gate, fields, client, folder):
+    records = accounts(12)
+    hold = org.hold("end")
+    process = in_a_process(fields, folder, records)
+    hold.wait_until_held(30, count=CONCURRENCY)
+    # Rows are written within seconds; what is open, in a quarter of one.
+    while len(list((folder / "_ledger").glob("open-*"))) < 1:
+        threading.Event().wait(0.01)
+    process.kill()
+    process.wait()
+    hold.release()
+    job(client, folder, records).run(killed=never)
+    assert org.open_sessions == []
+
+
+def test_what_a_killed_batch_may_have_asked_is_asked_again_if_told_so(org, gate, fields, client, folder):
+    records = accounts(20)
+    killed_after(org, gate, fields, folder, records, 5)
+    manifest = job(client, folder, records, resend_unknown=True).run(killed=never)
+    assert manifest["counts"] == {"answered": 20}
+    assert asked_twice(org, records) != []
+
+
+def test_a_finished_batch_asks_nothing_when_it_is_run_again(org, client, folder):
+    records = accounts(10)
+    first = job(client, folder, records).run(killed=never)
+    results = (folder / "results.jsonl").read_bytes()
+    again = job(client, folder, records).run(killed=never)
+    assert (org.count("start"), org.count("send")) == (10, 10)
+    assert (folder / "results.jsonl").read_bytes() == results
+    assert again["counts"] == first["counts"]
+    assert (again["sessions"], again["messages"]) == (10, 10)
+
+
+def stopped_after(client, gate, folder, records, answers, **replaced):
+    """Stop a batch as Airflow's SIGTERM does, in the middle of its calls."""
+    gate.after = answers
+    stop = threading.Event()
+
+    def kill():
+        assert gate.reached.wait(30)
+        stop.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill)
+        with pytest.raises(TaskStoppedError):
+            job(client, folder, records, **replaced).run(killed=stop.is_set)
+        killing.result()
+    gate.after = None
+    gate.open.set()
+
+
+def test_a_stopped_batch_withdraws_what_it_had_not_asked(org, gate, make_client, folder):
+    records = accounts(40)
+    stopped_after(make_client(), gate, folder, records, 10)
+    manifest = job(make_client(), folder, records).run(killed=never)
+
+    assert asked_twice(org, records) == []
+    # Only messages that were on their way are in doubt, not what was announced behind them.
+    assert manifest["counts"]["unknown"] <= CONCURRENCY
+    assert manifest["counts"]["answered"] == len(records) - manifest["counts"]["unknown"]
+
+
+def test_a_stopped_batch_ends_its_sessions(org, gate, make_client, folder):
+    gate.open.set()
+    records = accounts(40)
+    stopped_after(make_client(), gate, folder, records, 10)
+    assert org.open_sessions == []
+
+
+def test_a_stopped_batch_asks_again_if_told_so(org, gate, make_client, folder):
+    records = accounts(20)
+    stopped_after(make_client(), gate, folder, records, 3, resend_unknown=True)
+    manifest = job(make_client(), folder, records, resend_unknown=True).run(killed=never)
+    assert manifest["counts"] == {"answered": 20}
+
+
+def test_a_time_out_in_the_middle_loses_nothing(org, gate, make_client, folder):
+    records, client = accounts(30), make_client()
+
+    class TimedOut(BaseException):
+        pass
+
+    raised = []
+
+    def killed():
+        # Airflow raises its time-out from a signal handler, once, wherever the task is.
+        if not raised and org.applied() >= 10:
+            raised.append(True)
+            raise TimedOut
+        return False
+
+    with pytest.raises(TimedOut):
+        job(client, folder, records).run(killed=killed)
+    manifest = job(make_client(), folder, records).run(killed=never)
+    assert asked_twice(org, records) == []
+    assert manifest["counts"].get("unknown", 0) <= CONCURRENCY
+    assert sum(manifest["counts"].values()) == 30
+    assert org.open_sessions == []
+
+
+def test_a_process_that_was_given_up_asks_no_more_once_another_has_taken_over(org, gate, make_client, folder):
+    records = accounts(60)
+    gate.after = 8
+    with ThreadPoolExecutor(1) as pool:
+        orphan = pool.submit(lambda: job(make_client(), folder, records).run(killed=never))
+        assert gate.reached.wait(30)
+        gate.after = None
+        manifest = job(make_client(), folder, records).run(killed=never)
+        gate.open.set()
+        with pytest.raises(TaskStoppedError, match="taken over"):
+            orphan.result(30)
+    assert asked_twice(org, records) == []
+    assert manifest["counts"]["unknown"] <= 2 * CONCURRENCY
+    assert org.applied() <= len(records)
+
+
+def test_rows_of_a_batch_that_could_not_reach_the_org_are_asked_again(org, make_client, folder):
+    records = accounts(3)
+    org.fail("start", status=503, times=2 * 3 * 3)
+    client = make_client()
+    with pytest.raises(Exception, match="3 of 3 records failed") as caught:
+        job(client, folder, records).run(killed=never)
+    assert caught.value.retryable
+    assert {row["attempts"] for row in rows(folder).values()} == {3}
+
+    assert job(make_client(), folder, records).run(killed=never)["counts"] == {"answered": 3}
+    assert {row["attempts"] for row in rows(folder).values()} == {4}
+
+
+def test_an_org_that_is_down_stops_the_batch_and_leaves_the_rest_to_the_next_try(org, make_client, folder):
+    records = accounts(200)
+    org.stop()
+    with pytest.raises(AgentforceTransientError, match="in a row could not be asked") as caught:
+        job(make_client(), folder, records).run(killed=never)
+    assert caught.value.retryable
+    org.start()
+    assert job(make_client(), folder, records).run(killed=never)["counts"] == {"answered": 200}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"message": "And {{ record.name }}?"}, "message or variables"),
+        ({"variables": {"a": "{{ record.id }}"}}, "message or variables"),
+        ({"start": {"agent_id": "0XxOther00000001AAA"}}, "agent"),
+        ({"identity": {"task instance": "dag/other run/task/-1"}}, "task instance"),
+        ({"records": accounts(4)}, "records"),
+    ],
+)
+def test_a_batch_that_has_changed_is_refused_and_nothing_is_sent(org, client, folder, changed, named):
+    job(client, folder, accounts(3)).run(killed=never)
+    before = len(org.requests)
+    given = {"records": accounts(3), **changed}
+    with pytest.raises(AgentforceInputError, match=f"result_path: .*not the same: {named}"):
+        job(client, folder, given.pop("records"), **given).run(killed=never)
+    assert len(org.requests) == before
+
+
+def test_a_changed_batch_keeps_its_rows_and_asks_for_the_rest_if_told_so(org, client, folder):
+    job(client, folder, accounts(3)).run(killed=never)
+    more = accounts(5)[1:]
+    manifest = job(client, folder, more, changes_allowed=True, message="And {{ record.name }}?").run(
+        killed=never
+    )
+    assert manifest["counts"] == {"answered": 4}
+    assert org.count("send") == 5
+    assert list(rows(folder)) == ["A1", "A2", "A3", "A4"]
+    assert rows(folder)["A4"]["text"] == "This is about: And account-4?"
+
+
+@pytest.fixture
+def opened(folder):
+    """Open the ledger of the folder, as another process would."""
+    with ExitStack() as stores:
+
+        def open_ledger():
+            ledger = BatchLedger(folder, {"records": "same"})
+            store = stores.enter_context(closing(RowStore()))
+            return ledger, store, ledger.open(store, changes_allowed=False)
+
+        yield open_ledger
+
+
+def test_a_part_that_was_cut_while_it_was_written_announces_nothing(folder, opened):
+    ledger, _, _ = opened()
+    ledger.write([("a", Row("a", "answered"))], announced=["b"])
+    (part,) = (folder / "_ledger").glob("part-*")
+    whole = part.read_bytes()
+    for length in range(len(whole)):
+        part.write_bytes(whole[:length])
+        _, store, past = opened()
+        assert past.pending == set(), length
+        assert "a" not in store or store.get("a") == Row("a", "answered")
+    part.write_bytes(whole)
+    assert opened()[2].pending == {"b"}
+
+
+@pytest.mark.parametrize("name", ["header.json", "owner.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null"])
+def test_a_ledger_that_cannot_be_read_is_an_error_and_not_an_empty_one(folder, name, content, opened):
+    opened()
+    (folder / "_ledger" / name).write_bytes(content)
+    with pytest.raises(LedgerError, match=f"{name} cannot be read") as caught:
+        opened()
+    assert not caught.value.retryable
+
+
+def test_a_part_with_another_text_in_its_middle_is_an_error(folder, opened):
+    ledger, _, _ = opened()
+    ledger.write([("a", Row("a", "answered"))])
+    (part,) = (folder / "_ledger").glob("part-*")
+    part.write_bytes(part.read_bytes().replace(b'{"name"', b"x" * 7, 1))
+    with pytest.raises(LedgerError, match=r"part-.* cannot be read"):
+        opened()
+
+
+def test_what_was_withdrawn_is_not_in_doubt(folder, opened):
+    ledger, _, _ = opened()
+    ledger.write(announced=["a", "b"])
+    ledger.write(withdrawn=["a"])
+    assert opened()[2].pending == {"b"}
+
+
+def test_the_last_row_of_a_record_counts(folder, opened):
+    ledger, _, _ = opened()
+    ledger.write([("a", Row("a", "failed"))])
+    second, _, _ = opened()
+    second.write([("a", Row("a", "answered"))], announced=["a"])
+    second.write([("a", Row("a", "answered", text="yes"))])
+    _, store, past = opened()
+    assert store.get("a").text == "yes"
+    assert past.pending == set()
+    assert store.counts["failed"] == 0
+
+
+def test_the_newest_whole_note_of_the_open_sessions_counts(folder, opened):
+    ledger, _, _ = opened()
+    ledger.note_open(["one"])
+    ledger.note_open(["one", "two"])
+    ledger.note_open(["two"])
+    ledger._folder.joinpath(f"open-{ledger._me}-1.json").write_bytes(b'{"numb')
+    _, _, past = opened()
+    assert past.open_sessions == ["one", "two"]
+
+
+def test_a_storage_that_fails_for_a_moment_is_asked_again(folder, monkeypatch, opened):
+    ledger, _, _ = opened()
+    failures = [OSError("slow down"), OSError("slow down")]
+    real = type(folder).open
+
+    def flaky(self, *args, **kwargs):
+        if failures and self.name.startswith("part-"):
+            raise failures.pop()
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(folder), "open", flaky)
+    ledger.write(announced=["a"])
+    assert failures == []
+    assert opened()[2].pending == {"a"}
+
+
+def test_a_ledger_that_cannot_be_written_any_more_stops_the_batch(org, gate, client, folder, monkeypatch):
+    records = accounts(40)
+    real = type(folder).open
+
+    def full(self, *args, **kwargs):
+        if org.applied() >= 8 and self.name.startswith("part-"):
+            raise PermissionError("no more")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(folder), "open", full)
+    with pytest.raises(LedgerError, match="cannot be written"):
+        job(client, folder, records).run(killed=never)
+    assert org.applied() <= 8 + 2 * CONCURRENCY
+    assert org.open_sessions == []

@@ -203,10 +203,11 @@ class Asker:
         last = turns[-1]
         if last.outcome == FAILED:
             return {"status": FAILED, "error": one_line(failure_text(last.messages)) or "The agent failed."}
-        if last.outcome == ENDED:
+        if last.outcome == ENDED and not last.text:
             return {"status": FAILED, "error": "The agent ended the session without an answer."}
-        if self._manner.output is None or last.outcome != ANSWERED:
-            return {"status": last.outcome}
+        status = ANSWERED if last.outcome == ENDED else last.outcome
+        if self._manner.output is None or status != ANSWERED:
+            return {"status": status}
         return self._read(self._manner.output, turns)
 
     def _read(self, output: Output, turns: list[Turn]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class Engine:
         self._open_noted: list[str] = []
         self._open_noted_at = 0.0
         self._in_a_row = 0
+        self._refusals_said = 0
         self._error: AgentforceError | None = None
         self._stopping = False
         self._aborted = False
@@ -132,7 +133,7 @@ class Engine:
             raise
         finally:
             self._wind_up(threads)
-        log.info("%s", self._line(progress))
+        self._say(progress)
         if self._error is not None:
             raise self._error
         return pause
@@ -147,17 +148,16 @@ class Engine:
 
     def _go_on(self, asks: Iterator[Ask], progress: Progress) -> float | None:
         exhausted = False
-        while True:
+        while not self._is_over():
             exhausted = exhausted or self._prepare(asks)
             self._write_if_due()
             if exhausted and not (self._ready or self._announced):
                 return None
             self._take(_TICK)
             self._look_at_the_clock(progress)
-            if self._is_over():
-                return None
             if self._plan.yields and self.pace.paused_for >= _LONG_WAIT and not self._in_work():
                 return self.pace.paused_for
+        return None
 
     def _is_over(self) -> bool:
         if self._killed():
@@ -257,7 +257,7 @@ class Engine:
         if time.monotonic() - self._open_noted_at >= _OPEN_SECONDS and list(self._open) != self._open_noted:
             self._note_open()
         if progress.due(self._done):
-            log.info("%s", self._line(progress))
+            self._say(progress)
         if self.pace.refused_for > _REFUSED_SECONDS:
             self._error = RateLimitedError("The org has refused every session for two hours.", status=429)
 
@@ -268,8 +268,18 @@ class Engine:
         except AgentforceError as error:
             log.warning("The open sessions could not be noted for a next try: %s", error)
 
-    def _line(self, progress: Progress) -> str:
-        return progress.line(self._failures, self.pace.open_sessions, self.pace.limit, self.pace.paused_for)
+    def _say(self, progress: Progress) -> None:
+        pace = self.pace
+        log.info("%s", progress.line(self._failures, pace.open_sessions, pace.limit, pace.paused_for))
+        if pace.refusals > self._refusals_said:
+            self._refusals_said = pace.refusals
+            log.warning(
+                "The org has refused %d times for its limits (HTTP 429); nothing is lost. It seems to "
+                "allow %d sessions at once; the connection's max_concurrent_sessions says %d.",
+                pace.refusals,
+                pace.limit,
+                self._client.settings.max_concurrent_sessions,
+            )
 
     def _in_work(self) -> int:
         waiting = self._inbox.qsize() + len(self._delayed) + len(self._unwritten)

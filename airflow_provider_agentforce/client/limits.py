@@ -6,12 +6,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from airflow_provider_agentforce.client.patience import Patience
 from airflow_provider_agentforce.exceptions import AgentforceInputError, RateLimitedError
 
 _HOUR = 3600.0
 _LOOK_AGAIN = 0.05
+
+
+@dataclass(eq=False)
+class _Place:
+    """A start.
+
+    :ivar at: when it was answered, until then when it was allowed; the org may count it at any time between.
+    """
+
+    at: float
 
 
 class SessionLimits:
@@ -26,7 +37,7 @@ class SessionLimits:
         self.max_per_hour = max_per_hour
         self._lock = threading.Lock()
         self._open: set[object] = set()
-        self._starts: deque[float] = deque()
+        self._starts: deque[_Place] = deque()
         self._since = time.monotonic()
 
     def recall(self, ages: Iterable[float]) -> None:
@@ -36,8 +47,8 @@ class SessionLimits:
         """
         with self._lock:
             now = time.monotonic()
-            known = [now - age for age in ages if now - age < self._since]
-            self._starts = deque(sorted([*self._starts, *known]))
+            known = [_Place(now - age) for age in ages if now - age < self._since]
+            self._starts = deque(sorted([*self._starts, *known], key=lambda place: place.at))
 
     def reserve(self, patience: Patience, *, wait: bool = True) -> object:
         """Take a place. Give the result to :meth:`bind` or :meth:`release`.
@@ -61,6 +72,8 @@ class SessionLimits:
     def bind(self, place: object, session_id: str) -> None:
         """Say which session has taken *place*."""
         with self._lock:
+            if isinstance(place, _Place):
+                place.at = time.monotonic()
             self._open.discard(place)
             self._open.add(session_id)
 
@@ -72,16 +85,16 @@ class SessionLimits:
     def _try(self) -> tuple[object | None, float | None, str]:
         with self._lock:
             now = time.monotonic()
-            while self._starts and self._starts[0] <= now - _HOUR:
+            while self._starts and self._starts[0].at <= now - _HOUR:
                 self._starts.popleft()
             if len(self._open) >= self.max_open:
                 return None, None, f"{self.max_open} sessions are open (extra max_concurrent_sessions)."
             if len(self._starts) >= self.max_per_hour:
-                wait = self._starts[0] + _HOUR - now
+                wait = self._starts[0].at + _HOUR - now
                 return None, wait, f"{self.max_per_hour} sessions were started within an hour."
-            place = object()
+            place = _Place(now)
             self._open.add(place)
-            self._starts.append(now)
+            self._starts.append(place)
             return place, None, ""
 
 

@@ -46,7 +46,8 @@ def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
 class AgentforceError(Exception):
     """Base of every error of this package. ``str()`` is one line and holds no secret.
 
-    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, or ``None`` before any call.
+    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, or ``None`` before any
+        call.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
     :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
     :ivar retry_after: seconds the server asked to wait, or ``None``.

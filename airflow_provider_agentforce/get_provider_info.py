@@ -19,7 +19,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 CONN_FIELDS: dict[str, Any] = {
     "agent_id": {
         "label": "Default Agent ID",
-        "description": "BotDefinition id (0Xx…), used where a task names no agent.",
+        "description": "Id (0Xx…) or API name of the agent, used where a task names none.",
         "schema": {"type": ["string", "null"]},
     },
     "api_url": {

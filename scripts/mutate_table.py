@@ -19,7 +19,7 @@ from airflow_provider_agentforce.client.policy import Failure
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "client"
 FILES = [str(TESTS / name) for name in ("test_table.py", "test_wire.py", "test_client.py", "test_tokens.py")]
-OPERATIONS = ("token", "start", "send", "end", "feedback")
+OPERATIONS = ("token", "start", "send", "end", "feedback", "query")
 FLIPPED = {
     "R3>T": "R2>T",
     "R2>T": "R3>T",

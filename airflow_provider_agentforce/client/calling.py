@@ -49,6 +49,7 @@ _DOING = {
     Operation.SEND: "Sending the message",
     Operation.END: "Ending the session",
     Operation.FEEDBACK: "Submitting the feedback",
+    Operation.QUERY: "Looking up the agent",
 }
 _TRANSIENT: dict[Failure, type[AgentforceTransientError]] = {
     Failure.THROTTLED: RateLimitedError,

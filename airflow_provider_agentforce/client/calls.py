@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 BASE_PATH = "/einstein/ai-agent/v1"
+DATA_PATH = "/services/data/v63.0"
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 
@@ -25,6 +26,7 @@ class Operation(str, Enum):
     SEND = "send"
     END = "end"
     FEEDBACK = "feedback"
+    QUERY = "query"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,12 @@ def feedback(api: str, session_id: str, feedback_id: str, rating: str, text: str
     if text is not None:
         body["text"] = text
     return _post(Operation.FEEDBACK, f"{_session(api, session_id)}/feedback", body)
+
+
+def query(my_domain: str, soql: str) -> Call:
+    """Build the data API's ``GET /query``, which the org's own host serves."""
+    url = f"{my_domain}{DATA_PATH}/query?q={quote(soql, safe='')}"
+    return Call(Operation.QUERY, "GET", url, {"Accept": _JSON})
 
 
 def _session(api: str, session_id: str) -> str:

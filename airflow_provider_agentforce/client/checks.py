@@ -23,6 +23,8 @@ FEEDBACK = ("GOOD", "BAD")
 _ORIGIN = re.compile(
     r"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE
 )
+_AGENT_ID = re.compile(r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?")
+_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
 _LAST_PORT = 65535
@@ -104,6 +106,22 @@ def path_id(value: object, field: str) -> str:
             f"{field} must be 1 to 128 letters, digits, '-' or '_', but is {_shown(value)}."
         )
     return text
+
+
+def agent(value: object, field: str = "agent_id") -> str:
+    """Return an agent's id (``0Xx…``, 15 or 18 characters) or its API name."""
+    text = _text(value, field).strip()
+    if not (is_agent_id(text) or _API_NAME.fullmatch(text)):
+        raise AgentforceInputError(
+            f"{field} must be an agent's id (0Xx…, 15 or 18 letters and digits) or its API name (letters, "
+            f"digits, '_', a letter first), but is {_shown(value)}."
+        )
+    return text
+
+
+def is_agent_id(value: object) -> bool:
+    """Tell whether *value* has the shape of a BotDefinition id, which no API name has."""
+    return isinstance(value, str) and _AGENT_ID.fullmatch(value) is not None
 
 
 def message_text(value: object, field: str = "text") -> str:

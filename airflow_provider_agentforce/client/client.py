@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import calls, checks, limits, replies
+from airflow_provider_agentforce.client import calls, checks, directory, limits, reading
+from airflow_provider_agentforce.client.agents import Agent
 from airflow_provider_agentforce.client.calling import Caller
 from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.conversation import Conversation
@@ -19,12 +20,12 @@ from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.client.replies import TokenReply
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.sse import StreamedTurn
-from airflow_provider_agentforce.client.transport import Exchange
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
     AgentforceInputError,
     DeliveryUnknownError,
+    RateLimitedError,
     TaskStoppedError,
 )
 
@@ -58,6 +59,21 @@ class AgentforceClient:
             max_per_hour=settings.max_sessions_per_hour,
         )
 
+    def agent(self, agent_id: str | None = None) -> str:
+        """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
+
+        An id is returned as it is. A name is looked up in the org, once for all clients and threads of the
+        process; the answer serves for ten minutes, or until a start with it fails.
+
+        :raises AgentforceError: the org has no agent of that name, has several, or none of its versions is
+            active; or the query fails.
+        """
+        return directory.id_of(self._caller, self.settings.agent(agent_id))
+
+    def find_agents(self, agent: str) -> list[Agent]:
+        """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
+        return directory.find(self._caller, checks.agent(agent))
+
     def start_session(
         self,
         agent_id: str | None = None,
@@ -72,7 +88,7 @@ class AgentforceClient:
     ) -> Session:
         """Start a session with an agent.
 
-        :param agent_id: BotDefinition id (``0Xx…``); default: the settings' one.
+        :param agent_id: id (``0Xx…``) or API name, see :meth:`agent`; default: the settings' one.
         :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict.
         :param tz: time zone name, such as ``Europe/Berlin``.
         :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``:
@@ -89,7 +105,6 @@ class AgentforceClient:
         """
         if not isinstance(bypass_user, bool):
             raise AgentforceInputError(f"bypass_user must be True or False, but is {bypass_user!r:.80}.")
-        agent = self.settings.agent(agent_id)
         key = checks.session_key(str(uuid.uuid4()) if external_session_key is None else external_session_key)
         fields: dict[str, Any] = {
             "my_domain": self.settings.host,
@@ -103,10 +118,11 @@ class AgentforceClient:
             job.external_session_key = str(uuid.uuid5(uuid.UUID(key), str(job.lost))) if job.lost else key
             return calls.start(api, agent, external_session_key=job.external_session_key, **fields)
 
+        agent = self.agent(agent_id)
         job = Job(
             Operation.START,
             build,
-            parse=_read_start,
+            parse=reading.read_start,
             agent_id=agent,
             on_sending=on_sending,
             wait_for_limits=wait_for_limits,
@@ -114,8 +130,10 @@ class AgentforceClient:
         place = self._limits.reserve(self._caller.patience, wait=wait_for_limits)
         try:
             session_id, greeting = self._caller.perform(job).value
-        except BaseException:
+        except BaseException as error:
             self._limits.release(place)
+            if not isinstance(error, RateLimitedError):
+                directory.forget(self._caller, agent)
             raise
         self._limits.bind(place, session_id)
         return Session(session_id, 0, agent, job.external_session_key, greeting)
@@ -165,8 +183,8 @@ class AgentforceClient:
                 in_reply_to=replied_to,
                 stream=stream,
             ),
-            parse=lambda exchange: _read_turn(exchange, streamed, known, number),
-            on_piece=lambda piece: _pass_on(streamed.feed(piece), on_chunk),
+            parse=lambda exchange: reading.read_turn(exchange, streamed, known, number),
+            on_piece=lambda piece: reading.pass_on(streamed.feed(piece), on_chunk),
             agent_id=known.agent_id,
             session_id=known.session_id,
             sequence_id=number,
@@ -297,27 +315,3 @@ class AgentforceClient:
         ended = self._caller.perform(job).failure is not Failure.NOT_FOUND
         self._limits.release(session.session_id)
         return ended
-
-
-def _read_start(exchange: Exchange) -> tuple[str, str]:
-    reply = replies.decode_object(exchange.body)
-    messages = reply.get("messages")
-    return replies.session_id(reply), replies.answer_text(messages if isinstance(messages, list) else [])
-
-
-def _read_turn(exchange: Exchange, streamed: StreamedTurn, session: Session, sequence_id: int) -> Turn:
-    if streamed.begun:
-        streamed.check()
-        return streamed.turn(session=session, sequence_id=sequence_id)
-    reply = replies.decode_object(exchange.body)
-    return replies.turn(reply.get("messages"), session=session, sequence_id=sequence_id)
-
-
-def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:
-    if listener is None:
-        return
-    try:
-        for message in messages:
-            listener(message)
-    except Exception:
-        log.exception("on_chunk failed; the answer is not affected.")

@@ -14,9 +14,10 @@ from airflow_provider_agentforce.client.policy import Failure
 
 _ANY = frozenset(Operation)
 _TOKEN, _START, _SEND = (frozenset({one}) for one in (Operation.TOKEN, Operation.START, Operation.SEND))
-_SESSION = frozenset({Operation.SEND, Operation.END, Operation.FEEDBACK})
+_QUERY, _FEEDBACK = frozenset({Operation.QUERY}), frozenset({Operation.FEEDBACK})
+_SESSION = frozenset({Operation.SEND, Operation.END})
 
-_ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
+ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _LOOK_AGAIN = "Look at the agent's session in Salesforce before you send the message again."
 
 
@@ -29,6 +30,18 @@ class _Symptom:
 
 
 _BY_TEXT = (
+    _Symptom(
+        _QUERY,
+        r"REQUEST_LIMIT_EXCEEDED",
+        "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
+    ),
+    _Symptom(
+        _QUERY,
+        "",
+        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
+        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
+        frozenset({400, 401, 403, 404}),
+    ),
     _Symptom(
         _TOKEN,
         r"no client credentials user enabled",
@@ -66,9 +79,7 @@ _BY_TEXT = (
         r"invalid user id provided on start session",
         "An employee agent needs bypass_user=False and a token of a user who may use it.",
     ),
-    _Symptom(
-        _START, r"not a valid agent id", "agent_id must be the agent's BotDefinition id (0Xx…), not its name."
-    ),
+    _Symptom(_START, r"not a valid agent id", "agent_id must be the agent's own id (0Xx…) or its API name."),
     _Symptom(
         _START,
         r"bad force-config endpoint|EngineConfigLookupException|engine config",
@@ -88,7 +99,7 @@ _BY_TEXT = (
         _ANY,
         r"no valid version available|active version|no access to einstein copilot"
         r"|config is not active|InactiveConfigException",
-        f"The agent is not active. {_ACTIVATE}",
+        f"The agent is not active. {ACTIVATE}",
     ),
     _Symptom(
         _START, r"bot version id", "The agent was just published or its version is stale. Activate it again."
@@ -103,6 +114,11 @@ _BY_TEXT = (
         _SESSION,
         r"session not found",
         "The session has ended or expired. Start a new one; its context is gone.",
+    ),
+    _Symptom(
+        _FEEDBACK,
+        r"session not found",
+        "The session has ended or expired. Rate its answers before that.",
     ),
     _Symptom(
         _ANY,

@@ -107,6 +107,7 @@ class Row:
     send: str
     end: str
     feedback: str
+    query: str
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
@@ -134,40 +135,40 @@ _VERDICTS = {
 _N, _R, _Q, _D = Delivery.NOT_SENT, Delivery.REFUSED, Delivery.UNKNOWN, Delivery.DELIVERED
 
 TABLE: dict[Failure, Row] = {
-    # failure                               token   start    send    end     feedback
-    Failure.UNREACHABLE: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.BAD_CERTIFICATE: Row(_N, "X", "X", "X", "X", "X"),
-    Failure.TLS_BROKEN: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.STOPPED_BEFORE: Row(_N, "T", "T", "T", "T", "T"),
-    Failure.RESET: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T"),
-    Failure.NO_REPLY: Row(_Q, "R2>T", "T!", "U", "R2>T", "R2>T"),
-    Failure.STOPPED: Row(_Q, "T", "T!", "U", "T", "T"),
-    Failure.CUT_REPLY: Row(_D, "R2>T", "T!", "U", "OK", "OK"),
-    Failure.BAD_REQUEST: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.OAUTH_TEMPORARY: Row(_R, "R3>T", "X", "X", "X", "X"),
-    Failure.LOGIN_RATE: Row(_R, "T", "X", "X", "X", "X"),
-    Failure.UNAUTHORIZED: Row(_R, "X", "RF>X", "RF>X", "RF>X", "RF>X"),
-    Failure.APP_NOT_ATTACHED: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.FORBIDDEN: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.NOT_FOUND: Row(_R, "X", "X", "X", "OK", "X"),
-    Failure.TOO_EARLY: Row(_R, "R3>T", "R3>T", "R2>T", "R3>T", "R2>T"),
-    Failure.CONFLICT: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.PRECONDITION: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.PAYLOAD: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.UNPROCESSABLE: Row(_Q, "X", "X", "U", "X", "X"),
-    Failure.UNPROCESSABLE_CONFIG: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.LOCKED: Row(_R, "T", "T", "L>T", "R3>T", "R3>T"),
-    Failure.THROTTLED: Row(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.SERVER_CONFIG: Row(_R, "R3>T", "X", "X", "X", "X"),
-    Failure.SERVER_ERROR: Row(_Q, "R3>T", "T", "U", "R2>T", "R2>T"),
-    Failure.BAD_GATEWAY: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T"),
-    Failure.UNAVAILABLE: Row(_Q, "R3>T", "R2>T", "U", "R3>T", "R2>T"),
-    Failure.REDIRECT: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.OTHER_CLIENT_ERROR: Row(_R, "X", "X", "X", "X", "X"),
-    Failure.OTHER_SERVER_ERROR: Row(_Q, "T", "T", "U", "T", "T"),
-    Failure.UNREADABLE: Row(_D, "R2>T", "T!", "U", "OK", "OK"),
-    Failure.STREAM_CUT: Row(_D, "X", "X", "U", "X", "X"),
-    Failure.STREAM_ERROR: Row(_D, "X", "X", "X", "X", "X"),
+    # failure                               token   start    send    end     feedback query
+    Failure.UNREACHABLE: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
+    Failure.BAD_CERTIFICATE: Row(_N, "X", "X", "X", "X", "X", "X"),
+    Failure.TLS_BROKEN: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
+    Failure.STOPPED_BEFORE: Row(_N, "T", "T", "T", "T", "T", "T"),
+    Failure.RESET: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T"),
+    Failure.NO_REPLY: Row(_Q, "R2>T", "T!", "U", "R2>T", "R2>T", "R2>T"),
+    Failure.STOPPED: Row(_Q, "T", "T!", "U", "T", "T", "T"),
+    Failure.CUT_REPLY: Row(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T"),
+    Failure.BAD_REQUEST: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.OAUTH_TEMPORARY: Row(_R, "R3>T", "X", "X", "X", "X", "X"),
+    Failure.LOGIN_RATE: Row(_R, "T", "X", "X", "X", "X", "X"),
+    Failure.UNAUTHORIZED: Row(_R, "X", "RF>X", "RF>X", "RF>X", "RF>X", "RF>X"),
+    Failure.APP_NOT_ATTACHED: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.FORBIDDEN: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.NOT_FOUND: Row(_R, "X", "X", "X", "OK", "X", "X"),
+    Failure.TOO_EARLY: Row(_R, "R3>T", "R3>T", "R2>T", "R3>T", "R2>T", "R3>T"),
+    Failure.CONFLICT: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.PRECONDITION: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.PAYLOAD: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.UNPROCESSABLE: Row(_Q, "X", "X", "U", "X", "X", "X"),
+    Failure.UNPROCESSABLE_CONFIG: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.LOCKED: Row(_R, "T", "T", "L>T", "R3>T", "R3>T", "T"),
+    Failure.THROTTLED: Row(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
+    Failure.SERVER_CONFIG: Row(_R, "R3>T", "X", "X", "X", "X", "X"),
+    Failure.SERVER_ERROR: Row(_Q, "R3>T", "T", "U", "R2>T", "R2>T", "R3>T"),
+    Failure.BAD_GATEWAY: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T"),
+    Failure.UNAVAILABLE: Row(_Q, "R3>T", "R2>T", "U", "R3>T", "R2>T", "R3>T"),
+    Failure.REDIRECT: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.OTHER_CLIENT_ERROR: Row(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.OTHER_SERVER_ERROR: Row(_Q, "T", "T", "U", "T", "T", "T"),
+    Failure.UNREADABLE: Row(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T"),
+    Failure.STREAM_CUT: Row(_D, "X", "X", "U", "X", "X", "X"),
+    Failure.STREAM_ERROR: Row(_D, "X", "X", "X", "X", "X", "X"),
 }
 
 _BY_STATUS = {

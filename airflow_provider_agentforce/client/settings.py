@@ -27,7 +27,7 @@ class Settings:
     :param host: the org's My Domain URL, ``https://acme.my.salesforce.com``.
     :param consumer_key: of the External Client App.
     :param consumer_secret: of the External Client App; never shown.
-    :param agent_id: BotDefinition id (``0Xx…``) used where a call names none.
+    :param agent_id: id (``0Xx…``) or API name of the agent that is used where a call names none.
     :param api_url: Agent API host. Default: the token reply's ``api_instance_url``, else
         ``https://api.salesforce.com``.
     :param timeout: seconds for one whole call. The API gives up after 120 s and says so; a longer time lets
@@ -56,7 +56,7 @@ class Settings:
         put("consumer_key", checks.secret(self.consumer_key, "login (consumer key)"))
         put("consumer_secret", checks.secret(self.consumer_secret, "password (consumer secret)"))
         if self.agent_id is not None:
-            put("agent_id", checks.path_id(self.agent_id, "agent_id"))
+            put("agent_id", checks.agent(self.agent_id))
         if self.api_url is not None:
             put("api_url", checks.origin(self.api_url, "api_url"))
         put("timeout", checks.positive(self.timeout, "timeout", most=3600))
@@ -90,11 +90,11 @@ class Settings:
         return forms(self.consumer_key, self.consumer_secret) - forms(self.consumer_key)
 
     def agent(self, agent_id: object = None) -> str:
-        """Return *agent_id*, else the connection's, checked.
+        """Return *agent_id*, else the connection's, checked: an id or an API name, as it was given.
 
-        :raises AgentforceInputError: if neither is given or it is not usable as an id.
+        :raises AgentforceInputError: if neither is given, or it can be no agent's.
         """
         chosen = self.agent_id if agent_id is None or agent_id == "" else agent_id
         if chosen is None:
             raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
-        return checks.path_id(chosen, "agent_id")
+        return checks.agent(chosen)

@@ -1,4 +1,4 @@
-"""The little SOQL that finds an agent by its name.
+"""The little SOQL that finds an agent by its name or id.
 
 Source of query and record shape: https://github.com/forcedotcom/agents (``BotDefinition``, ``BotVersions``).
 Error bodies are the list of ``message`` and ``errorCode`` with which the data API answers.
@@ -20,6 +20,7 @@ _QUERY = re.compile(
 )
 _SUBQUERY = re.compile(r"\([^()]*\)")
 _NAME = re.compile(r"\bDeveloperName\s*=\s*'(?P<name>(?:[^'\\]|\\.)*)'", re.IGNORECASE)
+_ID = re.compile(r"\bId\s*=\s*'(?P<id>\w+)'", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -43,11 +44,16 @@ def _select(soql: str, agents: list[Agent]) -> tuple[list[Agent], list[str]]:
         raise ApiError("rest_invalid_type", detail=f"sObject type '{parts['type']}' is not supported.")
     plain = [name.strip() for name in _SUBQUERY.sub("", parts["fields"]).split(",") if name.strip()]
     names = [*plain, *(["BotVersions"] if _SUBQUERY.search(parts["fields"]) else [])]
-    wanted = _NAME.search(parts["rest"])
-    if wanted is None:
-        return agents, names
-    developer_name = _ESCAPE.sub(r"\1", wanted["name"]).lower()
-    return [agent for agent in agents if agent.developer_name.lower() == developer_name], names
+    return [agent for agent in agents if _is_wanted(agent, parts["rest"])], names
+
+
+def _is_wanted(agent: Agent, conditions: str) -> bool:
+    name = _NAME.search(conditions)
+    if name is not None:
+        return agent.developer_name.lower() == _ESCAPE.sub(r"\1", name["name"]).lower()
+    record_id = _ID.search(conditions)
+    # The short form of an id names the same record.
+    return record_id is None or agent.id[:15] == record_id["id"][:15]
 
 
 def _record(agent: Agent, names: list[str], *, version: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _NAMES = {
     Operation.SEND: ("agentforce.message.sent", "agentforce.message.failed"),
     Operation.END: ("agentforce.session.ended", "agentforce.session.end_failed"),
     Operation.FEEDBACK: ("agentforce.feedback.sent", "agentforce.feedback.failed"),
+    Operation.QUERY: (None, "agentforce.agent.lookup_failed"),
 }
 
 

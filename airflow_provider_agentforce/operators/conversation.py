@@ -65,7 +65,8 @@ class ConversationOperator(AgentforceBaseOperator):
     :param messages: a list of texts, or of dicts with ``text`` and ``variables``; or a function that is given
         the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the next
         message, or ``None`` to end.
-    :param agent_id: BotDefinition id (``0Xx…``). Default: the connection's extra ``agent_id``.
+    :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
+        A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents.

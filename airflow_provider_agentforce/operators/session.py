@@ -25,7 +25,8 @@ class StartSessionOperator(AgentforceBaseOperator):
 
     **Templated:** ``agent_id``, ``variables``, ``tz``, ``external_session_key``, ``agentforce_conn_id``.
 
-    :param agent_id: BotDefinition id (``0Xx…``). Default: the connection's extra ``agent_id``.
+    :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
+        A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True``: the agent runs as its own user, as service agents need with client

@@ -3,7 +3,7 @@ import trustme
 import wire
 from hypothesis import settings
 
-from airflow_provider_agentforce.client import AgentforceClient, Session, Settings, calling, limits
+from airflow_provider_agentforce.client import AgentforceClient, Session, Settings, calling, directory, limits
 from airflow_provider_agentforce.emulator import Emulator
 
 settings.register_profile("client", database=None, deadline=None, derandomize=True)
@@ -15,6 +15,7 @@ def quick(monkeypatch):
     """Wait a moment instead of seconds between attempts, and forget the limits that other tests used up."""
     monkeypatch.setattr(calling, "_back_off", lambda _state: 0.01)
     monkeypatch.setattr(limits, "_by_org", {})
+    monkeypatch.setattr(directory, "_by_org", {})
     for name in (
         "http_proxy",
         "https_proxy",

@@ -8,7 +8,7 @@ from airflow_provider_agentforce.client import secrets
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 FEEDBACK_ID = "f8308c08-5c63-479f-af71-c1e80ccdb166"
-OPERATIONS = ("token", "start", "send", "stream", "end", "feedback")
+OPERATIONS = ("token", "start", "send", "stream", "end", "feedback", "query")
 
 
 def call(client, operation, session=None):
@@ -21,6 +21,8 @@ def call(client, operation, session=None):
         return client.end_session(session)
     if operation == "feedback":
         return client.submit_feedback(session, FEEDBACK_ID, "GOOD")
+    if operation == "query":
+        return client.agent("Service_Agent")
     return client.send_message(session, "hello", stream=operation == "stream")
 
 

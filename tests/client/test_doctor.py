@@ -5,7 +5,13 @@ import wire
 from telling import look_over
 
 from airflow_provider_agentforce.client import doctor
-from airflow_provider_agentforce.exceptions import AgentforceAuthError, AgentforceTransientError
+from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+)
 
 
 def test_good_connection_is_told_with_its_facts(org, client):
@@ -51,3 +57,42 @@ def test_connection_without_a_token_is_an_error(org, client, fault, kind):
     with pytest.raises(kind) as caught:
         doctor.diagnose(client)
     look_over(caught.value, client)
+
+
+@pytest.mark.parametrize("by", ["developer_name", "id"])
+def test_default_agent_is_told_by_name_id_and_activity(org, make_client, by):
+    good, told = doctor.diagnose(make_client(org, agent_id=getattr(org.agents[0], by)))
+    assert good is True
+    assert f"Default agent: Service_Agent, {org.agent_id}, active." in told
+    assert (org.count("query"), org.count("start")) == (1, 0)
+
+
+def test_connection_without_a_default_agent_is_good_and_asks_for_none(org, make_client):
+    good, told = doctor.diagnose(make_client(org, agent_id=None))
+    assert (good, org.count("query")) == (True, 0)
+    assert "Default agent: none." in told
+
+
+@pytest.mark.parametrize(
+    ("agent", "kind", "problem"),
+    [
+        ("Nobody", AgentforceInputError, "has the API name Nobody"),
+        ("0XxEM0000000009", AgentforceInputError, "has the id 0XxEM0000000009"),
+        ("Inactive_Agent", AgentforceRequestError, "has no active version"),
+        ("0XxEM0000000002", AgentforceRequestError, "has no active version"),
+    ],
+)
+def test_agent_that_no_task_could_use_is_a_problem(org, make_client, agent, kind, problem):
+    client = make_client(org, agent_id=agent)
+    with pytest.raises(kind, match=problem) as caught:
+        doctor.diagnose(client)
+    look_over(caught.value, client)
+
+
+def test_lookup_that_is_refused_spoils_only_a_connection_that_needs_it(org, client, make_client):
+    org.fail("query", error="rest_invalid_type", times=2)
+    good, told = doctor.diagnose(client)
+    assert good is True
+    assert f"{org.agent_id}, which could not be looked up" in told
+    with pytest.raises(AgentforceError, match="BotDefinition"):
+        doctor.diagnose(make_client(org, agent_id="Service_Agent"))

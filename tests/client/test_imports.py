@@ -11,7 +11,18 @@ import airflow_provider_agentforce
 
 PACKAGE = Path(airflow_provider_agentforce.__file__).parent
 NAME = PACKAGE.name
-PURE = ("calls", "checks", "hints", "json_in_answer", "models", "policy", "replies", "secrets", "sse")
+PURE = (
+    "agents",
+    "calls",
+    "checks",
+    "hints",
+    "json_in_answer",
+    "models",
+    "policy",
+    "replies",
+    "secrets",
+    "sse",
+)
 # Each layer, and those of the package that it may import beside itself.
 ALLOWED = {
     "client": {"exceptions"},

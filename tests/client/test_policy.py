@@ -10,7 +10,7 @@ from airflow_provider_agentforce.client import hints, policy
 from airflow_provider_agentforce.client.calls import Operation
 from airflow_provider_agentforce.client.policy import TABLE, Delivery, Ending, Failure
 
-TOKEN, START, SEND, END, FEEDBACK = Operation
+TOKEN, START, SEND, END, FEEDBACK, QUERY = Operation
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 NOW = 1445412480.0  # DATE
 
@@ -196,7 +196,7 @@ def test_message_that_may_have_arrived_is_never_sent_again(failure):
         assert verdict.ending in {Ending.TRANSIENT, Ending.FINAL}
 
 
-@pytest.mark.parametrize("operation", [TOKEN, START, END, FEEDBACK])
+@pytest.mark.parametrize("operation", [TOKEN, START, END, FEEDBACK, QUERY])
 def test_only_a_message_can_be_unknown_and_only_a_start_can_leave_a_session(operation):
     for row in TABLE.values():
         verdict = row.verdict(operation)
@@ -222,7 +222,7 @@ def test_what_became_of_a_request_is_what_an_error_tells():
         (START, 412, "No access to Einstein Copilot.", "not active"),
         (START, 500, "InactiveConfigException: Config is not active", "not active"),
         (SEND, 404, "V6Session not found for sessionId: x", "Start a new one"),
-        (FEEDBACK, 404, "V6Session not found for sessionId: x", "Start a new one"),
+        (FEEDBACK, 404, "V6Session not found for sessionId: x", "Rate its answers before"),
         (START, 400, "My_Agent is not a valid agent ID", "0Xx"),
         (START, 400, "Bad Request: Invalid user ID provided on start session: ", "bypass_user=False"),
         (START, 400, "Bad force-config endpoint", "Current My Domain URL"),
@@ -241,6 +241,16 @@ def test_what_became_of_a_request_is_what_an_error_tells():
         (SEND, 404, "", "Start a new one"),
         (SEND, 410, "", "Start a new one"),
         (START, 404, "", "Government Cloud"),
+        (QUERY, 400, "INVALID_TYPE: sObject type 'BotDefinition' is not supported.", "give the agent's id"),
+        (QUERY, 400, "INVALID_FIELD: No such column 'x' on entity 'BotDefinition'.", "give the agent's id"),
+        (QUERY, 401, "This session is not valid for use with the REST API", "scope api"),
+        (QUERY, 403, "INSUFFICIENT_ACCESS: x", "see agents (BotDefinition)"),
+        (
+            QUERY,
+            403,
+            "REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.",
+            "calls of this day are used up",
+        ),
         (START, 403, "", "lack access"),
         (START, 429, "", "Slow down"),
         (TOKEN, 400, "invalid_grant: no client credentials user enabled", "Run As user"),

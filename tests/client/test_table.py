@@ -51,6 +51,7 @@ class Row:
     send: str
     end: str
     feedback: str
+    query: str
     transient: type = TRANSIENT
     final: type = FINAL
     final_of: dict[str, type] | None = None
@@ -68,77 +69,79 @@ BUSY_TOKENS = {"error": "temporarily_unavailable", "error_description": "try aga
 GIVEN = {"headers": {"Retry-After": "0"}}
 
 ROWS = [
-    #                                                      token    start     send     end      feedback
-    Row("4 reset", {"drop": True}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
-    Row("5 no reply", {"status": 200, "delay": 0.7}, UNKNOWN, "2 T", "1 T !", "1 U", "2 T", "2 T"),
-    Row("6 cut reply", {"cut": 5}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
-    Row("7 400", {"status": 400}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
+    #                                                      token    start     send     end      feedback query
+    Row("4 reset", {"drop": True}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T", "3 T"),
+    Row("5 no reply", {"status": 200, "delay": 0.7}, UNKNOWN, "2 T", "1 T !", "1 U", "2 T", "2 T", "2 T"),
+    Row("6 cut reply", {"cut": 5}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK", "2 T"),
+    Row("7 400", {"status": 400}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X"),
     Row(
         "7 400 busy token service",
         {"status": 400, "body": BUSY_TOKENS},
         REFUSED,
-        *("3 T", "1 X", "1 X", "1 X", "1 X"),
+        *("3 T", "1 X", "1 X", "1 X", "1 X", "1 X"),
     ),
-    Row("8 401", {"status": 401}, REFUSED, "1 X", "RF", "RF", "RF", "RF", final=AUTH),
-    Row("8 401 not attached", {"error": "app_not_attached"}, REFUSED, *["1 X"] * 5, final=AUTH),
-    Row("9 403", {"status": 403}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", final=AUTH),
+    Row("8 401", {"status": 401}, REFUSED, "1 X", "RF", "RF", "RF", "RF", "RF", final=AUTH),
+    Row("8 401 not attached", {"error": "app_not_attached"}, REFUSED, *["1 X"] * 6, final=AUTH),
+    Row("9 403", {"status": 403}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X", final=AUTH),
     Row(
         "10 404",
         {"error": "session_not_found"},
         REFUSED,
-        *("1 X", "1 X", "1 X", "1 OK", "1 X"),
+        *("1 X", "1 X", "1 X", "1 OK", "1 X", "1 X"),
         final_of={"send": GONE, "feedback": GONE},
     ),
     Row(
         "10 410",
         {"status": 410},
         REFUSED,
-        *("1 X", "1 X", "1 X", "1 OK", "1 X"),
+        *("1 X", "1 X", "1 X", "1 OK", "1 X", "1 X"),
         final_of={"send": GONE, "feedback": GONE},
     ),
-    Row("11 408", {"status": 408}, REFUSED, "3 T", "3 T", "2 T", "3 T", "2 T"),
-    Row("11 425", {"status": 425}, REFUSED, "3 T", "3 T", "2 T", "3 T", "2 T"),
-    Row("12 409", {"status": 409}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
-    Row("13 412", {"status": 412}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
-    Row("14 413", {"status": 413}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
-    Row("14 414", {"status": 414}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
-    Row("14 415", {"status": 415}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X"),
-    Row("15 422", {"status": 422, "body": ""}, UNKNOWN, "1 X", "1 X", "1 U", "1 X", "1 X"),
-    Row("15 422 not active", {"error": "inactive_agent_422"}, REFUSED, *["1 X"] * 5),
-    Row("16 423", {"status": 423}, REFUSED, "1 T", "1 T", "lock", "3 T", "3 T", transient=BUSY),
-    Row("17 429 for 0 s", {"status": 429, **GIVEN}, REFUSED, *["3 T"] * 5, transient=LIMIT),
-    Row("18 429", {"status": 429}, REFUSED, *["3 T"] * 5, transient=LIMIT),
-    Row("19 500 config", {"status": 500, "body": CONFIG}, REFUSED, "3 T", "1 X", "1 X", "1 X", "1 X"),
-    Row("19 500 inactive", {"error": "inactive_agent_500"}, REFUSED, "3 T", "1 X", "1 X", "1 X", "1 X"),
-    Row("20 500", {"status": 500}, UNKNOWN, "3 T", "1 T", "1 U", "2 T", "2 T"),
-    Row("20 500 empty", {"status": 500, "body": ""}, UNKNOWN, "3 T", "1 T", "1 U", "2 T", "2 T"),
-    Row("21 502", {"status": 502}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
-    Row("21 504", {"status": 504}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T"),
-    Row("22 503", {"status": 503}, UNKNOWN, "3 T", "2 T", "1 U", "3 T", "2 T"),
-    Row("22 503 for 0 s", {"status": 503, **GIVEN}, UNKNOWN, "3 T", "2 T", "1 U", "3 T", "2 T"),
+    Row("11 408", {"status": 408}, REFUSED, "3 T", "3 T", "2 T", "3 T", "2 T", "3 T"),
+    Row("11 425", {"status": 425}, REFUSED, "3 T", "3 T", "2 T", "3 T", "2 T", "3 T"),
+    Row("12 409", {"status": 409}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("13 412", {"status": 412}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("14 413", {"status": 413}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("14 414", {"status": 414}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("14 415", {"status": 415}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row("15 422", {"status": 422, "body": ""}, UNKNOWN, "1 X", "1 X", "1 U", "1 X", "1 X", "1 X"),
+    Row("15 422 not active", {"error": "inactive_agent_422"}, REFUSED, *["1 X"] * 6),
+    Row("16 423", {"status": 423}, REFUSED, "1 T", "1 T", "lock", "3 T", "3 T", "1 T", transient=BUSY),
+    Row("17 429 for 0 s", {"status": 429, **GIVEN}, REFUSED, *["3 T"] * 6, transient=LIMIT),
+    Row("18 429", {"status": 429}, REFUSED, *["3 T"] * 6, transient=LIMIT),
+    Row("19 500 config", {"status": 500, "body": CONFIG}, REFUSED, "3 T", "1 X", "1 X", "1 X", "1 X", "1 X"),
+    Row(
+        "19 500 inactive", {"error": "inactive_agent_500"}, REFUSED, "3 T", "1 X", "1 X", "1 X", "1 X", "1 X"
+    ),
+    Row("20 500", {"status": 500}, UNKNOWN, "3 T", "1 T", "1 U", "2 T", "2 T", "3 T"),
+    Row("20 500 empty", {"status": 500, "body": ""}, UNKNOWN, "3 T", "1 T", "1 U", "2 T", "2 T", "3 T"),
+    Row("21 502", {"status": 502}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T", "3 T"),
+    Row("21 504", {"status": 504}, UNKNOWN, "3 T", "2 T !", "1 U", "3 T", "2 T", "3 T"),
+    Row("22 503", {"status": 503}, UNKNOWN, "3 T", "2 T", "1 U", "3 T", "2 T", "3 T"),
+    Row("22 503 for 0 s", {"status": 503, **GIVEN}, UNKNOWN, "3 T", "2 T", "1 U", "3 T", "2 T", "3 T"),
     Row(
         "23 302",
         {"status": 302, "headers": {"Location": "/elsewhere"}},
         REFUSED,
-        *["1 X"] * 5,
+        *["1 X"] * 6,
     ),
-    Row("23 304", {"status": 304}, REFUSED, *["1 X"] * 5),
-    Row("24 418", {"status": 418}, REFUSED, *["1 X"] * 5),
-    Row("24 520", {"status": 520}, UNKNOWN, "1 T", "1 T", "1 U", "1 T", "1 T"),
-    Row("25 HTML", {"body": "<html>hello"}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
-    Row("25 array", {"body": [1]}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
-    Row("25 empty", {"body": b""}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+    Row("23 304", {"status": 304}, REFUSED, *["1 X"] * 6),
+    Row("24 418", {"status": 418}, REFUSED, *["1 X"] * 6),
+    Row("24 520", {"status": 520}, UNKNOWN, "1 T", "1 T", "1 U", "1 T", "1 T", "1 T"),
+    Row("25 HTML", {"body": "<html>hello"}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK", "2 T"),
+    Row("25 array", {"body": [1]}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK", "2 T"),
+    Row("25 empty", {"body": b""}, DELIVERED, "2 T", "1 T !", "1 U", "1 OK", "1 OK", "2 T"),
     Row(
         "25 wrong shape",
         {"body": {"messages": "none", "access_token": 7}},
         DELIVERED,
-        *("2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+        *("2 T", "1 T !", "1 U", "1 OK", "1 OK", "2 T"),
     ),
     Row(
         "25 not gzip",
         {"headers": {"Content-Encoding": "gzip"}},
         DELIVERED,
-        *("2 T", "1 T !", "1 U", "1 OK", "1 OK"),
+        *("2 T", "1 T !", "1 U", "1 OK", "1 OK", "2 T"),
     ),
 ]
 CELLS = [(row, operation) for row in ROWS for operation in OPERATIONS if row.cell(operation) != "lock"]
@@ -174,7 +177,7 @@ def ready(org, make_client):
         if operation == "token":
             return client, None
         client.authenticate()
-        if operation == "start":
+        if operation in {"start", "query"}:
             return client, None
         session = make_client(org).start_session()
         org.sessions[session.session_id].feedback_ids = lambda: {"f8308c08-5c63-479f-af71-c1e80ccdb166"}
@@ -236,6 +239,8 @@ def test_cell_that_is_sent_again_succeeds_at_the_last_attempt(org, ready, row, o
         assert result.external_session_key == org.sessions[result.session_id].external_session_key
     if operation == "end":
         assert org.open_sessions == []
+    if operation == "query":
+        assert result == org.agent_id
 
 
 @pytest.mark.parametrize("operation", ["send", "stream"])
@@ -361,6 +366,11 @@ def test_error_event_of_a_stream_is_the_agents_failure(org, ready):
 
 def aim(make_client, org, operation, url):
     """Return a client whose *operation* goes to *url*, and everything else to the org."""
+    if operation == "query":
+        # The org's host serves it, and the token too, which is therefore at hand.
+        client, other = make_client(org, host=url), make_client(org)
+        client._caller.tokens._token = other._caller.tokens.get()
+        return client
     where = {"host": url} if operation == "token" else {"api_url": url}
     return make_client(org, **where)
 

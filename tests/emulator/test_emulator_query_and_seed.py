@@ -38,6 +38,14 @@ def test_unknown_names_find_nothing_and_quotes_are_understood(caller):
     assert ask(caller, FULL.format(r"x\' OR Id != \'")).json()["records"] == []
 
 
+@pytest.mark.parametrize("length", [15, 18])
+def test_an_agent_is_found_by_its_id_in_either_form(caller, org, length):
+    soql = "SELECT Id FROM BotDefinition WHERE Id = '{}'"
+    records = ask(caller, soql.format(org.agent_id[:length])).json()["records"]
+    assert [record["Id"] for record in records] == [org.agent_id]
+    assert ask(caller, soql.format("0XxEM0000000009")).json()["records"] == []
+
+
 def test_all_agents_are_listed_with_the_fields_asked_for(caller, org):
     records = ask(caller, "select Id, DeveloperName from BotDefinition").json()["records"]
     assert [record["Id"] for record in records] == [agent.id for agent in org.agents]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_agentforce.client import calling, limits
+from airflow_provider_agentforce.client import calling, directory, limits
 from airflow_provider_agentforce.emulator import Emulator
 
 HERE = Path(__file__).parent
@@ -80,6 +80,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
     # Sessions that other tests left open count against this process, as they do in a real one.
     monkeypatch.setattr(limits, "_by_org", {})
+    monkeypatch.setattr(directory, "_by_org", {})
 
 
 class TaskInstance:

@@ -379,6 +379,12 @@ class TestConversation:
             task.run(agent_id=org.agents[2].id)
         assert org.open_sessions == []
 
+    def test_a_try_that_goes_on_does_not_look_the_agent_up_again(self, org):
+        task = Task(ConversationOperator, messages=THREE, agent_id="Service_Agent")
+        task.run_killed(6)
+        assert task.run()["agent_id"] == org.agent_id
+        assert (org.count("query"), org.count("start")) == (1, 1)
+
     def test_a_clear_after_success_holds_it_anew(self, org):
         task = Task(ConversationOperator, messages=THREE)
         task.run()

@@ -89,13 +89,14 @@ def test_a_conversation_counts_its_token_its_session_and_its_messages(org, run, 
         ("send", "message.failed,error_type=AgentforceRequestError"),
         ("end", "session.end_failed,error_type=AgentforceRequestError"),
         ("feedback", "feedback.failed,error_type=AgentforceRequestError"),
+        ("query", "agent.lookup_failed,error_type=AgentforceRequestError"),
     ],
 )
 def test_a_call_that_fails_counts_as_that_with_the_class_of_its_error(org, reported, operation, metric):
     hook = AgentforceHook()
     org.fail(operation, status=418)
     with pytest.raises(AgentforceError):  # noqa: PT012 - whichever of the calls it is
-        session = hook.start_session()
+        session = hook.start_session("Service_Agent" if operation == "query" else None)
         turn = hook.send_message(session, "hello")
         hook.submit_feedback(turn, turn.feedback_id, "GOOD")
         hook.end_session(session)

@@ -97,6 +97,18 @@ class TestStart:
         assert ends_the_task(refused)
         assert run(StartSessionOperator(task_id="start", agent_id=employee, bypass_user=False)).value
 
+    def test_an_agent_may_be_given_by_its_name(self, org, run):
+        done = run(StartSessionOperator(task_id="start", agent_id="Service_Agent"))
+        assert done.value["agent_id"] == done.xcoms["agent_id"] == org.agent_id
+        assert the_session(org).agent_id == org.agent_id
+
+    @pytest.mark.parametrize("name", ["Inactive_Agent", "Nobody"])
+    def test_a_name_that_cannot_be_used_ends_the_task_before_a_start(self, org, run, name):
+        error = run(StartSessionOperator(task_id="start", agent_id=name)).error
+        assert name in str(error)
+        assert ends_the_task(error)
+        assert org.count("start") == 0
+
     def test_an_inactive_agent_is_named_and_not_retried(self, org, run):
         inactive = next(agent.id for agent in org.agents if not agent.active)
         error = run(StartSessionOperator(task_id="start", agent_id=inactive)).error

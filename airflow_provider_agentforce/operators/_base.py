@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperator, Context
+from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import FAILED, OUTCOMES, Session, Turn, session_from
 from airflow_provider_agentforce.client.replies import failure_text
 from airflow_provider_agentforce.exceptions import (
@@ -85,8 +86,9 @@ class AgentforceBaseOperator(BaseOperator):
         return client
 
     def link_to(self, agent_id: str | None, context: Context) -> None:
-        """Say which agent the task talks to, for the link to it."""
-        self.agent_url = agent_url(self.hook.settings.host, agent_id)
+        """Say which agent the task talks to, for the link to it; to all agents while only a name is known."""
+        known = agent_id if checks.is_agent_id(agent_id) else None
+        self.agent_url = agent_url(self.hook.settings.host, known)
         if LINKS_NEED_XCOM and self.agent_url:
             self.push_in_failure(context, LINK_XCOM, self.agent_url)
 

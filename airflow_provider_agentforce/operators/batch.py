@@ -66,7 +66,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
     :param variables: context variables per record, a dict or list as of a session, its texts templates; or a
         function that is given the record and returns one. They are set at the start of the record's session,
         or with its first message when sessions are shared.
-    :param agent_id: BotDefinition id (``0Xx…``). Default: the connection's extra ``agent_id``.
+    :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
     :param max_concurrency: sessions open at once; default and upper bound: the connection's
@@ -176,7 +176,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
         given = self.records if self.given_records is None else self.given_records
         client = self.open_client()
-        agent_id = client.settings.agent(self.agent_id)
+        agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
         return Job(
             client,

@@ -174,6 +174,7 @@ class ConversationOperator(AgentforceBaseOperator):
     ) -> dict[str, Any]:
         session = chat.session
         self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
+        self.link_to(session.agent_id, context)
         self.log.info(
             "Session %s with agent %s; external session key %s.",
             session.session_id,

@@ -89,6 +89,7 @@ class StartSessionOperator(AgentforceBaseOperator):
             try:
                 values = session.to_dict()
                 self.push(context, values)
+                self.link_to(session.agent_id, context)
                 self.check_not_killed()
             except BaseException:
                 # The teardown of a setup that failed does not run, so nobody else would end it.

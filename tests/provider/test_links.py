@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +108,7 @@ def test_a_stored_value_that_is_no_page_of_salesforce_is_not_shown(stored, monke
             f"{AGENT}/edit",
         ),
         (SendMessageOperator(task_id="t", session_id="s", sequence_id=0, text="hello"), "home"),
+        (StartSessionOperator(task_id="t", agent_id="Service_Agent"), "home"),
         (EndSessionOperator(task_id="t", session={"session_id": "s", "agent_id": AGENT}), f"{AGENT}/edit"),
     ],
 )
@@ -130,6 +132,14 @@ def test_a_task_that_did_not_get_to_its_agent_has_no_link(connected, run):
     operator = StartSessionOperator(task_id="t")
     assert "No agent" in str(run(operator).error)
     assert shown(operator) == ""
+
+
+@pytest.mark.parametrize("kind", [StartSessionOperator, partial(ConversationOperator, messages=["hello"])])
+def test_an_agent_given_by_its_name_is_linked_by_its_id_once_that_is_known(org, run, monkeypatch, kind):
+    monkeypatch.setattr(_base, "agent_url", lambda _host, agent_id: f"page of {agent_id}")
+    operator = kind(task_id="t", agent_id="Service_Agent")
+    assert run(operator).error is None
+    assert operator.agent_url == f"page of {org.agent_id}"
 
 
 def test_a_task_against_the_emulator_has_no_link(org, run):

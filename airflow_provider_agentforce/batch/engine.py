@@ -36,8 +36,11 @@ log = logging.getLogger(__name__)
 
 _TICK = 0.1
 _FLUSH_SECONDS = 2.0
-_OPEN_SECONDS = 0.25
-_LONG_WAIT = 60.0
+_OPEN_SECONDS = 0.05
+# A store that takes long to write is written less often: this many times what it takes.
+_OPEN_SHARE = 10.0
+# What is left of a minute when those who were at work have come to their end.
+_LONG_WAIT = 45.0
 # Twice the hour that an hourly limit can ask to wait.
 _REFUSED_SECONDS = 7200.0
 # Of the five that Airflow gives a task to stop.
@@ -103,7 +106,7 @@ class Engine:
         self._starts: list[float] = []
         self._open: dict[str, None] = {}
         self._open_noted: list[str] = []
-        self._open_noted_at = 0.0
+        self._open_due = 0.0
         self._in_a_row = 0
         self._refusals_said = 0
         self._error: AgentforceError | None = None
@@ -254,7 +257,7 @@ class Engine:
             )
 
     def _look_at_the_clock(self, progress: Progress) -> None:
-        if time.monotonic() - self._open_noted_at >= _OPEN_SECONDS and list(self._open) != self._open_noted:
+        if time.monotonic() >= self._open_due and list(self._open) != self._open_noted:
             self._note_open()
         if progress.due(self._done):
             self._say(progress)
@@ -262,11 +265,14 @@ class Engine:
             self._error = RateLimitedError("The org has refused every session for two hours.", status=429)
 
     def _note_open(self) -> None:
-        self._open_noted, self._open_noted_at = list(self._open), time.monotonic()
+        began = time.monotonic()
+        self._open_noted = list(self._open)
         try:
             self._ledger.note_open(self._open_noted)
         except AgentforceError as error:
             log.warning("The open sessions could not be noted for a next try: %s", error)
+        took = time.monotonic() - began
+        self._open_due = began + max(_OPEN_SECONDS, _OPEN_SHARE * took)
 
     def _say(self, progress: Progress) -> None:
         pace = self.pace

@@ -11,6 +11,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 DAG_IDS = {
+    "batch",
+    "batch_deferred",
     "talk",
     "talk_in_steps",
     "talk_recorded",

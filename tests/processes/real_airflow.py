@@ -24,6 +24,7 @@ PARTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 DONE = ("success", "failed")
 _POLL_S = 0.1
@@ -66,7 +67,7 @@ class RealAirflow:
         """Start it and wait until it knows the Dags."""
         with (self.home / "migrate.out").open("wb") as out:
             self._spawn(["db", "migrate"], out).wait(120)
-        for name in PARTS:
+        for name in ("api-server", "scheduler", "dag-processor"):
             self.start_part(name)
         until("the API server answers", self._log_in, timeout=120)
         until("scheduler and Dag processor run", self._healthy, timeout=120)

@@ -10,6 +10,7 @@ from pathlib import Path
 from airflow.sdk import DAG
 
 from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
     ConversationOperator,
     EndSessionOperator,
     SendMessageOperator,
@@ -97,3 +98,21 @@ shared("shared")
 shared("shared_recorded", sending=RecordedSend)
 shared("shared_started", starting=RecordedStart)
 shared("shared_resend", on_unknown_delivery="resend")
+
+
+def batch(dag_id, **options):
+    """Make a Dag that asks about thirty records."""
+    with DAG(dag_id, schedule=None, **SETTINGS):
+        ConversationBatchOperator(
+            task_id="batch",
+            records=[{"id": f"A{number}"} for number in range(30)],
+            key="id",
+            message="record {{ record.id }}",
+            result_path=f"file://{os.environ['AIRFLOW_HOME']}/results/{dag_id}/{{{{ ti.run_id }}}}",
+            max_concurrency=4,
+            **options,
+        )
+
+
+batch("batch")
+batch("batch_deferred", deferrable=True)

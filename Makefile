@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test test-airflow matrix soak mutate lint types unit wheel bench emulator airflow clean
+.PHONY: help install demo test test-airflow docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,12 +25,13 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py
 
-test: lint types unit wheel ## Run every check
+test: lint types unit docs wheel ## Run every check
 
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/retry_table.py --check docs/delivery.md
+	$(BIN)/python scripts/errors_table.py --check docs/errors.md
 	$(BIN)/zizmor -q --offline .github
 
 types: $(READY) ## Check types
@@ -41,6 +42,12 @@ unit: $(READY) ## Run the tests, with the example Dags, and measure branch cover
 
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
+
+docs: $(READY) ## Build the pages into build/docs; a warning or a broken link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -E -b dirhtml docs build/docs
+
+docs-serve: docs ## Build the pages and show them at http://127.0.0.1:8000
+	$(BIN)/python -m http.server -b 127.0.0.1 -d build/docs 8000
 
 matrix: $(READY) ## Run the example Dags on each pair of Airflow and Python; writes docs/versions.md
 	$(BIN)/nox -s smoke tests-3.13; status=$$?; $(BIN)/python scripts/versions_table.py && exit $$status

@@ -17,6 +17,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["smoke"]
 
+ROOT = Path(__file__).resolve().parent
 NEWEST = "3.3.2"
 # An older Airflow works with what was on the package index in its day, not with what is there now.
 PAIRS = [
@@ -40,8 +41,9 @@ if pyenv := shutil.which("pyenv"):  # It hides all Pythons but the chosen one.
 def smoke(session: nox.Session, airflow: str, day: str | None) -> None:
     """Run every example Dag against the emulator; what was run goes to .nox/results."""
     install(session, airflow, ".[emulator]", day=day)
-    out = result_folder(airflow, str(session.python))
-    session.run("python", "scripts/demo.py", f"--home={session.create_tmp()}/airflow", f"--out={out}")
+    demo, home = ROOT / "scripts" / "demo.py", Path(session.create_tmp()).resolve() / "airflow"
+    session.chdir(home.parent)  # where Python finds the package that is installed, not that of the checkout
+    session.run("python", demo, f"--home={home}", f"--out={result_folder(airflow, str(session.python))}")
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
@@ -59,4 +61,4 @@ def install(session: nox.Session, airflow: str, *packages: str, day: str | None 
 
 def result_folder(airflow: str, python: str) -> Path:
     """Return where the result of a pair is left."""
-    return Path(__file__).parent / ".nox" / "results" / f"airflow-{airflow}-python-{python}"
+    return ROOT / ".nox" / "results" / f"airflow-{airflow}-python-{python}"

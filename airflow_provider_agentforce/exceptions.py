@@ -9,7 +9,7 @@
     │   └── SessionNotFoundError    the session has ended or expired                            final
     ├── AgentFailedError            the agent answered, and its answer is a failure             final
     ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
-    ├── BatchFailedError            more records of a batch failed than the task allows            final¹
+    ├── BatchFailedError            more records of a batch failed than the task allows         final¹
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
     ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry

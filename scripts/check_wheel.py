@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import first_steps
+
 ROOT = Path(__file__).resolve().parent.parent
 
 USE_IT = """
@@ -40,6 +42,8 @@ def main() -> None:
         work = Path(folder)
         run(sys.executable, "-m", "build", "--wheel", "--outdir", str(work), str(ROOT), quiet=True)
         wheel = next(work.glob("*.whl"))
+        first_steps.follow(wheel, work / "first-steps")
+        print("docs/first-steps.md works as it is written.")  # noqa: T201 - this is a command
         python = new_environment(work / "venv", f"{wheel}[emulator]")
         env = {"AIRFLOW_HOME": str(work / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "True"}
         run(str(python), "-c", USE_IT, cwd=work, env=env)

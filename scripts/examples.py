@@ -68,6 +68,7 @@ class Examples:
         os.environ["AIRFLOW_HOME"] = str(self.home)
         os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(FOLDER)
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
         worked, output = self._call({}, "migrate", AIRFLOW, "db", "migrate")
         return Run("airflow db migrate", worked, output=output)
 

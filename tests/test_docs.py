@@ -6,19 +6,22 @@ import re
 import runpy
 import textwrap
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPETS = sorted((ROOT / "docs" / "snippets").glob("*.py"))
 # docs/emulator.md has tests of its own, which run its blocks as they stand.
 SHOWN = [page for page in PAGES if page.name != "emulator.md"]
 
 BLOCK = re.compile(r"(?:<!-- source: (?P<source>\S+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)\n```", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
+OUTSIDE = re.compile(r"\]\((https?://[^)\s]*)\)")
+ERROR = re.compile(r"^\| (?:… )?`(?P<words>[^`]+)`", re.MULTILINE)
 
 
 def region(source: str) -> str:
@@ -68,3 +71,20 @@ def test_every_link_inside_the_project_leads_somewhere(page):
 def test_every_make_target_named_exists(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`?make ([a-z-]+)`", page.read_text())) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_to_the_world_is_a_whole_https_address(page):
+    for address in OUTSIDE.findall(page.read_text()):
+        parts = urlsplit(address)
+        assert parts.scheme == "https", f"{page.name} links to {address}"
+        assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), f"{page.name} links to {address}"
+
+
+def test_the_page_of_errors_quotes_what_the_package_really_says():
+    page = (ROOT / "docs" / "errors.md").read_text().partition("## Airflow and")[0]
+    ours = page.partition("## The org refuses")[0] + page.partition("## The agent acted")[2]
+    code = "".join(path.read_text() for path in (ROOT / "airflow_provider_agentforce").rglob("*.py"))
+    quoted = [words["words"] for words in ERROR.finditer(ours)]
+    assert quoted
+    assert [words for words in quoted if words not in code] == []

@@ -48,11 +48,11 @@ class Turn:
     :param sequence_id: the number this message had; the next one takes one more.
     :param agent_id: the agent's id, when known.
     :param text: the answer, ``""`` when the agent said nothing readable.
-    :param outcome: one of :data:`OUTCOMES`.
+    :param outcome: one of ``OUTCOMES``.
     :param messages: the answer's messages as received, with values that every XCom backend can store.
     :param citations: all ``citedReferences`` of the answer.
     :param results: all ``result`` entries of the answer (what its actions returned).
-    :param feedback_id: what :meth:`AgentforceClient.submit_feedback` takes, or ``None``.
+    :param feedback_id: what :meth:`.AgentforceClient.submit_feedback` takes, or ``None``.
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
     """

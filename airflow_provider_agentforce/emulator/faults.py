@@ -31,7 +31,7 @@ class Fault:
     is true. With none of the three it acts and answers as ever, and the fault changes only what it names:
     ``body``, ``headers``, ``content_type``, ``delay``, ``cut``.
 
-    ``error`` names a documented answer (see :mod:`~airflow_provider_agentforce.emulator.errors`); ``status``
+    ``error`` names a documented answer (see ``airflow_provider_agentforce.emulator.errors``); ``status``
     alone picks the documented body of that status. ``delay`` is in seconds. ``cut`` closes the connection
     after that many bytes of body, ``drop`` before the first byte of the answer.
 

@@ -87,7 +87,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         external_session_key: str | None = None,
         surface_type: str | None = None,
     ) -> Session:
-        """Start a session. See :meth:`AgentforceClient.start_session`."""
+        """Start a session. See :meth:`.AgentforceClient.start_session`."""
         session = self.client.start_session(
             agent_id,
             variables=variables,
@@ -110,7 +110,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         stream: bool = False,
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Turn:
-        """Send the next message of a session. See :meth:`AgentforceClient.send_message`."""
+        """Send the next message of a session. See :meth:`.AgentforceClient.send_message`."""
         self.forget_session(session)
         turn = self.client.send_message(
             session, text, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
@@ -122,17 +122,17 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     def submit_feedback(
         self, session: SessionLike, feedback_id: str, feedback: str, text: str | None = None
     ) -> None:
-        """Rate an answer ``GOOD`` or ``BAD``. See :meth:`AgentforceClient.submit_feedback`."""
+        """Rate an answer ``GOOD`` or ``BAD``. See :meth:`.AgentforceClient.submit_feedback`."""
         self.client.submit_feedback(session, feedback_id, feedback, text)
 
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session; ``False`` if it was gone before. See :meth:`AgentforceClient.end_session`."""
+        """End a session; ``False`` if it was gone before. See :meth:`.AgentforceClient.end_session`."""
         self.forget_session(session)
         return self.client.end_session(session, reason)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session as a clean-up that never raises. See :meth:`AgentforceClient.end_quietly`."""
+        """End a session as a clean-up that never raises. See :meth:`.AgentforceClient.end_quietly`."""
         self.forget_session(session)
         return self.client.end_quietly(session, reason)
 

@@ -1,0 +1,58 @@
+"""How Sphinx makes the pages: ``make docs``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+# Autodoc imports Airflow, which makes itself a folder then.
+os.environ["AIRFLOW_HOME"] = str(Path(__file__).resolve().parent.parent / ".airflow-docs")
+
+from airflow_provider_agentforce import __version__
+
+PACKAGE = "airflow_provider_agentforce"
+
+project = "airflow-provider-agentforce"
+author = "The airflow-provider-agentforce authors"
+copyright = author  # noqa: A001 - Sphinx's name
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
+exclude_patterns = ["snippets"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_title = "Agentforce for Airflow"
+html_show_sphinx = False
+
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+add_module_names = False
+maximum_signature_line_length = 80
+# A name that leads nowhere is an error; those of Python and Airflow are shown without a link.
+nitpicky = True
+nitpick_ignore = [
+    ("py:class", f"{PACKAGE}.client.conversation.Speaker"),
+    ("py:class", f"{PACKAGE}.client.jobs.Job"),
+    ("py:class", f"{PACKAGE}.client.replies.TokenReply"),
+]
+nitpick_ignore_regex = [("py:.*", rf"(?!{PACKAGE}\.).*"), ("py:class", r".*\._\w+\.\w+")]
+
+
+def setup(app: Any) -> None:
+    """Tell Sphinx about :func:`find_where_it_is_public`."""
+    app.connect("missing-reference", find_where_it_is_public)
+
+
+def find_where_it_is_public(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Link a name to where users import it from, when an annotation has the module that defines it."""
+    name = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not name.startswith(PACKAGE):
+        return None
+    short = f".{name.rpartition('.')[2]}"
+    node["refspecific"] = True
+    return env.domains["py"].resolve_xref(
+        env, node.get("refdoc"), app.builder, node["reftype"], short, node, contnode
+    )

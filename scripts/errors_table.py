@@ -1,0 +1,147 @@
+"""Write what an org's errors mean as Markdown, for docs/errors.md.
+
+The org's words are those of the emulator, the remedy is asked of the client, and only the causes are written
+here. An answer that the emulator knows and no row explains, or a remedy that no row shows, is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+import generated
+
+from airflow_provider_agentforce.client import hints, policy, replies
+from airflow_provider_agentforce.client.calls import Operation
+from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.emulator.errors import ERRORS, render
+
+TOKEN, START, SEND = Operation.TOKEN, Operation.START, Operation.SEND
+BLANKS = {"agent_id": "Order_Agent", "session_id": "…", "detail": "HttpServerErrorException"}
+# Answers to requests that this package does not send, or not in that form.
+NOT_OURS = {
+    *("bad_request", "unrecognized_field", "missing_property", "missing_sequence_id", "invalid_sequence_id"),
+    *("not_acceptable", "unsupported_media_type", "not_found"),
+    *(name for name in ERRORS if name.startswith("rest_")),
+}
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """One row: errors of the emulator by name, or failures without an answer, and why they happen."""
+
+    operation: Operation
+    cause: str
+    kinds: tuple[str | Failure, ...]
+
+    @property
+    def shown(self) -> str:
+        """What the org says, or what happens instead."""
+        return ", ".join(dict.fromkeys(_words(kind) for kind in self.kinds))
+
+    @property
+    def remedy(self) -> str:
+        """What the provider's error says to do; all kinds of a row have the same."""
+        (remedy,) = {_remedy(self.operation, kind) for kind in self.kinds}
+        return remedy
+
+
+def row(operation: Operation, cause: str, *kinds: str | Failure) -> Symptom:
+    """Return one row."""
+    return Symptom(operation, cause, kinds)
+
+
+INACTIVE = ("inactive_agent", "inactive_agent_422", "inactive_agent_412", "inactive_agent_500")
+SECTIONS = {
+    "Getting a token": [
+        row(TOKEN, "the app has no Run As user", "no_run_as_user"),
+        row(TOKEN, "`host` is no My Domain", "wrong_domain"),
+        row(TOKEN, "wrong secret", "wrong_secret"),
+        row(TOKEN, "wrong key, or a new app", "wrong_key"),
+        row(TOKEN, "the flow is not enabled", "wrong_grant_type"),
+        row(TOKEN, "the app is not allowed for the Run As user", "app_not_approved"),
+        row(TOKEN, "the Run As user is the agent's own", "max_logins"),
+        row(TOKEN, "each try of each task is a login", "login_rate"),
+        row(TOKEN, "wrong host, or no way out of the network", Failure.UNREACHABLE),
+        row(TOKEN, "a proxy opens TLS, or the host is another", Failure.BAD_CERTIFICATE),
+        row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
+    ],
+    "Starting a session": [
+        row(START, "the app issues opaque tokens", "opaque_token"),
+        row(START, "no such agent in this org, or no Agent API", Failure.NOT_FOUND),
+        row(START, "`api_url` is My Domain", "wrong_host"),
+        row(START, "no version of the agent is active, or its user may not use it", *INACTIVE),
+        row(START, "a name, or the id of something else", "invalid_agent_id"),
+        row(START, "the agent is an employee agent", "employee_agent"),
+        row(START, "wrong `host`", "bad_endpoint", "wrong_endpoint"),
+        row(START, "an old org links app and agent", "app_not_attached"),
+        row(START, "the Run As user lacks API access", "session_not_valid"),
+        row(START, "the token is not accepted", "unauthorized"),
+        row(START, "the user may not use this agent", "forbidden"),
+        row(START, "just published, or a stale version", "stale_version"),
+        row(START, "the agent has no connection of the kind that is asked for", "planner_surface"),
+        row(START, "often a wrong agent id", "script_error"),
+        row(START, "too many sessions, or starts in an hour", "too_many_requests"),
+    ],
+    "Sending a message": [
+        row(SEND, "ended, idle for too long, or of another org", "session_not_found"),
+        row(SEND, "the same, in other words", "not_available"),
+        row(SEND, "two tasks use one session at once", "session_locked"),
+        row(SEND, "a limit of the org", "too_many_requests"),
+        row(SEND, "the agent took longer than 120 s, or failed", "unexpected_error", "unknown_agent"),
+        row(SEND, "an action of the agent took too long", "service_unavailable"),
+        row(SEND, "a gateway lost the answer", "bad_gateway", "gateway_timeout"),
+        row(SEND, "the network, a proxy, or `timeout`", Failure.RESET, Failure.NO_REPLY, Failure.STOPPED),
+        row(SEND, "the answer began and did not end", Failure.CUT_REPLY, Failure.UNREADABLE),
+        row(SEND, "the same, while it was streamed", Failure.STREAM_CUT),
+    ],
+}
+
+
+def tables() -> str:
+    """Return a heading and a table for each section."""
+    titles = ["what happens", "cause", "remedy"]
+    return "\n".join(
+        f"### {section}\n\n" + generated.table(titles, [[one.shown, one.cause, one.remedy] for one in rows])
+        for section, rows in SECTIONS.items()
+    )
+
+
+def unexplained() -> list[str]:
+    """Return the errors and the remedies that no row shows."""
+    rows = [one for rows in SECTIONS.values() for one in rows]
+    names = {kind for one in rows for kind in one.kinds}
+    shown = {one.remedy for one in rows}
+    known = {symptom.remedy for symptom in (*hints._BY_TEXT, *hints._BY_STATUS)}  # noqa: SLF001
+    return sorted({*ERRORS} - names - NOT_OURS) + sorted((known | {*hints._BY_FAILURE.values()}) - shown)  # noqa: SLF001
+
+
+def _words(kind: str | Failure) -> str:
+    if kind is Failure.NOT_FOUND:
+        return "404 of any other kind"
+    if isinstance(kind, Failure):
+        return kind.value
+    said = replies.error(_body(kind)).message
+    inner = re.search(r'"message":"([^"]+)"', said)
+    words = (inner[1] if inner else said).strip(" :")
+    return f"{ERRORS[kind].status} `{words}`" if words else f"{ERRORS[kind].status} without a word"
+
+
+def _remedy(operation: Operation, kind: str | Failure) -> str:
+    if isinstance(kind, Failure):
+        status = 404 if kind is Failure.NOT_FOUND else None
+        return hints.hint(operation, kind, status=status, error_text="")
+    status, text = ERRORS[kind].status, replies.error(_body(kind)).text
+    failure = policy.failure_of(operation, status, text)
+    return hints.hint(operation, failure, status=status, error_text=text, opaque_token=kind == "opaque_token")
+
+
+def _body(name: str) -> bytes:
+    return render(ERRORS[name], path="", values=BLANKS)[1]
+
+
+if __name__ == "__main__":
+    if missing := unexplained():
+        sys.exit(f"No row of {sys.argv[0]} is about: {missing}")
+    sys.exit(generated.command(str(__doc__), "errors", tables()))

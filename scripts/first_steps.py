@@ -1,0 +1,95 @@
+"""Follow docs/first-steps.md to the letter, with a wheel in place of the package index.
+
+Its ``bash`` blocks run in one shell, one after the other. A comment above a block says that it keeps running,
+has to fail, or is left to a person. Each line of a ``text`` block has to appear in the output of the block
+before it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "first-steps.md"
+INSTALL, EMULATOR, PORT = (
+    "pip install 'airflow-provider-agentforce[emulator]'",
+    "agentforce-emulator\n",
+    "8765",
+)
+BLOCK = re.compile(r"(?:<!-- (?P<note>.+?) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+PROLOGUE = """
+set -e
+trap 'kill $(jobs -p)' EXIT
+printed() {
+    for _ in $(seq 150); do
+        grep -qF -- "$1" "$out" && return
+        sleep 0.2
+    done
+    echo "Not printed: $1"
+    return 1
+}
+"""
+
+
+def follow(wheel: Path, folder: Path) -> None:
+    """Do what the page says, in *folder*; leave with the output of the block that goes wrong."""
+    folder.mkdir()
+    steps = [
+        _step(folder / f"{number}.out", block) for number, block in enumerate(BLOCK.finditer(_page(wheel)))
+    ]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(  # noqa: S603 - the page's own commands
+        [shutil.which("bash") or "bash", "-c", "\n".join([PROLOGUE, *steps])],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = max(folder.glob("*.out"), key=lambda path: path.stat().st_mtime).read_text()
+        sys.exit(f"{PAGE.name} does not work:\n{last[-3000:]}\n{done.stdout}{done.stderr}")
+
+
+def _page(wheel: Path) -> str:
+    page = PAGE.read_text(encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    pip = "uv pip install" if shutil.which("uv") else "pip install"
+    for said, done in (
+        (INSTALL, f"{pip} '{wheel}[emulator]'"),
+        (EMULATOR, f"agentforce-emulator --port {port}\n"),
+        (PORT, port),
+    ):
+        if said not in page:
+            sys.exit(f"{PAGE.name} no longer has: {said}")
+        page = page.replace(said, done)
+    return page
+
+
+def _step(out: Path, block: re.Match[str]) -> str:
+    note, kind, text = block["note"] or "", block["kind"], block["text"]
+    if kind == "text":
+        return "\n".join(f"printed {shlex.quote(line)}" for line in text.splitlines())
+    if kind == "python":
+        source = ROOT / note.removeprefix("source: ")
+        return f"mkdir -p airflow/dags && cp {source} airflow/dags"
+    run = f"{{\n{text}}} > $out 2>&1"
+    ways = {
+        "keeps running": f"{run} &",
+        "fails": f"if {run}; then echo 'That should fail.'; exit 1; fi",
+        "by hand": "",
+    }
+    return f"out={out}\n{ways.get(note, run)}"
+
+
+if __name__ == "__main__":
+    follow(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())

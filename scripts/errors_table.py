@@ -17,7 +17,8 @@ from airflow_provider_agentforce.client.calls import Operation
 from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.emulator.errors import ERRORS, render
 
-TOKEN, START, SEND = Operation.TOKEN, Operation.START, Operation.SEND
+TOKEN, QUERY, START = Operation.TOKEN, Operation.QUERY, Operation.START
+SEND, FEEDBACK = Operation.SEND, Operation.FEEDBACK
 BLANKS = {"agent_id": "Order_Agent", "session_id": "…", "detail": "HttpServerErrorException"}
 # Answers to requests that this package does not send, or not in that form.
 NOT_OURS = {
@@ -27,13 +28,17 @@ NOT_OURS = {
 }
 
 
+# An error of the emulator by its name, an answer that it does not give, or a failure without an answer.
+Kind = str | tuple[int, str] | Failure
+
+
 @dataclass(frozen=True)
 class Symptom:
-    """One row: errors of the emulator by name, or failures without an answer, and why they happen."""
+    """One row: what happens, and why."""
 
     operation: Operation
     cause: str
-    kinds: tuple[str | Failure, ...]
+    kinds: tuple[Kind, ...]
 
     @property
     def shown(self) -> str:
@@ -47,7 +52,7 @@ class Symptom:
         return remedy
 
 
-def row(operation: Operation, cause: str, *kinds: str | Failure) -> Symptom:
+def row(operation: Operation, cause: str, *kinds: Kind) -> Symptom:
     """Return one row."""
     return Symptom(operation, cause, kinds)
 
@@ -67,12 +72,21 @@ SECTIONS = {
         row(TOKEN, "a proxy opens TLS, or the host is another", Failure.BAD_CERTIFICATE),
         row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
     ],
+    "Looking up an agent's name": [
+        row(
+            QUERY,
+            "no scope `api`, or the Run As user may not see agents",
+            "rest_session_expired",
+            "forbidden",
+        ),
+        row(QUERY, "the org's API calls of the day are used up", (403, "REQUEST_LIMIT_EXCEEDED")),
+    ],
     "Starting a session": [
         row(START, "the app issues opaque tokens", "opaque_token"),
         row(START, "no such agent in this org, or no Agent API", Failure.NOT_FOUND),
         row(START, "`api_url` is My Domain", "wrong_host"),
         row(START, "no version of the agent is active, or its user may not use it", *INACTIVE),
-        row(START, "a name, or the id of something else", "invalid_agent_id"),
+        row(START, "the id of something else, or of another org", "invalid_agent_id"),
         row(START, "the agent is an employee agent", "employee_agent"),
         row(START, "wrong `host`", "bad_endpoint", "wrong_endpoint"),
         row(START, "an old org links app and agent", "app_not_attached"),
@@ -96,6 +110,9 @@ SECTIONS = {
         row(SEND, "the answer began and did not end", Failure.CUT_REPLY, Failure.UNREADABLE),
         row(SEND, "the same, while it was streamed", Failure.STREAM_CUT),
     ],
+    "Rating an answer": [
+        row(FEEDBACK, "ratings need an open session", "session_not_found"),
+    ],
 }
 
 
@@ -117,28 +134,32 @@ def unexplained() -> list[str]:
     return sorted({*ERRORS} - names - NOT_OURS) + sorted((known | {*hints._BY_FAILURE.values()}) - shown)  # noqa: SLF001
 
 
-def _words(kind: str | Failure) -> str:
+def _words(kind: Kind) -> str:
     if kind is Failure.NOT_FOUND:
         return "404 of any other kind"
     if isinstance(kind, Failure):
         return kind.value
-    said = replies.error(_body(kind)).message
-    inner = re.search(r'"message":"([^"]+)"', said)
-    words = (inner[1] if inner else said).strip(" :")
-    return f"{ERRORS[kind].status} `{words}`" if words else f"{ERRORS[kind].status} without a word"
+    status, said = _answer(kind)
+    inner = re.search(r'"message":"([^"]+)"', said.message)
+    words = (inner[1] if inner else said.message).strip(" :")
+    return f"{status} `{words}`" if words else f"{status} without a word"
 
 
-def _remedy(operation: Operation, kind: str | Failure) -> str:
+def _remedy(operation: Operation, kind: Kind) -> str:
     if isinstance(kind, Failure):
         status = 404 if kind is Failure.NOT_FOUND else None
         return hints.hint(operation, kind, status=status, error_text="")
-    status, text = ERRORS[kind].status, replies.error(_body(kind)).text
-    failure = policy.failure_of(operation, status, text)
-    return hints.hint(operation, failure, status=status, error_text=text, opaque_token=kind == "opaque_token")
+    status, said = _answer(kind)
+    failure = policy.failure_of(operation, status, said.text)
+    opaque = kind == "opaque_token"
+    return hints.hint(operation, failure, status=status, error_text=said.text, opaque_token=opaque)
 
 
-def _body(name: str) -> bytes:
-    return render(ERRORS[name], path="", values=BLANKS)[1]
+def _answer(kind: str | tuple[int, str]) -> tuple[int, replies.ErrorReply]:
+    if isinstance(kind, tuple):
+        status, words = kind
+        return status, replies.ErrorReply("", words)
+    return ERRORS[kind].status, replies.error(render(ERRORS[kind], path="", values=BLANKS)[1])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_agentforce.batch.asking import Ask, Asker, Manner, Outcome
 from airflow_provider_agentforce.batch.ledger import BatchLedger
@@ -68,10 +68,21 @@ class Plan:
     yields: bool = False
 
 
+class Watcher(Protocol):
+    """Who counts for a metrics backend."""
+
+    def row(self, status: str) -> None:
+        """Take note of a record that is done."""
+
+    def sessions(self, now: int, most: int) -> None:
+        """Take note of how many sessions are open, and how many may be."""
+
+
 class Engine:
     """One try at a batch.
 
     :param killed: tells whether the task was told to stop.
+    :param watcher: is told how it goes.
     :ivar pace: what it has learnt of the org's limits.
     :ivar stopped_early: whether ``plan.most_failures`` was passed.
     """
@@ -85,6 +96,7 @@ class Engine:
         manner: Manner,
         *,
         killed: Callable[[], bool],
+        watcher: Watcher,
     ) -> None:
         self.pace = Pace(plan.workers)
         self.stopped_early = False
@@ -94,6 +106,7 @@ class Engine:
         self._plan = plan
         self._manner = manner
         self._killed = killed
+        self._watcher = watcher
         self._inbox: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._ready: deque[Ask] = deque()
@@ -232,6 +245,7 @@ class Engine:
                 self._oldest_unwritten = time.monotonic()
             self._unwritten.append((name, news.row))
             self._store.put(name, news.row)
+            self._watcher.row(news.row.status)
             self._note_failing(news.row)
         elif news.again is not None:
             due = time.monotonic() + news.delay
@@ -276,6 +290,7 @@ class Engine:
 
     def _say(self, progress: Progress) -> None:
         pace = self.pace
+        self._watcher.sessions(pace.open_sessions, pace.limit)
         log.info("%s", progress.line(self._failures, pace.open_sessions, pace.limit, pace.paused_for))
         if pace.refusals > self._refusals_said:
             self._refusals_said = pace.refusals

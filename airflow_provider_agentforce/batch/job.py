@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.asking import Manner
-from airflow_provider_agentforce.batch.engine import Engine, Plan
+from airflow_provider_agentforce.batch.engine import Engine, Plan, Watcher
 from airflow_provider_agentforce.batch.feed import asks
 from airflow_provider_agentforce.batch.ledger import BatchLedger, Past
 from airflow_provider_agentforce.batch.progress import final_table
@@ -86,10 +86,11 @@ class Job:
     yields: bool = False
     _store: RowStore = field(init=False)
 
-    def run(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
+    def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
 
         :param killed: tells whether the task was told to stop.
+        :param watcher: is told how it goes.
         :raises AgentforceInputError: for input that cannot be used; nothing was sent.
         :raises BatchFailedError: if more records failed than are allowed; all results are written.
         :raises LongWait: with ``yields``.
@@ -109,7 +110,7 @@ class Job:
         with closing(RowStore()) as self._store:
             past = ledger.open(self._store, changes_allowed=self.changes_allowed)
             self._take_up(past, ledger, known)
-            engine = Engine(self.client, ledger, self._store, plan, manner, killed=killed)
+            engine = Engine(self.client, ledger, self._store, plan, manner, killed=killed, watcher=watcher)
             return self._ask(engine, _Input(source, known, self.key), questions, past)
 
     def _ask(self, engine: Engine, given: _Input, questions: Questions, past: Past) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
         with airflow_errors():
             try:
-                manifest = self._job(context).run(killed=lambda: self._killed)
+                manifest = self._job(context).run(killed=lambda: self._killed, watcher=_Metrics())
             except LongWait as wait:
                 self._give_the_slot_back(wait.seconds)
             except BatchFailedError as error:
@@ -246,6 +246,21 @@ class ConversationBatchOperator(AgentforceBaseOperator):
             return object_storage_path(given)
         except (ValueError, ImportError, AirflowNotFoundException) as error:
             raise AgentforceInputError(f"{field}: {uri!r:.100} cannot be used: {error!s:.200}") from None
+
+
+class _Metrics:
+    """Reports a batch to Airflow's metrics."""
+
+    def row(self, status: str) -> None:
+        from airflow_provider_agentforce.hooks.metrics import incr  # noqa: PLC0415 - not at parse time
+
+        incr("agentforce.batch.records", tags={"status": status})
+
+    def sessions(self, now: int, most: int) -> None:
+        from airflow_provider_agentforce.hooks.metrics import gauge  # noqa: PLC0415 - not at parse time
+
+        gauge("agentforce.batch.sessions", now)
+        gauge("agentforce.batch.session_limit", most)
 
 
 def _names_a_file(given: Any) -> bool:

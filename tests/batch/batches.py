@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,21 @@ def accounts(number):
     return [{"id": f"A{index}", "name": f"account-{index}"} for index in range(number)]
 
 
+class Watched(Job):
+    """A job with a watcher of its own, which counts."""
+
+    def run(self, *, killed):
+        self.counted = Counter()
+        return super().run(killed=killed, watcher=self)
+
+    def row(self, status):
+        self.counted[status] += 1
+
+    def sessions(self, now, most):
+        assert now >= 0
+        assert most >= 1
+
+
 def job(client, folder, records, **replaced):
     given = {
         "source_path": None,
@@ -39,7 +55,7 @@ def job(client, folder, records, **replaced):
         "start": {"agent_id": client.settings.agent_id},
         "max_concurrency": 4,
     }
-    return Job(client, records=records, result_folder=folder, **{**given, **replaced})
+    return Watched(client, records=records, result_folder=folder, **{**given, **replaced})
 
 
 @dataclass

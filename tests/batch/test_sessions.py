@@ -17,7 +17,9 @@ def messages_of(org):
 
 
 def test_each_record_has_a_session_of_its_own(org, client, folder):
-    job(client, folder, accounts(9)).run(killed=never)
+    batch = job(client, folder, accounts(9))
+    batch.run(killed=never)
+    assert batch.counted == {"answered": 9}
     assert Counter(map(len, messages_of(org))) == {1: 9}
 
 

@@ -45,6 +45,8 @@ class Questions:
                 raise AgentforceInputError(
                     f"message: {len(checked)} messages are more than a session may have ({most})."
                 )
+        if not callable(variables):
+            checks.variables(variables)
 
     @property
     def fingerprint(self) -> str:

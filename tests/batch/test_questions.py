@@ -106,7 +106,7 @@ def test_a_template_may_have_a_default_for_a_field_that_is_missing():
         (lambda record: {"Note": record["note"]}, "KeyError: 'note'"),
         (lambda record: {"Note": object()}, "variables['Note']"),
         (lambda record: "Note", "variables must be a list"),
-        ([{"name": "Note"}], "variables[0]"),
+        (lambda record: [{"name": "Note"}], "variables[0]"),
     ],
 )
 def test_variables_that_cannot_be_made_fail_the_record(variables, words):

@@ -103,10 +103,11 @@ class TaskInstance:
 def run():
     """Run an operator's ``execute`` and give its result and the XComs it pushed itself."""
 
-    def execute(operator, **task_instance):
+    def execute(operator, context=None, **task_instance):
         ti = TaskInstance(**task_instance)
         try:
-            return SimpleNamespace(value=operator.execute({"ti": ti}), xcoms=ti.xcoms, error=None)
+            value = operator.execute({**(context or {}), "ti": ti})
+            return SimpleNamespace(value=value, xcoms=ti.xcoms, error=None)
         except Exception as error:  # noqa: BLE001 - the test looks at it
             return SimpleNamespace(value=None, xcoms=ti.xcoms, error=error)
 

@@ -33,12 +33,9 @@ add_module_names = False
 maximum_signature_line_length = 80
 # A name that leads nowhere is an error; those of Python and Airflow are shown without a link.
 nitpicky = True
-nitpick_ignore = [
-    ("py:class", f"{PACKAGE}.client.conversation.Speaker"),
-    ("py:class", f"{PACKAGE}.client.jobs.Job"),
-    ("py:class", f"{PACKAGE}.client.replies.TokenReply"),
-]
-nitpick_ignore_regex = [("py:.*", rf"(?!{PACKAGE}\.).*"), ("py:class", r".*\._\w+\.\w+")]
+# Parts of the package that only annotations name are shown without a link, too.
+INSIDE = r"client\.(agents|conversation|jobs|replies)\.\w+"
+nitpick_ignore_regex = [("py:.*", rf"(?!{PACKAGE}\.).*"), ("py:class", rf"{PACKAGE}\.{INSIDE}")]
 
 
 def setup(app: Any) -> None:

@@ -1,0 +1,100 @@
+"""The spans of a task in a real Airflow, as they arrive at a collector."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from real_airflow import RealAirflow, until
+
+HERE = Path(__file__).resolve().parent
+
+
+class Collector:
+    """Takes spans by OTLP over HTTP."""
+
+    def __init__(self):
+        self.spans = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                outer.take(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def take(self, request):
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+
+    def named(self, *names):
+        return [span for span in self.spans if span.name in names]
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def collector():
+    collector = Collector()
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture
+def traced(org_server, gates_folder, collector, tmp_path):
+    """An Airflow of its own, told to send its traces."""
+    airflow = RealAirflow(
+        tmp_path,
+        HERE / "dags",
+        {
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org_server.connection(),
+            "AGENTFORCE_GATES": str(gates_folder),
+            "AIRFLOW__TRACES__OTEL_ON": "True",
+            "OTEL_TRACES_EXPORTER": "otlp_proto_http",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        },
+    )
+    org_server.reset()
+    try:
+        airflow.start({"talk"})
+        yield airflow
+    finally:
+        airflow.stop()
+
+
+def test_the_spans_of_a_conversation_hang_below_the_span_of_its_task(traced, org_server, collector):
+    run = traced.trigger("talk")
+    assert run.wait() == "success"
+    ours = ("start_session", "invoke_agent", "end_session")
+    until("the spans have arrived", lambda: len(collector.named(*ours, "worker.talk")) == 5)
+    (task,) = collector.named("worker.talk")
+    by_id = {span.span_id: span for span in collector.spans}
+    for span in collector.named(*ours):
+        assert span.trace_id == task.trace_id
+        above = []
+        while (span := by_id.get(span.parent_span_id)) is not None:
+            above.append(span.span_id)
+        assert task.span_id in above
+    recorded = " ".join(str(span) for span in collector.named(*ours))
+    (session,) = org_server.sessions.values()
+    assert session.session_id in recorded
+    assert not [turn.text for turn in session.turns if turn.text in recorded]

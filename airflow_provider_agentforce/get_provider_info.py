@@ -96,7 +96,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": integration, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
-        "extra-links": [f"{_PACKAGE}.links.agentforce.AgentLink"],
+        "extra-links": [f"{_PACKAGE}.links.AgentLink"],
         "config": CONFIG,
         "connection-types": [
             {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import imports
 import message
+import observing
 import tokens
 from report import table
 
@@ -43,14 +44,18 @@ compare with.
 - **Imports** (`benchmarks/imports.py`): fresh interpreters. The addition is timed inside the process after
   `from airflow.sdk import DAG, BaseOperator`, with everything compiled before. Whole processes are
   compared, too, but beside the start of Airflow the addition is lost in the noise, which that row shows.
+- **Metrics and traces** (`benchmarks/observing.py`): the hook's observers around a call that takes no time,
+  as CPU time of the thread.
 - **Token exchanges** (`benchmarks/tokens.py`): the emulator counts them while {threads} threads need a
   token at the same moment.
 """
 
+_BENCHMARKS = (("message", message), ("imports", imports), ("observing", observing), ("tokens", tokens))
+
 
 def main() -> int:
     rows = []
-    for name, benchmark in (("message", message), ("imports", imports), ("tokens", tokens)):
+    for name, benchmark in _BENCHMARKS:
         print(f"Measuring: {name} …", file=sys.stderr, flush=True)
         rows += benchmark.main()
     text = table(rows)

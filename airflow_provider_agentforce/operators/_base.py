@@ -18,7 +18,7 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
     one_line,
 )
-from airflow_provider_agentforce.links.agentforce import LINK_XCOM, AgentLink, agent_url
+from airflow_provider_agentforce.links import LINK_XCOM, AgentLink, agent_url
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient

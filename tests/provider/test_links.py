@@ -13,9 +13,9 @@ import requests
 import trustme
 import wire
 
+from airflow_provider_agentforce import links
 from airflow_provider_agentforce.emulator import Emulator
-from airflow_provider_agentforce.links import agentforce
-from airflow_provider_agentforce.links.agentforce import LINK_XCOM, AgentLink, agent_url
+from airflow_provider_agentforce.links import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.operators import (
     ConversationOperator,
     EndSessionOperator,
@@ -94,7 +94,7 @@ def test_without_an_agent_the_link_leads_to_the_list_of_agents():
 )
 def test_a_stored_value_that_is_no_page_of_salesforce_is_not_shown(stored, monkeypatch):
     assert shown(SimpleNamespace(agent_url=stored)) == ""
-    monkeypatch.setattr(agentforce, "xcom_of_airflow_2", lambda _task, _key: stored)
+    monkeypatch.setattr(links, "xcom_of_airflow_2", lambda _task, _key: stored)
     assert shown(SimpleNamespace()) == ""
 
 
@@ -171,14 +171,14 @@ class TestAirflow2:
 
     def test_the_webserver_shows_what_the_task_left(self, monkeypatch):
         left = {("ti", LINK_XCOM): PAGE}
-        monkeypatch.setattr(agentforce, "xcom_of_airflow_2", lambda task, key: left[task, key])
+        monkeypatch.setattr(links, "xcom_of_airflow_2", lambda task, key: left[task, key])
         assert AgentLink().get_link(SimpleNamespace(), ti_key="ti") == PAGE
 
     def test_an_xcom_that_cannot_be_read_shows_no_link(self, monkeypatch):
         def broken(_task, _key):
             raise RuntimeError("the database is away")
 
-        monkeypatch.setattr(agentforce, "xcom_of_airflow_2", broken)
+        monkeypatch.setattr(links, "xcom_of_airflow_2", broken)
         assert AgentLink().get_link(SimpleNamespace(), ti_key="ti") == ""
 
 

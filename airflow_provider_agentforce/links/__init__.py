@@ -1,1 +1,0 @@
-"""Links from a task in Airflow's pages to the org."""

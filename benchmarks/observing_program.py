@@ -1,0 +1,75 @@
+"""Print the CPU microseconds that the hook's observers add to one message.
+
+A call that takes no time is shown to the observers and, taking turns, to none. ``on`` sends metrics to a UDP
+socket of this machine, and spans to an exporter that throws them away, in batches as Airflow's does.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import sys
+import time
+import timeit
+from collections.abc import Sequence
+
+import statsd
+from airflow.sdk._shared.observability.metrics.statsd_logger import get_statsd_logger
+from airflow.sdk.observability import stats
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from airflow_provider_agentforce.client.calls import Operation
+from airflow_provider_agentforce.client.jobs import Job, Result
+from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.client.observing import Observer, observed
+from airflow_provider_agentforce.client.transport import Exchange
+from airflow_provider_agentforce.hooks.telemetry import observers
+
+_ROUNDS, _BLOCK = 40, 250
+_SESSION, _AGENT = "019d0aac-dcd0-7368-936c-106bffe75e84", "0Xxxx0000000001CAA"
+_RESULT = Result(Exchange(200), Turn(_SESSION, 1, _AGENT, "Hi", "answered"))
+
+
+class Nowhere(SpanExporter):
+    """Throws spans away."""
+
+    def export(self, spans: Sequence[object]) -> SpanExportResult:  # noqa: ARG002, D102
+        return SpanExportResult.SUCCESS
+
+
+def configure() -> socket.socket:
+    """Set both backends; returns the socket that metrics go to, to be kept open."""
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    trace.set_tracer_provider(provider)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    logger = get_statsd_logger(stats_class=statsd.StatsClient, host="127.0.0.1", port=port, prefix="airflow")
+    stats.initialize(factory=lambda: logger, export_legacy_names=True)
+    return listener
+
+
+def call(watching: Sequence[Observer]) -> None:
+    job = Job(Operation.SEND, lambda _api, _job: None, agent_id=_AGENT, session_id=_SESSION, sequence_id=1)
+    job.api = "https://api.salesforce.com"
+    with observed(watching, job):
+        job.result = _RESULT
+
+
+def cpu(watching: Sequence[Observer]) -> float:
+    return timeit.timeit(lambda: call(watching), timer=time.thread_time, number=_BLOCK) / _BLOCK
+
+
+def main() -> None:
+    listener = configure() if sys.argv[1] == "on" else None
+    ours = observers()
+    call(ours)
+    print(statistics.median(cpu(ours) - cpu(()) for _ in range(_ROUNDS)) * 1e6)
+    if listener is not None:
+        listener.close()
+
+
+main()

@@ -1,0 +1,31 @@
+"""An observer of the client."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+from airflow_provider_agentforce.client import AgentforceClient, Settings
+from airflow_provider_agentforce.client.jobs import Job
+
+emulator = json.loads(os.environ["AIRFLOW_CONN_AGENTFORCE_DEFAULT"])
+settings = Settings(
+    host=emulator["host"],
+    consumer_key=emulator["login"],
+    consumer_secret=emulator["password"],
+    agent_id=emulator["extra"]["agent_id"],
+)
+
+
+# [START observer]
+def print_calls(job: Job) -> Callable[[], None]:
+    """Print every call when it has ended."""
+    return lambda: print(job.operation.value, job.session_id, job.attempts, job.error or "done")
+
+
+client = AgentforceClient(settings, observers=[print_calls])
+# [END observer]
+with client.conversation() as chat:
+    chat.send("What is the status of order 4711?")
+client.close()

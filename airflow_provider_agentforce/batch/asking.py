@@ -167,9 +167,10 @@ class Asker:
         if self._session is None:
             return
         session, self._session = self._session, None
-        self._client.end_quietly(session)
+        ended = self._client.end_quietly(session)
         self._pace.ended()
-        self._on_session(session.session_id, False)
+        if ended:
+            self._on_session(session.session_id, False)
 
     def _start(self, ask: Ask) -> None:
         options = dict(self._manner.start)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_agentforce.batch.asking import Ask, Asker, Manner, Outcome
+from airflow_provider_agentforce.batch.books import Books
 from airflow_provider_agentforce.batch.ledger import BatchLedger
 from airflow_provider_agentforce.batch.pace import Pace
 from airflow_provider_agentforce.batch.progress import Progress
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TICK = 0.1
-_FLUSH_SECONDS = 2.0
-_OPEN_SECONDS = 0.05
-# A store that takes long to write is written less often: this many times what it takes.
-_OPEN_SHARE = 10.0
 # What is left of a minute when those who were at work have come to their end.
 _LONG_WAIT = 45.0
 # Twice the hour that an hourly limit can ask to wait.
@@ -101,7 +98,7 @@ class Engine:
         self.pace = Pace(plan.workers)
         self.stopped_early = False
         self._client = client
-        self._ledger = ledger
+        self._books = Books(ledger, store, 2 * plan.workers)
         self._store = store
         self._plan = plan
         self._manner = manner
@@ -112,14 +109,6 @@ class Engine:
         self._ready: deque[Ask] = deque()
         self._delayed: list[tuple[float, int, Ask]] = []
         self._numbers = itertools.count()
-        self._announced: set[str] = set()
-        self._unasked: set[str] = set()
-        self._unwritten: list[tuple[str, Row]] = []
-        self._oldest_unwritten = 0.0
-        self._starts: list[float] = []
-        self._open: dict[str, None] = {}
-        self._open_noted: list[str] = []
-        self._open_due = 0.0
         self._in_a_row = 0
         self._refusals_said = 0
         self._error: AgentforceError | None = None
@@ -167,9 +156,10 @@ class Engine:
         while not self._is_over():
             exhausted = exhausted or self._prepare(asks)
             self._write_if_due()
-            if exhausted and not (self._ready or self._announced):
+            if exhausted and self._books.balanced and not self._ready:
                 return None
             self._take(_TICK)
+            self._books.note_open()
             self._look_at_the_clock(progress)
             if self._plan.yields and self.pace.paused_for >= _LONG_WAIT and not self._in_work():
                 return self.pace.paused_for
@@ -192,35 +182,19 @@ class Engine:
 
     def _write_if_due(self) -> None:
         """Settle and announce in one part: no more records are ever in doubt than twice the workers."""
-        now = time.monotonic()
-        workers = self._plan.workers
-        in_doubt = len(self._announced) - len(self._unwritten)
-        room = 2 * workers - in_doubt
-        hungry = self._inbox.qsize() <= workers // 4 and room >= min(len(self._ready), max(1, workers // 4))
-        stale = self._unwritten and now - self._oldest_unwritten >= _FLUSH_SECONDS
-        last = self._unwritten and not in_doubt
-        if not (stale or last or (hungry and self._ready)):
+        few = self._plan.workers // 4
+        room = min(self._books.room, len(self._ready))
+        hungry = room > 0 and self._inbox.qsize() <= few and room >= min(len(self._ready), max(1, few))
+        if not (hungry or self._books.due):
             return
-        new = [self._ready.popleft() for _ in range(min(room, len(self._ready)))]
+        new = [self._ready.popleft() for _ in range(room)]
         try:
-            self._write(new)
+            self._books.announce([ask.record.name for ask in new])
         except AgentforceError as error:
-            self._unasked.update(ask.record.name for ask in new)
             self._error = error
             return
         for ask in new:
-            self._announced.add(ask.record.name)
             self._inbox.put(ask)
-
-    def _write(self, new: list[Ask]) -> None:
-        rows, starts = self._unwritten[:], self._starts[:]
-        self._ledger.write(rows, announced=[ask.record.name for ask in new], starts=starts)
-        self._settled(rows, starts)
-
-    def _settled(self, rows: list[tuple[str, Row]], starts: list[float]) -> None:
-        del self._unwritten[: len(rows)], self._starts[: len(starts)]
-        self._announced.difference_update(name for name, _ in rows)
-        self._oldest_unwritten = time.monotonic()
 
     def _take(self, seconds: float) -> None:
         """Take what the workers have brought, waiting for the first of it."""
@@ -235,32 +209,22 @@ class Engine:
 
     def _note(self, news: _News) -> None:
         if isinstance(news, tuple):
-            self._note_session(*news)
+            self._books.session(news[0], has_begun=news[1])
             return
         if isinstance(news, Exception):
             raise news
         name = news.ask.record.name
         if news.row is not None:
-            if not self._unwritten:
-                self._oldest_unwritten = time.monotonic()
-            self._unwritten.append((name, news.row))
-            self._store.put(name, news.row)
+            self._books.settle(name, news.row)
             self._watcher.row(news.row.status)
             self._note_failing(news.row)
         elif news.again is not None:
             due = time.monotonic() + news.delay
             heapq.heappush(self._delayed, (due, next(self._numbers), news.again))
         else:
-            self._unasked.add(name)
+            self._books.withdraw(name)
         if news.fatal is not None and self._error is None:
             self._error = news.fatal
-
-    def _note_session(self, session_id: str, has_begun: bool) -> None:
-        if has_begun:
-            self._starts.append(time.time())
-            self._open[session_id] = None
-        else:
-            self._open.pop(session_id, None)
 
     def _note_failing(self, row: Row) -> None:
         """When nothing reaches the org any more, leave the rest to the next try."""
@@ -271,22 +235,10 @@ class Engine:
             )
 
     def _look_at_the_clock(self, progress: Progress) -> None:
-        if time.monotonic() >= self._open_due and list(self._open) != self._open_noted:
-            self._note_open()
         if progress.due(self._done):
             self._say(progress)
         if self.pace.refused_for > _REFUSED_SECONDS:
             self._error = RateLimitedError("The org has refused every session for two hours.", status=429)
-
-    def _note_open(self) -> None:
-        began = time.monotonic()
-        self._open_noted = list(self._open)
-        try:
-            self._ledger.note_open(self._open_noted)
-        except AgentforceError as error:
-            log.warning("The open sessions could not be noted for a next try: %s", error)
-        took = time.monotonic() - began
-        self._open_due = began + max(_OPEN_SECONDS, _OPEN_SHARE * took)
 
     def _say(self, progress: Progress) -> None:
         pace = self.pace
@@ -303,8 +255,7 @@ class Engine:
             )
 
     def _in_work(self) -> int:
-        waiting = self._inbox.qsize() + len(self._delayed) + len(self._unwritten)
-        return len(self._announced) - waiting
+        return self._books.in_doubt - self._inbox.qsize() - len(self._delayed)
 
     def _wind_up(self, threads: list[threading.Thread]) -> None:
         """Stop the workers, take what they still bring, and write it down; withdraw what was not asked."""
@@ -324,8 +275,10 @@ class Engine:
                     break
         self._take(0.0)
         self._withdraw()
+        if hurried is None and self._error is None:
+            self._books.end_open(self._client)
         self._save()
-        self._note_open()
+        self._books.note_open(at_once=True)
 
     def _withdraw(self) -> None:
         """Take back what was announced and is in nobody's hands. A worker that hangs keeps its record."""
@@ -333,20 +286,14 @@ class Engine:
         while not self._inbox.empty():
             ask = self._inbox.get()
             left += [] if ask is None else [ask]
-        self._unasked.update(ask.record.name for ask in left)
+        for ask in left:
+            self._books.withdraw(ask.record.name)
 
     def _save(self) -> None:
-        rows, starts = self._unwritten[:], self._starts[:]
-        if not (rows or starts or self._unasked):
-            return
         try:
-            self._ledger.write(rows, withdrawn=self._unasked, starts=starts)
+            self._books.save()
         except AgentforceError as error:
             self._error = self._error or error
-            return
-        self._settled(rows, starts)
-        self._announced -= self._unasked
-        self._unasked.clear()
 
     def _work(self) -> None:
         asker = Asker(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.asking import Manner
+from airflow_provider_agentforce.batch.books import end_all
 from airflow_provider_agentforce.batch.engine import Engine, Plan, Watcher
 from airflow_provider_agentforce.batch.feed import asks
 from airflow_provider_agentforce.batch.ledger import BatchLedger, Past
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-_ENDERS = 20
 RESULTS = "results.jsonl"
 DEAD_LETTER = "dead_letter"
 _SUFFIXES = (".jsonl", ".csv")
@@ -182,9 +181,7 @@ class Job:
             log.info("Earlier tries have done %d of %d records; their rows are kept.", done, total)
         if past.open_sessions:
             log.info("Ending %d sessions that an earlier try left open.", len(past.open_sessions))
-            with ThreadPoolExecutor(_ENDERS) as pool:
-                left = [{"session_id": one} for one in past.open_sessions]
-                list(pool.map(self.client.end_quietly, left))
+            end_all(self.client, past.open_sessions)
         ledger.forget_open()
         now = time.time()
         self.client.recall_starts(now - start for start in past.starts if now - start < _HOUR)

@@ -34,7 +34,7 @@ with DAG(
             {"id": "001C", "name": "Initech"},
         ]
 
-    @task
+    @task(map_index_template="{{ task.op_kwargs['account']['name'] }}")
     def question(account: dict) -> list[str]:
         """Return the messages of one account's conversation."""
         return [f"What do you know of account {account['name']}?"]

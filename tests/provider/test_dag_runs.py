@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -131,8 +132,15 @@ def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, dag_i
         assert org.consumer_secret not in output
 
 
+def labels(airflow_db, dag_id):
+    """Return what Airflow's pages show for each mapped task, instead of its number."""
+    asked = "SELECT task_id, rendered_map_index FROM task_instance WHERE dag_id = ? AND map_index >= 0"
+    with sqlite3.connect(Path(airflow_db) / "airflow.db") as database:
+        return set(database.execute(asked, [dag_id]).fetchall())
+
+
 @pytest.mark.parametrize("dag_id", EXAMPLES)
-def test_an_example_runs_as_it_is(dag_test, dag_id, tmp_path):
+def test_an_example_runs_as_it_is(dag_test, airflow_db, dag_id, tmp_path):
     with Emulator() as org:
         status, output = dag_test(dag_id, org, ROOT / "example_dags")
         assert status == 0, output
@@ -143,3 +151,9 @@ def test_an_example_runs_as_it_is(dag_test, dag_id, tmp_path):
         "example_agentforce_report": {"agentforce_report.md"},
         "example_agentforce_enrichment": {"agentforce_accounts.jsonl"},
     }.get(dag_id, set())
+    names = ("Acme", "Globex", "Initech")
+    questions = {("question", name) for name in names}
+    asked = {("ask", f"What do you know of account {name}?") for name in names}
+    assert labels(airflow_db, dag_id) == (
+        questions | asked if dag_id == "example_agentforce_enrichment" else set()
+    )

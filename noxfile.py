@@ -22,10 +22,8 @@ NEWEST = "3.3.2"
 # An older Airflow works with what was on the package index in its day, not with what is there now.
 PAIRS = [
     ("3.10", "2.11.0", "2025-06-10"),
-    ("3.12", "2.11.2", "2026-04-01"),
-    ("3.10", "3.1.8", "2026-04-01"),
+    ("3.11", "2.11.2", "2026-04-01"),
     ("3.12", "3.1.8", "2026-04-01"),
-    ("3.11", "3.2.2", "2026-06-20"),
     ("3.13", "3.2.2", "2026-06-20"),
     *((python, NEWEST, None) for python in ("3.10", "3.11", "3.12", "3.13")),
 ]
@@ -40,7 +38,11 @@ if pyenv := shutil.which("pyenv"):  # It hides all Pythons but the chosen one.
 @nox.parametrize("python,airflow,day", SMOKE)
 def smoke(session: nox.Session, airflow: str, day: str | None) -> None:
     """Run every example Dag against the emulator; what was run goes to .nox/results."""
-    install(session, airflow, ".[emulator]", day=day)
+    # Some examples use what only the newest versions have; the others say that they were not run, and why.
+    newest = airflow == NEWEST and session.python != "3.10"
+    install(
+        session, airflow, ".[common-ai,emulator,structured]" if newest else ".[emulator,structured]", day=day
+    )
     demo, home = ROOT / "scripts" / "demo.py", Path(session.create_tmp()).resolve() / "airflow"
     session.chdir(home.parent)  # where Python finds the package that is installed, not that of the checkout
     session.run("python", demo, f"--home={home}", f"--out={result_folder(airflow, str(session.python))}")

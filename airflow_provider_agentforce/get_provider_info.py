@@ -7,10 +7,12 @@ from typing import Any
 _PACKAGE = "airflow_provider_agentforce"
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["port", "schema"],
+    # The port is shown, since Airflow 3.3's Test button fails for every connection that has none.
+    "hidden-fields": ["schema"],
     "relabeling": {"host": "My Domain URL", "login": "Consumer Key", "password": "Consumer Secret"},
     "placeholders": {
         "host": "https://acme.my.salesforce.com",
+        "port": "443 (the Test button needs a port)",
         "login": "Consumer Key of the External Client App",
         "password": "Consumer Secret of the External Client App",
     },
@@ -18,35 +20,36 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 CONN_FIELDS: dict[str, Any] = {
     "agent_id": {
-        "label": "Default Agent ID",
-        "description": "Id (0Xx…) or API name of the agent, used where a task names none.",
+        "label": "Default Agent",
+        "description": "The one that tasks talk to unless they name another: its id (0Xx…) or its API name.",
         "schema": {"type": ["string", "null"]},
     },
     "api_url": {
         "label": "Agent API URL",
-        "description": (
-            "Leave empty to use the host that the org names. Government Cloud: https://api.gov.salesforce.com."
-        ),
+        "description": "Leave it empty, except for Government Cloud: https://api.gov.salesforce.com",
         "schema": {"type": ["string", "null"], "format": "url"},
     },
     "timeout": {
         "label": "Timeout (seconds)",
-        "description": "For one call as a whole. Keep it above the API's own 120 s. Default: 130.",
-        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "description": (
+            "For one call as a whole. Salesforce itself gives up after 120 s; stay above that. Default: 130."
+        ),
+        # The form knows no exclusiveMinimum.
+        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 3600},
     },
     "max_concurrent_sessions": {
-        "label": "Concurrent Sessions",
+        "label": "Max Concurrent Sessions",
         "description": "Sessions that one task process may hold open at once. Default: 50.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "max_sessions_per_hour": {
-        "label": "Sessions per Hour",
+        "label": "Max Sessions per Hour",
         "description": "Sessions that one task process may start in an hour. Default: 1000.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "max_messages_per_session": {
-        "label": "Messages per Session",
-        "description": "Messages in one session. Default: 100.",
+        "label": "Max Messages per Session",
+        "description": "A message over this limit is refused before it is sent. Default: 100.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
 }

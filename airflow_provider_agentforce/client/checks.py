@@ -28,12 +28,16 @@ _API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
 _LAST_PORT = 65535
+_USUAL_PORT = {"http": ":80", "https": ":443"}
 _LOGIN_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
 _UI_SUFFIXES = (".lightning.force.com", ".salesforce-setup.com")
 
 
 def origin(value: object, field: str) -> str:
-    """Return *value* as ``scheme://host[:port]``. ``https`` only, except for a loopback address."""
+    """Return *value* as ``scheme://host[:port]``, without the scheme's own port.
+
+    ``https`` only, except for a loopback address.
+    """
     text = _text(value, field).strip()
     if "://" not in text:
         # A connection given as a URI has no scheme of its own for the host.
@@ -49,7 +53,7 @@ def origin(value: object, field: str) -> str:
         raise AgentforceInputError(
             f"{field} must use https: http is allowed for a loopback address only, but is {_shown(value)}."
         )
-    return f"{scheme}://{host}{port}"
+    return f"{scheme}://{host}{'' if port == _USUAL_PORT[scheme] else port}"
 
 
 def my_domain(value: object, field: str = "host") -> str:

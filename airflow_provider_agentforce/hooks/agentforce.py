@@ -50,12 +50,9 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         connection = self.get_connection(self.agentforce_conn_id)
         if connection.schema:
             raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
-        host = connection.host
-        if host and connection.port:
-            host = f"{host}:{connection.port}"
         try:
             return Settings.from_fields(
-                host=host,
+                host=_with_port(connection.host, connection.port),
                 login=connection.login,
                 password=connection.password,
                 extra=_extra(connection.extra),
@@ -175,6 +172,13 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     def _named(self) -> str:
         return f"Connection {self.agentforce_conn_id}"
+
+
+def _with_port(host: str | None, port: int | None) -> str | None:
+    # A port that the address has already may be given again, since the form's Test button needs it there.
+    if not host or not port or host.strip().rstrip("/").endswith(f":{port}"):
+        return host
+    return f"{host.strip().rstrip('/')}:{port}"
 
 
 def _extra(text: str | None) -> dict[str, Any]:

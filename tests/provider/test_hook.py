@@ -60,6 +60,24 @@ class TestConnection:
         with AgentforceHook().conversation() as chat:
             assert chat.send("order 7?").text
 
+    @pytest.mark.parametrize(
+        ("host", "port", "address"),
+        [
+            ("https://acme.my.salesforce.com", 443, "https://acme.my.salesforce.com"),
+            ("acme.my.salesforce.com/", 443, "https://acme.my.salesforce.com"),
+            ("https://acme.my.salesforce.com", 0, "https://acme.my.salesforce.com"),
+            ("http://127.0.0.1", 8765, "http://127.0.0.1:8765"),
+            ("http://127.0.0.1:8765", 8765, "http://127.0.0.1:8765"),
+            ("https://gateway.acme.example", 8443, "https://gateway.acme.example:8443"),
+        ],
+    )
+    def test_the_port_may_stand_in_its_own_field_or_in_both(self, connect, host, port, address):
+        assert connect(host=host, port=port, login="key", password="secret").settings.host == address
+
+    def test_two_different_ports_are_an_error(self, connect):
+        with pytest.raises(AgentforceInputError, match="8765:9"):
+            _ = connect(host="http://127.0.0.1:8765", port=9, login="key", password="secret").settings
+
     def test_all_missing_fields_and_unknown_extras_are_in_one_error(self, connect):
         with pytest.raises(AgentforceInputError) as caught:
             _ = connect(host=" ", extra={"agentid": "x", "verify": False}).settings

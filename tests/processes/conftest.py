@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from real_airflow import RealAirflow, left_out, running, until
 
 HERE = Path(__file__).resolve().parent
 DAG_IDS = {
@@ -26,15 +26,7 @@ _ROWS = pytest.StashKey[list]()
 
 
 def pytest_ignore_collect(collection_path, config):
-    if os.environ.get("AGENTFORCE_PROCESS_TESTS") == "1" or _named(config):
-        return None
-    return True if HERE in (collection_path, *collection_path.parents) else None
-
-
-def _named(config):
-    start = config.invocation_params.dir
-    given = [Path(start, str(one).partition("::")[0]).resolve() for one in config.invocation_params.args]
-    return any(HERE in (path, *path.parents) for path in given)
+    return left_out(HERE, "AGENTFORCE_PROCESS_TESTS", collection_path, config)
 
 
 @pytest.fixture(scope="session")
@@ -53,29 +45,18 @@ def gates_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def airflow(org_server, gates_folder, tmp_path_factory):
     """Airflow with LocalExecutor, whose org is the emulator in this process."""
-    from real_airflow import RealAirflow  # noqa: PLC0415
-
     home = tmp_path_factory.mktemp("airflow")
     environment = {
         "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org_server.connection(),
         "AGENTFORCE_GATES": str(gates_folder),
     }
-    running = RealAirflow(home, HERE / "dags", environment)
-    try:
-        running.start(DAG_IDS)
-        yield running
-    except TimeoutError as error:
-        error.add_note(running.output()) if hasattr(error, "add_note") else None
-        raise
-    finally:
-        running.stop()
+    with running(RealAirflow(home, HERE / "dags", environment), DAG_IDS) as started:
+        yield started
 
 
 @pytest.fixture
 def org(org_server, airflow):
     """The org, empty. Afterwards no fault may be left over, and no task be running."""
-    from real_airflow import until  # noqa: PLC0415
-
     org_server.reset()
     yield org_server
     unused = org_server.unused_faults()
@@ -90,8 +71,6 @@ def gates(gates_folder):
 
     ``forget`` that one was there, to wait for another.
     """
-    from real_airflow import until  # noqa: PLC0415
-
     shutil.rmtree(gates_folder)
     gates_folder.mkdir()
     yield SimpleNamespace(

@@ -1,4 +1,7 @@
-"""An Airflow of three processes, with LocalExecutor on SQLite: started, asked through REST, stopped."""
+"""An Airflow of three processes, with LocalExecutor on SQLite: started, asked through REST, stopped.
+
+For the tests that start one, which run only when asked for: by name, or by a variable.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +46,31 @@ def until(what: str, look: Callable[[], Found | None], *, timeout: float = 60) -
         if time.monotonic() > end:
             raise TimeoutError(f"Not within {timeout} s: {what}; last seen: {found!r}")
         time.sleep(_POLL_S)
+
+
+@contextlib.contextmanager
+def running(airflow: RealAirflow, dag_ids: set[str]) -> Iterator[RealAirflow]:
+    """Have it run, with these Dags; stop it in any case, and show what it printed if it did not start."""
+    try:
+        airflow.start(dag_ids)
+        yield airflow
+    except TimeoutError as error:
+        error.add_note(airflow.output()) if hasattr(error, "add_note") else None
+        raise
+    finally:
+        airflow.stop()
+
+
+def left_out(here: Path, variable: str, path: Path, config: Any) -> bool | None:
+    """Answer ``pytest_ignore_collect`` for tests in *here* that run only when asked for.
+
+    :param variable: that of the environment which asks for them with ``1``.
+    """
+    start = config.invocation_params.dir
+    given = [Path(start, str(one).partition("::")[0]).resolve() for one in config.invocation_params.args]
+    if os.environ.get(variable) == "1" or any(here in (one, *one.parents) for one in given):
+        return None
+    return True if here in (path, *path.parents) else None
 
 
 class RealAirflow:

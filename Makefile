@@ -3,24 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_UI := $(VENV)/.ready-ui
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test test-airflow docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
+.PHONY: help install demo test test-airflow test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(READY) ## Set up .venv
 
-$(READY): pyproject.toml
+$(READY) $(READY_UI): pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
-	  uv pip install -q --python $(BIN)/python -e '.[dev]'; \
+	  uv pip install -q --python $(BIN)/python -e '.[$(EXTRAS)]'; \
 	else \
-	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -e '.[dev]'; \
+	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -e '.[$(EXTRAS)]'; \
 	fi
 	@touch $@
+
+$(READY): EXTRAS := dev
+$(READY_UI): EXTRAS := dev,ui
 
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py
@@ -48,6 +52,12 @@ docs: $(READY) ## Build the pages into build/docs; a warning or a broken link is
 
 docs-serve: docs ## Build the pages and show them at http://127.0.0.1:8000
 	$(BIN)/python -m http.server -b 127.0.0.1 -d build/docs 8000
+
+test-ui: $(READY_UI) ## Use the connection form and the answers in a real browser (needs Chromium)
+	$(BIN)/python -m pytest tests/ui -q
+
+screenshots: $(READY_UI) ## Take the pictures of the docs again (needs Chromium)
+	AGENTFORCE_SCREENSHOTS=1 $(BIN)/python -m pytest tests/ui -q
 
 matrix: $(READY) ## Run the example Dags on each pair of Airflow and Python; writes docs/versions.md
 	$(BIN)/nox -s smoke tests-3.13; status=$$?; $(BIN)/python scripts/versions_table.py && exit $$status

@@ -1,0 +1,108 @@
+"""These tests use Airflow's pages in a real browser, so they run only when asked for: ``make test-ui``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from form import Form, Pictures
+from real_airflow import RealAirflow, left_out, running
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parent.parent / "example_dags"
+DAG_ID = "example_agentforce_conversation"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# A browser that calls nobody but the pages of this machine.
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 20_000
+VIEW = {"width": 1000, "height": 1300}
+
+
+def pytest_ignore_collect(collection_path, config):
+    return left_out(HERE, "AGENTFORCE_UI_TESTS", collection_path, config)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, without a window."""
+    from playwright.sync_api import expect, sync_playwright  # noqa: PLC0415 - in the extra `ui` only
+
+    program = next(filter(None, [os.environ.get("CHROMIUM"), *map(shutil.which, PROGRAMS)]), None)
+    if program is None:
+        pytest.exit("No Chromium: install it (apt-get install chromium), or name it in CHROMIUM.", 1)
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def org():
+    """The org of the connections. Pictures show the address that the documents name."""
+    from airflow_provider_agentforce.emulator import Emulator  # noqa: PLC0415
+
+    with Emulator(port=8765 if Pictures.wanted() else 0) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def airflow(browser, org, tmp_path_factory):
+    """Airflow with one example Dag, and no connection to begin with."""
+    dags = tmp_path_factory.mktemp("dags")
+    shutil.copy(EXAMPLES / f"{DAG_ID}.py", dags)
+    environment = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+    with running(RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment), {DAG_ID}) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def visitor(browser, airflow):
+    """One visitor, whose browser loads Airflow's pages once."""
+    context = browser.new_context(
+        base_url=airflow.url,
+        viewport=VIEW,
+        device_scale_factor=1.25,
+        color_scheme="light",
+        locale="en-US",
+        timezone_id="UTC",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(visitor):
+    """A new tab."""
+    tab = visitor.new_page()
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def form(page, airflow, org):
+    """The list of connections, and the form that it opens. Afterwards there is no connection."""
+    org.reset()
+    yield Form(page)
+    delete = {
+        "action": "delete",
+        "entities": [one["connection_id"] for one in airflow.ask("GET", "connections")["connections"]],
+    }
+    airflow.ask("PATCH", "connections", {"actions": [delete]})
+
+
+@pytest.fixture
+def picture(page, org):
+    """Take a picture for the documents, or see whether the one that is there still shows what it should."""
+    return Pictures(page, {org.url.rpartition(":")[2]: "8765"}).take

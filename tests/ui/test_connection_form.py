@@ -131,7 +131,7 @@ def test_the_test_button_tells_what_was_found(form, seen, org, picture):
     form.page.set_viewport_size({"width": 1000, "height": 440})
     form.test()
     notice = form.notice("Test Connection Successful")
-    seen(notice).to_contain_text(f"Agent API: {org.url}. Default agent: {org.agent_id}.")
+    seen(notice).to_contain_text(f"Default agent: Service_Agent, {org.agent_id}, active.")
     assert not org.sessions
     picture("connection-test", form.page.get_by_role("table"), notice, margin=12)
 
@@ -142,6 +142,7 @@ def test_the_test_button_tells_what_was_found(form, seen, org, picture):
         ({"password": "wrong"}, "Check the consumer secret (password)."),
         ({"login": ""}, "The connection lacks login (consumer key)."),
         ({"host": "https://login.salesforce.com", "port": "443"}, "Use your org's My Domain"),
+        ({"element_agent_id": "Nobody"}, "has the API name Nobody"),
         ({"element_api_url": "not an address"}, "api_url must look like https://"),
         ({"element_max_concurrent_sessions": "2.5"}, "max_concurrent_sessions must be a whole number"),
     ],
@@ -186,6 +187,8 @@ def test_a_dag_talks_through_the_connection_of_the_form_and_shows_the_answer(for
     answer = page.get_by_role("row").filter(has=page.get_by_role("cell", name="text", exact=True))
     (session,) = org.sessions.values()
     seen(answer).to_contain_text(session.turns[1].messages[0]["message"])
+    # Airflow shows the dict whole, and folds it a moment later.
+    page.locator(".inline-folded").wait_for()
     picture("conversation-xcom", page.get_by_role("link", name="Logs"), page.get_by_role("table"), margin=4)
 
 

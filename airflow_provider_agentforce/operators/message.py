@@ -27,9 +27,8 @@ from airflow_provider_agentforce.operators._structured import (
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
 
-_NOT_AGAIN = (
-    "The message itself is answered, see the XCom turns; a retry would send it again, so the task ends here."
-)
+_ANSWERED = "This is about the corrective question; the message is answered, see the XCom turns."
+_NOT_AGAIN = "A retry would send the message again, so the task ends here."
 
 
 class SendMessageOperator(AgentforceBaseOperator):
@@ -145,7 +144,7 @@ class SendMessageOperator(AgentforceBaseOperator):
                 self._push(context, turns[-1], {"result": result}, recorded=ledger.keeps)
             except BaseException as error:
                 self.push_in_failure(context, "turns", [one.to_dict() for one in turns])
-                self._forbid_repeating(turn, error, recorded=ledger.keeps)
+                self._tell_of_the_answer(turn, error, recorded=ledger.keeps)
                 raise
             return {**turns[-1].to_dict(), "result": result}
 
@@ -201,15 +200,19 @@ class SendMessageOperator(AgentforceBaseOperator):
                 raise  # the next try returns the answer from its record
             raise _lost(turn, f"its answer could not be stored: {type(error).__name__}.") from error
 
-    def _forbid_repeating(self, turn: Turn, error: BaseException, *, recorded: bool) -> None:
-        """Let no try that knows nothing of the first message follow a failure of the second."""
-        if recorded or self._resend:
-            return
+    def _tell_of_the_answer(self, turn: Turn, error: BaseException, *, recorded: bool) -> None:
+        """Say that the first message is answered, and let no try follow that knows nothing of it."""
+        again = recorded or self._resend
         if not isinstance(error, AgentforceError):
+            if again:
+                return
             raise _lost(turn, f"asking for a correction failed: {type(error).__name__}.") from error
-        if error.retryable:
+        if error.applied is False:
+            error.applied = True
+            error.hint = f"{error.hint} {_ANSWERED}".strip()
+        if error.retryable and not again:
             error.retryable = False
-            error.hint = f"{error.hint} {_NOT_AGAIN}".strip()
+            error.hint = f"{error.hint} {_NOT_AGAIN}"
 
 
 def _lost(turn: Turn, what: str) -> DeliveryUnknownError:

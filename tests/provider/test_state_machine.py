@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from airflow_provider_agentforce.client import limits
+from airflow_provider_agentforce.client import OutputType, Turn, limits
 from airflow_provider_agentforce.emulator import Emulator
-from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
+from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError, InvalidOutputError
 from airflow_provider_agentforce.operators import (
     EndSessionOperator,
     SendMessageOperator,
@@ -79,18 +79,33 @@ class TaskInstance:
         json.dumps({key: value})
 
 
+def question_about(output_type):
+    output = OutputType(output_type)
+    with pytest.raises(InvalidOutputError) as caught:
+        output.read(Turn("session", 1, "agent", "no JSON", "answered"))
+    return output.question(caught.value)
+
+
 class Message:
     """One logical message: a task with all its tries."""
 
-    def __init__(self, number, session, stream):
+    def __init__(self, number, session, stream, corrected):
         self.text, self.session, self.stream = f"message {number}", session, stream
+        # The agent echoes every message, which is no JSON, but gives some when it is asked for it.
+        self.output_type = {"title": f"of {self.text}", "required": ["heard"]} if corrected else None
+        self.question = question_about(self.output_type) if corrected else None
         self.store, self.tries, self.doubtful, self.answer = Store(), 0, False, None
 
     def run_try(self, kill_at):
         self.tries += 1
         self.store.kill_at = None if kill_at is None else self.store.written + kill_at
         operator = SendMessageOperator(
-            task_id="send", session=self.session, text=self.text, stream=self.stream, retries=3
+            task_id="send",
+            session=self.session,
+            text=self.text,
+            stream=self.stream,
+            output_type=self.output_type,
+            retries=3,
         )
         return operator.execute({"ti": TaskInstance(self.tries), "task_state_store": self.store})
 
@@ -108,11 +123,11 @@ class Deliveries(RuleBasedStateMachine):
         self.errors = []
         self.session = StartSessionOperator(task_id="start").execute({"ti": TaskInstance(1)})
 
-    @rule(faults=FAULTS, kill_at=KILLS, stream=st.booleans())
-    def try_to_send(self, faults, kill_at, stream):
+    @rule(faults=FAULTS, kill_at=KILLS, stream=st.booleans(), corrected=st.booleans())
+    def try_to_send(self, faults, kill_at, stream, corrected):
         if self.message is None:
             self.number += 1
-            self.message = Message(self.number, self.session, stream)
+            self.message = Message(self.number, self.session, stream, corrected)
         for fault in faults:
             self.org.fail("send", **fault)
         try:
@@ -140,7 +155,11 @@ class Deliveries(RuleBasedStateMachine):
     def succeeded(self, answer):
         message = self.message
         assert self.org.applied(message.text) == 1
-        assert message.text in answer["text"]
+        if message.question is None:
+            assert message.text in answer["text"]
+        else:
+            assert self.org.applied(message.question) == 1
+            assert answer["result"] == {"heard": message.question}
         sent = self.org.count("send")
         assert message.run_try(None) == answer, "a later try returns the recorded answer"
         assert self.org.count("send") == sent
@@ -179,6 +198,7 @@ class Deliveries(RuleBasedStateMachine):
     def no_message_was_acted_on_twice(self):
         for message in getattr(self, "done", []):
             assert self.org.applied(message.text) <= 1
+            assert message.question is None or self.org.applied(message.question) <= 1
 
     @invariant()
     def no_secret_is_anywhere(self):
@@ -190,9 +210,14 @@ class Deliveries(RuleBasedStateMachine):
             assert "eyJ" not in shown
 
 
+def echo(turn):
+    wants_json = turn.text.startswith("Your last answer")
+    return json.dumps({"heard": turn.text}) if wants_json else f"You said: {turn.text}"
+
+
 @pytest.fixture
 def echoing_org(monkeypatch):
-    with Emulator(script=lambda turn: f"You said: {turn.text}") as org:
+    with Emulator(script=echo) as org:
         monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=2))
         yield org
 

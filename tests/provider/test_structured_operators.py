@@ -179,6 +179,7 @@ class TestBoth:
         assert isinstance(done.error, RateLimitedError)
         assert isinstance(done.error, AirflowFailException)
         assert "would send" in str(done.error)
+        assert "answered" in str(done.error)
         assert [turn["text"] for turn in done.xcoms["turns"]] == ["Hello"]
 
     def test_an_xcom_that_fails_after_a_correction_does_not_repeat_the_message(self, org, ask):
@@ -281,4 +282,6 @@ class TestSend:
         org.fail("send", error="session_not_found")
         done = run(SendMessageOperator(task_id="a", session=session, text="hi", output_type=Order))
         assert isinstance(done.error, SessionNotFoundError)
+        assert done.error.applied is True
+        assert "the message is answered" in str(done.error)
         assert done.xcoms["text"] == "Hello"

@@ -63,7 +63,7 @@ matrix: $(READY) ## Run the example Dags on each pair of Airflow and Python; wri
 	$(BIN)/nox -s smoke tests-3.13; status=$$?; $(BIN)/python scripts/versions_table.py && exit $$status
 
 soak: $(READY) ## Try a thousand random histories of faults, kills and retries
-	AGENTFORCE_SOAK=$${AGENTFORCE_SOAK:-1000} $(BIN)/python -m pytest tests/provider/test_state_machine.py -q --show-capture=no
+	AGENTFORCE_SOAK=$${AGENTFORCE_SOAK:-1000} $(BIN)/python -m pytest tests/provider/test_state_machine.py tests/batch/test_histories.py -q --show-capture=no
 
 mutate: $(READY) ## Flip every cell of the retry table and show that a test notices
 	$(BIN)/python scripts/mutate_table.py

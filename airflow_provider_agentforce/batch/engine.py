@@ -248,7 +248,7 @@ class Engine:
             self._refusals_said = pace.refusals
             log.warning(
                 "The org has refused %d times for its limits (HTTP 429); nothing is lost. It seems to "
-                "allow %d sessions at once; the connection's max_concurrent_sessions says %d.",
+                "allow %d at once; the connection's max_concurrent_sessions says %d.",
                 pace.refusals,
                 pace.limit,
                 self._client.settings.max_concurrent_sessions,

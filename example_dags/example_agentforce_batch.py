@@ -42,8 +42,8 @@ with DAG(
     @task
     def write(batch: dict) -> str:
         """Write the accounts with what the agent said of them, and return the path."""
-        with ObjectStoragePath(batch["results"]).open() as results:
-            rows = {row["key"]: row for row in map(json.loads, results)}
+        results = ObjectStoragePath(batch["results"]).read_bytes().splitlines()
+        rows = {row["key"]: row for row in map(json.loads, results)}
         path = OUTPUT / "agentforce_accounts_enriched.csv"
         with (
             ACCOUNTS.open(newline="", encoding="utf-8") as source,

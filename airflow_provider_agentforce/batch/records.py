@@ -84,7 +84,7 @@ class JsonLinesSource(Source):
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
         with _opened(self._path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_byte_lines(file), 1):
                 if not line.strip():
                     continue
                 where = f"line {number}"
@@ -271,8 +271,13 @@ def _opened(path: Any) -> Any:
         raise AgentforceInputError(f"records: {path} may not be read by this task.") from None
 
 
-def _texts(file: Iterable[bytes], path: Any) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
+def _byte_lines(file: Any) -> Iterator[bytes]:
+    # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
+    return iter(file.readline, b"")
+
+
+def _texts(file: Any, path: Any) -> Iterator[str]:
+    for number, line in enumerate(_byte_lines(file), 1):
         yield _text(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, f"line {number}", path)
 
 

@@ -132,6 +132,8 @@ class Job:
         """Refuse what would fail the start of every session."""
         if self.start.get("tz") is not None:
             checks.time_zone(self.start["tz"])
+        if self.start.get("surface_type") is not None:
+            checks.name(self.start["surface_type"], "surface_type")
         if not isinstance(self.start.get("bypass_user", True), bool):
             raise AgentforceInputError(
                 f"bypass_user must be True or False, but is {self.start['bypass_user']!r:.80}."

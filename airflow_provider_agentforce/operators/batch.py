@@ -69,6 +69,8 @@ class ConversationBatchOperator(AgentforceBaseOperator):
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
+        response formats, which ``output_type`` reads.
     :param max_concurrency: sessions open at once; default and upper bound: the connection's
         ``max_concurrent_sessions``.
     :param messages_per_session: let records share a session until it has taken so many messages. For
@@ -104,6 +106,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         agent_id: str | None = None,
         tz: str | None = None,
         bypass_user: bool = True,
+        surface_type: str | None = None,
         max_concurrency: int | None = None,
         messages_per_session: int = 1,
         max_failures: float | None = None,
@@ -128,6 +131,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         self.agent_id = agent_id
         self.tz = tz
         self.bypass_user = bypass_user
+        self.surface_type = surface_type
         self.max_concurrency = (
             None if max_concurrency is None else checks.count(max_concurrency, "max_concurrency")
         )
@@ -192,6 +196,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
                 "agent_id": agent_id,
                 "tz": self.tz,
                 "bypass_user": self.bypass_user,
+                "surface_type": self.surface_type,
             },
             max_concurrency=self.max_concurrency,
             messages_per_session=self.messages_per_session,

@@ -1,4 +1,4 @@
-"""Dags shown in the docs: messages as a function, variables, safe hand-over, choosing retries."""
+"""Dags shown in the docs: messages as a function, variables, batches, safe hand-over, choosing retries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
     ConversationOperator,
     EndSessionOperator,
     SendMessageOperator,
@@ -49,6 +50,41 @@ with DAG("docs_variables", start_date=BEGIN, schedule=None):
         ],
     )
     # [END variables]
+
+with DAG("docs_batch", start_date=BEGIN, schedule=None):
+    # [START batch_on_s3]
+    industries = ConversationBatchOperator(
+        task_id="industries",
+        records="s3://aws_default@crm/accounts/{{ ds }}.jsonl",
+        key="id",
+        message="Which industry is {{ record.name }} in? Answer as JSON with the fields industry and reason.",
+        result_path="s3://aws_default@crm/industries/{{ run_id }}",
+        output_type={
+            "type": "object",
+            "properties": {"industry": {"type": "string"}, "reason": {"type": "string"}},
+            "required": ["industry"],
+        },
+        on_unknown_delivery="resend",  # asking twice does no harm
+        max_failures=0.05,
+        messages_per_session=20,
+        deferrable=True,
+        retries=3,
+    )
+    # [END batch_on_s3]
+
+    # [START batch_function]
+    def questions(record: dict) -> list[str]:
+        """Ask about every contract of an account in one conversation."""
+        return [f"When does contract {contract} of {record['name']} end?" for contract in record["contracts"]]
+
+    contracts = ConversationBatchOperator(
+        task_id="contracts",
+        records=[{"name": "Acme", "contracts": ["C-1", "C-2"]}, {"name": "Globex", "contracts": ["C-7"]}],
+        message=questions,
+        variables={"Account": "{{ record.name }}"},
+        result_path="file:///data/contracts/{{ run_id }}",
+    )
+    # [END batch_function]
 
 with DAG("docs_hand_over", start_date=BEGIN, schedule=None):
     # [START hand_over]

@@ -190,6 +190,15 @@ def test_an_answer_may_have_to_fit_a_type_and_one_that_does_not_is_marked(ask, o
     assert len(texts(org)) == 3
 
 
+def test_an_agent_with_a_custom_connection_is_told_to_answer_in_its_formats(ask, org):
+    org.fail("send", body={"messages": [{"type": "Inform", "message": '{"order": "4711", "items": 3}'}]})
+    assert ask(ACCOUNTS[:1], output_type=Order, surface_type="Custom").error is None
+    (start,) = (
+        request.body for request in org.requests if request.operation == "start" and request.status == 200
+    )
+    assert start["surfaceConfig"] == {"surfaceType": "Custom"}
+
+
 def test_without_corrective_questions_none_is_asked(ask, org):
     org.fail("send", body={"messages": [{"type": "Inform", "message": "no idea"}]})
     done = ask([*ACCOUNTS[:1], {"id": "B"}], output_type={"type": "object"}, output_retries=0)
@@ -373,6 +382,7 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"output_type": {"type": "nothing"}}, "output_type is not a JSON schema"),
         ({"tz": "Berlin"}, "tz must be a time zone name"),
         ({"bypass_user": "yes"}, "bypass_user must be True or False"),
+        ({"surface_type": "a b"}, "surface_type must be"),
         ({"agent_id": "a/b"}, "agent_id must be"),
     ],
 )

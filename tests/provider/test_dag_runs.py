@@ -100,6 +100,24 @@ def test_an_answer_is_never_rendered_as_a_template(dag_test):
         assert [text for _, text, _ in sent(org)] == ["say template", "{{ 7 * 7 }}", "{{ 7 * 7 }}"]
 
 
+@pytest.mark.parametrize("dag_id", ["batches", "batches_native"])
+def test_records_reach_a_batch_from_everywhere_and_are_never_rendered(dag_test, dag_id):
+    with Emulator() as org:
+        status, output = dag_test(dag_id, org)
+        assert status == 0, output
+        texts = sorted(text for _, text, _ in sent(org))
+        batches = ["literal in literal", "xcom in xcom", "mapped 0 in mapped", "mapped 1 in mapped"]
+        if dag_id == "batches":
+            batches += ["file in file", "file in path", "one of many in many"]
+        assert texts == sorted(
+            batch.replace(" in ", f" {data} in ") for batch in batches for data in ("{{ 7 * 7 }}", "{% if %}")
+        )
+        assert org.open_sessions == []
+        for session in org.sessions.values():
+            assert session.turns[0].text.startswith(session.variables["Said"])
+            assert session.variables["Run"].startswith("manual__")
+
+
 def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test, tmp_path):
     with Emulator(max_concurrent_sessions=10) as org:
         status, output = dag_test(BATCH, org, ROOT / "example_dags")

@@ -35,7 +35,7 @@ class Job:
     :ivar repeated_after: why, for each attempt that was followed by another.
     :ivar begun: when, on the monotonic clock.
     :ivar result: of the last attempt, ``None`` when none came to its end.
-    :ivar error: what the caller gets instead of the result.
+    :ivar error: what the caller gets instead of the result; set while observers are told.
     """
 
     operation: Operation

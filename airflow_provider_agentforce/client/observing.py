@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 Observer = Callable[[Job], Callable[[], None]]
 """Is given a call before its first attempt, and returns what is called after the last one.
 
-By then the call's ``result`` or ``error`` is set. Runs in the thread of the call. An exception that it raises
-is logged and changes nothing.
+While that runs, the call's ``result`` or ``error`` is set. All runs in the thread of the call. An exception
+that it raises is logged and changes nothing.
 """
 
 _T = TypeVar("_T")
@@ -37,7 +37,11 @@ def observed(observers: Sequence[Observer], job: Job) -> Iterator[None]:
         job.error = error
         raise
     finally:
-        _end(endings, job)
+        try:
+            _end(endings, job)
+        finally:
+            # Its traceback holds the job, so the two would keep each other, and a whole reply, in memory.
+            job.error = None
 
 
 def _end(endings: list[Callable[[], None]], job: Job) -> None:

@@ -1,23 +1,26 @@
 """Observers are shown every call, and cannot change what becomes of it."""
 
+import contextlib
+import gc
 import threading
+import weakref
 
 import pytest
 
 from airflow_provider_agentforce.client.calls import Operation
 from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.exceptions import DeliveryUnknownError
+from airflow_provider_agentforce.exceptions import AgentforceRequestError, DeliveryUnknownError
 
 
 class Notebook:
     """Notes every call, as it is when it begins and when it has ended."""
 
     def __init__(self):
-        self.begun, self.ended = [], []
+        self.begun, self.ended, self.errors = [], [], []
 
     def __call__(self, job):
         self.begun.append((job.operation, job.agent_id, job.session_id, job.sequence_id, job.text))
-        return lambda: self.ended.append(job)
+        return lambda: (self.ended.append(job), self.errors.append(job.error))
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_an_observer_is_shown_every_call_with_what_it_concerns(org, watched, not
     by_operation = {job.operation: job for job in notebook.ended}
     assert by_operation[Operation.SEND].result.value == turn
     assert by_operation[Operation.SEND].api == org.url
-    assert [job.error for job in notebook.ended] == [None] * 5
+    assert notebook.errors == [None] * 5
 
 
 def test_an_observer_sees_every_repetition_and_why(org, watched, notebook):
@@ -77,7 +80,7 @@ def test_an_observer_sees_the_error_of_the_caller(org, watched, notebook):
     org.fail("send", status=500)
     with pytest.raises(DeliveryUnknownError) as caught:
         watched.send_message(session, "hello")
-    assert notebook.ended[-1].error is caught.value
+    assert notebook.errors[-1] is caught.value
     assert notebook.ended[-1].result.exchange.status == 500
 
 
@@ -135,6 +138,23 @@ def test_an_interruption_after_a_message_that_was_refused_is_passed_on(org, make
     org.fail("send", status=400)
     with pytest.raises(KeyboardInterrupt):
         client.send_message(session, "hello")
+
+
+def test_a_call_that_failed_is_forgotten_with_its_error(org, make_client):
+    seen = []
+    client = make_client(
+        org, observers=[only_for(Operation.SEND, lambda job: seen.append(weakref.ref(job)) or (lambda: None))]
+    )
+    session = client.start_session()
+    org.fail("send", status=400)
+    gc.disable()
+    try:
+        with contextlib.suppress(AgentforceRequestError):
+            client.send_message(session, "hello")
+        (job,) = seen
+        assert job() is None
+    finally:
+        gc.enable()
 
 
 def test_calls_of_many_threads_are_seen_apart(org, make_client, notebook):

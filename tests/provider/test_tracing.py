@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from airflow_provider_agentforce.hooks import tracing
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
     ConversationOperator,
     EndSessionOperator,
     SendMessageOperator,
@@ -259,3 +260,24 @@ def test_no_span_is_made_of_a_trace_that_is_not_sampled(org, spans):
 def test_a_task_works_where_opentelemetry_is_not_installed(org, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "airflow_provider_agentforce.hooks.tracing", None)
     assert run(ConversationOperator(task_id="talk", messages=["hello"])).value["outcome"] == "answered"
+
+
+def test_the_spans_of_a_batch_hang_below_its_task_though_threads_make_them(
+    org, run, task_span, spans, tmp_path
+):
+    records = [{"id": str(number)} for number in range(24)]
+    done = run(
+        ConversationBatchOperator(
+            task_id="batch",
+            records=records,
+            key="id",
+            message="order {{ record.id }}",
+            result_path=f"file://{tmp_path}",
+            max_concurrency=12,
+        )
+    )
+    assert done.error is None
+    made = spans()
+    assert {span.parent.span_id for span in made} == {task_span.get_span_context().span_id}
+    assert sum(span.name == "invoke_agent" for span in made) == 24
+    assert trace.get_current_span() is task_span

@@ -17,18 +17,18 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _AGENT = re.compile(rb"\r\nuser-agent: *([^\r]*)", re.IGNORECASE)
 _STOP_SECONDS = 5.0
 
 SESSION_ID = "019d0aac-dcd0-7368-8000-0123456789ab"
 SEND_PATH = f"/einstein/ai-agent/v1/sessions/{SESSION_ID}/messages"
-_INFORM = {
+INFORM = {
     "type": "Inform",
     "id": "6f0a1c9e-7f0e-4a57-9a25-2d8a4c7be001",
     "metrics": {},
@@ -41,25 +41,27 @@ _INFORM = {
 }
 
 
-class FixedServer:
-    """The process, from the outside. A context manager; the process ends with it or with its parent.
+class ServerProcess:
+    """A server in a process of its own, which ends with this context manager or with its parent.
 
-    :param certificate: PEM file with key and chain; none serves plain http.
+    It prints its port, and its counts as JSON for every line that it is given.
+
+    :param command: the file to run, and its arguments.
     """
 
-    def __init__(self, certificate: Path | None = None) -> None:
-        command = [sys.executable, __file__, *([str(certificate)] if certificate else [])]
-        self._process = subprocess.Popen(  # noqa: S603 - this file
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         self.port = int(self._line())
-        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}"
 
-    def connections(self) -> Counter[str]:
-        """Return how many connections were accepted so far, by user agent."""
+    def counts(self) -> dict[str, Any]:
+        """Return what the server has counted so far."""
         assert self._process.stdin is not None
         self._process.stdin.write("count\n")
-        return Counter(json.loads(self._line()))
+        found: dict[str, Any] = json.loads(self._line())
+        return found
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +80,21 @@ class FixedServer:
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
+
+
+class FixedServer(ServerProcess):
+    """This file's server, from the outside.
+
+    :param certificate: PEM file with key and chain; none serves plain http.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
+        super().__init__(__file__, *([str(certificate)] if certificate else []))
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+
+    def connections(self) -> Counter[str]:
+        """Return how many connections were accepted so far, by user agent."""
+        return Counter(self.counts())
 
 
 def main(certificate: str | None) -> None:
@@ -139,7 +156,7 @@ def _request(connection: socket.socket) -> bytes:
         if not (piece := connection.recv(65536)):
             return b""
         got += piece
-    length = _LENGTH.search(got, 0, end)
+    length = LENGTH.search(got, 0, end)
     missing = end + 4 + (int(length.group(1)) if length else 0) - len(got)
     while missing > 0:
         if not (piece := connection.recv(65536)):
@@ -157,20 +174,32 @@ def _kind(request_line: list[bytes]) -> str:
 
 
 def _replies() -> dict[str, bytes]:
-    now = int(time.time())
-    parts = ({"alg": "none"}, {"iat": now, "exp": now + 1800}, {"made": "up"})
-    token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
     return {
-        "token": _reply({"access_token": token.replace("=", ""), "token_type": "Bearer"}),
-        "start": _reply({"sessionId": SESSION_ID, "_links": {}, "messages": []}),
-        "send": _reply({"messages": [_INFORM], "_links": {}}),
-        "end": _reply({"messages": [{"type": "SessionEnded", "reason": "ClientRequest"}], "_links": {}}),
+        "token": json_reply({"access_token": access_token(1800), "token_type": "Bearer"}),
+        "start": json_reply({"sessionId": SESSION_ID, "_links": {}, "messages": []}),
+        "send": json_reply({"messages": [INFORM], "_links": {}}),
+        "end": json_reply({"messages": [{"type": "SessionEnded", "reason": "ClientRequest"}], "_links": {}}),
     }
 
 
-def _reply(body: dict[str, object]) -> bytes:
+def access_token(lifetime: int) -> str:
+    """Return a made-up JWT that lives for *lifetime* seconds."""
+    now = int(time.time())
+    parts = ({"alg": "none"}, {"iat": now, "exp": now + lifetime}, {"made": "up"})
+    token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
+    return token.replace("=", "")
+
+
+def json_reply(body: dict[str, object], status: str = "200 OK", headers: str = "") -> bytes:
+    """Return a whole HTTP reply.
+
+    :param headers: more header lines, each with its line end.
+    """
     content = json.dumps(body).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n{headers}\r\n"
+    )
     return head.encode() + content
 
 

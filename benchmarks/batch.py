@@ -1,0 +1,339 @@
+"""A batch of records at an org's cap: ``ConversationBatchOperator`` against the time that the cap allows.
+
+Every run is a fresh process, which has Airflow loaded as a task has, and the org is another one
+(``org.py``). So CPU time and memory are those of the batch alone. Ideal is the time in which the org's
+places are never free: calls times seconds per call, over places.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from org import AGENT_ID, LimitedOrg, Terms
+from report import Row, table
+
+RECORDS = 1000
+MANY = 10_000
+MANY_DELAY = 0.1
+MANY_TOKEN_SECONDS = 60
+WRONG_RECORDS = 400
+WRONG_CAP = 20
+PAIRS = 3
+PAIR_RECORDS = 2000
+PAIR_DELAY = 0.05
+KILL_AT = 5000
+KILL_DELAY = 0.05
+_LONGEST_SECONDS = 600
+_PROGRAM = str(Path(__file__).with_name("batch_process.py"))
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@dataclass
+class Bench:
+    """One org, one set of records and a folder for the results.
+
+    :param folder: a new one.
+    """
+
+    org: LimitedOrg
+    folder: Path
+    records: int
+
+    def operator(self, *, ledger: bool = True, results: str = "results", **limits: int) -> dict[str, Any]:
+        """Run the operator in a new process and return what it took.
+
+        :param limits: extras of the connection.
+        """
+        return self._finished(self.begin(ledger=ledger, results=results, **limits))
+
+    def begin(self, *, ledger: bool = True, results: str = "results", **limits: int) -> subprocess.Popen[str]:
+        """Start a process that runs the operator."""
+        options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/{results}"}
+        return self._start("operator", {**options, "ledger": ledger}, self.org.connection(**limits))
+
+    def loop(self) -> dict[str, Any]:
+        """Run the loop of aiohttp in a new process and return what it took."""
+        options = {
+            "records": str(self._input()),
+            "url": self.org.url,
+            "agent_id": AGENT_ID,
+            "limit": self.org.terms.cap,
+            "result_path": f"{self.folder}/loop.jsonl",
+        }
+        return self._finished(self._start("loop", options, ""))
+
+    def statuses(self, results: str = "results") -> Counter[str]:
+        """Return the number of rows per status that were written."""
+        lines = (self.folder / results / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        return Counter(json.loads(line)["status"] for line in lines)
+
+    def _input(self) -> Path:
+        path = self.folder / "records.jsonl"
+        if not path.exists():
+            rows = ({"id": f"O-{n}", "name": f"Customer {n}", "city": "Berlin"} for n in range(self.records))
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    def _start(self, way: str, options: dict[str, Any], connection: str) -> subprocess.Popen[str]:
+        env = {name: value for name, value in os.environ.items() if name not in _PROXIES}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        env |= {
+            "AIRFLOW_HOME": f"{self.folder}/airflow",
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": connection,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "PYTHONPYCACHEPREFIX": _bytecode(),
+        }
+        with (self.folder / f"{way}.log").open("a") as log:
+            return subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, _PROGRAM, way, json.dumps(options)],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def _finished(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        try:
+            out, _ = process.communicate(timeout=_LONGEST_SECONDS)
+        finally:
+            process.kill()
+        if process.returncode:
+            logs = [out, *(path.read_text() for path in self.folder.glob("*.log"))]
+            raise RuntimeError("\n".join(log[-3000:] for log in logs))
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return found
+
+
+@lru_cache
+def _bytecode() -> str:
+    """Return a folder with the byte code of all that the processes load, as that of a package is there."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def warm_up() -> None:
+    """Compile what the processes load."""
+    with bench(1, delay=0.0) as it:
+        it.operator()
+        it.loop()
+
+
+@contextmanager
+def bench(records: int, **terms: Any) -> Iterator[Bench]:
+    """Give an org with *terms*, and so many records."""
+    with tempfile.TemporaryDirectory() as folder, LimitedOrg(Terms(**terms)) as org:
+        yield Bench(org, Path(folder), records)
+
+
+def at_the_cap() -> list[Row]:
+    """Ask about a thousand records, with the operator and with the loop."""
+    with bench(RECORDS) as it:
+        batch = it.operator()
+        counts = it.org.counts()
+        loop = it.loop()
+        ideal = it.org.ideal(RECORDS)
+        rows = it.statuses()
+    share, theirs = ideal / batch["seconds"], ideal / loop["seconds"]
+    name = f"{RECORDS:,} conversations, 50 at once, 0.5 s per call"
+    lost = RECORDS - rows["answered"]
+    cpu = _cpu_ms(batch, RECORDS)
+    return [
+        Row(
+            f"{name}: share of the ideal {ideal:.1f} s",
+            "at least 97 %",
+            f"{share:.1%} ({batch['seconds']:.2f} s); asyncio and aiohttp with a semaphore: {theirs:.1%} "
+            f"({loop['seconds']:.2f} s)",
+            share >= 0.97,
+        ),
+        Row("The same: throughput as a ratio to the aiohttp loop", "", f"{share / theirs:.3f}"),
+        Row(
+            "The same: records without an answer, and starts that the org refused",
+            "0 and 0",
+            f"{lost} and {counts['refused']} (most sessions open at once: {counts['peak']})",
+            not lost and not counts["refused"],
+        ),
+        Row(
+            "The same: messages sent twice, and sessions left open",
+            "0 and 0",
+            f"{counts['twice']} and {counts['open']}",
+            not counts["twice"] and not counts["open"],
+        ),
+        Row(
+            "The same: CPU time per conversation",
+            "at most 3 ms",
+            f"{cpu:.2f} ms (the aiohttp loop: {_cpu_ms(loop, RECORDS):.2f} ms)",
+            cpu <= 3,
+        ),
+        Row(
+            "The same: token exchanges while the token lives (30 min)",
+            "at most 1",
+            str(counts["tokens"]),
+            counts["tokens"] <= 1,
+        ),
+    ]
+
+
+def many() -> list[Row]:
+    """Ask about ten thousand records."""
+    with bench(MANY, delay=MANY_DELAY, token_lifetime=MANY_TOKEN_SECONDS) as it:
+        batch = it.operator()
+        counts = it.org.counts()
+        ideal = it.org.ideal(MANY)
+        rows = it.statuses()
+    lifetimes = math.ceil(batch["seconds"] / MANY_TOKEN_SECONDS)
+    inside = batch["inside"]
+    ledger = inside["write"] + inside["note_open"]
+    lost = MANY - rows["answered"]
+    cpu = _cpu_ms(batch, MANY)
+    return [
+        Row(
+            f"{MANY:,} records, 50 at once, {MANY_DELAY} s per call: most memory, with Airflow in it",
+            "at most 300 MB",
+            f"{batch['peak_mb']:.0f} MB (when the operator began: {batch['first_mb']:.0f} MB)",
+            batch["peak_mb"] <= 300,
+        ),
+        Row(
+            "The same: CPU time per conversation",
+            "at most 3 ms",
+            f"{cpu:.2f} ms",
+            cpu <= 3,
+        ),
+        Row(
+            f"The same: share of the ideal {ideal:.1f} s, and of the time in which the ledger is written",
+            "",
+            f"{ideal / batch['seconds']:.1%} ({batch['seconds']:.1f} s), and {ledger / batch['seconds']:.1%}",
+        ),
+        Row(
+            "The same: records without an answer, starts refused, messages sent twice",
+            "0, 0 and 0",
+            f"{lost}, {counts['refused']} and {counts['twice']}",
+            not (lost or counts["refused"] or counts["twice"]),
+        ),
+        Row(
+            f"The same, with a token that lives {MANY_TOKEN_SECONDS} s: exchanges",
+            f"at most {lifetimes}",
+            str(counts["tokens"]),
+            counts["tokens"] <= lifetimes,
+        ),
+    ]
+
+
+def ledger_share() -> list[Row]:
+    """Ask the same with and without a ledger, in turns."""
+    with bench(PAIR_RECORDS, delay=PAIR_DELAY) as it:
+        runs: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        for number in range(PAIRS):
+            for ledger in (True, False) if number % 2 else (False, True):
+                runs[ledger].append(it.operator(ledger=ledger, results=f"{number}-{ledger}"))
+    ratios = [one["seconds"] / other["seconds"] - 1 for one, other in zip(*runs.values(), strict=True)]
+    cost = statistics.median(ratios)
+    with_it, without = (statistics.median(_cpu_ms(one, PAIR_RECORDS) for one in runs[key]) for key in runs)
+    return [
+        Row(
+            f"{PAIR_RECORDS:,} records at {PAIR_DELAY} s per call: time with the ledger against none, "
+            f"median of {PAIRS} pairs",
+            "at most +5 %",
+            f"{cost:+.1%} (pairs: {', '.join(f'{one:+.1%}' for one in ratios)}; CPU per conversation "
+            f"{with_it:.2f} against {without:.2f} ms)",
+            cost <= 0.05,
+        )
+    ]
+
+
+def wrong_limit() -> list[Row]:
+    """Ask an org that grants less than the connection says."""
+    with bench(WRONG_RECORDS, cap=WRONG_CAP) as it:
+        batch = it.operator(max_concurrent_sessions=50)
+        counts = it.org.counts()
+        ideal = it.org.ideal(WRONG_RECORDS)
+        rows = it.statuses()
+    lost = WRONG_RECORDS - rows["answered"]
+    return [
+        Row(
+            f"{WRONG_RECORDS} records where the org grants {WRONG_CAP} sessions and the connection says 50: "
+            "records without an answer, messages sent twice, sessions left open",
+            "0, 0 and 0",
+            f"{lost}, {counts['twice']} and {counts['open']}",
+            not (lost or counts["twice"] or counts["open"]),
+        ),
+        Row(
+            f"The same: starts refused, and share of the ideal {ideal:.1f} s at {WRONG_CAP}",
+            "",
+            f"{counts['refused']} for {WRONG_RECORDS} sessions, and {ideal / batch['seconds']:.1%}",
+        ),
+    ]
+
+
+def killed() -> list[Row]:
+    """Kill the process amid its records, and run it again."""
+    with bench(MANY, delay=KILL_DELAY) as it:
+        process = it.begin()
+        try:
+            while it.org.counts()["messages"] < KILL_AT:
+                assert process.poll() is None, "The operator ended before it was to be killed."
+                time.sleep(0.05)
+        finally:
+            process.kill()
+            process.communicate()
+        time.sleep(10 * KILL_DELAY)
+        before = it.org.counts()
+        second = it.operator()
+        after = it.org.counts()
+        rows = it.statuses()
+    lost = MANY - rows["answered"] - rows["unknown"]
+    inside = second["inside"]
+    return [
+        Row(
+            f"{MANY:,} records, killed (SIGKILL) after {KILL_AT:,} messages and run again: messages sent "
+            "twice, records without a row",
+            "0 and 0",
+            f"{after['twice']} and {lost}",
+            not after["twice"] and not lost,
+        ),
+        Row(
+            "The same: records whose answer was lost (status `unknown`)",
+            "at most 100",
+            str(rows["unknown"]),
+            rows["unknown"] <= 100,
+        ),
+        Row(
+            f"The same: seconds until the second run goes on, with {before['messages']:,} records done",
+            "",
+            f"{inside['open'] + inside['_take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, ending "
+            f"{before['open']} open sessions {inside['_take_up']:.2f} s)",
+        ),
+        Row(
+            "The same: sessions left open by the kill, and after the second run",
+            "",
+            f"{before['open']} and {after['open']}",
+        ),
+    ]
+
+
+def _cpu_ms(run: dict[str, Any], conversations: int) -> float:
+    return float(run["cpu"]) * 1000 / conversations
+
+
+def main() -> list[Row]:
+    warm_up()
+    return [*at_the_cap(), *wrong_limit(), *many(), *ledger_share(), *killed()]
+
+
+if __name__ == "__main__":
+    print(table(main()))

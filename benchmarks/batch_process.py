@@ -1,0 +1,159 @@
+"""Asks about many records in this process, in one of two ways, and prints what that took as JSON.
+
+``operator`` runs :class:`ConversationBatchOperator` as a task does, with Airflow loaded, in ``execute``;
+``loop`` is what one writes without it: asyncio, aiohttp and a semaphore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from airflow_provider_agentforce.operators import ConversationBatchOperator
+
+# The record's number comes first: the org counts by it.
+MESSAGE = "{{ record.id }} is the order of {{ record.name }}, {{ record.city }}. Where is it?"
+
+
+class _TaskInstance:
+    """What the operator uses of a task instance."""
+
+    dag_id, run_id, task_id, map_index, try_number = "benchmark", "run", "ask", -1, 1
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Forget it."""
+
+
+def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -> dict[str, Any]:
+    """Run the operator.
+
+    :param ledger: ``False``: write none, to see what it costs.
+    """
+    # What the process of a task has loaded by the time its operator begins.
+    import airflow.sdk.execution_time.task_runner  # noqa: F401, PLC0415
+
+    from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
+    from airflow_provider_agentforce.batch.ledger import BatchLedger  # noqa: PLC0415
+    from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
+
+    noted: dict[str, float] = {}
+    _time(BatchLedger, "open", noted)
+    _time(Job, "_take_up", noted)
+    if ledger:
+        _time(BatchLedger, "write", noted)
+        _time(BatchLedger, "note_open", noted)
+    else:
+        BatchLedger.write = BatchLedger.note_open = _nothing  # type: ignore[assignment, method-assign]
+    operator = ConversationBatchOperator(
+        task_id="ask",
+        records=records,
+        message=MESSAGE,
+        key="id",
+        result_path=result_path,
+        **options,
+    )
+    return {**_measured(lambda: _counts(operator)), "inside": noted}
+
+
+def _counts(operator: ConversationBatchOperator) -> dict[str, int]:
+    context: Any = {"ti": _TaskInstance()}
+    counts: dict[str, int] = operator.execute(context)["counts"]
+    return counts
+
+
+def _nothing(*_args: Any, **_options: Any) -> None:
+    pass
+
+
+def _time(owner: type, name: str, noted: dict[str, float]) -> None:
+    """Add what a method takes to *noted*."""
+    method = getattr(owner, name)
+
+    def timed(*args: Any, **options: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return method(*args, **options)
+        finally:
+            noted[name] = noted.get(name, 0.0) + time.perf_counter() - begun
+
+    setattr(owner, name, timed)
+
+
+def _loop(*, records: str, url: str, agent_id: str, limit: int, result_path: str) -> dict[str, Any]:
+    """Run the loop. It keeps the answers in memory until the end and knows no retry, ledger or limit."""
+    rows = [json.loads(line) for line in Path(records).read_text(encoding="utf-8").splitlines()]
+
+    def run() -> dict[str, int]:
+        answers = asyncio.run(_ask_all(rows, url, agent_id, limit))
+        Path(result_path).write_text("\n".join(map(json.dumps, answers)), encoding="utf-8")
+        return {"answered": len(answers)}
+
+    return _measured(run)
+
+
+async def _ask_all(rows: list[dict[str, Any]], url: str, agent_id: str, limit: int) -> list[dict[str, Any]]:
+    import aiohttp  # noqa: PLC0415 - only this way needs it
+
+    places = asyncio.Semaphore(limit)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        form = {"grant_type": "client_credentials", "client_id": "key", "client_secret": "secret"}
+        async with http.post(f"{url}/services/oauth2/token", data=form) as reply:
+            http.headers["Authorization"] = f"Bearer {(await reply.json())['access_token']}"
+
+        async def ask(row: dict[str, Any]) -> dict[str, Any]:
+            async with places:
+                return await _converse(http, f"{url}/einstein/ai-agent/v1", agent_id, row)
+
+        return await asyncio.gather(*map(ask, rows))
+
+
+async def _converse(
+    http: aiohttp.ClientSession, api: str, agent_id: str, row: dict[str, Any]
+) -> dict[str, Any]:
+    text = f"{row['id']} is the order of {row['name']}, {row['city']}. Where is it?"
+    start = {"instanceConfig": {"endpoint": api}, "bypassUser": True}
+    async with http.post(f"{api}/agents/{agent_id}/sessions", json=start, raise_for_status=True) as reply:
+        session = f"{api}/sessions/{(await reply.json())['sessionId']}"
+    message = {"message": {"sequenceId": 1, "type": "Text", "text": text}}
+    async with http.post(f"{session}/messages", json=message, raise_for_status=True) as reply:
+        answer = (await reply.json())["messages"][0]["message"]
+    async with http.delete(session, raise_for_status=True) as reply:
+        await reply.read()
+    return {"id": row["id"], "text": answer}
+
+
+def _measured(run: Callable[[], dict[str, int]]) -> dict[str, Any]:
+    first, begun, cpu = _peak_mb(), time.perf_counter(), _cpu_seconds()
+    counts = run()
+    seconds, used = time.perf_counter() - begun, _cpu_seconds() - cpu
+    return {"seconds": seconds, "cpu": used, "first_mb": first, "peak_mb": _peak_mb(), "counts": counts}
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak_mb() -> float:
+    """Return the most memory that this process ever had, in MB."""
+    try:
+        # The kernel's other figure counts the process that started this one, too.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except FileNotFoundError:
+        per_mb = 1_000_000 if sys.platform == "darwin" else 1000
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mb
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1_000_000
+
+
+if __name__ == "__main__":
+    _way = {"operator": _operator, "loop": _loop}[sys.argv[1]]
+    print(json.dumps(_way(**json.loads(sys.argv[2]))))

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_UI := $(VENV)/.ready-ui
+READY_BENCH := $(VENV)/.ready-bench
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
@@ -14,7 +15,7 @@ help: ## Show this list
 
 install: $(READY) ## Set up .venv
 
-$(READY) $(READY_UI): pyproject.toml
+$(READY) $(READY_UI) $(READY_BENCH): pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
 	  uv pip install -q --python $(BIN)/python -e '.[$(EXTRAS)]'; \
@@ -25,6 +26,7 @@ $(READY) $(READY_UI): pyproject.toml
 
 $(READY): EXTRAS := dev
 $(READY_UI): EXTRAS := dev,ui
+$(READY_BENCH): EXTRAS := dev,bench
 
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py
@@ -71,8 +73,8 @@ mutate: $(READY) ## Flip every cell of the retry table and show that a test noti
 wheel: $(READY) ## Build the wheel and use it in a new environment
 	$(BIN)/python scripts/check_wheel.py
 
-bench: $(READY) ## Measure against the goals; writes docs/benchmarks.md
-	$(BIN)/python benchmarks/run.py
+bench: $(READY_BENCH) ## Measure against the goals; writes docs/benchmarks.md (ONLY=batch: just show that)
+	$(BIN)/python benchmarks/run.py $(ONLY)
 
 emulator: $(READY) ## Start the emulator and show its address
 	$(BIN)/agentforce-emulator

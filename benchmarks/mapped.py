@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,12 +51,10 @@ class Cost:
     def see(self, processes: Iterable[psutil.Process]) -> None:
         """Look at the memory of tasks."""
         for process in processes:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 memory = process.memory_full_info()
-            except psutil.Error:
-                continue  # it has ended
-            self.rss_mb = max(self.rss_mb, memory.rss / 1_000_000)
-            self.own_mb = max(self.own_mb, memory.uss / 1_000_000)
+                self.rss_mb = max(self.rss_mb, memory.rss / 1_000_000)
+                self.own_mb = max(self.own_mb, memory.uss / 1_000_000)
 
 
 def measure() -> tuple[Cost, Cost]:
@@ -107,11 +106,9 @@ def _environment(org: LimitedOrg, folder: str) -> dict[str, str]:
 def _cpu_seconds(processes: Iterable[psutil.Process]) -> float:
     total = 0.0
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             # With those of its children that have ended.
             total += sum(process.cpu_times()[:4])
-        except psutil.Error:
-            continue
     return total
 
 

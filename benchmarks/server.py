@@ -83,7 +83,7 @@ class ServerProcess:
 
 
 class FixedServer(ServerProcess):
-    """This file's server, from the outside.
+    """The server of fixed replies, from the outside.
 
     :param certificate: PEM file with key and chain; none serves plain http.
     """

@@ -14,14 +14,14 @@ AT_ONCE = int(os.environ.get("AGENTFORCE_BENCHMARK_AT_ONCE", "1"))
 RESULTS = os.environ.get("AGENTFORCE_BENCHMARK_RESULTS", "/tmp")  # noqa: S108 - set by the benchmark
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
-with DAG("mapped", start_date=START, max_active_tasks=AT_ONCE):
+with DAG("mapped", schedule=None, start_date=START, max_active_tasks=AT_ONCE):
     ConversationOperator.partial(task_id="ask").expand(
         messages=[
             [f"M-{number} is the order of Customer {number}. Where is it?"] for number in range(RECORDS)
         ]
     )
 
-with DAG("batched", start_date=START):
+with DAG("batched", schedule=None, start_date=START):
     ConversationBatchOperator(
         task_id="ask",
         records=[{"id": f"B-{number}", "name": f"Customer {number}"} for number in range(RECORDS)],

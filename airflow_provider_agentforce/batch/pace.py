@@ -14,10 +14,10 @@ _MOST_CALM = 64.0
 class Pace:
     """Gives places to workers, one for each session, and learns from the org's refusals.
 
-    It begins at the configured limit. A refusal (HTTP 429) halves the limit, but never below the sessions
-    that are open, since the org holds those; each session that starts adds a little, less and less often
-    while the org refuses at the same height. So a limit that is right is never left, and one that is too high
-    comes down to the org's within a few rounds.
+    It begins at the configured limit. A refusal (HTTP 429) lowers the limit to the places that the org has
+    not refused, but by no more than half a round; each session that starts adds a little, less and less
+    often while the org refuses at the same height. So a limit that is right is never left, and one that is
+    too high comes down to the org's within a few rounds.
 
     :param most: the configured limit.
     :ivar refusals: how often the org refused.
@@ -32,10 +32,13 @@ class Pace:
         self._ceiling = float(most)
         self._calm = 1.0
         self._changed = threading.Condition()
+        self._floor = 1.0
         self._entered = 0
+        self._refused = 0
         self._open = 0
         self._epoch = 0
         self._not_before = 0.0
+        self._guess = 0.0
         self._pause = _FIRST_PAUSE
         self._refused_since: float | None = None
         self._stopped = False
@@ -78,6 +81,8 @@ class Pace:
         """Give the place back."""
         with self._changed:
             self._entered -= 1
+            # Whoever was refused leaves at once, so it hardly matters whose place this was.
+            self._refused = max(0, self._refused - 1)
             self._changed.notify()
 
     def started(self) -> None:
@@ -87,6 +92,9 @@ class Pace:
             self._open += 1
             self._pause = _FIRST_PAUSE
             self._refused_since = None
+            if self._not_before == self._guess:
+                self._not_before = 0.0
+                self._changed.notify_all()
             self._limit = min(self.most, self._limit + 1 / (self._limit * self._calm))
             if self._limit > self._ceiling + 1:
                 self._calm = 1.0
@@ -105,15 +113,12 @@ class Pace:
         """
         with self._changed:
             self.refusals += 1
+            self._refused += 1
             self._refused_since = self._refused_since or time.monotonic()
             if epoch == self._epoch:
-                self._epoch += 1
-                self._ceiling = self._limit
-                self._limit = max(1.0, float(self._open), self._limit / 2)
-                self._calm = min(_MOST_CALM, self._calm * 2)
-                if retry_after is None and not self._open:
-                    retry_after = self._pause
-                    self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+                self._begin_round(guess=retry_after is None and not self._open)
+            held = float(max(self._open, self._entered - self._refused))
+            self._limit = min(self._limit, max(self._floor, held))
             self._hold(retry_after or 0.0)
 
     def hold(self, seconds: float) -> None:
@@ -126,6 +131,20 @@ class Pace:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def _begin_round(self, *, guess: bool) -> None:
+        """Note the first refusal of a round.
+
+        :param guess: how long to wait, since neither the org nor the end of a session will tell.
+        """
+        self._epoch += 1
+        self._ceiling = self._limit
+        self._floor = max(1.0, self._limit / 2)
+        self._calm = min(_MOST_CALM, self._calm * 2)
+        until = time.monotonic() + self._pause
+        if guess and until > self._not_before:
+            self._not_before = self._guess = until
+            self._pause = min(_LONGEST_PAUSE, self._pause * 2)
 
     def _hold(self, seconds: float) -> None:
         self._not_before = max(self._not_before, time.monotonic() + seconds)

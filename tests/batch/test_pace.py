@@ -72,6 +72,29 @@ def test_refusals_of_one_round_count_once():
     assert pace.refusals == 40
 
 
+def test_a_refusal_while_other_starts_are_under_way_takes_one_place_only():
+    pace = Pace(50)
+    epochs = [pace.enter() for _ in range(50)]
+    for epoch in epochs[:3]:
+        pace.refused(epoch, None)
+    assert pace.limit == 47
+    for _ in epochs[:3]:
+        pace.leave()
+    assert pace.limit == 47
+
+
+def test_a_pause_that_was_a_guess_ends_with_the_first_start_and_one_that_the_org_asked_for_does_not():
+    pace = Pace(2)
+    pace.refused(pace.enter(), None)
+    pace.leave()
+    assert pace.paused_for > 0
+    pace.started()
+    assert pace.paused_for == 0
+    pace.refused(pace.enter(), 30)
+    pace.started()
+    assert pace.paused_for > 20
+
+
 def test_there_is_always_one_place():
     pace = Pace(1)
     for _ in range(10):

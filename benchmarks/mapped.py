@@ -23,7 +23,7 @@ from org import LimitedOrg, Terms
 from report import Row, table
 
 _HERE = Path(__file__).resolve().parent
-sys.path.append(str(_HERE.parent / "tests" / "processes"))
+sys.path.append(str(_HERE.parent / "tests"))
 from real_airflow import DONE, RealAirflow, until  # noqa: E402 - found by the line before
 
 RECORDS = 32

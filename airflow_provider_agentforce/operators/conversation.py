@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from airflow_provider_agentforce.operators._base import (
     key_of,
 )
 from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
+from airflow_provider_agentforce.operators._messages import NextMessage, in_order, texts_of
 from airflow_provider_agentforce.operators._recorded import RecordedConversation
 from airflow_provider_agentforce.operators._structured import (
     check_output_retries,
@@ -33,9 +34,6 @@ from airflow_provider_agentforce.operators._structured import (
     output_of,
     read_or_ask,
 )
-
-Message = str | Mapping[str, Any]
-NextMessage = Callable[[list[Turn]], Message | None]
 
 _NOT_AGAIN = (
     "Messages 1 to {} are answered, see the XCom turns; to hold the conversation anew would send them again, "
@@ -132,7 +130,7 @@ class ConversationOperator(AgentforceBaseOperator):
 
         resend = self.on_unknown_delivery == "resend"
         with airflow_errors(resend_unknown=resend):
-            following = self.next_message or _in_order(self.messages)
+            following = self.next_message or in_order(self.messages)
             output = output_of(self.output_type)
             client = self.open_client()
             most = client.settings.max_messages_per_session
@@ -196,7 +194,7 @@ class ConversationOperator(AgentforceBaseOperator):
         self, chat: RecordedConversation, following: NextMessage, output: OutputType | None, most: int
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for text, variables in _messages(following, chat.turns):
+        for text, variables in texts_of(following, chat.turns):
             if self._send(chat, text, variables).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
@@ -259,34 +257,6 @@ class ConversationOperator(AgentforceBaseOperator):
             self.push_in_failure(context, "turns", [turn.to_dict() for turn in turns])
         if isinstance(error, DeliveryUnknownError):
             self.keep_partial(context, error)
-
-
-def _in_order(messages: Any) -> NextMessage:
-    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise AgentforceInputError(
-            f"messages must be a list of texts or of dicts with text and variables, or a function, "
-            f"but is {type(messages).__name__}."
-        )
-    if not messages:
-        raise AgentforceInputError("messages is empty. Give at least one message.")
-    for index, message in enumerate(messages):
-        _read(message, f"messages[{index}]")
-    return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
-
-
-def _messages(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, Any]]:
-    while (message := following(turns)) is not None:
-        yield _read(message, f"messages[{len(turns)}]")
-
-
-def _read(message: Any, field: str) -> tuple[str, Any]:
-    if not isinstance(message, Mapping):
-        return checks.message_text(message, field), None
-    unknown = sorted(set(message) - {"text", "variables"})
-    if unknown or "text" not in message:
-        raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
-    variables = checks.variables(message.get("variables"), f"{field}.variables")
-    return checks.message_text(message["text"], f"{field}.text"), variables
 
 
 def _interrupted(error: BaseException, turns: list[Turn]) -> DeliveryUnknownError:

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context
+    from airflow.sdk.bases.decorator import (
+        DecoratedOperator,
+        TaskDecorator,
+        determine_kwargs,
+        task_decorator_factory,
+    )
     from airflow.sdk.configuration import conf
+    from airflow.sdk.definitions.context import context_merge
     from airflow.sdk.exceptions import (
         AirflowFailException,
         AirflowNotFoundException,
@@ -70,6 +77,14 @@ _STATS = ("airflow.sdk.observability.stats", "airflow.stats")
 # Airflow 3, 2.
 _OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
 _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
+# What only decorators need, so it is imported when one is used.
+_DECORATING = {
+    "DecoratedOperator": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
+    "context_merge": ("airflow.sdk.definitions.context", "airflow.utils.context"),
+    "determine_kwargs": ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers"),
+    "TaskDecorator": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
+    "task_decorator_factory": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
+}
 
 __all__ = [
     "LINKS_NEED_XCOM",
@@ -82,15 +97,26 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "Context",
+    "DecoratedOperator",
+    "TaskDecorator",
     "add_listener",
     "conf",
+    "context_merge",
     "date_time_trigger",
     "default_deferrable",
+    "determine_kwargs",
     "mask_secret",
     "object_storage_path",
     "stats",
+    "task_decorator_factory",
     "xcom_of_airflow_2",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DECORATING:
+        return _first(_DECORATING[name], name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def mask_secret(secret: str) -> None:

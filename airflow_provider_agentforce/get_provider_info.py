@@ -93,12 +93,16 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     f"{_PACKAGE}.operators.batch",
                     f"{_PACKAGE}.operators.conversation",
+                    f"{_PACKAGE}.operators.feedback",
                     f"{_PACKAGE}.operators.message",
                     f"{_PACKAGE}.operators.session",
                 ],
             }
         ],
         "hooks": [{"integration-name": integration, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
+        "task-decorators": [
+            {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}
+        ],
         "extra-links": [f"{_PACKAGE}.links.AgentLink"],
         "config": CONFIG,
         "connection-types": [

@@ -1,4 +1,4 @@
-"""One session shared by several tasks: start, send, send, end. The end is a teardown, so it always runs."""
+"""One session shared by several tasks: start, send, send, rate, end. The end is a teardown, so it always runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from airflow_provider_agentforce.operators import (
     EndSessionOperator,
     SendMessageOperator,
     StartSessionOperator,
+    SubmitFeedbackOperator,
 )
 
 try:
@@ -39,7 +40,8 @@ with DAG(
         text="You said: {{ ti.xcom_pull('first', key='text') }} Which orders are open? See order 4711.",
         stream=True,
     )
+    rate = SubmitFeedbackOperator(task_id="rate", turn=second.output, feedback="GOOD", text="clear")
     end = EndSessionOperator(task_id="end", session=start.output)
 
-    start >> first >> second >> end.as_teardown(setups=start)
+    start >> first >> second >> rate >> end.as_teardown(setups=start)
     # [END session]

@@ -3,6 +3,7 @@
 from airflow_provider_agentforce.operators._base import external_session_key
 from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
+from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
 from airflow_provider_agentforce.operators.message import SendMessageOperator
 from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
 
@@ -12,5 +13,6 @@ __all__ = [
     "EndSessionOperator",
     "SendMessageOperator",
     "StartSessionOperator",
+    "SubmitFeedbackOperator",
     "external_session_key",
 ]

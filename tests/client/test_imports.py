@@ -30,6 +30,7 @@ ALLOWED = {
     "batch": {"client", "exceptions"},
     "links": {"client", "_compat"},
     "operators": {"batch", "client", "hooks", "links", "exceptions", "_compat", ""},
+    "decorators": {"operators", "client", "hooks", "exceptions", "_compat", ""},
     "triggers": {"client", "hooks", "exceptions", "_compat", ""},
     "emulator": set(),
     "exceptions": set(),

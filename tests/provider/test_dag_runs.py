@@ -76,6 +76,34 @@ def test_a_function_chooses_the_messages(dag_test):
         assert [text for _, text, _ in sent(org)] == ["message 1", "message 2", "message 3"]
 
 
+def test_a_decorated_function_writes_the_messages_and_nothing_it_returns_is_rendered(dag_test):
+    with Emulator(script=lambda turn: f"You said: {turn.text}") as org:
+        status, output = dag_test("decorated", org)
+        assert status == 0, output
+        assert [text for _, text, _ in sent(org)] == ["talk of Acme and Acme: {{ 7 * 7 }}", "{{ 1 + 1 }}"]
+        (session,) = org.sessions.values()
+        assert (session.agent_id, session.variables) == (org.agent_id, {"$Context.A": "Acme"})
+        assert org.open_sessions == []
+
+
+def test_a_decorated_function_can_be_mapped_and_overridden(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("decorated_and_mapped", org)
+        assert status == 0, output
+        assert sorted(text for _, text, _ in sent(org)) == ["hello one", "hello {{ 7 * 7 }}"]
+        assert all(turn.stream for session in org.sessions.values() for turn in session.turns)
+        assert org.open_sessions == []
+
+
+def test_a_decorated_function_that_returns_no_message_ends_the_run_without_a_retry(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("decorated_with_nothing", org)
+        assert status != 0
+        assert "the function must return a message" in output
+        assert output.count("the function must return a message") < 8
+        assert org.requests == []
+
+
 def test_mapping_gives_every_record_a_session_of_its_own(dag_test):
     with Emulator() as org:
         status, output = dag_test("mapped", org)

@@ -16,6 +16,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from pydantic import BaseModel, field_validator
 
+from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -523,3 +524,73 @@ class TestCorrectiveQuestion:
         with pytest.raises(DeliveryUnknownError, match="too long"):
             task.run()
         assert org.count("send") == 1
+
+
+class TestDecorated:
+    """A function that writes the messages is called again by every try."""
+
+    @pytest.fixture
+    def task(self, org):
+        """A task whose first try was killed after two of three answers, and the messages of the next."""
+        self.following = THREE
+        task = Task(AgentforceDecoratedOperator, python_callable=lambda: self.following)
+        task.run_killed(6)
+        assert len(org.open_sessions) == 1
+        return task
+
+    def fail(self, error):
+        def function():
+            raise error
+
+        return function
+
+    def test_goes_on_with_the_first_message_that_was_not_answered(self, org, task):
+        self.following = ["one", "two", "something else"]
+        assert task.run()["sequence_id"] == 3
+        assert texts(org) == [("one", 1), ("two", 1), ("something else", 1)]
+        assert org.open_sessions == []
+
+    def test_another_text_for_an_answered_message_is_refused(self, org, task):
+        self.following = ["one", "another", "three"]
+        with pytest.raises(AgentforceInputError, match="has changed since"):
+            task.run()
+        assert texts(org) == [("one", 1), ("two", 1)]
+        assert org.open_sessions == []
+
+    def test_a_function_that_fails_leaves_the_session_to_the_next_try(self, org, task):
+        with pytest.raises(OSError, match="away"):
+            task.run(python_callable=self.fail(OSError("away")))
+        assert len(org.open_sessions) == 1
+        assert task.run()["sequence_id"] == 3
+        assert org.count("start") == 1
+
+    @pytest.mark.parametrize(
+        "error", [AirflowFailException("no"), AirflowSkipException("no"), AgentforceInputError("no")]
+    )
+    def test_a_function_that_wants_no_next_try_ends_the_session(self, org, task, error):
+        with pytest.raises(type(error)):
+            task.run(python_callable=self.fail(error))
+        assert org.open_sessions == []
+
+    def test_a_function_that_returns_nothing_ends_the_session(self, org, task):
+        self.following = None
+        with pytest.raises(AgentforceInputError, match="must return a message"):
+            task.run()
+        assert org.open_sessions == []
+
+    def test_a_function_that_fails_in_the_last_try_ends_the_session(self, org, task):
+        task.try_number = task.max_tries
+        with pytest.raises(OSError, match="away"):
+            task.run(python_callable=self.fail(OSError("away")))
+        assert org.open_sessions == []
+
+    def test_a_store_that_fails_does_not_hide_the_error_of_the_function(self, org, task, capsys):
+        task.store.fails = "get"
+        with pytest.raises(AirflowFailException, match="no"):
+            task.run(python_callable=self.fail(AirflowFailException("no")))
+        assert "may still be open: LedgerError" in capsys.readouterr().out
+
+    def test_a_function_that_fails_in_the_first_try_leaves_nothing(self, org):
+        with pytest.raises(AirflowFailException):
+            Task(AgentforceDecoratedOperator, python_callable=self.fail(AirflowFailException("no"))).run()
+        assert org.requests == []

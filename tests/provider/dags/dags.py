@@ -52,6 +52,49 @@ with DAG("function", start_date=BEGIN, schedule=None):
         task_id="talk", messages=lambda turns: f"message {len(turns) + 1}" if len(turns) < 3 else None
     )
 
+with DAG("decorated", start_date=BEGIN, schedule=None, params={"who": "Acme", "agent": "Service_Agent"}):
+
+    @task
+    def found():
+        return "{{ 7 * 7 }}"
+
+    @task.agentforce(agent_id="{{ params.agent }}", variables={"$Context.A": "{{ params.who }}"})
+    def talk(text, who, params=None, ti=None) -> dict:
+        return [f"{ti.task_id} of {params['who']} and {who}: {text}", {"text": "{{ 1 + 1 }}"}]
+
+    @task
+    def use(answer, text):
+        assert [turn["sequence_id"] for turn in answer["turns"]] == [1, 2]
+        assert answer["text"] == text == "You said: {{ 1 + 1 }}"
+
+    answer = talk(found(), who="{{ params.who }}")
+    use(answer, answer["text"])
+
+with DAG("decorated_and_mapped", start_date=BEGIN, schedule=None):
+
+    @task
+    def records():
+        return ["one", "{{ 7 * 7 }}"]
+
+    @task.agentforce
+    def talk(record, greeting):
+        return f"{greeting} {record}"
+
+    @task
+    def use(answers):
+        assert len({answer["session_id"] for answer in answers}) == 2
+
+    # The arguments of the call stay, the task is another one.
+    use(talk.override(task_id="ask", stream=True).partial(greeting="hello").expand(record=records()))
+
+with DAG("decorated_with_nothing", start_date=BEGIN, schedule=None):
+
+    @task.agentforce(retries=2)
+    def talk():
+        return None
+
+    talk()
+
 with DAG("mapped", start_date=BEGIN, schedule=None):
 
     @task

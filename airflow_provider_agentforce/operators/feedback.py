@@ -1,0 +1,114 @@
+"""Rating an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+
+class SubmitFeedbackOperator(AgentforceBaseOperator):
+    """Rate an answer of an agent ``GOOD`` or ``BAD``, for the agent's own reports in Salesforce.
+
+    **Sends** ``POST /sessions/{id}/feedback``. **Returns** ``{"session_id", "feedback_id", "feedback"}``. An
+    answer without a ``feedback_id`` (a greeting, some failures) cannot be rated, which fails the task before
+    anything is sent.
+
+    Rate an answer before its session ends: whether the org takes a rating after that is not documented, so
+    the answer of a whole conversation, whose session has ended, may be refused with
+    :class:`~airflow_provider_agentforce.exceptions.SessionNotFoundError`.
+
+    **A retry** is harmless: it rates the same answer the same way again. **Templated:** ``turn``,
+    ``session_id``, ``feedback_id``, ``feedback``, ``text``, ``agentforce_conn_id``.
+
+    :param turn: the output of a send; or that of a conversation, whose last answer is meant, or one of its
+        ``turns``.
+    :param session_id: instead of ``turn``, together with ``feedback_id``.
+    :param feedback_id: the ``feedback_id`` of the answer.
+    :param feedback: ``GOOD`` or ``BAD``.
+    :param text: why, in words.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = (
+        "turn",
+        "session_id",
+        "feedback_id",
+        "feedback",
+        "text",
+        "agentforce_conn_id",
+    )
+    template_fields_renderers = {"turn": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        feedback: str,
+        turn: Any = None,
+        session_id: str | None = None,
+        feedback_id: str | None = None,
+        text: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.feedback = feedback
+        self.turn = turn
+        self.session_id = session_id
+        self.feedback_id = feedback_id
+        self.text = text
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Submit the rating."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            rated = _rated(self.turn, self.session_id, self.feedback_id)
+            feedback = checks.feedback(self.feedback)
+            client = self.open_client()
+            self.link_to(rated.get("agent_id"), context)
+            client.submit_feedback(rated, rated["feedback_id"], feedback, self.text or None)
+            self.log.info("Rated an answer of session %s: %s.", rated["session_id"], feedback)
+            return {
+                "session_id": rated["session_id"],
+                "feedback_id": rated["feedback_id"],
+                "feedback": feedback,
+            }
+
+
+def _rated(turn: Any, session_id: Any, feedback_id: Any) -> Mapping[str, Any]:
+    """Read the answer to be rated from the two ways of giving it."""
+    if (turn is None) == (session_id is None and feedback_id is None):
+        raise AgentforceInputError("Give either turn (the output of a send) or session_id and feedback_id.")
+    answer = {"session_id": session_id, "feedback_id": feedback_id} if turn is None else _last_answer(turn)
+    for field in ("session_id", "feedback_id"):
+        if not answer.get(field):
+            raise AgentforceInputError(_lacking(field, of_turn=turn is not None))
+    return answer
+
+
+def _last_answer(turn: Any) -> Mapping[str, Any]:
+    value = turn.to_dict() if isinstance(turn, Turn) else turn
+    if isinstance(value, Mapping) and isinstance(value.get("turns"), Sequence) and value["turns"]:
+        value = value["turns"][-1]
+    if not isinstance(value, Mapping):
+        raise AgentforceInputError(
+            f"turn must be the output of a send or a conversation (a dict with session_id and feedback_id), "
+            f"but is {type(turn).__name__}. Pass send.output itself."
+        )
+    return value
+
+
+def _lacking(field: str, *, of_turn: bool) -> str:
+    if not of_turn:
+        return f"{field} is missing: give session_id and feedback_id, or turn."
+    if field == "session_id":
+        return "turn has no session_id. Pass the output of a send or a conversation."
+    return (
+        "turn has no feedback_id, so it cannot be rated: the org gives none for a greeting and for some "
+        "failures. Rate only turns whose feedback_id is not None."
+    )

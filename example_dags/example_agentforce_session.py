@@ -1,4 +1,4 @@
-"""One session shared by several tasks: start, send, send, rate, end. The end is a teardown, so it always runs."""
+"""One session shared by several tasks: start, sends, a rating, and the end, a teardown that always runs."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ with DAG("decorated_and_mapped", start_date=BEGIN, schedule=None):
 with DAG("decorated_with_nothing", start_date=BEGIN, schedule=None):
 
     @task.agentforce(retries=2)
-    def talk():
-        return None
+    def talk(ti=None):
+        assert ti.try_number == 1, "a second try"
 
     talk()
 

@@ -157,6 +157,13 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask about all records, or the rest of those that earlier tries began."""
+        return self._ask(context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        """Go on after a wait."""
+        return self._ask(context)  # Airflow wants execute() called by nobody but itself
+
+    def _ask(self, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
@@ -170,10 +177,6 @@ class ConversationBatchOperator(AgentforceBaseOperator):
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
         return manifest
-
-    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
-        """Go on after a wait."""
-        return self.execute(context)
 
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.io import attach, store
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
 from airflow_provider_agentforce.batch import asking
-from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
+from airflow_provider_agentforce.client import limits
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    BatchFailedError,
+    TaskStoppedError,
+)
 from airflow_provider_agentforce.operators import ConversationBatchOperator
 
 ACCOUNTS = [{"id": "A1", "name": "Acme"}, {"id": "A2", "name": "Globex"}, {"id": "A3", "name": "Initech"}]
@@ -72,7 +78,7 @@ def ask(run, org, folder, monkeypatch):
     """Run a batch and give its manifest, error, XComs, and rows by key."""
     monkeypatch.setattr(asking, "_FIRST_DELAY", 0.01)
 
-    def do(records=ACCOUNTS, *, context=None, task_instance=None, **arguments):
+    def do(records=ACCOUNTS, *, context=None, task_instance=None, resume=None, kill=False, **arguments):
         arguments = {
             "key": "id",
             "message": "What do you know of account {{ record.name }}?",
@@ -81,7 +87,14 @@ def ask(run, org, folder, monkeypatch):
             **arguments,
         }
         operator = ConversationBatchOperator(task_id="ask", records=records, **arguments)
-        done = run(operator, context, **(task_instance or {}))
+        if resume:
+            operator.execute = getattr(operator, resume)
+        if kill:
+            operator.on_kill()
+        try:
+            done = run(operator, context, **(task_instance or {}))
+        except TaskDeferred as error:
+            done = SimpleNamespace(value=None, xcoms={}, error=error)
         results = folder / "results.jsonl"
         done.lines = (
             [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
@@ -472,6 +485,45 @@ def test_changed_records_keep_the_rows_that_are_there_when_that_is_allowed(ask, 
     assert [row["key"] for row in done.lines] == ["A0", "A2", "A3"]
     assert len(texts(org)) == 4
     assert ask(more).error is None
+
+
+# Waiting without a worker
+
+
+def test_a_deferrable_batch_waits_for_the_hour_without_a_worker_and_then_goes_on(ask, org, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(max_sessions_per_hour=2))
+    waiting = ask(deferrable=True)
+    assert isinstance(waiting.error, TaskDeferred)
+    assert waiting.error.method_name == "execute_complete"
+    left = waiting.error.trigger.moment - datetime.now(timezone.utc)
+    assert 3500 < left.total_seconds() < 3700
+    assert len(texts(org)) == 2
+    assert org.open_sessions == []
+    assert waiting.lines == []
+    # When it comes back before its time, it waits on: what it has started is on record.
+    limits._by_org.clear()
+    assert isinstance(ask(deferrable=True, resume="execute_complete").error, TaskDeferred)
+    assert len(texts(org)) == 2
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
+    limits._by_org.clear()
+    done = ask(deferrable=True, resume="execute_complete", allow_nested_operators=False)
+    assert done.value["counts"] == {"answered": 3}
+    assert (done.value["sessions"], len(texts(org))) == (3, 3)
+
+
+def test_whether_a_batch_is_deferrable_is_airflows_setting_unless_it_says_so_itself(monkeypatch, folder):
+    arguments = {"task_id": "ask", "records": [], "message": "Hello.", "result_path": f"file://{folder}"}
+    assert not ConversationBatchOperator(**arguments).deferrable
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert ConversationBatchOperator(**arguments).deferrable
+    assert not ConversationBatchOperator(**arguments, deferrable=False).deferrable
+
+
+def test_a_batch_that_is_killed_before_it_asks_sends_nothing(ask, org):
+    done = ask(kill=True)
+    assert isinstance(done.error, TaskStoppedError)
+    assert not isinstance(done.error, AirflowFailException)  # the next try goes on
+    assert org.count("start") == 0
 
 
 # Templates

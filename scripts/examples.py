@@ -27,13 +27,7 @@ _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
 
 # Each command has a process of its own, forked from one that has imported Airflow: that takes the most time.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    [
-        "airflow.cli.commands.dag_command",
-        "airflow.sdk.execution_time.supervisor",
-        "airflow.api_fastapi.execution_api.app",
-    ]
-)
+_PROCESSES.set_forkserver_preload(["warm_airflow"])
 
 
 @dataclass(frozen=True)
@@ -69,6 +63,7 @@ class Examples:
         os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(FOLDER)
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where it finds warm_airflow
         worked, output = self._call({}, "migrate", AIRFLOW, "db", "migrate")
         return Run("airflow db migrate", worked, output=output)
 

@@ -1,0 +1,12 @@
+"""Imports and builds what every run of a Dag needs, in the process that the runs are forked from."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+with contextlib.suppress(ImportError, AttributeError):
+    importlib.import_module("airflow.cli.commands.dag_command")
+    # `airflow dags test` of Airflow 3 talks to an API server of its own, which is built at its first request.
+    supervisor = importlib.import_module("airflow.sdk.execution_time.supervisor")
+    supervisor.in_process_api_server().app._cadwyn_initialize()  # noqa: SLF001

@@ -30,6 +30,18 @@ def counted_as(operation):
     return "send" if operation == "stream" else operation
 
 
+def aim(make_client, org, operation, url, **settings):
+    """Return a client whose *operation* goes to *url*, and everything else to the org."""
+    if operation == "query":
+        # The org's host serves it, and the token too, which is therefore at hand.
+        client, other = make_client(org, host=url, **settings), make_client(org)
+        other.authenticate()
+        client._caller.tokens = other._caller.tokens
+        return client
+    where = {"host": url} if operation == "token" else {"api_url": url}
+    return make_client(org, **where, **settings)
+
+
 def failing(client, operation, session=None):
     """Carry out one operation that fails, and return its error after looking it over."""
     with pytest.raises(AgentforceError) as caught:

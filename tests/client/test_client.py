@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import wire
-from telling import FEEDBACK_ID, failing, look_over
+from telling import FEEDBACK_ID, aim, failing, look_over
 
 from airflow_provider_agentforce import exceptions
 from airflow_provider_agentforce.client import Session, calling
@@ -598,7 +598,7 @@ def test_kill_while_the_token_is_fetched_is_transient(org, make_client, killer):
     hold.release()
 
 
-@pytest.mark.parametrize("operation", ["token", "start", "end", "feedback"])
+@pytest.mark.parametrize("operation", ["token", "start", "end", "feedback", "query"])
 def test_kill_of_a_call_that_is_no_message_is_transient(org, make_client, some_session, caplog, operation):
     def stop_it(peer):
         if peer.read_request() is not None:
@@ -606,8 +606,7 @@ def test_kill_of_a_call_that_is_no_message_is_transient(org, make_client, some_s
             peer.hang()
 
     with wire.Server(stop_it) as server:
-        where = {"host": server.url} if operation == "token" else {"api_url": server.url}
-        client = make_client(org, timeout=20, **where)
+        client = aim(make_client, org, operation, server.url, timeout=20)
         began = time.monotonic()
         error = failing(client, operation, some_session)
         assert time.monotonic() - began < 1
@@ -617,7 +616,7 @@ def test_kill_of_a_call_that_is_no_message_is_transient(org, make_client, some_s
         assert error.external_session_key in caplog.text
 
 
-@pytest.mark.parametrize("operation", ["token", "start", "end", "feedback"])
+@pytest.mark.parametrize("operation", ["token", "start", "end", "feedback", "query"])
 def test_kill_in_the_handshake_of_any_call_is_transient(org, make_client, some_session, operation):
     def stop_it(peer):
         peer.sock.recv(1)
@@ -625,8 +624,7 @@ def test_kill_in_the_handshake_of_any_call_is_transient(org, make_client, some_s
         peer.hang()
 
     with wire.Server(stop_it, scheme="https") as server:
-        where = {"host": server.url} if operation == "token" else {"api_url": server.url}
-        client = make_client(org, timeout=20, **where)
+        client = aim(make_client, org, operation, server.url, timeout=20)
         error = failing(client, operation, some_session)
     assert (type(error), error.applied, server.accepted) == (TaskStoppedError, False, 1)
 

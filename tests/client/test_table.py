@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import wire
-from telling import OPERATIONS, call, counted_as, failing
+from telling import OPERATIONS, aim, call, counted_as, failing
 
 from airflow_provider_agentforce.client import Turn, calling
 from airflow_provider_agentforce.exceptions import (
@@ -364,23 +364,13 @@ def test_error_event_of_a_stream_is_the_agents_failure(org, ready):
 # Rows 1 to 3: nothing was sent. They need a listener that is no HTTP server.
 
 
-def aim(make_client, org, operation, url):
-    """Return a client whose *operation* goes to *url*, and everything else to the org."""
-    if operation == "query":
-        # The org's host serves it, and the token too, which is therefore at hand.
-        client, other = make_client(org, host=url), make_client(org)
-        client._caller.tokens._token = other._caller.tokens.get()
-        return client
-    where = {"host": url} if operation == "token" else {"api_url": url}
-    return make_client(org, **where)
-
-
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_refused_connection_is_tried_three_times(org, make_client, some_session, monkeypatch, operation):
     attempts = []
     monkeypatch.setattr(calling, "_back_off", lambda state: attempts.append(state.attempt_number) or 0.01)
     url = f"http://127.0.0.1:{wire.refused_port()}"
     error = failing(aim(make_client, org, operation, url), operation, some_session)
+    assert error.operation == counted_as(operation)
     # No server can count connections that are refused.
     assert max(attempts) == 3
     assert (type(error), error.applied, error.status) == (AgentforceTransientError, False, None)
@@ -398,6 +388,7 @@ def test_proxy_that_refuses_is_asked_three_times(org, make_client, some_session,
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         client = aim(make_client, org, operation, "https://acme.my.salesforce.com")
         error = failing(client, operation, some_session)
+    assert error.operation == counted_as(operation)
     assert (type(error), error.applied) == (AgentforceTransientError, False)
     assert [request.method for request in proxy.requests] == ["CONNECT"] * 3
     assert all("authorization" not in request.headers for request in proxy.requests)
@@ -411,6 +402,7 @@ def test_reset_in_the_handshake_is_tried_three_times(org, make_client, some_sess
 
     with wire.Server(reset, scheme="https") as server:
         error = failing(aim(make_client, org, operation, server.url), operation, some_session)
+    assert error.operation == counted_as(operation)
     assert (type(error), error.applied, server.accepted) == (AgentforceTransientError, False, 3)
 
 
@@ -418,6 +410,7 @@ def test_reset_in_the_handshake_is_tried_three_times(org, make_client, some_sess
 def test_bad_certificate_is_final_at_once(org, make_client, some_session, stranger, operation):
     with wire.Server(wire.answering(), tls=stranger) as server:
         error = failing(aim(make_client, org, operation, server.url), operation, some_session)
+    assert error.operation == counted_as(operation)
     assert (type(error), error.applied, server.accepted) == (AgentforceRequestError, False, 1)
     assert "certificate" in str(error)
     assert "REQUESTS_CA_BUNDLE" in error.hint

@@ -212,6 +212,19 @@ def test_an_agent_with_a_custom_connection_is_told_to_answer_in_its_formats(ask,
     assert start["surfaceConfig"] == {"surfaceType": "Custom"}
 
 
+def test_an_agent_may_be_given_by_its_name_which_is_looked_up_once(ask, org):
+    assert ask(agent_id="Service_Agent").error is None
+    assert {session.agent_id for session in org.sessions.values()} == {org.agent_id}
+    assert org.count("query") == 1
+
+
+def test_a_name_that_no_agent_has_fails_the_batch_before_its_first_record(ask, org):
+    error = ask(agent_id="Nobody").error
+    assert "has the API name Nobody" in str(error)
+    assert isinstance(error, AirflowFailException)
+    assert org.count("start") == 0
+
+
 def test_without_corrective_questions_none_is_asked(ask, org):
     org.fail("send", body={"messages": [{"type": "Inform", "message": "no idea"}]})
     done = ask([*ACCOUNTS[:1], {"id": "B"}], output_type={"type": "object"}, output_retries=0)

@@ -13,6 +13,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,10 @@ from packaging.requirements import Requirement
 
 from airflow_provider_agentforce.emulator import Emulator, SessionRecord
 
+PERSON = Path(__file__).with_name("person.py")
+ASKS_PEOPLE = {"example_agentforce_person"}
+# The model of an LLM task: pydantic-ai's own for tests, which calls every tool once and needs no key.
+MODEL = '{"conn_type": "pydanticai", "extra": {"model": "test"}}'
 FOLDER = Path(__file__).resolve().parent.parent / "example_dags"
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
@@ -79,12 +84,28 @@ class Examples:
         with Emulator() as org:
             env = {
                 "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+                "AIRFLOW_CONN_PYDANTICAI_DEFAULT": MODEL,
                 "AGENTFORCE_EXAMPLE_OUTPUT": str(self.out),
             }
-            worked, output = self._call(env, dag_id, AIRFLOW, "dags", "test", dag_id)
+            with self._person(dag_id):
+                worked, output = self._call(env, dag_id, AIRFLOW, "dags", "test", dag_id)
         left_open = tuple(org.open_sessions)
         sessions = tuple(org.sessions.values())
         return Run(dag_id, worked and not left_open, (), sessions, left_open, output)
+
+    @contextmanager
+    def _person(self, dag_id: str) -> Iterator[None]:
+        if dag_id not in ASKS_PEOPLE:
+            yield
+            return
+        log = self.out / "logs" / f"{dag_id}.person.log"
+        person = _PROCESSES.Process(target=_run, args=({}, log, (str(PERSON), dag_id)))
+        person.start()
+        try:
+            yield
+        finally:
+            person.terminate()
+            person.join()
 
     def _load(self, path: Path, missing: tuple[str, ...]) -> Run:
         worked, output = self._call({}, path.stem, str(path))

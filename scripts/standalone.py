@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from examples import MODEL
+
 from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +27,7 @@ def main() -> int:
         settings = {
             "AIRFLOW_HOME": str(HOME),
             "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+            "AIRFLOW_CONN_PYDANTICAI_DEFAULT": MODEL,
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",

@@ -175,9 +175,9 @@ class RealAirflow:
 
     # -- its REST API
 
-    def trigger(self, dag_id: str) -> Run:
+    def trigger(self, dag_id: str, **params: Any) -> Run:
         """Start a run of a Dag."""
-        made = self.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})
+        made = self.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": params})
         return Run(self, dag_id, made["dag_run_id"])
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -250,6 +250,23 @@ class Run:
     def runner(self, task_id: str) -> psutil.Process:
         """Return the process that runs a task."""
         return self.airflow.task_runner(self.task(task_id)["id"])
+
+    def asked(self, task_id: str) -> dict[str, Any]:
+        """Wait until a task asks a person, and return what the person sees."""
+        self.wait_for(task_id, "awaiting_input")
+        # Airflow 3.3 fails a task that is answered before its scheduler has heard that the worker is free.
+        heard = f"TaskInstanceKey(dag_id='{self.dag_id}', task_id='{task_id}', run_id='{self.run_id}'"
+        out = self.airflow.home / "scheduler.out"
+        until(
+            "the scheduler has heard of the wait",
+            lambda: f"with state success for task instance {heard}" in out.read_text(),
+        )
+        return self.airflow.ask("GET", f"{self._path}/taskInstances/{task_id}/-1/hitlDetails")
+
+    def answer(self, task_id: str, option: str, fields: dict[str, str]) -> None:
+        """Answer what a task asks, as a person does."""
+        path = f"{self._path}/taskInstances/{task_id}/-1/hitlDetails"
+        self.airflow.ask("PATCH", path, {"chosen_options": [option], "params_input": fields})
 
     def mark_failed(self, task_id: str) -> None:
         """Mark a task failed, as a person does."""

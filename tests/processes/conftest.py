@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,16 @@ DAG_IDS = {
     "shared_recorded",
     "shared_resend",
     "shared_started",
+    "person",
+    "person_too_late",
+    *(
+        ("llm_asks", "llm_asks_in_time", "llm_talks", "llm_talks_in_time")
+        if sys.version_info >= (3, 11)
+        else ()
+    ),
 }
+# Messages that have the agent ask a person, or hand over to one; it asks in words that are no template.
+TYPES = {"needs_input": "Inquire", "needs_confirmation": "Confirm", "escalated": "Escalate"}
 _ROWS = pytest.StashKey[list]()
 
 
@@ -33,7 +43,15 @@ def pytest_ignore_collect(collection_path, config):
 def org_server():
     from airflow_provider_agentforce.emulator import Emulator  # noqa: PLC0415
 
-    with Emulator(script=lambda turn: f"You said: {turn.text}") as server:
+    def says(turn):
+        kind = TYPES.get(turn.text)
+        return (
+            {"type": kind, "text": "Please give me {{ 7 * 7 }} numbers."}
+            if kind
+            else f"You said: {turn.text}"
+        )
+
+    with Emulator(script=says) as server:
         yield server
 
 
@@ -48,6 +66,7 @@ def airflow(org_server, gates_folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("airflow")
     environment = {
         "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org_server.connection(),
+        "AIRFLOW_CONN_LLM": '{"conn_type": "pydanticai", "extra": {"model": "test"}}',
         "AGENTFORCE_GATES": str(gates_folder),
     }
     with running(RealAirflow(home, HERE / "dags", environment), DAG_IDS) as started:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def airflow_db():
 def dag_test(airflow_db, tmp_path):
     """Run ``airflow dags test`` against an org and give its exit status and output."""
 
-    def run(dag_id, org, folder=None, **variables):
+    def run(dag_id, org, folder=None, conf=None, **variables):
         env = {
             **os.environ,
             "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
@@ -47,9 +48,8 @@ def dag_test(airflow_db, tmp_path):
         }
         if folder:
             env["AIRFLOW__CORE__DAGS_FOLDER"] = str(folder)
-        done = subprocess.run(
-            [AIRFLOW, "dags", "test", dag_id], env=env, capture_output=True, text=True, check=False
-        )
+        command = [AIRFLOW, "dags", "test", dag_id, *(("-c", json.dumps(conf)) if conf else ())]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = "example_agentforce_batch"
-EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py") if path.stem != BATCH)
+PERSON, LLM = "example_agentforce_person", "example_agentforce_llm_agent"
+EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("example_*.py")} - {BATCH, PERSON, LLM})
+LLM_CONNECTION = '{"conn_type": "pydanticai", "extra": {"model": "test"}}'
+needs_common_ai = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the Common AI provider needs Python 3.11"
+)
 
 
 def sent(org):
@@ -160,7 +166,7 @@ def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test,
         assert row.startswith(f"{account},answered,{name} is in ")
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="the Common AI provider needs Python 3.11")
+@needs_common_ai
 @pytest.mark.parametrize(("dag_id", "lost"), [("llm_talks", False), ("llm_asks_a_group", True)])
 def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, dag_id, lost):
     with Emulator() as org, Emulator() as standby:
@@ -168,7 +174,7 @@ def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, dag_i
             org.fail("send", drop=True, after=True)
         connections = {
             "AIRFLOW_CONN_AGENTFORCE_STANDBY": standby.connection(),
-            "AIRFLOW_CONN_LLM": '{"conn_type": "pydanticai", "extra": {"model": "test"}}',
+            "AIRFLOW_CONN_LLM": LLM_CONNECTION,
         }
         status, output = dag_test(dag_id, org, Path(__file__).parent / "llm_dags", **connections)
         assert (status != 0) == lost, output
@@ -183,6 +189,45 @@ def labels(airflow_db, dag_id):
     asked = "SELECT task_id, rendered_map_index FROM task_instance WHERE dag_id = ? AND map_index >= 0"
     with sqlite3.connect(Path(airflow_db) / "airflow.db") as database:
         return set(database.execute(asked, [dag_id]).fetchall())
+
+
+@needs_common_ai
+def test_the_model_of_the_example_asks_the_agent_once(dag_test):
+    with Emulator() as org:
+        model = {"AIRFLOW_CONN_PYDANTICAI_DEFAULT": LLM_CONNECTION}
+        status, output = dag_test(LLM, org, ROOT / "example_dags", **model)
+        assert status == 0, output
+        assert org.applied() == 1
+        assert org.open_sessions == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "asked", "turns"),
+    [
+        ("Which case?", "Please give me the case number.", ["Which case?", "case 42"]),
+        (
+            "Please refund {{ 7 * 7 }}.",
+            "Shall I go ahead? You asked: Please refund {{ 7 * 7 }}.",
+            ["Please refund {{ 7 * 7 }}.", "yes"],
+        ),
+    ],
+)
+def test_a_person_reads_what_the_agent_asks_and_their_answer_is_the_next_message(
+    dag_test, tmp_path, request_, asked, turns
+):
+    log = tmp_path / "person.log"
+    command = [sys.executable, str(ROOT / "scripts" / "person.py"), PERSON, "case 42"]
+    with Emulator() as org, log.open("wb") as out:
+        person = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            status, output = dag_test(PERSON, org, ROOT / "example_dags", {"request": request_})
+        finally:
+            person.terminate()
+            person.wait(10)
+        assert status == 0, output + log.read_text()
+        assert [text for _, text, _ in sent(org)] == turns
+        assert org.open_sessions == []
+    assert asked in log.read_text()
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)

@@ -1,0 +1,96 @@
+"""People in the loop: somebody answers what the agent asks back, and takes over what it hands over."""
+
+# needs: apache-airflow>=3.1
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.exceptions import AirflowOptionalProviderFeatureException
+
+from airflow_provider_agentforce.operators import (
+    EndSessionOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+)
+
+try:
+    from airflow.providers.standard.operators.hitl import HITLEntryOperator, HITLOperator
+    from airflow.sdk import DAG, Param, task
+except (ImportError, AirflowOptionalProviderFeatureException):
+    HITLOperator = None  # Airflow below 3.1 cannot ask people, so there this file has no Dag.
+
+# The session waits as long as the person does, and Salesforce does not say how long a session may be idle.
+# Reports speak of 15 minutes.
+ANSWER_WITHIN = timedelta(minutes=10)
+
+if HITLOperator is not None:
+    with DAG(
+        dag_id="example_agentforce_person",
+        description=__doc__,
+        start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        schedule=None,
+        catchup=False,
+        params={"request": "Please refund order 4711."},
+        tags=["agentforce", "example"],
+    ):
+        # [START person]
+        start = StartSessionOperator(task_id="start")
+        request = SendMessageOperator(task_id="request", session=start.output, text="{{ params.request }}")
+
+        @task.branch
+        def by_outcome(answer: dict) -> str:
+            """Choose who has the next word."""
+            ways = {"needs_input": "ask", "needs_confirmation": "decide", "escalated": "hand_over"}
+            return ways.get(answer["outcome"], "answered")
+
+        # The agent asks back: a person writes the next message.
+        ask = HITLEntryOperator(
+            task_id="ask",
+            subject="The agent asks",
+            body=request.output["text"],
+            params={"answer": Param("", type="string", title="Your answer")},
+            options=["Send"],  # without a default: when nobody answers, nothing is sent
+            response_timeout=ANSWER_WITHIN,
+        )
+        tell = SendMessageOperator(
+            task_id="tell",
+            session=request.output,
+            text="{{ ti.xcom_pull('ask')['params_input']['answer'] }}",
+        )
+
+        # The agent wants a yes or a no: a person says which.
+        decide = HITLOperator(
+            task_id="decide",
+            subject="The agent asks for a yes or a no",
+            body=request.output["text"],
+            options=["yes", "no"],
+            response_timeout=ANSWER_WITHIN,
+        )
+        confirm = SendMessageOperator(
+            task_id="confirm",
+            session=request.output,
+            text="{{ ti.xcom_pull('decide')['chosen_options'][0] }}",
+        )
+
+        # The agent gives up: a person gets the case. That needs no session, so nothing waits for it.
+        hand_over = HITLEntryOperator(
+            task_id="hand_over",
+            subject="The agent hands over: {{ params.request }}",
+            body=request.output["text"],
+            params={"note": Param("", type="string", title="What you did")},
+            options=["Taken over"],
+        )
+
+        @task
+        def answered(answer: dict) -> str:
+            """Use the answer."""
+            return answer["text"]
+
+        end = EndSessionOperator(task_id="end", session=start.output)
+
+        way = by_outcome(request.output)
+        way >> ask >> tell
+        way >> decide >> confirm
+        way >> [hand_over, answered(request.output)]
+        [way, tell, confirm] >> end.as_teardown(setups=start)
+        # [END person]

@@ -30,7 +30,7 @@ if AgentforceToolset is not None:
     ):
         # [START llm]
         orders = AgentforceToolset(
-            AgentforceHook("agentforce_default").agent(),  # or .agent("0Xx…")
+            AgentforceHook("agentforce_default").agent(),  # or .agent("Order_Agent")
             tool_name="ask_order_agent",
             description="Knows every order, and can refund one. It may ask back; then answer it.",
             timeout=120,

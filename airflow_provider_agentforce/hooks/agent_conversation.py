@@ -37,6 +37,7 @@ class AgentConversation:
         self._hook: ManagedAgentMixin = bound.hook  # type: ignore[assignment] # the toolset has checked it
         self._lock = threading.Lock()
         self._kept: OwnSession | None = None
+        self._over = False
 
     @property
     def ref(self) -> ManagedAgentRef:
@@ -60,23 +61,28 @@ class AgentConversation:
             )
         begun = time.monotonic()
         with self._lock:
-            if self._kept is None:
-                self._kept = self._hook.keep_session(self._bound.agent, request)
-            kept = self._kept
+            kept = self._session(request)
             left = request.timeout and max(request.timeout - (time.monotonic() - begun), _SHORTEST)
             response = self._bound.invoke(
                 replace(request, session_id=kept.session_id, timeout=left, vendor_options={})
             )
             if response.session_id is None:
-                self._end()
+                self._kept = None
+                kept.end()
             return response
 
     def end(self) -> None:
-        """End the session, if there is one, after the message under way."""
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        kept, self._kept = self._kept, None
+        """End the session, if there is one, and cut a message that is under way."""
+        # Takes no lock: whoever holds it may wait for minutes, and the task may have seconds left.
+        self._over = True
+        kept = self._kept
         if kept is not None:
             kept.end()
+
+    def _session(self, request: ManagedAgentRequest) -> OwnSession:
+        if self._kept is None and not self._over:
+            self._kept = self._hook.keep_session(self._bound.agent, request)
+        if self._kept is None or self._over:
+            self.end()
+            raise AgentforceInputError("The conversation is over.")
+        return self._kept

@@ -101,21 +101,26 @@ class OwnSession(HeldSession):
         self._ending = threading.Lock()
         self._ended = False
         super().__init__(client.start_session(agent_id, **start).session_id, 0)
-        at_task_end(self._end_in_use)
+        at_task_end(self._end_at_once)
 
     def end(self) -> None:
-        """End the session. A failure is logged; ending it again does nothing."""
+        """End the session, and cut a message that is under way. A failure is logged; a second end is none."""
+        sending = self.client
+        if sending is not None:
+            # Nobody waits for the answer any more, and whoever ends the session may be a task being killed.
+            log.warning(
+                "A message in session %s is cut. Whether the agent acts on it cannot be known.",
+                self.session_id,
+            )
+            sending.stop()
+            self._owner.stop()
         with self._ending:
             if not self._ended:
                 self._ended = True
                 self._owner.end_quietly({"session_id": self.session_id})
-        not_at_task_end(self._end_in_use)
+        not_at_task_end(self._end_at_once)
 
-    def _end_in_use(self) -> None:
+    def _end_at_once(self) -> None:
         log.warning("The task ends while session %s is open, so it is ended.", self.session_id)
-        # The answer has nobody left to go to, and the session is locked as long as it is waited for.
-        sending = self.client
-        if sending is not None:
-            sending.stop()
         self._owner.stop()
         self.end()

@@ -106,7 +106,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
     def agent(self, agent: str | None = None) -> BoundManagedAgent:
         """Bind an agent for ``ManagedAgentToolset`` or ``FailoverManagedAgentClient``. Makes no call.
 
-        :param agent: its id (``0Xx…``). Default: the connection's extra ``agent_id``.
+        :param agent: its id (``0Xx…``) or API name. Default: the connection's extra ``agent_id``.
         :raises AirflowOptionalProviderFeatureException: without the extra ``common-ai``.
         """
         return super().agent(agent or "")
@@ -114,9 +114,10 @@ class ManagedAgentMixin(BaseManagedAgentHook):
     def resolve_agent(self, agent: str) -> ManagedAgentRef:
         """Return the agent's identity. Asks Airflow for the connection at most, never the org.
 
-        :raises AgentforceInputError: if *agent* cannot be an id.
+        :returns: platform ``salesforce.agentforce``, and the name as it was given.
+        :raises AgentforceInputError: if *agent* can be no agent's id or API name.
         """
-        name = checks.path_id(agent, "agent") if agent else self.settings.agent()
+        name = checks.agent(agent, "agent") if agent else self.settings.agent()
         return ManagedAgentRef(platform=self.agent_platform, name=name)
 
     def get_agent_capabilities(self, agent: str) -> ManagedAgentCapabilities:  # noqa: ARG002 - the contract's

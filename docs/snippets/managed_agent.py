@@ -8,7 +8,7 @@ if sys.version_info >= (3, 11):  # as the Common AI provider needs
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 
     hook = AgentforceHook("agentforce_default")
-    agent = hook.agent()  # or hook.agent("0Xx…")
+    agent = hook.agent()  # or hook.agent("Order_Agent")
 
     response = agent.invoke(ManagedAgentRequest(prompt="Where is order 4711?", timeout=60))
     print(response.text, response.raw["outcome"])

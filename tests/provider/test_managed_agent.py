@@ -453,6 +453,22 @@ class TestEndOfTask:
         conversation.end()
         assert org.count("end") == 1
 
+    def test_a_conversation_that_ends_cuts_its_message_and_takes_no_other(self, monkeypatch, caplog):
+        slow = {"answers": [{"match": "", "text": "Late.", "latency": 1}]}
+        with Emulator(script=slow) as org, org.hold("send") as hold, ThreadPoolExecutor(2) as threads:
+            monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_SLOW", org.connection())
+            bound = AgentforceHook("agentforce_slow").agent()
+            conversation = AgentforceToolset(bound, tool_name="ask").client
+            first = threads.submit(conversation.invoke, ask("change it"))
+            hold.wait_until_held()
+            second = threads.submit(conversation.invoke, ask("and this"))
+            hold.release()
+            conversation.end()
+            assert isinstance(first.exception(5), DeliveryUnknownStop)
+            assert isinstance(second.exception(5), AgentforceInputError)
+            assert (org.count("send"), org.count("start"), org.open_sessions) == (1, 1, [])
+        assert "is cut" in caplog.text
+
     def test_a_session_of_another_owner_is_left_to_him(self, org, hook, agent):
         with hook.conversation() as chat:
             agent.invoke(ask(session_id=chat.session.session_id))

@@ -88,9 +88,9 @@ if HITLOperator is not None:
 
         end = EndSessionOperator(task_id="end", session=start.output)
 
-        way = by_outcome(request.output)
+        way, use = by_outcome(request.output), answered(request.output)
         way >> ask >> tell
         way >> decide >> confirm
-        way >> [hand_over, answered(request.output)]
-        [way, tell, confirm] >> end.as_teardown(setups=start)
+        way >> [hand_over, use]
+        [tell, confirm, use] >> end.as_teardown(setups=start)
         # [END person]

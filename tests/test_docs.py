@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from airflow_provider_agentforce import operators
 from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,3 +89,11 @@ def test_the_page_of_errors_quotes_what_the_package_really_says():
     quoted = [words["words"] for words in ERROR.finditer(ours)]
     assert quoted
     assert [words for words in quoted if words not in code] == []
+
+
+@pytest.mark.parametrize("name", [name for name in operators.__all__ if name.endswith("Operator")])
+def test_a_how_to_shows_each_operator_in_an_example_dag(name):
+    pages = [ROOT / "docs" / "batch.md", *(ROOT / "docs" / "how-to").glob("*.md")]
+    blocks = [block for page in pages for block in BLOCK.finditer(page.read_text())]
+    shown = [block for block in blocks if f"{name}(" in block["code"] or f"{name}." in block["code"]]
+    assert any(block["source"].startswith("example_dags/") for block in shown)

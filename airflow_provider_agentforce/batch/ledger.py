@@ -26,6 +26,8 @@ _OWNER = "owner.json"
 _PART = "part-"
 _OPEN = "open-"
 _ATTEMPTS = 4
+# Stores without folders: to make one there would make the bucket, also one whose name is misspelt.
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
 
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _again = tenacity.Retrying(
@@ -77,7 +79,8 @@ class BatchLedger:
         :raises LedgerError: if what it holds cannot be read.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            if getattr(self._folder, "protocol", "") not in _BUCKETS:
+                self._folder.mkdir(parents=True, exist_ok=True)
             header = self._read_json(_HEADER, {"v": _VERSION, "began": time.time(), **self._header})
             self._check_same(header, changes_allowed=changes_allowed)
             self._take_over()

@@ -665,6 +665,22 @@ def test_a_store_that_can_only_write_whole_files_is_enough(ask, org, bucket):
     assert len(texts(org)) == 2
 
 
+def test_a_bucket_that_is_not_there_is_an_error_and_is_not_made(ask, org, bucket, monkeypatch):
+    attach(protocol="s3", conn_id="the_store", fs=bucket)
+    bucket.pipe("/crm/a.csv", b"id,name\n1,Acme\n")
+    monkeypatch.setattr(bucket, "makedirs", lambda *_, **__: pytest.fail("a bucket would be made"))
+    assert ask("s3://the_store@crm/a.csv", result_path="s3://the_store@crm/out").error is None
+    monkeypatch.setattr(
+        bucket, "_open", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("no bucket"))
+    )
+    org.reset()
+    done = ask(result_path="s3://the_store@misspelt/out")
+    assert "result_path: s3://the_store@misspelt/out cannot be used (FileNotFoundError: no bucket)" in str(
+        done.error
+    )
+    assert org.requests == []
+
+
 def test_a_path_object_is_as_good_as_its_uri(ask, org, bucket):
     bucket.pipe("/bucket/a.jsonl", b'{"id": 1, "name": "Acme"}\n')
     done = ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ html_show_sphinx = False
 
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
+# The extra common-ai is there from Python 3.11 on.
+autodoc_mock_imports = [] if find_spec("pydantic_ai") else ["airflow.providers.common.ai", "pydantic_ai"]
 add_module_names = False
 maximum_signature_line_length = 80
 # A name that leads nowhere is an error; those of Python and Airflow are shown without a link.

@@ -84,7 +84,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         try:
             with airflow_errors():
                 self._take(self._call(context))
-        except Exception as error:
+        except BaseException as error:
             self._end_what_is_left(context, error)
             raise
         result: dict[str, Any] = super().execute(context)
@@ -109,7 +109,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
                 f"list of messages, or a function that gives the next one, but returned {what}."
             )
 
-    def _end_what_is_left(self, context: Context, error: Exception) -> None:
+    def _end_what_is_left(self, context: Context, error: BaseException) -> None:
         """End the session that an earlier try left to this one, unless another try follows."""
         final = isinstance(error, AirflowFailException | AirflowSkipException)
         ti = context["ti"]

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from pydantic import BaseModel, field_validator
 
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
@@ -578,10 +578,11 @@ class TestDecorated:
             task.run()
         assert org.open_sessions == []
 
-    def test_a_function_that_fails_in_the_last_try_ends_the_session(self, org, task):
+    @pytest.mark.parametrize("error", [OSError("away"), AirflowTaskTimeout("away")])
+    def test_a_function_that_fails_in_the_last_try_ends_the_session(self, org, task, error):
         task.try_number = task.max_tries
-        with pytest.raises(OSError, match="away"):
-            task.run(python_callable=self.fail(OSError("away")))
+        with pytest.raises(type(error), match="away"):
+            task.run(python_callable=self.fail(error))
         assert org.open_sessions == []
 
     def test_a_store_that_fails_does_not_hide_the_error_of_the_function(self, org, task, capsys):

@@ -96,6 +96,10 @@ class TestContract:
         assert hook.agent().ref.name == org.agent_id
         assert hook.agent().invoke(ask()).text.startswith("Order 7")
 
+    def test_it_may_be_given_by_its_api_name(self, org, hook):
+        assert hook.agent("Service_Agent").invoke(ask()).text.startswith("Order 7")
+        assert [session.agent_id for session in org.sessions.values()] == [org.agent_id]
+
     def test_what_cannot_be_an_agent_is_named(self, hook):
         with pytest.raises(AgentforceInputError, match="agent"):
             _ = hook.agent("../x").ref

@@ -65,8 +65,7 @@ def test_nothing_is_asked_twice_and_no_answer_is_lost(make_client, folder, seed)
 
             with contextlib.suppress(AgentforceError):
                 job(make_client(org), folder, records, **options).run(killed=killed)
-        for fault in org.unused_faults():
-            fault.used = fault.times  # the last try meets none
+        org._org.faults.clear()  # the last try meets none
         with contextlib.suppress(BatchFailedError):
             job(make_client(org), folder, records, **options).run(killed=lambda: False)
 

@@ -66,8 +66,7 @@ class AgentforceToolset(ManagedAgentToolset):
     async def for_run(self, ctx: RunContext[Any]) -> AgentforceToolset:  # noqa: ARG002 - as it is called
         """Return a toolset for one run, without a session yet."""
         mine = copy(self)
-        conversation = AgentConversation(self._bound)
-        vars(mine).update(_client=conversation, _conversation=conversation)
+        mine._client = mine._conversation = AgentConversation(self._bound)  # noqa: SLF001 - one of this class
         return mine
 
     async def __aexit__(self, *args: object) -> bool | None:

@@ -1,6 +1,7 @@
 """People in the loop: somebody answers what the agent asks back, and takes over what it hands over."""
 
-# needs: apache-airflow>=3.1
+# needs: apache-airflow>=3.3
+# That is for "airflow dags test"; an Airflow with a triggerer runs it from 3.1 on.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -89,22 +91,22 @@ class Examples:
                 "AIRFLOW_CONN_PYDANTICAI_DEFAULT": MODEL,
                 "AGENTFORCE_EXAMPLE_OUTPUT": str(self.out),
             }
-            with self._person(dag_id):
-                worked, output = self._call(env, dag_id, AIRFLOW, "dags", "test", dag_id)
+            with self._person(dag_id) as person:
+                worked, output = self._call(env, dag_id, AIRFLOW, "dags", "test", dag_id, beside=person)
         left_open = tuple(org.open_sessions)
         sessions = tuple(org.sessions.values())
         return Run(dag_id, worked and not left_open, (), sessions, left_open, output)
 
     @contextmanager
-    def _person(self, dag_id: str) -> Iterator[None]:
+    def _person(self, dag_id: str) -> Iterator[BaseProcess | None]:
         if dag_id not in ASKS_PEOPLE:
-            yield
+            yield None
             return
         log = self.out / "logs" / f"{dag_id}.person.log"
         person = _PROCESSES.Process(target=_run, args=({}, log, (str(PERSON), dag_id)))
         person.start()
         try:
-            yield
+            yield person
         finally:
             person.terminate()
             person.join()
@@ -113,10 +115,16 @@ class Examples:
         worked, output = self._call({}, path.stem, str(path))
         return Run(path.stem, worked, missing, output=output)
 
-    def _call(self, env: dict[str, str], name: str, *command: str) -> tuple[bool, str]:
+    def _call(
+        self, env: dict[str, str], name: str, *command: str, beside: BaseProcess | None = None
+    ) -> tuple[bool, str]:
         log = self.out / "logs" / f"{name}.log"
         process = _PROCESSES.Process(target=_run, args=(env, log, command))
         process.start()
+        if beside is not None:
+            wait([process.sentinel, beside.sentinel])
+            if not beside.is_alive():
+                process.terminate()  # it would wait for an answer for ever
         process.join()
         return process.exitcode == 0, log.read_text()
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -40,6 +41,8 @@ def answer(api: Any, request: dict[str, Any], option: str, fields: dict[str, str
 def rest_api() -> Iterator[Any]:
     """Give an HTTP client of Airflow's API, served by this process with Airflow's own database."""
     os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] = "True"
+    # Signs the token that this process gives itself.
+    os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = secrets.token_hex(64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever Airflow's own web application has to say
         from airflow.api_fastapi.app import create_app  # noqa: PLC0415 - it reads the environment

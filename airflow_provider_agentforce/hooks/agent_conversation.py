@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -38,6 +39,10 @@ class AgentConversation:
         self._lock = threading.Lock()
         self._kept: OwnSession | None = None
         self._over = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AgentConversation:
+        # Airflow copies whole Dags, and a lock cannot be copied.
+        return AgentConversation(deepcopy(self._bound, memo))
 
     @property
     def ref(self) -> ManagedAgentRef:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -373,6 +374,15 @@ class TestConversation:
         assert model.heard == ["Shall I go ahead? You asked: Please refund order 1.", "Done."]
         assert numbers(org) == [[1, 2]]
         assert next(iter(org.sessions.values())).variables["$Context.A"] == "b"
+        assert org.open_sessions == []
+
+    def test_a_copy_of_its_dag_talks_too(self, org, toolset):
+        copied = deepcopy(toolset)
+        assert copied.client.invoke(ask()).text
+        assert toolset.client.invoke(ask()).text
+        assert numbers(org) == [[1], [1]]
+        copied.client.end()
+        toolset.client.end()
         assert org.open_sessions == []
 
     def test_every_run_has_its_own_session(self, org, toolset):

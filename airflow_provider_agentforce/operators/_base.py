@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperator, Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import FAILED, OUTCOMES, Session, Turn, session_from
-from airflow_provider_agentforce.client.replies import failure_text
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceInputError,
@@ -147,6 +146,8 @@ def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:
     """
     if turn.outcome not in fail_on:
         return
+    from airflow_provider_agentforce.client.replies import failure_text  # noqa: PLC0415 - not at parse time
+
     why = failure_text(turn.messages) if turn.outcome == FAILED else ""
     error = AgentFailedError(
         f"The agent's answer has the outcome {turn.outcome}{': ' + one_line(why, 220) if why else ''}.",

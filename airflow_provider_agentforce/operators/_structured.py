@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError
 from airflow_provider_agentforce.operators._ledger import fingerprint
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.structured import OutputType
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,11 @@ def output_of(output_type: Any) -> OutputType | None:
 
     :raises AgentforceInputError: if it is none that can be used.
     """
-    return None if output_type is None else OutputType(output_type)
+    if output_type is None:
+        return None
+    from airflow_provider_agentforce.client.structured import OutputType  # noqa: PLC0415 - not at parse time
+
+    return OutputType(output_type)
 
 
 def name_of_question(output: OutputType) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import AirflowFailException, AirflowSkipException, Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.limits import check_message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -34,6 +33,9 @@ from airflow_provider_agentforce.operators._structured import (
     output_of,
     read_or_ask,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.structured import OutputType
 
 _NOT_AGAIN = (
     "Messages 1 to {} are answered, see the XCom turns; to hold the conversation anew would send them again, "

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client.json_in_answer import is_structured
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -225,6 +224,8 @@ def _answered(record: Record, mark: str, *, resend_unknown: bool) -> Turn | None
 
 
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
+    from airflow_provider_agentforce.client.json_in_answer import is_structured  # noqa: PLC0415 - not at parse time
+
     if len(json.dumps(value)) <= _MOST_BYTES:
         return value
     # A result that output_type reads must be there for a later try, or be known to be missing.

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import re
 import runpy
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -70,7 +69,6 @@ class Examples:
         os.environ["AIRFLOW_HOME"] = str(self.home)
         os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(FOLDER)
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-        os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = secrets.token_hex(64)  # for who answers as a person
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
         os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where it finds warm_airflow
         worked, output = self._call({}, "migrate", AIRFLOW, "db", "migrate")

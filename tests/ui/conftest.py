@@ -12,7 +12,7 @@ from real_airflow import RealAirflow, left_out, running
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent.parent / "example_dags"
-DAG_ID = "example_agentforce_conversation"
+DAG_IDS = {"example_agentforce_conversation", "example_agentforce_person"}
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # A browser that calls nobody but the pages of this machine.
 OPTIONS = [
@@ -58,11 +58,16 @@ def org():
 
 @pytest.fixture(scope="session")
 def airflow(browser, org, tmp_path_factory):
-    """Airflow with one example Dag, and no connection to begin with."""
+    """Airflow with two of the example Dags, and no connection to begin with."""
     dags = tmp_path_factory.mktemp("dags")
-    shutil.copy(EXAMPLES / f"{DAG_ID}.py", dags)
-    environment = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
-    with running(RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment), {DAG_ID}) as started:
+    for dag_id in DAG_IDS:
+        shutil.copy(EXAMPLES / f"{dag_id}.py", dags)
+    environment = {
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        # No test here kills a task, and a busy machine is no reason to take one for dead.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+    }
+    with running(RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment), DAG_IDS) as started:
         yield started
 
 

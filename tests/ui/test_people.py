@@ -1,0 +1,36 @@
+"""A person in the loop, as that person sees it in Airflow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from form import CONN_ID
+from real_airflow import DONE, until
+
+
+@pytest.fixture
+def waiting_run(form, org, airflow):
+    """A run in which the agent wants a yes or a no, and somebody is to say it."""
+    fields = json.loads(org.connection())
+    extra = json.dumps(fields.pop("extra"))
+    airflow.ask("POST", "connections", {**fields, "connection_id": CONN_ID, "extra": extra})
+    run = airflow.trigger("example_agentforce_person")
+    path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/hitlDetails"
+    until("somebody is asked", lambda: airflow.ask("GET", path)["total_entries"], timeout=120)
+    yield run
+    assert run.wait() in DONE
+
+
+def test_a_persons_yes_is_the_next_message_to_the_agent(page, waiting_run, org, picture):
+    page.set_viewport_size({"width": 1200, "height": 700})
+    page.goto(f"/dags/{waiting_run.dag_id}/runs/{waiting_run.run_id}/tasks/decide/required_actions")
+    yes = page.get_by_role("button", name="yes", exact=True)
+    yes.wait_for()
+    asked = page.get_by_text("The agent asks for a yes or a no", exact=True)
+    picture("required-action", page.get_by_role("link", name="Logs"), asked, yes, margin=16)
+    yes.click()
+    assert waiting_run.wait() == "success"
+    (session,) = org.sessions.values()
+    assert [turn.text for turn in session.turns] == ["Please refund order 4711.", "yes"]
+    assert not org.open_sessions

@@ -1,7 +1,8 @@
-"""Asks about many records in this process, in one of two ways, and prints what that took as JSON.
+"""Asks about many records in this process, in one of three ways, and prints what that took as JSON.
 
 ``operator`` runs :class:`ConversationBatchOperator` as a task does, with Airflow loaded, in ``execute``;
-``loop`` is what one writes without it: asyncio, aiohttp and a semaphore.
+``loop`` is what one writes without it: asyncio, aiohttp and a semaphore; ``threads`` is the same with threads
+and ``requests``, to see what the HTTP library alone costs.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import aiohttp
+    import requests
 
     from airflow_provider_agentforce.operators import ConversationBatchOperator
 
@@ -38,9 +41,7 @@ def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -
 
     :param ledger: ``False``: write none, to see what it costs.
     """
-    # What the process of a task has loaded by the time its operator begins.
-    import airflow.sdk.execution_time.task_runner  # noqa: F401, PLC0415
-
+    _load_airflow()
     from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
     from airflow_provider_agentforce.batch.ledger import BatchLedger  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
@@ -62,6 +63,16 @@ def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -
         **options,
     )
     return {**_measured(lambda: _counts(operator)), "inside": noted}
+
+
+def _load_airflow() -> None:
+    """Load what the process of a task has loaded by the time its operator begins."""
+    import airflow.sdk.execution_time.task_runner  # noqa: F401, PLC0415
+    from airflow.sdk.listener import get_listener_manager  # noqa: PLC0415
+    from airflow.sdk.plugins_manager import integrate_macros_plugins  # noqa: PLC0415
+
+    integrate_macros_plugins()
+    get_listener_manager()
 
 
 def _counts(operator: ConversationBatchOperator) -> dict[str, int]:
@@ -119,16 +130,56 @@ async def _ask_all(rows: list[dict[str, Any]], url: str, agent_id: str, limit: i
 async def _converse(
     http: aiohttp.ClientSession, api: str, agent_id: str, row: dict[str, Any]
 ) -> dict[str, Any]:
-    text = f"{row['id']} is the order of {row['name']}, {row['city']}. Where is it?"
-    start = {"instanceConfig": {"endpoint": api}, "bypassUser": True}
+    start, message = _bodies(api, row)
     async with http.post(f"{api}/agents/{agent_id}/sessions", json=start, raise_for_status=True) as reply:
         session = f"{api}/sessions/{(await reply.json())['sessionId']}"
-    message = {"message": {"sequenceId": 1, "type": "Text", "text": text}}
     async with http.post(f"{session}/messages", json=message, raise_for_status=True) as reply:
         answer = (await reply.json())["messages"][0]["message"]
     async with http.delete(session, raise_for_status=True) as reply:
         await reply.read()
     return {"id": row["id"], "text": answer}
+
+
+def _bodies(api: str, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    text = f"{row['id']} is the order of {row['name']}, {row['city']}. Where is it?"
+    return (
+        {"instanceConfig": {"endpoint": api}, "bypassUser": True},
+        {"message": {"sequenceId": 1, "type": "Text", "text": text}},
+    )
+
+
+def _threads(*, records: str, url: str, agent_id: str, limit: int, result_path: str) -> dict[str, Any]:
+    """Run threads that share nothing but their connections."""
+    import requests  # noqa: PLC0415 - not for the other ways
+    from requests.adapters import HTTPAdapter  # noqa: PLC0415
+
+    rows = [json.loads(line) for line in Path(records).read_text(encoding="utf-8").splitlines()]
+    api = f"{url}/einstein/ai-agent/v1"
+    http = requests.Session()
+    http.mount("http://", HTTPAdapter(pool_maxsize=limit))
+
+    def ask(row: dict[str, Any]) -> dict[str, Any]:
+        start, message = _bodies(api, row)
+        session = (
+            f"{api}/sessions/{_ok(http.post(f'{api}/agents/{agent_id}/sessions', json=start))['sessionId']}"
+        )
+        answer = _ok(http.post(f"{session}/messages", json=message))["messages"][0]["message"]
+        _ok(http.delete(session))
+        return {"id": row["id"], "text": answer}
+
+    def run() -> dict[str, int]:
+        with ThreadPoolExecutor(limit) as pool:
+            answers = list(pool.map(ask, rows))
+        Path(result_path).write_text("\n".join(map(json.dumps, answers)), encoding="utf-8")
+        return {"answered": len(answers)}
+
+    return _measured(run)
+
+
+def _ok(reply: requests.Response) -> dict[str, Any]:
+    reply.raise_for_status()
+    body: dict[str, Any] = reply.json()
+    return body
 
 
 def _measured(run: Callable[[], dict[str, int]]) -> dict[str, Any]:
@@ -155,5 +206,5 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    _way = {"operator": _operator, "loop": _loop}[sys.argv[1]]
+    _way = {"operator": _operator, "loop": _loop, "threads": _threads}[sys.argv[1]]
     print(json.dumps(_way(**json.loads(sys.argv[2]))))

@@ -61,7 +61,10 @@ from those with a share of an ideal time.
   once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal* is
   the time in which no place of the org is ever free. The time is all of `execute`: loading libraries, reading
   and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a semaphore)
-  keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore.
+  keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore. CPU time is all of
+  the process's; beside it, that of bare `requests` calls at the same pace shows what of it is HTTP. When other
+  programs use the CPU, a call that was waited for finds the CPU's caches taken by them and costs two to three
+  times as much, here and there.
 - **The ledger's cost**: the same batch with and without a ledger, {pairs} pairs in turns, so fast that the
   CPU is busy; at the speed of a real agent it is lost in the noise.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.

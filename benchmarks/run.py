@@ -30,6 +30,7 @@ some minutes and needs no account and no network. `make bench ONLY=batch` runs o
 {table}
 
 Measured with Python {python}, Airflow {airflow}, requests {requests} and {cpus} CPUs on {system}{priority}.
+Load average of the machine before the run: {load:.1f}.
 
 ## How to read it
 
@@ -62,9 +63,9 @@ from those with a share of an ideal time.
   the time in which no place of the org is ever free. The time is all of `execute`: loading libraries, reading
   and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a semaphore)
   keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore. CPU time is all of
-  the process's; beside it, that of bare `requests` calls at the same pace shows what of it is HTTP. When other
-  programs use the CPU, a call that was waited for finds the CPU's caches taken by them and costs two to three
-  times as much, here and there.
+  the process's; beside it, that of bare `requests` calls at the same pace shows what of it is HTTP. Where
+  other programs use the CPU meanwhile, they take its caches, and the same calls can cost two to
+  three times as much.
 - **The ledger's cost**: the same batch with and without a ledger, {pairs} pairs in turns, so fast that the
   CPU is busy; at the speed of a real agent it is lost in the noise.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.
@@ -90,19 +91,19 @@ def main(names: Sequence[str]) -> int:
     """Run the benchmarks called *names*, all of them without any; only then the page is written."""
     if unknown := set(names) - set(BENCHMARKS):
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. There are {', '.join(BENCHMARKS)}.")
-    rows = []
+    rows, load = [], os.getloadavg()[0]
     for name in names or BENCHMARKS:
         print(f"Measuring: {name} …", file=sys.stderr, flush=True)
         rows += BENCHMARKS[name].main()
     text = table(rows)
     if not names:
         REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(_page(text), encoding="utf-8")
+        REPORT.write_text(_page(text, load), encoding="utf-8")
     print(text)
     return int(any(row.reached is False for row in rows))
 
 
-def _page(text: str) -> str:
+def _page(text: str, load: float) -> str:
     return _PAGE.format(
         table=text,
         python=platform.python_version(),
@@ -115,6 +116,7 @@ def _page(text: str) -> str:
         aiohttp=version("aiohttp"),
         pairs=batch.PAIRS,
         priority=_priority(),
+        load=load,
     )
 
 
@@ -122,7 +124,7 @@ def _priority() -> str:
     """Tell if other processes had to wait for these."""
     ordinary = getattr(os, "SCHED_OTHER", None)
     raised = os.nice(0) < 0 or (ordinary is not None and os.sched_getscheduler(0) != ordinary)
-    return ", with a raised priority on a busy machine" if raised else ""
+    return ", with a raised priority" if raised else ""
 
 
 if __name__ == "__main__":

@@ -94,12 +94,12 @@ def main(names: Sequence[str]) -> int:
     rows, load = [], os.getloadavg()[0]
     for name in names or BENCHMARKS:
         print(f"Measuring: {name} …", file=sys.stderr, flush=True)
-        rows += BENCHMARKS[name].main()
-    text = table(rows)
+        found = BENCHMARKS[name].main()
+        print(table(found), flush=True)
+        rows += found
     if not names:
         REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(_page(text, load), encoding="utf-8")
-    print(text)
+        REPORT.write_text(_page(table(rows), load), encoding="utf-8")
     return int(any(row.reached is False for row in rows))
 
 

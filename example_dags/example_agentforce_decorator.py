@@ -26,7 +26,9 @@ with DAG(
         return [{"id": 4711, "customer": "Acme"}, {"id": 4712, "customer": "Globex"}]
 
     @task.agentforce(
-        variables={"$Context.EndUserLanguage": "{{ params.language }}"}, max_active_tis_per_dag=10
+        variables={"$Context.EndUserLanguage": "{{ params.language }}"},
+        max_active_tis_per_dag=10,
+        map_index_template="{{ task.op_kwargs['order']['customer'] }}",
     )
     def ask(order: dict) -> list[str]:
         """Return the messages of the conversation about one order."""

@@ -1,6 +1,7 @@
 """What a try finds of the one before it: nothing is asked twice, and nothing answered is lost."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
@@ -64,8 +65,9 @@ def test_the_sessions_of_a_killed_batch_are_ended(org, gate, fields, client, fol
     hold = org.hold("end")
     process = in_a_process(fields, folder, records)
     hold.wait_until_held(30, count=CONCURRENCY)
+    end = time.monotonic() + 30
     while not noted(folder, org):
-        pass
+        assert time.monotonic() < end
     process.kill()
     process.wait()
     hold.release()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
-_OPEN_SECONDS = 0.05
+_OPEN_SECONDS = 0.1
 # A store that takes long to write is written less often: this many times what it takes.
 _OPEN_SHARE = 10.0
 _ENDERS = 20

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TICK = 0.1
+_GATHER_SECONDS = 0.03
 # What is left of a minute when those who were at work have come to their end.
 _LONG_WAIT = 45.0
 # Twice the hour that an hourly limit can ask to wait.
@@ -109,6 +110,7 @@ class Engine:
         self._ready: deque[Ask] = deque()
         self._delayed: list[tuple[float, int, Ask]] = []
         self._numbers = itertools.count()
+        self._few = plan.workers // 4
         self._in_a_row = 0
         self._refusals_said = 0
         self._error: AgentforceError | None = None
@@ -159,6 +161,7 @@ class Engine:
             if exhausted and self._books.balanced and not self._ready:
                 return None
             self._take(_TICK)
+            self._let_gather()
             self._books.note_open()
             self._look_at_the_clock(progress)
             if self._plan.yields and self.pace.paused_for >= _LONG_WAIT and not self._in_work():
@@ -182,9 +185,9 @@ class Engine:
 
     def _write_if_due(self) -> None:
         """Settle and announce in one part: no more records are ever in doubt than twice the workers."""
-        few = self._plan.workers // 4
         room = min(self._books.room, len(self._ready))
-        hungry = room > 0 and self._inbox.qsize() <= few and room >= min(len(self._ready), max(1, few))
+        enough = min(len(self._ready), max(1, self._few))
+        hungry = room > 0 and self._inbox.qsize() <= self._few and room >= enough
         if not (hungry or self._books.due):
             return
         new = [self._ready.popleft() for _ in range(room)]
@@ -206,6 +209,12 @@ class Engine:
             pass
         while self._delayed and self._delayed[0][0] <= time.monotonic():
             self._inbox.put(heapq.heappop(self._delayed)[2])
+
+    def _let_gather(self) -> None:
+        """While the workers have enough to do, wait for more news: each waking disturbs them all."""
+        if self._inbox.qsize() > self._few:
+            time.sleep(_GATHER_SECONDS)
+            self._take(0.0)
 
     def _note(self, news: _News) -> None:
         if isinstance(news, tuple):

@@ -9,11 +9,10 @@ from typing import Any
 
 import requests
 import urllib3
-from requests.auth import AuthBase
 
 from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.wire import Attempt, TrackingAdapter, watch, watchdog
+from airflow_provider_agentforce.client.wire import Attempt, Route, Routes, watch, watchdog
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
@@ -48,8 +47,7 @@ class Transport:
     """
 
     def __init__(self, connections: int) -> None:
-        self._adapter = TrackingAdapter(connections)
-        self._environment: dict[str, dict[str, Any]] = {}
+        self._routes = Routes(connections)
         self._in_flight: set[Attempt] = set()
         self._stopped = False
 
@@ -77,7 +75,8 @@ class Transport:
             if self._stopped and not despite_stop:
                 return Exchange(broken=Failure.STOPPED_BEFORE)
             watchdog.guard(attempt, timeout)
-            return self._receive(call, attempt, bearer, timeout, on_piece)
+            reply = _sent(self._routes.to(call.url), call, bearer, timeout)
+            return _received(reply, attempt, on_piece)
         except _BROKEN as error:
             return Exchange(broken=_broken(attempt, error), detail=_words(attempt, error))
         except BaseException as error:
@@ -104,73 +103,52 @@ class Transport:
 
     def close(self) -> None:
         """Close idle connections. The transport can be used again."""
-        self._adapter.close()
-
-    def _receive(
-        self,
-        call: Call,
-        attempt: Attempt,
-        bearer: str | None,
-        timeout: float,
-        on_piece: Callable[[bytes], None] | None,
-    ) -> Exchange:
-        response = self._adapter.send(
-            _prepared(call, bearer),
-            stream=True,
-            timeout=(min(_CONNECT_SECONDS, timeout), timeout),
-            **self._settings_for(call.url),
-        )
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        is_stream = response.ok and headers.get("content-type", "").startswith("text/event-stream")
-        body = bytearray()
-        broken, detail, cause = None, "", None
-        try:
-            for piece in _pieces(response.raw):
-                body += piece
-                if len(body) > MAX_REPLY_BYTES:
-                    broken, detail = Failure.UNREADABLE, f"longer than {MAX_REPLY_BYTES} bytes"
-                    break
-                if on_piece and is_stream:
-                    on_piece(piece)
-        except BaseException as error:  # noqa: BLE001 - the reply has begun, so whatever it is, it is recorded
-            broken, detail = _broken_reply(attempt, error), _words(attempt, error)
-            cause = None if isinstance(error, _BROKEN) else error
-        finally:
-            response.close() if broken else response.raw.release_conn()
-        if attempt.cut and not broken and _ends_with_the_connection(response.raw):
-            broken = Failure.STOPPED if attempt.cut == "stopped" else Failure.CUT_REPLY
-        return Exchange(response.status_code, headers, bytes(body[:MAX_REPLY_BYTES]), broken, detail, cause)
-
-    def _settings_for(self, url: str) -> dict[str, Any]:
-        # Proxies and the CA bundle come from the environment, read once per host: it costs more than a call.
-        host = url.split("/", 3)[2]
-        if host not in self._environment:
-            with requests.Session() as session:
-                found = session.merge_environment_settings(url, {}, None, None, None)
-            self._environment[host] = {name: found[name] for name in ("proxies", "verify", "cert")}
-        return self._environment[host]
+        self._routes.close()
 
 
-class _Bearer(AuthBase):
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _prepared(call: Call, bearer: str | None) -> requests.PreparedRequest:
-    # An auth object, or requests would let a .netrc entry take the place of the bearer.
-    request = requests.PreparedRequest()
-    request.prepare(
-        method=call.method,
-        url=call.url,
-        headers={**call.headers, "Accept-Encoding": "identity", "User-Agent": "airflow-provider-agentforce"},
-        data=call.body,
-        auth=_Bearer(bearer) if bearer else None,
+def _sent(route: Route, call: Call, bearer: str | None, timeout: float) -> urllib3.BaseHTTPResponse:
+    headers = {**call.headers, "Accept-Encoding": "identity", "User-Agent": "airflow-provider-agentforce"}
+    if bearer:
+        headers["Authorization"] = f"Bearer {bearer}"
+    return route.pool.urlopen(
+        call.method,
+        route.target(call.url),
+        body=call.body,
+        headers=headers,
+        retries=False,
+        redirect=False,
+        assert_same_host=False,
+        timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, timeout), read=timeout),
+        preload_content=False,
+        decode_content=False,
     )
-    return request
+
+
+def _received(
+    reply: urllib3.BaseHTTPResponse, attempt: Attempt, on_piece: Callable[[bytes], None] | None
+) -> Exchange:
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    is_stream = 200 <= reply.status < 300 and headers.get("content-type", "").startswith("text/event-stream")  # noqa: PLR2004
+    body = bytearray()
+    broken, detail, cause = None, "", None
+    try:
+        for piece in _pieces(reply):
+            body += piece
+            if len(body) > MAX_REPLY_BYTES:
+                broken, detail = Failure.UNREADABLE, f"longer than {MAX_REPLY_BYTES} bytes"
+                break
+            if on_piece and is_stream:
+                on_piece(piece)
+    except BaseException as error:  # noqa: BLE001 - the reply has begun, so whatever it is, it is recorded
+        broken, detail = _broken_reply(attempt, error), _words(attempt, error)
+        cause = None if isinstance(error, _BROKEN) else error
+    finally:
+        if broken:
+            reply.close()
+        reply.release_conn()
+    if attempt.cut and not broken and _ends_with_the_connection(reply):
+        broken = Failure.STOPPED if attempt.cut == "stopped" else Failure.CUT_REPLY
+    return Exchange(reply.status, headers, bytes(body[:MAX_REPLY_BYTES]), broken, detail, cause)
 
 
 def _pieces(raw: Any) -> Iterator[bytes]:
@@ -193,7 +171,7 @@ def _broken(attempt: Attempt, error: BaseException) -> Failure:
         if any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error)):
             return Failure.BAD_CERTIFICATE
         return Failure.UNREACHABLE if attempt.line is None else Failure.TLS_BROKEN
-    if attempt.cut == "deadline" or isinstance(error, requests.Timeout):
+    if attempt.cut == "deadline" or isinstance(error, urllib3.exceptions.TimeoutError):
         return Failure.NO_REPLY
     return Failure.RESET
 

@@ -499,6 +499,26 @@ def test_message_passes_a_proxy(tunnel, org, make_client, some_session, trusted)
     assert "authorization" not in tunnel.requests[0].headers
 
 
+def test_message_without_tls_names_its_host_to_a_proxy(org, make_client, some_session, monkeypatch):
+    with wire.Server(wire.answering(wire.response(ANSWER))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("//", "//user:password@"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        client = make_client(org, api_url="http://localhost:1")
+        assert client.send_message(some_session, "hello").text == "Hello."
+    (request,) = proxy.requests
+    assert request.target.startswith("http://localhost:1/einstein/ai-agent/v1/sessions/")
+    assert request.headers["host"] == "localhost:1"
+    assert request.headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_socks_proxy_is_named_before_anything_is_sent(org, make_client, some_session, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:canary-password@127.0.0.1:1")
+    error = failing(make_client(org, api_url="https://api.salesforce.com"), "send", some_session)
+    assert (type(error), error.applied) == (AgentforceTransientError, False)
+    assert "only HTTP proxies are supported" in str(error)
+    assert "canary-password" not in f"{error} {vars(error)} {error.__cause__!r}"
+
+
 def test_reset_behind_a_proxy_is_unknown_and_sent_once(tunnel, org, make_client, some_session, trusted):
     with wire.Server(after_request(lambda peer: peer.reset()), tls=trusted) as server:
         error = failing(make_client(org, api_url=server.url), "send", some_session)

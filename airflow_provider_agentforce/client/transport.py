@@ -12,7 +12,8 @@ import urllib3
 
 from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.wire import Attempt, Route, Routes, watch, watchdog
+from airflow_provider_agentforce.client.routes import Route, Routes
+from airflow_provider_agentforce.client.wire import Attempt, watch, watchdog
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
@@ -118,7 +119,7 @@ def _sent(route: Route, call: Call, bearer: str | None, timeout: float) -> urlli
         retries=False,
         redirect=False,
         assert_same_host=False,
-        timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, timeout), read=timeout),
+        timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, timeout)),
         preload_content=False,
         decode_content=False,
     )
@@ -151,17 +152,17 @@ def _received(
     return Exchange(reply.status, headers, bytes(body[:MAX_REPLY_BYTES]), broken, detail, cause)
 
 
-def _pieces(raw: Any) -> Iterator[bytes]:
-    if raw.chunked or not hasattr(raw, "read1"):
-        yield from raw.stream(_PIECE, decode_content=True)
+def _pieces(reply: Any) -> Iterator[bytes]:
+    if reply.chunked or not hasattr(reply, "read1"):
+        yield from reply.stream(_PIECE, decode_content=True)
         return
-    while piece := raw.read1(_PIECE, decode_content=True):
+    while piece := reply.read1(_PIECE, decode_content=True):
         yield piece
 
 
-def _ends_with_the_connection(raw: Any) -> bool:
+def _ends_with_the_connection(reply: Any) -> bool:
     # Without a length or chunks, our own cutting looks like the end of a whole reply.
-    return not raw.chunked and raw.length_remaining is None
+    return not reply.chunked and reply.length_remaining is None
 
 
 def _broken(attempt: Attempt, error: BaseException) -> Failure:

@@ -63,9 +63,9 @@ from those with a share of an ideal time.
   the time in which no place of the org is ever free. The time is all of `execute`: loading libraries, reading
   and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a semaphore)
   keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore. CPU time is all of
-  the process's; beside it, that of bare `requests` calls at the same pace shows what of it is HTTP. A call
-  that follows a wait costs here two to three times the CPU time of one that follows another call, whoever
-  makes it, and more so while other programs use the CPU.
+  the process's; beside it, that of bare `requests` calls at the same pace: most of both is waking a thread
+  and HTTP. A call that follows a wait costs here twice the CPU time of one that follows another call,
+  whoever makes it, and more while other programs use the CPU.
 - **The ledger's cost**: the same batch with and without a ledger, {pairs} pairs in turns, so fast that the
   CPU is busy; at the speed of a real agent it is lost in the noise.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.

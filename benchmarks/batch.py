@@ -38,7 +38,7 @@ PAIRS = 3
 PAIR_RECORDS = 2000
 PAIR_DELAY = 0.05
 KILL_AT = 5000
-KILL_DELAY = 0.05
+KILL_DELAY = 0.2
 _LONGEST_SECONDS = 600
 _PROGRAM = str(Path(__file__).with_name("batch_process.py"))
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -323,8 +323,8 @@ def killed() -> list[Row]:
         Row(
             f"The same: seconds until the second run goes on, with {before['messages']:,} records done",
             "",
-            f"{inside['open'] + inside['_take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, ending "
-            f"{before['open']} open sessions {inside['_take_up']:.2f} s)",
+            f"{inside['open'] + inside['_take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, "
+            f"ending the sessions on record {inside['_take_up']:.2f} s)",
         ),
         Row(
             "The same: sessions left open by the kill, and after the second run",

@@ -70,8 +70,8 @@ from those with a share of an ideal time.
   CPU is busy; at the speed of a real agent it is lost in the noise.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.
 - **Killed**: a session whose start was under way at the kill, or was answered within the last quarter of a
-  second before it, is in no record, so nobody can end it; the org does after a while. With calls as short
-  as here that is most of them, with an agent that takes seconds to answer a few.
+  second before it, is in no record, so nobody can end it; the org does after a while. The shorter the
+  calls, the larger their share.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
   SQLite. How much a task costs depends on the machine and the executor, so take the ratio for an order of
   magnitude.

@@ -24,9 +24,9 @@ from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
     AgentforceInputError,
+    AgentforceTransientError,
     DeliveryUnknownError,
     RateLimitedError,
-    TaskStoppedError,
 )
 
 log = logging.getLogger(__name__)
@@ -219,10 +219,13 @@ class AgentforceClient:
         """
         known, ended_for = session_from(session), checks.end_reason(reason)
         try:
+            hurry = not self._caller.patience.allows(CLEAN_UP_SECONDS)
             try:
-                hurry = not self._caller.patience.allows(CLEAN_UP_SECONDS)
                 self._end(known, ended_for, cleaning_up=hurry)
-            except TaskStoppedError:  # in the middle of it
+            except AgentforceTransientError:
+                if hurry or not self._caller.patience.stopped:
+                    raise
+                # The stop came in the middle of it, or while it waited for the session's lock.
                 self._end(known, ended_for, cleaning_up=True)
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", known.session_id, error)

@@ -529,6 +529,13 @@ def test_killed_conversation_ends_its_session(make_org, make_client, killer):
     assert (org.count("send"), org.open_sessions) == (1, [])
 
 
+def test_stop_while_a_clean_up_waits_for_the_lock_ends_the_session_still(org, client, session, monkeypatch):
+    monkeypatch.setattr(calling, "_back_off", lambda _: client.stop() or 1.0)
+    org.fail("end", status=423, times=2)
+    assert client.end_quietly(session) is True
+    assert org.open_sessions == []
+
+
 def test_clean_up_waits_a_moment_for_the_lock_of_the_message_it_cut(org, client, session):
     client.stop()
     org.fail("end", status=423, times=2)

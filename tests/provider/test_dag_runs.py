@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, dag_i
 def labels(airflow_db, dag_id):
     """Return what Airflow's pages show for each mapped task, instead of its number."""
     asked = "SELECT task_id, rendered_map_index FROM task_instance WHERE dag_id = ? AND map_index >= 0"
-    with sqlite3.connect(Path(airflow_db) / "airflow.db") as database:
+    with contextlib.closing(sqlite3.connect(Path(airflow_db) / "airflow.db")) as database:
         return set(database.execute(asked, [dag_id]).fetchall())
 
 

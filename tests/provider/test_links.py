@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from functools import partial
@@ -223,7 +224,7 @@ def test_airflow_stores_the_link_of_every_task_of_a_run(dag_test, airflow_db, sa
     status, output = dag_test("chain", org, **environment)
     assert status == 0, output
     assert org.count("send") == 3
-    with sqlite3.connect(Path(airflow_db) / "airflow.db") as database:
+    with contextlib.closing(sqlite3.connect(Path(airflow_db) / "airflow.db")) as database:
         rows = database.execute(
             "SELECT task_id, value FROM xcom WHERE key = '_link_AgentLink' AND dag_id = 'chain' "
             "ORDER BY timestamp"

@@ -14,6 +14,14 @@ KIND = "Salesforce Agentforce"
 _TYPED = """
 form => [...form.querySelectorAll('input[type=text], textarea')].map(one => one.value || one.placeholder)
 """
+# A part of the form that is being closed has its words still.
+_AT_REST = """
+shown => Promise.allSettled(
+  shown.getAnimations({subtree: true})
+    .filter(one => one.effect.getTiming().iterations !== Infinity)
+    .map(one => one.finished)
+)
+"""
 # What a page shows differently each time, and what its words take it for.
 _SAME = {
     r"\d{4}-\d\d-\d\d [\d:]+": "TIME",
@@ -108,6 +116,8 @@ class Pictures:
 
         :param margin: pixels around the box.
         """
+        for one in shown:
+            one.evaluate(_AT_REST)
         words = "\n".join(self._words(one) for one in shown) + "\n"
         noted = HERE / "words" / f"{name}.txt"
         if self.wanted():

@@ -28,12 +28,14 @@ class Attempt:
 
     :param starts: whether it starts a session, which nobody can end before the answer has named it.
     :ivar sent: whether a byte of the request was handed to the network.
+    :ivar waits: whether all of it was.
     :ivar cut: why it was cut from outside: ``"deadline"``, ``"stopped"`` or ``None``.
     """
 
     def __init__(self, *, starts: bool = False) -> None:
         self.starts = starts
         self.sent = False
+        self.waits = False
         self.done = False
         self.cut: str | None = None
         self.line: _Line | None = None
@@ -44,7 +46,8 @@ class Attempt:
             self.cut = self.cut or why
             line = self.line  # its thread may let go of it between two looks
             if line is not None:
-                line.shut()
+                # A server that sees us go may answer with a reset, which would hide that a reply had begun.
+                line.shut(socket.SHUT_RD if self.waits else socket.SHUT_RDWR)
 
 
 class _Line:
@@ -53,10 +56,10 @@ class _Line:
     def __init__(self, sock: socket.socket) -> None:
         self._fd = os.dup(sock.fileno())
 
-    def shut(self) -> None:
+    def shut(self, how: int) -> None:
         view = socket.socket(fileno=self._fd)
         try:
-            view.shutdown(socket.SHUT_RDWR)
+            view.shutdown(how)
         except OSError:
             pass  # already closed by the other side
         finally:
@@ -132,6 +135,10 @@ class _Tracked:
                 raise ConnectionAbortedError(attempt.cut)
             attempt.sent = True
         super().send(data)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        _attempt().waits = True
+        return super().getresponse()  # type: ignore[misc]
 
 
 class _Http(_Tracked, HTTPConnection):

@@ -565,7 +565,7 @@ def test_attempt_that_ends_while_it_is_cut_stops_no_watchdog():
     cut = threading.Event()
 
     class Line:
-        shut = staticmethod(cut.set)
+        shut = staticmethod(lambda _how: cut.set())
 
     looks = iter([Line])
 
@@ -592,7 +592,7 @@ def test_attempt_that_is_done_is_not_cut():
     cut = threading.Event()
 
     class Line:
-        shut = staticmethod(cut.set)
+        shut = staticmethod(lambda _how: cut.set())
 
     last.line = Line
     watchdog.guard(done, 0.01)
@@ -606,7 +606,7 @@ def test_earlier_deadline_wakes_the_watchdog():
     cut = threading.Event()
 
     class Line:
-        shut = staticmethod(cut.set)
+        shut = staticmethod(lambda _how: cut.set())
 
     late, soon = client_wire.Attempt(), client_wire.Attempt()
     soon.line = Line

@@ -47,7 +47,8 @@ class Attempt:
             line = self.line  # its thread may let go of it between two looks
             if line is not None:
                 # A server that sees us go may answer with a reset, which would hide that a reply had begun.
-                line.shut(socket.SHUT_RD if self.waits else socket.SHUT_RDWR)
+                late = self.waits and self.cut == "deadline"
+                line.shut(socket.SHUT_RD if late else socket.SHUT_RDWR)
 
 
 class _Line:

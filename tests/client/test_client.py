@@ -910,7 +910,8 @@ def test_request_id_of_a_server_cannot_break_the_line(org, make_client, some_ses
         peer.send(b"HTTP/1.1 403 Forbidden\r\nX-Request-ID: " + sent + b"\r\nContent-Length: 0\r\n\r\n")
 
     with wire.Server(behave) as server:
-        failing(make_client(org, api_url=server.url), "send", some_session)
+        error = failing(make_client(org, api_url=server.url), "send", some_session)
+    assert str(error).isprintable()
 
 
 # Secrets

@@ -162,6 +162,8 @@ class _FreshPool:
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
             conn.idle_since = time.monotonic()
+            # Another thread may take it at once; a late cut of this attempt must not meet that one's message.
+            _attempt().line = None
         super()._put_conn(conn)  # type: ignore[misc]
 
 

@@ -17,6 +17,7 @@ import wire
 from telling import call, failing
 
 from airflow_provider_agentforce.client import wire as client_wire
+from airflow_provider_agentforce.client.routes import Routes
 from airflow_provider_agentforce.exceptions import (
     AgentforceRequestError,
     AgentforceTransientError,
@@ -403,6 +404,19 @@ def test_connection_is_used_again_at_once(serve, org, make_client, some_session)
     for _ in range(3):
         client.send_message(some_session, "hello")
     assert (server.accepted, len(server.requests)) == (1, 3)
+
+
+def test_late_cut_does_not_meet_the_next_call_on_the_connection(serve):
+    server = serve(wire.answering(wire.response(ANSWER), last_again=True))
+    pool = Routes(1).to(f"{server.url}/").pool
+    late = client_wire.Attempt()
+    for attempt in (late, client_wire.Attempt()):
+        client_wire.watch(attempt)
+        reply = pool.urlopen("GET", "/", retries=False, preload_content=False)
+        reply.read()
+        reply.release_conn()
+        late.shut("deadline")
+    assert (server.accepted, len(server.requests)) == (1, 2)
 
 
 def test_connection_that_idled_long_is_not_used_again(serve, org, make_client, some_session, monkeypatch):

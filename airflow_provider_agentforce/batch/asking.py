@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 3
-_FIRST_DELAY = 1.0
 
 
 class Output(Protocol):
@@ -159,7 +158,7 @@ class Asker:
             found = {"status": UNKNOWN, "applied": None, "error": f"{type(error).__name__} in the client."}
         row = self._row(ask, turns, found, began, time.monotonic() - clock)
         if row.status == UNKNOWN and self._manner.resend_unknown and ask.attempts + 1 < MOST_ATTEMPTS:
-            return Outcome(ask, again=ask.next_attempt(), delay=_FIRST_DELAY)
+            return Outcome(ask, again=ask.next_attempt(), delay=self._client.timing.record_delay)
         return Outcome(ask, row)
 
     def close(self) -> None:
@@ -232,7 +231,7 @@ class Asker:
             return Outcome(ask, fatal=error)
         if isinstance(error, RateLimitedError):
             if error.status is None:
-                self._pace.hold(error.retry_after or _FIRST_DELAY)
+                self._pace.hold(error.retry_after or self._client.timing.record_delay)
             else:
                 self._pace.refused(epoch, error.retry_after)
             return Outcome(ask, again=ask)
@@ -241,7 +240,7 @@ class Asker:
         if isinstance(error, AgentforceTransientError | SessionNotFoundError):
             self._keeps_session = False
             if ask.attempts + 1 < MOST_ATTEMPTS:
-                delay = max(error.retry_after or 0.0, _FIRST_DELAY * 2**ask.attempts)
+                delay = max(error.retry_after or 0.0, self._client.timing.record_delay * 2**ask.attempts)
                 return Outcome(ask, again=ask.next_attempt(), delay=delay)
         if error.operation == "start" and isinstance(error, AgentforceRequestError):
             # Before the first session that started: the agent or the org is set up wrongly for every record.

@@ -17,6 +17,7 @@ from airflow_provider_agentforce.client.policy import Ending, Failure, Verdict
 from airflow_provider_agentforce.client.replies import TokenReply, UnreadableReplyError
 from airflow_provider_agentforce.client.secrets import forms, redacted
 from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.client.timing import Timing
 from airflow_provider_agentforce.client.tokens import Token, TokenCache
 from airflow_provider_agentforce.client.transport import Exchange, Transport
 from airflow_provider_agentforce.exceptions import (
@@ -40,8 +41,6 @@ _CLEAN_UP_PAUSE = 0.2
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
 _MOST_IDLE_CONNECTIONS = 200
-
-_back_off = tenacity.wait_random_exponential(multiplier=1, max=20)
 
 _DOING = {
     Operation.TOKEN: "Getting an access token",
@@ -74,10 +73,15 @@ class Caller:
     """
 
     def __init__(
-        self, settings: Settings, on_secret: Callable[[str], None], observers: Sequence[Observer] = ()
+        self,
+        settings: Settings,
+        on_secret: Callable[[str], None],
+        observers: Sequence[Observer],
+        timing: Timing,
     ) -> None:
         self.settings = settings
-        self.patience = Patience()
+        self.timing = timing
+        self.patience = Patience(longest=timing.longest_wait)
         self.transport = Transport(min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS))
         self.tokens = TokenCache(self._fetch_token)
         self._on_secret = on_secret
@@ -86,7 +90,7 @@ class Caller:
 
     def sibling(self, seconds: float | None) -> Caller:
         """Return a caller with the same token, connections of its own, and *seconds* for all its calls."""
-        other = Caller(self.settings, self._on_secret, self._observers)
+        other = Caller(self.settings, self._on_secret, self._observers, self.timing)
         other.tokens = self.tokens.fetched_by(other._fetch_token)
         other.patience.ends_in(seconds, firm=True)
         return other
@@ -181,7 +185,7 @@ class Caller:
         if failure is Failure.THROTTLED and not job.wait_for_limits:
             return None
         asked = _asked_to_wait(result.exchange)
-        pause = _back_off(_Numbered(job.attempts)) if asked is None else asked
+        pause = self.timing.back_off(_Numbered(job.attempts)) if asked is None else asked
         if verdict.until_free:
             again = time.monotonic() - job.begun + pause <= self.patience.longest
         else:

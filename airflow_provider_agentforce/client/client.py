@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import calls, checks, directory, limits, reading
+from airflow_provider_agentforce.client import calls, checks, directory, limits, org_state, reading
 from airflow_provider_agentforce.client.agents import Agent
 from airflow_provider_agentforce.client.calling import Caller
 from airflow_provider_agentforce.client.calls import Call, Operation
@@ -20,6 +20,7 @@ from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.client.replies import TokenReply
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.sse import StreamedTurn
+from airflow_provider_agentforce.client.timing import Timing, default_timing
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -39,6 +40,7 @@ class AgentforceClient:
     :param on_secret: is told every access token as it is issued, in all forms to be masked in a log.
     :param observers: are shown every call, each an
         :data:`~airflow_provider_agentforce.client.observing.Observer`.
+    :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
 
     Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
     for what the org or the network do. What is tried again by itself is only what cannot have been acted on.
@@ -50,14 +52,13 @@ class AgentforceClient:
         *,
         on_secret: Callable[[str], None] = lambda _: None,
         observers: Sequence[Observer] = (),
+        timing: Timing | None = None,
     ) -> None:
         self.settings = settings
-        self._caller = Caller(settings, on_secret, observers)
-        self._limits = limits.for_org(
-            (settings.host, settings.consumer_key),
-            max_open=settings.max_concurrent_sessions,
-            max_per_hour=settings.max_sessions_per_hour,
-        )
+        self.timing = timing or default_timing()
+        self._caller = Caller(settings, on_secret, observers, self.timing)
+        org = org_state.state_of(settings)
+        self._limits, self._directory = org.limits, org.directory
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -68,7 +69,7 @@ class AgentforceClient:
         :raises AgentforceError: the org has no agent of that name, has several, or none of its versions is
             active; or the query fails.
         """
-        return directory.id_of(self._caller, self.settings.agent(agent_id))
+        return directory.id_of(self._caller, self._directory, self.settings.agent(agent_id))
 
     def find_agents(self, agent: str) -> list[Agent]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
@@ -127,13 +128,18 @@ class AgentforceClient:
             on_sending=on_sending,
             wait_for_limits=wait_for_limits,
         )
-        place = self._limits.reserve(self._caller.patience, wait=wait_for_limits)
+        place = self._limits.reserve(
+            self._caller.patience,
+            max_open=self.settings.max_concurrent_sessions,
+            max_per_hour=self.settings.max_sessions_per_hour,
+            wait=wait_for_limits,
+        )
         try:
             session_id, greeting = self._caller.perform(job).value
         except BaseException as error:
             self._limits.release(place)
             if not isinstance(error, RateLimitedError):
-                directory.forget(self._caller, agent)
+                self._directory.forget(agent)
             raise
         self._limits.bind(place, session_id)
         return Session(session_id, 0, agent, job.external_session_key, greeting)

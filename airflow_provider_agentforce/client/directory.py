@@ -56,11 +56,7 @@ class Directory:
         return agent_id if time.monotonic() < until else None
 
 
-_by_org: dict[tuple[str, str], Directory] = {}
-_by_org_lock = threading.Lock()
-
-
-def id_of(caller: Caller, agent: str) -> str:
+def id_of(caller: Caller, directory: Directory, agent: str) -> str:
     """Return the id of *agent*, a checked id or API name.
 
     :raises AgentforceError: as :func:`agents.the_one`, and as the query.
@@ -68,7 +64,7 @@ def id_of(caller: Caller, agent: str) -> str:
     if checks.is_agent_id(agent):
         return agent
     host = caller.settings.host
-    return _of(caller).id_of(agent, lambda: agents.the_one(agent, find(caller, agent), host).agent_id)
+    return directory.id_of(agent, lambda: agents.the_one(agent, find(caller, agent), host).agent_id)
 
 
 def find(caller: Caller, agent: str) -> list[Agent]:
@@ -84,14 +80,3 @@ def find(caller: Caller, agent: str) -> list[Agent]:
     )
     found: list[Agent] = caller.perform(job).value
     return found
-
-
-def forget(caller: Caller, agent_id: str) -> None:
-    """Have the name of an agent looked up anew next time."""
-    _of(caller).forget(agent_id)
-
-
-def _of(caller: Caller) -> Directory:
-    org = (caller.settings.host, caller.settings.consumer_key)
-    with _by_org_lock:
-        return _by_org.setdefault(org, Directory())

@@ -28,13 +28,10 @@ class _Place:
 class SessionLimits:
     """Counts the open sessions and the starts of the last hour of one org.
 
-    :param max_open: sessions open at once.
-    :param max_per_hour: starts in any hour.
+    What is allowed is the caller's: clients of one org may be set differently.
     """
 
-    def __init__(self, *, max_open: int, max_per_hour: int) -> None:
-        self.max_open = max_open
-        self.max_per_hour = max_per_hour
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: set[object] = set()
         self._starts: deque[_Place] = deque()
@@ -50,16 +47,18 @@ class SessionLimits:
             known = [_Place(now - age) for age in ages if now - age < self._since]
             self._starts = deque(sorted([*self._starts, *known], key=lambda place: place.at))
 
-    def reserve(self, patience: Patience, *, wait: bool = True) -> object:
+    def reserve(self, patience: Patience, *, max_open: int, max_per_hour: int, wait: bool = True) -> object:
         """Take a place. Give the result to :meth:`bind` or :meth:`release`.
 
+        :param max_open: sessions open at once.
+        :param max_per_hour: starts in any hour.
         :param wait: for one that comes free.
         :raises RateLimitedError: if there is none, and none comes free within the patience.
         """
         waited_since = time.monotonic()
         while True:
             patience.check()
-            place, free_in, reason = self._try()
+            place, free_in, reason = self._try(max_open, max_per_hour)
             if place is not None:
                 return place
             waited = time.monotonic() - waited_since
@@ -82,32 +81,20 @@ class SessionLimits:
         with self._lock:
             self._open.discard(place)
 
-    def _try(self) -> tuple[object | None, float | None, str]:
+    def _try(self, max_open: int, max_per_hour: int) -> tuple[object | None, float | None, str]:
         with self._lock:
             now = time.monotonic()
             while self._starts and self._starts[0].at <= now - _HOUR:
                 self._starts.popleft()
-            if len(self._open) >= self.max_open:
-                return None, None, f"{self.max_open} sessions are open (extra max_concurrent_sessions)."
-            if len(self._starts) >= self.max_per_hour:
+            if len(self._open) >= max_open:
+                return None, None, f"{max_open} sessions are open (extra max_concurrent_sessions)."
+            if len(self._starts) >= max_per_hour:
                 wait = self._starts[0].at + _HOUR - now
-                return None, wait, f"{self.max_per_hour} sessions were started within an hour."
+                return None, wait, f"{max_per_hour} sessions were started within an hour."
             place = _Place(now)
             self._open.add(place)
             self._starts.append(place)
             return place, None, ""
-
-
-_by_org: dict[tuple[str, str], SessionLimits] = {}
-_by_org_lock = threading.Lock()
-
-
-def for_org(org: tuple[str, str], *, max_open: int, max_per_hour: int) -> SessionLimits:
-    """Return the limits that all clients of *org* (host, consumer key) in this process share."""
-    with _by_org_lock:
-        limits = _by_org.setdefault(org, SessionLimits(max_open=max_open, max_per_hour=max_per_hour))
-        limits.max_open, limits.max_per_hour = max_open, max_per_hour
-        return limits
 
 
 def check_message_count(sequence_id: int, most: int, session_id: str | None = None) -> None:

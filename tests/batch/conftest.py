@@ -7,8 +7,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import batches
+from quick import quick_process
 
-from airflow_provider_agentforce.client import calling, limits
+from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.emulator import Emulator
 
 
@@ -33,11 +34,10 @@ class Gate:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick():
     """Wait a moment instead of seconds, and forget the limits that other tests used up."""
-    monkeypatch.setattr(calling, "_back_off", lambda _state: 0.01)
-    monkeypatch.setattr("airflow_provider_agentforce.batch.asking._FIRST_DELAY", 0.01)
-    monkeypatch.setattr(limits, "_by_org", {})
+    with quick_process():
+        yield
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def make_client(org):
 
     def build(of=None, **replaced):
         # A process has one client; another one here stands for another process.
-        limits._by_org.clear()
+        forget_orgs()
         client = batches.client_of(batches.Org(of or org).fields(**replaced))
         built.append(client)
         return client

@@ -2,8 +2,9 @@ import pytest
 import trustme
 import wire
 from hypothesis import settings
+from quick import quick_process
 
-from airflow_provider_agentforce.client import AgentforceClient, Session, Settings, calling, directory, limits
+from airflow_provider_agentforce.client import AgentforceClient, Session, Settings
 from airflow_provider_agentforce.emulator import Emulator
 
 settings.register_profile("client", database=None, deadline=None, derandomize=True)
@@ -13,9 +14,6 @@ settings.load_profile("client")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Wait a moment instead of seconds between attempts, and forget the limits that other tests used up."""
-    monkeypatch.setattr(calling, "_back_off", lambda _state: 0.01)
-    monkeypatch.setattr(limits, "_by_org", {})
-    monkeypatch.setattr(directory, "_by_org", {})
     for name in (
         "http_proxy",
         "https_proxy",
@@ -26,6 +24,8 @@ def quick(monkeypatch):
     ):
         for spelling in (name, name.upper()):
             monkeypatch.delenv(spelling, raising=False)
+    with quick_process():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,7 @@ def make_client(shared_org):
     """Build clients of an emulator; keyword arguments replace settings. They are closed with the test."""
     built = []
 
-    def build(org=shared_org, *, on_secret=lambda _: None, observers=(), **replaced):
+    def build(org=shared_org, *, on_secret=lambda _: None, observers=(), timing=None, **replaced):
         fields = {
             "host": org.url,
             "consumer_key": org.consumer_key,
@@ -74,7 +74,7 @@ def make_client(shared_org):
             "timeout": 5.0,
         }
         client = AgentforceClient(
-            Settings(**{**fields, **replaced}), on_secret=on_secret, observers=observers
+            Settings(**{**fields, **replaced}), on_secret=on_secret, observers=observers, timing=timing
         )
         built.append(client)
         return client

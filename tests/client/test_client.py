@@ -10,15 +10,19 @@ import signal
 import threading
 import time
 import traceback
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
+import tenacity
 import wire
+from quick import QUICK
 from telling import FEEDBACK_ID, aim, failing, look_over
 
 from airflow_provider_agentforce import exceptions
 from airflow_provider_agentforce.client import Session, calling
 from airflow_provider_agentforce.client import wire as client_wire
+from airflow_provider_agentforce.client.timing import Timing
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -360,10 +364,10 @@ def test_sessions_over_the_limit_wait_for_one_that_ends(org, make_client):
 
 
 def test_sessions_over_the_limit_fail_when_the_patience_ends(org, make_client):
-    client, other = (make_client(org, max_concurrent_sessions=1) for _ in range(2))
+    hurried = replace(QUICK, longest_wait=0.1)
+    client, other = (make_client(org, max_concurrent_sessions=1, timing=hurried) for _ in range(2))
     first = client.start_session()
     for one in (client, other):
-        one._caller.patience.longest = 0.1
         error = failing(one, "start")
         assert (type(error), error.applied) == (RateLimitedError, False)
         assert "1 sessions are open (extra max_concurrent_sessions)" in str(error)
@@ -373,8 +377,7 @@ def test_sessions_over_the_limit_fail_when_the_patience_ends(org, make_client):
 
 
 def test_failed_start_and_a_session_the_agent_ended_leave_their_places(org, make_client):
-    client = make_client(org, max_concurrent_sessions=1)
-    client._caller.patience.longest = 0.1
+    client = make_client(org, max_concurrent_sessions=1, timing=replace(QUICK, longest_wait=0.1))
     org.fail("start", status=403)
     failing(client, "start")
     session = client.start_session()
@@ -443,15 +446,12 @@ def test_retry_after_that_is_garbage_counts_as_none(org, client, session, asked)
     assert (type(error), error.retry_after, org.count("send")) == (RateLimitedError, None, 3)
 
 
-@pytest.mark.parametrize("operation", ["start", "send"])
-def test_real_back_off_grows_and_has_jitter(operation):
-    waits = [[_real_back_off(calling._Numbered(number)) for _ in range(50)] for number in (1, 2, 3, 10)]
-    for most, drawn in zip((1, 2, 4, 20), waits, strict=True):
+def test_real_back_off_grows_and_has_jitter():
+    attempt = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    for attempt.attempt_number, most in ((1, 1), (2, 2), (3, 4), (10, 20)):
+        drawn = [Timing().back_off(attempt) for _ in range(50)]
         assert 0 <= min(drawn) < max(drawn) <= most
         assert max(drawn) > most / 2
-
-
-_real_back_off = calling._back_off
 
 
 # Kills
@@ -529,8 +529,9 @@ def test_killed_conversation_ends_its_session(make_org, make_client, killer):
     assert (org.count("send"), org.open_sessions) == (1, [])
 
 
-def test_stop_while_a_clean_up_waits_for_the_lock_ends_the_session_still(org, client, session, monkeypatch):
-    monkeypatch.setattr(calling, "_back_off", lambda _: client.stop() or 1.0)
+def test_stop_while_a_clean_up_waits_for_the_lock_ends_the_session_still(org, make_client):
+    client = make_client(org, timing=replace(QUICK, back_off=lambda _: client.stop() or 1.0))
+    session = client.start_session()
     org.fail("end", status=423, times=2)
     assert client.end_quietly(session) is True
     assert org.open_sessions == []
@@ -565,10 +566,9 @@ def test_clean_up_after_a_kill_takes_three_seconds_at_most(org, make_client):
     assert org.count("end") == 1
 
 
-def test_kill_in_a_back_off_sends_nothing_more(org, make_client, killer, monkeypatch):
+def test_kill_in_a_back_off_sends_nothing_more(org, make_client, killer):
     waiting = threading.Event()
-    monkeypatch.setattr(calling, "_back_off", lambda _: waiting.set() or 30.0)
-    client = make_client(org)
+    client = make_client(org, timing=replace(QUICK, back_off=lambda _: waiting.set() or 30.0))
     session = client.start_session()
     org.fail("send", status=429)
     with killer(client, waiting.wait) as killed:
@@ -701,9 +701,10 @@ def test_alarm_during_a_message_under_way_is_unknown(org, make_client):
     assert org.count("send") == 1
 
 
-def test_alarm_in_a_back_off_stays_an_alarm(org, client, session, monkeypatch):
+def test_alarm_in_a_back_off_stays_an_alarm(org, make_client):
     waiting = threading.Event()
-    monkeypatch.setattr(calling, "_back_off", lambda _: waiting.set() or 30.0)
+    client = make_client(org, timing=replace(QUICK, back_off=lambda _: waiting.set() or 30.0))
+    session = client.start_session()
     org.fail("send", status=429)
     with alarm(waiting.wait), pytest.raises(Overrun):
         client.send_message(session, "hello")
@@ -974,8 +975,10 @@ def test_no_secret_leaves_through_an_error_or_a_log(make_client, some_session, c
         reply = {"error": words, "error_description": words}
         behaviour = wire.answering(wire.response(reply, status=status), last_again=True)
     with wire.Server(behaviour) as server:
-        client = make_client(host=server.url, api_url=server.url, consumer_secret=SECRET, timeout=3)
-        client._caller.patience.longest = 0.05
+        hurried = replace(QUICK, longest_wait=0.05)
+        client = make_client(
+            host=server.url, api_url=server.url, consumer_secret=SECRET, timeout=3, timing=hurried
+        )
         if operation == "end" and status == 404:
             assert client.end_session(some_session) is False
             return
@@ -1066,8 +1069,9 @@ def test_nothing_shows_a_secret_when_it_is_printed(make_client):
     assert re.search(r"Settings\(host=", printed)
 
 
-def test_busy_session_is_named_in_the_error(org, client, session):
-    client._caller.patience.longest = 0.0
+def test_busy_session_is_named_in_the_error(org, make_client):
+    client = make_client(org, timing=replace(QUICK, longest_wait=0.0))
+    session = client.start_session()
     org.fail("send", status=423)
     error = failing(client, "send", session)
     assert type(error) is SessionBusyError

@@ -8,14 +8,15 @@ which its own time-out of 120 s arrives as HTTP 500.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import wire
+from quick import QUICK
 from telling import OPERATIONS, aim, call, counted_as, failing
 
-from airflow_provider_agentforce.client import Turn, calling
+from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceAuthError,
@@ -172,8 +173,8 @@ def fault_for(row, operation):
 def ready(org, make_client):
     """A client with a session in which one answer can be rated, and tokens as the operation needs them."""
 
-    def prepare(operation, timeout=5.0):
-        client = make_client(org, timeout=timeout)
+    def prepare(operation, timeout=5.0, **timing):
+        client = make_client(org, timeout=timeout, timing=replace(QUICK, **timing))
         if operation == "token":
             return client, None
         client.authenticate()
@@ -253,8 +254,7 @@ def test_locked_session_is_waited_for_and_the_message_delivered_once(org, ready,
 
 @pytest.mark.parametrize("operation", ["send", "stream"])
 def test_lock_that_outlasts_the_patience_is_transient(org, ready, operation):
-    client, session = ready(operation)
-    client._caller.patience.longest = 0.15
+    client, session = ready(operation, longest_wait=0.15)
     fault = org.fail("send", status=423, times=1000)
     began = time.monotonic()
     error = failing(client, operation, session)
@@ -365,11 +365,11 @@ def test_error_event_of_a_stream_is_the_agents_failure(org, ready):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_refused_connection_is_tried_three_times(org, make_client, some_session, monkeypatch, operation):
+def test_refused_connection_is_tried_three_times(org, make_client, some_session, operation):
     attempts = []
-    monkeypatch.setattr(calling, "_back_off", lambda state: attempts.append(state.attempt_number) or 0.01)
+    timing = replace(QUICK, back_off=lambda state: attempts.append(state.attempt_number) or 0.01)
     url = f"http://127.0.0.1:{wire.refused_port()}"
-    error = failing(aim(make_client, org, operation, url), operation, some_session)
+    error = failing(aim(make_client, org, operation, url, timing=timing), operation, some_session)
     assert error.operation == counted_as(operation)
     # No server can count connections that are refused.
     assert max(attempts) == 3

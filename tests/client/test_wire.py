@@ -10,10 +10,12 @@ import socket
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import trustme
 import wire
+from quick import QUICK
 from telling import call, failing
 
 from airflow_provider_agentforce.client import wire as client_wire
@@ -379,12 +381,12 @@ def test_host_without_an_address_is_transient_and_nothing_was_sent(org, make_cli
     assert "Check the host" in error.hint
 
 
-def test_refused_and_then_accepted_is_delivered_once(org, make_client, some_session, monkeypatch):
+def test_refused_and_then_accepted_is_delivered_once(org, make_client, some_session):
     port = wire.refused_port()
-    client = make_client(org, api_url=f"http://127.0.0.1:{port}")
-    client.authenticate()
     began = threading.Event()
-    monkeypatch.setattr("airflow_provider_agentforce.client.calling._back_off", lambda _: began.set() or 0.3)
+    timing = replace(QUICK, back_off=lambda _: began.set() or 0.3)
+    client = make_client(org, api_url=f"http://127.0.0.1:{port}", timing=timing)
+    client.authenticate()
     turns = []
     thread = threading.Thread(target=lambda: turns.append(client.send_message(some_session, "hello")))
     thread.start()

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from quick import quick_process
 
-from airflow_provider_agentforce.client import calling, directory, limits
 from airflow_provider_agentforce.emulator import Emulator
 
 HERE = Path(__file__).parent
@@ -76,11 +76,10 @@ def quick(monkeypatch):
 
     It compiles one pattern of all secrets anew for each; a task has one or two.
     """
-    monkeypatch.setattr(calling, "_back_off", lambda _state: 0.01)
     monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
     # Sessions that other tests left open count against this process, as they do in a real one.
-    monkeypatch.setattr(limits, "_by_org", {})
-    monkeypatch.setattr(directory, "_by_org", {})
+    with quick_process():
+        yield
 
 
 class TaskInstance:

@@ -13,8 +13,7 @@ from airflow.sdk.io import attach, store
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
-from airflow_provider_agentforce.batch import asking
-from airflow_provider_agentforce.client import limits
+from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     BatchFailedError,
@@ -78,7 +77,6 @@ def folder(tmp_path):
 @pytest.fixture
 def ask(run, org, folder, monkeypatch):
     """Run a batch and give its manifest, error, XComs, and rows by key."""
-    monkeypatch.setattr(asking, "_FIRST_DELAY", 0.01)
 
     def do(records=ACCOUNTS, *, context=None, task_instance=None, resume=None, kill=False, **arguments):
         arguments = {
@@ -516,11 +514,11 @@ def test_a_deferrable_batch_waits_for_the_hour_without_a_worker_and_then_goes_on
     assert org.open_sessions == []
     assert waiting.lines == []
     # When it comes back before its time, it waits on: what it has started is on record.
-    limits._by_org.clear()
+    forget_orgs()
     assert isinstance(ask(deferrable=True, resume="execute_complete").error, TaskDeferred)
     assert len(texts(org)) == 2
     monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
-    limits._by_org.clear()
+    forget_orgs()
     done = ask(deferrable=True, resume="execute_complete", allow_nested_operators=False)
     assert done.value["counts"] == {"answered": 3}
     assert (done.value["sessions"], len(texts(org))) == (3, 3)

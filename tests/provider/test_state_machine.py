@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from airflow_provider_agentforce.client import OutputType, Turn, limits
+from airflow_provider_agentforce.client import OutputType, Turn
+from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError, InvalidOutputError
 from airflow_provider_agentforce.operators import (
@@ -118,7 +119,7 @@ class Deliveries(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.org.reset()
-        limits._by_org.clear()
+        forget_orgs()
         self.number, self.message, self.done = 0, None, []
         self.errors = []
         self.session = StartSessionOperator(task_id="start").execute({"ti": TaskInstance(1)})

@@ -1,0 +1,37 @@
+"""What all clients of one org share in a process: its limits, and the agents that were looked up."""
+
+from __future__ import annotations
+
+import threading
+
+from airflow_provider_agentforce.client.directory import Directory
+from airflow_provider_agentforce.client.limits import SessionLimits
+from airflow_provider_agentforce.client.settings import Settings
+
+
+class OrgState:
+    """What is known of one org.
+
+    :ivar limits: its open sessions and recent starts.
+    :ivar directory: the ids of its agents by API name.
+    """
+
+    def __init__(self) -> None:
+        self.limits = SessionLimits()
+        self.directory = Directory()
+
+
+_states: dict[tuple[str, str], OrgState] = {}
+_lock = threading.Lock()
+
+
+def state_of(settings: Settings) -> OrgState:
+    """Return the state that all clients with this host and consumer key share."""
+    with _lock:
+        return _states.setdefault((settings.host, settings.consumer_key), OrgState())
+
+
+def forget_orgs() -> None:
+    """Forget all orgs, as a new process would. For tests."""
+    with _lock:
+        _states.clear()

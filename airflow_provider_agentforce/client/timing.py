@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import tenacity
 
-
 _FULL_JITTER = tenacity.wait_random_exponential(multiplier=1, max=20)
 
 

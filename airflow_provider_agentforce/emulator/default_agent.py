@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_agentforce.emulator.replies import Turn
+from airflow_provider_agentforce.emulator.messages import ScriptTurn
 
 _ORDER = re.compile(r"\border\s+(?:number\s+|no\.?\s*)?#?(?P<number>\d+)", re.IGNORECASE)
 _NAMED_ACCOUNT = re.compile(
@@ -33,7 +33,7 @@ _RISKS = ("low", "medium", "high")
 _STATUSES = ("has shipped", "is being packed", "was delivered", "waits for payment")
 
 
-def answer(turn: Turn) -> Any:
+def answer(turn: ScriptTurn) -> Any:
     """Return the answer to one message; the first rule that fits wins."""
     if turn.type != "Text":
         return _NOT_TEXT.get(turn.type, "Noted.")
@@ -43,7 +43,7 @@ def answer(turn: Turn) -> Any:
     return next(reply(turn.text) for pattern, reply in _RULES if pattern.search(turn.text))
 
 
-def _decision(turn: Turn) -> str | None:
+def _decision(turn: ScriptTurn) -> str | None:
     """Answer a plain yes or no when the last answer asked for one."""
     asked = bool(turn.history) and any(m.get("type") == "Confirm" for m in turn.history[-1].messages)
     said = re.match(r"\W*(yes|no)\b", turn.text, re.IGNORECASE)

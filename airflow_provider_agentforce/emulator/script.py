@@ -1,24 +1,33 @@
-"""Load the script that gives the agent its answers: a YAML file, a Python file, or either in memory."""
+"""Load the script that gives the agent its answers: a YAML file, a Python file, or either in memory.
+
+What can be wrong with a YAML script is found when it is loaded, not in the middle of a conversation.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_agentforce.emulator import default_agent
-from airflow_provider_agentforce.emulator.models import Agent
-from airflow_provider_agentforce.emulator.replies import Reply, ScriptError, Turn, to_reply
-from airflow_provider_agentforce.emulator.rules import Rules
+from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2.sandbox import SandboxedEnvironment
 
-Answer = Callable[[Turn], Any]
-ScriptSource = str | Path | Mapping[str, Any] | Answer | None
+from airflow_provider_agentforce.emulator import default_agent
+from airflow_provider_agentforce.emulator.messages import ScriptError, ScriptReply, ScriptTurn, to_reply
+from airflow_provider_agentforce.emulator.models import Agent
+
+ScriptFunction = Callable[[ScriptTurn], Any]
+ScriptSource = str | Path | Mapping[str, Any] | ScriptFunction | None
 
 DEFAULT_GREETING = "Hi, I'm the emulator's agent. How can I help you?"
 _KEYS = ("greeting", "agents", "answers")
+# The texts are read by people and programs, never by a browser: escaping would change them.
+_JINJA = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_NAMES = frozenset({"text", "variables", "groups", "turn", "sequence_id", "session_id"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +37,13 @@ class Script:
     ``slow`` scripts are code of a user, which may block: they run beside the server's loop.
     """
 
-    answer: Answer
+    answer: ScriptFunction
     where: str
     greeting: str = DEFAULT_GREETING
     agents: list[Agent] | None = None
     slow: bool = False
 
-    async def reply(self, turn: Turn) -> Reply:
+    async def reply(self, turn: ScriptTurn) -> ScriptReply:
         """Return the answer to one message.
 
         :raises ScriptError: the script failed, or returned something that is no answer.
@@ -45,7 +54,7 @@ class Script:
             raise
         except Exception as error:
             raise ScriptError(f"{self.where}: {type(error).__name__}: {error}") from error
-        return answer if isinstance(answer, Reply) else to_reply(answer, where=self.where)
+        return answer if isinstance(answer, ScriptReply) else to_reply(answer, where=self.where)
 
 
 def load_script(source: ScriptSource) -> Script:
@@ -127,3 +136,88 @@ def _agent(entry: Any, *, where: str) -> Agent:
         return entry if isinstance(entry, Agent) else Agent(**entry)
     except (TypeError, ValueError) as error:
         raise ScriptError(f"{where}: {error}") from error
+
+
+class Rules:
+    """The rules of a script, tried in order."""
+
+    def __init__(self, entries: Any, *, where: str) -> None:
+        if not isinstance(entries, list):
+            raise ScriptError(f"{where}: answers must be a list.")
+        self._rules = [
+            _Rule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)
+        ]
+
+    def answer(self, turn: ScriptTurn) -> ScriptReply:
+        """Return the answer of the first rule that matches.
+
+        :raises ScriptError: its template failed.
+        """
+        for rule in self._rules:
+            match = rule.pattern.search(turn.text)
+            if match:
+                return rule.reply(turn, match)
+        return to_reply(f"No scripted answer matches {turn.text!r}.", where="answers")
+
+
+class _Rule:
+    def __init__(self, entry: Any, *, where: str) -> None:
+        if not isinstance(entry, Mapping):
+            raise ScriptError(f"{where}: an answer is a mapping, not {type(entry).__name__}.")
+        fields = dict(entry)
+        self.where = where
+        self.pattern = _pattern(fields.pop("match", ""), where=where)
+        if not fields:
+            raise ScriptError(f"{where}: it has no text, type or messages.")
+        self._fields = _compiled(fields, _NAMES | set(self.pattern.groupindex), where=where)
+        # A reply from the raw texts has the same shape as any later one: it shows every mistake of the entry.
+        to_reply(fields, where=where)
+
+    def reply(self, turn: ScriptTurn, match: re.Match[str]) -> ScriptReply:
+        names = {
+            "text": turn.text,
+            "variables": turn.variables,
+            "groups": match.groups(),
+            "turn": turn.number,
+            "sequence_id": turn.sequence_id,
+            "session_id": turn.session.session_id,
+            **match.groupdict(),
+        }
+        try:
+            return to_reply(_rendered(self._fields, names), where=self.where)
+        except TemplateError as error:
+            raise ScriptError(f"{self.where}: {error}") from error
+
+
+def _pattern(text: Any, *, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except (re.error, TypeError) as error:
+        raise ScriptError(f"{where}: match is no regular expression: {error}") from error
+
+
+def _compiled(value: Any, names: frozenset[str] | set[str], *, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _compiled(item, names, where=where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_compiled(item, names, where=where) for item in value]
+    return _template(value, names, where=where) if isinstance(value, str) and "{" in value else value
+
+
+def _template(text: str, names: frozenset[str] | set[str], *, where: str) -> Template:
+    try:
+        unknown = meta.find_undeclared_variables(_JINJA.parse(text)) - names
+        if unknown:
+            known = ", ".join(sorted(names))
+            raise ScriptError(f"{where}: unknown name {min(unknown)!r} in a template: one of {known}.")
+        return _JINJA.from_string(text)
+    except TemplateError as error:
+        raise ScriptError(f"{where}: {error}") from error
+
+
+def _rendered(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _rendered(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rendered(item, names) for item in value]
+    return value.render(names) if isinstance(value, Template) else value

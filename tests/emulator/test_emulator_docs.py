@@ -8,7 +8,7 @@ import yaml
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.emulator.__main__ import _parser
 from airflow_provider_agentforce.emulator.errors import ERRORS
-from airflow_provider_agentforce.emulator.replies import STREAM_KEYS
+from airflow_provider_agentforce.emulator.messages import STREAM_KEYS
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "emulator.md").read_text(encoding="utf-8")
 SETTINGS = [name for name in inspect.signature(Emulator).parameters if name != "script"]

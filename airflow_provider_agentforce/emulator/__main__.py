@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     script = "YAML or Python file with the answers; None: the default agent"
     parser.add_argument("--script", metavar="FILE", help=script)
     kinds = get_type_hints(EmulatorSettings)
-    texts = dict(re.findall(r":param (\w+): (.+?)\.\n:", inspect.getdoc(EmulatorSettings) or "", re.DOTALL))
+    texts = dict(
+        re.findall(r":param (\w+): (.+?)\.\n(?=:)", inspect.getdoc(EmulatorSettings) or "", re.DOTALL)
+    )
     for setting in dataclasses.fields(EmulatorSettings):
         option = f"--{setting.name.replace('_', '-')}"
         text = " ".join(texts.get(setting.name, "").replace("`", "").split())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -98,6 +97,10 @@ class Fault:
         """How many more requests it will meet."""
         return self.times - self.used
 
+    def fits(self, operation: str, *, stream: bool) -> bool:
+        """Say whether a request can meet it. ``stream`` tells a streamed send from a synchronous one."""
+        return self.operation == operation and (self.stream is None or stream)
+
     @property
     def replaces_answer(self) -> bool:
         """Whether it answers in the place of the org, rather than changing the org's own answer."""
@@ -105,48 +108,44 @@ class Fault:
 
 
 class FaultQueue:
-    """The programmed faults, in order per operation."""
+    """The programmed faults, in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queues: dict[str, deque[Fault]] = {operation: deque() for operation in OPERATIONS}
+        self._faults: list[Fault] = []
 
-    def add(self, fault: Fault) -> Fault:
+    def add(self, fault: Fault) -> None:
         """Queue ``fault`` behind the others of its operation."""
         with self._lock:
-            self._queues[fault.operation].append(fault)
-        return fault
+            self._faults.append(fault)
 
     def take(self, operation: str, *, stream: bool) -> Fault | None:
-        """Use up one count of the first fault of ``operation``, if it fits the request."""
+        """Use up one count of the first fault that fits a request, if there is one."""
         with self._lock:
-            queue = self._queues.get(operation)
-            if not queue or (queue[0].stream is not None and not stream):
+            fault = next((fault for fault in self._faults if fault.fits(operation, stream=stream)), None)
+            if fault is None:
                 return None
-            fault = queue[0]
             fault.used += 1
             if fault.remaining == 0:
-                queue.popleft()
+                self._faults.remove(fault)
             return fault
 
     def put_back(self, fault: Fault) -> None:
         """Undo :meth:`take`: the request was refused before the fault could happen."""
         with self._lock:
-            queue = self._queues[fault.operation]
             if fault.remaining == 0:
-                queue.appendleft(fault)
+                self._faults.insert(0, fault)
             fault.used -= 1
 
     def unused(self) -> list[Fault]:
         """Return the faults that still wait for a request."""
         with self._lock:
-            return [fault for queue in self._queues.values() for fault in queue]
+            return list(self._faults)
 
     def clear(self) -> None:
         """Forget all faults."""
         with self._lock:
-            for queue in self._queues.values():
-                queue.clear()
+            self._faults.clear()
 
 
 class Hold:

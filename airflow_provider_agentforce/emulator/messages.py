@@ -17,7 +17,7 @@ Message = dict[str, Any]
 
 _APOLOGY = "Unfortunately a system error occurred. Please try again."
 _ERROR_TEXT = "An unexpected error occurred while processing your request."
-_ACTION = "copilotActionInput/EmulatorAction_179EM0000000001"
+ACTION = "copilotActionInput/EmulatorAction_179EM0000000001"
 
 
 def _rated(text: str) -> Message:
@@ -55,11 +55,11 @@ _FIELDS: dict[str, Callable[[str], Message]] = {
     "Inform": lambda text: {**_rated(text), "result": [], "citedReferences": []},
     "Inquire": lambda text: {
         **_rated(text),
-        "collect": [{"targetType": _ACTION, "targetProperty": "value", "data": None}],
+        "collect": [{"targetType": ACTION, "targetProperty": "value", "data": None}],
     },
     "Confirm": lambda text: {
         **_rated(text),
-        "confirm": [{"type": _ACTION, "property": "", "value": {}}],
+        "confirm": [{"type": ACTION, "property": "", "value": {}}],
     },
     "Failure": lambda text: {**_rated(text), "code": "ACTION_FAILED", "errors": [_APOLOGY]},
     "Escalate": _escalate,
@@ -92,7 +92,7 @@ def greeting_messages(text: str) -> list[Message]:
 
 def end_messages() -> list[Message]:
     """Return the messages that confirm the end of a session. The reason is never the one the client gave."""
-    return [{"type": "SessionEnded", "id": new_uuid(), "reason": "ClientRequest", "feedbackId": ""}]
+    return [answer_message("SessionEnded", reason="ClientRequest")]
 
 
 def links(api_base: str, *, agent_id: str, session_id: str) -> dict[str, Any]:
@@ -170,24 +170,35 @@ class ScriptReply:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptTurn:
-    """What a script sees of one message.
-
-    ``message`` is the message as it was sent. Of it, ``type`` is ``Text``, ``Reply``, ``Cancel``, …, and
-    ``text`` is empty for types without text. ``variables`` are the session's, after those of this message.
-    ``history`` holds the turns before this one. ``number`` counts from 1.
-    """
+    """What a script sees of one message; ``message`` is the JSON object as it was sent."""
 
     message: dict[str, Any]
-    text: str
-    type: str
     sequence_id: float
     session: SessionRecord
-    variables: dict[str, Any]
-    history: list[TurnRecord]
+
+    @property
+    def type(self) -> str:
+        """The type of the message: ``Text``, ``Reply``, ``Cancel``, …."""
+        return str(self.message["type"])
+
+    @property
+    def text(self) -> str:
+        """What the caller says; empty for types without text."""
+        return str(self.message.get("text", ""))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The session's variables by name, after those of this message."""
+        return dict(self.session.variables)
+
+    @property
+    def history(self) -> list[TurnRecord]:
+        """The turns before this one."""
+        return list(self.session.turns)
 
     @property
     def number(self) -> int:
-        """The place of this message in the session."""
+        """The place of this message in the session, from 1."""
         return self.session.applied + 1
 
 

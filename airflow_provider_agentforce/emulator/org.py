@@ -38,30 +38,25 @@ class Org:
         self.agents = agents
         self.script = script
         self.url = ""
-        self.faults = FaultQueue()
-        # Every token issued, with the time at which it expires, in seconds since the epoch.
-        self.tokens: dict[str, float] = {}
-        self.sessions: dict[str, SessionRecord] = {}
-        self.requests: list[RequestRecord] = []
-        self.holds: dict[str, Hold] = {}
-        self.test_runs: dict[str, EvaluationRun] = {}
         self.version = 0
-        self._starts: deque[float] = deque()
+        self.holds: dict[str, Hold] = {}
         self._lock = threading.RLock()
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything that happened and is programmed; keep settings, agents and script."""
         with self._lock:
             for hold in self.holds.values():
                 hold.release()
-            self.faults.clear()
-            self.tokens.clear()
-            self.sessions.clear()
-            self.requests.clear()
             self.holds.clear()
-            self.test_runs.clear()
-            self._starts.clear()
-            self.version += 1
+            self.faults = FaultQueue()
+            # Every token issued, with the time at which it expires, in seconds since the epoch.
+            self.tokens: dict[str, float] = {}
+            self.sessions: dict[str, SessionRecord] = {}
+            self.requests: list[RequestRecord] = []
+            self.test_runs: dict[str, EvaluationRun] = {}
+            self._starts: deque[float] = deque()
+            self.changed()
 
     def changed(self) -> None:
         """Tell those who watch that something happened."""

@@ -169,7 +169,8 @@ class _Rule:
         self.pattern = _pattern(fields.pop("match", ""), where=where)
         if not fields:
             raise ScriptError(f"{where}: it has no text, type or messages.")
-        self._fields = _compiled(fields, _NAMES | set(self.pattern.groupindex), where=where)
+        names = _NAMES | set(self.pattern.groupindex)
+        self._fields = _mapped(lambda leaf: _template(leaf, names, where=where), fields)
         # A reply from the raw texts has the same shape as any later one: it shows every mistake of the entry.
         to_reply(fields, where=where)
 
@@ -184,7 +185,7 @@ class _Rule:
             **match.groupdict(),
         }
         try:
-            return to_reply(_rendered(self._fields, names), where=self.where)
+            return to_reply(_mapped(lambda leaf: _rendered(leaf, names), self._fields), where=self.where)
         except TemplateError as error:
             raise ScriptError(f"{self.where}: {error}") from error
 
@@ -196,15 +197,18 @@ def _pattern(text: Any, *, where: str) -> re.Pattern[str]:
         raise ScriptError(f"{where}: match is no regular expression: {error}") from error
 
 
-def _compiled(value: Any, names: frozenset[str] | set[str], *, where: str) -> Any:
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return ``value`` with every leaf of its mappings and lists changed."""
     if isinstance(value, dict):
-        return {key: _compiled(item, names, where=where) for key, item in value.items()}
+        return {key: _mapped(change, item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_compiled(item, names, where=where) for item in value]
-    return _template(value, names, where=where) if isinstance(value, str) and "{" in value else value
+        return [_mapped(change, item) for item in value]
+    return change(value)
 
 
-def _template(text: str, names: frozenset[str] | set[str], *, where: str) -> Template:
+def _template(text: Any, names: frozenset[str], *, where: str) -> Any:
+    if not isinstance(text, str) or "{" not in text:
+        return text
     try:
         unknown = meta.find_undeclared_variables(_JINJA.parse(text)) - names
         if unknown:
@@ -215,9 +219,5 @@ def _template(text: str, names: frozenset[str] | set[str], *, where: str) -> Tem
         raise ScriptError(f"{where}: {error}") from error
 
 
-def _rendered(value: Any, names: Mapping[str, Any]) -> Any:
-    if isinstance(value, dict):
-        return {key: _rendered(item, names) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rendered(item, names) for item in value]
-    return value.render(names) if isinstance(value, Template) else value
+def _rendered(leaf: Any, names: Mapping[str, Any]) -> Any:
+    return leaf.render(names) if isinstance(leaf, Template) else leaf

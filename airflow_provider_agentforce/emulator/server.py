@@ -108,53 +108,13 @@ class _Connection(H11Protocol):
         self.app_state = {**self.app_state, "transport": transport}
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn, woken by an event where it polls, and stopping without waiting for idle connections."""
+class ThreadedServer(uvicorn.Server):
+    """One listening socket and the thread that serves it.
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop = asyncio.Event()
-
-    async def main_loop(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
-            # The tick keeps the Date header right.
-            await self.on_tick(0)
-            self.ready.set()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _TICK_S)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for listener in sockets or []:
-            listener.close()
-        for connection in list(self.server_state.connections):
-            transport = getattr(connection, "transport", None)
-            if transport is not None:
-                transport.abort()
-        tasks = list(self.server_state.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # One turn of the loop closes the sockets of the aborted transports.
-        await asyncio.sleep(0)
-
-    def request_stop(self) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop.set)
-
-
-class ThreadedServer:
-    """One listening socket and the thread that serves it."""
+    It is woken by an event where uvicorn polls, and stops without waiting for idle connections.
+    """
 
     def __init__(self, app: ASGIApp, *, host: str, port: int, keep_alive: int) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
             http=_Connection,
@@ -168,11 +128,15 @@ class ThreadedServer:
             headers=[("X-Agentforce-Emulator", "1")],
             timeout_keep_alive=keep_alive,
         )
-        self._server = _Uvicorn(config)
-        self._thread = threading.Thread(target=self._run, name="agentforce-emulator", daemon=True)
-
-    def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
+        super().__init__(config)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self.port: int = listener.getsockname()[1]
+        self._ready = threading.Event()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self.run, args=([listener],), name="agentforce-emulator", daemon=True
+        )
 
     def start(self) -> None:
         """Serve; return when requests are answered.
@@ -180,10 +144,38 @@ class ThreadedServer:
         :raises RuntimeError: the server did not come up.
         """
         self._thread.start()
-        if not self._server.ready.wait(_START_TIMEOUT_S):
+        if not self._ready.wait(_START_TIMEOUT_S):
             raise RuntimeError("The emulator did not start.")
 
     def stop(self) -> None:
         """Stop serving: close every connection, answer nothing more, end the thread."""
-        self._server.request_stop()
+        # The loop is closed when the server ended by itself.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
+
+    async def main_loop(self) -> None:
+        """Serve until :meth:`stop`; what uvicorn does ten times a second happens once."""
+        self._loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            # The tick keeps the Date header right.
+            await self.on_tick(0)
+            self._ready.set()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _TICK_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close every connection and cancel what still runs, without a grace period."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # One turn of the loop closes the sockets of the aborted transports.
+        await asyncio.sleep(0)

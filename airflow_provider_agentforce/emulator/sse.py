@@ -13,22 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_agentforce.emulator.errors import ERRORS, agent_error_body
-from airflow_provider_agentforce.emulator.messages import Message, ScriptReply, spoken_text
+from airflow_provider_agentforce.emulator.messages import ANSWER_TYPES, Message, ScriptReply, spoken_text
 from airflow_provider_agentforce.emulator.models import new_trace_id, new_uuid
 
 # The reference has no event name for ValidationFailureChunk and for unknown types: those travel as UNKNOWN.
-_EVENT_NAMES = {
-    "ProgressIndicator": "PROGRESS_INDICATOR",
-    "TextChunk": "TEXT_CHUNK",
-    "Inform": "INFORM",
-    "Inquire": "INQUIRE",
-    "Confirm": "CONFIRM",
-    "Failure": "FAILURE",
-    "Escalate": "ESCALATE",
-    "SessionEnded": "SESSION_ENDED",
-    "Error": "ERROR",
-    "EndOfTurn": "END_OF_TURN",
-}
+_NAMED = (*ANSWER_TYPES, "ProgressIndicator", "TextChunk", "EndOfTurn")
 # A failure is reported at the end of a turn and never spoken in advance.
 _CHUNKED = ("Inform", "Inquire", "Confirm")
 _HEARTBEAT = b"event: ping\ndata:\n\n"
@@ -55,7 +44,9 @@ class _Events:
             "offset": offset,
             "message": message,
         }
-        return self.frame(_EVENT_NAMES.get(str(message.get("type")), "UNKNOWN"), envelope)
+        kind = message.get("type")
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).upper() if kind in _NAMED else "UNKNOWN"
+        return self.frame(name, envelope)
 
     def chunk(self, kind: str, **fields: Any) -> bytes:
         self._offset += 1

@@ -212,7 +212,7 @@ def test_templates_cannot_leave_their_sandbox(make_caller):
         ("greeting: [1]", "greeting must be a text"),
         ("agents: []", "agents must be a list"),
         ("agents: [{name: x}]", r"agents\[0\]: "),
-        ("agents: [{developer_name: x, id: y}]", r"agents\[0\]: 'y' is no agent id"),
+        ("agents: [{developer_name: x, id: y}]", r"agents\[0\]: 'y' is not an agent id"),
     ],
 )
 def test_a_bad_yaml_script_names_file_and_entry(write, content, problem):

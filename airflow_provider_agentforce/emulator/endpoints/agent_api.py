@@ -6,29 +6,17 @@ its guide pages.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_agentforce.emulator import sse
+from airflow_provider_agentforce.emulator import messages, sse
 from airflow_provider_agentforce.emulator.app import API_BASE, OrgRequest, json_response
-from airflow_provider_agentforce.emulator.endpoints import seed
-from airflow_provider_agentforce.emulator.endpoints.bodies import (
-    FeedbackBody,
-    SendBody,
-    StartBody,
-    parse,
-    values_of,
-)
+from airflow_provider_agentforce.emulator.endpoints import bodies
 from airflow_provider_agentforce.emulator.errors import ApiError
-from airflow_provider_agentforce.emulator.messages import (
-    ScriptError,
-    ScriptReply,
-    ScriptTurn,
-    end_messages,
-    greeting_messages,
-    links,
-)
+from airflow_provider_agentforce.emulator.messages import Message, ScriptError, ScriptReply, ScriptTurn
 from airflow_provider_agentforce.emulator.models import SessionRecord, TurnRecord, new_session_id
 from airflow_provider_agentforce.emulator.org import update_variables
 from airflow_provider_agentforce.emulator.server import OrgResponse
@@ -50,24 +38,26 @@ def _authorize(request: OrgRequest) -> None:
 
 
 def _links(request: OrgRequest, session: SessionRecord) -> dict[str, Any]:
-    return links(request.org.url + API_BASE, agent_id=session.agent_id, session_id=session.session_id)
+    return messages.links(
+        request.org.url + API_BASE, agent_id=session.agent_id, session_id=session.session_id
+    )
 
 
 async def start(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /agents/{agent_id}/sessions``."""
     _authorize(request)
     org, agent_id = request.org, request.params["agent_id"]
-    body = parse(StartBody, request.json_object())
+    body = bodies.parse(bodies.StartBody, request.json_object())
     if not _same_place(body.instance_config.endpoint, org.url):
         raise ApiError("wrong_endpoint")
     if org.usable_agent(agent_id).employee and body.bypass_user:
         raise ApiError("employee_agent")
     await request.wait_while_held()
     session = SessionRecord(
-        session_id=seed.new_session_id() if org.settings.seed else new_session_id(),
+        session_id=_seed_session_id() if org.settings.seed else new_session_id(),
         agent_id=agent_id,
         external_session_key=body.external_session_key,
-        variables=values_of(body.variables),
+        variables=bodies.values_of(body.variables),
         tz=body.tz,
         bypass_user=bool(body.bypass_user),
         feature_support=body.feature_support,
@@ -75,11 +65,11 @@ async def start(request: OrgRequest) -> OrgResponse:
     )
     org.add_session(session)
     if org.settings.seed:
-        return json_response(seed.start_body(session))
+        return json_response(_seed_start(session))
     answer = {
         "sessionId": session.session_id,
         "_links": _links(request, session),
-        "messages": greeting_messages(session.greeting),
+        "messages": messages.greeting_messages(session.greeting),
     }
     return json_response(answer, headers={"x-session-mode": "default"})
 
@@ -101,22 +91,14 @@ async def send(request: OrgRequest) -> OrgResponse:
     if request.record.stream:
         _check_accept(request)
     raw = request.json_object()
-    body = parse(SendBody, raw)
+    body = bodies.parse(bodies.SendBody, raw)
     session = request.lock_session()
     sequence_id = body.message.sequence_id
     request.org.check_message(session, sequence_id)
     await request.wait_while_held()
-    sent = values_of(body.variables)
+    sent = bodies.values_of(body.variables)
     update_variables(session, sent)
-    turn = ScriptTurn(
-        message=raw["message"],
-        text=raw["message"].get("text", ""),
-        type=body.message.type,
-        sequence_id=sequence_id,
-        session=session,
-        variables=dict(session.variables),
-        history=list(session.turns),
-    )
+    turn = ScriptTurn(message=raw["message"], sequence_id=sequence_id, session=session)
     reply = await _act(request, turn)
     record = TurnRecord(
         sequence_id=sequence_id,
@@ -148,7 +130,7 @@ def _answer(
         pieces = list(sse.stream(reply, links=found, path=request.api_path))
         response = OrgResponse(headers=dict(_STREAM_HEADERS), pieces=pieces, hold_open=reply.stream.hold_open)
     elif settings.seed:
-        response = json_response(seed.send_body(reply.messages, sequence_id=sequence_id))
+        response = json_response({"messages": [_seed_message(one, sequence_id) for one in reply.messages]})
     else:
         response = json_response({"messages": reply.messages, "_links": found})
     response.pause = settings.latency if reply.latency is None else reply.latency
@@ -172,7 +154,7 @@ async def end(request: OrgRequest) -> OrgResponse:
     session = request.lock_session()
     await request.wait_while_held()
     request.org.end_session(session, reason)
-    return json_response({"messages": end_messages(), "_links": _links(request, session)})
+    return json_response({"messages": messages.end_messages(), "_links": _links(request, session)})
 
 
 async def feedback(request: OrgRequest) -> OrgResponse:
@@ -180,8 +162,32 @@ async def feedback(request: OrgRequest) -> OrgResponse:
     _authorize(request)
     raw = request.json_object()
     session = request.lock_session()
-    if parse(FeedbackBody, raw).feedback_id not in session.feedback_ids():
+    if bodies.parse(bodies.FeedbackBody, raw).feedback_id not in session.feedback_ids():
         raise ApiError("bad_request", detail="no answer of this session has this feedbackId")
     await request.wait_while_held()
     session.feedback.append(raw)
     return OrgResponse(status=request.org.settings.feedback_status)
+
+
+# The shapes of the original guide, which are older and shorter: https://labs.agentforce.com/docs/agent-api
+
+
+def _seed_session_id() -> str:
+    return f"0Xx5e{secrets.token_hex(5).upper()}"
+
+
+def _seed_start(session: SessionRecord) -> dict[str, Any]:
+    created = datetime.fromtimestamp(session.started_at, tz=timezone.utc)
+    return {
+        "sessionId": session.session_id,
+        "createdDate": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "status": "ACTIVE",
+    }
+
+
+def _seed_message(message: Message, sequence_id: float) -> Message:
+    """Return the one type of message that the guide knows; the others keep their shape."""
+    text = message.get("message")
+    if message.get("type") != "Inform" or text is None:
+        return message
+    return {"sequenceId": sequence_id, "type": "Text", "text": text, "role": "Agent"}

@@ -164,10 +164,11 @@ def parse(kind: type[_AnyBody], body: dict[str, Any]) -> _AnyBody:
 
 def _refusal(problem: ErrorDetails) -> ApiError:
     place = [str(part) for part in problem["loc"]]
-    field = "type" if problem["type"] == "union_tag_not_found" else place[-1]
+    documented = next((part for part in place if part in _DOCUMENTED), None)
+    field = "type" if problem["type"] == "union_tag_not_found" else documented or place[-1]
     if problem["type"] == "extra_forbidden":
         return ApiError("unrecognized_field", field=field)
     if problem["type"] in ("missing", "union_tag_not_found") or problem["input"] is None:
         return ApiError("missing_property", field=field)
-    known = next((_DOCUMENTED[part] for part in place if part in _DOCUMENTED), "bad_request")
-    return ApiError(known, detail=f"{'.'.join(place)}: {problem['msg']}")
+    name = _DOCUMENTED[documented] if documented else "bad_request"
+    return ApiError(name, detail=f"{'.'.join(place)}: {problem['msg']}")

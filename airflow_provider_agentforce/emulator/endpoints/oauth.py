@@ -45,9 +45,8 @@ async def token(request: OrgRequest) -> OrgResponse:
     }
     if settings.seed:
         return json_response({**answer, "issued_at": str(int(time.time()))})
-    if not settings.opaque_tokens:
-        answer.update(token_format="jwt")
-    return json_response({**answer, "scope": _SCOPE, "api_instance_url": request.org.url})
+    kind = {} if settings.opaque_tokens else {"token_format": "jwt"}
+    return json_response({**answer, **kind, "scope": _SCOPE, "api_instance_url": request.org.url})
 
 
 def _check_client(request: OrgRequest) -> None:
@@ -98,7 +97,8 @@ def _jwt(org: Org) -> str:
         "sub": f"uid:{_USER_ID}",
         "nbf": int(now),
         "mty": "oauth",
-        "sfi": secrets.token_hex(200),
+        # As long as it takes to be as long as a real token, whose other claims are not published.
+        "sfi": secrets.token_hex(265),
         "roles": [],
         "iss": org.url,
         "hsc": False,

@@ -111,6 +111,7 @@ ERRORS: dict[str, ErrorSpec] = {
     ),
     "too_many_requests": ErrorSpec(429, "TooManyRequestsError", "Too many requests for the server to handle"),
     # 5xx
+    "unexpected_error": _org_failed(_CONTACT),
     "session_not_found_500": ErrorSpec(500, "HttpServerErrorException", _NO_SESSION, expected=False),
     "wrong_endpoint": ErrorSpec(
         500,
@@ -118,7 +119,6 @@ ERRORS: dict[str, ErrorSpec] = {
         "Unable to look up the engine config for the given endpoint",
         expected=False,
     ),
-    "unexpected_error": _org_failed(_CONTACT),
     "unknown_agent": _org_failed(_CONTACT),
     "unsupported_media_type": ErrorSpec(
         500, "HttpMediaTypeNotSupportedException", "Unsupported Media Type", expected=True
@@ -153,19 +153,8 @@ INACTIVE_AGENT = {
 }
 SESSION_GONE = {404: "session_not_found", 410: "not_available", 500: "session_not_found_500"}
 
-_BY_STATUS = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "session_not_found",
-    410: "not_available",
-    412: "inactive_agent_412",
-    422: "inactive_agent_422",
-    423: "session_locked",
-    429: "too_many_requests",
-    500: "unexpected_error",
-    503: "service_unavailable",
-}
+# The first error of a status in the table above is what a bare status means.
+_BY_STATUS = {spec.status: name for name, spec in reversed(ERRORS.items()) if spec.style == "agent"}
 _BY_OPERATION = {
     "token": {400: "wrong_secret", 401: "wrong_secret"},
     "query": {400: "rest_malformed_query", 401: "rest_session_expired", 500: "rest_unknown"},

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.errors import ERRORS
@@ -164,9 +163,7 @@ class Hold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     async def wait(self) -> None:

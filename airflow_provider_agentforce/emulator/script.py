@@ -83,11 +83,9 @@ def _from_python(path: Path) -> Script:
         names = runpy.run_path(str(path))
     except Exception as error:
         raise ScriptError(f"{path}: {type(error).__name__}: {error}") from error
-    answer = names.get("answer")
-    if not callable(answer):
+    if not callable(names.get("answer")):
         raise ScriptError(f"{path}: it must define a function answer(turn).")
-    settings = {key: value for key, value in names.items() if key in ("greeting", "agents")}
-    return Script(answer=answer, where=f"{path}: answer()", slow=True, **_checked(settings, where=str(path)))
+    return _script(names, names["answer"], where=str(path), slow=True)
 
 
 def _from_yaml(path: Path) -> Script:
@@ -106,23 +104,17 @@ def _from_mapping(content: Mapping[str, Any], *, where: str) -> Script:
     unknown = set(map(str, content)) - set(_KEYS)
     if unknown:
         raise ScriptError(f"{where}: unknown key {min(unknown)!r}: one of {', '.join(_KEYS)}.")
-    settings = {key: value for key, value in content.items() if key != "answers"}
-    if "answers" not in content:
-        return Script(answer=default_agent.answer, where=where, **_checked(settings, where=where))
-    rules = Rules(content["answers"], where=where)
-    return Script(answer=rules.answer, where=where, **_checked(settings, where=where))
+    answers = Rules(content["answers"], where=where).answer if "answers" in content else default_agent.answer
+    return _script(content, answers, where=where)
 
 
-def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    checked: dict[str, Any] = {}
-    if "greeting" in settings:
-        greeting = settings["greeting"]
-        if not isinstance(greeting, str | None):
-            raise ScriptError(f"{where}: greeting must be a text.")
-        checked["greeting"] = greeting or ""
-    if settings.get("agents") is not None:
-        checked["agents"] = _agents(settings["agents"], where=where)
-    return checked
+def _script(content: Mapping[str, Any], answer: ScriptFunction, *, where: str, slow: bool = False) -> Script:
+    greeting, agents = content.get("greeting", DEFAULT_GREETING), content.get("agents")
+    if not isinstance(greeting, str | None):
+        raise ScriptError(f"{where}: greeting must be a text.")
+    if agents is not None:
+        agents = _agents(agents, where=where)
+    return Script(answer=answer, where=where, greeting=greeting or "", agents=agents, slow=slow)
 
 
 def _agents(entries: Any, *, where: str) -> list[Agent]:
@@ -194,7 +186,7 @@ def _pattern(text: Any, *, where: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except (re.error, TypeError) as error:
-        raise ScriptError(f"{where}: match is no regular expression: {error}") from error
+        raise ScriptError(f"{where}: match is not a valid regular expression: {error}") from error
 
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:

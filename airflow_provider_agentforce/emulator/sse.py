@@ -74,7 +74,8 @@ def _turn_events(reply: ScriptReply, *, links: dict[str, Any], path: str) -> Ite
     events = _Events()
     plan = reply.stream
     if plan.progress:
-        yield events.event(_progress(plan.progress))
+        progress = {"metrics": {}, "indicatorType": "ACTION", "message": plan.progress}
+        yield events.event({"type": "ProgressIndicator", "id": new_uuid(), **progress})
     if plan.retracted:
         yield from (events.text(text) for text in plan.retracted)
         yield events.chunk("ValidationFailureChunk", reason="GROUNDING")
@@ -98,16 +99,6 @@ def split_text(text: str) -> list[str]:
 
 def _chunked_text(reply: ScriptReply) -> str:
     return spoken_text([message for message in reply.messages if message.get("type") in _CHUNKED])
-
-
-def _progress(text: str) -> Message:
-    return {
-        "type": "ProgressIndicator",
-        "id": new_uuid(),
-        "metrics": {},
-        "indicatorType": "ACTION",
-        "message": text,
-    }
 
 
 def _answer_event(events: _Events, message: Message, *, envelope: bool, links: dict[str, Any]) -> bytes:

@@ -88,7 +88,9 @@ class OrgRequest:
 
     async def wait_while_held(self) -> None:
         """Wait as long as a test holds this operation."""
-        await self.org.wait_while_held(self.record.operation)
+        hold = self.org.holds.get(self.record.operation)
+        if hold is not None:
+            await hold.wait()
 
     def close(self) -> None:
         """Give back what the request took."""
@@ -249,8 +251,8 @@ class LoopbackOnly:
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         allowed = _loopback(b"//" + host) and (origin is None or _loopback(origin))
         app = self._app if allowed else PlainTextResponse("Loopback hosts only.\n", status_code=403)
-        # A stopped server cancels what still waits, and a killed client leaves half a request behind: in both
-        # cases there is nobody left to tell.
+        # A stopped server cancels what still waits, and a killed client leaves half a request behind: neither
+        # can be answered.
         try:
             await app(scope, receive, send)
         except (asyncio.CancelledError, ClientDisconnect):

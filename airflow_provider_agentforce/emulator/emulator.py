@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.emulator.server import ThreadedServer
 
 EXTRA_HINT = "The emulator needs its extra: pip install 'airflow-provider-agentforce[emulator]'"
-_EXTRA = ("fastapi", "uvicorn", "yaml", "jinja2")
+_EXTRA = ("fastapi", "pydantic", "uvicorn", "yaml", "jinja2")
 
 
 class Emulator:

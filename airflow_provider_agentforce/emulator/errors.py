@@ -20,7 +20,7 @@ class ErrorSpec:
     """One documented answer.
 
     ``style`` says which body it has: ``agent`` (JSON of the Agent API), ``oauth``, ``rest`` (a list, as the
-    data API answers) or ``raw`` (``message`` as it is). ``expected`` None leaves out the two undocumented
+    data API answers) or ``raw`` (the bare ``message``). ``expected`` None leaves out the two undocumented
     fields ``mode`` and ``expected``, as the official samples do.
     """
 

@@ -25,7 +25,7 @@ _STATUS_RANGE = range(200, 600)
 def known_operation(operation: str) -> None:
     """Check the name of an operation.
 
-    :raises ValueError: there is no such operation.
+    :raises ValueError: the operation does not exist.
     """
     if operation not in OPERATIONS:
         raise ValueError(f"Unknown operation {operation!r}: one of {', '.join(OPERATIONS)}.")

@@ -76,7 +76,7 @@ def answer_message(kind: str, text: str = "", **fields: Any) -> Message:
 
 
 def answer_messages(kind: str, text: str = "", **fields: Any) -> list[Message]:
-    """Return the messages of an answer. A type without text of its own follows an Inform that carries it."""
+    """Return the messages of an answer. An Inform says the text of a type that has none."""
     spoken = [answer_message("Inform", text)] if text and kind in _TEXTLESS else []
     return [*spoken, answer_message(kind, text, **fields)]
 
@@ -90,30 +90,13 @@ def greeting_messages(text: str) -> list[Message]:
     return [greeting]
 
 
-def end_messages() -> list[Message]:
-    """Return the messages that confirm the end of a session. The reason is never the one the client gave."""
-    return [answer_message("SessionEnded", reason="ClientRequest")]
-
-
-def links(api_base: str, *, agent_id: str, session_id: str) -> dict[str, Any]:
-    """Return ``_links`` as captured in 2026. ``api_base`` ends with ``/einstein/ai-agent/v1``."""
-    session = f"{api_base}/sessions/{session_id}"
-    return {
-        "self": None,
-        "messages": {"href": f"{session}/messages"},
-        "messagesStream": {"href": f"{session}/messages/stream"},
-        "session": {"href": f"{api_base}/agents/{agent_id}/sessions"},
-        "end": {"href": session},
-    }
-
-
 def spoken_text(messages: list[Message]) -> str:
     """Return the texts of ``messages`` in order, as a person would read them."""
     return "\n".join(str(text) for message in messages if (text := message.get("message")))
 
 
 class ScriptError(ValueError):
-    """A script that cannot be used. The message names the file and the entry."""
+    """An invalid script. The message names the file and the entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +128,7 @@ class StreamPlan:
         """Return this plan with ``changes``, a mapping of its keys; None changes nothing.
 
         :param where: what to name in the error text.
-        :raises ScriptError: an unknown key, or seconds that are not.
+        :raises ScriptError: an unknown key, or an invalid number of seconds.
         """
         if changes is None:
             return self
@@ -205,7 +188,7 @@ class ScriptTurn:
 def to_reply(answer: Any, *, where: str) -> ScriptReply:
     """Return the reply that ``answer`` describes: a text, a mapping, or a list of those.
 
-    A mapping may hold ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list taken as it is), and
+    A mapping may hold ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list, sent unchanged), and
     any field of the message itself, which adds to or replaces the documented default.
 
     :param where: file and entry, for the error text.

@@ -33,6 +33,12 @@ def new_trace_id() -> str:
     return uuid.uuid4().hex
 
 
+def iso_time(seconds: float) -> str:
+    """Return a time since the epoch as Salesforce writes it: UTC, with milliseconds."""
+    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def salesforce_id(fifteen: str) -> str:
     """Return the 18-character form of a 15-character record id: the last three tell upper from lower case."""
     suffix = ""
@@ -160,17 +166,13 @@ class RequestRecord:
     at: float = field(default_factory=time.time)
 
 
-def _now() -> str:
-    return datetime.now(tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 @dataclass(kw_only=True)
 class EvaluationRun:
     """One run of the Testing API: new when started, then in progress, completed at the second look."""
 
     definition: str
     status: str = "NEW"
-    started: str = field(default_factory=_now)
+    started: str = field(default_factory=lambda: iso_time(time.time()))
     ended: str | None = None
 
     def advance(self) -> None:
@@ -182,7 +184,7 @@ class EvaluationRun:
 
     def finish(self, status: str) -> None:
         """End the run."""
-        self.status, self.ended = status, _now()
+        self.status, self.ended = status, iso_time(time.time())
 
     def head(self) -> dict[str, Any]:
         """Return the fields that status and results share."""

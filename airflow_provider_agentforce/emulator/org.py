@@ -70,7 +70,7 @@ class Org:
     def hold(self, operation: str) -> Hold:
         """Hold the requests of ``operation`` from now on.
 
-        :raises ValueError: there is no such operation, or it is held already.
+        :raises ValueError: an unknown operation, or one that is held already.
         """
         known_operation(operation)
         with self._lock:
@@ -93,12 +93,6 @@ class Org:
         """Make every token issued so far worthless."""
         self.tokens.update(dict.fromkeys(self.tokens, 0.0))
         self.changed()
-
-    async def wait_while_held(self, operation: str) -> None:
-        """Wait as long as a test holds ``operation``."""
-        hold = self.holds.get(operation)
-        if hold is not None:
-            await hold.wait()
 
     def usable_agent(self, agent_id: str) -> Agent:
         """Return the active agent with this id, in its 15- or 18-character form.

@@ -46,7 +46,7 @@ class Script:
     async def reply(self, turn: ScriptTurn) -> ScriptReply:
         """Return the answer to one message.
 
-        :raises ScriptError: the script failed, or returned something that is no answer.
+        :raises ScriptError: the script failed, or what it returned is not a valid answer.
         """
         try:
             answer = await asyncio.to_thread(self.answer, turn) if self.slow else self.answer(turn)

@@ -40,6 +40,10 @@ class OrgResponse:
     drop: bool = False
     hold_open: float = 0.0
 
+    @property
+    def _ends(self) -> bool:
+        return self.cut is None and not self.hold_open
+
     async def send(self, send: Send) -> None:
         """Send headers and body, or as much of them as is to arrive."""
         if self.drop:
@@ -55,7 +59,7 @@ class OrgResponse:
         if streamed:
             await self._send_pieces(self.pieces or [], send)
         else:
-            await _body(send, self.content[: self.cut], last=self.cut is None)
+            await _body(send, self.content[: self.cut], last=self._ends)
 
     async def _send_pieces(self, pieces: list[bytes], send: Send) -> None:
         left = self.cut
@@ -67,7 +71,7 @@ class OrgResponse:
                 left -= len(piece)
                 if left <= 0:
                     return
-        if left is None and not self.hold_open:
+        if self._ends:
             await _body(send, b"", last=True)
 
     async def finish(self, scope: Scope, receive: Receive, send: Send) -> None:

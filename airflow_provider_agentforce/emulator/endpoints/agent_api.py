@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +15,7 @@ from airflow_provider_agentforce.emulator import messages, sse
 from airflow_provider_agentforce.emulator.app import API_BASE, OrgRequest, json_response
 from airflow_provider_agentforce.emulator.endpoints import bodies
 from airflow_provider_agentforce.emulator.errors import ApiError
-from airflow_provider_agentforce.emulator.messages import Message, ScriptError, ScriptReply, ScriptTurn
-from airflow_provider_agentforce.emulator.models import SessionRecord, TurnRecord, new_session_id
+from airflow_provider_agentforce.emulator.models import SessionRecord, TurnRecord, iso_time, new_session_id
 from airflow_provider_agentforce.emulator.org import update_variables
 from airflow_provider_agentforce.emulator.server import OrgResponse
 from airflow_provider_agentforce.emulator.settings import is_loopback
@@ -38,9 +36,16 @@ def _authorize(request: OrgRequest) -> None:
 
 
 def _links(request: OrgRequest, session: SessionRecord) -> dict[str, Any]:
-    return messages.links(
-        request.org.url + API_BASE, agent_id=session.agent_id, session_id=session.session_id
-    )
+    """Return ``_links`` as captured in 2026."""
+    base = request.org.url + API_BASE
+    href = f"{base}/sessions/{session.session_id}"
+    return {
+        "self": None,
+        "messages": {"href": f"{href}/messages"},
+        "messagesStream": {"href": f"{href}/messages/stream"},
+        "session": {"href": f"{base}/agents/{session.agent_id}/sessions"},
+        "end": {"href": href},
+    }
 
 
 async def start(request: OrgRequest) -> OrgResponse:
@@ -98,7 +103,7 @@ async def send(request: OrgRequest) -> OrgResponse:
     await request.wait_while_held()
     sent = bodies.values_of(body.variables)
     update_variables(session, sent)
-    turn = ScriptTurn(message=raw["message"], sequence_id=sequence_id, session=session)
+    turn = messages.ScriptTurn(message=raw["message"], sequence_id=sequence_id, session=session)
     reply = await _act(request, turn)
     record = TurnRecord(
         sequence_id=sequence_id,
@@ -112,15 +117,15 @@ async def send(request: OrgRequest) -> OrgResponse:
     return _answer(request, session, reply, sequence_id)
 
 
-async def _act(request: OrgRequest, turn: ScriptTurn) -> ScriptReply:
+async def _act(request: OrgRequest, turn: messages.ScriptTurn) -> messages.ScriptReply:
     try:
         return await request.org.script.reply(turn)
-    except ScriptError as error:
+    except messages.ScriptError as error:
         raise ApiError("script_error", detail=str(error)) from error
 
 
 def _answer(
-    request: OrgRequest, session: SessionRecord, reply: ScriptReply, sequence_id: float
+    request: OrgRequest, session: SessionRecord, reply: messages.ScriptReply, sequence_id: float
 ) -> OrgResponse:
     settings = request.org.settings
     found = _links(request, session)
@@ -154,7 +159,9 @@ async def end(request: OrgRequest) -> OrgResponse:
     session = request.lock_session()
     await request.wait_while_held()
     request.org.end_session(session, reason)
-    return json_response({"messages": messages.end_messages(), "_links": _links(request, session)})
+    # The reason is never the one that the caller gave.
+    ended = messages.answer_message("SessionEnded", reason="ClientRequest")
+    return json_response({"messages": [ended], "_links": _links(request, session)})
 
 
 async def feedback(request: OrgRequest) -> OrgResponse:
@@ -177,15 +184,14 @@ def _seed_session_id() -> str:
 
 
 def _seed_start(session: SessionRecord) -> dict[str, Any]:
-    created = datetime.fromtimestamp(session.started_at, tz=timezone.utc)
     return {
         "sessionId": session.session_id,
-        "createdDate": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "createdDate": iso_time(session.started_at),
         "status": "ACTIVE",
     }
 
 
-def _seed_message(message: Message, sequence_id: float) -> Message:
+def _seed_message(message: messages.Message, sequence_id: float) -> messages.Message:
     """Return the one type of message that the guide knows; the others keep their shape."""
     text = message.get("message")
     if message.get("type") != "Inform" or text is None:

@@ -25,7 +25,7 @@ from airflow_provider_agentforce.client.jobs import Job, Result
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.client.observing import Observer, observed
 from airflow_provider_agentforce.client.transport import Exchange
-from airflow_provider_agentforce.hooks.telemetry import observers
+from airflow_provider_agentforce.instrumentation import observers
 
 _ROUNDS, _BLOCK = 40, 250
 _SESSION, _AGENT = "019d0aac-dcd0-7368-936c-106bffe75e84", "0Xxxx0000000001CAA"

@@ -12,15 +12,14 @@ import airflow_provider_agentforce
 PACKAGE = Path(airflow_provider_agentforce.__file__).parent
 NAME = PACKAGE.name
 PURE = (
-    "agents",
-    "calls",
+    "api_requests",
     "checks",
-    "hints",
-    "json_in_answer",
+    "delivery_policy",
+    "failure_catalogue",
     "models",
-    "policy",
-    "replies",
-    "secrets",
+    "redaction",
+    "responses",
+    "session_options",
     "sse",
 )
 # Each layer, and those of the package that it may import beside itself.
@@ -63,7 +62,7 @@ def layer_of(file):
 
 
 def test_client_loads_no_airflow():
-    loaded = loaded_by(f"{NAME}.client", f"{NAME}.client.client", f"{NAME}.client.doctor")
+    loaded = loaded_by(f"{NAME}.client", f"{NAME}.client.client", f"{NAME}.client.diagnostics")
     assert f"{NAME}.client.client" in loaded
     assert [name for name in loaded if name.split(".")[0] == "airflow"] == []
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_agentforce.client import hints, policy
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.policy import TABLE, Delivery, Ending, Failure
+from airflow_provider_agentforce.client import delivery_policy, failure_catalogue
+from airflow_provider_agentforce.client.delivery_policy import TABLE, Delivery, Ending, Failure, Operation
+from airflow_provider_agentforce.client.responses import ErrorReply
 
 TOKEN, START, SEND, END, FEEDBACK, QUERY = Operation
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
@@ -61,116 +61,112 @@ NOW = 1445412480.0  # DATE
     ],
 )
 def test_retry_after_is_read(value, seconds):
-    assert policy.retry_after(value, DATE, NOW) == seconds
-    assert policy.retry_after(value, None, NOW) == seconds
+    assert delivery_policy.retry_after(value, DATE, NOW) == seconds
+    assert delivery_policy.retry_after(value, None, NOW) == seconds
 
 
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
 def test_date_of_the_reply_makes_up_for_a_wrong_clock(skew):
-    assert policy.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", DATE, NOW + skew) == 30.0
+    assert delivery_policy.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", DATE, NOW + skew) == 30.0
 
 
 @pytest.mark.parametrize("date", [None, "", "garbage", "Wed, 21 Oct 100000 07:28:00 GMT", "0"])
 def test_date_that_is_no_use_leaves_the_own_clock(date):
-    assert policy.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", date, NOW) == 30.0
+    assert delivery_policy.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", date, NOW) == 30.0
 
 
 def test_seconds_do_not_depend_on_any_clock():
-    assert policy.retry_after("30", "Wed, 21 Oct 2099 07:28:00 GMT", 0.0) == 30.0
+    assert delivery_policy.retry_after("30", "Wed, 21 Oct 2099 07:28:00 GMT", 0.0) == 30.0
 
 
 @given(st.text(max_size=40) | st.none(), st.text(max_size=40) | st.none())
 def test_any_header_is_seconds_or_none(value, date):
-    found = policy.retry_after(value, date, NOW)
+    found = delivery_policy.retry_after(value, date, NOW)
     assert found is None or found >= 0
 
 
 def test_long_header_is_read_in_bounded_time():
     began = time.process_time()
     for value in ("1," * 32_000, "Wed, " * 13_000, ":" * 65_000, "(" * 65_000, "0" * 65_000, " " * 65_000):
-        policy.retry_after(value, value, NOW)
+        delivery_policy.retry_after(value, value, NOW)
     assert time.process_time() - began < 2
 
 
 # Failures
 
-STATUSES = {
-    400: Failure.BAD_REQUEST,
-    401: Failure.UNAUTHORIZED,
-    402: Failure.OTHER_CLIENT_ERROR,
-    403: Failure.FORBIDDEN,
-    404: Failure.NOT_FOUND,
-    405: Failure.OTHER_CLIENT_ERROR,
-    408: Failure.TOO_EARLY,
-    409: Failure.CONFLICT,
-    410: Failure.NOT_FOUND,
-    412: Failure.PRECONDITION,
-    413: Failure.PAYLOAD,
-    414: Failure.PAYLOAD,
-    415: Failure.PAYLOAD,
-    418: Failure.OTHER_CLIENT_ERROR,
-    422: Failure.UNPROCESSABLE,
-    423: Failure.LOCKED,
-    425: Failure.TOO_EARLY,
-    429: Failure.THROTTLED,
-    500: Failure.SERVER_ERROR,
-    501: Failure.OTHER_SERVER_ERROR,
-    502: Failure.BAD_GATEWAY,
-    503: Failure.UNAVAILABLE,
-    504: Failure.BAD_GATEWAY,
-    520: Failure.OTHER_SERVER_ERROR,
-    599: Failure.OTHER_SERVER_ERROR,
-    600: Failure.OTHER_SERVER_ERROR,
-    300: Failure.REDIRECT,
-    304: Failure.REDIRECT,
-    308: Failure.REDIRECT,
-}
-
-
-@pytest.mark.parametrize("operation", Operation)
-@pytest.mark.parametrize("status", STATUSES)
-def test_status_names_the_failure(operation, status):
-    assert policy.failure_of(operation, status, "") is STATUSES[status]
-
-
-AGENT_500 = 'HttpServerErrorException: 500 [{"message":"oops","errorCode":"UNKNOWN_EXCEPTION"}]'
-TEXTS = [
-    (TOKEN, 400, "temporarily_unavailable: x", Failure.OAUTH_TEMPORARY),
-    (TOKEN, 400, "server_error", Failure.OAUTH_TEMPORARY),
-    (START, 400, "server_error", Failure.BAD_REQUEST),
-    (TOKEN, 400, "invalid_grant: Login Rate Exceeded", Failure.LOGIN_RATE),
-    (TOKEN, 403, "login rate exceeded", Failure.LOGIN_RATE),
-    (SEND, 403, "login rate exceeded", Failure.FORBIDDEN),
-    (TOKEN, 400, "invalid_client: invalid client credentials", Failure.BAD_REQUEST),
-    (START, 401, "UnauthorizedException: Connected app is not attached to Agent", Failure.APP_NOT_ATTACHED),
-    (SEND, 401, "x: connected app is NOT ATTACHED TO AGENT", Failure.APP_NOT_ATTACHED),
-    (SEND, 403, "not attached to agent", Failure.FORBIDDEN),
-    (SEND, 422, "Cannot determine the active version for the agent", Failure.UNPROCESSABLE_CONFIG),
-    (SEND, 422, "RequestProcessingException: it broke", Failure.UNPROCESSABLE),
-    (START, 500, "EngineConfigLookupException: x", Failure.SERVER_CONFIG),
-    (SEND, 500, "EngineConfigLookupException: x", Failure.SERVER_CONFIG),
-    (SEND, 500, "InactiveConfigException: Config is not active", Failure.SERVER_CONFIG),
-    (SEND, 500, "x: Unsupported Media Type", Failure.SERVER_CONFIG),
-    (START, 500, "x: Failed to populate planner surface", Failure.SERVER_CONFIG),
-    (SEND, 500, "x: Failed to populate planner surface", Failure.SERVER_ERROR),
-    (START, 500, "HttpServerErrorException: 500 [wrong id]", Failure.SERVER_CONFIG),
-    (START, 500, AGENT_500, Failure.SERVER_ERROR),
-    (START, 500, AGENT_500.replace(" ", "\n"), Failure.SERVER_ERROR),
-    (SEND, 500, "HttpServerErrorException: 500 [wrong id]", Failure.SERVER_ERROR),
-    (END, 500, "V6Session not found for sessionId: x", Failure.NOT_FOUND),
-    (SEND, 500, "V6Session not found for sessionId: x", Failure.SERVER_ERROR),
-    (SEND, 503, "EngineConfigLookupException", Failure.UNAVAILABLE),
+AGENT_500 = '500 [{"message":"oops","errorCode":"UNKNOWN_EXCEPTION"}]'
+HTTP_500 = "HttpServerErrorException"
+GONE = "V6Session not found for sessionId: s-1"
+# operation, status, error class, words -> failure
+REPLIES = [
+    (TOKEN, 400, "temporarily_unavailable", "x", Failure.OAUTH_TEMPORARY),
+    (TOKEN, 400, "server_error", "", Failure.OAUTH_TEMPORARY),
+    (TOKEN, 400, "unknown_error", "retry your request", Failure.OAUTH_TEMPORARY),
+    (START, 400, "server_error", "", Failure.BAD_REQUEST),
+    (TOKEN, 400, "invalid_grant", "Login Rate Exceeded", Failure.LOGIN_RATE),
+    (TOKEN, 403, "", "login rate exceeded", Failure.LOGIN_RATE),
+    (SEND, 403, "", "login rate exceeded", Failure.FORBIDDEN),
+    (TOKEN, 400, "invalid_client", "invalid client credentials", Failure.TOKEN_REFUSED),
+    (START, 401, "UnauthorizedException", "Connected app is not attached to Agent", Failure.APP_NOT_ATTACHED),
+    (SEND, 401, "x", "connected app is NOT ATTACHED TO AGENT", Failure.APP_NOT_ATTACHED),
+    (SEND, 401, "INVALID_JWT_FORMAT", "x", Failure.INVALID_JWT),
+    (SEND, 401, "x", "INVALID_JWT_FORMAT", Failure.UNAUTHORIZED),
+    (SEND, 403, "", "not attached to agent", Failure.FORBIDDEN),
+    (START, 500, "EngineConfigLookupException", "x", Failure.SERVER_CONFIG),
+    (SEND, 500, "EngineConfigLookupException", "x", Failure.SERVER_CONFIG),
+    (SEND, 422, "InactiveConfigException", "x", Failure.SERVER_CONFIG),
+    (SEND, 500, "InactiveConfigException", "Config is not active", Failure.SERVER_CONFIG),
+    # An action of the agent can fail with any words after it has changed something.
+    (SEND, 500, "InternalError", "Flow fault: Unsupported Media Type returned by partner", Failure.SERVER_ERROR),
+    (SEND, 500, "x", "EngineConfigLookupException: config is not active", Failure.SERVER_ERROR),
+    (SEND, 500, "x", "Failed to populate planner surface", Failure.SERVER_ERROR),
+    (SEND, 422, "x", "Apex: cannot determine the active version of the price book", Failure.UNPROCESSABLE),
+    (SEND, 422, "RequestProcessingException", "it broke", Failure.UNPROCESSABLE),
+    (SEND, 500, HTTP_500, "500 [wrong id]", Failure.SERVER_ERROR),
+    (SEND, 503, "EngineConfigLookupException", "", Failure.UNAVAILABLE),
+    (START, 500, "x", "Failed to populate planner surface", Failure.SERVER_CONFIG),
+    (START, 500, HTTP_500, "500 [wrong id]", Failure.SERVER_CONFIG),
+    (START, 500, HTTP_500, AGENT_500, Failure.SERVER_ERROR),
+    (START, 500, HTTP_500, AGENT_500.replace(" ", "\n"), Failure.SERVER_ERROR),
+    (END, 500, "x", GONE, Failure.SESSION_GONE),
+    (SEND, 500, "x", GONE, Failure.SESSION_GONE),
+    (SEND, 500, "x", GONE + "2", Failure.SERVER_ERROR),
+    (SEND, 500, "x", f"Flow fault: {GONE}", Failure.SERVER_ERROR),
+    (SEND, 410, "", "", Failure.SESSION_GONE),
+    (SEND, 404, "", "", Failure.SESSION_GONE),
+    (START, 404, "", "", Failure.NOT_FOUND),
+    (SEND, 400, "BadRequest", "Sequence id 3 was already used", Failure.BAD_REQUEST),
 ]
 
 
-@pytest.mark.parametrize(("operation", "status", "text", "failure"), TEXTS)
-def test_text_names_the_failure_more_exactly(operation, status, text, failure):
-    assert policy.failure_of(operation, status, text) is failure
+@pytest.mark.parametrize(("operation", "status", "code", "words", "failure"), REPLIES)
+def test_reply_names_the_failure(operation, status, code, words, failure):
+    said = ErrorReply(code, words)
+    assert failure_catalogue.failure_of(operation, status, said, session_id="s-1") is failure
 
 
-@given(st.sampled_from(list(Operation)), st.integers(0, 999), st.text(max_size=60))
-def test_any_reply_is_some_failure(operation, status, text):
-    assert policy.failure_of(operation, status, text) in TABLE
+@pytest.mark.parametrize(
+    ("status", "words", "failure"),
+    [
+        (423, "Session Already Locked", Failure.STILL_RUNNING),
+        (400, "Sequence id 3 was already used", Failure.ALREADY_DELIVERED),
+        (400, "sequenceId 3 already exists", Failure.ALREADY_DELIVERED),
+        (400, "Unrecognized field", Failure.BAD_REQUEST),
+        (429, "", Failure.THROTTLED),
+    ],
+)
+def test_refusal_of_a_repeated_message_tells_of_the_first(status, words, failure):
+    assert failure_catalogue.failure_of(SEND, status, ErrorReply("", words), repeated=True) is failure
+
+
+@given(st.sampled_from(list(Operation)), st.integers(0, 999), st.text(max_size=60), st.text(max_size=60))
+def test_any_reply_is_some_failure(operation, status, code, words):
+    assert failure_catalogue.failure_of(operation, status, ErrorReply(code, words)) in TABLE
+
+
+@given(st.sampled_from([422, 500, 502, 503, 504, 520]), st.text(max_size=200))
+def test_words_alone_never_say_that_the_agent_did_not_act(status, words):
+    assert TABLE[failure_catalogue.failure_of(SEND, status, ErrorReply("", words))].delivery is Delivery.UNKNOWN
 
 
 # The table
@@ -188,10 +184,10 @@ def test_every_failure_has_a_row_and_every_cell_a_meaning():
 @pytest.mark.parametrize("failure", Failure)
 def test_message_that_may_have_arrived_is_never_sent_again(failure):
     verdict, delivery = TABLE[failure].verdict(SEND), TABLE[failure].delivery
-    sent_again = verdict.attempts > 1 or verdict.renew or verdict.until_free
+    sent_again = verdict.attempts > 1 or verdict.renewals or verdict.until_free
     if delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
         assert not sent_again
-        assert verdict.ending is (Ending.FINAL if failure is Failure.STREAM_ERROR else Ending.UNKNOWN)
+        assert verdict.ending is Ending.UNKNOWN
     else:
         assert verdict.ending in {Ending.TRANSIENT, Ending.FINAL}
 
@@ -203,7 +199,7 @@ def test_only_a_message_can_be_unknown_and_only_a_start_can_leave_a_session(oper
         assert verdict.ending is not Ending.UNKNOWN
         assert not verdict.orphan or operation is START
         assert not verdict.until_free
-        assert not verdict.renew or operation is not TOKEN
+        assert not verdict.renewals or operation is not TOKEN
 
 
 def test_what_became_of_a_request_is_what_an_error_tells():
@@ -263,30 +259,41 @@ def test_what_became_of_a_request_is_what_an_error_tells():
     ],
 )
 def test_symptom_has_its_remedy(operation, status, text, remedy):
-    failure = policy.failure_of(operation, status, text)
-    told = hints.hint(operation, failure, status=status, error_text=text)
+    code, _, words = text.partition(": ") if ": " in text else ("", "", text)
+    said = ErrorReply(code, words)
+    failure = failure_catalogue.failure_of(operation, status, said)
+    told = failure_catalogue.remedy_of(operation, failure, status=status, said=said)
     assert remedy in told
     assert told.isprintable()
-    assert len(told) < 300
+    assert len(told) < 360
 
 
 @pytest.mark.parametrize("operation", [START, SEND])
-def test_bare_404_for_an_opaque_token_explains_the_token(operation):
-    told = hints.hint(operation, Failure.NOT_FOUND, status=404, error_text=" ", opaque_token=True)
-    assert "Issue JSON Web Token" in told
-    gone = hints.hint(
-        operation, Failure.NOT_FOUND, status=404, error_text="V6Session not found", opaque_token=True
+def test_404_for_an_opaque_token_explains_the_token(operation):
+    told = failure_catalogue.remedy_of(
+        operation, Failure.NOT_FOUND, status=404, said=ErrorReply("", "Not Found"), opaque_token=True
     )
-    assert "Issue JSON Web Token" not in gone
+    assert "Issue JSON Web Token" in told
+    inactive = failure_catalogue.remedy_of(
+        START,
+        Failure.NOT_FOUND,
+        status=404,
+        said=ErrorReply("", "No valid version available"),
+        opaque_token=True,
+    )
+    assert "Issue JSON Web Token" not in inactive
 
 
 @pytest.mark.parametrize("failure", [f for f in Failure if TABLE[f].verdict(SEND).ending is Ending.UNKNOWN])
 def test_every_unknown_delivery_of_a_message_says_what_to_do(failure):
-    digits = failure.value[:3]
-    status = int(digits) if digits.isdigit() else 520 if failure is Failure.OTHER_SERVER_ERROR else None
-    assert hints.hint(SEND, failure, status=status, error_text="")
+    told = failure_catalogue.remedy_of(SEND, failure, status=None, said=ErrorReply("", ""))
+    assert "session in Salesforce" in told
+    if failure is not Failure.ALREADY_DELIVERED:
+        assert "on_unknown_delivery" in told
+        assert "clearing the task" in told
 
 
 @given(st.sampled_from(list(Operation)), st.sampled_from(list(Failure)), st.text(max_size=60))
-def test_any_failure_has_a_hint_or_none(operation, failure, text):
-    assert isinstance(hints.hint(operation, failure, status=None, error_text=text), str)
+def test_any_failure_has_a_remedy_or_none(operation, failure, text):
+    said = ErrorReply("", text)
+    assert isinstance(failure_catalogue.remedy_of(operation, failure, status=None, said=said), str)

@@ -6,28 +6,25 @@ Names and tags take few values, so that they do not burden the backend: no id, n
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_agentforce._compat import stats
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.policy import Failure
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.jobs import Job, Result
+    from airflow_provider_agentforce.client.call_events import CallEvent
 
 log = logging.getLogger(__name__)
 
 # What a call counts as when it succeeds and when it does not.
 _NAMES = {
-    Operation.TOKEN: (None, "agentforce.token.failed"),
-    Operation.START: ("agentforce.session.started", "agentforce.session.start_failed"),
-    Operation.SEND: ("agentforce.message.sent", "agentforce.message.failed"),
-    Operation.END: ("agentforce.session.ended", "agentforce.session.end_failed"),
-    Operation.FEEDBACK: ("agentforce.feedback.sent", "agentforce.feedback.failed"),
-    Operation.QUERY: (None, "agentforce.agent.lookup_failed"),
+    "token": (None, "agentforce.token.failed"),
+    "start": ("agentforce.session.started", "agentforce.session.start_failed"),
+    "send": ("agentforce.message.sent", "agentforce.message.failed"),
+    "end": ("agentforce.session.ended", "agentforce.session.end_failed"),
+    "feedback": ("agentforce.feedback.sent", "agentforce.feedback.failed"),
+    "query": (None, "agentforce.agent.lookup_failed"),
 }
 
 
@@ -47,33 +44,32 @@ def timing(name: str, seconds: float, *, tags: dict[str, str] | None = None) -> 
     _tell("timing", name, timedelta(seconds=seconds), tags)
 
 
-def count_calls(job: Job) -> Callable[[], None]:
+def count_calls(_begun: CallEvent) -> Callable[[CallEvent], None]:
     """Count a call when it has ended: an observer of the client."""
-    return lambda: _count(job)
+    return _count
 
 
-def _count(job: Job) -> None:
-    for failure in job.repeated_after:
-        reason = {"operation": job.operation.value, "reason": failure.name.lower()}
-        incr("agentforce.call.retried", tags=reason)
-    if job.operation is Operation.TOKEN:
+def _count(call: CallEvent) -> None:
+    for reason in call.repeated_after:
+        incr("agentforce.call.retried", tags={"operation": call.operation, "reason": reason})
+    if call.operation == "token":
         incr("agentforce.token.requested")
-    succeeded, failed = _NAMES[job.operation]
-    if job.error is not None or job.result is None:
-        incr(failed, tags={"error_type": type(job.error).__name__})
+    succeeded, failed = _NAMES[call.operation]
+    if call.error is not None:
+        incr(failed, tags={"error_type": type(call.error).__name__})
         return
-    tags = _tags(job.operation, job.result)
+    tags = _tags(call)
     if succeeded is not None:
         incr(succeeded, tags=tags)
-    if job.operation is Operation.SEND:
-        timing("agentforce.message.duration", time.monotonic() - job.begun, tags=tags)
+    if call.operation == "send":
+        timing("agentforce.message.duration", call.duration, tags=tags)
 
 
-def _tags(operation: Operation, result: Result) -> dict[str, str] | None:
-    if operation is Operation.SEND:
-        return {"outcome": result.value.outcome}
-    if operation is Operation.END:
-        return {"found": "gone" if result.failure is Failure.NOT_FOUND else "open"}
+def _tags(call: CallEvent) -> dict[str, str] | None:
+    if call.operation == "send":
+        return {"outcome": str(call.outcome)}
+    if call.operation == "end":
+        return {"found": "gone" if call.outcome == "gone" else "open"}
     return None
 
 

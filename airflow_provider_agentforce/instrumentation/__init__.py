@@ -1,4 +1,9 @@
-"""Who watches the calls of a hook's client: metrics always, spans where OpenTelemetry is installed."""
+"""Metrics and traces of a hook's client.
+
+``metrics`` counts for Airflow's statsd or OpenTelemetry; ``tracing`` makes spans where OpenTelemetry is
+installed. Both are observers: they are given :class:`~airflow_provider_agentforce.client.call_events.CallEvent`
+and change nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_agentforce._compat import conf
-from airflow_provider_agentforce.hooks.metrics import count_calls
+from airflow_provider_agentforce.instrumentation.metrics import count_calls
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.observing import Observer
+    from airflow_provider_agentforce.client.call_events import Observer
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +22,7 @@ log = logging.getLogger(__name__)
 def observers() -> list[Observer]:
     """Return the observers for a client. Make them where the task's span is the current one."""
     try:
-        from airflow_provider_agentforce.hooks.tracing import Spans  # noqa: PLC0415
+        from airflow_provider_agentforce.instrumentation.tracing import Spans  # noqa: PLC0415
     except ImportError:
         return [count_calls]
     return [count_calls, Spans(capture_content=_captures_content())]

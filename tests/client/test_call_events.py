@@ -7,8 +7,6 @@ import weakref
 
 import pytest
 
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.exceptions import AgentforceRequestError, DeliveryUnknownError
 
 
@@ -18,9 +16,9 @@ class Notebook:
     def __init__(self):
         self.begun, self.ended, self.errors = [], [], []
 
-    def __call__(self, job):
-        self.begun.append((job.operation, job.agent_id, job.session_id, job.sequence_id, job.text))
-        return lambda: (self.ended.append(job), self.errors.append(job.error))
+    def __call__(self, call):
+        self.begun.append((call.operation, call.agent_id, call.session_id, call.sequence_id, call.text))
+        return lambda ended: (self.ended.append(ended), self.errors.append(ended.error))
 
 
 @pytest.fixture
@@ -36,8 +34,8 @@ def watched(org, make_client, notebook):
 def raising(error):
     """Make an observer whose end raises."""
 
-    def begin(_job):
-        def end():
+    def begin(_call):
+        def end(_ended):
             raise error
 
         return end
@@ -46,7 +44,7 @@ def raising(error):
 
 
 def only_for(operation, observer):
-    return lambda job: observer(job) if job.operation is operation else lambda: None
+    return lambda call: observer(call) if call.operation == operation else lambda _ended: None
 
 
 def test_an_observer_is_shown_every_call_with_what_it_concerns(org, watched, notebook):
@@ -55,15 +53,16 @@ def test_an_observer_is_shown_every_call_with_what_it_concerns(org, watched, not
         watched.submit_feedback(turn, turn.feedback_id, "GOOD")
     agent, session = org.agent_id, turn.session_id
     assert notebook.begun == [
-        (Operation.START, agent, None, None, None),
-        (Operation.TOKEN, None, None, None, None),
-        (Operation.SEND, agent, session, 1, "order 4711?"),
-        (Operation.FEEDBACK, None, session, None, None),
-        (Operation.END, agent, session, None, None),
+        ("start", agent, None, None, None),
+        ("token", None, None, None, None),
+        ("send", agent, session, 1, "order 4711?"),
+        ("feedback", None, session, None, None),
+        ("end", agent, session, None, None),
     ]
-    by_operation = {job.operation: job for job in notebook.ended}
-    assert by_operation[Operation.SEND].result.value == turn
-    assert by_operation[Operation.SEND].api == org.url
+    by_operation = {call.operation: call for call in notebook.ended}
+    sent = by_operation["send"]
+    assert (sent.outcome, sent.answer, sent.api_url) == (turn.outcome, turn.text, org.url)
+    assert (by_operation["start"].session_id, by_operation["end"].outcome) == (session, "ended")
     assert notebook.errors == [None] * 5
 
 
@@ -71,7 +70,7 @@ def test_an_observer_sees_every_repetition_and_why(org, watched, notebook):
     org.fail("send", status=429, headers={"Retry-After": "0"}, times=2)
     watched.send_message(watched.start_session(), "hello")
     sent = notebook.ended[-1]
-    assert sent.repeated_after == [Failure.THROTTLED, Failure.THROTTLED]
+    assert sent.repeated_after == ("throttled", "throttled")
     assert sent.attempts == 3
 
 
@@ -81,14 +80,14 @@ def test_an_observer_sees_the_error_of_the_caller(org, watched, notebook):
     with pytest.raises(DeliveryUnknownError) as caught:
         watched.send_message(session, "hello")
     assert notebook.errors[-1] is caught.value
-    assert notebook.ended[-1].result.exchange.status == 500
+    assert notebook.ended[-1].status == 500
 
 
 @pytest.mark.parametrize("at", ["begin", "end"])
 def test_an_observer_that_fails_changes_nothing_and_the_others_still_see(
     org, make_client, notebook, caplog, at
 ):
-    def broken(_job):
+    def broken(_call):
         raise RuntimeError("secret words")
 
     client = make_client(
@@ -106,7 +105,7 @@ def test_an_observer_that_fails_changes_nothing_and_the_others_still_see(
 def test_an_interruption_of_an_observer_does_not_hide_that_a_message_was_answered(
     org, make_client, interruption
 ):
-    client = make_client(org, observers=[only_for(Operation.SEND, raising(interruption))])
+    client = make_client(org, observers=[only_for("send", raising(interruption))])
     session = client.start_session()
     with pytest.raises(DeliveryUnknownError) as caught:
         client.send_message(session, "hello")
@@ -117,7 +116,7 @@ def test_an_interruption_of_an_observer_does_not_hide_that_a_message_was_answere
 
 
 def test_an_interruption_of_an_observer_does_not_hide_an_unknown_delivery(org, make_client):
-    client = make_client(org, observers=[only_for(Operation.SEND, raising(KeyboardInterrupt()))])
+    client = make_client(org, observers=[only_for("send", raising(KeyboardInterrupt()))])
     session = client.start_session()
     org.fail("send", status=500)
     with pytest.raises(DeliveryUnknownError) as caught:
@@ -126,14 +125,14 @@ def test_an_interruption_of_an_observer_does_not_hide_an_unknown_delivery(org, m
 
 
 def test_an_interruption_where_nothing_is_lost_is_passed_on(org, make_client):
-    client = make_client(org, observers=[only_for(Operation.END, raising(KeyboardInterrupt()))])
+    client = make_client(org, observers=[only_for("end", raising(KeyboardInterrupt()))])
     session = client.start_session()
     with pytest.raises(KeyboardInterrupt):
         client.end_session(session)
 
 
 def test_an_interruption_after_a_message_that_was_refused_is_passed_on(org, make_client):
-    client = make_client(org, observers=[only_for(Operation.SEND, raising(KeyboardInterrupt()))])
+    client = make_client(org, observers=[only_for("send", raising(KeyboardInterrupt()))])
     session = client.start_session()
     org.fail("send", status=400)
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +142,7 @@ def test_an_interruption_after_a_message_that_was_refused_is_passed_on(org, make
 def test_a_call_that_failed_is_forgotten_with_its_error(org, make_client):
     seen = []
     client = make_client(
-        org, observers=[only_for(Operation.SEND, lambda job: seen.append(weakref.ref(job)) or (lambda: None))]
+        org, observers=[only_for("send", lambda _call: lambda ended: seen.append(weakref.ref(ended)))]
     )
     session = client.start_session()
     org.fail("send", status=400)
@@ -151,8 +150,8 @@ def test_a_call_that_failed_is_forgotten_with_its_error(org, make_client):
     try:
         with contextlib.suppress(AgentforceRequestError):
             client.send_message(session, "hello")
-        (job,) = seen
-        assert job() is None
+        (call,) = seen
+        assert call() is None
     finally:
         gc.enable()
 
@@ -170,7 +169,6 @@ def test_calls_of_many_threads_are_seen_apart(org, make_client, notebook):
         thread.start()
     for thread in threads:
         thread.join(20)
-    sends = [job for job in notebook.ended if job.operation is Operation.SEND]
-    assert sorted(job.text for job in sends) == sorted(f"message {number}" for number in range(20))
-    assert len({job.session_id for job in sends}) == 20
-    assert all(job.session_id == job.result.value.session_id for job in sends)
+    sends = [call for call in notebook.ended if call.operation == "send"]
+    assert sorted(call.text for call in sends) == sorted(f"message {number}" for number in range(20))
+    assert len({call.session_id for call in sends}) == 20

@@ -1,5 +1,6 @@
 """Agents by their API name: looked up once, by one query, and only when there is no id."""
 
+from dataclasses import replace
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
@@ -7,10 +8,10 @@ import pytest
 import wire
 from hypothesis import given
 from hypothesis import strategies as st
+from quick import QUICK
 from telling import look_over
 
-from airflow_provider_agentforce.client import agents, checks, directory
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from airflow_provider_agentforce.client import agent_lookup, checks
 from airflow_provider_agentforce.emulator import Agent
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -108,10 +109,13 @@ def test_25_threads_share_one_query(org, make_client):
     assert org.count("query") == 1
 
 
-def test_name_is_looked_up_again_after_a_while(org, client, monkeypatch):
-    monkeypatch.setattr(directory, "_KEPT_SECONDS", 0.0)
-    assert client.agent("Service_Agent") == client.agent("Service_Agent")
-    assert org.count("query") == 2
+def test_name_is_looked_up_again_after_ten_minutes(org, make_client):
+    now = [1000.0]
+    client = make_client(org, timing=replace(QUICK, clock=lambda: now[0]))
+    for later, queries in ((0, 1), (599, 1), (2, 2)):
+        now[0] += later
+        client.agent("Service_Agent")
+        assert org.count("query") == queries
 
 
 def test_agent_made_anew_is_found_after_one_failed_start(make_org, make_client):
@@ -225,7 +229,7 @@ def test_what_can_be_neither_name_nor_id_is_refused_before_anything_is_sent(org,
 @given(st.text(max_size=20) | st.from_regex(r"\A[0Xxa-z'\\_]{1,20}\Z"))
 def test_no_quote_gets_into_a_query(text):
     try:
-        soql = agents.query_for(checks.agent(text))
+        soql = agent_lookup.query_for(checks.agent(text))
     except AgentforceInputError:
         return
     assert soql.count("'") == 2
@@ -239,10 +243,41 @@ def test_no_quote_gets_into_a_query(text):
         b"[]",
         b'{"records": {}}',
         b'{"records": [1]}',
-        b'{"records": [{"Id": "001000000000001"}]}',
         b"<html>",
     ],
 )
-def test_other_answers_are_unreadable(body):
-    with pytest.raises(UnreadableReplyError):
-        agents.read(body)
+def test_other_answers_are_unreadable(org, client, body):
+    org.fail("query", body=body, times=2)
+    with pytest.raises(AgentforceTransientError, match="not readable"):
+        client.find_agents("Service_Agent")
+
+
+UNKNOWN_AGENT = "0Xx000000000009AAA"
+
+
+def test_start_with_an_unknown_id_says_so_and_is_final(org, client):
+    error = failing_start(client, UNKNOWN_AGENT)
+    assert (type(error), error.retryable, error.applied) == (AgentforceRequestError, False, False)
+    assert f"no agent of {org.url} has the id {UNKNOWN_AGENT}" in str(error)
+    assert (org.count("start"), org.count("query")) == (1, 1)
+
+
+def test_start_that_fails_although_the_agent_exists_stays_transient(org, client):
+    org.fail("start", error="unexpected_error")
+    error = failing_start(client, org.agent_id)
+    assert (type(error), error.retryable) == (AgentforceTransientError, True)
+    assert f"Check in Setup > Agentforce Agents that {org.agent_id} is an active agent" in str(error)
+
+
+def test_start_that_fails_where_nobody_may_look_names_the_agent_and_how_to_check_it(org, client):
+    org.fail("query", status=403)
+    error = failing_start(client, UNKNOWN_AGENT)
+    assert error.retryable
+    assert f"Setup > Agentforce Agents that {UNKNOWN_AGENT} is an active agent" in str(error)
+
+
+def failing_start(client, agent_id):
+    with pytest.raises(AgentforceError) as caught:
+        client.start_session(agent_id)
+    look_over(caught.value, client)
+    return caught.value

@@ -1,10 +1,12 @@
-"""Says what is wrong with a connection, before a session costs anything."""
+"""Diagnoses a connection without starting a session."""
 
 from __future__ import annotations
 
-from airflow_provider_agentforce.client import agents, checks, hints
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.agent_lookup import the_one
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.replies import TokenReply
+from airflow_provider_agentforce.client.failure_catalogue import OPAQUE_TOKEN
+from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 _NEEDED = frozenset({"api", "chatbot_api", "sfap_api"})
@@ -13,7 +15,7 @@ _NEEDED = frozenset({"api", "chatbot_api", "sfap_api"})
 def diagnose(client: AgentforceClient) -> tuple[bool, str]:
     """Get a token, look at its shape, its scopes and the hosts, and look up the agent. Starts no session.
 
-    :returns: whether the connection should work, and what was found or is to be mended.
+    :returns: whether the connection should work, and what was found or has to be fixed.
     :raises AgentforceError: if no token is given or the agent cannot be used, with the reason.
     """
     token, api = client.authenticate()
@@ -32,7 +34,7 @@ def diagnose(client: AgentforceClient) -> tuple[bool, str]:
 def _problems(token: TokenReply, host: str) -> list[str]:
     problems = []
     if not token.is_jwt:
-        problems.append(hints.OPAQUE_TOKEN)
+        problems.append(OPAQUE_TOKEN)
     if token.scopes is not None and not token.scopes >= _NEEDED:
         problems.append(f"The app lacks the scopes {', '.join(sorted(_NEEDED - token.scopes))}.")
     if token.instance_url and token.instance_url.rstrip("/").lower() != host:
@@ -55,5 +57,5 @@ def _agent(client: AgentforceClient) -> str:
             raise
         # Tasks do not look an id up, so they may do well all the same.
         return f"{given}, which could not be looked up"
-    agent = agents.the_one(given, found, client.settings.host)
+    agent = the_one(given, found, client.settings.host)
     return f"{agent.name}, {agent.agent_id}, active"

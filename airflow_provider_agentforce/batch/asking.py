@@ -12,7 +12,7 @@ from airflow_provider_agentforce.batch.pace import Pace
 from airflow_provider_agentforce.batch.records import Record
 from airflow_provider_agentforce.batch.rows import INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
-from airflow_provider_agentforce.client.replies import failure_text
+from airflow_provider_agentforce.client.responses import failure_text
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,

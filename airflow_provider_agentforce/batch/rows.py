@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client.models import (
     NEEDS_CONFIRMATION,
     NEEDS_INPUT,
 )
-from airflow_provider_agentforce.client.replies import storable
+from airflow_provider_agentforce.client.responses import storable
 
 INVALID_OUTPUT = "invalid_output"
 UNKNOWN = "unknown"

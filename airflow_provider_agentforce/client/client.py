@@ -331,6 +331,8 @@ class AgentforceClient:
             found = self.find_agents(agent_id)
         except AgentforceError:
             return  # the error of the start names the agent and how to check it
+        if found and (found[0].active or not error.retryable):
+            return
         try:
             agent_lookup.the_one(agent_id, found, self.settings.host)
         except AgentforceError as reason:

@@ -64,8 +64,8 @@ class Deadline:
 
         :raises TaskStoppedError: as soon as the caller is told to stop.
         """
-        end = self.clock() + seconds
-        while (left := end - self.clock()) > 0:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
             self.check()
             time.sleep(min(left, _SLICE))
         self.check()

@@ -102,6 +102,13 @@ SYMPTOMS = (
         words=r"HttpServerErrorException(?!.*UNKNOWN_EXCEPTION)",
         failure=Failure.SERVER_CONFIG,
     ),
+    Symptom(
+        _START,
+        _INACTIVE,
+        (422,),
+        words=r"cannot determine the active version",
+        failure=Failure.SERVER_CONFIG,
+    ),
     Symptom(_END, "", (500,), words=r"session not found", failure=Failure.SESSION_GONE),
     Symptom(
         _ANY,
@@ -199,7 +206,7 @@ SYMPTOMS = (
     ),
     Symptom(_START, _MY_DOMAIN, words=r"bad force-config endpoint|engine config"),
     Symptom(
-        _ANY,
+        _ANY - _QUERY,
         "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
     ),

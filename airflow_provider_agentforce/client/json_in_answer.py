@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from airflow_provider_agentforce.client import replies
+from airflow_provider_agentforce.client import responses as replies
 from airflow_provider_agentforce.client.models import Turn
 
 # NaN is read like any number, so that the place after it is known, and refused afterwards.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from airflow_provider_agentforce.client import models, replies
+from airflow_provider_agentforce.client import models
+from airflow_provider_agentforce.client import responses as replies
 from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from airflow_provider_agentforce.client.delivery_policy import Failure
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -99,7 +100,7 @@ class StreamedTurn:
         :raises UnreadableReplyError: if the stream told of an error or stopped before its end.
         """
         if self._error is not None:
-            raise UnreadableReplyError(replies.error(self._error).text, Failure.STREAM_ERROR)
+            raise UnreadableReplyError(replies.error(self._error).text, Failure.UNREADABLE)
         if not self._ended:
             raise UnreadableReplyError("the stream stopped before the end of the turn", Failure.STREAM_CUT)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from airflow_provider_agentforce.client import replies
+from airflow_provider_agentforce.client import responses as replies
 from airflow_provider_agentforce.client.json_in_answer import Found, json_in
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError, one_line

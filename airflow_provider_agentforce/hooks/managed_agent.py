@@ -19,7 +19,7 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import Session, Settings, Turn, checks
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
-from airflow_provider_agentforce.client.replies import failure_text
+from airflow_provider_agentforce.client.responses import failure_text
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,

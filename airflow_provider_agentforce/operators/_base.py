@@ -146,7 +146,7 @@ def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:
     """
     if turn.outcome not in fail_on:
         return
-    from airflow_provider_agentforce.client.replies import failure_text  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.client.responses import failure_text  # noqa: PLC0415 - not at parse time
 
     why = failure_text(turn.messages) if turn.outcome == FAILED else ""
     error = AgentFailedError(

@@ -823,18 +823,18 @@ def test_word_before_sending_is_given_once_however_often_is_sent(org, client, se
         told.append(org.count(operation))
 
     if operation == "start":
-        client.start_session(on_sending=note)
+        client.start_session(before_send=lambda _key: note())
     else:
-        client.send_message(session, "hello", on_sending=note)
+        client.send_message(session, "hello", before_send=lambda _key: note())
     assert (told, org.count(operation)) == ([before], before + 3)
 
 
 def test_word_before_sending_that_fails_sends_nothing(org, client, session):
     before = len(org.requests)
     with pytest.raises(ZeroDivisionError):
-        client.send_message(session, "hello", on_sending=lambda: 1 / 0)
+        client.send_message(session, "hello", before_send=lambda _key: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        client.start_session(on_sending=lambda: 1 / 0)
+        client.start_session(before_send=lambda _key: 1 / 0)
     assert len(org.requests) == before
 
 
@@ -843,16 +843,16 @@ def test_word_before_sending_is_not_given_when_nothing_can_be_sent(org, make_cli
     client = make_client(org)
     org.fail("token", status=400)
     with pytest.raises(AgentforceError):
-        client.send_message(some_session, "hello", on_sending=lambda: told.append("no token"))
+        client.send_message(some_session, "hello", before_send=lambda _key: told.append("no token"))
     reply = {"access_token": "t", "api_instance_url": "https://evil.example"}
     with wire.Server(wire.answering(wire.response(reply))) as server:
         other = make_client(host=server.url, api_url=None)
         with pytest.raises(AgentforceInputError):
-            other.send_message(some_session, "hello", on_sending=lambda: told.append("no host"))
+            other.send_message(some_session, "hello", before_send=lambda _key: told.append("no host"))
         other.close()
     client.stop()
     with pytest.raises(TaskStoppedError):
-        client.send_message(some_session, "hello", on_sending=lambda: told.append("stopped"))
+        client.send_message(some_session, "hello", before_send=lambda _key: told.append("stopped"))
     assert told == []
 
 

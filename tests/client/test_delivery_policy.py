@@ -226,7 +226,7 @@ def test_what_became_of_a_request_is_what_an_error_tells():
         (SEND, 401, "Access bearer token is missing or invalid", "scopes"),
         (SEND, 401, "This session is not valid for use with the REST API", "API Enabled"),
         (START, 500, "EngineConfigLookupException: x", "Current My Domain URL"),
-        (START, 500, "HttpServerErrorException: 500 [x]", "Check agent_id"),
+        (START, 500, "HttpServerErrorException: 500 [x]", "unknown agent id"),
         (START, 500, "Attempted to retrieve bot version ID to insert into cache", "Activate it again"),
         (START, 500, "Failed to populate planner surface", "custom connection"),
         (SEND, 500, "x", "120 s"),

@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow_provider_agentforce.client import models
 from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.client.delivery_policy import Failure
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # Error texts are matched against patterns whose time grows faster than the text.
@@ -299,3 +299,40 @@ def _wide_integer(digits: str) -> int | str:
 def _float(digits: str) -> float | str:
     number = float(digits)
     return number if math.isfinite(number) else digits
+
+
+class JsonReader:
+    def __init__(self):
+        self.body = b""
+        self.complete = False
+    def feed(self, piece):
+        self.body += piece
+        try:
+            json.loads(self.body); self.complete = True
+        except ValueError: pass
+        return []
+
+class AnswerReader:
+    def __init__(self, content_type, *, session, sequence_id):
+        from airflow_provider_agentforce.client.sse import StreamedTurn
+        self.session, self.sequence_id = session, sequence_id
+        self.streamed = StreamedTurn() if (content_type or "").lower().startswith("text/event-stream") else None
+        self.json = JsonReader()
+    @property
+    def body(self): return self.json.body
+    @property
+    def complete(self):
+        return self.streamed._ended if self.streamed else self.json.complete
+    def feed(self, piece):
+        self.json.body += piece
+        if self.streamed: return self.streamed.feed(piece)
+        return self.json.feed(b"")
+    def turn(self):
+        if self.streamed:
+            self.streamed.check()
+            return self.streamed.turn(session=self.session, sequence_id=self.sequence_id)
+        return turn(decode_object(self.body).get("messages"), session=self.session, sequence_id=self.sequence_id)
+    def partial(self):
+        if self.streamed and self.streamed.begun: return self.streamed.turn(session=self.session, sequence_id=self.sequence_id)
+        try: return self.turn()
+        except UnreadableReplyError: return None

@@ -25,3 +25,13 @@ def redacted(text: str, hidden: Iterable[str]) -> str:
     for form in sorted(hidden, key=len, reverse=True):
         text = text.replace(form, "***")
     return text
+
+
+class Redactor:
+    def __init__(self, secrets):
+        self._forms = set()
+        for one in secrets: self.add(one)
+    def add(self, secret):
+        self._forms |= forms(secret)
+    def redact(self, text):
+        return redacted(text, self._forms)

@@ -29,7 +29,7 @@ MAX_IDLE_SECONDS = 1.5
 class Connection:
     """A connection to a host or, through a proxy, to a host behind it.
 
-    :ivar head: bytes of the heads of the reply, interim ones included.
+    :ivar head: bytes of the reply's head, as far as they have arrived.
     :param check: raises when the exchange was stopped; called while connecting.
     """
 
@@ -83,7 +83,9 @@ class Connection:
         """
         while True:
             event = self._http.next_event()
-            if isinstance(event, h11.InformationalResponse | h11.Response):
+            if isinstance(event, h11.InformationalResponse):
+                self.head = self._http.trailing_data[0]
+            elif isinstance(event, h11.Response):
                 self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
             if event is not h11.NEED_DATA:
                 return event  # type: ignore[return-value]
@@ -189,7 +191,7 @@ class Connection:
             raise OSError(f"the proxy answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
         if self._http.trailing_data[0]:
             raise OSError("the proxy sent bytes that belong to no reply")
-        self._http, self._received = kept, 0
+        self._http, self._received, self.head = kept, 0, b""
 
     def _readable(self, seconds: float) -> bool:
         sock = self._sock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 import h11
@@ -12,6 +13,7 @@ from airflow_provider_agentforce.exceptions import one_line
 _LONGEST_DETAIL = 200
 # With TLS 1.3 the server's verdict on a client certificate arrives only with the first read.
 _CLIENT_CERTIFICATE = ("CERTIFICATE_REQUIRED", "ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE")
+_SUCCESS = re.compile(rb"HTTP/1\.[01] (2[0-9][0-9])\b")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 
 
@@ -49,13 +51,24 @@ def before_sending(error: Exception, *, connected: bool, address: str) -> Transp
     return TransportError(Failure.TLS_BROKEN if connected else Failure.UNREACHABLE, detail)
 
 
-def without_reply(error: Exception, *, first_bytes: bytes, address: str) -> TransportError:
-    """Classify an error that came after a byte of the request had left and before a final status."""
+def status_begun(head: bytes) -> int | None:
+    """Return the status of a 2xx whose head is not whole yet."""
+    match = _SUCCESS.match(head)
+    return int(match[1]) if match else None
+
+
+def without_reply(error: Exception, *, head: bytes, address: str) -> TransportError:
+    """Classify an error that came after a byte of the request had left and before the head was whole.
+
+    :param head: what arrived of it.
+    """
+    if status_begun(head) is not None:
+        return in_reply(error)
     if isinstance(error, DeadlineError | TimeoutError):
         return TransportError(Failure.NO_REPLY)
     if any(word in str(getattr(error, "reason", "")) for word in _CLIENT_CERTIFICATE):
         return TransportError(Failure.CLIENT_CERTIFICATE, _words(error))
-    if first_bytes.startswith(b"\x15\x03"):
+    if head.startswith(b"\x15\x03"):
         return TransportError(Failure.WRONG_PROTOCOL, f"{address} speaks TLS only")
     return TransportError(Failure.RESET, _words(error))
 

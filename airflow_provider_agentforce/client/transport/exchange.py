@@ -102,9 +102,10 @@ class Exchange:
             self._write(connection)
             reply = self._head(connection)
         except Exception as error:
+            self.status = errors.status_begun(connection.head)
             raise self._error(
                 errors.without_reply(
-                    error, first_bytes=connection.head[:3], address=connection.route.authority
+                    error, head=connection.head, address=connection.route.authority
                 )
             ) from error
         self.headers = {name.decode("ascii"): value.decode("latin-1") for name, value in reply.headers}

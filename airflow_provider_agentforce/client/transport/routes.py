@@ -67,7 +67,7 @@ def find(session: requests.Session, origin: str) -> Route:
         return Route(origin, host, port, (host, port), context, False, False, None)
     through = urlsplit(requests.utils.prepend_scheme_if_needed(proxy, "http"))
     if through.scheme != "http":
-        raise UnsupportedProxyError(f"the proxy is a {through.scheme} proxy; only http proxies are supported")
+        raise UnsupportedProxyError(f"the proxy is a {through.scheme} proxy; only HTTP proxies are supported")
     first = (through.hostname or "", through.port or 80)
     return Route(
         origin, host, port, first, context, context is not None, context is None, _authorization(through)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import generated
 
-from airflow_provider_agentforce.client import hints, policy, replies
+from airflow_provider_agentforce.client import hints, policy, responses
 from airflow_provider_agentforce.client.calls import Operation
 from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.emulator.errors import ERRORS, render
@@ -155,11 +155,11 @@ def _remedy(operation: Operation, kind: Kind) -> str:
     return hints.hint(operation, failure, status=status, error_text=said.text, opaque_token=opaque)
 
 
-def _answer(kind: str | tuple[int, str]) -> tuple[int, replies.ErrorReply]:
+def _answer(kind: str | tuple[int, str]) -> tuple[int, responses.ErrorReply]:
     if isinstance(kind, tuple):
         status, words = kind
-        return status, replies.ErrorReply("", words)
-    return ERRORS[kind].status, replies.error(render(ERRORS[kind], path="", values=BLANKS)[1])
+        return status, responses.ErrorReply("", words)
+    return ERRORS[kind].status, responses.error(render(ERRORS[kind], path="", values=BLANKS)[1])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.client import checks, hints
-from airflow_provider_agentforce.client.replies import UnreadableReplyError, decode_object
+from airflow_provider_agentforce.client.responses import UnreadableReplyError, decode_object
 from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceRequestError
 
 _LOOK = (

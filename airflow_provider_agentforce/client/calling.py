@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import tenacity
 
-from airflow_provider_agentforce.client import calls, checks, hints, policy, replies
+from airflow_provider_agentforce.client import calls, checks, hints, policy, responses
 from airflow_provider_agentforce.client.calls import Operation
 from airflow_provider_agentforce.client.jobs import Job, Result
 from airflow_provider_agentforce.client.observing import Observer, observed
 from airflow_provider_agentforce.client.patience import Patience
 from airflow_provider_agentforce.client.policy import Ending, Failure, Verdict
-from airflow_provider_agentforce.client.replies import TokenReply, UnreadableReplyError
-from airflow_provider_agentforce.client.secrets import forms, redacted
+from airflow_provider_agentforce.client.redaction import Redactor, forms
+from airflow_provider_agentforce.client.responses import TokenReply, UnreadableReplyError
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.timing import Timing
 from airflow_provider_agentforce.client.tokens import Token, TokenCache
@@ -86,7 +86,7 @@ class Caller:
         self.tokens = TokenCache(self._fetch_token)
         self._on_secret = on_secret
         self._observers = observers
-        self._hidden = settings.secret_forms()
+        self._redactor = Redactor([settings.consumer_secret])
 
     def sibling(self, seconds: float | None) -> Caller:
         """Return a caller with the same token, connections of its own, and *seconds* for all its calls."""
@@ -200,12 +200,13 @@ class Caller:
     def _error(self, job: Job, result: Result, verdict: Verdict) -> AgentforceError:
         failure, exchange, operation = result.failure, result.exchange, job.operation
         assert failure is not None  # noqa: S101 - the caller has one
-        said = replies.error(exchange.body).text if _refused(exchange) else ""
+        said = responses.error(exchange.body).text if _refused(exchange) else ""
         status = f"HTTP {exchange.status}" if _refused(exchange) else failure.value
         reason = one_line(self._hide(said or result.detail, result.token), 220)
         # After a token call that succeeded even an unreadable reply holds a token, which nobody knows yet.
         holds_token = operation is Operation.TOKEN and not _refused(exchange)
-        body = exchange.body.decode("utf-8", "replace")
+        # Cut before it is redacted, which takes time; then again, as a mask may be longer than a secret.
+        body = exchange.body.decode("utf-8", "replace")[:_KEPT_BODY]
         request_id = exchange.headers.get("x-request-id", "")
         known_as = job.external_session_key if operation is Operation.START else None
         opaque = result.token is not None and not result.token.reply.is_jwt
@@ -224,8 +225,10 @@ class Caller:
 
     def _hide(self, text: str, used: Token | None) -> str:
         # The token of the call may have been replaced by another thread since.
-        tokens = {token.value for token in (used, self.tokens.current) if token is not None}
-        return redacted(text, self._hidden.union(*map(forms, tokens)))
+        for token in (used, self.tokens.current):
+            if token is not None:
+                self._redactor.add(token.value)
+        return self._redactor.redact(text)
 
     def _fetch_token(self) -> TokenReply:
         settings = self.settings
@@ -233,7 +236,7 @@ class Caller:
         job = Job(
             Operation.TOKEN,
             build=lambda _api, _job: call,
-            parse=lambda exchange: replies.token(exchange.body, now=time.time()),
+            parse=lambda exchange: responses.token(exchange.body, now=time.time()),
         )
         reply: TokenReply = self.perform(job).value
         for form in forms(reply.access_token):
@@ -254,7 +257,7 @@ def _judged(job: Job, exchange: Exchange) -> Result:
     status, broken = exchange.status, exchange.broken
     if status is not None and _refused(exchange):
         # A status that refuses decides, even when the rest of its reply is lost.
-        failure = policy.failure_of(job.operation, status, replies.error(exchange.body).text)
+        failure = policy.failure_of(job.operation, status, responses.error(exchange.body).text)
         return Result(exchange, failure=failure, cause=exchange.cause)
     if broken is not None:
         return Result(exchange, failure=broken, detail=exchange.detail, cause=exchange.cause)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import calls, checks, directory, limits, org_state, reading
+from airflow_provider_agentforce.client import calls, checks, directory, limits, org_state, responses
 from airflow_provider_agentforce.client.agents import Agent
+from airflow_provider_agentforce.client.answer_reader import EVENT_STREAM, AnswerReader
 from airflow_provider_agentforce.client.calling import Caller
 from airflow_provider_agentforce.client.calls import Call, Operation
 from airflow_provider_agentforce.client.conversation import Conversation
@@ -17,12 +18,11 @@ from airflow_provider_agentforce.client.jobs import CLEAN_UP_SECONDS, Job
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
 from airflow_provider_agentforce.client.observing import Observer
 from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.replies import TokenReply
+from airflow_provider_agentforce.client.responses import StartReply, TokenReply
 from airflow_provider_agentforce.client.settings import Settings
-from airflow_provider_agentforce.client.sse import StreamedTurn
 from airflow_provider_agentforce.client.timing import Timing, default_timing
+from airflow_provider_agentforce.client.transport import Exchange
 from airflow_provider_agentforce.exceptions import (
-    AgentFailedError,
     AgentforceError,
     AgentforceInputError,
     AgentforceTransientError,
@@ -123,7 +123,7 @@ class AgentforceClient:
         job = Job(
             Operation.START,
             build,
-            parse=reading.read_start,
+            parse=lambda exchange: responses.start(exchange.body),
             agent_id=agent,
             on_sending=on_sending,
             wait_for_limits=wait_for_limits,
@@ -135,14 +135,14 @@ class AgentforceClient:
             wait=wait_for_limits,
         )
         try:
-            session_id, greeting = self._caller.perform(job).value
+            started: StartReply = self._caller.perform(job).value
         except BaseException as error:
             self._limits.release(place)
             if not isinstance(error, RateLimitedError):
                 self._directory.forget(agent)
             raise
-        self._limits.bind(place, session_id)
-        return Session(session_id, 0, agent, job.external_session_key, greeting)
+        self._limits.bind(place, started.session_id)
+        return Session(started.session_id, 0, agent, job.external_session_key, started.greeting)
 
     def send_message(
         self,
@@ -177,7 +177,16 @@ class AgentforceClient:
         replied_to = None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to")
         number = known.sequence_id + 1
         limits.check_message_count(number, self.settings.max_messages_per_session, known.session_id)
-        streamed = StreamedTurn()
+        streamed = AnswerReader(EVENT_STREAM, session=known, sequence_id=number)
+
+        def parse(exchange: Exchange) -> Turn:
+            if streamed.body:
+                return streamed.turn()
+            content_type = exchange.headers.get("content-type")
+            reader = AnswerReader(content_type, session=known, sequence_id=number)
+            _pass_on(reader.feed(exchange.body), on_chunk)
+            return reader.turn()
+
         job = Job(
             Operation.SEND,
             build=lambda api, _job: calls.send(
@@ -189,8 +198,8 @@ class AgentforceClient:
                 in_reply_to=replied_to,
                 stream=stream,
             ),
-            parse=lambda exchange: reading.read_turn(exchange, streamed, known, number),
-            on_piece=lambda piece: reading.pass_on(streamed.feed(piece), on_chunk),
+            parse=parse,
+            on_piece=lambda piece: _pass_on(streamed.feed(piece), on_chunk),
             agent_id=known.agent_id,
             session_id=known.session_id,
             sequence_id=number,
@@ -200,9 +209,8 @@ class AgentforceClient:
         )
         try:
             turn: Turn = self._caller.perform(job).value
-        except (DeliveryUnknownError, AgentFailedError) as error:
-            if error.turn is None and streamed.begun:
-                error.turn = streamed.turn(session=known, sequence_id=number)
+        except DeliveryUnknownError as error:
+            error.turn = error.turn or streamed.partial()
             raise
         if turn.session_ended:
             self._limits.release(known.session_id)
@@ -324,3 +332,14 @@ class AgentforceClient:
         ended = self._caller.perform(job).failure is not Failure.NOT_FOUND
         self._limits.release(session.session_id)
         return ended
+
+
+def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:
+    """Give streamed messages to a listener, whose failure changes nothing."""
+    if listener is None:
+        return
+    try:
+        for message in messages:
+            listener(message)
+    except Exception:
+        log.exception("on_chunk failed; the answer is not affected.")

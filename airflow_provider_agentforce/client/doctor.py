@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_agentforce.client import agents, checks, hints
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.replies import TokenReply
+from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 _NEEDED = frozenset({"api", "chatbot_api", "sfap_api"})

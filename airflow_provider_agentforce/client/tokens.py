@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_agentforce.client.replies import TokenReply
+from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from airflow_provider_agentforce.client import secrets
+from airflow_provider_agentforce.client import redaction
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 FEEDBACK_ID = "f8308c08-5c63-479f-af71-c1e80ccdb166"
@@ -60,9 +60,9 @@ def look_over(error, client):
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (type(copy), str(copy), vars(copy)) == (type(error), told, vars(error))
     settings = client.settings
-    hidden = secrets.forms(settings.consumer_secret)
+    hidden = redaction.forms(settings.consumer_secret)
     token = client._caller.tokens.current
     if token is not None:
-        hidden |= secrets.forms(token.value)
+        hidden |= redaction.forms(token.value)
     shown = f"{told} {error!r} {vars(error)!r}"
     assert [form for form in hidden if form in shown] == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from telling import look_over
 
 from airflow_provider_agentforce.client import agents, checks, directory
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
 from airflow_provider_agentforce.emulator import Agent
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,

@@ -13,23 +13,26 @@ PACKAGE = Path(airflow_provider_agentforce.__file__).parent
 NAME = PACKAGE.name
 PURE = (
     "agents",
+    "answer_reader",
     "calls",
     "checks",
+    "error_words",
     "hints",
-    "json_in_answer",
+    "json_values",
     "models",
     "policy",
-    "replies",
-    "secrets",
+    "redaction",
+    "responses",
     "sse",
 )
 # Each layer, and those of the package that it may import beside itself.
 ALLOWED = {
     "client": {"exceptions"},
     "hooks": {"client", "exceptions", "_compat", "get_provider_info", ""},
-    "batch": {"client", "exceptions"},
+    "batch": {"client", "structured", "exceptions"},
+    "structured": {"client", "exceptions"},
     "links": {"client", "_compat"},
-    "operators": {"batch", "client", "hooks", "links", "exceptions", "_compat", ""},
+    "operators": {"batch", "client", "structured", "hooks", "links", "exceptions", "_compat", ""},
     "decorators": {"operators", "client", "hooks", "exceptions", "_compat", ""},
     "triggers": {"client", "hooks", "exceptions", "_compat", ""},
     "emulator": set(),

@@ -11,7 +11,7 @@ import pytest
 import wire
 from telling import failing
 
-from airflow_provider_agentforce.client import replies, tokens
+from airflow_provider_agentforce.client import responses, tokens
 from airflow_provider_agentforce.client.tokens import TokenCache
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -87,7 +87,7 @@ def test_rounds_of_refusals_never_ask_twice(restless):
     def fetch():
         time.sleep(0.0005)
         made.append(None)
-        return replies.TokenReply(f"t{len(made)}", 1000.0, None, None, None, is_jwt=False)
+        return responses.TokenReply(f"t{len(made)}", 1000.0, None, None, None, is_jwt=False)
 
     cache = TokenCache(fetch)
     for number in range(1, 101):
@@ -123,7 +123,7 @@ def test_token_is_renewed_ahead_of_its_end(make_org, make_client):
     ],
 )
 def test_renewal_leaves_room_and_most_of_the_life(lifetime, earliest, latest):
-    cache = TokenCache(lambda: replies.TokenReply("t", lifetime, None, None, None, is_jwt=True))
+    cache = TokenCache(lambda: responses.TokenReply("t", lifetime, None, None, None, is_jwt=True))
     for _ in range(20):
         before = time.monotonic()
         token = cache.replace(cache.get())
@@ -151,7 +151,7 @@ def short_lived(seconds_to_renewal, seconds_to_end):
     def fetch():
         if answers:
             raise answers[0]
-        return replies.TokenReply("old", 1000.0, None, None, None, is_jwt=True)
+        return responses.TokenReply("old", 1000.0, None, None, None, is_jwt=True)
 
     cache = TokenCache(fetch)
     now = time.monotonic()

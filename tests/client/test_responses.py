@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_agentforce.client import Session, replies
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
 
 PAYLOADS = Path(__file__).parent / "payloads"
 SESSION = Session("s-1", 0, "0Xxxx0000000001CAA")

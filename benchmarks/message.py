@@ -96,7 +96,11 @@ class Way:
 
 def measure(*, tls: bool = False, proxies: bool = False) -> list[Row]:
     scheme = "TLS" if tls else "plain http, a proxy for other hosts" if proxies else "plain http"
-    with _server(tls=tls, proxies=proxies) as server, requests.Session() as session, requests.Session() as blind:
+    with (
+        _server(tls=tls, proxies=proxies) as server,
+        requests.Session() as session,
+        requests.Session() as blind,
+    ):
         blind.trust_env = False
         blind.verify = os.environ["REQUESTS_CA_BUNDLE"] if tls else True
         client = _client(server.url)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
+from typing_extensions import Self
+
 from airflow_provider_agentforce.client import responses
+from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.models import Session, Turn
-from airflow_provider_agentforce.client.responses import AnswerReader, JsonReader, TokenReply
+from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.client.session_options import SessionOptions
 
 BASE_PATH = "/einstein/ai-agent/v1"
@@ -38,11 +42,12 @@ class HttpCall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiRequest:
+class ApiRequest(ABC):
     """What all requests have in common.
 
     :param agent_id: the agent's id, ``None`` if there is none or it is not known.
     :param session_id: the session that the request goes to.
+    :param external_session_key: by which the org's event log knows the session that the request starts.
     :cvar doing: the operation in words.
     """
 
@@ -50,29 +55,35 @@ class ApiRequest:
     doing: ClassVar[str]
     agent_id: str | None = None
     session_id: str | None = None
+    external_session_key: str | None = None
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
+    @abstractmethod
+    def call(self, api_url: str) -> HttpCall:
         """Return what goes over the wire.
 
         :param api_url: origin of the Agent API.
-        :param losses: how many attempts before may have been acted on.
         """
-        raise NotImplementedError
 
-    def reader(self, content_type: str | None) -> JsonReader | AnswerReader:
+    def reader(self, content_type: str | None) -> JsonReader | AnswerReader:  # noqa: ARG002 - of a send's answer
         """Return what takes the bytes of a 2xx answer."""
         return JsonReader()
 
-    def read(self, reader: Any, losses: int) -> Any:
+    @abstractmethod
+    def read(self, reader: Any) -> Any:
         """Return the value of a 2xx answer.
 
         :raises UnreadableReplyError: it is not what the API promises.
         """
-        return None
 
-    def external_session_key(self, losses: int) -> str | None:
-        """Return the key by which the org's event log knows the session that the request starts."""
-        return None
+    def after_losses(self, losses: int) -> Self:
+        """Return the request as it is repeated after attempts that may have been acted on.
+
+        The session of each such start has a key that is derived from the first.
+        """
+        if not losses or self.external_session_key is None:
+            return self
+        key = uuid.uuid5(uuid.UUID(self.external_session_key), str(losses))
+        return replace(self, external_session_key=str(key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +100,7 @@ class TokenRequest(ApiRequest):
     consumer_secret: str = field(repr=False)
     now: float
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host issues tokens
         """Return ``POST /services/oauth2/token``."""
         form = {
             "grant_type": "client_credentials",
@@ -100,7 +111,7 @@ class TokenRequest(ApiRequest):
         url = f"{self.host}/services/oauth2/token"
         return HttpCall("POST", url, headers, urlencode(form).encode("ascii"))
 
-    def read(self, reader: JsonReader, losses: int) -> TokenReply:
+    def read(self, reader: JsonReader) -> TokenReply:
         """Return the token."""
         return responses.token(reader.body, now=self.now)
 
@@ -110,20 +121,19 @@ class StartRequest(ApiRequest):
     """``POST /agents/{id}/sessions``. Unknown fields are answered with 400, so none is added.
 
     :param my_domain: the org's My Domain.
-    :param key: external session key of the first attempt.
     """
 
     operation = Operation.START
     doing = "Starting a session"
     agent_id: str
+    external_session_key: str
     my_domain: str
-    key: str
     options: SessionOptions
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
-        """Return the request; one after a loss has a key of its own."""
+    def call(self, api_url: str) -> HttpCall:
+        """Return the request."""
         body: dict[str, Any] = {
-            "externalSessionKey": self.external_session_key(losses),
+            "externalSessionKey": self.external_session_key,
             "instanceConfig": {"endpoint": self.my_domain},
             "streamingCapabilities": {"chunkTypes": ["Text"]},
             "bypassUser": self.options.bypass_user,
@@ -136,21 +146,10 @@ class StartRequest(ApiRequest):
             body["surfaceConfig"] = {"surfaceType": self.options.surface_type}
         return _post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
-    def read(self, reader: JsonReader, losses: int) -> Session:
+    def read(self, reader: JsonReader) -> Session:
         """Return the session. Only its id has to be there."""
-        reply = responses.decode_object(reader.body)
-        messages = reply.get("messages")
-        return Session(
-            responses.session_id(reply),
-            0,
-            self.agent_id,
-            self.external_session_key(losses),
-            responses.answer_text(messages if isinstance(messages, list) else []),
-        )
-
-    def external_session_key(self, losses: int) -> str:
-        """Return the key; a repetition has one that is derived from the first."""
-        return str(uuid.uuid5(uuid.UUID(self.key), str(losses))) if losses else self.key
+        reply = responses.start(reader.body)
+        return Session(reply.session_id, 0, self.agent_id, self.external_session_key, reply.greeting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +169,7 @@ class SendRequest(ApiRequest):
     in_reply_to: str | None = None
     stream: bool = False
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
+    def call(self, api_url: str) -> HttpCall:
         """Return the request, the same for every attempt."""
         message: dict[str, Any] = {"sequenceId": self.sequence_id, "type": "Text", "text": self.text}
         if self.in_reply_to is not None:
@@ -186,7 +185,7 @@ class SendRequest(ApiRequest):
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id)
 
-    def read(self, reader: AnswerReader, losses: int) -> Turn:
+    def read(self, reader: AnswerReader) -> Turn:
         """Return the answer."""
         return reader.turn()
 
@@ -200,10 +199,13 @@ class EndRequest(ApiRequest):
     session_id: str
     reason: str
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
+    def call(self, api_url: str) -> HttpCall:
         """Return the request."""
         headers = {"Accept": _JSON, "x-session-end-reason": self.reason}
         return HttpCall("DELETE", _session(api_url, self.session_id), headers)
+
+    def read(self, reader: JsonReader) -> None:
+        """Return nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,12 +219,15 @@ class FeedbackRequest(ApiRequest):
     rating: str
     text: str | None = field(default=None, repr=False)
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
+    def call(self, api_url: str) -> HttpCall:
         """Return the request."""
         body = {"feedbackId": self.feedback_id, "feedback": self.rating}
         if self.text is not None:
             body["text"] = self.text
         return _post(f"{_session(api_url, self.session_id)}/feedback", body)
+
+    def read(self, reader: JsonReader) -> None:
+        """Return nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +239,12 @@ class QueryRequest(ApiRequest):
     my_domain: str
     soql: str
 
-    def call(self, api_url: str, losses: int) -> HttpCall:
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host answers queries
         """Return the request."""
         url = f"{self.my_domain}{DATA_PATH}/query?q={quote(self.soql, safe='')}"
         return HttpCall("GET", url, {"Accept": _JSON})
 
-    def read(self, reader: JsonReader, losses: int) -> list[dict[str, Any]]:
+    def read(self, reader: JsonReader) -> list[dict[str, Any]]:
         """Return the records."""
         records = responses.decode_object(reader.body).get("records")
         if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):

@@ -51,7 +51,9 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
     )
 
 
-def interrupted(call: Progress, interruption: BaseException | None, turn: Turn | None = None) -> DeliveryUnknownError:
+def interrupted(
+    call: Progress, interruption: BaseException | None, turn: Turn | None = None
+) -> DeliveryUnknownError:
     """Return the error of a message that had left when a signal handler raised *interruption*."""
     if turn is None and call.last is not None and isinstance(call.last.value, Turn):
         turn = call.last.value

@@ -57,7 +57,9 @@ All runs in the thread of the call. An exception that it raises is logged and ch
 
 
 @contextmanager
-def observed(observers: Sequence[Observer], event: Callable[[BaseException | None], CallEvent]) -> Iterator[None]:
+def observed(
+    observers: Sequence[Observer], event: Callable[[BaseException | None], CallEvent]
+) -> Iterator[None]:
     """Show a call to *observers* while it is carried out.
 
     :param event: returns the call as it stands, with the error that it ends with.

@@ -134,7 +134,7 @@ class AgentforceClient:
         request = StartRequest(
             agent_id=self.agent(agent_id),
             my_domain=self.settings.host,
-            key=options.external_session_key or str(uuid.uuid4()),
+            external_session_key=options.external_session_key or str(uuid.uuid4()),
             options=options,
         )
         place = self._limits.reserve(

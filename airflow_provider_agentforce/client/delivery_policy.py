@@ -198,10 +198,19 @@ TABLE: dict[Failure, Row] = {
     Failure.TOKEN_REFUSED: Row(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
     Failure.OAUTH_TEMPORARY: Row(_R, "R3>T", "X", "X", "X", "X", "X"),
     Failure.LOGIN_RATE: Row(_R, "T", "X", "X", "X", "X", "X", transient=RateLimitedError),
-    Failure.ALREADY_DELIVERED: Row(_D, "X", "X", "U", "X", "X", "X", in_doubt=(
-        "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring the "
-        "answer back: look at the agent's session in Salesforce."
-    )),
+    Failure.ALREADY_DELIVERED: Row(
+        _D,
+        "X",
+        "X",
+        "U",
+        "X",
+        "X",
+        "X",
+        in_doubt=(
+            "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring the "
+            "answer back: look at the agent's session in Salesforce."
+        ),
+    ),
     Failure.UNAUTHORIZED: Row(_R, "X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", final=_AUTH),
     Failure.INVALID_JWT: Row(_R, "X", "RF2>T", "RF2>T", "RF2>T", "RF2>T", "RF2>T", final=_AUTH),
     Failure.APP_NOT_ATTACHED: Row(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
@@ -214,16 +223,32 @@ TABLE: dict[Failure, Row] = {
     Failure.PAYLOAD: Row(_R, "X", "X", "X", "X", "X", "X"),
     Failure.UNPROCESSABLE: Row(_Q, "X", "X", "U", "X", "X", "X", in_doubt=f"{_SLOW_ACTION} {_LOOK}"),
     Failure.LOCKED: Row(_R, "T", "T", "L>T", "R3>T", "R3>T", "T", transient=SessionBusyError),
-    Failure.STILL_RUNNING: Row(_Q, "X", "X", "U", "X", "X", "X", in_doubt=(
-        f"The session is still working, probably on the message of an earlier try. {_LOOK}"
-    )),
+    Failure.STILL_RUNNING: Row(
+        _Q,
+        "X",
+        "X",
+        "U",
+        "X",
+        "X",
+        "X",
+        in_doubt=(f"The session is still working, probably on the message of an earlier try. {_LOOK}"),
+    ),
     Failure.THROTTLED: Row(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", transient=RateLimitedError),
     Failure.SERVER_CONFIG: Row(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.SERVER_ERROR: Row(_Q, "R3>T", "T", "U", "R2>T", "R2>T", "R3>T", in_doubt=(
-        f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}"
-    )),
+    Failure.SERVER_ERROR: Row(
+        _Q,
+        "R3>T",
+        "T",
+        "U",
+        "R2>T",
+        "R2>T",
+        "R3>T",
+        in_doubt=(f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}"),
+    ),
     Failure.BAD_GATEWAY: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.UNAVAILABLE: Row(_Q, "R3>T", "R2>T", "U", "R3>T", "R2>T", "R3>T", in_doubt=f"{_SLOW_ACTION} {_LOOK}"),
+    Failure.UNAVAILABLE: Row(
+        _Q, "R3>T", "R2>T", "U", "R3>T", "R2>T", "R3>T", in_doubt=f"{_SLOW_ACTION} {_LOOK}"
+    ),
     Failure.REDIRECT: Row(_R, "X", "X", "X", "X", "X", "X"),
     Failure.OTHER_CLIENT_ERROR: Row(_R, "X", "X", "X", "X", "X", "X"),
     Failure.OTHER_SERVER_ERROR: Row(_Q, "T", "T", "U", "T", "T", "T", in_doubt=_LOOK),

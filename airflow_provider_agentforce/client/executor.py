@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import tenacity
 
 from airflow_provider_agentforce.client import failure_catalogue, responses
+from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.api_requests import ApiRequest, SendRequest
 from airflow_provider_agentforce.client.call_errors import error_of, interrupted
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
@@ -25,12 +26,7 @@ from airflow_provider_agentforce.client.delivery_policy import (
 )
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
-from airflow_provider_agentforce.client.responses import (
-    AnswerReader,
-    ErrorReply,
-    JsonReader,
-    UnreadableReplyError,
-)
+from airflow_provider_agentforce.client.responses import ErrorReply, UnreadableReplyError
 from airflow_provider_agentforce.client.timing import Timing
 from airflow_provider_agentforce.client.transport import Exchange, Transport, TransportError
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
@@ -229,14 +225,15 @@ class RequestExecutor:
         raise error_of(call, last, ending, self.redactor) from last.cause
 
     def _attempt(self, call: Progress, source: AccessSource | None) -> Attempt:
-        options, request = call.options, call.request
+        options, request = call.options, call.request.after_losses(call.losses)
         if not options.during_cleanup:
             self.deadline.check()
-        access = source and source.access(refused=call.refused, during_cleanup=options.during_cleanup)
+        access = None
+        if source is not None:
+            access = source.access(refused=call.refused, during_cleanup=options.during_cleanup)
         call.api_url = access.api_url if access else ""
-        http = request.call(call.api_url, call.losses)
-        call.url = http.url
-        call.key = request.external_session_key(call.losses)
+        http = request.call(call.api_url)
+        call.url, call.key = http.url, request.external_session_key
         call.exchange = exchange = self.transport.exchange(
             http.method,
             http.url,
@@ -249,7 +246,7 @@ class RequestExecutor:
             starts_session=request.operation is Operation.START,
         )
         call.attempts += 1
-        last = _Reading(call, exchange, access).attempt()
+        last = _Reading(call, request, exchange, access).attempt()
         if last.failure is not None:
             self._note_loss(call, last.failure)
         call.last = last
@@ -307,9 +304,7 @@ def _may_repeat(call: Progress, attempt: Attempt) -> bool:
     if attempt.failure is Failure.THROTTLED and not call.options.wait_for_limits:
         return False
     verdict = call.verdict(attempt.failure)
-    return (
-        verdict.until_free or call.attempts < verdict.attempts or call.renewals < verdict.renewals
-    )
+    return verdict.until_free or call.attempts < verdict.attempts or call.renewals < verdict.renewals
 
 
 def _note_repetition(call: Progress, attempt: Attempt) -> None:
@@ -323,8 +318,11 @@ def _note_repetition(call: Progress, attempt: Attempt) -> None:
 class _Reading:
     """One exchange, read until its answer is whole."""
 
-    def __init__(self, call: Progress, exchange: Exchange, access: Access | None) -> None:
+    def __init__(
+        self, call: Progress, request: ApiRequest, exchange: Exchange, access: Access | None
+    ) -> None:
         self._call = call
+        self._request = request
         self._exchange = exchange
         self._access = access
         self._reader: JsonReader | AnswerReader = JsonReader()
@@ -348,7 +346,7 @@ class _Reading:
 
     def _read(self) -> None:
         if self._succeeded:
-            self._reader = self._call.request.reader(self._exchange.headers.get("content-type"))
+            self._reader = self._request.reader(self._exchange.headers.get("content-type"))
         for piece in self._exchange.iter_bytes():
             _pass_on(self._reader.feed(piece), self._call.options.on_chunk)
             if self._reader.complete:
@@ -375,7 +373,7 @@ class _Reading:
         if broken is not None and not self._reader.complete:
             return self._failed(broken, detail)
         try:
-            value = call.request.read(self._reader, call.losses)
+            value = self._request.read(self._reader)
         except UnreadableReplyError as error:
             return self._failed(error.failure, str(error), error)
         except Exception as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
@@ -387,9 +385,7 @@ class _Reading:
         if self._exchange.status is not None and not self._succeeded:
             return self._judged()
         answered = self._judged() if self._reader.complete else None
-        return self._failed(
-            Failure.STOPPED, type(error).__name__, error, value=answered and answered.value
-        )
+        return self._failed(Failure.STOPPED, type(error).__name__, error, value=answered and answered.value)
 
     def _failed(
         self,
@@ -436,7 +432,7 @@ def _event(call: Progress, error: BaseException | None, now: float) -> CallEvent
         session_id=value.session_id if isinstance(value, Session) else request.session_id,
         sequence_id=request.sequence_id if isinstance(request, SendRequest) else None,
         text=request.text if isinstance(request, SendRequest) else None,
-        external_session_key=call.key or request.external_session_key(0),
+        external_session_key=call.key or request.external_session_key,
         api_url=call.api_url,
         attempts=call.attempts,
         repeated_after=tuple(failure.name.lower() for failure in call.repeated_after),

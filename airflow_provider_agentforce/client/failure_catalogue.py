@@ -74,12 +74,8 @@ class Symptom:
 # The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
 SYMPTOMS = (
     # What proves more than the status says.
-    Symptom(
-        _ANY, _INACTIVE, (422, 500), code=r"InactiveConfigException", failure=Failure.SERVER_CONFIG
-    ),
-    Symptom(
-        _ANY, _MY_DOMAIN, (422, 500), code=r"EngineConfigLookupException", failure=Failure.SERVER_CONFIG
-    ),
+    Symptom(_ANY, _INACTIVE, (422, 500), code=r"InactiveConfigException", failure=Failure.SERVER_CONFIG),
+    Symptom(_ANY, _MY_DOMAIN, (422, 500), code=r"EngineConfigLookupException", failure=Failure.SERVER_CONFIG),
     Symptom(_BUT_SEND, _INACTIVE, (500,), words=r"config is not active", failure=Failure.SERVER_CONFIG),
     Symptom(_BUT_SEND, "", (500,), words=r"unsupported media type", failure=Failure.SERVER_CONFIG),
     Symptom(

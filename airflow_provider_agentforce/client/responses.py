@@ -1,32 +1,30 @@
-"""Reads what the org answers: bytes in, values out. Pure, and strict about bytes, lenient about content.
-
-A reply may hold legal JSON that no database or message format stores. By the time that shows, the agent has
-acted; so every value is made storable here, where the reply is parsed.
-"""
+"""Reads what the org answers: bytes in, values out. Pure, and strict about bytes, lenient about content."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
-from airflow_provider_agentforce.client import models
-from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.client import json_values, models
 from airflow_provider_agentforce.client.delivery_policy import Failure
+from airflow_provider_agentforce.client.error_words import code_of, errors_in, reason_of, words_of
+from airflow_provider_agentforce.client.models import Turn
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # Error texts are matched against patterns whose time grows faster than the text.
 _LONGEST_ERROR = 10_000
-_TEXT_TYPES = {"Inform", "Text", "Inquire", "Confirm", "Failure", "Error", "Escalate"}
+_ESCALATIONS = frozenset({"Escalate", "Escalation", "EscalateToConversationMessage"})
+_ANSWERS = frozenset({"Inform", "Text", "Inquire", "Confirm", "Failure"})
+_SPOKEN = _ANSWERS | _ESCALATIONS
+MESSAGE_TYPES = _SPOKEN | {"Error", "SessionEnded", "EndOfTurn"}
 # The first that fits names the outcome: what a Dag must act on outranks what merely happened.
 _OUTCOMES = (
     ({"Error", "Failure"}, models.FAILED),
-    ({"Escalate"}, models.ESCALATED),
+    (_ESCALATIONS, models.ESCALATED),
     ({"Confirm"}, models.NEEDS_CONFIRMATION),
     ({"Inquire"}, models.NEEDS_INPUT),
     ({"SessionEnded"}, models.ENDED),
@@ -61,6 +59,17 @@ class TokenReply:
 
 
 @dataclass(frozen=True)
+class StartReply:
+    """What a start gave.
+
+    :param greeting: the agent's first words, ``""`` if it has none.
+    """
+
+    session_id: str
+    greeting: str
+
+
+@dataclass(frozen=True)
 class ErrorReply:
     """What an error body says.
 
@@ -78,45 +87,21 @@ class ErrorReply:
 
 
 def decode(body: bytes) -> Any:
-    """Parse *body* as UTF-8 JSON with values that can be stored, or raise :class:`UnreadableReplyError`."""
+    """Parse *body* as JSON, or raise :class:`UnreadableReplyError`."""
     try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnreadableReplyError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
-    try:
-        return storable(decoder(parse_constant=str).decode(text))
-    except RecursionError:
-        raise UnreadableReplyError("JSON nested too deep") from None
+        return json_values.decode(body)
     except ValueError as error:
-        what = "empty" if not text.strip() else f"not JSON ({error})"
-        raise UnreadableReplyError(what) from None
-
-
-def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
-    """Return a JSON decoder that reads a number which no database stores as its digits.
-
-    :param parse_constant: is given ``NaN``, ``Infinity`` or ``-Infinity``, which JSON does not have.
-    """
-    return json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=parse_constant)
+        raise UnreadableReplyError(str(error)) from None
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
     """Parse *body* as a JSON object, or raise :class:`UnreadableReplyError`."""
     parsed = decode(body)
     if not isinstance(parsed, dict):
-        raise UnreadableReplyError(f"JSON, but a {type(parsed).__name__} instead of an object")
+        said = _joined_reasons(parsed)
+        what = f"JSON, but a {type(parsed).__name__} instead of an object"
+        raise UnreadableReplyError(f"{what}: {said}" if said else what)
     return parsed
-
-
-def storable(value: Any) -> Any:
-    """Replace the characters that msgpack or PostgreSQL refuse by U+FFFD, in keys too."""
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value) if _UNSTORABLE.search(value) else value
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    return value
 
 
 def token(body: bytes, *, now: float) -> TokenReply:
@@ -142,75 +127,82 @@ def token(body: bytes, *, now: float) -> TokenReply:
     )
 
 
-def session_id(reply: dict[str, Any]) -> str:
-    """Return the id of a started session; only this field of the reply is needed."""
-    value = reply.get("sessionId")
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
-        raise UnreadableReplyError("a JSON object without a usable sessionId")
-    return value
+def start(body: bytes) -> StartReply:
+    """Read the reply to a start. Only the session's id has to be there."""
+    reply = decode_object(body)
+    session_id = reply.get("sessionId")
+    if not isinstance(session_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", session_id):
+        said = _joined_reasons(reply)
+        what = "a JSON object without a usable sessionId"
+        raise UnreadableReplyError(f"{what}: {said}" if said else what)
+    messages = reply.get("messages")
+    return StartReply(session_id, _said(messages) if isinstance(messages, list) else "")
 
 
-def turn(messages: Any, *, session: models.Session, sequence_id: int, spoken: str = "") -> Turn:
+def messages_of(reply: Any) -> list[dict[str, Any]]:
+    """Return the messages of an answer to a send, an error of the org as one of type ``Error``.
+
+    :raises UnreadableReplyError: if it holds neither.
+    """
+    found = reply.get("messages") if isinstance(reply, dict) else None
+    if isinstance(found, list) and all(isinstance(item, dict) for item in found):
+        outside = {name: reply[name] for name in ("error", "errorCode", "errors", "message") if name in reply}
+        has_error = code_of(outside) or outside.get("errors")
+        return [*found, *map(error_message, errors_in(outside) if has_error else ())]
+    errors = [error_message(one) for one in errors_in(reply)]
+    if not errors:
+        raise UnreadableReplyError("JSON, but without a list of messages")
+    return errors
+
+
+def error_message(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an error of the org in the shape of a message of the agent."""
+    return {**error, "type": "Error"}
+
+
+def turn(
+    messages: list[dict[str, Any]], *, session: models.Session, sequence_id: int, streamed: str = ""
+) -> Turn:
     """Read the messages of one answer. Unknown types stay in ``messages`` and change nothing else.
 
-    :param spoken: text that was streamed; used only when no message holds the whole text.
+    :param messages: a message that arrived twice counts once.
+    :param streamed: text that came in pieces; used only when no message holds the whole text.
     """
-    if not isinstance(messages, list) or not all(isinstance(item, dict) for item in messages):
-        raise UnreadableReplyError("a JSON object whose messages are not a list of objects")
+    once = _without_repetitions(messages)
     return Turn(
         session_id=session.session_id,
         sequence_id=sequence_id,
         agent_id=session.agent_id,
-        text=answer_text(messages) or spoken,
-        outcome=_outcome(messages),
-        messages=messages,
-        citations=_collected(messages, "citedReferences"),
-        results=_collected(messages, "result"),
-        feedback_id=_last_text(messages, "feedbackId"),
-        plan_id=_last_text(messages, "planId"),
-        is_content_safe=_all_safe(messages),
+        text=_said(once) or streamed or "\n".join(map(words_of, filter(_is_error, once))),
+        outcome=_outcome(once),
+        messages=once,
+        citations=_collected(once, "citedReferences"),
+        results=_collected(once, "result"),
+        feedback_id=_id_of_the_answer(once, "feedbackId"),
+        plan_id=_id_of_the_answer(once, "planId"),
+        is_content_safe=_all_safe(once),
     )
 
 
-def answer_text(messages: Iterable[Any]) -> str:
-    """Join what the agent said. ``message`` is the official field, ``text`` an older one."""
-    said = []
-    for message in messages:
-        if not isinstance(message, dict) or str(message.get("type")) not in _TEXT_TYPES:
-            continue
-        if str(message.get("role", "Agent")).lower() == "user":
-            continue
-        words = message.get("message", message.get("text"))
-        if isinstance(words, str) and words:
-            said.append(words)
-    return "\n".join(said)
-
-
-def failure_text(messages: Iterable[dict[str, Any]]) -> str:
-    """Return why the agent says that it failed, in its own words."""
-    for message in messages:
-        if message.get("type") == "Failure":
-            errors = message.get("errors")
-            words = [str(item) for item in errors] if isinstance(errors, list) else []
-            return "; ".join([str(message.get("code", "")), str(message.get("message") or ""), *words])
-        if message.get("type") == "Error":
-            return f"{message.get('error', '')}: {message.get('message', '')}"
-    return ""
+def identity_of(message: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return what tells a message from another one, ``None`` for one that has no id."""
+    is_chunk_without_place = message.get("type") == "TextChunk" and "offset" not in message
+    if is_chunk_without_place or not isinstance(message.get("id"), str) or not message["id"]:
+        return None
+    return tuple(str(message.get(name)) for name in ("id", "type", "offset"))
 
 
 def error(body: bytes) -> ErrorReply:
     """Read an error body: the API's object, an OAuth error, a Salesforce array, HTML or nothing."""
     try:
-        parsed = decode(body)
-    except UnreadableReplyError:
+        parsed = json_values.decode(body)
+    except ValueError:
         return ErrorReply("", _plain(body))
-    if isinstance(parsed, list) and parsed and isinstance(parsed[0], dict):
-        parsed = parsed[0]
-    if not isinstance(parsed, dict):
-        return ErrorReply("", _plain(body))
-    code = parsed.get("error") or parsed.get("errorCode") or ""
-    message = parsed.get("error_description") or parsed.get("message") or parsed.get("detail") or ""
-    return ErrorReply(str(code)[:_LONGEST_ERROR], str(message)[:_LONGEST_ERROR])
+    errors = list(errors_in(parsed))
+    if not errors:
+        return ErrorReply("", "" if isinstance(parsed, dict) else _plain(body))
+    words = [words_of(errors[0]), *map(reason_of, errors[1:])]
+    return ErrorReply(code_of(errors[0])[:_LONGEST_ERROR], "; ".join(filter(None, words))[:_LONGEST_ERROR])
 
 
 def jwt_claims(access_token: str) -> dict[str, Any] | None:
@@ -256,12 +248,47 @@ def _scopes(scope: Any, claims: dict[str, Any]) -> frozenset[str] | None:
 
 def _outcome(messages: list[dict[str, Any]]) -> str:
     types = {str(message.get("type")) for message in messages}
-    if (
-        any(m.get("type") == "Failure" and m.get("code") == "ESCALATE" for m in messages)
-        and "Error" not in types
-    ):
-        return models.ESCALATED
+    if any(one.get("type") == "Failure" and one.get("code") == "ESCALATE" for one in messages):
+        # A failure that hands over is an escalation; an error beside it is one all the same.
+        types = types - {"Failure"} | {"Escalate"}
     return next((outcome for kinds, outcome in _OUTCOMES if kinds & types), models.ANSWERED)
+
+
+def _without_repetitions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # A proxy may replay a message; one without an id may be said twice on purpose.
+    once = {identity_of(message) or number: message for number, message in enumerate(messages)}
+    return list(once.values())
+
+
+def _said(messages: Iterable[Any]) -> str:
+    """Join what the agent said."""
+    said = []
+    for message in messages:
+        if not isinstance(message, dict) or str(message.get("type")) not in _SPOKEN:
+            continue
+        if str(message.get("role", "Agent")).lower() != "user":
+            said.append(_text_of(message))
+    return "\n".join(filter(None, said))
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    # "message" is the official field, "text" an older one; rich answers have their text in a result only.
+    results = message.get("result")
+    in_results: list[Any] = [
+        item.get("value")
+        for item in (results if isinstance(results, list) else [])
+        if isinstance(item, dict) and item.get("property") == "text"
+    ]
+    found = (message.get("message"), message.get("text"), "\n".join(filter(_is_text, in_results)))
+    return next((text for text in found if _is_text(text)), "")
+
+
+def _is_error(message: Mapping[str, Any]) -> bool:
+    return message.get("type") == "Error"
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value)
 
 
 def _collected(messages: list[dict[str, Any]], name: str) -> list[Any]:
@@ -269,9 +296,10 @@ def _collected(messages: list[dict[str, Any]], name: str) -> list[Any]:
     return [item for found in lists if isinstance(found, list) for item in found]
 
 
-def _last_text(messages: list[dict[str, Any]], name: str) -> str | None:
-    found = [m[name] for m in messages if isinstance(m.get(name), str) and m[name]]
-    return found[-1] if found else None
+def _id_of_the_answer(messages: list[dict[str, Any]], name: str) -> str | None:
+    # An escalation or the end of the session may follow the answer with an id that rates nothing.
+    ranked = sorted(messages, key=lambda message: str(message.get("type")) in _ANSWERS)
+    return next((one[name] for one in reversed(ranked) if _is_text(one.get(name))), None)
 
 
 def _all_safe(messages: list[dict[str, Any]]) -> bool | None:
@@ -285,54 +313,5 @@ def _plain(body: bytes) -> str:
     return title.group(1) if title else ("" if text.lstrip().startswith("<") else text[:_LONGEST_ERROR])
 
 
-def _integer(digits: str) -> int | str:
-    # Beyond 64 bits neither msgpack nor JSONB keeps the number; its digits are kept instead.
-    return int(digits) if len(digits) <= 18 else _wide_integer(digits)  # noqa: PLR2004
-
-
-def _wide_integer(digits: str) -> int | str:
-    if len(digits) <= 20 and -(2**63) <= int(digits) < 2**63:  # noqa: PLR2004
-        return int(digits)
-    return digits
-
-
-def _float(digits: str) -> float | str:
-    number = float(digits)
-    return number if math.isfinite(number) else digits
-
-
-class JsonReader:
-    def __init__(self):
-        self.body = b""
-        self.complete = False
-    def feed(self, piece):
-        self.body += piece
-        try:
-            json.loads(self.body); self.complete = True
-        except ValueError: pass
-        return []
-
-class AnswerReader:
-    def __init__(self, content_type, *, session, sequence_id):
-        from airflow_provider_agentforce.client.sse import StreamedTurn
-        self.session, self.sequence_id = session, sequence_id
-        self.streamed = StreamedTurn() if (content_type or "").lower().startswith("text/event-stream") else None
-        self.json = JsonReader()
-    @property
-    def body(self): return self.json.body
-    @property
-    def complete(self):
-        return self.streamed._ended if self.streamed else self.json.complete
-    def feed(self, piece):
-        self.json.body += piece
-        if self.streamed: return self.streamed.feed(piece)
-        return self.json.feed(b"")
-    def turn(self):
-        if self.streamed:
-            self.streamed.check()
-            return self.streamed.turn(session=self.session, sequence_id=self.sequence_id)
-        return turn(decode_object(self.body).get("messages"), session=self.session, sequence_id=self.sequence_id)
-    def partial(self):
-        if self.streamed and self.streamed.begun: return self.streamed.turn(session=self.session, sequence_id=self.sequence_id)
-        try: return self.turn()
-        except UnreadableReplyError: return None
+def _joined_reasons(parsed: Any) -> str:
+    return "; ".join(map(reason_of, errors_in(parsed)))

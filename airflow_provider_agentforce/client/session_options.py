@@ -23,9 +23,13 @@ class SessionOptions:
     def __post_init__(self) -> None:
         def put(n, v):
             object.__setattr__(self, n, v)
+
         if not isinstance(self.bypass_user, bool):
             raise AgentforceInputError(f"bypass_user must be True or False, but is {self.bypass_user!r:.80}.")
         put("variables", checks.variables(self.variables))
-        if self.tz is not None: put("tz", checks.time_zone(self.tz))
-        if self.external_session_key is not None: put("external_session_key", checks.session_key(self.external_session_key))
-        if self.surface_type is not None: put("surface_type", checks.name(self.surface_type, "surface_type"))
+        if self.tz is not None:
+            put("tz", checks.time_zone(self.tz))
+        if self.external_session_key is not None:
+            put("external_session_key", checks.session_key(self.external_session_key))
+        if self.surface_type is not None:
+            put("surface_type", checks.name(self.surface_type, "surface_type"))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_agentforce.client import failure_catalogue, redaction, checks
+from airflow_provider_agentforce.client import checks, failure_catalogue, redaction
 from airflow_provider_agentforce.client.api_requests import TokenRequest
 from airflow_provider_agentforce.client.executor import Access, RequestExecutor
 from airflow_provider_agentforce.client.responses import TokenReply

@@ -146,9 +146,7 @@ def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:
     """
     if turn.outcome not in fail_on:
         return
-    from airflow_provider_agentforce.client.responses import failure_text  # noqa: PLC0415 - not at parse time
-
-    why = failure_text(turn.messages) if turn.outcome == FAILED else ""
+    why = turn.failure_reason if turn.outcome == FAILED else ""
     error = AgentFailedError(
         f"The agent's answer has the outcome {turn.outcome}{': ' + one_line(why, 220) if why else ''}.",
         hint="fail_on says which outcomes fail the task.",

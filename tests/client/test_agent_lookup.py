@@ -1,7 +1,7 @@
 """Agents by their API name: looked up once, by one query, and only when there is no id."""
 
-from dataclasses import replace
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest

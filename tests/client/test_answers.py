@@ -80,7 +80,9 @@ CASES = [
     Case("103 first", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + whole(JSON), ANSWERED),
     Case("199 first", b"HTTP/1.1 199 Odd\r\n\r\n" + whole(JSON), ANSWERED),
     Case("100 twice", b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + whole(JSON), ANSWERED),
-    Case("101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", (DeliveryUnknownError, None), "hold"),
+    Case(
+        "101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", (DeliveryUnknownError, None), "hold"
+    ),
     Case("endless 1xx", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000, (DeliveryUnknownError, None), "hold"),
     # Bytes that nothing asked for.
     Case("extra reply", whole(JSON) + SECOND.replace(b"Second", b"Forged"), ANSWERED),
@@ -94,8 +96,15 @@ CASES = [
     Case("end of turn, held open", stream(event(HELLO), END), ANSWERED, "hold", streamed=True),
     Case("end of turn, reset", stream(event(HELLO), END), ANSWERED, "reset", streamed=True),
     Case("end of turn, whole", stream(event(HELLO), END) + LAST_CHUNK, ANSWERED, streamed=True),
-    Case("half a JSON, closed", head("Content-Length: 999") + JSON[:-5], (DeliveryUnknownError, True), "close"),
-    Case("stream without its end", stream(event(HELLO)) + LAST_CHUNK, (DeliveryUnknownError, True), streamed=True),
+    Case(
+        "half a JSON, closed", head("Content-Length: 999") + JSON[:-5], (DeliveryUnknownError, True), "close"
+    ),
+    Case(
+        "stream without its end",
+        stream(event(HELLO)) + LAST_CHUNK,
+        (DeliveryUnknownError, True),
+        streamed=True,
+    ),
     # Framing that two readers could read differently.
     Case(
         "length and chunks",
@@ -112,7 +121,9 @@ CASES = [
     # What gateways do to streams.
     Case(
         "heartbeats",
-        stream(b"event: ping\r\ndata:\r\n\r\n", b": hello\r\n\r\n", event(HELLO), b"data: [DONE]\r\n\r\n", END)
+        stream(
+            b"event: ping\r\ndata:\r\n\r\n", b": hello\r\n\r\n", event(HELLO), b"data: [DONE]\r\n\r\n", END
+        )
         + LAST_CHUNK,
         ANSWERED,
         streamed=True,
@@ -232,7 +243,9 @@ def test_answer_is_the_messages_own_and_the_next_one_has_its_own(
     org, make_client, trusted, case, streamed, tls
 ):
     with wire.Server(serving(case), tls=trusted if tls else None) as server:
-        client = make_client(org, api_url=server.url, timeout=1.0 if isinstance(case.expected[0], type) else 20.0)
+        client = make_client(
+            org, api_url=server.url, timeout=1.0 if isinstance(case.expected[0], type) else 20.0
+        )
         if isinstance(case.expected[0], type):
             with pytest.raises(AgentforceError) as caught:
                 client.send_message(FIRST, "hello", stream=streamed)
@@ -275,7 +288,9 @@ def test_unasked_reply_after_a_204_is_never_an_answer(org, make_client):
 def test_children_of_a_fork_have_connections_of_their_own(org, make_client):
     def behave(peer):
         while (request := peer.read_request()) is not None:
-            peer.send(wire.response({"messages": [{"type": "Inform", "message": request.json["message"]["text"]}]}))
+            peer.send(
+                wire.response({"messages": [{"type": "Inform", "message": request.json["message"]["text"]}]})
+            )
 
     with wire.Server(behave) as server:
         client = make_client(org, api_url=server.url)
@@ -316,7 +331,9 @@ def test_wait_over_the_limit_is_never_begun(org, make_client, operation, status)
         (400, "Sequence id 1 was already used", True),
     ],
 )
-def test_refusal_of_a_repeated_message_tells_of_the_first_one(org, make_client, session, status, said, applied):
+def test_refusal_of_a_repeated_message_tells_of_the_first_one(
+    org, make_client, session, status, said, applied
+):
     org.fail("send", status=status, body={"error": "BadRequest", "message": said})
     with pytest.raises(DeliveryUnknownError) as caught:
         make_client(org).send_message(session, "hello", repeated=True)

@@ -117,7 +117,13 @@ REPLIES = [
     (SEND, 422, "InactiveConfigException", "x", Failure.SERVER_CONFIG),
     (SEND, 500, "InactiveConfigException", "Config is not active", Failure.SERVER_CONFIG),
     # An action of the agent can fail with any words after it has changed something.
-    (SEND, 500, "InternalError", "Flow fault: Unsupported Media Type returned by partner", Failure.SERVER_ERROR),
+    (
+        SEND,
+        500,
+        "InternalError",
+        "Flow fault: Unsupported Media Type returned by partner",
+        Failure.SERVER_ERROR,
+    ),
     (SEND, 500, "x", "EngineConfigLookupException: config is not active", Failure.SERVER_ERROR),
     (SEND, 500, "x", "Failed to populate planner surface", Failure.SERVER_ERROR),
     (SEND, 422, "x", "Apex: cannot determine the active version of the price book", Failure.UNPROCESSABLE),
@@ -166,7 +172,9 @@ def test_any_reply_is_some_failure(operation, status, code, words):
 
 @given(st.sampled_from([422, 500, 502, 503, 504, 520]), st.text(max_size=200))
 def test_words_alone_never_say_that_the_agent_did_not_act(status, words):
-    assert TABLE[failure_catalogue.failure_of(SEND, status, ErrorReply("", words))].delivery is Delivery.UNKNOWN
+    assert (
+        TABLE[failure_catalogue.failure_of(SEND, status, ErrorReply("", words))].delivery is Delivery.UNKNOWN
+    )
 
 
 # The table

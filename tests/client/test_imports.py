@@ -12,10 +12,13 @@ import airflow_provider_agentforce
 PACKAGE = Path(airflow_provider_agentforce.__file__).parent
 NAME = PACKAGE.name
 PURE = (
+    "answer_reader",
     "api_requests",
     "checks",
     "delivery_policy",
+    "error_words",
     "failure_catalogue",
+    "json_values",
     "models",
     "redaction",
     "responses",
@@ -25,10 +28,22 @@ PURE = (
 # Each layer, and those of the package that it may import beside itself.
 ALLOWED = {
     "client": {"exceptions"},
-    "hooks": {"client", "exceptions", "_compat", "get_provider_info", ""},
-    "batch": {"client", "exceptions"},
+    "hooks": {"client", "instrumentation", "exceptions", "_compat", "get_provider_info", ""},
+    "batch": {"client", "structured", "exceptions"},
+    "structured": {"client", "exceptions"},
+    "instrumentation": {"client", "_compat"},
     "links": {"client", "_compat"},
-    "operators": {"batch", "client", "hooks", "links", "exceptions", "_compat", ""},
+    "operators": {
+        "batch",
+        "client",
+        "structured",
+        "hooks",
+        "instrumentation",
+        "links",
+        "exceptions",
+        "_compat",
+        "",
+    },
     "decorators": {"operators", "client", "hooks", "exceptions", "_compat", ""},
     "triggers": {"client", "hooks", "exceptions", "_compat", ""},
     "emulator": set(),

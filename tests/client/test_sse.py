@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_agentforce.client import Session
-from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from airflow_provider_agentforce.client.delivery_policy import Failure
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
 from airflow_provider_agentforce.client.sse import EventDecoder, StreamedTurn
 
 PAYLOADS = Path(__file__).parent / "payloads"

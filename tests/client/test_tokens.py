@@ -133,7 +133,9 @@ def clock():
     ("lifetime", "surely_kept", "surely_renewed"),
     [(1800, 1800 - 91, 1800 - 59), (60, 60 - 23, 60 - 14), (4, 4 - 1.6, 4 - 0.9)],
 )
-def test_token_is_renewed_ahead_of_its_end(make_org, make_client, clock, lifetime, surely_kept, surely_renewed):
+def test_token_is_renewed_ahead_of_its_end(
+    make_org, make_client, clock, lifetime, surely_kept, surely_renewed
+):
     org = make_org(token_lifetime=lifetime)
     client = make_client(org, timing=replace(QUICK, clock=clock))
     client.authenticate()
@@ -176,7 +178,9 @@ def test_failed_early_renewal_keeps_a_token_that_lives(make_org, make_client, cl
     assert client.send_message(session, "hello").outcome == "answered"
     assert "could not be renewed early" in caplog.text
     client.authenticate()
-    assert (org.count("token"), org.unused_faults()) == (4, []), "a service that is down is not asked again at once"
+    assert (org.count("token"), org.unused_faults()) == (4, []), (
+        "a service that is down is not asked again at once"
+    )
     clock.now += 11
     client.authenticate()
     assert org.count("token") == 5

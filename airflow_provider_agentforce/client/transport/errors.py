@@ -12,7 +12,12 @@ from airflow_provider_agentforce.exceptions import one_line
 
 _LONGEST_DETAIL = 200
 # With TLS 1.3 the server's verdict on a client certificate arrives only with the first read.
-_CLIENT_CERTIFICATE = ("CERTIFICATE_REQUIRED", "ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE")
+_CLIENT_CERTIFICATE = (
+    "CERTIFICATE_REQUIRED",
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_CERTIFICATE",
+)
 _SUCCESS = re.compile(rb"HTTP/1\.[01] (2[0-9][0-9])\b")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 

@@ -104,9 +104,7 @@ class Exchange:
         except Exception as error:
             self.status = errors.status_begun(connection.head)
             raise self._error(
-                errors.without_reply(
-                    error, head=connection.head, address=connection.route.authority
-                )
+                errors.without_reply(error, head=connection.head, address=connection.route.authority)
             ) from error
         self.headers = {name.decode("ascii"): value.decode("latin-1") for name, value in reply.headers}
         self.status = reply.status_code
@@ -159,13 +157,11 @@ class Exchange:
             raise
         except Exception as error:
             connected = self._connection is not None and self._connection.connected
-            raise self._error(
-                errors.before_sending(error, connected=connected, address=authority)
-            ) from error
+            raise self._error(errors.before_sending(error, connected=connected, address=authority)) from error
         return connection
 
     def _write(self, connection: Connection) -> None:
-        events = [self._request(connection)]
+        events: list[h11.Request | h11.Data | h11.EndOfMessage] = [self._request(connection)]
         if self.body:
             events.append(h11.Data(data=self.body))
         events.append(h11.EndOfMessage())

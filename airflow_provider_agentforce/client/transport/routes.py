@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-import requests.certs
 import requests.utils
 
 _PORTS = {"http": 80, "https": 443}
@@ -65,7 +64,7 @@ def find(session: requests.Session, origin: str) -> Route:
     proxy = requests.utils.select_proxy(f"{origin}/", settings["proxies"])
     if not proxy:
         return Route(origin, host, port, (host, port), context, False, False, None)
-    through = urlsplit(requests.utils.prepend_scheme_if_needed(proxy, "http"))
+    through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if through.scheme != "http":
         raise UnsupportedProxyError(f"the proxy is a {through.scheme} proxy; only HTTP proxies are supported")
     first = (through.hostname or "", through.port or 80)
@@ -86,7 +85,7 @@ def _context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLC
     # Not create_default_context: from Python 3.13 on it refuses CAs of companies that work today.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    bundle = requests.certs.where() if verify is True else str(verify)
+    bundle = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
     context.load_verify_locations(**({"capath": bundle} if os.path.isdir(bundle) else {"cafile": bundle}))
     if cert is not None:
         context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))

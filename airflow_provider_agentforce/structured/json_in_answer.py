@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from airflow_provider_agentforce.client import responses as replies
+from airflow_provider_agentforce.client import json_values
 from airflow_provider_agentforce.client.models import Turn
 
 # NaN is read like any number, so that the place after it is known, and refused afterwards.
-_DECODER = replies.decoder(parse_constant=float)
+_DECODER = json_values.decoder(parse_constant=float)
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]*\n\s*", re.MULTILINE)
 _FENCE_END = re.compile(r"\s*(?:```|~~~|\Z)")
 _OPENER = re.compile(r"[\[{]")
@@ -88,7 +88,7 @@ def _whole(text: str) -> Found | None:
 def _read(text: str, start: int) -> tuple[Found | None, int]:
     """Return the JSON at *start* and the place after it; ``None`` for what is JSON but for a ``NaN``."""
     value, end = _DECODER.raw_decode(text, start)
-    kept = replies.storable(value)
+    kept = json_values.storable(value)
     try:
         return Found(kept, json.dumps(kept, allow_nan=False)), end
     except ValueError:

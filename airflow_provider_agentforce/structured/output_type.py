@@ -1,6 +1,6 @@
-"""Makes data of an answer: a value that fits a pydantic model, a ``TypedDict`` or a JSON schema.
+"""Parses an answer into a value that fits a pydantic model, a ``TypedDict`` or a JSON schema.
 
-Needs no Airflow. ``pydantic`` or ``jsonschema`` is loaded when an :class:`OutputType` is made, never before.
+``pydantic`` or ``jsonschema`` is loaded when an :class:`OutputType` is made, never before.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from airflow_provider_agentforce.client import responses as replies
-from airflow_provider_agentforce.client.json_in_answer import Found, json_in
+from airflow_provider_agentforce.client import json_values
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError, one_line
+from airflow_provider_agentforce.structured.json_in_answer import Found, json_in
 
 _TYPE_MODULES = {"types", "typing", "typing_extensions"}
 _MOST_PROBLEMS = 3
@@ -41,8 +41,8 @@ class OutputType:
         """Return the value in an answer as plain JSON: dicts, lists, text, numbers, booleans, ``None``.
 
         Of several pieces of JSON the first that fits counts, see
-        :func:`~airflow_provider_agentforce.client.json_in_answer.json_in`. A value of a type is written as
-        the type writes it: dates and enums as text, fields by their aliases, defaults filled in.
+        :func:`~airflow_provider_agentforce.structured.json_in_answer.json_in`. A value of a type is written
+        as the type writes it: dates and enums as text, fields by their aliases, defaults filled in.
 
         :raises InvalidOutputError: if none fits. It names what does not, of the longest piece.
         """
@@ -82,7 +82,7 @@ class OutputType:
         )
 
     def _shown_schema(self) -> str:
-        text = replies.storable(json.dumps(self.schema, ensure_ascii=False))
+        text = json_values.storable(json.dumps(self.schema, ensure_ascii=False))
         if len(text) <= _LONGEST_SCHEMA:
             return str(text)
         names = ", ".join(map(str, self.schema.get("properties", ())))
@@ -133,7 +133,7 @@ class _Type:
         except Exception as error:
             # Code of the type's own. The answer is here, so this must not look like a failure to get one.
             raise _MisfitError([f"output_type raised {type(error).__name__}"]) from error
-        return replies.decode(written)
+        return json_values.decode(written)
 
 
 class _JsonSchema:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_agentforce.client import Session, replies
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
 
 PAYLOADS = Path(__file__).parent / "payloads"
 SESSION = Session("s-1", 0, "0Xxxx0000000001CAA")
@@ -441,7 +441,8 @@ MIB4 = 4 * 1024 * 1024
 def test_longest_reply_is_read_in_bounded_time(body):
     from airflow_provider_agentforce.client.calls import Operation  # noqa: PLC0415
     from airflow_provider_agentforce.client.hints import hint  # noqa: PLC0415
-    from airflow_provider_agentforce.client.policy import failure_of  # noqa: PLC0415
+
+    from airflow_provider_agentforce.client.delivery_policy import failure_of  # noqa: PLC0415
 
     began = time.process_time()
     said = replies.error(body).text

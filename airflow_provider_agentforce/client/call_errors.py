@@ -29,10 +29,11 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
     kind = row.error_class(ending)
     refused = attempt.status is not None and not 200 <= attempt.status < 300  # noqa: PLR2004
     status = f"HTTP {attempt.status}" if refused else failure.value
-    reason = one_line(redactor.redact(attempt.said.text or attempt.detail), _LONGEST_REASON).rstrip(".")
+    said = (attempt.said.text or attempt.detail)[:_KEPT_BODY]
+    reason = one_line(redactor.redact(said), _LONGEST_REASON).rstrip(".")
     # After a token call that succeeded even an unreadable reply holds a token, which is not known yet.
     holds_token = operation is Operation.TOKEN and not refused
-    body = "" if holds_token else redactor.redact(attempt.body.decode("utf-8", "replace"))
+    body = b"" if holds_token else attempt.body[:_KEPT_BODY]
     request_id = redactor.redact(attempt.headers.get("x-request-id", ""))
     more = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
     started = attempt.value.session_id if isinstance(attempt.value, Session) else None
@@ -46,7 +47,7 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
         request_id=one_line(request_id, 100) or None,
         session_id=request.session_id or started,
         external_session_key=call.key,
-        body=body[:_KEPT_BODY],
+        body=redactor.redact(body.decode("utf-8", "replace")),
         **more,
     )
 

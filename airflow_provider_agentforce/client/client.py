@@ -279,10 +279,10 @@ class AgentforceClient:
         It shares the token, the connections and the limits with this one, and can be stopped alone. A message that is cut by
         the end of the time fails with :class:`DeliveryUnknownError`.
         """
-        other = copy(self)
-        executor = other._executor = self._executor.sibling()
+        executor = self._executor.sibling()
         executor.deadline.ends_in(seconds, firm=True)
-        other._tokens = self._tokens.sibling(executor)
+        other = copy(self)
+        vars(other).update(_executor=executor, _tokens=self._tokens.sibling(executor))
         return other
 
     def time_left(self, seconds: float | None) -> None:

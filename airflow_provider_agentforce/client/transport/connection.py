@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import h11
 
@@ -64,7 +65,7 @@ class Connection:
             self._sock.do_handshake()
 
     def usable(self) -> bool:
-        """Tell whether the connection may carry another request: it is fresh, ours, and the peer is silent."""
+        """Tell whether the connection is fresh and of this process, and its peer is silent."""
         if self._pid != os.getpid() or time.monotonic() - self._idle_since > MAX_IDLE_SECONDS:
             return False
         return not self._readable(0.0)
@@ -139,11 +140,9 @@ class Connection:
         self.cut = True
         sock = self._sock
         if sock is not None:
-            try:
+            with suppress(OSError):  # already closed, or not yet connected
                 # Not SSLSocket.shutdown, which forgets the TLS state that another thread is using.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass  # already closed, or not yet connected
 
     def _connect(self, end: float) -> socket.socket:
         addresses = socket.getaddrinfo(*self.route.first, type=socket.SOCK_STREAM)

@@ -30,7 +30,7 @@ _ENCODING = re.compile(rb"^transfer-encoding\s*:", re.IGNORECASE | re.MULTILINE)
 
 
 class Exchange:
-    """One call. As a context manager it gives the connection back if the exchange ended cleanly, else closes it.
+    """One call, and a context manager: a connection whose exchange ended cleanly goes back to the pool.
 
     :ivar sent: whether a byte of the request was handed to the network.
     :ivar status: HTTP status of the reply, ``None`` until its head has arrived.
@@ -64,7 +64,8 @@ class Exchange:
         self._timeout = timeout
         self._end = 0.0
         self._stopped = False
-        self._complete = False
+        self._framing = ""
+        self._broken_write = False
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -118,23 +119,25 @@ class Exchange:
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it
         try:
-            if self._framing:
-                raise FramingError(self._framing)
-            decode = _decoder(self.headers.get("content-encoding", ""))
-            length = 0
-            while isinstance(event := connection.next_event(self._end), h11.Data):
-                piece = decode(bytes(event.data), MAX_REPLY_BYTES - length + 1)
-                length += len(piece)
-                if length > MAX_REPLY_BYTES:
-                    raise FramingError(f"longer than {MAX_REPLY_BYTES} bytes")
-                if piece:
-                    yield piece
-            self._complete = True
+            yield from self._pieces(connection)
         except Exception as error:
             raise self._error(errors.in_reply(error)) from error
         if self._stopped and not self._complete_by_itself:
             # Without a length or chunks, our own cutting looks like the end of the reply.
             raise TransportError(Failure.STOPPED)
+
+    def _pieces(self, connection: Connection) -> Iterator[bytes]:
+        if self._framing:
+            raise FramingError(self._framing)
+        decode = _decoder(self.headers.get("content-encoding", ""))
+        length = 0
+        while isinstance(event := connection.next_event(self._end), h11.Data):
+            piece = decode(bytes(event.data), MAX_REPLY_BYTES - length + 1)
+            length += len(piece)
+            if length > MAX_REPLY_BYTES:
+                raise FramingError(f"longer than {MAX_REPLY_BYTES} bytes")
+            if piece:
+                yield piece
 
     def stop(self) -> None:
         """Cut the exchange. Takes no lock: safe in a signal handler."""
@@ -211,9 +214,6 @@ class Exchange:
         if self._stopped:
             return TransportError(Failure.STOPPED if self.sent else Failure.STOPPED_BEFORE)
         return error
-
-    _framing = ""
-    _broken_write = False
 
 
 def _framing_problem(head: bytes) -> str:

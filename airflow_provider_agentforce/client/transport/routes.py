@@ -1,12 +1,12 @@
-"""The way to a host: proxy, CA bundle and client certificate, as ``requests`` finds them in the environment."""
+"""The way to a host, as ``requests`` finds it in the environment: proxy, CA bundle, client certificate."""
 
 from __future__ import annotations
 
 import base64
-import os
 import ssl
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -86,7 +86,7 @@ def _context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLC
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     bundle = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
-    context.load_verify_locations(**({"capath": bundle} if os.path.isdir(bundle) else {"cafile": bundle}))
+    context.load_verify_locations(**({"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}))
     if cert is not None:
         context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
     return context

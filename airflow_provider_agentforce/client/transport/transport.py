@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import requests
@@ -71,20 +72,16 @@ class _Pool:
         idle = self._idle.setdefault(connection.route, deque())
         idle.append(connection)
         if len(idle) > self._most:
-            try:
+            with suppress(IndexError):
                 idle.popleft().close()
-            except IndexError:
-                return
 
     def close(self) -> None:
         """Close all idle connections, and look at the environment again next time."""
         self.routes = {}
         for idle in list(self._idle.values()):
-            while idle:
-                try:
+            with suppress(IndexError):  # another thread was faster
+                while idle:
                     idle.pop().close()
-                except IndexError:
-                    break
 
 
 class Transport:
@@ -123,8 +120,8 @@ class Transport:
     ) -> Exchange:
         """Return an exchange that is still to be sent.
 
-        :param timeout: seconds for the whole exchange, from connecting to the last byte of the reply. Only the
-            look-up of the host's name is not bounded by it.
+        :param timeout: seconds for the whole exchange, from connecting to the last byte of the reply. It does
+            not bound the look-up of the host's name.
         :param before_send: is called right before the first byte of the request leaves; if it raises, no byte
             leaves.
         :param during_cleanup: try even after :meth:`stop`.

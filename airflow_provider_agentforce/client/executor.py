@@ -193,7 +193,10 @@ class RequestExecutor:
         call = Progress(request, options, self.timing.clock())
         try:
             with observed(self._observers, lambda error: _event(call, error, self.timing.clock())):
-                return self._finish(call, self._retrying(call)(self._attempt, call, source))
+                last = self._attempt(call, source)
+                if last.failure is not None:
+                    last = self._retry(call, source, last)
+                return last
         except AgentforceError:
             raise
         except BaseException as error:
@@ -205,18 +208,18 @@ class RequestExecutor:
                 raise interrupted(call, error) from error
             raise
 
-    def _retrying(self, call: Progress) -> tenacity.Retrying:
-        cleanup = call.options.during_cleanup
-        return tenacity.Retrying(
+    def _retry(self, call: Progress, source: AccessSource | None, first: Attempt) -> Attempt:
+        """Repeat a request whose first attempt failed, as often as the retry table allows."""
+        made = [first]
+        retrying = tenacity.Retrying(
             retry=lambda state: _may_repeat(call, state.outcome.result()),  # type: ignore[union-attr]
             wait=lambda state: self._pause(call, state),
             stop=lambda state: not self._has_time(call, state.upcoming_sleep),
             before_sleep=lambda state: _note_repetition(call, state.outcome.result()),  # type: ignore[union-attr]
-            sleep=time.sleep if cleanup else self.deadline.sleep,
+            sleep=time.sleep if call.options.during_cleanup else self.deadline.sleep,
             retry_error_callback=lambda state: state.outcome.result(),  # type: ignore[union-attr]
         )
-
-    def _finish(self, call: Progress, last: Attempt) -> Attempt:
+        last: Attempt = retrying(lambda: made.pop() if made else self._attempt(call, source))
         if last.failure is None:
             return last
         ending = call.verdict(last.failure).ending

@@ -91,7 +91,10 @@ class Exchange:
         :raises TransportError: no final status came.
         """
         self._end = time.monotonic() + self._timeout
-        self._transport.session.send(self._transport.prepared(self), stream=True, allow_redirects=False)
+        # The route knows the proxy; without this requests reads the environment for every request.
+        self._transport.session.send(
+            self._transport.prepared(self), stream=True, allow_redirects=False, proxies={}
+        )
 
     def perform(self) -> None:
         """Do what :meth:`send` says; called by the adapter of ``requests``."""

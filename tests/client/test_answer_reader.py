@@ -97,6 +97,10 @@ CASES = {
     "stream": (STREAM, WHOLE, ANSWERED),
     "stream, odd media type": ("Text/Event-Stream;charset=utf-8", WHOLE, ANSWERED),
     "stream, odd media type and blanks": (" TEXT/EVENT-STREAM ; charset=UTF-8", WHOLE, ANSWERED),
+    "stream, no media type": (None, WHOLE, ANSWERED),
+    "stream, wrong media type": (JSON, b": comment\n\n" + WHOLE, ANSWERED),
+    "plain, wrong media type": (STREAM, BODY, ANSWERED),
+    "stream, mark before it": (STREAM, b"\xef\xbb\xbf" + WHOLE, ANSWERED),
     "stream, more after its end": (STREAM, WHOLE + events({"type": "Inform", "message": "Other."}), ANSWERED),
     "stream, ends with the session": (
         STREAM,

@@ -93,11 +93,12 @@ class JsonReader:
 
 
 class AnswerReader:
-    """Reads the answer to a message: JSON, or an event stream if *content_type* says so.
+    """Reads the answer to a message, JSON or an event stream.
 
     When the connection fails, :meth:`turn` still knows whether the answer had arrived.
 
-    :param content_type: the reply's ``Content-Type`` header.
+    :param content_type: the reply's ``Content-Type`` header. It decides, unless the first byte shows that a
+        gateway has set it wrongly.
     :param session: the session that the message was sent in.
     :param sequence_id: the number of the message.
     """
@@ -107,6 +108,7 @@ class AnswerReader:
         self._answer: _EventStream | _JsonAnswer = (
             _EventStream() if media_type == EVENT_STREAM else _JsonAnswer()
         )
+        self._begun = False
         self._session = session
         self._sequence_id = sequence_id
 
@@ -122,6 +124,9 @@ class AnswerReader:
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
         """Take the next bytes and return the streamed messages that they complete, each message once."""
+        if piece and not self._begun:
+            self._begun = True
+            self._answer = _KNOWN_BY_FIRST_BYTE.get(piece[:1], type(self._answer))()
         return self._answer.feed(piece)
 
     def turn(self) -> Turn:
@@ -232,6 +237,13 @@ class _EventStream:
             self._messages.append(message)
         self.complete = self.complete or kind in _LAST
         return is_new
+
+
+# No JSON value begins like a field of an event stream, and no field like an object or array.
+_KNOWN_BY_FIRST_BYTE: dict[bytes, type[_EventStream | _JsonAnswer]] = {
+    **dict.fromkeys((b"{", b"["), _JsonAnswer),
+    **dict.fromkeys((b"e", b"d", b"i", b"r", b":"), _EventStream),
+}
 
 
 def _messages_in(event: Event) -> list[dict[str, Any]]:

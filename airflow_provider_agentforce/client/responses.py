@@ -98,9 +98,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
     """Parse *body* as a JSON object, or raise :class:`UnreadableReplyError`."""
     parsed = decode(body)
     if not isinstance(parsed, dict):
-        said = _joined_reasons(parsed)
-        what = f"JSON, but a {type(parsed).__name__} instead of an object"
-        raise UnreadableReplyError(f"{what}: {said}" if said else what)
+        raise _unlike(parsed, f"JSON, but a {type(parsed).__name__} instead of an object")
     return parsed
 
 
@@ -132,9 +130,7 @@ def start(body: bytes) -> StartReply:
     reply = decode_object(body)
     session_id = reply.get("sessionId")
     if not isinstance(session_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", session_id):
-        said = _joined_reasons(reply)
-        what = "a JSON object without a usable sessionId"
-        raise UnreadableReplyError(f"{what}: {said}" if said else what)
+        raise _unlike(reply, "a JSON object without a usable sessionId")
     messages = reply.get("messages")
     return StartReply(session_id, _said(messages) if isinstance(messages, list) else "")
 
@@ -313,5 +309,7 @@ def _plain(body: bytes) -> str:
     return title.group(1) if title else ("" if text.lstrip().startswith("<") else text[:_LONGEST_ERROR])
 
 
-def _joined_reasons(parsed: Any) -> str:
-    return "; ".join(map(reason_of, errors_in(parsed)))
+def _unlike(parsed: Any, what: str) -> UnreadableReplyError:
+    """Return the error of a reply that has another shape, with the org's words if it is an error."""
+    said = "; ".join(map(reason_of, errors_in(parsed)))[:_LONGEST_ERROR]
+    return UnreadableReplyError(": ".join(filter(None, [what, said])))

@@ -223,8 +223,8 @@ def _send_alone(client: AgentforceClient, agent: str, text: str, options: dict[s
 
 def _check_outcome(turn: Turn) -> None:
     if turn.outcome == FAILED:
-        reason = one_line(turn.failure_reason)
-        what = f"The agent's answer is a failure{': ' + reason if reason else '.'}"
+        reason = one_line(turn.failure_reason).rstrip(".")
+        what = f"The agent's answer is a failure{': ' + reason if reason else ''}."
         error = AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id)
         error.turn = turn
         raise error

@@ -179,7 +179,7 @@ class _JsonSchema:
         return kind
 
     def _check_references(self, registry: Any, draft: str) -> None:
-        """Find a reference that leads nowhere before a message is sent."""
+        """Find a reference that cannot be resolved before a message is sent."""
         specification = import_module("referencing.jsonschema").specification_with(draft)
         resource = specification.create_resource(self.schema)
         _follow(resource, registry.resolver_with_root(resource))
@@ -193,8 +193,9 @@ def _follow(resource: Any, resolver: Any) -> None:
             try:
                 resolver.lookup(reference)
             except Exception as error:
+                shown = one_line(str(reference), 80)
                 raise AgentforceInputError(
-                    f"output_type: the {keyword} {one_line(str(reference), 80)} leads nowhere in the schema."
+                    f"output_type: the {keyword} {shown} cannot be resolved within the schema."
                 ) from error
     for inner in resource.subresources():
         _follow(inner, resolver.in_subresource(inner))

@@ -122,11 +122,11 @@ WAYS = [
     lambda char: f"&#X{ord(char):04X};",
     lambda char: f"\\u{ord(char):04x}",
     lambda char: f"\\x{ord(char):02x}",
-    lambda char: html.escape(char),
+    html.escape,
     lambda char: json.dumps(char)[1:-1],
     lambda char: "\\/" if char == "/" else char,
 ]
-# A key or token has no character that begins an escape; with one, a mixture of escapes could show one run more.
+# No key or token has a character that begins an escape.
 SECRETS = st.text(
     st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="%&\\"), min_size=RUN, max_size=60
 )

@@ -276,8 +276,8 @@ class AgentforceClient:
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
 
-        It shares the token, the connections and the limits with this one, and can be stopped alone. A message that is cut by
-        the end of the time fails with :class:`DeliveryUnknownError`.
+        It shares the token, the connections and the limits with this one, and can be stopped alone. A message
+        that is cut by the end of the time fails with :class:`DeliveryUnknownError`.
         """
         executor = self._executor.sibling()
         executor.deadline.ends_in(seconds, firm=True)

@@ -172,7 +172,7 @@ class RequestExecutor:
         self._observers = observers
 
     def sibling(self) -> RequestExecutor:
-        """Return an executor with the same connections, which has its own deadline and can be stopped alone."""
+        """Return an executor over the same connections with its own deadline, which can be stopped alone."""
         return RequestExecutor(
             self.transport.sibling(),
             timeout=self._timeout,
@@ -329,6 +329,7 @@ class _Reading:
         self._exchange = exchange
         self._access = access
         self._reader: JsonReader | AnswerReader = JsonReader()
+        self._answered = False
 
     def attempt(self) -> Attempt:
         """Send the request and read the answer."""
@@ -349,6 +350,7 @@ class _Reading:
 
     def _read(self) -> None:
         if self._succeeded:
+            self._answered = True
             self._reader = self._request.reader(self._exchange.headers.get("content-type"))
         for piece in self._exchange.iter_bytes():
             _pass_on(self._reader.feed(piece), self._call.options.on_chunk)
@@ -373,11 +375,14 @@ class _Reading:
                 repeated=call.options.repeated,
             )
             return self._failed(failure, detail, said=said)
-        if broken is not None and not self._reader.complete:
+        if broken is not None and not self._answered:
             return self._failed(broken, detail)
         try:
             value = self._request.read(self._reader)
         except UnreadableReplyError as error:
+            # An answer that is whole counts, however its connection ended.
+            if broken is not None:
+                return self._failed(broken, detail)
             return self._failed(error.failure, str(error), error)
         except Exception as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
             return self._failed(Failure.UNREADABLE, type(error).__name__, error)

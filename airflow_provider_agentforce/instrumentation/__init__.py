@@ -1,8 +1,7 @@
 """Metrics and traces of a hook's client.
 
 ``metrics`` counts for Airflow's statsd or OpenTelemetry; ``tracing`` makes spans where OpenTelemetry is
-installed. Both are observers: they are given :class:`~airflow_provider_agentforce.client.call_events.CallEvent`
-and change nothing.
+installed. Both are observers: they are given a ``CallEvent`` for each call and change nothing.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_agentforce.client import Session, Turn, responses
-from airflow_provider_agentforce.client.delivery_policy import Failure
+from airflow_provider_agentforce.client.delivery_policy import Failure, Operation
+from airflow_provider_agentforce.client.failure_catalogue import failure_of, remedy_of
 from airflow_provider_agentforce.client.responses import UnreadableReplyError
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -597,15 +598,10 @@ MIB4 = 4 * 1024 * 1024
     ids=lambda body: body[:12].decode("latin-1") + f"…{len(body)}",
 )
 def test_longest_reply_is_read_in_bounded_time(body):
-    from airflow_provider_agentforce.client.calls import Operation  # noqa: PLC0415
-    from airflow_provider_agentforce.client.hints import hint  # noqa: PLC0415
-
-    from airflow_provider_agentforce.client.delivery_policy import failure_of  # noqa: PLC0415
-
     began = time.process_time()
-    said = responses.error(body).text
+    said = responses.error(body)
     failure = failure_of(Operation.START, 500, said)
-    hint(Operation.START, failure, status=500, error_text=said)
+    remedy_of(Operation.START, failure, status=500, said=said)
     with contextlib.suppress(UnreadableReplyError):
         responses.decode_object(body)
     # What takes time that grows with the square takes hours; a slow machine does not.

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from airflow_provider_agentforce.hooks import tracing
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.instrumentation import tracing
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,

@@ -5,9 +5,8 @@ A :class:`Transport` makes an :class:`Exchange`; ``requests.Session`` passes it 
 same way, and events of h11 come back up. Nothing outside knows that sockets exist.
 """
 
-from airflow_provider_agentforce.client.transport.connection import MAX_REPLY_BYTES
 from airflow_provider_agentforce.client.transport.errors import TransportError
 from airflow_provider_agentforce.client.transport.exchange import Exchange
 from airflow_provider_agentforce.client.transport.transport import Transport
 
-__all__ = ["MAX_REPLY_BYTES", "Exchange", "Transport", "TransportError"]
+__all__ = ["Exchange", "Transport", "TransportError"]

@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import h11
 
+from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.transport.errors import DeadlineError, FramingError
 from airflow_provider_agentforce.client.transport.routes import Route
 
-MAX_REPLY_BYTES = 4 * 1024 * 1024
 # Chunks and their extensions, on top of the body.
 _MAX_OVERHEAD = 1024 * 1024
 _MAX_HEAD = 64 * 1024
@@ -96,7 +96,7 @@ class Connection:
             if self._http.their_state is h11.SEND_RESPONSE:
                 self.head += data
             self._received += len(data)
-            if self._received > MAX_REPLY_BYTES + _MAX_OVERHEAD:
+            if self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
                 raise FramingError("longer than a reply may be")
             self._http.receive_data(data)
 

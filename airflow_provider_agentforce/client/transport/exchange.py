@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import h11
 from typing_extensions import Self
 
+from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.transport import errors
-from airflow_provider_agentforce.client.transport.connection import MAX_REPLY_BYTES, Connection
+from airflow_provider_agentforce.client.transport.connection import Connection
 from airflow_provider_agentforce.client.transport.errors import FramingError, TransportError
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Exchange:
     def iter_bytes(self) -> Iterator[bytes]:
         """Return the decoded body as it arrives.
 
-        :raises TransportError: the reply does not come to its end, or is longer than ``MAX_REPLY_BYTES``.
+        :raises TransportError: the reply does not come to its end, or is longer than ``MAX_BODY_BYTES``.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it
@@ -135,10 +136,10 @@ class Exchange:
         decode = _decoder(self.headers.get("content-encoding", ""))
         length = 0
         while isinstance(event := connection.next_event(self._end), h11.Data):
-            piece = decode(bytes(event.data), MAX_REPLY_BYTES - length + 1)
+            piece = decode(bytes(event.data), MAX_BODY_BYTES - length + 1)
             length += len(piece)
-            if length > MAX_REPLY_BYTES:
-                raise FramingError(f"longer than {MAX_REPLY_BYTES} bytes")
+            if length > MAX_BODY_BYTES:
+                raise FramingError(f"longer than {MAX_BODY_BYTES} bytes")
             if piece:
                 yield piece
 

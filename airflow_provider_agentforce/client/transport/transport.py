@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -52,6 +53,8 @@ class _Pool:
         self.routes: dict[str, Route] = {}
         self._most = most
         self._idle: dict[Route, deque[Connection]] = {}
+        # A client that nobody closes leaves no open socket behind.
+        weakref.finalize(self, _close_all, self._idle)
 
     def take(self, route: Route) -> Connection | None:
         """Return a connection that may be used, and close those that may not."""
@@ -78,10 +81,14 @@ class _Pool:
     def close(self) -> None:
         """Close all idle connections, and look at the environment again next time."""
         self.routes = {}
-        for idle in list(self._idle.values()):
-            with suppress(IndexError):  # another thread was faster
-                while idle:
-                    idle.pop().close()
+        _close_all(self._idle)
+
+
+def _close_all(idle_by_route: dict[Route, deque[Connection]]) -> None:
+    for idle in list(idle_by_route.values()):
+        with suppress(IndexError):  # another thread was faster
+            while idle:
+                idle.pop().close()
 
 
 class Transport:

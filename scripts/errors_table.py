@@ -26,6 +26,9 @@ NOT_OURS = {
     *("bad_request", "unrecognized_field", "missing_property", "missing_sequence_id", "invalid_sequence_id"),
     *("not_acceptable", "unsupported_media_type", "not_found"),
     *(name for name in ERRORS if name.startswith("rest_")),
+    # Rare, and without a special remedy.
+    *("retry_request", "scope_not_supported", "sequence_id_used"),
+    *("invalid_jwt_format", "session_not_found_500"),
 }
 
 

@@ -11,11 +11,10 @@ import json
 import secrets
 from typing import Any
 
-from airflow_provider_agentforce.emulator.calls import Answer, Call, json_answer
+from airflow_provider_agentforce.emulator.app import OrgRequest, json_response
 from airflow_provider_agentforce.emulator.errors import ApiError
-from airflow_provider_agentforce.emulator.ids import new_session_id, salesforce_id
-from airflow_provider_agentforce.emulator.models import EvaluationRun
-from airflow_provider_agentforce.emulator.tokens import Verdict
+from airflow_provider_agentforce.emulator.models import EvaluationRun, new_session_id, salesforce_id
+from airflow_provider_agentforce.emulator.server import OrgResponse
 
 _NAME = "aiEvaluationDefinitionName"
 _DONE = ("COMPLETED", "TERMINATED")
@@ -29,53 +28,46 @@ def _escaped(text: str) -> str:
     return html.escape(text).replace("&#x27;", "&#39;")
 
 
-async def start(call: Call) -> Answer:
+async def start(request: OrgRequest) -> OrgResponse:
     """Answer ``POST …/runs``. Every name is a definition; with ``fail`` in it, one of its tests fails."""
-    _authorize(call)
-    body = call.json_object()
+    request.authorize("rest_session_expired")
+    body = request.json_object()
     if set(body) != {_NAME} or not isinstance(body[_NAME], str) or not body[_NAME]:
         raise ApiError("rest_empty")
-    await call.org.wait_while_held("test")
+    await request.wait_while_held()
     run_id = salesforce_id("4KB" + secrets.token_hex(6).upper())
-    run = call.org.test_runs[run_id] = EvaluationRun(definition=body[_NAME])
-    answer = json_answer({"runId": run_id, "status": run.status})
-    answer.status = 201
-    return answer
+    run = request.org.test_runs[run_id] = EvaluationRun(definition=body[_NAME])
+    return json_response({"runId": run_id, "status": run.status}, status=201)
 
 
-async def status(call: Call) -> Answer:
+async def status(request: OrgRequest) -> OrgResponse:
     """Answer ``GET …/runs/{run_id}``."""
-    run = await _run(call)
+    run = await _run(request)
     run.advance()
-    return json_answer(run.head())
+    return json_response(run.head())
 
 
-async def results(call: Call) -> Answer:
+async def results(request: OrgRequest) -> OrgResponse:
     """Answer ``GET …/runs/{run_id}/results``."""
-    run = await _run(call)
+    run = await _run(request)
     cases = _cases(run) if run.status == "COMPLETED" else []
-    return json_answer({**run.head(), "subjectName": "Service_Agent", "testCases": cases})
+    return json_response({**run.head(), "subjectName": "Service_Agent", "testCases": cases})
 
 
-async def cancel(call: Call) -> Answer:
+async def cancel(request: OrgRequest) -> OrgResponse:
     """Answer ``POST …/runs/{run_id}/cancel``."""
-    run = await _run(call)
+    run = await _run(request)
     if run.status not in _DONE:
         run.finish("TERMINATED")
-    return json_answer({"success": True})
+    return json_response({"success": True})
 
 
-def _authorize(call: Call) -> None:
-    if call.org.tokens.check(call.bearer()) is not Verdict.VALID:
-        raise ApiError("rest_session_expired")
-
-
-async def _run(call: Call) -> EvaluationRun:
-    _authorize(call)
-    run = call.org.test_runs.get(call.params["run_id"])
+async def _run(request: OrgRequest) -> EvaluationRun:
+    request.authorize("rest_session_expired")
+    run = request.org.test_runs.get(request.params["run_id"])
     if run is None:
         raise ApiError("rest_not_found")
-    await call.org.wait_while_held("test")
+    await request.wait_while_held()
     return run
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from airflow_provider_agentforce.emulator.calls import Answer, Call, json_answer
+from airflow_provider_agentforce.emulator.app import OrgRequest, json_response
 from airflow_provider_agentforce.emulator.errors import ApiError
-from airflow_provider_agentforce.emulator.ids import salesforce_id
-from airflow_provider_agentforce.emulator.models import Agent
-from airflow_provider_agentforce.emulator.tokens import Verdict
+from airflow_provider_agentforce.emulator.models import Agent, salesforce_id
+from airflow_provider_agentforce.emulator.server import OrgResponse
 
 _QUERY = re.compile(
     r"^\s*SELECT\s+(?P<fields>.+)\s+FROM\s+(?P<type>\w+)\b(?P<rest>[^()]*)$", re.IGNORECASE | re.DOTALL
@@ -24,15 +23,14 @@ _ID = re.compile(r"\bId\s*=\s*'(?P<id>\w+)'", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(.)")
 
 
-async def query(call: Call) -> Answer:
+async def query(request: OrgRequest) -> OrgResponse:
     """Answer ``GET /services/data/v{version}/query``. Any valid token will do here, opaque ones too."""
-    if call.org.tokens.check(call.bearer()) is not Verdict.VALID:
-        raise ApiError("rest_session_expired")
-    agents, names = _select(call.query.get("q", ""), call.org.agents)
-    await call.org.wait_while_held("query")
-    version = call.params["version"]
+    request.authorize("rest_session_expired")
+    agents, names = _select(request.query.get("q", ""), request.org.agents)
+    await request.wait_while_held()
+    version = request.params["version"]
     records = [_record(agent, names, version=version) for agent in agents]
-    return json_answer({"totalSize": len(records), "done": True, "records": records})
+    return json_response({"totalSize": len(records), "done": True, "records": records})
 
 
 def _select(soql: str, agents: list[Agent]) -> tuple[list[Agent], list[str]]:

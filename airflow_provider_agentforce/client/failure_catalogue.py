@@ -118,7 +118,7 @@ SYMPTOMS = (
         "The token was refused several times, also after it was renewed. If other processes log in as the "
         "same app and user at the same time, try again in a few seconds.",
         (401,),
-        code=r"INVALID_JWT_FORMAT",
+        words=r"\bINVALID_JWT_FORMAT\b",
         failure=Failure.INVALID_JWT,
     ),
     Symptom(

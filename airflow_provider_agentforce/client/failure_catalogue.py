@@ -270,7 +270,7 @@ SYMPTOMS = (
     ),
     Symptom(
         _ANY,
-        "Configure a client certificate that the host accepts.",
+        "Configure a client certificate and a TLS version that the host accepts.",
         of=(Failure.CLIENT_CERTIFICATE,),
     ),
     Symptom(

@@ -9,7 +9,7 @@ from airflow_provider_agentforce.client.settings import Settings
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
-    from airflow_provider_agentforce.client.conversation import Conversation
+    from airflow_provider_agentforce.client.open_session import Conversation
     from airflow_provider_agentforce.client.structured import OutputType
 
 __all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "OutputType", "Session", "Settings", "Turn"]
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return AgentforceClient
     if name == "Conversation":
-        from airflow_provider_agentforce.client.conversation import Conversation  # noqa: PLC0415
+        from airflow_provider_agentforce.client.open_session import Conversation  # noqa: PLC0415
 
         return Conversation
     if name == "OutputType":

@@ -12,10 +12,10 @@ from airflow_provider_agentforce.client import calls, checks, directory, limits,
 from airflow_provider_agentforce.client.agents import Agent
 from airflow_provider_agentforce.client.calling import Caller
 from airflow_provider_agentforce.client.calls import Call, Operation
-from airflow_provider_agentforce.client.conversation import Conversation
 from airflow_provider_agentforce.client.jobs import CLEAN_UP_SECONDS, Job
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
 from airflow_provider_agentforce.client.observing import Observer
+from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.policy import Failure
 from airflow_provider_agentforce.client.replies import TokenReply
 from airflow_provider_agentforce.client.settings import Settings

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import BaseHook, mask_secret
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
@@ -18,6 +18,9 @@ from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
 from airflow_provider_agentforce.hooks.telemetry import observers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _TEST_SECONDS = 20.0
 
@@ -133,12 +136,13 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         self.forget_session(session)
         return self.client.end_quietly(session, reason)
 
+    @airflow_errors()
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
         """Return a context manager that holds one session and ends it on every path.
 
         :param options: as :meth:`start_session`, and ``end_reason``.
         """
-        return Conversation(self, agent_id, **options)
+        return _HookConversation(self, agent_id, **options)
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and say what is wrong with it, if anything. Starts no session; shows no secret."""
@@ -172,6 +176,27 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     def _named(self) -> str:
         return f"Connection {self.agentforce_conn_id}"
+
+
+class _HookConversation(Conversation):
+    """Raises errors as the hook does, and shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
+
+    def __init__(self, hook: AgentforceHook, *args: Any, **options: Any) -> None:
+        super().__init__(hook.client, *args, **options)
+        self._hook = hook
+
+    @airflow_errors()
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._hook.held_sessions[self.session.session_id] = self
+        return self
+
+    def try_end(self) -> bool:
+        self._hook.forget_session(self.session)
+        return super().try_end()
+
+    send = airflow_errors()(Conversation.send)
+    end = airflow_errors()(Conversation.end)
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

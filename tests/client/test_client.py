@@ -758,7 +758,7 @@ def test_session_is_ended_after_an_unknown_message_and_no_other_is_sent(org, cli
     with client.conversation() as chat:
         with pytest.raises(DeliveryUnknownError):
             chat.send("one")
-        with pytest.raises(AgentforceInputError, match="start a new conversation"):
+        with pytest.raises(AgentforceInputError, match="unknown; start a new session"):
             chat.send("two")
     assert (org.count("send"), org.open_sessions, org.count("end")) == (1, [], 1)
 

@@ -163,8 +163,7 @@ def remade(error: AgentforceError, kind: type[_Kind], **fields: Any) -> _Kind:
         raise TypeError(f"{type(error).__name__} has no field {unknown[0]}.")
     args = (fields["what"],) if "what" in fields else error.args
     made = restored(kind, args, {**error.__dict__, **fields})
-    made.__cause__, made.__context__ = error.__cause__, error.__context__
-    made.__suppress_context__ = error.__suppress_context__
+    made.__cause__ = error.__cause__
     return made.with_traceback(error.__traceback__)
 
 

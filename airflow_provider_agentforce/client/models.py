@@ -55,6 +55,7 @@ class Turn:
     :param feedback_id: what :meth:`.AgentforceClient.submit_feedback` takes, or ``None``.
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
+    :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
     """
 
     session_id: str
@@ -68,6 +69,7 @@ class Turn:
     feedback_id: str | None = None
     plan_id: str | None = None
     is_content_safe: bool | None = None
+    request: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the XCom shape: JSON values only."""

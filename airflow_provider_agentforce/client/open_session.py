@@ -40,8 +40,11 @@ class Journal(Protocol):
         :raises AgentforceError: if it must not be sent.
         """
 
-    def intend(self, number: int, asked: Mapping[str, Any]) -> None:
-        """Record that the message is about to leave; if it raises, the message does not."""
+    def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
+        """Record that the message is about to leave; if it raises, the message does not.
+
+        :param request: as in a :class:`Turn`, to be kept; ``None`` if it is not to be.
+        """
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
         """Record the answer; ``None``: the agent did not act, and no earlier process may have sent it."""
@@ -54,6 +57,8 @@ class OpenSession:
     :param session: as it stands, with the number of its last message.
     :param journal: remembers the messages and their answers.
     :param end_reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
+    :param ended: the session has ended; only answers in the journal can be had.
+    :param store_requests: keep in each turn what was asked.
     :ivar turns: the answers so far, oldest first, replayed ones among them.
     """
 
@@ -65,11 +70,13 @@ class OpenSession:
         journal: Journal | None = None,
         end_reason: str = "UserRequest",
         ended: bool = False,
+        store_requests: bool = True,
     ) -> None:
         self.turns: list[Turn] = []
         self._client = client
         self._session = session
         self._journal = journal
+        self._store_requests = store_requests
         self._end_reason = checks.end_reason(end_reason, "end_reason")
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try has ended the session." if ended else ""
@@ -142,9 +149,9 @@ class OpenSession:
             turn, sent_before = self._replayed(last + 1, asked)
             if turn is None:
                 self._check_open()
-                message = {"text": text, "variables": given, "in_reply_to": in_reply_to}
-                how = {"stream": stream, "on_chunk": on_chunk, "after_unknown": after_unknown or sent_before}
-                turn = self._sent(sender, last, asked, {**message, **how}, withdraw=not sent_before)
+                message = {**asked, "text": text, "stream": stream, "on_chunk": on_chunk}
+                message["after_unknown"] = after_unknown or sent_before
+                turn = self._sent(sender, last, asked, message, withdraw=not sent_before)
             self.turns.append(turn)
             self._session = replace(self.session, sequence_id=turn.sequence_id)
             if turn.session_ended:
@@ -208,12 +215,16 @@ class OpenSession:
         withdraw: bool,
     ) -> Turn:
         number, journal = last + 1, self._journal
+        request = None
+        if self._store_requests:
+            text, variables = message["text"], message["variables"]
+            request = {"type": "Text", "text": text, "reply": None, "variables": variables}
         left = False
 
         def leaving() -> None:
             nonlocal left
             if journal is not None:
-                journal.intend(number, asked)
+                journal.intend(number, asked, request)
             left = True
 
         try:
@@ -229,6 +240,7 @@ class OpenSession:
             if not_applied and left and withdraw and journal is not None:
                 journal.settle(number, asked, None)
             raise
+        turn = replace(turn, request=request)
         if journal is not None:
             journal.settle(number, asked, turn)
         return turn

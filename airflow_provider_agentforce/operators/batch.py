@@ -17,8 +17,11 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, check_choice
-from airflow_provider_agentforce.operators._structured import check_output_retries
+from airflow_provider_agentforce.operators._arguments import (
+    check_choice,
+    check_output_retries,
+)
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.job import Job

@@ -12,7 +12,6 @@ from airflow_provider_agentforce.batch.pace import Pace
 from airflow_provider_agentforce.batch.records import Record
 from airflow_provider_agentforce.batch.rows import INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
-from airflow_provider_agentforce.client.replies import failure_text
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -35,7 +34,7 @@ MOST_ATTEMPTS = 3
 
 
 class Output(Protocol):
-    """What reads a value out of an answer, as ``client.structured.OutputType`` does."""
+    """What reads a value out of an answer, as ``structured.OutputType`` does."""
 
     def read(self, turn: Turn) -> Any: ...  # noqa: D102
 
@@ -202,7 +201,7 @@ class Asker:
     def _found(self, turns: list[Turn]) -> dict[str, Any]:
         last = turns[-1]
         if last.outcome == FAILED:
-            return {"status": FAILED, "error": one_line(failure_text(last.messages)) or "The agent failed."}
+            return {"status": FAILED, "error": one_line(last.failure_reason) or "The agent failed."}
         if last.outcome == ENDED and not last.text:
             return {"status": FAILED, "error": "The agent ended the session without an answer."}
         status = ANSWERED if last.outcome == ENDED else last.outcome

@@ -279,7 +279,7 @@ class Engine:
             if self._killed() or self._aborted:
                 hurried = time.monotonic() if hurried is None else hurried
                 passed = time.monotonic() - hurried
-                self._client.stop(but_starts=passed < _START_SECONDS)
+                self._client.stop(keep_starts=passed < _START_SECONDS)
                 if passed > _STOP_SECONDS:
                     break
         self._take(0.0)

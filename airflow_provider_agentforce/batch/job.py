@@ -28,8 +28,8 @@ from airflow_provider_agentforce.batch.rows import (
 )
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import FAILED
-from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
+from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient

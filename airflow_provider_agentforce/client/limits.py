@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from airflow_provider_agentforce.client.patience import Patience
+from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.exceptions import AgentforceInputError, RateLimitedError
 
 _HOUR = 3600.0
@@ -47,26 +47,26 @@ class SessionLimits:
             known = [_Place(now - age) for age in ages if now - age < self._since]
             self._starts = deque(sorted([*self._starts, *known], key=lambda place: place.at))
 
-    def reserve(self, patience: Patience, *, max_open: int, max_per_hour: int, wait: bool = True) -> object:
+    def reserve(self, deadline: Deadline, *, max_open: int, max_per_hour: int, wait: bool = True) -> object:
         """Take a place. Give the result to :meth:`bind` or :meth:`release`.
 
         :param max_open: sessions open at once.
         :param max_per_hour: starts in any hour.
         :param wait: for one that comes free.
-        :raises RateLimitedError: if there is none, and none comes free within the patience.
+        :raises RateLimitedError: if there is none, and none comes free within the deadline.
         """
         waited_since = time.monotonic()
         while True:
-            patience.check()
+            deadline.check()
             place, free_in, reason = self._try(max_open, max_per_hour)
             if place is not None:
                 return place
             waited = time.monotonic() - waited_since
-            if free_in is not None and not (wait and patience.allows(free_in)):
+            if free_in is not None and not (wait and deadline.allows(free_in)):
                 raise RateLimitedError(reason, operation="start", retry_after=free_in)
-            if not wait or not patience.allows(waited + _LOOK_AGAIN):
+            if not wait or not deadline.allows(waited + _LOOK_AGAIN):
                 raise RateLimitedError(reason, operation="start")
-            patience.sleep(_LOOK_AGAIN if free_in is None else free_in)
+            deadline.sleep(_LOOK_AGAIN if free_in is None else free_in)
 
     def bind(self, place: object, session_id: str) -> None:
         """Say which session has taken *place*."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.client.models import Session, Turn, text_request
 from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
@@ -98,7 +98,7 @@ class OpenSession:
         :raises AgentforceError: as :meth:`.AgentforceClient.start_session`.
         """
         checks.end_reason(end_reason, "end_reason")
-        session = client.start_session(**options.to_arguments())
+        session = client.start_session(**vars(options))
         return cls(client, session, journal=journal, end_reason=end_reason)
 
     @property
@@ -124,7 +124,7 @@ class OpenSession:
         in_reply_to: str | None = None,
         stream: bool = False,
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
-        after_unknown: bool = False,
+        repeated: bool = False,
         known_as: str | None = None,
         sequence_id: int | None = None,
         client: AgentforceClient | None = None,
@@ -132,6 +132,7 @@ class OpenSession:
     ) -> Turn:
         """Send the next message and return its answer, or the one that the journal has.
 
+        :param repeated: this message was sent before, and what became of it is not known.
         :param known_as: stands for *text* in the journal, for a text that another try may word differently.
         :param sequence_id: number of the last message, if others send in the session, too.
         :param client: for this message alone; it can be stopped without the others.
@@ -150,7 +151,7 @@ class OpenSession:
             if turn is None:
                 self._check_open()
                 message = {**asked, "text": text, "stream": stream, "on_chunk": on_chunk}
-                message["after_unknown"] = after_unknown or sent_before
+                message["repeated"] = repeated or sent_before
                 turn = self._sent(sender, last, asked, message, withdraw=not sent_before)
             self.turns.append(turn)
             self._session = replace(self.session, sequence_id=turn.sequence_id)
@@ -215,20 +216,20 @@ class OpenSession:
         withdraw: bool,
     ) -> Turn:
         number, journal = last + 1, self._journal
-        request = None
-        if self._store_requests:
-            text, variables = message["text"], message["variables"]
-            request = {"type": "Text", "text": text, "reply": None, "variables": variables}
+        asked_for = text_request(message["text"], message["variables"])
+        request = asked_for if self._store_requests else None
         left = False
 
-        def leaving() -> None:
+        def leaving(_key: str | None) -> None:
             nonlocal left
             if journal is not None:
                 journal.intend(number, asked, request)
             left = True
 
         try:
-            turn = sender.send_message(replace(self.session, sequence_id=last), on_sending=leaving, **message)
+            turn = sender.send_message(
+                replace(self.session, sequence_id=last), before_send=leaving, **message
+            )
         except AgentFailedError:
             # It was delivered, so its number is used up.
             self._session = replace(self.session, sequence_id=number)
@@ -289,7 +290,7 @@ class Conversation(OpenSession):
         self._options = SessionOptions(agent_id, **options)
 
     def __enter__(self) -> Self:
-        self._session = self._client.start_session(**self._options.to_arguments())
+        self._session = self._client.start_session(**vars(self._options))
         self._state = "open"
         return self
 

@@ -20,7 +20,6 @@ from airflow_provider_agentforce.client import Session, Settings, Turn, checks
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
 from airflow_provider_agentforce.client.open_session import OpenSession
-from airflow_provider_agentforce.client.replies import failure_text
 from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
@@ -229,7 +228,8 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
 
 def _check_outcome(turn: Turn) -> None:
     if turn.outcome == FAILED:
-        what = f"The agent's answer is a failure: {one_line(failure_text(turn.messages))}"
+        reason = one_line(turn.failure_reason).rstrip(".")
+        what = f"The agent's answer is a failure{': ' + reason if reason else ''}."
         raise AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id, turn=turn)
 
 

@@ -12,7 +12,7 @@ from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.structured import OutputType
+    from airflow_provider_agentforce.structured import OutputType
 
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
 
@@ -85,7 +85,7 @@ def output_of(output_type: Any) -> OutputType | None:
     """
     if output_type is None:
         return None
-    from airflow_provider_agentforce.client.structured import OutputType  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.structured import OutputType  # noqa: PLC0415 - not at parse time
 
     return OutputType(output_type)
 

@@ -24,7 +24,7 @@ from airflow_provider_agentforce.exceptions import (
 from airflow_provider_agentforce.operators._identity import loop_of
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.structured import OutputType
+    from airflow_provider_agentforce.structured import OutputType
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def _unknown(record: Record) -> DeliveryUnknownError:
 
 
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
-    from airflow_provider_agentforce.client.json_in_answer import is_structured  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.structured.json_in_answer import is_structured  # noqa: PLC0415 - not at parse time
 
     value = without_requests(value)
     if _fits(value):

@@ -46,10 +46,11 @@ def start_recorded(
         lost = (record.value or {}).get("external_session_key")
         log.warning("An earlier try was killed while it started a session; it may be open. Its key: %s", lost)
 
-    def announce(key: str | None = options.external_session_key) -> None:
-        ledger.intend(SESSION, mark, {"external_session_key": key})
-
-    session = client.start_session(on_sending=announce, **options.to_arguments())
+    # Also before a repetition, which has another key.
+    session = client.start_session(
+        before_send=lambda key: ledger.intend(SESSION, mark, {"external_session_key": key}),
+        **vars(options),
+    )
     ledger.settle(SESSION, mark, {**session.to_dict(), "ended": False})
     return session, False
 

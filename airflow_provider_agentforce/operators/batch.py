@@ -263,12 +263,12 @@ class _Metrics:
     """Reports a batch to Airflow's metrics."""
 
     def row(self, status: str) -> None:
-        from airflow_provider_agentforce.hooks.metrics import incr  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.instrumentation.metrics import incr  # noqa: PLC0415 - not at parse time
 
         incr("agentforce.batch.records", tags={"status": status})
 
     def sessions(self, now: int, most: int) -> None:
-        from airflow_provider_agentforce.hooks.metrics import gauge  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.instrumentation.metrics import gauge  # noqa: PLC0415 - not at parse time
 
         gauge("agentforce.batch.sessions", now)
         gauge("agentforce.batch.session_limit", most)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.corrective_question import read_or_ask
 from airflow_provider_agentforce.client.limits import check_message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.client.session_options import SessionOptions
@@ -37,7 +36,7 @@ from airflow_provider_agentforce.operators._recorded import RecordedConversation
 from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.structured import OutputType
+    from airflow_provider_agentforce.structured import OutputType
 
 Message = str | Mapping[str, Any]
 NextMessage = Callable[[list[Turn]], Message | None]
@@ -77,7 +76,7 @@ class ConversationOperator(AgentforceBaseOperator):
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
     :param fail_on: outcomes of any answer that fail the task.
     :param output_type: what the last answer has to be: a pydantic model, a ``TypedDict``, another type, or a
-        JSON schema, see :class:`~airflow_provider_agentforce.client.structured.OutputType`. An answer that
+        JSON schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that
         does not fit fails the task with ``InvalidOutputError``, without a retry.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as one more message
         of the session; 0: do not.
@@ -216,6 +215,8 @@ class ConversationOperator(AgentforceBaseOperator):
             raise AgentforceInputError("messages: the function returned no message at all.")
         if output is None:
             return {}
+        from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
+
         result = read_or_ask(
             output,
             talk.turns[-1],

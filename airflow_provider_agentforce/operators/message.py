@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client.corrective_question import read_or_ask
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
@@ -32,7 +31,7 @@ from airflow_provider_agentforce.operators._retries import Stop, next_try, stopp
 from airflow_provider_agentforce.operators._session_source import TakesSession
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.structured import OutputType
+    from airflow_provider_agentforce.structured import OutputType
 
 _ANSWERED = "Only the corrective question failed; the message is answered, see the XCom turns."
 
@@ -69,7 +68,7 @@ class SendMessageOperator(TakesSession):
     :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
         ``needs_confirmation``, ``ended``, ``answered``.
     :param output_type: what the answer has to be: a pydantic model, a ``TypedDict``, another type, or a JSON
-        schema, see :class:`~airflow_provider_agentforce.client.structured.OutputType`. An answer that does
+        schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that does
         not fit fails the task with ``InvalidOutputError``, without a retry; the XCom ``turns`` keeps it.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as the next message
         of the session; 0: do not.
@@ -159,7 +158,7 @@ class SendMessageOperator(TakesSession):
         repeated = self._resend and not recorded() and context["ti"].try_number > 1
         try:
             turn = chat.send(
-                text, stream=self.stream, on_chunk=self.log_progress, after_unknown=repeated, **options
+                text, stream=self.stream, on_chunk=self.log_progress, repeated=repeated, **options
             )
         except DeliveryUnknownError as error:
             self.keep_partial(context, error)
@@ -179,6 +178,7 @@ class SendMessageOperator(TakesSession):
         recorded: Callable[[], bool],
     ) -> dict[str, Any]:
         """Make data of the answer, or of that to a corrective question."""
+        from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
 
         def ask(question: str) -> Turn:
             turn = send(question, known_as=name_of_question(output))

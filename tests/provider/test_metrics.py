@@ -15,8 +15,8 @@ from airflow.sdk.observability import stats as airflow_stats
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import AgentforceError
-from airflow_provider_agentforce.hooks import metrics
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.instrumentation import metrics
 from airflow_provider_agentforce.operators import ConversationOperator
 
 

@@ -183,11 +183,12 @@ class SendRequest(ApiRequest):
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        return AnswerReader(content_type, session=session, sequence_id=self.sequence_id)
+        asked = text_request(self.text, self.variables)
+        return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:
-        """Return the answer, with what was asked."""
-        return replace(reader.turn(), request=text_request(self.text, self.variables))
+        """Return the answer."""
+        return reader.turn()
 
 
 @dataclass(frozen=True, kw_only=True)

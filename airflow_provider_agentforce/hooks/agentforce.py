@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseHook, mask_secret
+from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
@@ -50,7 +50,14 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
         :raises AgentforceInputError: one that lists every missing field and unknown extra.
         """
-        connection = self.get_connection(self.agentforce_conn_id)
+        try:
+            connection = self.get_connection(self.agentforce_conn_id)
+        except AirflowNotFoundException:
+            raise AgentforceInputError(f"{self._named()} does not exist.") from None
+        if connection.conn_type and connection.conn_type != self.conn_type:
+            raise AgentforceInputError(
+                f"{self._named()} is of type {connection.conn_type}, not {self.conn_type}."
+            )
         if connection.schema:
             raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
         try:
@@ -68,8 +75,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """The client. One per hook, so all its calls share one token and its connections."""
         with airflow_errors():
             settings = self.settings
-        for form in settings.secret_forms():
-            mask_secret(form)
+        _mask(settings)
         return AgentforceClient(settings, on_secret=mask_secret, observers=observers())
 
     def get_conn(self) -> AgentforceClient:
@@ -148,6 +154,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """Get a token and say what is wrong with it, if anything. Starts no session; shows no secret."""
         try:
             settings = dataclasses.replace(self.settings, timeout=_TEST_SECONDS)
+            _mask(settings)
             return diagnose(AgentforceClient(settings, on_secret=mask_secret))
         except AgentforceError as error:
             return False, str(error)
@@ -176,6 +183,11 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     def _named(self) -> str:
         return f"Connection {self.agentforce_conn_id}"
+
+
+def _mask(settings: Settings) -> None:
+    for form in settings.secret_forms():
+        mask_secret(form)
 
 
 class _HookConversation(Conversation):

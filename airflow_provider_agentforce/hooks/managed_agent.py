@@ -32,6 +32,11 @@ from airflow_provider_agentforce.exceptions import (
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.task_session import TaskSession
 
+
+class MissingExtraError(AirflowOptionalProviderFeatureException, AirflowFailException):
+    """The extra ``common-ai`` is not installed. No retry of the task follows."""
+
+
 if TYPE_CHECKING:
     from airflow.providers.common.ai.exceptions import ManagedAgentInvocationError, ManagedAgentRejected
     from airflow.providers.common.ai.managed_agents.base import (
@@ -54,7 +59,7 @@ else:
     except ImportError:
 
         def _needs_common_ai(*_args: Any, **_kwargs: Any) -> Any:
-            raise AirflowOptionalProviderFeatureException(
+            raise MissingExtraError(
                 "An Agentforce agent as a managed agent needs the extra common-ai, on Python 3.11 or later: "
                 "pip install 'airflow-provider-agentforce[common-ai]'."
             )
@@ -112,6 +117,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         """
         return super().agent(agent or "")
 
+    @airflow_errors()
     def resolve_agent(self, agent: str) -> ManagedAgentRef:
         """Return the agent's identity. Asks Airflow for the connection at most, never the org.
 

@@ -36,6 +36,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     ui_color = "#d7e9fb"
     operator_extra_links = (AgentLink(),)
     agent_url = ""
+    store_requests = True
 
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
         """Check the names before Airflow misses one: a subclass elsewhere may take others."""
@@ -121,7 +122,8 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     def keep_partial(self, context: Context, error: DeliveryUnknownError) -> None:
         """Push what could be read of a cut answer."""
         if error.turn is not None:
-            self.push_in_failure(context, "partial_answer", error.turn.to_dict())
+            kept = {} if self.store_requests else {"request": None}
+            self.push_in_failure(context, "partial_answer", {**error.turn.to_dict(), **kept})
 
     def log_progress(self, message: dict[str, Any]) -> None:
         """Log what the agent says it is doing; the answer itself is not logged."""

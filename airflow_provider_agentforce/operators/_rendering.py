@@ -6,7 +6,7 @@ customer's words would be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import BaseOperator, Context
@@ -26,19 +26,27 @@ class RendersOnlyTemplates(BaseOperator):
         seen_oids: set[int] | None = None,
     ) -> Any:
         """Render a template, or resolve a reference; leave data alone. As Airflow calls it."""
-        fields = self.fields_with(content)
-        written = _written_by_author(context, self.task_id) if fields else None
-        if written is None or any(written.get(field) is content for field in fields):
+        if not self.came_from_xcom(content, context, seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
-        if "op_kwargs" not in fields:
+        arguments: Any = getattr(self, "op_kwargs", None)
+        if content is not arguments:
             return content
-        arguments = written.get("op_kwargs") or {}
+        # Arguments of a decorated function, those of its partial() among them.
+        written = (_written_by_author(context, self.task_id) or {}).get("op_kwargs") or {}
         return {
             name: super(RendersOnlyTemplates, self).render_template(value, context, jinja_env, seen_oids)
-            if value is arguments.get(name)
+            if value is written.get(name)
             else value
-            for name, value in content.items()
+            for name, value in arguments.items()
         }
+
+    def came_from_xcom(self, content: Any, context: Context, seen_oids: set[int] | None) -> bool:
+        """Tell whether a template field's value is one that Airflow has taken from XCom to map the task."""
+        if id(content) in (seen_oids or ()):
+            return True
+        fields = self.fields_with(content)
+        written = _written_by_author(context, self.task_id) if fields else None
+        return written is not None and not any(written.get(field) is content for field in fields)
 
     def fields_with(self, content: Any) -> list[str]:
         """Return the template fields whose value *content* is, and not just equals."""
@@ -69,15 +77,38 @@ def is_reference(value: Any) -> bool:
     return hasattr(value, "resolve") and hasattr(value, "iter_references")
 
 
-def resolved(value: Any, context: Context) -> Any:
+def has_reference(value: Any) -> bool:
+    """Tell whether a reference is in *value*, at any depth of its collections."""
+    if isinstance(value, dict):
+        return any(map(has_reference, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(has_reference, value))
+    return is_reference(value)
+
+
+def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambda value: value) -> Any:
     """Return *value* with the references in it, at any depth of collections, replaced by what they stand for.
 
     No text is rendered.
+
+    :param convert: is given what a reference stands for, and returns what is put in its place.
     """
     if is_reference(value):
-        return value.resolve(context)
+        return convert(value.resolve(context))
     if isinstance(value, dict):
-        return {key: resolved(item, context) for key, item in value.items()}
+        return {key: resolved(item, context, convert) for key, item in value.items()}
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)(resolved(item, context) for item in value)
+        return type(value)(resolved(item, context, convert) for item in value)
+    return value
+
+
+def as_template(value: Any, environment: Environment) -> Any:
+    """Return *value* with each text in it as a template that renders to just this text."""
+    if isinstance(value, str):
+        quoted = value.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+        return f'{environment.variable_start_string} "{quoted}" {environment.variable_end_string}'
+    if isinstance(value, dict):
+        return {key: as_template(item, environment) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_template(item, environment) for item in value]
     return value

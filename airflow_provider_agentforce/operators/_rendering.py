@@ -46,11 +46,15 @@ class RendersOnlyTemplates(BaseOperator):
             return True
         fields = self.fields_with(content)
         written = _written_by_author(context, self.task_id) if fields else None
-        return written is not None and not any(written.get(field) is content for field in fields)
+        return written is not None and not any(_same(written.get(field), content) for field in fields)
 
     def fields_with(self, content: Any) -> list[str]:
         """Return the template fields whose value *content* is, and not just equals."""
         return [field for field in self.template_fields if getattr(self, field, None) is content]
+
+
+def _same(written: Any, content: Any) -> bool:
+    return written is content or (isinstance(content, str) and written == content)
 
 
 def _written_by_author(context: Context, task_id: str) -> Mapping[str, Any] | None:
@@ -63,7 +67,9 @@ def _written_by_author(context: Context, task_id: str) -> Mapping[str, Any] | No
     index: Any = context["ti"].map_index
     if isinstance(given, list | tuple) and isinstance(given[index], Mapping):
         return None
-    return {**(task.partial_kwargs.get("default_args") or {}), **task.partial_kwargs}
+    defaults = (context["dag"], task.task_group)
+    written = {name: value for one in defaults for name, value in getattr(one, "default_args", {}).items()}
+    return {**written, **(task.partial_kwargs.get("default_args") or {}), **task.partial_kwargs}
 
 
 def task_of(context: Context, task_id: str) -> Any:

@@ -143,6 +143,9 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         # Airflow calls a template field that is a function itself, with other arguments.
         self.message_function = message if callable(message) else None
         self.message = None if callable(message) else message
+        if isinstance(message, str):
+            # A copy: render_template() knows a field by its value, and Python shares equal texts.
+            self.message = f"{message} "[:-1]
         self.result_path = result_path
         if key is not None and not isinstance(key, str):
             raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")

@@ -105,6 +105,7 @@ def test_stream_and_synchronous_answer_are_the_same(make_org, make_client):
     assert turns[0] == {
         "sequence_id": 1,
         "agent_id": org.agent_id,
+        "request": {"type": "Text", "text": "hello", "reply": None, "variables": []},
         "text": "Two cases: café & co.",
         "outcome": "escalated",
         "messages": MESSAGES,
@@ -785,7 +786,7 @@ def test_session_is_ended_after_an_unknown_message_and_no_other_is_sent(org, cli
     with client.conversation() as chat:
         with pytest.raises(DeliveryUnknownError):
             chat.send("one")
-        with pytest.raises(AgentforceInputError, match="start a new conversation"):
+        with pytest.raises(AgentforceInputError, match="unknown; start a new session"):
             chat.send("two")
     assert (org.count("send"), org.open_sessions, org.count("end")) == (1, [], 1)
 

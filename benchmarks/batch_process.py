@@ -42,8 +42,9 @@ def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -
     :param ledger: ``False``: write none, to see what it costs.
     """
     _load_airflow()
-    from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
     from airflow_provider_agentforce.batch.ledger import BatchLedger  # noqa: PLC0415
+
+    from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
 
     noted: dict[str, float] = {}

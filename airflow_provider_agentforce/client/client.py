@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import calls, checks, directory, limits, org_state, reading
+from airflow_provider_agentforce.client import calls, checks, directory, org_state, reading
 from airflow_provider_agentforce.client.agents import Agent
 from airflow_provider_agentforce.client.calling import Caller
 from airflow_provider_agentforce.client.calls import Call, Operation
+from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.conversation import Conversation
 from airflow_provider_agentforce.client.jobs import CLEAN_UP_SECONDS, Job
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
@@ -32,6 +33,9 @@ from airflow_provider_agentforce.exceptions import (
 
 log = logging.getLogger(__name__)
 
+# A stop is seen after at most so many seconds.
+_SLICE = 0.1
+
 
 class AgentforceClient:
     """Talks to the agents of one org. Safe to share between threads; needs no Airflow.
@@ -41,6 +45,7 @@ class AgentforceClient:
     :param observers: are shown every call, each an
         :data:`~airflow_provider_agentforce.client.observing.Observer`.
     :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
+    :ivar limiter: of the org, shared by all clients of this process.
 
     Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
     for what the org or the network do. What is tried again by itself is only what cannot have been acted on.
@@ -58,7 +63,7 @@ class AgentforceClient:
         self.timing = timing or default_timing()
         self._caller = Caller(settings, on_secret, observers, self.timing)
         org = org_state.state_of(settings)
-        self._limits, self._directory = org.limits, org.directory
+        self.limiter, self._directory = org.limiter, org.directory
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -84,7 +89,7 @@ class AgentforceClient:
         bypass_user: bool = True,
         external_session_key: str | None = None,
         surface_type: str | None = None,
-        wait_for_limits: bool = True,
+        slot: Slot | None = None,
         on_sending: Callable[[], None] | None = None,
     ) -> Session:
         """Start a session with an agent.
@@ -99,8 +104,9 @@ class AgentforceClient:
             and the session that is returned names it.
         :param surface_type: ``Custom``: have the agent answer in the response formats of its custom
             connection; default: in text.
-        :param wait_for_limits: ``False``: when a limit of the org or of the settings is reached, raise
-            :class:`RateLimitedError` at once instead of waiting for up to a minute.
+        :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
+            its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
+            slot. Default: wait for one, and for the org, up to a minute.
         :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
@@ -126,22 +132,18 @@ class AgentforceClient:
             parse=reading.read_start,
             agent_id=agent,
             on_sending=on_sending,
-            wait_for_limits=wait_for_limits,
+            wait_for_limits=slot is None,
         )
-        place = self._limits.reserve(
-            self._caller.patience,
-            max_open=self.settings.max_concurrent_sessions,
-            max_per_hour=self.settings.max_sessions_per_hour,
-            wait=wait_for_limits,
-        )
+        taken = slot or self._slot()
         try:
             session_id, greeting = self._caller.perform(job).value
         except BaseException as error:
-            self._limits.release(place)
+            if slot is None:
+                self.limiter.release(taken)
             if not isinstance(error, RateLimitedError):
                 self._directory.forget(agent)
             raise
-        self._limits.bind(place, session_id)
+        self.limiter.started(taken, session_id)
         return Session(session_id, 0, agent, job.external_session_key, greeting)
 
     def send_message(
@@ -176,7 +178,7 @@ class AgentforceClient:
         given = checks.variables(variables)
         replied_to = None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to")
         number = known.sequence_id + 1
-        limits.check_message_count(number, self.settings.max_messages_per_session, known.session_id)
+        checks.message_count(number, self.settings.max_messages_per_session, known.session_id)
         streamed = StreamedTurn()
         job = Job(
             Operation.SEND,
@@ -205,7 +207,7 @@ class AgentforceClient:
                 error.turn = streamed.turn(session=known, sequence_id=number)
             raise
         if turn.session_ended:
-            self._limits.release(known.session_id)
+            self.limiter.ended(known.session_id)
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -237,7 +239,7 @@ class AgentforceClient:
             log.warning("Session %s may still be open: %s", known.session_id, error)
             return False
         finally:
-            self._limits.release(known.session_id)
+            self.limiter.ended(known.session_id)
         return True
 
     def submit_feedback(
@@ -277,13 +279,6 @@ class AgentforceClient:
         token = self._caller.tokens.get()
         return token.reply, self._caller.api_host(token)
 
-    def recall_starts(self, ages: Iterable[float]) -> None:
-        """Count session starts of an earlier process against the hourly limit.
-
-        :param ages: how many seconds ago each was.
-        """
-        self._limits.recall(ages)
-
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
 
@@ -313,6 +308,23 @@ class AgentforceClient:
         """Close idle connections."""
         self._caller.transport.close()
 
+    def _slot(self) -> Slot:
+        """Wait for a slot, as long as the caller's patience allows."""
+        patience, settings, began = self._caller.patience, self.settings, self.timing.clock()
+        while True:
+            patience.check()
+            try:
+                return self.limiter.acquire(
+                    most_open=settings.max_concurrent_sessions,
+                    most_per_hour=settings.max_sessions_per_hour,
+                    wait=_SLICE,
+                )
+            except RateLimitedError as error:
+                patience.check()
+                waited = self.timing.clock() - began
+                if not patience.allows(error.retry_after or waited + _SLICE):
+                    raise
+
     def _end(self, session: Session, reason: str, *, cleaning_up: bool) -> bool:
         job = Job(
             Operation.END,
@@ -322,5 +334,5 @@ class AgentforceClient:
             cleaning_up=cleaning_up,
         )
         ended = self._caller.perform(job).failure is not Failure.NOT_FOUND
-        self._limits.release(session.session_id)
+        self.limiter.ended(session.session_id)
         return ended

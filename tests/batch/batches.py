@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jinja2
 
 from airflow_provider_agentforce.batch.job import Job
+from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 
 
@@ -29,12 +30,15 @@ def accounts(number):
     return [{"id": f"A{index}", "name": f"account-{index}"} for index in range(number)]
 
 
-class Watched(Job):
+class Watched:
     """A job with a watcher of its own, which counts."""
 
-    def run(self, *, killed):
+    def __init__(self, job):
+        self._job = job
         self.counted = Counter()
-        return super().run(killed=killed, watcher=self)
+
+    def run(self, *, killed):
+        return self._job.run(killed=killed, watcher=self)
 
     def row(self, status):
         self.counted[status] += 1
@@ -44,18 +48,22 @@ class Watched(Job):
         assert most >= 1
 
 
+OPTIONS = {field.name for field in fields(Options)}
+
+
 def job(client, folder, records, **replaced):
     given = {
         "source_path": None,
         "key": "id",
         "message": "Tell me of {{ record.name }}.",
-        "variables": None,
         "compile_template": compile_template,
         "identity": {"task instance": "dag/run/task/-1"},
         "start": {"agent_id": client.settings.agent_id},
         "max_concurrency": 4,
+        **replaced,
     }
-    return Watched(client, records=records, result_folder=folder, **{**given, **replaced})
+    options = Options(**{name: given.pop(name) for name in OPTIONS & set(given)})
+    return Watched(Job(client, records=records, result_folder=folder, options=options, **given))
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """What is asked about a record: templates, lists, functions; and the rows of records that lack something."""
 
 import pytest
-from jinja2 import Environment, StrictUndefined
-
 from airflow_provider_agentforce.batch.asking import Ask
 from airflow_provider_agentforce.batch.questions import Questions
 from airflow_provider_agentforce.batch.records import ListSource, read
 from airflow_provider_agentforce.batch.rows import Row
+from jinja2 import Environment, StrictUndefined
+
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from airflow_provider_agentforce.batch.records import ListSource, read, source_of, survey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_agentforce.batch.records import ListSource, read, source_of, survey
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 BOM = b"\xef\xbb\xbf"

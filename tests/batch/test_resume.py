@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
-from batches import accounts, in_a_process, job, rows
-
 from airflow_provider_agentforce.batch.ledger import BatchLedger
 from airflow_provider_agentforce.batch.rows import Row, RowStore
+from batches import accounts, in_a_process, job, rows
+
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,

@@ -1,0 +1,85 @@
+"""What a Dag author says of a batch, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a batch, as those of ``ConversationBatchOperator``.
+
+    :param message: a template, a list of templates, or a function of the record.
+    :param start: options of :meth:`AgentforceClient.start_session`; ``agent_id`` must be among them.
+    :param key: the field that names a record; ``None``: its position does.
+    :param variables: context variables of a record, templates or a function; or ``None``.
+    :param max_concurrency: sessions open at once; ``None``: what the connection allows.
+    :param messages_per_session: a session is shared by records until it has taken so many messages.
+    :param max_failures: stop when more records than this have failed, a number or a share.
+    :param fail_on_partial_error: fail if any record did.
+    :param output_type: what an answer has to be, or ``None``.
+    :param output_retries: corrective questions that may be asked about an answer.
+    :param resend_unknown: ask again what may have been acted on.
+    :param changes_allowed: take over the rows of a batch that differs.
+    :param yields: give up a wait of a minute or more instead of sitting through it.
+    :param store_requests: keep in each row what was asked.
+    """
+
+    message: Any
+    start: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    variables: Any = None
+    max_concurrency: int | None = None
+    messages_per_session: int = 1
+    max_failures: float | None = None
+    fail_on_partial_error: bool = False
+    output_type: Any = None
+    output_retries: int = 1
+    resend_unknown: bool = False
+    changes_allowed: bool = False
+    yields: bool = False
+    store_requests: bool = True
+
+    def check(self, settings: Settings) -> None:
+        """Refuse what would fail every session.
+
+        :raises AgentforceInputError: if an option cannot be used.
+        """
+        if self.start.get("tz") is not None:
+            checks.time_zone(self.start["tz"])
+        if self.start.get("surface_type") is not None:
+            checks.name(self.start["surface_type"], "surface_type")
+        bypass_user: Any = self.start.get("bypass_user", True)
+        if not isinstance(bypass_user, bool):
+            raise AgentforceInputError(f"bypass_user must be True or False, but is {bypass_user!r:.80}.")
+        most = settings.max_messages_per_session
+        if self.messages_per_session > most:
+            raise AgentforceInputError(
+                f"messages_per_session is {self.messages_per_session}, and the connection allows {most} "
+                "messages a session (extra max_messages_per_session)."
+            )
+        self.most_failures(1)
+
+    def workers(self, settings: Settings) -> int:
+        """Return how many records are asked at once."""
+        allowed = settings.max_concurrent_sessions
+        return min(self.max_concurrency or allowed, allowed)
+
+    def most_failures(self, total: int) -> int | None:
+        """Return how many of *total* records may fail, ``None`` for all."""
+        given: Any = self.max_failures
+        if given is None:
+            return None
+        if isinstance(given, float) and 0 < given < 1:
+            return int(given * total)
+        if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+            return given
+        raise AgentforceInputError(
+            f"max_failures must be a whole number from 0, or a share between 0 and 1, but is {given!r:.80}."
+        )

@@ -109,6 +109,7 @@ class Checkpoint:
         self._unmerged = 0
         # For each file that was ever written: where its bytes are now.
         self._files: list[tuple[str, int]] = []
+        self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
         self._changed = threading.Condition()
         self._pending = _Write()
@@ -260,6 +261,7 @@ class Checkpoint:
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
             self._write(str(part), lambda: [body])
             self._files.append((str(part), 0))
+            self._file = len(self._files) - 1
         else:
             self._ask("written", lambda: self._storage.append(str(part), self._size, body))
         with self._changed:
@@ -273,7 +275,7 @@ class Checkpoint:
         newer = {entry.name for entry, _ in self._pending.rows}
         for entry, _ in block.rows:
             if entry.name not in newer:
-                self.rows.place(self._positions[entry.name], len(self._files) - 1, offset)
+                self.rows.place(self._positions[entry.name], self._file, offset)
             offset += entry.length + entry.record_length
 
     def _take_back(self, write: _Write) -> None:

@@ -205,6 +205,7 @@ class Worker:
                 self._slot = self._client.limiter.acquire(
                     most_open=settings.max_concurrent_sessions,
                     most_per_hour=settings.max_sessions_per_hour,
+                    wanted=self._options.workers(settings),
                     wait=_SLICE,
                 )
             except RateLimitedError:

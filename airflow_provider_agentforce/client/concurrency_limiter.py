@@ -24,13 +24,13 @@ class Slot:
 
     :ivar at: when the start was allowed, then when it was answered, by the limiter's clock; the org may count
         it at any time between.
-    :ivar most_open: what its caller allows.
+    :ivar wanted: how many slots its caller means to hold.
     :ivar round: refusals of one round count once.
     :ivar session_id: once the session has started.
     """
 
     at: float
-    most_open: int
+    wanted: int
     round: int
     session_id: str | None = field(default=None)
 
@@ -38,7 +38,9 @@ class Slot:
 class Limiter(Protocol):
     """What the client and a batch need of a limiter. :class:`ConcurrencyLimiter` is the one of a process."""
 
-    def acquire(self, *, most_open: int, most_per_hour: int, wait: float = 0.0) -> Slot:
+    def acquire(
+        self, *, most_open: int, most_per_hour: int, wanted: int | None = None, wait: float = 0.0
+    ) -> Slot:
         """Take a slot, waiting up to *wait* seconds; raise :class:`RateLimitedError` if there is none."""
 
     def started(self, slot: Slot, session_id: str) -> None:
@@ -124,11 +126,14 @@ class ConcurrencyLimiter:
             known = [Slot(now - age, 0, 0) for age in ages if now - age < self._since]
             self._starts = deque(sorted([*self._starts, *known], key=lambda slot: slot.at))
 
-    def acquire(self, *, most_open: int, most_per_hour: int, wait: float = 0.0) -> Slot:
+    def acquire(
+        self, *, most_open: int, most_per_hour: int, wanted: int | None = None, wait: float = 0.0
+    ) -> Slot:
         """Take a slot. Give it to :meth:`started`, :meth:`release` or :meth:`refused`.
 
         :param most_open: sessions open at once.
         :param most_per_hour: starts in any hour.
+        :param wanted: how many slots the caller means to hold at once; default: *most_open*.
         :param wait: seconds to wait for one that comes free.
         :raises RateLimitedError: if none does; its ``retry_after`` says when one will, if that is known.
         """
@@ -137,7 +142,7 @@ class ConcurrencyLimiter:
             while True:
                 free_in = self._paused_for(most_per_hour) or None
                 if free_in is None and len(self._starting) + len(self._open) < self.limit(most_open):
-                    slot = Slot(self._clock(), most_open, self._round)
+                    slot = Slot(self._clock(), wanted or most_open, self._round)
                     self._starting.add(slot)
                     self._starts.append(slot)
                     return slot
@@ -159,8 +164,8 @@ class ConcurrencyLimiter:
             if self._not_before == self._guess:
                 self._not_before = 0.0
                 self._changed.notify_all()
-            if self._limit < slot.most_open:
-                self._limit = min(slot.most_open, self._limit + 1 / (self._limit * self._calm))
+            if self._limit < slot.wanted:
+                self._limit = min(slot.wanted, self._limit + 1 / (self._limit * self._calm))
                 if self._limit > self._ceiling + 1:
                     self._calm = 1.0
             self._changed.notify()
@@ -182,7 +187,6 @@ class ConcurrencyLimiter:
         :param retry_after: seconds that the org asked to wait.
         """
         with self._changed:
-            held = len(self._starting) + len(self._open)
             self._free(slot)
             if slot.session_id is None and slot in self._starts:
                 self._starts.remove(slot)
@@ -190,11 +194,11 @@ class ConcurrencyLimiter:
             now = self._clock()
             self._refused_since = self._refused_since or now
             if slot.round == self._round:
-                self._begin_round(min(self._limit, slot.most_open, max(1, held)))
+                self._begin_round(min(self._limit, slot.wanted))
                 if retry_after is None and not self._open:
                     self._guess_pause(now)
             left = float(len(self._starting) + len(self._open))
-            self._limit = min(self._limit, slot.most_open, max(self._floor, left))
+            self._limit = min(self._limit, slot.wanted, max(self._floor, left))
             if retry_after:
                 self._asked_until = max(self._asked_until, now + min(retry_after, _LONGEST_REQUEST))
                 self._not_before = max(self._not_before, now + min(retry_after, self.longest_pause))

@@ -1,6 +1,7 @@
 """How the number of sessions that an org accepts is found, and how its limits are kept."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -29,11 +30,10 @@ def limiter(clock):
 def slots_of(limiter, most=50, per_hour=10**9):
     """Take slots as long as there are any."""
     slots = []
-    while True:
-        try:
+    with suppress(RateLimitedError):
+        while True:
             slots.append(limiter.acquire(most_open=most, most_per_hour=per_hour))
-        except RateLimitedError:
-            return slots
+    return slots
 
 
 def round_of(limiter, allows, clock, most=50):
@@ -106,7 +106,14 @@ def test_a_pause_that_was_a_guess_ends_with_the_first_start_and_one_that_the_org
         limiter.acquire(most_open=9, most_per_hour=1000)
     assert caught.value.retry_after == 30
     clock.now += 30
+    limiter.ended("a")
     assert limiter.acquire(most_open=9, most_per_hour=1000)
+
+
+def test_a_caller_that_wants_few_slots_is_slowed_down_by_its_own_measure(limiter):
+    slots = [limiter.acquire(most_open=50, most_per_hour=1000, wanted=4) for _ in range(4)]
+    limiter.refused(slots[0], None)
+    assert limiter.limit(50) == 3
 
 
 @pytest.mark.parametrize("asked", [3600.0, 9_999_999_999.0])

@@ -43,8 +43,8 @@ lint: $(READY) ## Check style and format
 types: $(READY) ## Check types
 	$(BIN)/mypy
 
-unit: $(READY) ## Run the tests, with the example Dags, and measure branch coverage
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term
+unit: $(READY) ## Run the tests, with the example Dags (CI=1: and measure branch coverage)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(if $(CI),--cov --cov-report=term)
 
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q

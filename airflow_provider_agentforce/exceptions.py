@@ -72,7 +72,10 @@ class AgentforceError(Exception):
         session_id: str | None = None,
         external_session_key: str | None = None,
         body: str = "",
+        turn: Any = None,
     ) -> None:
+        if turn is not None:
+            self.turn = turn
         super().__init__(what)
         self.what = what
         self.hint = hint

@@ -16,16 +16,16 @@ from collections.abc import Sequence
 import statsd
 from airflow.sdk._shared.observability.metrics.statsd_logger import get_statsd_logger
 from airflow.sdk.observability import stats
+from airflow_provider_agentforce.client.calls import Operation
+from airflow_provider_agentforce.client.jobs import Job, Result
+from airflow_provider_agentforce.client.observing import Observer, observed
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.jobs import Job, Result
 from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.client.observing import Observer, observed
 from airflow_provider_agentforce.client.transport import Exchange
-from airflow_provider_agentforce.hooks.telemetry import observers
+from airflow_provider_agentforce.instrumentation import observers
 
 _ROUNDS, _BLOCK = 40, 250
 _SESSION, _AGENT = "019d0aac-dcd0-7368-936c-106bffe75e84", "0Xxxx0000000001CAA"

@@ -37,7 +37,7 @@ maximum_signature_line_length = 80
 # A name that leads nowhere is an error; those of Python and Airflow are shown without a link.
 nitpicky = True
 # Parts of the package that only annotations name are shown without a link, too.
-INSIDE = r"client\.(agents|conversation|jobs|replies)\.\w+"
+INSIDE = r"client\.(agents|conversation|jobs|responses)\.\w+"
 nitpick_ignore_regex = [("py:.*", rf"(?!{PACKAGE}\.).*"), ("py:class", rf"{PACKAGE}\.{INSIDE}")]
 
 

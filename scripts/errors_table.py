@@ -12,19 +12,23 @@ from dataclasses import dataclass
 
 import generated
 
-from airflow_provider_agentforce.client import hints, policy, replies
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.client import failure_catalogue, responses
+from airflow_provider_agentforce.client.delivery_policy import TABLE, Failure, Operation
+from airflow_provider_agentforce.client.responses import ErrorReply
 from airflow_provider_agentforce.emulator.errors import ERRORS, render
 
 TOKEN, QUERY, START = Operation.TOKEN, Operation.QUERY, Operation.START
 SEND, FEEDBACK = Operation.SEND, Operation.FEEDBACK
-BLANKS = {"agent_id": "Order_Agent", "session_id": "…", "detail": "HttpServerErrorException"}
+SESSION = "019d0aac-dcd0-7368-936c-106bffe75e84"
+BLANKS = {"agent_id": "Order_Agent", "session_id": SESSION, "detail": "HttpServerErrorException"}
 # Answers to requests that this package does not send, or not in that form.
 NOT_OURS = {
     *("bad_request", "unrecognized_field", "missing_property", "missing_sequence_id", "invalid_sequence_id"),
     *("not_acceptable", "unsupported_media_type", "not_found"),
     *(name for name in ERRORS if name.startswith("rest_")),
+    # Rare, and without a special remedy.
+    *("retry_request", "scope_not_supported", "sequence_id_used"),
+    *("invalid_jwt_format", "session_not_found_500"),
 }
 
 
@@ -61,16 +65,20 @@ INACTIVE = ("inactive_agent", "inactive_agent_422", "inactive_agent_412", "inact
 SECTIONS = {
     "Getting a token": [
         row(TOKEN, "the app has no Run As user", "no_run_as_user"),
-        row(TOKEN, "`host` is no My Domain", "wrong_domain"),
+        row(TOKEN, "`host` is not a My Domain", "wrong_domain"),
         row(TOKEN, "wrong secret", "wrong_secret"),
         row(TOKEN, "wrong key, or a new app", "wrong_key"),
         row(TOKEN, "the flow is not enabled", "wrong_grant_type"),
         row(TOKEN, "the app is not allowed for the Run As user", "app_not_approved"),
         row(TOKEN, "the Run As user is the agent's own", "max_logins"),
         row(TOKEN, "each try of each task is a login", "login_rate"),
+        row(TOKEN, "the app is not installed in this org, or only just", (400, "app_not_found")),
+        row(TOKEN, "a proxy adds a scope parameter", (400, "scope parameter not supported")),
         row(TOKEN, "wrong host, or no way out of the network", Failure.UNREACHABLE),
         row(TOKEN, "a proxy opens TLS, or the host is another", Failure.BAD_CERTIFICATE),
         row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
+        row(TOKEN, "the URL's scheme or port is wrong", Failure.WRONG_PROTOCOL),
+        row(TOKEN, "the host asks for a client certificate", Failure.CLIENT_CERTIFICATE),
     ],
     "Looking up an agent's name": [
         row(
@@ -86,21 +94,26 @@ SECTIONS = {
         row(START, "no such agent in this org, or no Agent API", Failure.NOT_FOUND),
         row(START, "`api_url` is My Domain", "wrong_host"),
         row(START, "no version of the agent is active, or its user may not use it", *INACTIVE),
+        row(START, "the agent is not activated for the API", (412, "Invalid Config")),
         row(START, "the id of something else, or of another org", "invalid_agent_id"),
         row(START, "the agent is an employee agent", "employee_agent"),
         row(START, "wrong `host`", "bad_endpoint", "wrong_endpoint"),
         row(START, "an old org links app and agent", "app_not_attached"),
         row(START, "the Run As user lacks API access", "session_not_valid"),
         row(START, "the token is not accepted", "unauthorized"),
+        row(START, "another process renewed its token a moment ago", (401, "INVALID_JWT_FORMAT")),
         row(START, "the user may not use this agent", "forbidden"),
         row(START, "just published, or a stale version", "stale_version"),
         row(START, "the agent has no connection of the kind that is asked for", "planner_surface"),
         row(START, "often a wrong agent id", "script_error"),
+        row(START, "an accident in the org, or a wrong agent id", "unexpected_error"),
         row(START, "too many sessions, or starts in an hour", "too_many_requests"),
     ],
     "Sending a message": [
         row(SEND, "ended, idle for too long, or of another org", "session_not_found"),
         row(SEND, "the same, in other words", "not_available"),
+        row(SEND, "an earlier try delivered the message", Failure.ALREADY_DELIVERED),
+        row(SEND, "an earlier try's message is still worked on", Failure.STILL_RUNNING),
         row(SEND, "two tasks use one session at once", "session_locked"),
         row(SEND, "a limit of the org", "too_many_requests"),
         row(SEND, "the agent took longer than 120 s, or failed", "unexpected_error", "unknown_agent"),
@@ -130,8 +143,9 @@ def unexplained() -> list[str]:
     rows = [one for rows in SECTIONS.values() for one in rows]
     names = {kind for one in rows for kind in one.kinds}
     shown = {one.remedy for one in rows}
-    known = {symptom.remedy for symptom in (*hints._BY_TEXT, *hints._BY_STATUS)}  # noqa: SLF001
-    return sorted({*ERRORS} - names - NOT_OURS) + sorted((known | {*hints._BY_FAILURE.values()}) - shown)  # noqa: SLF001
+    known = {_for_people(symptom.remedy) for symptom in failure_catalogue.SYMPTOMS}
+    known |= {row.in_doubt for row in TABLE.values()}
+    return sorted({*ERRORS} - names - NOT_OURS) + sorted(known - shown - {""})
 
 
 def _words(kind: Kind) -> str:
@@ -148,18 +162,30 @@ def _words(kind: Kind) -> str:
 def _remedy(operation: Operation, kind: Kind) -> str:
     if isinstance(kind, Failure):
         status = 404 if kind is Failure.NOT_FOUND else None
-        return hints.hint(operation, kind, status=status, error_text="")
+        return _for_people(
+            failure_catalogue.remedy_of(
+                operation, kind, status=status, said=ErrorReply("", ""), agent="{agent}"
+            )
+        )
     status, said = _answer(kind)
-    failure = policy.failure_of(operation, status, said.text)
+    failure = failure_catalogue.failure_of(operation, status, said, session_id=SESSION)
     opaque = kind == "opaque_token"
-    return hints.hint(operation, failure, status=status, error_text=said.text, opaque_token=opaque)
+    return _for_people(
+        failure_catalogue.remedy_of(
+            operation, failure, status=status, said=said, opaque_token=opaque, agent="{agent}"
+        )
+    )
 
 
-def _answer(kind: str | tuple[int, str]) -> tuple[int, replies.ErrorReply]:
+def _for_people(remedy: str) -> str:
+    return remedy.replace("{agent}", "the agent")
+
+
+def _answer(kind: str | tuple[int, str]) -> tuple[int, ErrorReply]:
     if isinstance(kind, tuple):
         status, words = kind
-        return status, replies.ErrorReply("", words)
-    return ERRORS[kind].status, replies.error(render(ERRORS[kind], path="", values=BLANKS)[1])
+        return status, ErrorReply(words if words.isupper() else "", words)
+    return ERRORS[kind].status, responses.error(render(ERRORS[kind], path="", values=BLANKS)[1])
 
 
 if __name__ == "__main__":

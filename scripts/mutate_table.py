@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_agentforce.client import policy
-from airflow_provider_agentforce.client.policy import Failure
+from airflow_provider_agentforce.client import delivery_policy
+from airflow_provider_agentforce.client.delivery_policy import Failure
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "client"
 FILES = [str(TESTS / name) for name in ("test_table.py", "test_wire.py", "test_client.py", "test_tokens.py")]
@@ -29,23 +29,33 @@ FLIPPED = {
     "X": "T",
     "U": "R2>T",
     "OK": "X",
-    "RF>X": "X",
+    "RF1>X": "X",
+    "RF2>T": "RF1>X",
     "L>T": "T",
 }
 # Only a send streams, and only the token service answers with OAuth errors.
 UNREACHABLE = {
     **{(Failure.STREAM_CUT, name): "only a send streams" for name in OPERATIONS if name != "send"},
-    **{(Failure.STREAM_ERROR, name): "only a send streams" for name in OPERATIONS if name != "send"},
     **{(Failure.OAUTH_TEMPORARY, name): "an OAuth error" for name in OPERATIONS if name != "token"},
     **{(Failure.LOGIN_RATE, name): "an OAuth error" for name in OPERATIONS if name != "token"},
+    **{(Failure.TOKEN_REFUSED, name): "a token request" for name in OPERATIONS if name != "token"},
+    (Failure.BAD_REQUEST, "token"): "has a failure for token requests",
+    **{(Failure.SESSION_GONE, name): "goes to no session" for name in ("token", "start", "query")},
+    **{(Failure.NOT_FOUND, name): "goes to a session" for name in ("send", "end", "feedback")},
+    **{
+        (failure, name): "only a message is repeated"
+        for failure in (Failure.ALREADY_DELIVERED, Failure.STILL_RUNNING)
+        for name in OPERATIONS
+        if name != "send"
+    },
 }
 
 
 def noticed(failure: Failure, operation: str) -> bool:
     """Flip one cell, run the tests up to the first that fails, and flip it back."""
-    row = policy.TABLE[failure]
+    row = delivery_policy.TABLE[failure]
     cell = getattr(row, operation)
-    policy.TABLE[failure] = dataclasses.replace(row, **{operation: FLIPPED[cell]})
+    delivery_policy.TABLE[failure] = dataclasses.replace(row, **{operation: FLIPPED[cell]})
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return (
@@ -53,12 +63,12 @@ def noticed(failure: Failure, operation: str) -> bool:
                 == pytest.ExitCode.TESTS_FAILED
             )
     finally:
-        policy.TABLE[failure] = row
+        delivery_policy.TABLE[failure] = row
 
 
 def main() -> int:
     """Flip all, or those of the failures named on the command line."""
-    chosen = [Failure[name] for name in sys.argv[1:]] or list(policy.TABLE)
+    chosen = [Failure[name] for name in sys.argv[1:]] or list(delivery_policy.TABLE)
     cells = [
         (failure, name) for failure in chosen for name in OPERATIONS if (failure, name) not in UNREACHABLE
     ]

@@ -6,8 +6,7 @@ import sys
 
 import generated
 
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.policy import TABLE, Ending, Verdict
+from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Operation, Verdict
 
 _ENDINGS = {Ending.DONE: "ok", Ending.TRANSIENT: "retry", Ending.FINAL: "fail", Ending.UNKNOWN: "unknown"}
 
@@ -24,8 +23,8 @@ def table() -> str:
 
 def cell(verdict: Verdict) -> str:
     """Return one cell in the words that the page explains."""
-    if verdict.renew:
-        return "renew"
+    if verdict.renewals:
+        return "renew" if verdict.ending is Ending.FINAL else "2x renew"
     if verdict.until_free:
         return "wait"
     often = f"{verdict.attempts}x " if verdict.attempts > 1 else ""

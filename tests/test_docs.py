@@ -49,6 +49,8 @@ def test_every_python_block_stands_in_a_file_that_a_test_runs(page):
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
 def test_a_snippet_runs_against_the_emulator(snippet, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    # Other tests of this process may have named the bundles of their own Dags.
+    monkeypatch.delenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", raising=False)
     with Emulator() as org:
         monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         monkeypatch.setenv("EMULATOR_URL", org.url)

@@ -31,13 +31,13 @@ from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.storage import Storage, storage_of
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.client.models import FAILED
-from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     BatchFailedError,
     LedgerError,
     one_line,
 )
+from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -114,7 +114,7 @@ class Job:
             **self.identity,
             "records": known.fingerprint,
             "message or variables": prompts.fingerprint,
-            "agent": str(options.start["agent_id"]),
+            "agent": str(options.start.agent_id),
         }
         ledger = self.storage_of(self.result_folder / LEDGER)
         checkpoint = Checkpoint(ledger, marks, known.positions, self.result_folder)

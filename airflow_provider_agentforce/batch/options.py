@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -16,7 +15,7 @@ class Options:
     """The options of a batch, as those of ``ConversationBatchOperator``.
 
     :param message: a template, a list of templates, or a function of the record.
-    :param start: options of :meth:`AgentforceClient.start_session`; ``agent_id`` must be among them.
+    :param start: how a session is started, with the agent's id.
     :param key: the field that names a record; ``None``: its position does.
     :param variables: context variables of a record, templates or a function; or ``None``.
     :param max_concurrency: sessions open at once; ``None``: what the connection allows.
@@ -32,7 +31,7 @@ class Options:
     """
 
     message: Any
-    start: Mapping[str, Any] = field(default_factory=dict)
+    start: SessionOptions
     key: str | None = None
     variables: Any = None
     max_concurrency: int | None = None
@@ -51,13 +50,6 @@ class Options:
 
         :raises AgentforceInputError: if an option cannot be used.
         """
-        if self.start.get("tz") is not None:
-            checks.time_zone(self.start["tz"])
-        if self.start.get("surface_type") is not None:
-            checks.name(self.start["surface_type"], "surface_type")
-        bypass_user: Any = self.start.get("bypass_user", True)
-        if not isinstance(bypass_user, bool):
-            raise AgentforceInputError(f"bypass_user must be True or False, but is {bypass_user!r:.80}.")
         most = settings.max_messages_per_session
         if self.messages_per_session > most:
             raise AgentforceInputError(

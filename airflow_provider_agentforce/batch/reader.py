@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from airflow_provider_agentforce.client.replies import storable
+from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -143,15 +143,16 @@ class CsvSource(Source):
             yield f"line {number}", dict(zip(header, values, strict=False))
 
     def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield records as CSV with the header of the input, which has been read before."""
+        """Yield records as CSV with the header of the input."""
+        header = self._header or next(self._lines(), (0, []))[1]
         buffer = io.StringIO()
         writer = csv.writer(buffer)
-        writer.writerow(self._header)
+        writer.writerow(header)
         for line in lines:
             yield _taken(buffer)
             fields = json.loads(line)
-            width = 1 + max(map(self._header.index, fields.keys() & set(self._header)), default=-1)
-            writer.writerow([fields.get(name, "") for name in self._header[:width]])
+            width = 1 + max(map(header.index, fields.keys() & set(header)), default=-1)
+            writer.writerow([fields.get(name, "") for name in header[:width]])
         yield _taken(buffer)
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:

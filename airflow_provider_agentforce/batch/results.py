@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.client.models import (
     ANSWERED,
     ESCALATED,
@@ -17,7 +18,6 @@ from airflow_provider_agentforce.client.models import (
     NEEDS_CONFIRMATION,
     NEEDS_INPUT,
 )
-from airflow_provider_agentforce.client.replies import storable
 
 INVALID_OUTPUT = "invalid_output"
 UNKNOWN = "unknown"

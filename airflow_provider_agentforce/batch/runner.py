@@ -31,7 +31,6 @@ from airflow_provider_agentforce.batch.worker import (
     WorkItem,
     settle,
 )
-from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceTransientError,
@@ -39,6 +38,7 @@ from airflow_provider_agentforce.exceptions import (
     RateLimitedError,
     TaskStoppedError,
 )
+from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -269,7 +269,7 @@ class Runner:
             if self._killed() or self._aborted:
                 hurried = time.monotonic() if hurried is None else hurried
                 passed = time.monotonic() - hurried
-                self._client.stop(but_starts=passed < _START_SECONDS)
+                self._client.stop(keep_starts=passed < _START_SECONDS)
                 if passed > _STOP_SECONDS:
                     break
         self._take(0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
-from airflow_provider_agentforce.client.replies import failure_text
-from airflow_provider_agentforce.client.structured import OutputType
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -30,6 +27,7 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
     one_line,
 )
+from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -251,21 +249,26 @@ class Worker:
 
     def _start(self, item: WorkItem) -> None:
         assert self._slot is not None  # noqa: S101 - ask() has taken one
-        options = dict(self._options.start)
+        options = self._options.start
         if self._options.messages_per_session == 1:
-            options["variables"] = item.variables
-        key = str(uuid.uuid4())
-        self._checkpoint.starting(key)
+            options = replace(options, variables=item.variables)
+        keys: list[str] = []
+
+        def starting(key: str | None) -> None:
+            # Also the key of a start that is repeated after one that may have arrived.
+            keys.append(str(key))
+            self._checkpoint.starting(str(key))
+
         try:
-            session = self._client.start_session(external_session_key=key, slot=self._slot, **options)
+            session = self._client.start_session(**vars(options), slot=self._slot, before_send=starting)
         except RateLimitedError as error:
             self._client.limiter.refused(self._slot, error.retry_after)
-            self._checkpoint.ended(key)
+            self._checkpoint.ended(*keys[-1:])
             raise
         except BaseException as error:
             self._client.limiter.release(self._slot)
             if isinstance(error, AgentforceError) and error.applied is False:
-                self._checkpoint.ended(key)
+                self._checkpoint.ended(*keys[-1:])
             raise
         self._session, self._reusable = session, True
         self._checkpoint.started(session.session_id, session.external_session_key)
@@ -296,7 +299,7 @@ class Worker:
     def _judged(self, attempt: _Attempt) -> Row:
         last = attempt.turns[-1]
         if last.outcome == FAILED:
-            why = one_line(failure_text(last.messages)) or "The agent failed."
+            why = one_line(last.failure_reason) or "The agent failed."
             return attempt.row(self._session, FAILED, error=why)
         if last.outcome == ENDED and not last.text:
             return attempt.row(self._session, FAILED, error="The agent ended the session without an answer.")

@@ -10,9 +10,8 @@ from airflow_provider_agentforce.client.settings import Settings
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.client.conversation import Conversation
-    from airflow_provider_agentforce.client.structured import OutputType
 
-__all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "OutputType", "Session", "Settings", "Turn"]
+__all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "Session", "Settings", "Turn"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,8 +23,4 @@ def __getattr__(name: str) -> Any:
         from airflow_provider_agentforce.client.conversation import Conversation  # noqa: PLC0415
 
         return Conversation
-    if name == "OutputType":
-        from airflow_provider_agentforce.client.structured import OutputType  # noqa: PLC0415
-
-        return OutputType
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -296,7 +296,7 @@ def _text(value: object, field: str, *, shown: bool = True) -> str:
 
 
 def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= char <= "\udfff" for char in text)
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _shown(value: object) -> str:

@@ -8,31 +8,38 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import calls, checks, directory, org_state, reading
-from airflow_provider_agentforce.client.agents import Agent
-from airflow_provider_agentforce.client.calling import Caller
-from airflow_provider_agentforce.client.calls import Call, Operation
+from airflow_provider_agentforce.client import agent_lookup, checks, org_state
+from airflow_provider_agentforce.client.agent_lookup import Agent
+from airflow_provider_agentforce.client.api_requests import (
+    EndRequest,
+    FeedbackRequest,
+    QueryRequest,
+    SendRequest,
+    StartRequest,
+)
+from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.conversation import Conversation
-from airflow_provider_agentforce.client.jobs import CLEAN_UP_SECONDS, Job
+from airflow_provider_agentforce.client.delivery_policy import Failure
+from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
-from airflow_provider_agentforce.client.observing import Observer
-from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.replies import TokenReply
+from airflow_provider_agentforce.client.redaction import Redactor
+from airflow_provider_agentforce.client.responses import TokenReply
+from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
-from airflow_provider_agentforce.client.sse import StreamedTurn
 from airflow_provider_agentforce.client.timing import Timing, default_timing
+from airflow_provider_agentforce.client.token_source import TokenSource
+from airflow_provider_agentforce.client.transport import Transport
 from airflow_provider_agentforce.exceptions import (
-    AgentFailedError,
     AgentforceError,
-    AgentforceInputError,
+    AgentforceRequestError,
     AgentforceTransientError,
-    DeliveryUnknownError,
     RateLimitedError,
 )
 
 log = logging.getLogger(__name__)
 
+_MOST_IDLE_CONNECTIONS = 200
 # A stop is seen after at most so many seconds.
 _SLICE = 0.1
 
@@ -43,7 +50,7 @@ class AgentforceClient:
     :param settings: how to reach the org.
     :param on_secret: is told every access token as it is issued, in all forms to be masked in a log.
     :param observers: are shown every call, each an
-        :data:`~airflow_provider_agentforce.client.observing.Observer`.
+        :data:`~airflow_provider_agentforce.client.call_events.Observer`.
     :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
     :ivar limiter: of the org, shared by all clients of this process.
 
@@ -61,9 +68,16 @@ class AgentforceClient:
     ) -> None:
         self.settings = settings
         self.timing = timing or default_timing()
-        self._caller = Caller(settings, on_secret, observers, self.timing)
+        self._executor = RequestExecutor(
+            Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
+            timeout=settings.timeout,
+            timing=self.timing,
+            redactor=Redactor([settings.consumer_secret]),
+            observers=observers,
+        )
+        self._tokens = TokenSource(settings, self._executor, on_secret)
         org = org_state.state_of(settings)
-        self.limiter, self._directory = org.limiter, org.directory
+        self.limiter, self._agent_ids = org.limiter, org.agent_ids
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -74,11 +88,21 @@ class AgentforceClient:
         :raises AgentforceError: the org has no agent of that name, has several, or none of its versions is
             active; or the query fails.
         """
-        return directory.id_of(self._caller, self._directory, self.settings.agent(agent_id))
+        agent = self.settings.agent(agent_id)
+        if checks.is_agent_id(agent):
+            return agent
+        return self._agent_ids.id_of(
+            agent,
+            lambda: agent_lookup.the_one(agent, self.find_agents(agent), self.settings.host).agent_id,
+            self._executor.deadline,
+            longest=self.settings.timeout,
+        )
 
     def find_agents(self, agent: str) -> list[Agent]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
-        return directory.find(self._caller, checks.agent(agent))
+        query = agent_lookup.query_for(checks.agent(agent))
+        request = QueryRequest(my_domain=self.settings.host, soql=query)
+        return agent_lookup.agents_in(self._executor.execute(request, self._tokens).value)
 
     def start_session(
         self,
@@ -90,7 +114,7 @@ class AgentforceClient:
         external_session_key: str | None = None,
         surface_type: str | None = None,
         slot: Slot | None = None,
-        on_sending: Callable[[], None] | None = None,
+        before_send: Callable[[str | None], None] | None = None,
     ) -> Session:
         """Start a session with an agent.
 
@@ -107,44 +131,28 @@ class AgentforceClient:
         :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
             its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
             slot. Default: wait for one, and for the org, up to a minute.
-        :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
+        :param before_send: is called with the external session key right before the first byte leaves, and
+            again before a repetition that has another key; if it raises, no byte leaves.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
-        if not isinstance(bypass_user, bool):
-            raise AgentforceInputError(f"bypass_user must be True or False, but is {bypass_user!r:.80}.")
-        key = checks.session_key(str(uuid.uuid4()) if external_session_key is None else external_session_key)
-        fields: dict[str, Any] = {
-            "my_domain": self.settings.host,
-            "tz": None if tz is None else checks.time_zone(tz),
-            "variables": checks.variables(variables),
-            "bypass_user": bypass_user,
-            "surface_type": None if surface_type is None else checks.name(surface_type, "surface_type"),
-        }
-
-        def build(api: str, job: Job) -> Call:
-            job.external_session_key = str(uuid.uuid5(uuid.UUID(key), str(job.lost))) if job.lost else key
-            return calls.start(api, agent, external_session_key=job.external_session_key, **fields)
-
-        agent = self.agent(agent_id)
-        job = Job(
-            Operation.START,
-            build,
-            parse=reading.read_start,
-            agent_id=agent,
-            on_sending=on_sending,
-            wait_for_limits=slot is None,
+        options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
+        request = StartRequest(
+            agent_id=self.agent(agent_id),
+            my_domain=self.settings.host,
+            external_session_key=options.external_session_key or str(uuid.uuid4()),
+            options=options,
         )
+        how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
-            session_id, greeting = self._caller.perform(job).value
+            session: Session = self._executor.execute(request, self._tokens, how).value
         except BaseException as error:
             if slot is None:
                 self.limiter.release(taken)
-            if not isinstance(error, RateLimitedError):
-                self._directory.forget(agent)
+            self._after_failed_start(request.agent_id, error)
             raise
-        self.limiter.started(taken, session_id)
-        return Session(session_id, 0, agent, job.external_session_key, greeting)
+        self.limiter.started(taken, session.session_id)
+        return session
 
     def send_message(
         self,
@@ -155,8 +163,8 @@ class AgentforceClient:
         in_reply_to: str | None = None,
         stream: bool = False,
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
-        after_unknown: bool = False,
-        on_sending: Callable[[], None] | None = None,
+        repeated: bool = False,
+        before_send: Callable[[str | None], None] | None = None,
     ) -> Turn:
         """Send the next message of a session and return the agent's answer.
 
@@ -167,45 +175,28 @@ class AgentforceClient:
         :param stream: have the answer sent in pieces; the result is the same.
         :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
             it raises is logged and changes nothing.
-        :param after_unknown: this very message was sent before and may still be worked on. A locked session
-            is then reported as :class:`DeliveryUnknownError` instead of waited for.
-        :param on_sending: is called once, right before the first byte leaves; if it raises, none does.
+        :param repeated: this message was sent before, and what became of it is not known. A locked session
+            is then reported as :class:`DeliveryUnknownError` instead of waited for, and so is an org that has
+            seen the number.
+        :param before_send: is called with ``None`` right before the first byte leaves; if it raises, no byte
+            leaves.
         :raises DeliveryUnknownError: the agent may have acted; the message is not sent again.
         :raises AgentforceError: the agent did not act.
         """
         known = session_from(session)
-        message = checks.message_text(text)
-        given = checks.variables(variables)
-        replied_to = None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to")
         number = known.sequence_id + 1
         checks.message_count(number, self.settings.max_messages_per_session, known.session_id)
-        streamed = StreamedTurn()
-        job = Job(
-            Operation.SEND,
-            build=lambda api, _job: calls.send(
-                api,
-                known.session_id,
-                sequence_id=number,
-                text=message,
-                variables=given,
-                in_reply_to=replied_to,
-                stream=stream,
-            ),
-            parse=lambda exchange: reading.read_turn(exchange, streamed, known, number),
-            on_piece=lambda piece: reading.pass_on(streamed.feed(piece), on_chunk),
+        request = SendRequest(
             agent_id=known.agent_id,
             session_id=known.session_id,
             sequence_id=number,
-            text=message,
-            after_unknown=after_unknown,
-            on_sending=on_sending,
+            text=checks.message_text(text),
+            variables=checks.variables(variables),
+            in_reply_to=None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to"),
+            stream=stream,
         )
-        try:
-            turn: Turn = self._caller.perform(job).value
-        except (DeliveryUnknownError, AgentFailedError) as error:
-            if error.turn is None and streamed.begun:
-                error.turn = streamed.turn(session=known, sequence_id=number)
-            raise
+        how = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
+        turn: Turn = self._executor.execute(request, self._tokens, how).value
         if turn.session_ended:
             self.limiter.ended(known.session_id)
         return turn
@@ -217,7 +208,7 @@ class AgentforceClient:
         :returns: ``True`` if it was open, ``False`` if it had ended before.
         :raises AgentforceError: the session may still be open.
         """
-        return self._end(session_from(session), checks.end_reason(reason), cleaning_up=False)
+        return self._end(session_from(session), checks.end_reason(reason), during_cleanup=False)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
@@ -227,14 +218,14 @@ class AgentforceClient:
         """
         known, ended_for = session_from(session), checks.end_reason(reason)
         try:
-            hurry = not self._caller.patience.allows(CLEAN_UP_SECONDS)
+            hurry = not self._executor.deadline.allows(CLEANUP_SECONDS)
             try:
-                self._end(known, ended_for, cleaning_up=hurry)
+                self._end(known, ended_for, during_cleanup=hurry)
             except AgentforceTransientError:
-                if hurry or not self._caller.patience.stopped:
+                if hurry or not self._executor.deadline.stopped:
                     raise
                 # The stop came in the middle of it, or while it waited for the session's lock.
-                self._end(known, ended_for, cleaning_up=True)
+                self._end(known, ended_for, during_cleanup=True)
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", known.session_id, error)
             return False
@@ -252,16 +243,13 @@ class AgentforceClient:
         :param text: why.
         :raises AgentforceError: the feedback was not taken.
         """
-        session_id = session_from(session).session_id
-        rated = checks.path_id(feedback_id, "feedback_id")
-        rating = checks.feedback(feedback)
-        words = None if text is None else checks.message_text(text)
-        job = Job(
-            Operation.FEEDBACK,
-            build=lambda api, _job: calls.feedback(api, session_id, rated, rating, words),
-            session_id=session_id,
+        request = FeedbackRequest(
+            session_id=session_from(session).session_id,
+            feedback_id=checks.path_id(feedback_id, "feedback_id"),
+            rating=checks.feedback(feedback),
+            text=None if text is None else checks.message_text(text),
         )
-        self._caller.perform(job)
+        self._executor.execute(request, self._tokens)
 
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
         """Return a context manager that holds one session and ends it on every path.
@@ -276,43 +264,45 @@ class AgentforceClient:
         :returns: what the org said of it, and the API host that follows from it.
         :raises AgentforceError: no token is given, or the host it names is not trusted.
         """
-        token = self._caller.tokens.get()
-        return token.reply, self._caller.api_host(token)
+        token = self._tokens.token()
+        return token.reply, token.access.api_url
 
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
 
-        It shares the token and the limits with this one, and can be stopped alone. A message that is cut by
-        the end of the time fails with :class:`DeliveryUnknownError`.
+        It shares the token, the connections and the limits with this one, and can be stopped alone. A message
+        that is cut by the end of the time fails with :class:`DeliveryUnknownError`.
         """
+        executor = self._executor.sibling()
+        executor.deadline.ends_in(seconds, firm=True)
         other = copy(self)
-        other._caller = self._caller.sibling(seconds)  # noqa: SLF001 - one of this class
+        vars(other).update(_executor=executor, _tokens=self._tokens.sibling(executor))
         return other
 
     def time_left(self, seconds: float | None) -> None:
         """Set how much time the caller has. A wait that would outlast it is not begun."""
-        self._caller.patience.ends_in(seconds)
+        self._executor.deadline.ends_in(seconds)
 
-    def stop(self, *, but_starts: bool = False) -> None:
+    def stop(self, *, keep_starts: bool = False) -> None:
         """End every wait and cut every request, from any thread or a signal handler.
 
         A message under way fails with :class:`DeliveryUnknownError`. Only :meth:`end_quietly` works after it.
 
-        :param but_starts: let the starts of sessions that are under way come to their end, since a session
+        :param keep_starts: let the starts of sessions that are under way come to their end, since a session
             can be ended only when its start has been answered. Call :meth:`stop` again to cut those, too.
         """
-        self._caller.patience.stop()
-        self._caller.transport.stop(but_starts=but_starts)
+        self._executor.deadline.stop()
+        self._executor.transport.stop(keep_starts=keep_starts)
 
     def close(self) -> None:
         """Close idle connections."""
-        self._caller.transport.close()
+        self._executor.transport.close()
 
     def _slot(self) -> Slot:
-        """Wait for a slot, as long as the caller's patience allows."""
-        patience, settings, began = self._caller.patience, self.settings, self.timing.clock()
+        """Wait for a slot, as long as the deadline allows."""
+        deadline, settings, began = self._executor.deadline, self.settings, self.timing.clock()
         while True:
-            patience.check()
+            deadline.check()
             try:
                 return self.limiter.acquire(
                     most_open=settings.max_concurrent_sessions,
@@ -320,19 +310,49 @@ class AgentforceClient:
                     wait=_SLICE,
                 )
             except RateLimitedError as error:
-                patience.check()
+                deadline.check()
                 waited = self.timing.clock() - began
-                if not patience.allows(error.retry_after or waited + _SLICE):
+                if not deadline.allows(error.retry_after or waited + _SLICE):
                     raise
 
-    def _end(self, session: Session, reason: str, *, cleaning_up: bool) -> bool:
-        job = Job(
-            Operation.END,
-            build=lambda api, _job: calls.end(api, session.session_id, reason),
-            agent_id=session.agent_id,
-            session_id=session.session_id,
-            cleaning_up=cleaning_up,
-        )
-        ended = self._caller.perform(job).failure is not Failure.NOT_FOUND
+    def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
+        request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)
+        options = CallOptions(during_cleanup=during_cleanup)
+        ended = self._executor.execute(request, self._tokens, options).failure is not Failure.SESSION_GONE
         self.limiter.ended(session.session_id)
         return ended
+
+    def _after_failed_start(self, agent_id: str, error: BaseException) -> None:
+        """End a session that was started all the same, and say so if the org does not know the agent.
+
+        :raises AgentforceRequestError: if the org has no such agent, or no active version of it.
+        """
+        if isinstance(error, RateLimitedError):
+            return
+        self._agent_ids.forget(agent_id)
+        if not isinstance(error, AgentforceError):
+            return
+        if error.session_id is not None:
+            self.end_quietly(Session(error.session_id, agent_id=agent_id), "Error")
+        if error.status is not None and error.status >= 500:  # noqa: PLR2004
+            self._check_agent(agent_id, error)
+
+    def _check_agent(self, agent_id: str, error: AgentforceError) -> None:
+        try:
+            found = self.find_agents(agent_id)
+        except AgentforceError:
+            return  # the error of the start names the agent and how to check it
+        if found and (found[0].active or not error.retryable):
+            return
+        try:
+            agent_lookup.the_one(agent_id, found, self.settings.host)
+        except AgentforceError as reason:
+            raise AgentforceRequestError(
+                f"{error.what} {reason.what}",
+                hint=reason.hint,
+                operation=error.operation,
+                status=error.status,
+                request_id=error.request_id,
+                external_session_key=error.external_session_key,
+                body=error.body,
+            ) from error

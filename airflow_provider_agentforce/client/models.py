@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.error_words import reason_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 ANSWERED = "answered"
@@ -34,6 +35,17 @@ class Session:
     agent_id: str | None = None
     external_session_key: str | None = None
     greeting: str = ""
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], field_name: str = "session") -> Session:
+        """Read the dict of a session or a turn.
+
+        :param field_name: what an error calls *value*.
+        :raises AgentforceInputError: if it names no session, or an id or number that cannot be one.
+        """
+        if value.get("session_id") is None:
+            raise AgentforceInputError(f"{field_name} has no session_id. Did the task that starts it run?")
+        return _checked(cls(**{name: value[name] for name in _names(cls) if name in value}), field_name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the XCom shape: JSON values only."""
@@ -69,6 +81,14 @@ class Turn:
     plan_id: str | None = None
     is_content_safe: bool | None = None
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Turn:
+        """Read what :meth:`to_dict` wrote. Fields that this version does not know are left out.
+
+        :raises TypeError: if a field without a default is missing.
+        """
+        return cls(**{name: value[name] for name in _names(cls) if name in value})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the XCom shape: JSON values only."""
         return dict(vars(self))
@@ -78,27 +98,47 @@ class Turn:
         """Whether the agent ended the session with this answer, whatever the outcome is."""
         return any(message.get("type") == "SessionEnded" for message in self.messages)
 
+    @property
+    def failure_reason(self) -> str:
+        """Why the answer is a failure, in the words of the agent or the org; ``""`` when it gives none."""
+        reasons = [
+            reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
+        ]
+        return "; ".join(dict.fromkeys(filter(None, reasons)))
+
 
 SessionLike = Session | Turn | Mapping[str, Any]
 
 
 def session_from(value: object, field_name: str = "session") -> Session:
-    """Read a session from a :class:`Session`, a :class:`Turn`, or the dict of either from XCom."""
-    if isinstance(value, Session | Turn):
-        # Anybody can make one, so its id is checked like any other before it becomes a part of a URL.
-        value = value.to_dict()
-    if not isinstance(value, Mapping):
-        raise AgentforceInputError(
-            f"{field_name} must be the output of a start or a send (a dict with session_id and sequence_id), "
-            f"but is {type(value).__name__}. Pass start.output itself, or session_id= and sequence_id=."
-        )
-    if value.get("session_id") is None:
-        raise AgentforceInputError(f"{field_name} has no session_id. Did the task that starts it run?")
-    agent_id = value.get("agent_id")
-    return Session(
-        session_id=checks.path_id(value["session_id"], f"{field_name}.session_id"),
-        sequence_id=checks.sequence_id(value.get("sequence_id", 0), f"{field_name}.sequence_id"),
-        agent_id=None if agent_id is None else checks.path_id(agent_id, f"{field_name}.agent_id"),
-        external_session_key=value.get("external_session_key"),
-        greeting=value.get("greeting") or "",
+    """Read a session from a :class:`Session`, a :class:`Turn`, or the dict of either from XCom.
+
+    :param field_name: what an error calls *value*.
+    :raises AgentforceInputError: if it is none of these, or holds an id or number that cannot be one.
+    """
+    # Anybody can make a session or a turn, so its ids are checked before they become a part of a URL.
+    if isinstance(value, Session):
+        return _checked(value, field_name)
+    if isinstance(value, Turn):
+        return _checked(Session(value.session_id, value.sequence_id, value.agent_id), field_name)
+    if isinstance(value, Mapping):
+        return Session.from_dict(value, field_name)
+    raise AgentforceInputError(
+        f"{field_name} must be the output of a start or a send (a dict with session_id and sequence_id), "
+        f"but is {type(value).__name__}. Pass start.output itself, or session_id= and sequence_id=."
     )
+
+
+def _checked(session: Session, field_name: str) -> Session:
+    agent_id = session.agent_id
+    return Session(
+        session_id=checks.path_id(session.session_id, f"{field_name}.session_id"),
+        sequence_id=checks.sequence_id(session.sequence_id, f"{field_name}.sequence_id"),
+        agent_id=None if agent_id is None else checks.path_id(agent_id, f"{field_name}.agent_id"),
+        external_session_key=session.external_session_key,
+        greeting=session.greeting or "",
+    )
+
+
+def _names(kind: type[Session | Turn]) -> list[str]:
+    return [one.name for one in fields(kind)]

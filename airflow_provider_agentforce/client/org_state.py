@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from airflow_provider_agentforce.client.agent_lookup import AgentIds
 from airflow_provider_agentforce.client.concurrency_limiter import ConcurrencyLimiter
-from airflow_provider_agentforce.client.directory import Directory
 from airflow_provider_agentforce.client.settings import Settings
 
 
@@ -13,12 +13,12 @@ class OrgState:
     """What is known of one org.
 
     :ivar limiter: its open sessions and recent starts, and how many it accepts.
-    :ivar directory: the ids of its agents by API name.
+    :ivar agent_ids: the ids of its agents by API name.
     """
 
     def __init__(self) -> None:
         self.limiter = ConcurrencyLimiter()
-        self.directory = Directory()
+        self.agent_ids = AgentIds()
 
 
 _states: dict[tuple[str, str], OrgState] = {}

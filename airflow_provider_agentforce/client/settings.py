@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.secrets import forms
+from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 EXTRAS = (

@@ -1,43 +1,62 @@
-"""Decodes server-sent events, and collects the events of one turn. Pure: bytes in, messages out.
+"""Decodes server-sent events. Pure: bytes in, events out.
 
-Event shapes: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-examples.html
+The specification: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from airflow_provider_agentforce.client import models, replies
-from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.client.policy import Failure
-from airflow_provider_agentforce.client.replies import UnreadableReplyError
+from typing import NamedTuple
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LAST = {"EndOfTurn", "SessionEnded", "Error"}
-_ON_THE_WAY = {"ProgressIndicator", "TextChunk", "ValidationFailureChunk", "EndOfTurn"}
+
+
+class Event(NamedTuple):
+    """One event.
+
+    :param name: its ``event`` field, ``""`` if it has none.
+    :param data: its ``data`` lines, joined.
+    """
+
+    name: str
+    data: bytes
 
 
 class EventDecoder:
-    """Splits bytes into the ``data`` of events, however the bytes were cut on their way."""
+    """Splits bytes into events, however the bytes were cut on their way."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
         self._started = False
         self._after_cr = False
+        self._name = ""
         self._data: list[bytes] = []
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """Take the next bytes and return the data of every event that they complete."""
-        events = []
-        for line in self._lines(piece):
-            if not line and self._data:
-                events.append(b"\n".join(self._data))
-                self._data = []
-            elif line.startswith(b"data:"):
-                self._data.append(line[5:].removeprefix(b" "))
-        return events
+    def feed(self, piece: bytes) -> list[Event]:
+        """Take the next bytes and return every event that they complete."""
+        return [event for line in self._lines(piece) for event in self._read(line)]
+
+    def finish(self) -> list[Event]:
+        """Return an event that the end of the stream completes instead of a blank line.
+
+        The specification drops it. Here the caller has to see whether it is whole.
+        """
+        rest, self._partial = self._without_mark(bytes(self._partial)), bytearray()
+        return [*self._read(rest), *self._read(b"")]
+
+    def _read(self, line: bytes) -> list[Event]:
+        field, _, value = line.partition(b":")
+        if field == b"data" and line != field:
+            self._data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+        if line:
+            return []
+        event = Event(self._name, b"\n".join(self._data))
+        found = [event] if self._data else []
+        self._name, self._data = "", []
+        return found
 
     def _lines(self, piece: bytes) -> list[bytes]:
         if not piece:
@@ -58,69 +77,3 @@ class EventDecoder:
             return line
         self._started = True
         return line.removeprefix(_BYTE_ORDER_MARK)
-
-
-class StreamedTurn:
-    """Collects one turn from its events.
-
-    :ivar begun: whether any byte of a stream has arrived.
-    """
-
-    def __init__(self) -> None:
-        self.begun = False
-        self._ended = False
-        self._error: bytes | None = None
-        self._decoder = EventDecoder()
-        self._messages: list[dict[str, Any]] = []
-        self._chunks: list[str] = []
-
-    def feed(self, piece: bytes) -> list[dict[str, Any]]:
-        """Take the next bytes and return the messages that they complete, as received.
-
-        :raises UnreadableReplyError: if an event is not a JSON object.
-        """
-        self.begun = True
-        news = []
-        for data in self._decoder.feed(piece):
-            for message in self._read(data):
-                self._note(message)
-                news.append(message)
-        return news
-
-    def turn(self, *, session: models.Session, sequence_id: int) -> Turn:
-        """Return what has arrived so far as a turn."""
-        # The answer's last message holds the whole text; streamed pieces stand in for one that never came.
-        spoken = "".join(self._chunks)
-        return replies.turn(self._messages, session=session, sequence_id=sequence_id, spoken=spoken)
-
-    def check(self) -> None:
-        """Make sure that the whole turn has arrived.
-
-        :raises UnreadableReplyError: if the stream told of an error or stopped before its end.
-        """
-        if self._error is not None:
-            raise UnreadableReplyError(replies.error(self._error).text, Failure.STREAM_ERROR)
-        if not self._ended:
-            raise UnreadableReplyError("the stream stopped before the end of the turn", Failure.STREAM_CUT)
-
-    def _read(self, data: bytes) -> list[dict[str, Any]]:
-        event = replies.decode_object(data)
-        if isinstance(event.get("message"), dict):
-            return [event["message"]]
-        if isinstance(event.get("messages"), list):
-            # The official guide also prints whole turns in the shape of a synchronous reply.
-            return [message for message in event["messages"] if isinstance(message, dict)]
-        if "error" in event:
-            self._error = data
-        return []
-
-    def _note(self, message: dict[str, Any]) -> None:
-        kind = str(message.get("type"))
-        if kind == "TextChunk" and isinstance(message.get("message"), str):
-            self._chunks.append(message["message"])
-        elif kind == "ValidationFailureChunk":
-            self._chunks.clear()
-        elif kind in _LAST:
-            self._ended = True
-        if kind not in _ON_THE_WAY:
-            self._messages.append(message)

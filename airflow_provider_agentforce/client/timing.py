@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import tenacity
 
+# For a second or two after another process has renewed its token, the org may refuse this one's, too.
+_A_MOMENT = tenacity.wait_random(1, 2)
 _FULL_JITTER = tenacity.wait_random_exponential(multiplier=1, max=20)
 
 
@@ -17,12 +19,14 @@ class Timing:
     """How a client waits.
 
     :param back_off: a tenacity wait: the pause before an attempt for which the org names none, in seconds.
+    :param renewal_pause: a tenacity wait: the pause before a renewed token is renewed once more.
     :param longest_wait: seconds; a longer wait is not begun, and the call fails instead.
     :param record_delay: seconds before a batch asks again about a record; doubled each time.
     :param clock: counts seconds, and no change of the wall clock moves it.
     """
 
     back_off: Callable[[tenacity.RetryCallState], float] = _FULL_JITTER
+    renewal_pause: Callable[[tenacity.RetryCallState], float] = _A_MOMENT
     longest_wait: float = 60.0
     record_delay: float = 1.0
     clock: Callable[[], float] = time.monotonic

@@ -6,17 +6,19 @@ misreading cannot hide in both. Needs the ``[emulator]`` extra.
 
 from airflow_provider_agentforce.emulator.emulator import Emulator
 from airflow_provider_agentforce.emulator.faults import Fault, Hold
+from airflow_provider_agentforce.emulator.messages import ScriptError, ScriptTurn
 from airflow_provider_agentforce.emulator.models import Agent, RequestRecord, SessionRecord, TurnRecord
-from airflow_provider_agentforce.emulator.replies import ScriptError, Turn
+from airflow_provider_agentforce.emulator.settings import EmulatorSettings
 
 __all__ = [
     "Agent",
     "Emulator",
+    "EmulatorSettings",
     "Fault",
     "Hold",
     "RequestRecord",
     "ScriptError",
+    "ScriptTurn",
     "SessionRecord",
-    "Turn",
     "TurnRecord",
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
+import re
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_agentforce.emulator.emulator import Emulator
-from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT
-from airflow_provider_agentforce.emulator.settings import FEEDBACK_STATUSES, MODES
+from airflow_provider_agentforce.emulator.settings import EmulatorSettings
 
 DEFAULT_PORT = 8765
 _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
@@ -55,35 +57,31 @@ def _parser() -> argparse.ArgumentParser:
         prog="agentforce-emulator",
         description="A stand-in Salesforce org with Agentforce agents, for tests, demos and first steps. "
         "It listens on this machine only.",
-        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    add("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 picks a free one")
-    add("--script", metavar="FILE", help="YAML or Python file with the answers; else a default agent")
-    add("--mode", choices=MODES, help="answer shapes: official (default), or seed for the original guide")
-    for name, kind, text in _SETTINGS:
-        add(f"--{name}", type=kind, metavar="SECONDS" if kind is float else "N", help=text)
-    add("--inactive-status", type=int, choices=tuple(INACTIVE_AGENT), help="how an inactive agent answers")
-    add("--feedback-status", type=int, choices=FEEDBACK_STATUSES, help="default 201")
-    for name, text in _SWITCHES:
-        add(f"--{name}", action="store_true", help=text)
+    script = "YAML or Python file with the answers; None: the default agent"
+    parser.add_argument("--script", metavar="FILE", help=script)
+    kinds = get_type_hints(EmulatorSettings)
+    texts = dict(
+        re.findall(r":param (\w+): (.+?)\.\n(?=:)", inspect.getdoc(EmulatorSettings) or "", re.DOTALL)
+    )
+    for setting in dataclasses.fields(EmulatorSettings):
+        option = f"--{setting.name.replace('_', '-')}"
+        text = " ".join(texts.get(setting.name, "").replace("`", "").split())
+        parser.add_argument(option, default=setting.default, help=text, **_taken(kinds[setting.name]))
+    # A fixed address, so that the connection of yesterday is good today.
+    parser.set_defaults(port=DEFAULT_PORT)
     return parser
 
 
-_SETTINGS: tuple[tuple[str, Any, str], ...] = (
-    ("token-lifetime", float, "until a token expires; default 1800"),
-    ("latency", float, "that the agent takes for a message; default 0"),
-    ("session-idle-timeout", float, "after which an unused session is gone; default never"),
-    ("retry-after", float, "to send as Retry-After with 429; default none"),
-    ("keep-alive", int, "seconds that an idle connection is kept open; default 5"),
-    ("max-concurrent-sessions", int, "default 50"),
-    ("max-sessions-per-hour", int, "default 1000"),
-    ("max-messages-per-session", int, "default 100"),
-)
-_SWITCHES = (
-    ("strict-sequence", "accept only the last sequenceId plus one"),
-    ("opaque-tokens", "issue tokens that are no JWT; the Agent API answers them with a bare 404"),
-)
+def _taken(kind: Any) -> dict[str, Any]:
+    """Return what ``argparse`` has to know of an option whose setting has the type ``kind``."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kind) is Literal:
+        return {"type": type(get_args(kind)[0]), "choices": get_args(kind)}
+    # `float | None` is given as a number, or not at all.
+    return {"type": (get_args(kind) or (kind,))[0], "metavar": "N" if kind is not str else "NAME"}
 
 
 if __name__ == "__main__":

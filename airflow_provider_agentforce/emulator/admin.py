@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 
 from airflow_provider_agentforce.emulator.faults import Fault
 from airflow_provider_agentforce.emulator.models import RequestRecord, SessionRecord
 from airflow_provider_agentforce.emulator.org import CONSUMER_SECRET, Org
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 HIDDEN = "(hidden)"
 _PAGE = Path(__file__).with_name("page.html")
@@ -34,18 +32,18 @@ _SHOWN_FORM_FIELDS = ("grant_type", "client_id")
 _PRIVATE_HEADERS = ("authorization", "cookie")
 
 
-def routes(org: Org) -> list[tuple[str, str, Endpoint]]:
-    """Return method, path and endpoint of every route."""
+def routes(org: Org) -> list[Route]:
+    """Return every route."""
     admin = _Admin(org)
     return [
-        ("GET", "/", admin.page),
-        ("GET", "/emulator/sessions", admin.sessions),
-        ("GET", "/emulator/requests", admin.requests),
-        ("GET", "/emulator/faults", admin.faults),
-        ("POST", "/emulator/faults", admin.add_fault),
-        ("DELETE", "/emulator/faults", admin.clear_faults),
-        ("POST", "/emulator/reset", admin.reset),
-        ("POST", "/emulator/revoke-tokens", admin.revoke_tokens),
+        Route("/", admin.page),
+        Route("/emulator/sessions", admin.sessions),
+        Route("/emulator/requests", admin.requests),
+        Route("/emulator/faults", admin.faults),
+        Route("/emulator/faults", admin.add_fault, methods=["POST"]),
+        Route("/emulator/faults", admin.clear_faults, methods=["DELETE"]),
+        Route("/emulator/reset", admin.reset, methods=["POST"]),
+        Route("/emulator/revoke-tokens", admin.revoke_tokens, methods=["POST"]),
     ]
 
 
@@ -98,8 +96,7 @@ class _Admin:
         return self._json({"reset": True})
 
     async def revoke_tokens(self, _request: Request) -> Response:
-        self._org.tokens.revoke_all()
-        self._org.changed()
+        self._org.revoke_tokens()
         return self._json({"revoked": len(self._org.tokens)})
 
     def _pending(self) -> list[dict[str, Any]]:
@@ -108,7 +105,7 @@ class _Admin:
     def _json(self, value: Any, *, status: int = 200) -> Response:
         """Answer with ``value``, less any secret that came in through a text, a header or a path."""
         text = json.dumps(value, ensure_ascii=False, default=_text)
-        for secret in (CONSUMER_SECRET, *self._org.tokens.known()):
+        for secret in (CONSUMER_SECRET, *list(self._org.tokens)):
             text = text.replace(secret, HIDDEN)
         return Response(text, status_code=status, media_type="application/json")
 

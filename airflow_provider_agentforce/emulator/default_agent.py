@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_agentforce.emulator.replies import Turn
+from airflow_provider_agentforce.emulator.messages import ACTION, ScriptTurn
 
 _ORDER = re.compile(r"\border\s+(?:number\s+|no\.?\s*)?#?(?P<number>\d+)", re.IGNORECASE)
 _NAMED_ACCOUNT = re.compile(
@@ -33,23 +33,27 @@ _RISKS = ("low", "medium", "high")
 _STATUSES = ("has shipped", "is being packed", "was delivered", "waits for payment")
 
 
-def answer(turn: Turn) -> Any:
+def answer(turn: ScriptTurn) -> Any:
     """Return the answer to one message; the first rule that fits wins."""
-    if turn.type != "Text":
-        return _NOT_TEXT.get(turn.type, "Noted.")
     decision = _decision(turn)
     if decision:
         return decision
+    if turn.type != "Text":
+        return _NOT_TEXT[turn.type]
     return next(reply(turn.text) for pattern, reply in _RULES if pattern.search(turn.text))
 
 
-def _decision(turn: Turn) -> str | None:
-    """Answer a plain yes or no when the last answer asked for one."""
-    asked = bool(turn.history) and any(m.get("type") == "Confirm" for m in turn.history[-1].messages)
-    said = re.match(r"\W*(yes|no)\b", turn.text, re.IGNORECASE)
-    if not asked or said is None:
+def _decision(turn: ScriptTurn) -> str | None:
+    """Answer a Reply or Cancel that names the last answer's Confirm, or a text that says yes or no to it."""
+    last = turn.history[-1].messages if turn.history else []
+    asked = [message["id"] for message in last if message.get("type") == "Confirm"]
+    if turn.type in ("Reply", "Cancel") and turn.message.get("inReplyToMessageId") in asked:
+        yes = turn.type == "Reply"
+    elif asked and (said := re.match(r"\W*(yes|no)\b", turn.text, re.IGNORECASE)):
+        yes = said[1].lower() == "yes"
+    else:
         return None
-    return "Done." if said[1].lower() == "yes" else "All right, I changed nothing."
+    return "Done." if yes else "All right, I changed nothing."
 
 
 def _number(key: str, low: int, high: int) -> int:
@@ -149,27 +153,7 @@ def _confirm(text: str) -> dict[str, Any]:
     return {
         "type": "Confirm",
         "text": f"Shall I go ahead? You asked: {text}",
-        "confirm": [
-            {
-                "type": "copilotActionInput/EmulatorAction_179EM0000000001",
-                "property": "",
-                "value": {"request": text},
-            }
-        ],
-    }
-
-
-def _inquire(_text: str) -> dict[str, Any]:
-    return {
-        "type": "Inquire",
-        "text": "Please give me the case number.",
-        "collect": [
-            {
-                "targetType": "copilotActionInput/EmulatorAction_179EM0000000001",
-                "targetProperty": "caseNumber",
-                "data": None,
-            }
-        ],
+        "confirm": [{"type": ACTION, "property": "", "value": {"request": text}}],
     }
 
 
@@ -205,6 +189,6 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (_NAMED_ACCOUNT, _account),
     (_REPORT_WORDS, _report),
     (_ACCOUNT_WORDS, _account),
-    (_words("which", "missing"), _inquire),
+    (_words("which", "missing"), lambda _: {"type": "Inquire", "text": "Please give me the case number."}),
     (re.compile(""), _echo),
 )

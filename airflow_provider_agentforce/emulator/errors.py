@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.emulator.ids import new_uuid
+from airflow_provider_agentforce.emulator.models import new_uuid
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ErrorSpec:
     """One documented answer.
 
     ``style`` says which body it has: ``agent`` (JSON of the Agent API), ``oauth``, ``rest`` (a list, as the
-    data API answers) or ``raw`` (``message`` as it is). ``expected`` None leaves out the two undocumented
+    data API answers) or ``raw`` (the bare ``message``). ``expected`` None leaves out the two undocumented
     fields ``mode`` and ``expected``, as the official samples do.
     """
 
@@ -32,22 +32,27 @@ class ErrorSpec:
     content_type: str = "application/json"
 
 
-def _nested(status: int, message: str, code: str) -> str:
-    return f"{status} " + json.dumps([{"message": message, "errorCode": code}], separators=(",", ":"))
-
-
-def _oauth(error: str, description: str, status: int = 400) -> ErrorSpec:
-    return ErrorSpec(status, error, description, style="oauth")
+def _oauth(error: str, description: str) -> ErrorSpec:
+    return ErrorSpec(400, error, description, style="oauth")
 
 
 def _empty(status: int) -> ErrorSpec:
     return ErrorSpec(status, "", "", style="raw", content_type="")
 
 
-_BAD, _CLIENT, _SERVER = "BadRequestException", "HttpClientErrorException", "HttpServerErrorException"
+def _bad_request(message: str, error: str = "BadRequestException") -> ErrorSpec:
+    return ErrorSpec(400, error, message, expected=True)
+
+
+def _org_failed(message: str) -> ErrorSpec:
+    nested = json.dumps([{"message": message, "errorCode": "UNKNOWN_EXCEPTION"}], separators=(",", ":"))
+    return ErrorSpec(500, "HttpServerErrorException", f"500 {nested}", expected=False)
+
+
 _CONTACT = "An unexpected error occurred. Please include this ErrorId if you contact support: 000000000-00000"
 _NO_VERSION = '404 [{"errorCode":"NOT_FOUND","message":"No valid version available"}]'
 _NO_ACCESS = '412 [{"errorCode":"PRECONDITION_FAILED","message":"No access to Einstein Copilot."}]'
+_NO_SESSION = "V6Session not found for sessionId: {session_id}"
 _HTML = "<html><head><title>URL No Longer Exists</title></head><body>URL No Longer Exists</body></html>"
 
 ERRORS: dict[str, ErrorSpec] = {
@@ -57,22 +62,21 @@ ERRORS: dict[str, ErrorSpec] = {
     "wrong_secret": _oauth("invalid_client", "invalid client credentials"),
     "wrong_key": _oauth("invalid_client_id", "client identifier invalid"),
     "wrong_grant_type": _oauth("unsupported_grant_type", "grant type not supported"),
+    "scope_not_supported": _oauth("invalid_request", "scope parameter not supported"),
     "app_not_approved": _oauth("invalid_grant", "user hasn't approved this consumer"),
     "max_logins": _oauth("invalid_grant", "Maximum Logins Exceeded"),
     "login_rate": _oauth("invalid_grant", "login rate exceeded"),
+    "retry_request": _oauth("unknown_error", "retry your request"),
     # 400
-    "bad_request": ErrorSpec(400, _BAD, "{detail}", expected=True),
-    "invalid_agent_id": ErrorSpec(400, _BAD, "{agent_id} is not a valid agent ID", expected=True),
-    "employee_agent": ErrorSpec(
-        400, _BAD, "Bad Request: Invalid user ID provided on start session: ", expected=True
-    ),
-    "unrecognized_field": ErrorSpec(400, _BAD, 'Unrecognized field "{field}"', expected=True),
-    "missing_property": ErrorSpec(400, _BAD, "Missing required creator property '{field}'", expected=True),
-    "missing_sequence_id": ErrorSpec(
-        400, _BAD, "Missing required creator property 'sequenceId'", expected=True
-    ),
-    "invalid_sequence_id": ErrorSpec(400, _BAD, "Invalid sequenceId", expected=True),
-    "bad_endpoint": ErrorSpec(400, _BAD, "Bad force-config endpoint", expected=True),
+    "bad_request": _bad_request("{detail}"),
+    "invalid_agent_id": _bad_request("{agent_id} is not a valid agent ID"),
+    "employee_agent": _bad_request("Bad Request: Invalid user ID provided on start session: "),
+    "unrecognized_field": _bad_request('Unrecognized field "{field}"'),
+    "missing_property": _bad_request("Missing required creator property '{field}'"),
+    "missing_sequence_id": _bad_request("Missing required creator property 'sequenceId'"),
+    "invalid_sequence_id": _bad_request("Invalid sequenceId"),
+    "sequence_id_used": _bad_request("Sequence id {sequence_id} was already used", "BadRequest"),
+    "bad_endpoint": _bad_request("Bad force-config endpoint"),
     # 401 and 403
     "unauthorized": ErrorSpec(401, "UnauthorizedError", "Access bearer token is missing or invalid"),
     "app_not_attached": ErrorSpec(
@@ -84,13 +88,13 @@ ERRORS: dict[str, ErrorSpec] = {
         "This session is not valid for use with the REST API",
         expected=False,
     ),
+    # From the gateway, for a second or two after another process renewed its token; hence the other shape.
+    "invalid_jwt_format": ErrorSpec(401, "INVALID_JWT_FORMAT", "Invalid JWT format", style="rest"),
     "forbidden": ErrorSpec(403, "ForbiddenError", "User forbidden from accessing the resource"),
     # 404 and 410
-    "session_not_found": ErrorSpec(
-        404, "NotFoundException", "V6Session not found for sessionId: {session_id}", expected=True
-    ),
+    "session_not_found": ErrorSpec(404, "NotFoundException", _NO_SESSION, expected=True),
     "not_found": ErrorSpec(404, "NotFoundError", "Not Found"),
-    "inactive_agent": ErrorSpec(404, _CLIENT, _NO_VERSION, expected=False),
+    "inactive_agent": ErrorSpec(404, "HttpClientErrorException", _NO_VERSION, expected=False),
     "opaque_token": _empty(404),
     "wrong_host": ErrorSpec(404, "", _HTML, style="raw", content_type="text/html"),
     "not_available": ErrorSpec(410, "NotAvailableError", "Gone"),
@@ -98,7 +102,7 @@ ERRORS: dict[str, ErrorSpec] = {
     "not_acceptable": ErrorSpec(
         406, "HttpMediaTypeNotAcceptableException", "No acceptable representation", expected=True
     ),
-    "inactive_agent_412": ErrorSpec(412, _CLIENT, _NO_ACCESS, expected=False),
+    "inactive_agent_412": ErrorSpec(412, "HttpClientErrorException", _NO_ACCESS, expected=False),
     "inactive_agent_422": ErrorSpec(
         422, "RequestProcessingException", "Cannot determine the active version for the agent"
     ),
@@ -107,32 +111,24 @@ ERRORS: dict[str, ErrorSpec] = {
     ),
     "too_many_requests": ErrorSpec(429, "TooManyRequestsError", "Too many requests for the server to handle"),
     # 5xx
+    "unexpected_error": _org_failed(_CONTACT),
+    "session_not_found_500": ErrorSpec(500, "HttpServerErrorException", _NO_SESSION, expected=False),
     "wrong_endpoint": ErrorSpec(
         500,
         "EngineConfigLookupException",
         "Unable to look up the engine config for the given endpoint",
         expected=False,
     ),
-    "unexpected_error": ErrorSpec(500, _SERVER, _nested(500, _CONTACT, "UNKNOWN_EXCEPTION"), expected=False),
-    "unknown_agent": ErrorSpec(500, _SERVER, _nested(500, _CONTACT, "UNKNOWN_EXCEPTION"), expected=False),
+    "unknown_agent": _org_failed(_CONTACT),
     "unsupported_media_type": ErrorSpec(
         500, "HttpMediaTypeNotSupportedException", "Unsupported Media Type", expected=True
     ),
     "inactive_agent_500": ErrorSpec(500, "InactiveConfigException", "Config is not active"),
-    "stale_version": ErrorSpec(
-        500,
-        _SERVER,
-        _nested(
-            500,
-            "Attempted to retrieve bot version ID to insert into cache, but record not found",
-            "UNKNOWN_EXCEPTION",
-        ),
-        expected=False,
+    "stale_version": _org_failed(
+        "Attempted to retrieve bot version ID to insert into cache, but record not found"
     ),
-    "planner_surface": ErrorSpec(
-        500, _SERVER, _nested(500, "Failed to populate planner surface", "UNKNOWN_EXCEPTION"), expected=False
-    ),
-    "script_error": ErrorSpec(500, _SERVER, "{detail}", expected=False),
+    "planner_surface": _org_failed("Failed to populate planner surface"),
+    "script_error": ErrorSpec(500, "HttpServerErrorException", "{detail}", expected=False),
     "bad_gateway": _empty(502),
     "service_unavailable": ErrorSpec(
         503, "ServiceUnavailable", "Service is unavailable possibly because Apex/Flow calls timed out"
@@ -148,26 +144,17 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
 }
 
+# The answers that an org gives with one status or another, by that status.
 INACTIVE_AGENT = {
     404: "inactive_agent",
     412: "inactive_agent_412",
     422: "inactive_agent_422",
     500: "inactive_agent_500",
 }
+SESSION_GONE = {404: "session_not_found", 410: "not_available", 500: "session_not_found_500"}
 
-_BY_STATUS = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "session_not_found",
-    410: "not_available",
-    412: "inactive_agent_412",
-    422: "inactive_agent_422",
-    423: "session_locked",
-    429: "too_many_requests",
-    500: "unexpected_error",
-    503: "service_unavailable",
-}
+# The first error of a status in the table above is what a bare status means.
+_BY_STATUS = {spec.status: name for name, spec in reversed(ERRORS.items()) if spec.style == "agent"}
 _BY_OPERATION = {
     "token": {400: "wrong_secret", 401: "wrong_secret"},
     "query": {400: "rest_malformed_query", 401: "rest_session_expired", 500: "rest_unknown"},

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import deque
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.errors import ERRORS
+from airflow_provider_agentforce.emulator.messages import StreamPlan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,19 +22,36 @@ OPERATIONS = ("token", "start", "send", "end", "feedback", "query", "test")
 _STATUS_RANGE = range(200, 600)
 
 
+def known_operation(operation: str) -> None:
+    """Check the name of an operation.
+
+    :raises ValueError: the operation does not exist.
+    """
+    if operation not in OPERATIONS:
+        raise ValueError(f"Unknown operation {operation!r}: one of {', '.join(OPERATIONS)}.")
+
+
 @dataclass(kw_only=True)
 class Fault:
-    """What goes wrong with the next ``times`` requests of ``operation``.
+    """What goes wrong with the next requests of an operation, behind the faults programmed before.
 
     With a ``status``, an ``error`` or ``drop`` the org answers without acting, or acts first when ``after``
-    is true. With none of the three it acts and answers as ever, and the fault changes only what it names:
-    ``body``, ``headers``, ``content_type``, ``delay``, ``cut``.
+    is true. With none of the three it acts and answers as ever, and the fault changes only what it names.
 
-    ``error`` names a documented answer (see ``airflow_provider_agentforce.emulator.errors``); ``status``
-    alone picks the documented body of that status. ``delay`` is in seconds. ``cut`` closes the connection
-    after that many bytes of body, ``drop`` before the first byte of the answer.
-
-    :raises ValueError: an unknown operation or error, or fields that exclude each other.
+    :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``test``.
+    :param times: how many requests it meets.
+    :param status: an HTTP status, with its documented body.
+    :param body: the body, in the place of the documented or usual one.
+    :param headers: headers to add or replace.
+    :param delay: seconds before the answer.
+    :param after: the org acts first, then this is the answer.
+    :param cut: close the connection after so many bytes of body.
+    :param drop: close the connection before the first byte of the answer.
+    :param content_type: the content type, in the place of the usual one.
+    :param error: a documented answer by its name; ``docs/emulator.md`` lists them.
+    :param stream: how the stream looks, with the keys of ``stream`` in a script. Only a streamed message
+        meets this fault.
+    :raises ValueError: an unknown operation, error or key, or fields that exclude each other.
     """
 
     operation: str
@@ -49,23 +65,15 @@ class Fault:
     drop: bool = False
     content_type: str | None = None
     error: str | None = None
+    stream: dict[str, Any] | None = None
     used: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        problem = self._problem()
-        if problem:
-            raise ValueError(problem)
-
-    def _problem(self) -> str | None:
+        known_operation(self.operation)
+        if self.error is not None and self.error not in ERRORS:
+            raise ValueError(f"Unknown error {self.error!r}: one of {', '.join(ERRORS)}.")
+        StreamPlan().but(self.stream, where="fault")
         checks = (
-            (
-                self.operation in OPERATIONS,
-                f"Unknown operation {self.operation!r}: one of {', '.join(OPERATIONS)}.",
-            ),
-            (
-                self.error is None or self.error in ERRORS,
-                f"Unknown error {self.error!r}: one of {', '.join(ERRORS)}.",
-            ),
             (self.times >= 1, "times must be 1 or more."),
             (self.status is None or self.status in _STATUS_RANGE, "status must be from 200 to 599."),
             (self.delay >= 0, "delay must not be negative."),
@@ -74,13 +82,23 @@ class Fault:
                 not self.drop or (self.status, self.error, self.body, self.cut) == (None,) * 4,
                 "drop sends no answer: it takes no status, error, body or cut.",
             ),
+            (
+                self.stream is None or (self.operation == "send" and not self.replaces_answer),
+                "stream changes the answer of a send: it takes no status, error or drop.",
+            ),
         )
-        return next((text for holds, text in checks if not holds), None)
+        for holds, problem in checks:
+            if not holds:
+                raise ValueError(problem)
 
     @property
     def remaining(self) -> int:
         """How many more requests it will meet."""
         return self.times - self.used
+
+    def fits(self, operation: str, *, stream: bool) -> bool:
+        """Say whether a request can meet it. ``stream`` tells a streamed send from a synchronous one."""
+        return self.operation == operation and (self.stream is None or stream)
 
     @property
     def replaces_answer(self) -> bool:
@@ -89,48 +107,44 @@ class Fault:
 
 
 class FaultQueue:
-    """The programmed faults, in order per operation."""
+    """The programmed faults, in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queues: dict[str, deque[Fault]] = {operation: deque() for operation in OPERATIONS}
+        self._faults: list[Fault] = []
 
-    def add(self, fault: Fault) -> Fault:
+    def add(self, fault: Fault) -> None:
         """Queue ``fault`` behind the others of its operation."""
         with self._lock:
-            self._queues[fault.operation].append(fault)
-        return fault
+            self._faults.append(fault)
 
-    def take(self, operation: str) -> Fault | None:
-        """Use up one count of the first fault of ``operation``, if there is one."""
+    def take(self, operation: str, *, stream: bool) -> Fault | None:
+        """Use up one count of the first fault that fits a request, if there is one."""
         with self._lock:
-            queue = self._queues.get(operation)
-            if not queue:
+            fault = next((fault for fault in self._faults if fault.fits(operation, stream=stream)), None)
+            if fault is None:
                 return None
-            fault = queue[0]
             fault.used += 1
             if fault.remaining == 0:
-                queue.popleft()
+                self._faults.remove(fault)
             return fault
 
     def put_back(self, fault: Fault) -> None:
         """Undo :meth:`take`: the request was refused before the fault could happen."""
         with self._lock:
-            queue = self._queues[fault.operation]
             if fault.remaining == 0:
-                queue.appendleft(fault)
+                self._faults.insert(0, fault)
             fault.used -= 1
 
     def unused(self) -> list[Fault]:
         """Return the faults that still wait for a request."""
         with self._lock:
-            return [fault for queue in self._queues.values() for fault in queue]
+            return list(self._faults)
 
     def clear(self) -> None:
         """Forget all faults."""
         with self._lock:
-            for queue in self._queues.values():
-                queue.clear()
+            self._faults.clear()
 
 
 class Hold:
@@ -149,9 +163,7 @@ class Hold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     async def wait(self) -> None:

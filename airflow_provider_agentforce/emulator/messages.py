@@ -1,4 +1,4 @@
-"""Build the messages of an answer with every field the API reference requires.
+"""What the agent answers: messages with every field that the API reference requires, from what a script says.
 
 Source: the message types of the Agent API reference
 (https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary).
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from airflow_provider_agentforce.emulator.ids import new_trace_id, new_uuid
+from airflow_provider_agentforce.emulator.models import SessionRecord, TurnRecord, new_trace_id, new_uuid
 
 Message = dict[str, Any]
 
 _APOLOGY = "Unfortunately a system error occurred. Please try again."
 _ERROR_TEXT = "An unexpected error occurred while processing your request."
-_ACTION = "copilotActionInput/EmulatorAction_179EM0000000001"
+ACTION = "copilotActionInput/EmulatorAction_179EM0000000001"
 
 
 def _rated(text: str) -> Message:
@@ -54,11 +55,11 @@ _FIELDS: dict[str, Callable[[str], Message]] = {
     "Inform": lambda text: {**_rated(text), "result": [], "citedReferences": []},
     "Inquire": lambda text: {
         **_rated(text),
-        "collect": [{"targetType": _ACTION, "targetProperty": "value", "data": None}],
+        "collect": [{"targetType": ACTION, "targetProperty": "value", "data": None}],
     },
     "Confirm": lambda text: {
         **_rated(text),
-        "confirm": [{"type": _ACTION, "property": "", "value": {}}],
+        "confirm": [{"type": ACTION, "property": "", "value": {}}],
     },
     "Failure": lambda text: {**_rated(text), "code": "ACTION_FAILED", "errors": [_APOLOGY]},
     "Escalate": _escalate,
@@ -75,7 +76,7 @@ def answer_message(kind: str, text: str = "", **fields: Any) -> Message:
 
 
 def answer_messages(kind: str, text: str = "", **fields: Any) -> list[Message]:
-    """Return the messages of an answer. A type without text of its own follows an Inform that carries it."""
+    """Return the messages of an answer. An Inform says the text of a type that has none."""
     spoken = [answer_message("Inform", text)] if text and kind in _TEXTLESS else []
     return [*spoken, answer_message(kind, text, **fields)]
 
@@ -89,28 +90,148 @@ def greeting_messages(text: str) -> list[Message]:
     return [greeting]
 
 
-def end_messages() -> list[Message]:
-    """Return the messages that confirm the end of a session. The reason is never the one the client gave."""
-    return [{"type": "SessionEnded", "id": new_uuid(), "reason": "ClientRequest", "feedbackId": ""}]
-
-
-def links(api_base: str, *, agent_id: str, session_id: str) -> dict[str, Any]:
-    """Return ``_links`` as captured in 2026. ``api_base`` ends with ``/einstein/ai-agent/v1``."""
-    session = f"{api_base}/sessions/{session_id}"
-    return {
-        "self": None,
-        "messages": {"href": f"{session}/messages"},
-        "messagesStream": {"href": f"{session}/messages/stream"},
-        "session": {"href": f"{api_base}/agents/{agent_id}/sessions"},
-        "end": {"href": session},
-    }
-
-
 def spoken_text(messages: list[Message]) -> str:
     """Return the texts of ``messages`` in order, as a person would read them."""
     return "\n".join(str(text) for message in messages if (text := message.get("message")))
 
 
-def variable_values(variables: list[Mapping[str, Any]] | None) -> dict[str, Any]:
-    """Return ``[{name, type, value}]`` as a mapping of names to values."""
-    return {variable["name"]: variable["value"] for variable in variables or []}
+class ScriptError(ValueError):
+    """An invalid script. The message names the file and the entry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """How an answer looks when it is streamed.
+
+    ``progress`` is the text of the first event (None: no such event). ``chunks`` are the texts of the
+    TextChunks (None: cut from the answer). ``retracted`` are chunks that a ValidationFailureChunk takes back.
+    ``error`` ends the stream with an ERROR event in the place of the answer. ``end_of_turn`` false leaves out
+    the last event. ``envelope`` false sends the Inform in the synchronous shape.
+
+    What gateways add: ``heartbeats`` puts an empty ``ping`` before each event, ``repeated`` sends the
+    messages of the answer twice under the same id, ``done`` ends with ``data: [DONE]``, and ``hold_open``
+    keeps the connection open for so many seconds after the last event.
+    """
+
+    progress: str | None = "Working on it"
+    chunks: list[str] | None = None
+    retracted: list[str] = field(default_factory=list)
+    error: bool = False
+    end_of_turn: bool = True
+    envelope: bool = True
+    heartbeats: bool = False
+    repeated: bool = False
+    done: bool = False
+    hold_open: float = 0.0
+
+    def but(self, changes: Any, *, where: str) -> StreamPlan:
+        """Return this plan with ``changes``, a mapping of its keys; None changes nothing.
+
+        :param where: what to name in the error text.
+        :raises ScriptError: an unknown key, or an invalid number of seconds.
+        """
+        if changes is None:
+            return self
+        if not isinstance(changes, Mapping) or set(changes) - set(STREAM_KEYS):
+            raise ScriptError(f"{where}: stream must be a mapping with any of {', '.join(STREAM_KEYS)}.")
+        plan = replace(self, **changes)
+        _seconds(plan.hold_open, "stream.hold_open", where=where)
+        return plan
+
+
+STREAM_KEYS = tuple(option.name for option in fields(StreamPlan))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptReply:
+    """What the agent answers to one message. ``latency`` in seconds; None: the latency of the emulator."""
+
+    messages: list[Message]
+    latency: float | None = None
+    stream: StreamPlan = field(default_factory=StreamPlan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptTurn:
+    """What a script sees of one message; ``message`` is the JSON object as it was sent."""
+
+    message: dict[str, Any]
+    sequence_id: float
+    session: SessionRecord
+
+    @property
+    def type(self) -> str:
+        """The type of the message: ``Text``, ``Reply``, ``Cancel``, …."""
+        return str(self.message["type"])
+
+    @property
+    def text(self) -> str:
+        """What the caller says; empty for types without text."""
+        return str(self.message.get("text", ""))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The session's variables by name, after those of this message."""
+        return dict(self.session.variables)
+
+    @property
+    def history(self) -> list[TurnRecord]:
+        """The turns before this one."""
+        return list(self.session.turns)
+
+    @property
+    def number(self) -> int:
+        """The place of this message in the session, from 1."""
+        return self.session.applied + 1
+
+
+def to_reply(answer: Any, *, where: str) -> ScriptReply:
+    """Return the reply that ``answer`` describes: a text, a mapping, or a list of those.
+
+    A mapping may hold ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list, sent unchanged), and
+    any field of the message itself, which adds to or replaces the documented default.
+
+    :param where: file and entry, for the error text.
+    :raises ScriptError: ``answer`` is none of these.
+    """
+    if isinstance(answer, str):
+        return ScriptReply(messages=answer_messages("Inform", answer))
+    if isinstance(answer, list):
+        replies = [to_reply(item, where=f"{where}[{index}]") for index, item in enumerate(answer)]
+        return ScriptReply(messages=[message for reply in replies for message in reply.messages])
+    if not isinstance(answer, Mapping):
+        raise ScriptError(f"{where}: an answer is a text, a mapping or a list, not {type(answer).__name__}.")
+    return _from_mapping(dict(answer), where=where)
+
+
+def _from_mapping(answer: dict[str, Any], *, where: str) -> ScriptReply:
+    latency = answer.pop("latency", None)
+    if latency is not None:
+        latency = _seconds(latency, "latency", where=where)
+    plan = StreamPlan().but(answer.pop("stream", None), where=where)
+    if "messages" in answer:
+        messages = _raw_messages(answer.pop("messages"), where=where)
+        if answer:
+            raise ScriptError(f"{where}: messages: stands alone, without {', '.join(map(str, answer))}.")
+        return ScriptReply(messages=messages, latency=latency, stream=plan)
+    kind = answer.pop("type", "Inform")
+    if kind not in ANSWER_TYPES:
+        raise ScriptError(
+            f"{where}: unknown type {kind!r}: one of {', '.join(ANSWER_TYPES)}, or use messages:."
+        )
+    text = answer.pop("text", None) or answer.pop("message", "")
+    if not isinstance(text, str):
+        raise ScriptError(f"{where}: text must be a text, not {type(text).__name__}.")
+    return ScriptReply(messages=answer_messages(kind, text, **answer), latency=latency, stream=plan)
+
+
+def _raw_messages(messages: Any, *, where: str) -> list[Message]:
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ScriptError(f"{where}: messages must be a list of mappings.")
+    return messages
+
+
+def _seconds(value: Any, name: str, *, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise ScriptError(f"{where}: {name} must be a number of seconds, not {value!r}.")
+    return float(value)

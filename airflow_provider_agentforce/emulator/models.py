@@ -1,14 +1,57 @@
-"""What a test looks at after a run: agents, sessions, turns and requests, as plain records."""
+"""What a test looks at after a run: agents, sessions, turns and requests, and the ids of them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_agentforce.emulator.ids import is_agent_id, salesforce_id
+_ID_LENGTHS = (15, 18)
+_CHECKSUM_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+_BLOCK = 5
+
+
+def new_uuid() -> str:
+    """Return a random UUID (version 4) as text."""
+    return str(uuid.uuid4())
+
+
+def new_session_id() -> str:
+    """Return a UUID of version 7: the time in ms first, as captured session ids have it."""
+    raw = bytearray(int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10))
+    raw[6] = 0x70 | (raw[6] & 0x0F)
+    raw[8] = 0x80 | (raw[8] & 0x3F)
+    return str(uuid.UUID(bytes=bytes(raw)))
+
+
+def new_trace_id() -> str:
+    """Return 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time since the epoch as Salesforce writes it: UTC, with milliseconds."""
+    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def salesforce_id(fifteen: str) -> str:
+    """Return the 18-character form of a 15-character record id: the last three tell upper from lower case."""
+    suffix = ""
+    for start in range(0, 15, _BLOCK):
+        block = fifteen[start : start + _BLOCK]
+        bits = sum(1 << position for position, char in enumerate(block) if char.isupper())
+        suffix += _CHECKSUM_ALPHABET[bits]
+    return fifteen + suffix
+
+
+def is_agent_id(value: str) -> bool:
+    """Say whether ``value`` has the shape of a BotDefinition id: prefix ``0Xx``, 15 or 18 characters."""
+    return value.startswith("0Xx") and len(value) in _ID_LENGTHS and value.isascii() and value.isalnum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +77,9 @@ class Agent:
             digest = hashlib.sha256(self.developer_name.encode()).hexdigest()
             object.__setattr__(self, "id", salesforce_id("0Xx" + digest[:12].upper()))
         if not is_agent_id(self.id):
-            raise ValueError(f"{self.id!r} is no agent id: it starts with 0Xx and has 15 or 18 characters.")
+            raise ValueError(
+                f"{self.id!r} is not an agent id, which has 15 or 18 characters and starts with 0Xx."
+            )
 
 
 DEFAULT_AGENTS = (
@@ -121,17 +166,13 @@ class RequestRecord:
     at: float = field(default_factory=time.time)
 
 
-def _now() -> str:
-    return datetime.now(tz=timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 @dataclass(kw_only=True)
 class EvaluationRun:
     """One run of the Testing API: new when started, then in progress, completed at the second look."""
 
     definition: str
     status: str = "NEW"
-    started: str = field(default_factory=_now)
+    started: str = field(default_factory=lambda: iso_time(time.time()))
     ended: str | None = None
 
     def advance(self) -> None:
@@ -143,7 +184,7 @@ class EvaluationRun:
 
     def finish(self, status: str) -> None:
         """End the run."""
-        self.status, self.ended = status, _now()
+        self.status, self.ended = status, iso_time(time.time())
 
     def head(self) -> dict[str, Any]:
         """Return the fields that status and results share."""

@@ -10,19 +10,18 @@ import time
 from collections import deque
 from typing import Any
 
-from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, ApiError
-from airflow_provider_agentforce.emulator.faults import OPERATIONS, FaultQueue, Hold
-from airflow_provider_agentforce.emulator.ids import is_agent_id
+from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, SESSION_GONE, ApiError
+from airflow_provider_agentforce.emulator.faults import FaultQueue, Hold, known_operation
 from airflow_provider_agentforce.emulator.models import (
     Agent,
     EvaluationRun,
     RequestRecord,
     SessionRecord,
     TurnRecord,
+    is_agent_id,
 )
 from airflow_provider_agentforce.emulator.script import Script
-from airflow_provider_agentforce.emulator.settings import Settings
-from airflow_provider_agentforce.emulator.tokens import TokenStore
+from airflow_provider_agentforce.emulator.settings import EmulatorSettings
 
 CONSUMER_KEY = "EMULATOR.consumer.key"
 # Made up and the same for everyone: it opens nothing but an emulator on this machine.
@@ -34,36 +33,30 @@ _LANGUAGE = "$Context.EndUserLanguage"
 class Org:
     """One stand-in org."""
 
-    def __init__(self, settings: Settings, agents: list[Agent], script: Script) -> None:
+    def __init__(self, settings: EmulatorSettings, agents: list[Agent], script: Script) -> None:
         self.settings = settings
         self.agents = agents
         self.script = script
         self.url = ""
-        self.faults = FaultQueue()
-        self.tokens = TokenStore(
-            lifetime=settings.token_lifetime, opaque=settings.opaque_tokens or settings.seed
-        )
-        self.sessions: dict[str, SessionRecord] = {}
-        self.requests: list[RequestRecord] = []
-        self.holds: dict[str, Hold] = {}
-        self.test_runs: dict[str, EvaluationRun] = {}
         self.version = 0
-        self._starts: deque[float] = deque()
+        self.holds: dict[str, Hold] = {}
         self._lock = threading.RLock()
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything that happened and is programmed; keep settings, agents and script."""
         with self._lock:
             for hold in self.holds.values():
                 hold.release()
-            self.faults.clear()
-            self.tokens.clear()
-            self.sessions.clear()
-            self.requests.clear()
             self.holds.clear()
-            self.test_runs.clear()
-            self._starts.clear()
-            self.version += 1
+            self.faults = FaultQueue()
+            # Every token issued, with the time at which it expires, in seconds since the epoch.
+            self.tokens: dict[str, float] = {}
+            self.sessions: dict[str, SessionRecord] = {}
+            self.requests: list[RequestRecord] = []
+            self.test_runs: dict[str, EvaluationRun] = {}
+            self._starts: deque[float] = deque()
+            self.changed()
 
     def changed(self) -> None:
         """Tell those who watch that something happened."""
@@ -77,10 +70,9 @@ class Org:
     def hold(self, operation: str) -> Hold:
         """Hold the requests of ``operation`` from now on.
 
-        :raises ValueError: there is no such operation, or it is held already.
+        :raises ValueError: an unknown operation, or one that is held already.
         """
-        if operation not in OPERATIONS:
-            raise ValueError(f"Unknown operation {operation!r}: one of {', '.join(OPERATIONS)}.")
+        known_operation(operation)
         with self._lock:
             present = self.holds.get(operation)
             if present is not None and not present.released:
@@ -88,11 +80,19 @@ class Org:
             self.holds[operation] = Hold(operation)
             return self.holds[operation]
 
-    async def wait_while_held(self, operation: str) -> None:
-        """Wait as long as a test holds ``operation``."""
-        hold = self.holds.get(operation)
-        if hold is not None:
-            await hold.wait()
+    def add_token(self, token: str) -> None:
+        """Accept ``token`` from now on, until its lifetime is over."""
+        self.tokens[token] = time.time() + self.settings.token_lifetime
+        self.changed()
+
+    def accepts_token(self, token: str) -> bool:
+        """Say whether ``token`` was issued here and neither expired nor revoked."""
+        return time.time() < self.tokens.get(token, 0.0)
+
+    def revoke_tokens(self) -> None:
+        """Make every token issued so far worthless."""
+        self.tokens.update(dict.fromkeys(self.tokens, 0.0))
+        self.changed()
 
     def usable_agent(self, agent_id: str) -> Agent:
         """Return the active agent with this id, in its 15- or 18-character form.
@@ -136,7 +136,7 @@ class Org:
             self._expire_idle()
             session = self.sessions.get(session_id)
             if session is None or not session.open:
-                raise ApiError("session_not_found", session_id=session_id)
+                raise ApiError(SESSION_GONE[self.settings.gone_status], session_id=session_id)
             if session.busy:
                 raise ApiError("session_locked")
             session.busy = True
@@ -156,8 +156,12 @@ class Org:
         """
         if session.applied >= self.settings.max_messages_per_session:
             raise self._too_many()
-        last = session.turns[-1].sequence_id if session.turns else 0
-        if self.settings.strict_sequence and sequence_id != last + 1:
+        if not self.settings.strict_sequence:
+            return
+        used = [turn.sequence_id for turn in session.turns]
+        if sequence_id in used:
+            raise ApiError("sequence_id_used", sequence_id=sequence_id)
+        if sequence_id != (used[-1] if used else 0) + 1:
             raise ApiError("invalid_sequence_id")
 
     def add_turn(self, session: SessionRecord, turn: TurnRecord) -> None:

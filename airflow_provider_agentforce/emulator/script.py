@@ -1,24 +1,33 @@
-"""Load the script that gives the agent its answers: a YAML file, a Python file, or either in memory."""
+"""Load the script that gives the agent its answers: a YAML file, a Python file, or either in memory.
+
+What can be wrong with a YAML script is found when it is loaded, not in the middle of a conversation.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_agentforce.emulator import default_agent
-from airflow_provider_agentforce.emulator.models import Agent
-from airflow_provider_agentforce.emulator.replies import Reply, ScriptError, Turn, to_reply
-from airflow_provider_agentforce.emulator.rules import Rules
+from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2.sandbox import SandboxedEnvironment
 
-Answer = Callable[[Turn], Any]
-ScriptSource = str | Path | Mapping[str, Any] | Answer | None
+from airflow_provider_agentforce.emulator import default_agent
+from airflow_provider_agentforce.emulator.messages import ScriptError, ScriptReply, ScriptTurn, to_reply
+from airflow_provider_agentforce.emulator.models import Agent
+
+ScriptFunction = Callable[[ScriptTurn], Any]
+ScriptSource = str | Path | Mapping[str, Any] | ScriptFunction | None
 
 DEFAULT_GREETING = "Hi, I'm the emulator's agent. How can I help you?"
 _KEYS = ("greeting", "agents", "answers")
+# The texts are read by people and programs, never by a browser: escaping would change them.
+_JINJA = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_NAMES = frozenset({"text", "variables", "groups", "turn", "sequence_id", "session_id"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +37,16 @@ class Script:
     ``slow`` scripts are code of a user, which may block: they run beside the server's loop.
     """
 
-    answer: Answer
+    answer: ScriptFunction
     where: str
     greeting: str = DEFAULT_GREETING
     agents: list[Agent] | None = None
     slow: bool = False
 
-    async def reply(self, turn: Turn) -> Reply:
+    async def reply(self, turn: ScriptTurn) -> ScriptReply:
         """Return the answer to one message.
 
-        :raises ScriptError: the script failed, or returned something that is no answer.
+        :raises ScriptError: the script failed, or what it returned is not a valid answer.
         """
         try:
             answer = await asyncio.to_thread(self.answer, turn) if self.slow else self.answer(turn)
@@ -45,7 +54,7 @@ class Script:
             raise
         except Exception as error:
             raise ScriptError(f"{self.where}: {type(error).__name__}: {error}") from error
-        return answer if isinstance(answer, Reply) else to_reply(answer, where=self.where)
+        return answer if isinstance(answer, ScriptReply) else to_reply(answer, where=self.where)
 
 
 def load_script(source: ScriptSource) -> Script:
@@ -74,11 +83,9 @@ def _from_python(path: Path) -> Script:
         names = runpy.run_path(str(path))
     except Exception as error:
         raise ScriptError(f"{path}: {type(error).__name__}: {error}") from error
-    answer = names.get("answer")
-    if not callable(answer):
+    if not callable(names.get("answer")):
         raise ScriptError(f"{path}: it must define a function answer(turn).")
-    settings = {key: value for key, value in names.items() if key in ("greeting", "agents")}
-    return Script(answer=answer, where=f"{path}: answer()", slow=True, **_checked(settings, where=str(path)))
+    return _script(names, names["answer"], where=str(path), slow=True)
 
 
 def _from_yaml(path: Path) -> Script:
@@ -97,23 +104,17 @@ def _from_mapping(content: Mapping[str, Any], *, where: str) -> Script:
     unknown = set(map(str, content)) - set(_KEYS)
     if unknown:
         raise ScriptError(f"{where}: unknown key {min(unknown)!r}: one of {', '.join(_KEYS)}.")
-    settings = {key: value for key, value in content.items() if key != "answers"}
-    if "answers" not in content:
-        return Script(answer=default_agent.answer, where=where, **_checked(settings, where=where))
-    rules = Rules(content["answers"], where=where)
-    return Script(answer=rules.answer, where=where, **_checked(settings, where=where))
+    answers = Rules(content["answers"], where=where).answer if "answers" in content else default_agent.answer
+    return _script(content, answers, where=where)
 
 
-def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    checked: dict[str, Any] = {}
-    if "greeting" in settings:
-        greeting = settings["greeting"]
-        if not isinstance(greeting, str | None):
-            raise ScriptError(f"{where}: greeting must be a text.")
-        checked["greeting"] = greeting or ""
-    if settings.get("agents") is not None:
-        checked["agents"] = _agents(settings["agents"], where=where)
-    return checked
+def _script(content: Mapping[str, Any], answer: ScriptFunction, *, where: str, slow: bool = False) -> Script:
+    greeting, agents = content.get("greeting", DEFAULT_GREETING), content.get("agents")
+    if not isinstance(greeting, str | None):
+        raise ScriptError(f"{where}: greeting must be a text.")
+    if agents is not None:
+        agents = _agents(agents, where=where)
+    return Script(answer=answer, where=where, greeting=greeting or "", agents=agents, slow=slow)
 
 
 def _agents(entries: Any, *, where: str) -> list[Agent]:
@@ -127,3 +128,88 @@ def _agent(entry: Any, *, where: str) -> Agent:
         return entry if isinstance(entry, Agent) else Agent(**entry)
     except (TypeError, ValueError) as error:
         raise ScriptError(f"{where}: {error}") from error
+
+
+class Rules:
+    """The rules of a script, tried in order."""
+
+    def __init__(self, entries: Any, *, where: str) -> None:
+        if not isinstance(entries, list):
+            raise ScriptError(f"{where}: answers must be a list.")
+        self._rules = [
+            _Rule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)
+        ]
+
+    def answer(self, turn: ScriptTurn) -> ScriptReply:
+        """Return the answer of the first rule that matches.
+
+        :raises ScriptError: its template failed.
+        """
+        for rule in self._rules:
+            match = rule.pattern.search(turn.text)
+            if match:
+                return rule.reply(turn, match)
+        return to_reply(f"No scripted answer matches {turn.text!r}.", where="answers")
+
+
+class _Rule:
+    def __init__(self, entry: Any, *, where: str) -> None:
+        if not isinstance(entry, Mapping):
+            raise ScriptError(f"{where}: an answer is a mapping, not {type(entry).__name__}.")
+        fields = dict(entry)
+        self.where = where
+        self.pattern = _pattern(fields.pop("match", ""), where=where)
+        if not fields:
+            raise ScriptError(f"{where}: it has no text, type or messages.")
+        names = _NAMES | set(self.pattern.groupindex)
+        self._fields = _mapped(lambda leaf: _template(leaf, names, where=where), fields)
+        # A reply from the raw texts has the same shape as any later one: it shows every mistake of the entry.
+        to_reply(fields, where=where)
+
+    def reply(self, turn: ScriptTurn, match: re.Match[str]) -> ScriptReply:
+        names = {
+            "text": turn.text,
+            "variables": turn.variables,
+            "groups": match.groups(),
+            "turn": turn.number,
+            "sequence_id": turn.sequence_id,
+            "session_id": turn.session.session_id,
+            **match.groupdict(),
+        }
+        try:
+            return to_reply(_mapped(lambda leaf: _rendered(leaf, names), self._fields), where=self.where)
+        except TemplateError as error:
+            raise ScriptError(f"{self.where}: {error}") from error
+
+
+def _pattern(text: Any, *, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except (re.error, TypeError) as error:
+        raise ScriptError(f"{where}: match is not a valid regular expression: {error}") from error
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return ``value`` with every leaf of its mappings and lists changed."""
+    if isinstance(value, dict):
+        return {key: _mapped(change, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(change, item) for item in value]
+    return change(value)
+
+
+def _template(text: Any, names: frozenset[str], *, where: str) -> Any:
+    if not isinstance(text, str) or "{" not in text:
+        return text
+    try:
+        unknown = meta.find_undeclared_variables(_JINJA.parse(text)) - names
+        if unknown:
+            known = ", ".join(sorted(names))
+            raise ScriptError(f"{where}: unknown name {min(unknown)!r} in a template: one of {known}.")
+        return _JINJA.from_string(text)
+    except TemplateError as error:
+        raise ScriptError(f"{where}: {error}") from error
+
+
+def _rendered(leaf: Any, names: Mapping[str, Any]) -> Any:
+    return leaf.render(names) if isinstance(leaf, Template) else leaf

@@ -13,28 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_agentforce.emulator.errors import ERRORS, agent_error_body
-from airflow_provider_agentforce.emulator.ids import new_trace_id, new_uuid
-from airflow_provider_agentforce.emulator.messages import Message, spoken_text
-from airflow_provider_agentforce.emulator.replies import Reply
+from airflow_provider_agentforce.emulator.messages import ANSWER_TYPES, Message, ScriptReply, spoken_text
+from airflow_provider_agentforce.emulator.models import new_trace_id, new_uuid
 
 # The reference has no event name for ValidationFailureChunk and for unknown types: those travel as UNKNOWN.
-_EVENT_NAMES = {
-    "ProgressIndicator": "PROGRESS_INDICATOR",
-    "TextChunk": "TEXT_CHUNK",
-    "Inform": "INFORM",
-    "Inquire": "INQUIRE",
-    "Confirm": "CONFIRM",
-    "Failure": "FAILURE",
-    "Escalate": "ESCALATE",
-    "SessionEnded": "SESSION_ENDED",
-    "Error": "ERROR",
-    "EndOfTurn": "END_OF_TURN",
-}
+_NAMED = (*ANSWER_TYPES, "ProgressIndicator", "TextChunk", "EndOfTurn")
 # A failure is reported at the end of a turn and never spoken in advance.
 _CHUNKED = ("Inform", "Inquire", "Confirm")
+_HEARTBEAT = b"event: ping\ndata:\n\n"
+_DONE = b"data: [DONE]\n\n"
 
 
-class _Turn:
+class _Events:
     """The event ids and chunk offsets of one turn."""
 
     def __init__(self) -> None:
@@ -54,7 +44,9 @@ class _Turn:
             "offset": offset,
             "message": message,
         }
-        return self.frame(_EVENT_NAMES.get(str(message.get("type")), "UNKNOWN"), envelope)
+        kind = message.get("type")
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).upper() if kind in _NAMED else "UNKNOWN"
+        return self.frame(name, envelope)
 
     def chunk(self, kind: str, **fields: Any) -> bytes:
         self._offset += 1
@@ -65,28 +57,39 @@ class _Turn:
         return self.chunk("TextChunk", message=text, formatType="Text")
 
 
-def stream(reply: Reply, *, links: dict[str, Any], path: str) -> Iterator[bytes]:
-    """Yield the events of ``reply``, one piece of bytes each.
+def stream(reply: ScriptReply, *, links: dict[str, Any], path: str) -> Iterator[bytes]:
+    """Yield the events of ``reply``, one piece of bytes each, with what a gateway adds to them.
 
     ``path`` is the path below the API base, for the error object of a stream that fails.
     """
-    turn = _Turn()
+    for event in _turn_events(reply, links=links, path=path):
+        if reply.stream.heartbeats:
+            yield _HEARTBEAT
+        yield event
+    if reply.stream.done:
+        yield _DONE
+
+
+def _turn_events(reply: ScriptReply, *, links: dict[str, Any], path: str) -> Iterator[bytes]:
+    events = _Events()
     plan = reply.stream
     if plan.progress:
-        yield turn.event(_progress(plan.progress))
+        progress = {"metrics": {}, "indicatorType": "ACTION", "message": plan.progress}
+        yield events.event({"type": "ProgressIndicator", "id": new_uuid(), **progress})
     if plan.retracted:
-        yield from (turn.text(text) for text in plan.retracted)
-        yield turn.chunk("ValidationFailureChunk", reason="GROUNDING")
+        yield from (events.text(text) for text in plan.retracted)
+        yield events.chunk("ValidationFailureChunk", reason="GROUNDING")
     chunks = plan.chunks if plan.chunks is not None else split_text(_chunked_text(reply))
-    yield from (turn.text(text) for text in chunks)
+    yield from (events.text(text) for text in chunks)
     if plan.error:
         spec = ERRORS["unexpected_error"]
-        yield turn.frame("ERROR", agent_error_body(spec, message=spec.message, path=path))
+        yield events.frame("ERROR", agent_error_body(spec, message=spec.message, path=path))
         return
     for message in reply.messages:
-        yield _answer_event(turn, message, envelope=plan.envelope, links=links)
+        answer = _answer_event(events, message, envelope=plan.envelope, links=links)
+        yield from [answer] * (2 if plan.repeated else 1)
     if plan.end_of_turn:
-        yield turn.event({"type": "EndOfTurn", "id": new_uuid()})
+        yield events.event({"type": "EndOfTurn", "id": new_uuid()})
 
 
 def split_text(text: str) -> list[str]:
@@ -94,22 +97,12 @@ def split_text(text: str) -> list[str]:
     return re.findall(r"\s*(?:\S+\s*){1,4}", text)
 
 
-def _chunked_text(reply: Reply) -> str:
+def _chunked_text(reply: ScriptReply) -> str:
     return spoken_text([message for message in reply.messages if message.get("type") in _CHUNKED])
 
 
-def _progress(text: str) -> Message:
-    return {
-        "type": "ProgressIndicator",
-        "id": new_uuid(),
-        "metrics": {},
-        "indicatorType": "ACTION",
-        "message": text,
-    }
-
-
-def _answer_event(turn: _Turn, message: Message, *, envelope: bool, links: dict[str, Any]) -> bytes:
+def _answer_event(events: _Events, message: Message, *, envelope: bool, links: dict[str, Any]) -> bytes:
     if envelope or message.get("type") != "Inform":
-        return turn.event(message)
+        return events.event(message)
     # The official guide prints this event in the synchronous shape; a client has to take both.
-    return turn.frame("INFORM", {"messages": [message], "_links": links})
+    return events.frame("INFORM", {"messages": [message], "_links": links})

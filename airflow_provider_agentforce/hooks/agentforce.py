@@ -11,13 +11,13 @@ from typing import Any
 from airflow_provider_agentforce._compat import BaseHook, mask_secret
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.doctor import diagnose
+from airflow_provider_agentforce.client.diagnostics import diagnose
 from airflow_provider_agentforce.client.models import SessionLike
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
-from airflow_provider_agentforce.hooks.telemetry import observers
+from airflow_provider_agentforce.instrumentation import observers
 
 _TEST_SECONDS = 20.0
 

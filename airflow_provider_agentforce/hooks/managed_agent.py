@@ -19,7 +19,6 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import Session, Settings, Turn, checks
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
-from airflow_provider_agentforce.client.replies import failure_text
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -224,7 +223,8 @@ def _send_alone(client: AgentforceClient, agent: str, text: str, options: dict[s
 
 def _check_outcome(turn: Turn) -> None:
     if turn.outcome == FAILED:
-        what = f"The agent's answer is a failure: {one_line(failure_text(turn.messages))}"
+        reason = one_line(turn.failure_reason).rstrip(".")
+        what = f"The agent's answer is a failure{': ' + reason if reason else ''}."
         error = AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id)
         error.turn = turn
         raise error

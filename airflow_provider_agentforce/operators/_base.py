@@ -146,11 +146,9 @@ def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:
     """
     if turn.outcome not in fail_on:
         return
-    from airflow_provider_agentforce.client.replies import failure_text  # noqa: PLC0415 - not at parse time
-
-    why = failure_text(turn.messages) if turn.outcome == FAILED else ""
+    why = one_line(turn.failure_reason, 220).rstrip(".") if turn.outcome == FAILED else ""
     error = AgentFailedError(
-        f"The agent's answer has the outcome {turn.outcome}{': ' + one_line(why, 220) if why else ''}.",
+        f"The agent's answer has the outcome {': '.join(filter(None, [turn.outcome, why]))}.",
         hint="fail_on says which outcomes fail the task.",
         operation="send",
         applied=True,

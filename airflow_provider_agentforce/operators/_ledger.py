@@ -224,7 +224,7 @@ def _answered(record: Record, mark: str, *, resend_unknown: bool) -> Turn | None
 
 
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
-    from airflow_provider_agentforce.client.json_in_answer import is_structured  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.structured.json_in_answer import is_structured  # noqa: PLC0415 - not at parse time
 
     if len(json.dumps(value)) <= _MOST_BYTES:
         return value

@@ -48,7 +48,9 @@ def start_recorded(client: AgentforceClient, ledger: Ledger, mark: str, **option
         lost = (record.value or {}).get(_KEY)
         log.warning("An earlier try was killed while it started a session; it may be open. Its key: %s", lost)
     announced = {_KEY: options.get(_KEY)}
-    session = client.start_session(on_sending=lambda: ledger.intend(SESSION, mark, announced), **options)
+    session = client.start_session(
+        before_send=lambda _key: ledger.intend(SESSION, mark, announced), **options
+    )
     ledger.settle(SESSION, mark, {**session.to_dict(), "ended": False})
     return session
 
@@ -119,8 +121,8 @@ class RecordedConversation:
                 self.session,
                 text,
                 variables=variables,
-                on_sending=on_sending,
-                after_unknown=after_unknown,
+                before_send=lambda _key: on_sending(),
+                repeated=after_unknown,
                 **options,
             )
 

@@ -11,7 +11,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, Invalid
 from airflow_provider_agentforce.operators._ledger import fingerprint
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.structured import OutputType
+    from airflow_provider_agentforce.structured import OutputType
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def output_of(output_type: Any) -> OutputType | None:
     """
     if output_type is None:
         return None
-    from airflow_provider_agentforce.client.structured import OutputType  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.structured import OutputType  # noqa: PLC0415 - not at parse time
 
     return OutputType(output_type)
 

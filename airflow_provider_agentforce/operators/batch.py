@@ -184,6 +184,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
+        from airflow_provider_agentforce.client.session_options import SessionOptions  # noqa: PLC0415
 
         given = self.records if self.given_records is None else self.given_records
         client = self.open_client()
@@ -198,12 +199,9 @@ class ConversationBatchOperator(AgentforceBaseOperator):
             compile_template=self._compiler(context),
             options=Options(
                 message=self.message,
-                start={
-                    "agent_id": agent_id,
-                    "tz": self.tz,
-                    "bypass_user": self.bypass_user,
-                    "surface_type": self.surface_type,
-                },
+                start=SessionOptions(
+                    agent_id, tz=self.tz, bypass_user=self.bypass_user, surface_type=self.surface_type
+                ),
                 key=self.key,
                 variables=self.variables,
                 max_concurrency=self.max_concurrency,
@@ -267,12 +265,12 @@ class _Metrics:
     """Reports a batch to Airflow's metrics."""
 
     def row(self, status: str) -> None:
-        from airflow_provider_agentforce.hooks.metrics import incr  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.instrumentation.metrics import incr  # noqa: PLC0415 - not at parse time
 
         incr("agentforce.batch.records", tags={"status": status})
 
     def sessions(self, now: int, most: int) -> None:
-        from airflow_provider_agentforce.hooks.metrics import gauge  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.instrumentation.metrics import gauge  # noqa: PLC0415 - not at parse time
 
         gauge("agentforce.batch.sessions", now)
         gauge("agentforce.batch.session_limit", most)

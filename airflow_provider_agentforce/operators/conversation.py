@@ -35,7 +35,7 @@ from airflow_provider_agentforce.operators._structured import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.structured import OutputType
+    from airflow_provider_agentforce.structured import OutputType
 
 _NOT_AGAIN = (
     "Messages 1 to {} are answered, see the XCom turns; to hold the conversation anew would send them again, "
@@ -75,7 +75,7 @@ class ConversationOperator(AgentforceBaseOperator):
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
     :param fail_on: outcomes of any answer that fail the task.
     :param output_type: what the last answer has to be: a pydantic model, a ``TypedDict``, another type, or a
-        JSON schema, see :class:`~airflow_provider_agentforce.client.structured.OutputType`. An answer that
+        JSON schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that
         does not fit fails the task with ``InvalidOutputError``, without a retry.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as one more message
         of the session; 0: do not.

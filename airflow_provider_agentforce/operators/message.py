@@ -63,7 +63,7 @@ class SendMessageOperator(AgentforceBaseOperator):
     :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
         ``needs_confirmation``, ``ended``, ``answered``.
     :param output_type: what the answer has to be: a pydantic model, a ``TypedDict``, another type, or a JSON
-        schema, see :class:`~airflow_provider_agentforce.client.structured.OutputType`. An answer that does
+        schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that does
         not fit fails the task with ``InvalidOutputError``, without a retry; the XCom ``turns`` keeps it.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as the next message
         of the session; 0: do not.
@@ -177,8 +177,8 @@ class SendMessageOperator(AgentforceBaseOperator):
                 in_reply_to=in_reply_to,
                 stream=self.stream,
                 on_chunk=self.log_progress,
-                after_unknown=after_unknown or repeated,
-                on_sending=on_sending,
+                repeated=after_unknown or repeated,
+                before_send=lambda _key: on_sending(),
             )
 
         try:

@@ -32,7 +32,7 @@ class StartSessionOperator(AgentforceBaseOperator):
     :param bypass_user: ``True``: the agent runs as its own user, as service agents need with client
         credentials. Employee agents need ``False``.
     :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
-        response formats, see :class:`~airflow_provider_agentforce.client.structured.OutputType`.
+        response formats, see :class:`~airflow_provider_agentforce.structured.OutputType`.
     :param external_session_key: UUID for the org's event log. Default: made of the Dag, run, task, map index
         and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
     :param agentforce_conn_id: connection of type ``agentforce``.

@@ -30,9 +30,9 @@ with DAG("docs_hook", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), sche
     @task(retries=0)
     def items_of(order: str) -> int:
         """Ask for data, and once more if what comes does not fit."""
-        from airflow_provider_agentforce.client import OutputType  # noqa: PLC0415
         from airflow_provider_agentforce.exceptions import InvalidOutputError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415
+        from airflow_provider_agentforce.structured import OutputType  # noqa: PLC0415
 
         schema = {"type": "object", "properties": {"items": {"type": "integer"}}, "required": ["items"]}
         output = OutputType(schema)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from airflow_provider_agentforce.client import AgentforceClient, Settings
-from airflow_provider_agentforce.client.jobs import Job
+from airflow_provider_agentforce.client.call_events import CallEvent
 
 emulator = json.loads(os.environ["AIRFLOW_CONN_AGENTFORCE_DEFAULT"])
 settings = Settings(
@@ -19,9 +19,9 @@ settings = Settings(
 
 
 # [START observer]
-def print_calls(job: Job) -> Callable[[], None]:
+def print_calls(_begun: CallEvent) -> Callable[[CallEvent], None]:
     """Print every call when it has ended."""
-    return lambda: print(job.operation.value, job.session_id, job.attempts, job.error or "done")
+    return lambda call: print(call.operation, call.session_id, call.attempts, call.error or "done")
 
 
 client = AgentforceClient(settings, observers=[print_calls])

@@ -11,10 +11,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jinja2
+from lossy import Disk
 
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.client import AgentforceClient, Settings
+from airflow_provider_agentforce.client.session_options import SessionOptions
 
 
 def compile_template(text):
@@ -62,6 +64,7 @@ def job(client, folder, records, **replaced):
         "max_concurrency": 4,
         **replaced,
     }
+    given["start"] = SessionOptions(**given["start"])
     options = Options(**{name: given.pop(name) for name in OPTIONS & set(given)})
     return Watched(Job(client, records=records, result_folder=folder, options=options, **given))
 
@@ -104,8 +107,11 @@ def in_a_process(fields, folder, records, **replaced):
 
 def main():
     asked = json.loads(sys.stdin.read())
-    client = client_of(asked["fields"])
-    job(client, Path(asked["folder"]), asked["records"], **asked["replaced"]).run(killed=lambda: False)
+    client, replaced = client_of(asked["fields"]), asked["replaced"]
+    disk = replaced.pop("disk", None)
+    if disk is not None:
+        replaced["storage_of"] = Disk(disk, forgets=replaced.pop("forgets", False)).storage_of
+    job(client, Path(asked["folder"]), asked["records"], **replaced).run(killed=lambda: False)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from airflow_provider_agentforce.client import secrets
+from airflow_provider_agentforce.client import redaction
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 FEEDBACK_ID = "f8308c08-5c63-479f-af71-c1e80ccdb166"
@@ -36,7 +36,7 @@ def aim(make_client, org, operation, url, **settings):
         # The org's host serves it, and the token too, which is therefore at hand.
         client, other = make_client(org, host=url, **settings), make_client(org)
         other.authenticate()
-        client._caller.tokens = other._caller.tokens
+        client._tokens = other._tokens.sibling(client._executor)
         return client
     where = {"host": url} if operation == "token" else {"api_url": url}
     return make_client(org, **where, **settings)
@@ -60,9 +60,8 @@ def look_over(error, client):
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (type(copy), str(copy), vars(copy)) == (type(error), told, vars(error))
     settings = client.settings
-    hidden = secrets.forms(settings.consumer_secret)
-    token = client._caller.tokens.current
-    if token is not None:
-        hidden |= secrets.forms(token.value)
+    hidden = redaction.forms(settings.consumer_secret)
+    if client._tokens._cache.token is not None:
+        hidden |= redaction.forms(client._tokens._cache.token.access.bearer)
     shown = f"{told} {error!r} {vars(error)!r}"
     assert [form for form in hidden if form in shown] == []

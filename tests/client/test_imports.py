@@ -12,24 +12,38 @@ import airflow_provider_agentforce
 PACKAGE = Path(airflow_provider_agentforce.__file__).parent
 NAME = PACKAGE.name
 PURE = (
-    "agents",
-    "calls",
+    "answer_reader",
+    "api_requests",
     "checks",
-    "hints",
-    "json_in_answer",
+    "delivery_policy",
+    "error_words",
+    "failure_catalogue",
+    "json_values",
     "models",
-    "policy",
-    "replies",
-    "secrets",
+    "redaction",
+    "responses",
+    "session_options",
     "sse",
 )
 # Each layer, and those of the package that it may import beside itself.
 ALLOWED = {
     "client": {"exceptions"},
-    "hooks": {"client", "exceptions", "_compat", "get_provider_info", ""},
-    "batch": {"client", "exceptions"},
+    "hooks": {"client", "instrumentation", "exceptions", "_compat", "get_provider_info", ""},
+    "batch": {"client", "structured", "exceptions"},
+    "structured": {"client", "exceptions"},
+    "instrumentation": {"client", "_compat"},
     "links": {"client", "_compat"},
-    "operators": {"batch", "client", "hooks", "links", "exceptions", "_compat", ""},
+    "operators": {
+        "batch",
+        "client",
+        "structured",
+        "hooks",
+        "instrumentation",
+        "links",
+        "exceptions",
+        "_compat",
+        "",
+    },
     "decorators": {"operators", "client", "hooks", "exceptions", "_compat", ""},
     "triggers": {"client", "hooks", "exceptions", "_compat", ""},
     "emulator": set(),
@@ -63,7 +77,7 @@ def layer_of(file):
 
 
 def test_client_loads_no_airflow():
-    loaded = loaded_by(f"{NAME}.client", f"{NAME}.client.client", f"{NAME}.client.doctor")
+    loaded = loaded_by(f"{NAME}.client", f"{NAME}.client.client", f"{NAME}.client.diagnostics")
     assert f"{NAME}.client.client" in loaded
     assert [name for name in loaded if name.split(".")[0] == "airflow"] == []
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from airflow_provider_agentforce.client import Turn, json_in_answer
-from airflow_provider_agentforce.client.json_in_answer import json_in
-from airflow_provider_agentforce.client.structured import OutputType
+from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError
+from airflow_provider_agentforce.structured import OutputType, json_in_answer
+from airflow_provider_agentforce.structured.json_in_answer import json_in
 
 
 class Risk(Enum):
@@ -152,8 +152,8 @@ class TestWrongType:
             ({"pattern": "("}, "not a JSON schema"),
             ({"minimum": float("nan")}, "not a JSON schema"),
             ({"$schema": "https://example.com/mine", "type": "object"}, "unknown $schema"),
-            ({"$ref": "#/$defs/none"}, "leads nowhere"),
-            ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "leads nowhere"),
+            ({"$ref": "#/$defs/none"}, "cannot be resolved"),
+            ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "cannot be resolved"),
             ({"$schema": 3, "type": "object"}, "unknown $schema: 3"),
         ],
     )
@@ -185,7 +185,7 @@ class TestWrongType:
         assert "airflow-provider-agentforce[structured]" in str(caught.value)
 
     def test_no_library_is_loaded_before_a_type_is_made(self):
-        code = "import sys, airflow_provider_agentforce.client.structured; print(*sys.modules)"
+        code = "import sys, airflow_provider_agentforce.structured; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
         assert {"pydantic", "jsonschema", "referencing"} & set(done.stdout.split()) == set()
 

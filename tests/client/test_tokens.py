@@ -5,14 +5,14 @@ import json
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import wire
-from telling import failing
+from quick import QUICK
+from telling import call, failing
 
-from airflow_provider_agentforce.client import replies, tokens
-from airflow_provider_agentforce.client.tokens import TokenCache
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -81,54 +81,82 @@ def test_many_threads_whose_token_was_revoked_share_one_renewal(org, client, res
     assert (org.count("token"), org.applied("hello")) == (2, 25)
 
 
-def test_rounds_of_refusals_never_ask_twice(restless):
-    made = []
+def test_a_failure_of_the_one_exchange_is_shared_by_all_who_wait(make_client):
+    waiting = threading.Semaphore(0)
 
-    def fetch():
-        time.sleep(0.0005)
-        made.append(None)
-        return replies.TokenReply(f"t{len(made)}", 1000.0, None, None, None, is_jwt=False)
+    def stay_silent(peer):
+        peer.read_request()
+        waiting.release()
+        peer.hang()
 
-    cache = TokenCache(fetch)
-    for number in range(1, 101):
-        refused = cache.get()
-        got = together(8, lambda refused=refused: cache.replace(refused).value)
-        assert set(got) == {f"t{number + 1}"}
+    with wire.Server(stay_silent) as server:
+        client = make_client(host=server.url, timeout=1.0)
+        errors = together(20, client.authenticate)
+        client.close()
+    assert {type(error) for error in errors} == {AgentforceTransientError}
+    assert len({id(error) for error in errors}) == 20
+    # Whoever comes while the exchange is under way takes part in it, so twenty threads wait as long as one.
+    assert len(server.requests) == 2
+
+
+def test_the_end_of_one_callers_time_does_not_fail_the_others(org, make_client):
+    client = make_client(org, timeout=20.0)
+    hold = org.hold("token")
+    with ThreadPoolExecutor(2) as pool:
+        hurried = pool.submit(failing, client.within(0.5), "token")
+        hold.wait_until_held()
+        patient = pool.submit(client.authenticate)
+        assert type(hurried.result(10)) is AgentforceTransientError
+        hold.wait_until_held(count=2)
+        hold.release()
+        patient.result(10)
 
 
 # Times
 
 
-def test_token_is_renewed_ahead_of_its_end(make_org, make_client):
-    org = make_org(token_lifetime=2, latency=0.1)
-    client = make_client(org)
-    with client.conversation() as chat:
-        end = time.monotonic() + 4.2
-        while time.monotonic() < end:
-            chat.send("hello")
-    assert 3 <= org.count("token") <= 5
-    assert {request.status for request in org.requests} == {200}
-    used = {r.headers["authorization"] for r in org.requests if r.operation == "send"}
-    assert len(used) in {org.count("token"), org.count("token") - 1}  # the last may serve the end alone
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "earliest", "latest"),
-    [
-        (1800.0, 1800 - 90, 1800 - 60),
-        (None, 28 * 60 - 90, 28 * 60 - 60),
-        (60.0, 60 - 22.5, 45),
-        (2.0, 2 - 0.75, 1.5),
-        (0.0, 0, 0),
-    ],
+    ("lifetime", "surely_kept", "surely_renewed"),
+    [(1800, 1800 - 91, 1800 - 59), (60, 60 - 23, 60 - 14), (4, 4 - 1.6, 4 - 0.9)],
 )
-def test_renewal_leaves_room_and_most_of_the_life(lifetime, earliest, latest):
-    cache = TokenCache(lambda: replies.TokenReply("t", lifetime, None, None, None, is_jwt=True))
-    for _ in range(20):
-        before = time.monotonic()
-        token = cache.replace(cache.get())
-        assert earliest <= token.renew_at - before <= latest + 0.1
-        assert token.ends_at - before >= (28 * 60 if lifetime is None else lifetime)
+def test_token_is_renewed_ahead_of_its_end(
+    make_org, make_client, clock, lifetime, surely_kept, surely_renewed
+):
+    org = make_org(token_lifetime=lifetime)
+    client = make_client(org, timing=replace(QUICK, clock=clock))
+    client.authenticate()
+    clock.now += surely_kept
+    client.authenticate()
+    assert org.count("token") == 1
+    clock.now += surely_renewed - surely_kept
+    client.authenticate()
+    assert org.count("token") == 2
+
+
+def test_token_that_tells_no_end_is_renewed_after_27_minutes(make_client, clock):
+    server, client = token_client(
+        make_client, {"access_token": "t", "token_type": "Bearer"}, timing=replace(QUICK, clock=clock)
+    )
+    with server:
+        for now, requests in ((0, 1), (28 * 60 - 91, 1), (28 * 60 - 59, 2)):
+            clock.now = 1000.0 + now
+            client.authenticate()
+            assert len(server.requests) == requests
+        client.close()
 
 
 def test_wall_clock_that_jumps_neither_ends_nor_revives_a_token(org, client, monkeypatch):
@@ -139,64 +167,41 @@ def test_wall_clock_that_jumps_neither_ends_nor_revives_a_token(org, client, mon
         monkeypatch.setattr(time, "time", lambda now=now: now)
         client.authenticate()
     assert org.count("token") == 1
-    client._caller.tokens.replace(client._caller.tokens.current)
-    token = client._caller.tokens.current
-    assert 1700 < token.ends_at - time.monotonic() <= 1800
 
 
-def short_lived(seconds_to_renewal, seconds_to_end):
-    """Return a cache with one token, and the switch that makes its next exchange fail."""
-    answers = []
-
-    def fetch():
-        if answers:
-            raise answers[0]
-        return replies.TokenReply("old", 1000.0, None, None, None, is_jwt=True)
-
-    cache = TokenCache(fetch)
-    now = time.monotonic()
-    reply = cache.get().reply
-    cache._held.token = tokens.Token(reply, now + seconds_to_renewal, now + seconds_to_end)
-    return cache, answers
-
-
-def test_failed_early_renewal_keeps_a_token_that_lives(caplog):
-    cache, answers = short_lived(-1, 100)
-    answers.append(AgentforceTransientError("Down."))
-    assert cache.get().value == "old"
-    assert "could not be renewed early" in caplog.text
-    caplog.clear()
-    assert cache.get().value == "old"
-    assert caplog.text == "", "a service that is down is not asked again at once"
-    answers.clear()
-    cache._held.token = replace(cache.current, renew_at=time.monotonic())
-    cache.get()
-    assert cache.current.renew_at > time.monotonic() + 800
-
-
-def test_failed_renewal_of_a_token_that_ended_is_an_error():
-    cache, answers = short_lived(-2, -1)
-    answers.append(AgentforceTransientError("Down."))
-    with pytest.raises(AgentforceTransientError, match="Down"):
-        cache.get()
-
-
-def test_refused_early_renewal_is_an_error():
-    cache, answers = short_lived(-1, 100)
-    answers.append(AgentforceAuthError("The app is gone."))
-    with pytest.raises(AgentforceAuthError, match="gone"):
-        cache.get()
-
-
-def test_failed_early_renewal_still_sends_the_message(make_org, make_client):
-    org = make_org(token_lifetime=4)
-    client = make_client(org)
+def test_failed_early_renewal_keeps_a_token_that_lives(make_org, make_client, clock, caplog):
+    org = make_org(token_lifetime=1800)
+    client = make_client(org, timing=replace(QUICK, clock=clock))
     session = client.start_session()
-    cache = client._caller.tokens
-    cache._held.token = replace(cache.current, renew_at=time.monotonic())
+    clock.now += 1750
     org.fail("token", status=503, times=3)
     assert client.send_message(session, "hello").outcome == "answered"
-    assert (org.count("token"), org.unused_faults()) == (4, [])
+    assert "could not be renewed early" in caplog.text
+    client.authenticate()
+    assert (org.count("token"), org.unused_faults()) == (4, []), (
+        "a service that is down is not asked again at once"
+    )
+    clock.now += 11
+    client.authenticate()
+    assert org.count("token") == 5
+
+
+@pytest.mark.parametrize(
+    ("later", "fault", "kind"),
+    [
+        (1801, {"status": 503, "times": 3}, AgentforceTransientError),
+        (1750, {"error": "wrong_secret"}, AgentforceAuthError),
+    ],
+)
+def test_failed_renewal_of_a_token_that_ended_and_a_refused_one_are_errors(
+    make_org, make_client, clock, later, fault, kind
+):
+    org = make_org(token_lifetime=1800)
+    client = make_client(org, timing=replace(QUICK, clock=clock))
+    client.authenticate()
+    clock.now += later
+    org.fail("token", **fault)
+    assert type(failing(client, "token")) is kind
 
 
 # Refusals
@@ -211,6 +216,28 @@ def test_token_that_is_refused_twice_ends_after_two_sends_and_two_exchanges(org,
     sends = [record for record in org.requests if record.operation == "send"]
     assert sends[0].headers["authorization"] != sends[1].headers["authorization"]
     assert sends[0].body == sends[1].body
+
+
+FORMAT = {"status": 401, "body": [{"errorCode": "INVALID_JWT_FORMAT", "message": "Invalid JWT format"}]}
+
+
+@pytest.mark.parametrize("operation", ["start", "send", "end", "query"])
+def test_renewed_token_that_is_refused_for_its_format_is_renewed_once_more(org, make_client, operation):
+    pauses = []
+    timing = replace(QUICK, renewal_pause=lambda state: pauses.append(state.attempt_number) or 0.01)
+    client = make_client(org, timing=timing)
+    session = client.start_session()
+    before = org.count(operation)
+    org.fail(operation, times=2, **FORMAT)
+    call(client, operation, session)
+    assert (org.count(operation) - before, org.count("token"), pauses) == (3, 3, [2])
+
+
+def test_token_that_stays_refused_for_its_format_is_left_to_a_later_try(org, client, session):
+    org.fail("send", times=3, **FORMAT)
+    error = failing(client, "send", session)
+    assert (type(error), error.applied, error.retryable) == (AgentforceTransientError, False, True)
+    assert (org.count("send"), org.count("token")) == (3, 3)
 
 
 def test_revoked_token_is_replaced_and_the_message_delivered_once(org, client, session):

@@ -85,6 +85,28 @@ def test_yes_and_no_answer_a_confirmation_only(ask):
     assert ask("no")[0]["message"] == "All right, I changed nothing."
 
 
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ({"type": "Reply", "reply": []}, "Done."),
+        ({"type": "Cancel"}, "All right, I changed nothing."),
+        ({"type": "Text", "text": "yes"}, "Done."),
+    ],
+)
+def test_a_confirmation_is_answered_by_naming_it(caller, message, answer):
+    session = caller.open()
+    [asked] = caller.send(session, "refund it").json()["messages"]
+    named = {"sequenceId": 2, "inReplyToMessageId": asked["id"], **message}
+    assert caller.message(session, named).json()["messages"][0]["message"] == answer
+
+
+def test_a_reply_that_names_nothing_is_noted(caller):
+    session = caller.open()
+    caller.send(session, "refund it")
+    answer = caller.message(session, {"sequenceId": 2, "type": "Reply", "reply": []})
+    assert answer.json()["messages"][0]["message"] == "Thank you, I noted your choice."
+
+
 @pytest.mark.parametrize("text", ["summary of the pipeline", "write a report", "how many open cases"])
 def test_reports_have_the_same_figures_each_time(ask, text):
     message = ask(text)[0]["message"]

@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -5,13 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from airflow_provider_agentforce.emulator import Emulator
+from airflow_provider_agentforce.emulator import Emulator, EmulatorSettings, Fault
 from airflow_provider_agentforce.emulator.__main__ import _parser
 from airflow_provider_agentforce.emulator.errors import ERRORS
-from airflow_provider_agentforce.emulator.replies import STREAM_KEYS
+from airflow_provider_agentforce.emulator.messages import STREAM_KEYS
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "emulator.md").read_text(encoding="utf-8")
-SETTINGS = [name for name in inspect.signature(Emulator).parameters if name != "script"]
+DEFAULTS = {
+    **{name: argument.default for name, argument in inspect.signature(Emulator).parameters.items()},
+    **{setting.name: setting.default for setting in dataclasses.fields(EmulatorSettings)},
+}
+del DEFAULTS["settings"]
 
 
 def block(language, containing):
@@ -24,15 +29,29 @@ def test_every_error_name_is_documented():
     assert set(re.findall(r"`(\w+)`", table)) == set(ERRORS)
 
 
-@pytest.mark.parametrize("name", ["script", *SETTINGS])
-def test_every_setting_is_documented_with_its_default(name):
-    table = PAGE.partition("## Settings")[2].partition("\n## ")[0]
-    row = next(line for line in table.splitlines() if line.startswith(f"| `{name}` |"))
-    default = inspect.signature(Emulator).parameters[name].default
+def table_under(heading):
+    """Return the first cell of each row of the first table under a heading, and the row."""
+    lines = PAGE.partition(f"## {heading}\n")[2].partition("\n| ")[2].partition("\n\n")[0].splitlines()
+    return {name: line for line in lines for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+
+@pytest.mark.parametrize(("name", "default"), DEFAULTS.items())
+def test_every_setting_is_documented_with_its_default(name, default):
+    row = table_under("Settings")[name]
     if isinstance(default, (int, float)) and not isinstance(default, bool):
         assert f"{default:g}" in row.split("|")[2]
     options = {option.dest for option in _parser()._actions}
     assert (name in options) != ("not an option of the command" in row)
+
+
+def test_only_settings_and_fields_that_exist_are_documented():
+    assert set(table_under("Settings")) == set(DEFAULTS)
+    assert set(table_under("Faults")) == {field.name for field in dataclasses.fields(Fault) if field.init}
+
+
+def test_the_command_explains_every_setting():
+    explained = {option.dest for option in _parser()._actions if len(option.help or "") > 15}
+    assert explained >= {setting.name for setting in dataclasses.fields(EmulatorSettings)}
 
 
 def test_every_stream_key_is_documented():
@@ -66,4 +85,4 @@ def test_the_python_example_answers_as_it_says(make_caller, tmp_path):
 def test_the_fault_examples_are_faults(make_org):
     org = make_org()
     exec(block("python", "org.fail("), {"org": org})  # noqa: S102  # the page's own code
-    assert len(org.unused_faults()) == 5
+    assert len(org.unused_faults()) == 7

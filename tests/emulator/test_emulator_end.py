@@ -13,7 +13,7 @@ def test_end_confirms_with_its_own_reason(caller, org, session, reason):
     assert answer.status_code == 200
     [message] = answer.json()["messages"]
     assert message.pop("id")
-    assert message == {"type": "SessionEnded", "reason": "ClientRequest", "feedbackId": ""}
+    assert message == {"type": "SessionEnded", "reason": "ClientRequest", "feedbackId": "", "metrics": {}}
     assert "_links" in answer.json()
     record = org.sessions[session]
     assert (record.open, record.end_reason) == (False, reason)
@@ -62,10 +62,10 @@ def test_feedback_is_taken_without_a_body(make_caller, status):
         ({"feedbackId": ""}, "feedbackId"),
         ({"feedbackId": None}, "Missing required creator property 'feedbackId'"),
         ({"feedback": None}, "Missing required creator property 'feedback'"),
-        ({"feedback": "MAYBE"}, "GOOD, BAD"),
+        ({"feedback": "MAYBE"}, "feedback: Input should be 'GOOD' or 'BAD'"),
         ({"extra": 1}, 'Unrecognized field "extra"'),
-        ({"text": 5}, "text must be a string"),
-        ({"details": []}, "details must be an object"),
+        ({"text": 5}, "text: Input should be a valid string"),
+        ({"details": []}, "details: Input should be a valid dictionary"),
         ({"details": {str(number): number for number in range(11)}}, "at most 10"),
     ],
 )

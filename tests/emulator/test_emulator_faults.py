@@ -243,6 +243,37 @@ def test_token_errors_have_the_oauth_shape(caller, org):
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
+def test_the_token_endpoint_can_ask_for_another_try(caller, org):
+    org.fail("token", error="retry_request")
+    answer = caller.ask_token()
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "unknown_error", "error_description": "retry your request"},
+    )
+    assert caller.ask_token().status_code == 200
+
+
+@pytest.mark.parametrize("operation", ["start", "send"])
+def test_a_fresh_token_can_be_refused_for_a_number_of_uses(caller, org, session, operation):
+    org.fail(operation, error="invalid_jwt_format", times=2)
+    caller.login()
+    call = caller.start if operation == "start" else lambda: caller.send(session)
+    answers = [call() for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [401, 401, 200]
+    assert answers[0].json() == [{"message": "Invalid JWT format", "errorCode": "INVALID_JWT_FORMAT"}]
+    assert org.applied() == (1 if operation == "send" else 0)
+
+
+def test_a_stream_fault_waits_for_a_streamed_message_that_is_acted_on(caller, org, session):
+    fault = org.fail("send", stream={"end_of_turn": False})
+    org.fail("send", status=503)
+    assert caller.send(session).status_code == 503
+    assert caller.send("gone", stream=True).status_code == 404
+    assert org.unused_faults() == [fault]
+    assert [name for name, _, _ in caller.stream(session)][-1] == "INFORM"
+    assert org.unused_faults() == []
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
@@ -254,6 +285,10 @@ def test_token_errors_have_the_oauth_shape(caller, org):
         ({"cut": -1}, "cut"),
         ({"drop": True, "status": 500}, "drop"),
         ({"drop": True, "body": "x"}, "drop"),
+        ({"stream": {"colour": "red"}}, "stream must be a mapping with any of progress"),
+        ({"stream": {"hold_open": -1}}, "stream.hold_open must be a number of seconds"),
+        ({"stream": {}, "status": 500}, "stream changes the answer"),
+        ({"operation": "start", "stream": {}}, "stream changes the answer"),
     ],
 )
 def test_an_impossible_fault_is_refused_at_once(org, fields, problem):

@@ -197,8 +197,8 @@ def test_templates_cannot_leave_their_sandbox(make_caller):
         ("answer: []", "unknown key 'answer'"),
         ("answers: {}", "answers must be a list"),
         ("answers: [x]", r"answers\[0\]: an answer is a mapping"),
-        ("answers: [{text: a}, {match: '('}]", r"answers\[1\]: match is no regular expression"),
-        ("answers: [{match: 5, text: a}]", "match is no regular expression"),
+        ("answers: [{text: a}, {match: '('}]", r"answers\[1\]: match is not a valid regular expression"),
+        ("answers: [{match: 5, text: a}]", "match is not a valid regular expression"),
         ("answers: [{match: a}]", r"answers\[0\]: it has no text"),
         ("answers: [{text: 5}]", "text must be a text"),
         ("answers: [{type: Shout}]", "unknown type 'Shout': one of Inform, Inquire"),
@@ -212,7 +212,7 @@ def test_templates_cannot_leave_their_sandbox(make_caller):
         ("greeting: [1]", "greeting must be a text"),
         ("agents: []", "agents must be a list"),
         ("agents: [{name: x}]", r"agents\[0\]: "),
-        ("agents: [{developer_name: x, id: y}]", r"agents\[0\]: 'y' is no agent id"),
+        ("agents: [{developer_name: x, id: y}]", r"agents\[0\]: 'y' is not an agent id"),
     ],
 )
 def test_a_bad_yaml_script_names_file_and_entry(write, content, problem):

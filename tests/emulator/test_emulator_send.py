@@ -61,18 +61,24 @@ def test_request_log_tells_what_arrived(caller, org, session):
         ({"type": "Text", "text": "x", "sequenceId": "one"}, "Invalid sequenceId"),
         ({"type": "Text", "text": "x", "sequenceId": True}, "Invalid sequenceId"),
         ({"type": "Text", "sequenceId": 1}, MISSING.format("text")),
-        ({"type": "Text", "sequenceId": 1, "text": 5}, "text must be a string"),
+        ({"type": "Text", "sequenceId": 1, "text": 5}, "message.Text.text: Input should be a valid string"),
         ({"text": "x", "sequenceId": 1}, MISSING.format("type")),
-        ({"type": "Shout", "text": "x", "sequenceId": 1}, "Shout is not a type of message"),
+        ({"type": "Shout", "text": "x", "sequenceId": 1}, "'Shout' found using 'type' does not match"),
         ({"type": "Text", "text": "x", "sequenceId": 1, "role": "User"}, 'Unrecognized field "role"'),
         ({"type": "Reply", "sequenceId": 1}, MISSING.format("reply")),
-        ({"type": "Reply", "sequenceId": 1, "reply": "x"}, "reply must be a list"),
+        ({"type": "Reply", "sequenceId": 1, "reply": "x"}, "reply: Input should be a valid list"),
         ({"type": "Reply", "sequenceId": 1, "reply": [{"x": 1}]}, 'Unrecognized field "x"'),
         ({"type": "TransferFailed", "sequenceId": 1}, MISSING.format("reason")),
-        ({"type": "TransferFailed", "sequenceId": 1, "reason": "Rain"}, "reason must be one of"),
+        (
+            {"type": "TransferFailed", "sequenceId": 1, "reason": "Rain"},
+            "should be 'NoAgentAvailable' or 'Error'",
+        ),
         ({"type": "PlanTemplate", "sequenceId": 1}, MISSING.format("details")),
-        ({"type": "PlanTemplate", "sequenceId": 1, "details": []}, "details must be an object"),
-        ("hello", "message must be an object"),
+        (
+            {"type": "PlanTemplate", "sequenceId": 1, "details": []},
+            "details: Input should be a valid",
+        ),
+        ("hello", "message: Input should be a valid dictionary or object"),
     ],
 )
 def test_a_bad_message_is_refused_and_not_acted_on(caller, org, session, message, refusal):
@@ -88,7 +94,7 @@ def test_sequence_id_beside_the_message_is_the_documented_400(caller, session):
 
 def test_unknown_or_missing_fields_around_the_message_are_400(caller, session):
     assert_refused(caller.send(session, extra=1), 400, 'Unrecognized field "extra"')
-    assert_refused(caller.send(session, variables="x"), 400, "variables must be a list")
+    assert_refused(caller.send(session, variables="x"), 400, "variables: Input should be a valid list")
     assert_refused(
         caller.call("POST", f"{BASE}/sessions/{session}/messages", {}), 400, MISSING.format("message")
     )
@@ -122,9 +128,11 @@ def test_strict_order_takes_only_the_next_number(make_caller):
     session = caller.open()
     assert_refused(caller.send(session, sequence_id=2), 400, "Invalid sequenceId")
     assert caller.send(session, sequence_id=1).status_code == 200
-    assert_refused(caller.send(session, sequence_id=1), 400, "Invalid sequenceId")
     assert_refused(caller.send(session, sequence_id=3), 400, "Invalid sequenceId")
     assert caller.send(session, sequence_id=2).status_code == 200
+    for used in (1, 2):
+        refused = caller.send(session, sequence_id=used)
+        assert_refused(refused, 400, f"Sequence id {used} was already used", "BadRequest")
     assert caller.org.applied() == 2
 
 
@@ -156,6 +164,22 @@ def test_a_session_that_is_gone_is_404(caller, session, gone):
     message = f"V6Session not found for sessionId: {session}"
     for answer in (caller.send(session), caller.send(session, stream=True), caller.end(session)):
         assert_refused(answer, 404, message, "NotFoundException")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (404, "NotFoundException", "V6Session not found for sessionId: {}"),
+        (410, "NotAvailableError", "Gone"),
+        (500, "HttpServerErrorException", "V6Session not found for sessionId: {}"),
+    ],
+)
+def test_a_session_that_is_gone_answers_as_chosen(make_caller, status, error, message):
+    caller = make_caller(gone_status=status)
+    session = caller.open()
+    caller.end(session)
+    for answer in (caller.send(session), caller.end(session)):
+        assert_refused(answer, status, message.format(session), error)
 
 
 def test_an_idle_session_is_gone(make_caller):

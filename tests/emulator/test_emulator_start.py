@@ -103,18 +103,18 @@ def test_optional_fields_are_accepted(caller, changes):
         ({"bypassUser": "yes"}, "bypassUser"),
         ({"bypassUser": 1}, "bypassUser"),
         ({"tz": 1}, "tz"),
-        ({"variables": {}}, "variables must be a list"),
-        ({"variables": ["x"]}, "variable must be an object"),
+        ({"variables": {}}, "variables: Input should be a valid list"),
+        ({"variables": ["x"]}, "variables.0: Input should be a valid dictionary"),
         ({"variables": [{"type": "Text", "value": "x"}]}, MISSING.format("name")),
         ({"variables": [{"name": "a", "value": "x"}]}, MISSING.format("type")),
         ({"variables": [{"name": "a", "type": "Text"}]}, MISSING.format("value")),
-        ({"variables": [{"name": "", "type": "Text", "value": "x"}]}, "name of a variable"),
+        ({"variables": [{"name": "", "type": "Text", "value": "x"}]}, "variables.0.name"),
         ({"variables": [{"name": "a", "type": "String", "value": "x"}]}, "String is not a type"),
         ({"variables": [{"name": "a", "type": "Text", "value": "x", "extra": 1}]}, "Unrecognized field"),
-        ({"variables": [{"name": "a", "type": "Text", "value": 5}]}, "is no Text"),
-        ({"variables": [{"name": "a", "type": "Number", "value": True}]}, "is no Number"),
-        ({"variables": [{"name": "a", "type": "Boolean", "value": 1}]}, "is no Boolean"),
-        ({"variables": [{"name": "a", "type": "List", "value": {}}]}, "is no List"),
+        ({"variables": [{"name": "a", "type": "Text", "value": 5}]}, "is not a Text"),
+        ({"variables": [{"name": "a", "type": "Number", "value": True}]}, "is not a Number"),
+        ({"variables": [{"name": "a", "type": "Boolean", "value": 1}]}, "is not a Boolean"),
+        ({"variables": [{"name": "a", "type": "List", "value": {}}]}, "is not a List"),
     ],
 )
 def test_a_bad_body_is_refused_by_name(caller, org, changes, message):
@@ -247,7 +247,7 @@ def test_agents_can_be_given(make_caller):
 
 
 def test_an_agent_needs_a_real_looking_id():
-    with pytest.raises(ValueError, match="no agent id"):
+    with pytest.raises(ValueError, match="not an agent id"):
         Agent(developer_name="X", id="007")
     with pytest.raises(ValueError, match="developer_name"):
         Agent(developer_name="")

@@ -1,5 +1,8 @@
+import json
+import re
+
 import pytest
-from emulator_caller import assert_refused
+from emulator_caller import BASE, Caller, assert_refused
 
 
 def kinds(events):
@@ -130,3 +133,54 @@ def test_inform_can_come_in_the_synchronous_shape(make_caller):
     assert name == "INFORM"
     assert set(data) == {"messages", "_links"}
     assert data["messages"][0]["message"] == "x"
+
+
+def test_heartbeats_come_between_the_events(make_caller):
+    caller = make_caller(script={"answers": [{"text": "x", "stream": {"heartbeats": True, "chunks": []}}]})
+    content = caller.send(caller.open(), stream=True).text
+    assert re.findall(r"^event: (.*)\n(?:data:\n)?", content, re.MULTILINE) == [
+        *("ping", "PROGRESS_INDICATOR"),
+        *("ping", "INFORM"),
+        *("ping", "END_OF_TURN"),
+    ]
+    assert content.count("event: ping\ndata:\n\n") == 3
+
+
+def test_messages_can_come_twice(caller, org):
+    org.fail("send", stream={"repeated": True})
+    session = caller.open()
+    events = caller.stream(session, "escalate this")
+    answers = [data["message"] for name, _, data in events if name in ("INFORM", "ESCALATE")]
+    assert [message["type"] for message in answers] == ["Inform", "Inform", "Escalate", "Escalate"]
+    assert answers[0] == answers[1]
+    assert answers[2] == answers[3]
+    assert org.applied() == 1
+
+
+def test_a_stream_can_end_with_done(caller, org):
+    org.fail("send", stream={"done": True})
+    assert caller.send(caller.open(), stream=True).text.endswith("\n\ndata: [DONE]\n\n")
+
+
+def test_a_connection_can_stay_open_after_the_end_of_the_turn(caller, org):
+    session = caller.open()
+    org.fail("send", stream={"hold_open": 60})
+    with Caller(org) as other:
+        other.bearer = caller.bearer
+        body = {"message": {"type": "Text", "sequenceId": 1, "text": "hello"}}
+        headers = {"Authorization": f"Bearer {caller.bearer}", "Accept": "text/event-stream"}
+        url = f"{org.url}{BASE}/sessions/{session}/messages/stream"
+        with caller.http.post(url, json=body, headers=headers, stream=True, timeout=10) as answer:
+            lines = answer.iter_lines()
+            kind = ""
+            while kind != "EndOfTurn":
+                line = next(lines)
+                kind = json.loads(line[6:])["message"]["type"] if line.startswith(b"data: ") else kind
+            # The answer has not ended, and yet the session is free.
+            assert other.send(session, sequence_id=2).status_code == 200
+            assert not answer.raw.isclosed()
+
+
+def test_a_held_stream_ends_by_itself(caller, org):
+    org.fail("send", stream={"hold_open": 0.05})
+    assert kinds(caller.stream(caller.open()))[-1] == "END_OF_TURN"

@@ -45,6 +45,12 @@ def test_token_is_a_jwt_whose_exp_follows_the_lifetime(make_caller):
     assert {"scp", "aud", "sub", "nbf", "mty", "sfi", "roles", "iss", "hsc"} <= set(claims)
 
 
+def test_token_has_the_length_of_a_real_one(caller):
+    assert 1600 <= len(caller.bearer) <= 1700
+    signature = caller.bearer.split(".")[2]
+    assert len(base64.urlsafe_b64decode(signature + "==")) == 256
+
+
 def test_tokens_of_the_same_second_differ(caller):
     assert caller.ask_token().json()["access_token"] != caller.ask_token().json()["access_token"]
 
@@ -65,6 +71,28 @@ def test_wrong_credentials_answer_as_documented(caller, changes, error, descript
     answer = caller.ask_token(**changes)
     assert answer.status_code == 400
     assert answer.json() == {"error": error, "error_description": description}
+
+
+def test_http_basic_is_accepted_in_the_place_of_the_form_fields(caller, org):
+    def ask(key, secret):
+        url, form = org.url + "/services/oauth2/token", {"grant_type": "client_credentials"}
+        return caller.http.post(url, data=form, auth=(key, secret))
+
+    assert ask(org.consumer_key, org.consumer_secret).json()["token_type"] == "Bearer"
+    assert ask("wrong", org.consumer_secret).json()["error"] == "invalid_client_id"
+    assert ask(org.consumer_key, "wrong").json()["error"] == "invalid_client"
+
+
+def test_a_basic_header_that_cannot_be_read_is_a_wrong_key(caller, org):
+    form, header = {"grant_type": "client_credentials"}, {"Authorization": "Basic §".encode()}
+    answer = caller.http.post(org.url + "/services/oauth2/token", data=form, headers=header)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_id")
+
+
+def test_a_scope_is_refused(caller):
+    answer = caller.ask_token(scope="api")
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "invalid_request", "error_description": "scope parameter not supported"}
 
 
 def test_token_request_must_be_form_encoded(caller, org):

@@ -20,10 +20,21 @@ AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 # Airflow reads these when it is imported for the first time.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(HERE / "dags")
+# Airflow runs a Dag in this process only if it finds it in one of its bundles.
+os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
+    [
+        {
+            "name": f"tests-{folder.name}",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(folder)},
+        }
+        for folder in (HERE / "dags", HERE / "llm_dags", HERE.parents[1] / "example_dags")
+    ]
+)
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 
+from airflow_provider_agentforce._compat import mask_secret  # noqa: E402
 from airflow_provider_agentforce.hooks import agentforce  # noqa: E402
 
 
@@ -36,18 +47,40 @@ def airflow_db():
 
 
 @pytest.fixture
-def dag_test(airflow_db, tmp_path):
-    """Run ``airflow dags test`` against an org and give its exit status and output."""
+def environment(tmp_path):
+    """Return the environment variables of a Dag run against an org."""
+    return lambda org, **variables: {
+        "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+        "AGENTFORCE_EXAMPLE_OUTPUT": str(tmp_path),
+        **variables,
+    }
 
-    def run(dag_id, org, folder=None, conf=None, **variables):
-        env = {
-            **os.environ,
-            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
-            "AGENTFORCE_EXAMPLE_OUTPUT": str(tmp_path),
-            **variables,
-        }
-        if folder:
-            env["AIRFLOW__CORE__DAGS_FOLDER"] = str(folder)
+
+@pytest.fixture
+def dag_test(airflow_db, environment, monkeypatch, capfd):
+    """Run a Dag in this process against an org, and give its exit status and output."""
+    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - after the environment is set
+
+    def run(dag_id, org, folder=HERE / "dags", conf=None, **variables):
+        for name, value in environment(org, **variables).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
+        bag = DagBag(folder)
+        assert bag.import_errors == {}
+        capfd.readouterr()
+        state = bag.dags[dag_id].test(run_conf=conf).state
+        return int(state != "success"), "".join(capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def dag_command(airflow_db, environment):
+    """Run ``airflow dags test`` against an org, and give its exit status and output."""
+
+    def run(dag_id, org, folder=HERE / "dags", conf=None, **variables):
+        env = {**os.environ, **environment(org, **variables), "AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
+        del env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"]
         command = [AIRFLOW, "dags", "test", dag_id, *(("-c", json.dumps(conf)) if conf else ())]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr

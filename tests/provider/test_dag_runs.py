@@ -67,18 +67,18 @@ def test_turns_are_applied_once_though_tokens_live_two_seconds_and_one_is_revoke
         assert org.consumer_secret not in output
 
 
-def test_a_failed_answer_ends_the_run_without_a_retry_and_the_teardown_ends_the_session(dag_test):
+def test_a_failed_answer_ends_the_run_without_a_retry_and_the_teardown_ends_the_session(dag_command):
     with Emulator() as org:
-        status, output = dag_test("chain_that_fails", org)
+        status, output = dag_command("chain_that_fails", org)
         assert status != 0
         assert "AgentFailedError" in output
         assert org.count("send") == 1
         assert org.open_sessions == []
 
 
-def test_a_function_chooses_the_messages(dag_test):
+def test_a_function_chooses_the_messages(dag_command):
     with Emulator() as org:
-        status, output = dag_test("function", org)
+        status, output = dag_command("function", org)
         assert status == 0, output
         assert [text for _, text, _ in sent(org)] == ["message 1", "message 2", "message 3"]
 
@@ -193,10 +193,10 @@ def labels(airflow_db, dag_id):
 
 
 @needs_common_ai
-def test_the_model_of_the_example_asks_the_agent_once(dag_test):
+def test_the_model_of_the_example_asks_the_agent_once(dag_command):
     with Emulator() as org:
         model = {"AIRFLOW_CONN_PYDANTICAI_DEFAULT": LLM_CONNECTION}
-        status, output = dag_test(LLM, org, ROOT / "example_dags", **model)
+        status, output = dag_command(LLM, org, ROOT / "example_dags", **model)
         assert status == 0, output
         assert org.applied() == 1
         assert org.open_sessions == []
@@ -214,14 +214,14 @@ def test_the_model_of_the_example_asks_the_agent_once(dag_test):
     ],
 )
 def test_a_person_reads_what_the_agent_asks_and_their_answer_is_the_next_message(
-    dag_test, tmp_path, request_, asked, turns
+    dag_command, tmp_path, request_, asked, turns
 ):
     log = tmp_path / "person.log"
     command = [sys.executable, str(ROOT / "scripts" / "person.py"), PERSON, "case 42"]
     with Emulator() as org, log.open("wb") as out:
         person = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         try:
-            status, output = dag_test(PERSON, org, ROOT / "example_dags", {"request": request_})
+            status, output = dag_command(PERSON, org, ROOT / "example_dags", {"request": request_})
         finally:
             person.terminate()
             person.wait(10)

@@ -15,8 +15,8 @@ from airflow.sdk.observability import stats as airflow_stats
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import AgentforceError
-from airflow_provider_agentforce.hooks import metrics
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.instrumentation import metrics
 from airflow_provider_agentforce.operators import ConversationOperator
 
 
@@ -168,9 +168,9 @@ def test_an_airflow_without_stats_is_no_error(monkeypatch):
     assert _compat.stats.__wrapped__() is None
 
 
-def test_the_metrics_of_a_task_arrive_when_airflow_is_told_to_send_them(dag_test, server):
+def test_the_metrics_of_a_task_arrive_when_airflow_is_told_to_send_them(dag_command, server):
     with Emulator() as org:
-        status, output = dag_test(
+        status, output = dag_command(
             "chain",
             org,
             AIRFLOW__METRICS__STATSD_ON="True",

@@ -24,13 +24,13 @@ def rows(section):
 
 
 def test_every_metric_is_on_the_page_and_every_metric_on_the_page_exists():
-    named = in_code(r'"(agentforce\.[a-z]+\.[a-z_]+)"', "hooks", "operators")
+    named = in_code(r'"(agentforce\.[a-z]+\.[a-z_]+)"', "instrumentation", "operators", "batch")
     assert named == rows("Metrics")
     assert len(named) > 10
 
 
 def test_every_attribute_of_a_span_is_on_the_page_and_every_attribute_on_the_page_exists():
-    attributes = in_code(r'"((?:gen_ai|agentforce|server|http|error)\.[a-z_.]+)"', "hooks")
+    attributes = in_code(r'"((?:gen_ai|agentforce|server|http|error)\.[a-z_.]+)"', "instrumentation")
     spans = {"start_session", "invoke_agent", "end_session"}
     content = {"gen_ai.input.messages", "gen_ai.output.messages"}
     metrics = rows("Metrics")

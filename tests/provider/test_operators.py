@@ -12,7 +12,7 @@ import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_agentforce.client import Turn
-from airflow_provider_agentforce.client.secrets import forms
+from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.emulator.errors import ERRORS
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from airflow_provider_agentforce.client import OutputType, Turn
+from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError, InvalidOutputError
@@ -25,6 +25,7 @@ from airflow_provider_agentforce.operators import (
     SendMessageOperator,
     StartSessionOperator,
 )
+from airflow_provider_agentforce.structured import OutputType
 
 RUNS = int(os.environ.get("AGENTFORCE_SOAK", "25"))
 SEED = int(os.environ.get("AGENTFORCE_SEED", "1"))

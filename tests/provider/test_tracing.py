@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from airflow_provider_agentforce.hooks import tracing
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.instrumentation import tracing
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
@@ -258,7 +258,7 @@ def test_no_span_is_made_of_a_trace_that_is_not_sampled(org, spans):
 
 
 def test_a_task_works_where_opentelemetry_is_not_installed(org, run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "airflow_provider_agentforce.hooks.tracing", None)
+    monkeypatch.setitem(sys.modules, "airflow_provider_agentforce.instrumentation.tracing", None)
     assert run(ConversationOperator(task_id="talk", messages=["hello"])).value["outcome"] == "answered"
 
 

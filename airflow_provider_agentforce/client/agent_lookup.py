@@ -1,0 +1,130 @@
+"""Finds agents by API name or id: the query, what its answer means, and the ids that are known.
+
+Query and records are those of Salesforce's own client, https://github.com/forcedotcom/agents; names as in
+https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-agent-id.html.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.deadline import Deadline
+from airflow_provider_agentforce.client.failure_catalogue import ACTIVATE
+from airflow_provider_agentforce.client.single_flight import SingleFlight
+from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceRequestError
+
+log = logging.getLogger(__name__)
+
+# An agent that is deleted and created again keeps its name and gets another id.
+_KEPT_SECONDS = 600.0
+_LOOK = (
+    "Check the agent's API Name (not its label) in its builder, that the connection is to the right org, and "
+    "that the Run As user may see the agent."
+)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An agent of the org.
+
+    :param agent_id: BotDefinition id (``0Xx…``).
+    :param name: API name (DeveloperName).
+    :param active: whether one of its versions is active.
+    """
+
+    agent_id: str
+    name: str
+    active: bool
+
+
+def query_for(agent: str) -> str:
+    """Return the SOQL that finds *agent*, a checked id or API name: neither can hold a quote."""
+    field = "Id" if checks.is_agent_id(agent) else "DeveloperName"
+    versions = (
+        "SELECT Id, Status, VersionNumber FROM BotVersions WHERE IsDeleted = false ORDER BY VersionNumber"
+    )
+    which = f"WHERE {field} = '{agent}' LIMIT 5"
+    return f"SELECT Id, DeveloperName, ({versions}) FROM BotDefinition {which}"  # noqa: S608 - no quote in it
+
+
+def agents_in(records: Sequence[dict[str, Any]]) -> list[Agent]:
+    """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
+    found = [one for one in records if checks.is_agent_id(one.get("Id"))]
+    return [Agent(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
+
+
+def the_one(agent: str, found: Sequence[Agent], host: str) -> Agent:
+    """Return the agent that was looked for.
+
+    :param agent: its id or API name.
+    :raises AgentforceInputError: if the org has none of that name, or several.
+    :raises AgentforceRequestError: if it is not active.
+    """
+    if not found:
+        what = "id" if checks.is_agent_id(agent) else "API name"
+        raise AgentforceInputError(
+            f"agent_id: no agent of {host} has the {what} {agent}.", hint=_LOOK, operation="query"
+        )
+    if len(found) > 1:
+        ids = ", ".join(one.agent_id for one in found)
+        raise AgentforceInputError(
+            f"agent_id: several agents of {host} have the API name {agent}.",
+            hint=f"Give the id of the right one: {ids}.",
+            operation="query",
+        )
+    if not found[0].active:
+        raise AgentforceRequestError(
+            f"agent_id: the agent {found[0].name} ({found[0].agent_id}) has no active version.",
+            hint=ACTIVATE,
+            operation="query",
+        )
+    return found[0]
+
+
+def _is_active(record: dict[str, Any]) -> bool:
+    # A query leaves out the list of a record's children when there are none.
+    versions = (record.get("BotVersions") or {}).get("records") or []
+    return any(version.get("Status") == "Active" for version in versions)
+
+
+class AgentIds:
+    """The agents of one org that are known, shared by all its clients in a process.
+
+    An entry serves for ten minutes, or until it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[str, float]] = {}
+        self._flights: dict[str, SingleFlight[str]] = {}
+
+    def id_of(self, agent: str, find: Callable[[], str], deadline: Deadline, *, longest: float) -> str:
+        """Return the id of *agent*. Threads that ask for the same one share a look-up and its failure.
+
+        :param find: looks it up, or raises, and then nothing is kept.
+        :param longest: seconds to wait for another thread's look-up.
+        """
+        with self._lock:
+            agent_id, until = self._known.get(agent, ("", 0.0))
+            flight = self._flights.setdefault(agent, SingleFlight())
+        if deadline.clock() < until:
+            return agent_id
+
+        def look_up() -> str:
+            found = find()
+            log.info("The agent %s has the id %s.", agent, found)
+            with self._lock:
+                self._known[agent] = (found, deadline.clock() + _KEPT_SECONDS)
+            return found
+
+        return flight.share(look_up, deadline, longest=longest)
+
+    def forget(self, agent_id: str) -> None:
+        """Have the agent with this id looked up again next time."""
+        with self._lock:
+            self._known = {name: entry for name, entry in self._known.items() if entry[0] != agent_id}

@@ -1,0 +1,261 @@
+"""The requests of the Agent API: each builds its call and reads its answer. Pure.
+
+Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and
+https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html (the token).
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
+
+from typing_extensions import Self
+
+from airflow_provider_agentforce.client import responses
+from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
+from airflow_provider_agentforce.client.delivery_policy import Operation
+from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.client.responses import TokenReply
+from airflow_provider_agentforce.client.session_options import SessionOptions
+
+BASE_PATH = "/einstein/ai-agent/v1"
+DATA_PATH = "/services/data/v63.0"
+_JSON = "application/json"
+_EVENTS = "text/event-stream"
+
+
+@dataclass(frozen=True)
+class HttpCall:
+    """One request on the wire, complete but for the bearer token.
+
+    :param body: never shown, since the token call's holds the secret and a message may be confidential.
+    """
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiRequest(ABC):
+    """What all requests have in common.
+
+    :param agent_id: the agent's id, ``None`` if there is none or it is not known.
+    :param session_id: the session that the request goes to.
+    :param external_session_key: by which the org's event log knows the session that the request starts.
+    :cvar doing: the operation in words.
+    """
+
+    operation: ClassVar[Operation]
+    doing: ClassVar[str]
+    agent_id: str | None = None
+    session_id: str | None = None
+    external_session_key: str | None = None
+
+    @abstractmethod
+    def call(self, api_url: str) -> HttpCall:
+        """Return what goes over the wire.
+
+        :param api_url: origin of the Agent API.
+        """
+
+    def reader(self, content_type: str | None) -> JsonReader | AnswerReader:  # noqa: ARG002 - of a send's answer
+        """Return what takes the bytes of a 2xx answer."""
+        return JsonReader()
+
+    @abstractmethod
+    def read(self, reader: Any) -> Any:
+        """Return the value of a 2xx answer.
+
+        :raises UnreadableReplyError: it is not what the API promises.
+        """
+
+    def after_losses(self, losses: int) -> Self:
+        """Return the request as it is repeated after attempts that may have been acted on.
+
+        The session of each such start has a key that is derived from the first.
+        """
+        if not losses or self.external_session_key is None:
+            return self
+        key = uuid.uuid5(uuid.UUID(self.external_session_key), str(losses))
+        return replace(self, external_session_key=str(key))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRequest(ApiRequest):
+    """The client-credentials exchange. The secret goes into the body, never into a URL.
+
+    :param now: wall clock in seconds, for a token that tells only its end.
+    """
+
+    operation = Operation.TOKEN
+    doing = "Getting an access token"
+    host: str
+    consumer_key: str
+    consumer_secret: str = field(repr=False)
+    now: float
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host issues tokens
+        """Return ``POST /services/oauth2/token``."""
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self.consumer_key,
+            "client_secret": self.consumer_secret,
+        }
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": _JSON}
+        url = f"{self.host}/services/oauth2/token"
+        return HttpCall("POST", url, headers, urlencode(form).encode("ascii"))
+
+    def read(self, reader: JsonReader) -> TokenReply:
+        """Return the token."""
+        return responses.token(reader.body, now=self.now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartRequest(ApiRequest):
+    """``POST /agents/{id}/sessions``. Unknown fields are answered with 400, so none is added.
+
+    :param my_domain: the org's My Domain.
+    """
+
+    operation = Operation.START
+    doing = "Starting a session"
+    agent_id: str
+    external_session_key: str
+    my_domain: str
+    options: SessionOptions
+
+    def call(self, api_url: str) -> HttpCall:
+        """Return the request."""
+        body: dict[str, Any] = {
+            "externalSessionKey": self.external_session_key,
+            "instanceConfig": {"endpoint": self.my_domain},
+            "streamingCapabilities": {"chunkTypes": ["Text"]},
+            "bypassUser": self.options.bypass_user,
+        }
+        if self.options.tz is not None:
+            body["tz"] = self.options.tz
+        if self.options.variables:
+            body["variables"] = self.options.variables
+        if self.options.surface_type is not None:
+            body["surfaceConfig"] = {"surfaceType": self.options.surface_type}
+        return _post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
+
+    def read(self, reader: JsonReader) -> Session:
+        """Return the session. Only its id has to be there."""
+        reply = responses.start(reader.body)
+        return Session(reply.session_id, 0, self.agent_id, self.external_session_key, reply.greeting)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SendRequest(ApiRequest):
+    """``POST /sessions/{id}/messages``, or its streaming twin.
+
+    :param text: the message; not shown, as it may be confidential.
+    :param sequence_id: its number.
+    """
+
+    operation = Operation.SEND
+    doing = "Sending the message"
+    session_id: str
+    sequence_id: int
+    text: str = field(repr=False)
+    variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    in_reply_to: str | None = None
+    stream: bool = False
+
+    def call(self, api_url: str) -> HttpCall:
+        """Return the request, the same for every attempt."""
+        message: dict[str, Any] = {"sequenceId": self.sequence_id, "type": "Text", "text": self.text}
+        if self.in_reply_to is not None:
+            message["inReplyToMessageId"] = self.in_reply_to
+        body: dict[str, Any] = {"message": message}
+        if self.variables:
+            body["variables"] = self.variables
+        url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
+        return _post(url, body, accept=_EVENTS if self.stream else _JSON)
+
+    def reader(self, content_type: str | None) -> AnswerReader:
+        """Return a reader for JSON or a stream, whatever was asked for."""
+        session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
+        return AnswerReader(content_type, session=session, sequence_id=self.sequence_id)
+
+    def read(self, reader: AnswerReader) -> Turn:
+        """Return the answer."""
+        return reader.turn()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndRequest(ApiRequest):
+    """``DELETE /sessions/{id}`` with the header that it requires."""
+
+    operation = Operation.END
+    doing = "Ending the session"
+    session_id: str
+    reason: str
+
+    def call(self, api_url: str) -> HttpCall:
+        """Return the request."""
+        headers = {"Accept": _JSON, "x-session-end-reason": self.reason}
+        return HttpCall("DELETE", _session(api_url, self.session_id), headers)
+
+    def read(self, reader: JsonReader) -> None:
+        """Return nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackRequest(ApiRequest):
+    """``POST /sessions/{id}/feedback``."""
+
+    operation = Operation.FEEDBACK
+    doing = "Submitting the feedback"
+    session_id: str
+    feedback_id: str
+    rating: str
+    text: str | None = field(default=None, repr=False)
+
+    def call(self, api_url: str) -> HttpCall:
+        """Return the request."""
+        body = {"feedbackId": self.feedback_id, "feedback": self.rating}
+        if self.text is not None:
+            body["text"] = self.text
+        return _post(f"{_session(api_url, self.session_id)}/feedback", body)
+
+    def read(self, reader: JsonReader) -> None:
+        """Return nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRequest(ApiRequest):
+    """The data API's ``GET /query``, which the org's own host serves."""
+
+    operation = Operation.QUERY
+    doing = "Looking up the agent"
+    my_domain: str
+    soql: str
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host answers queries
+        """Return the request."""
+        url = f"{self.my_domain}{DATA_PATH}/query?q={quote(self.soql, safe='')}"
+        return HttpCall("GET", url, {"Accept": _JSON})
+
+    def read(self, reader: JsonReader) -> list[dict[str, Any]]:
+        """Return the records."""
+        records = responses.decode_object(reader.body).get("records")
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            raise responses.UnreadableReplyError("a JSON object without a list of records")
+        return records
+
+
+def _session(api_url: str, session_id: str) -> str:
+    return f"{api_url}{BASE_PATH}/sessions/{quote(session_id, safe='')}"
+
+
+def _post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
+    headers = {"Content-Type": _JSON, "Accept": accept}
+    return HttpCall("POST", url, headers, json.dumps(body, ensure_ascii=False).encode("utf-8"))

@@ -1,0 +1,95 @@
+"""Shows the calls to observers, such as metrics and traces, without a say in what becomes of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class CallEvent:
+    """A call, as far as it has come. Everything but the first five fields is known only at its end.
+
+    :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback`` or ``query``.
+    :param agent_id: the agent's id.
+    :param session_id: the session that the call goes to, at the end of a start the one that it started.
+    :param sequence_id: number of the message.
+    :param text: the message; not shown, as it may be confidential.
+    :param external_session_key: UUID by which the org's event log knows the session that was started.
+    :param api_url: origin of the Agent API.
+    :param attempts: requests that were sent, or should have been.
+    :param repeated_after: names of the failures that were followed by another attempt.
+    :param status: HTTP status of the last reply.
+    :param outcome: of the answer to a message; for an end ``ended`` or ``gone``.
+    :param answer: what the agent said; not shown.
+    :param error: what the caller gets instead of an answer.
+    :param duration: seconds, with all waits.
+    """
+
+    operation: str
+    agent_id: str | None = None
+    session_id: str | None = None
+    sequence_id: int | None = None
+    text: str | None = field(default=None, repr=False)
+    external_session_key: str | None = None
+    api_url: str = ""
+    attempts: int = 0
+    repeated_after: tuple[str, ...] = ()
+    status: int | None = None
+    outcome: str | None = None
+    answer: str | None = field(default=None, repr=False)
+    error: BaseException | None = None
+    duration: float = 0.0
+
+
+Observer = Callable[[CallEvent], Callable[[CallEvent], None]]
+"""Is given a call before its first attempt, and returns what is given the same call at its end.
+
+All runs in the thread of the call. An exception that it raises is logged and changes nothing.
+"""
+
+
+@contextmanager
+def observed(
+    observers: Sequence[Observer], event: Callable[[BaseException | None], CallEvent]
+) -> Iterator[None]:
+    """Show a call to *observers* while it is carried out.
+
+    :param event: returns the call as it stands, with the error that it ends with.
+    """
+    if not observers:
+        yield
+        return
+    error: BaseException | None = None
+    endings: list[Callable[[CallEvent], None]] = []
+    try:
+        begun = event(None)
+        for observer in observers:
+            ending = _tried(observer, begun)
+            if ending is not None:
+                endings.append(ending)
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        # The error's traceback holds this frame, so the two would keep each other in memory.
+        ended, error = event(error), None
+        for ending in reversed(endings):
+            _tried(ending, ended)
+        del ended
+
+
+def _tried(call: Callable[[CallEvent], _T], event: CallEvent) -> _T | None:
+    try:
+        return call(event)
+    except Exception as error:  # noqa: BLE001 - whatever a metrics or tracing library raises
+        log.warning("An observer of the calls failed: %s", type(error).__name__)
+        return None

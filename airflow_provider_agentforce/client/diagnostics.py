@@ -1,0 +1,61 @@
+"""Diagnoses a connection without starting a session."""
+
+from __future__ import annotations
+
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.agent_lookup import the_one
+from airflow_provider_agentforce.client.client import AgentforceClient
+from airflow_provider_agentforce.client.failure_catalogue import OPAQUE_TOKEN
+from airflow_provider_agentforce.client.responses import TokenReply
+from airflow_provider_agentforce.exceptions import AgentforceError
+
+_NEEDED = frozenset({"api", "chatbot_api", "sfap_api"})
+
+
+def diagnose(client: AgentforceClient) -> tuple[bool, str]:
+    """Get a token, look at its shape, its scopes and the hosts, and look up the agent. Starts no session.
+
+    :returns: whether the connection should work, and what was found or has to be fixed.
+    :raises AgentforceError: if no token is given or the agent cannot be used, with the reason.
+    """
+    token, api = client.authenticate()
+    settings = client.settings
+    problems = _problems(token, settings.host)
+    if problems:
+        return False, " ".join(problems)
+    life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
+    scopes = "not told" if token.scopes is None else " ".join(sorted(token.scopes))
+    return True, (
+        f"Token received from {settings.host}: a JWT {life}, scopes {scopes}. "
+        f"Agent API: {api}. Default agent: {_agent(client)}. No session was started."
+    )
+
+
+def _problems(token: TokenReply, host: str) -> list[str]:
+    problems = []
+    if not token.is_jwt:
+        problems.append(OPAQUE_TOKEN)
+    if token.scopes is not None and not token.scopes >= _NEEDED:
+        problems.append(f"The app lacks the scopes {', '.join(sorted(_NEEDED - token.scopes))}.")
+    if token.instance_url and token.instance_url.rstrip("/").lower() != host:
+        problems.append(f"The org calls itself {token.instance_url}; set host to that My Domain URL.")
+    return problems
+
+
+def _agent(client: AgentforceClient) -> str:
+    """Describe the default agent.
+
+    :raises AgentforceError: no task could use it.
+    """
+    given = client.settings.agent_id
+    if given is None:
+        return "none"
+    try:
+        found = client.find_agents(given)
+    except AgentforceError:
+        if not checks.is_agent_id(given):
+            raise
+        # Tasks do not look an id up, so they may do well all the same.
+        return f"{given}, which could not be looked up"
+    agent = the_one(given, found, client.settings.host)
+    return f"{agent.name}, {agent.agent_id}, active"

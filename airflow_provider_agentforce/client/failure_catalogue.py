@@ -1,0 +1,376 @@
+"""Names the failure that a reply or an accident on the wire is, and what to do about it. Pure.
+
+Symptoms and causes: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html,
+https://help.salesforce.com (client-credentials flow, login rate) and error bodies seen in public code.
+
+For a message only the status and the error's class may say that the agent did not act: its words can be
+those of an action of the agent, which failed after it changed something.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from airflow_provider_agentforce.client.delivery_policy import TABLE, Delivery, Failure, Operation
+from airflow_provider_agentforce.client.responses import ErrorReply
+
+_ANY = frozenset(Operation)
+_TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
+    frozenset({one})
+    for one in (
+        Operation.TOKEN,
+        Operation.START,
+        Operation.SEND,
+        Operation.END,
+        Operation.FEEDBACK,
+        Operation.QUERY,
+    )
+)
+_SESSION = _SEND | _END
+_BUT_SEND = _ANY - _SEND
+
+ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
+_INACTIVE = f"The agent is not active. {ACTIVATE}"
+_MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
+_SESSION_GONE = "The session has ended or expired. Start a new one; its context is gone."
+OPAQUE_TOKEN = (
+    "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
+    "access tokens for named users” in the app."
+)
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """One kind of reply.
+
+    :param operations: where it occurs.
+    :param statuses: HTTP statuses it comes with; empty: any.
+    :param code: pattern that the whole error class or code matches.
+    :param words: pattern found in the error's class or words, in any case.
+    :param failure: what it is; ``None``: what its status says.
+    :param remedy: what to do; ``{agent}`` stands for the agent.
+    :param of: failures that it is about, when no reply tells.
+    """
+
+    operations: frozenset[Operation]
+    remedy: str = ""
+    statuses: tuple[int, ...] = ()
+    code: str = ""
+    words: str = ""
+    failure: Failure | None = None
+    of: tuple[Failure, ...] = ()
+
+    def fits(self, operation: Operation, status: int | None, said: ErrorReply) -> bool:
+        """Tell whether a reply is of this kind."""
+        return (
+            operation in self.operations
+            and (not self.statuses or status in self.statuses)
+            and (not self.code or re.fullmatch(self.code, said.error) is not None)
+            and (not self.words or re.search(self.words, said.text, re.IGNORECASE | re.DOTALL) is not None)
+        )
+
+
+# The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
+SYMPTOMS = (
+    # What proves more than the status says.
+    Symptom(_ANY, _INACTIVE, (422, 500), code=r"InactiveConfigException", failure=Failure.SERVER_CONFIG),
+    Symptom(_ANY, _MY_DOMAIN, (422, 500), code=r"EngineConfigLookupException", failure=Failure.SERVER_CONFIG),
+    Symptom(_BUT_SEND, _INACTIVE, (500,), words=r"config is not active", failure=Failure.SERVER_CONFIG),
+    Symptom(_BUT_SEND, "", (500,), words=r"unsupported media type", failure=Failure.SERVER_CONFIG),
+    Symptom(
+        _START,
+        "The agent has no custom connection of this type.",
+        (500,),
+        words=r"failed to populate planner surface",
+        failure=Failure.SERVER_CONFIG,
+    ),
+    Symptom(
+        _START,
+        "The agent was just published or its version is stale. Activate it again.",
+        words=r"bot version id",
+    ),
+    # Documented for a wrong agent id; with a wrapped UNKNOWN_EXCEPTION it is an accident inside the org.
+    Symptom(
+        _START,
+        "The org answers like this to an unknown agent id. Check that {agent} is an agent of this org.",
+        (500,),
+        words=r"HttpServerErrorException(?!.*UNKNOWN_EXCEPTION)",
+        failure=Failure.SERVER_CONFIG,
+    ),
+    Symptom(
+        _START,
+        _INACTIVE,
+        (422,),
+        words=r"cannot determine the active version",
+        failure=Failure.SERVER_CONFIG,
+    ),
+    Symptom(_END, "", (500,), words=r"session not found", failure=Failure.SESSION_GONE),
+    Symptom(
+        _ANY,
+        "Add the app on the agent's Connections tab; a new token does not help.",
+        (401,),
+        words=r"not attached to agent",
+        failure=Failure.APP_NOT_ATTACHED,
+    ),
+    Symptom(
+        _ANY,
+        "The token was refused several times, also after it was renewed. If other processes log in as the "
+        "same app and user at the same time, try again in a few seconds.",
+        (401,),
+        code=r"INVALID_JWT_FORMAT",
+        failure=Failure.INVALID_JWT,
+    ),
+    Symptom(
+        _TOKEN,
+        "",
+        (400,),
+        code=r"server_error|temporarily_unavailable|unknown_error",
+        failure=Failure.OAUTH_TEMPORARY,
+    ),
+    Symptom(
+        _TOKEN,
+        "More than 3,600 logins in an hour for this user. Wait 15 to 30 minutes; run more records per task.",
+        (400, 403),
+        words=r"login rate exceeded",
+        failure=Failure.LOGIN_RATE,
+    ),
+    # What only explains.
+    Symptom(
+        _QUERY,
+        "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
+        words=r"REQUEST_LIMIT_EXCEEDED",
+    ),
+    Symptom(
+        _QUERY,
+        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
+        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
+        (400, 401, 403, 404),
+    ),
+    Symptom(
+        _TOKEN,
+        "Set a Run As user in the app's Policies, under Client Credentials Flow.",
+        words=r"no client credentials user enabled",
+    ),
+    Symptom(_TOKEN, "Set host to the org's My Domain URL.", words=r"not supported on this domain"),
+    Symptom(
+        _TOKEN,
+        "Check the consumer key (login). A new app can take up to ten minutes to become active.",
+        words=r"invalid_client_id|client identifier invalid",
+    ),
+    Symptom(
+        _TOKEN,
+        "Check the consumer secret (password).",
+        words=r"invalid_client|invalid client credentials",
+    ),
+    Symptom(
+        _TOKEN,
+        "This org does not know the External Client App. Install it in the org that host names, and wait up "
+        "to ten minutes.",
+        words=r"app_not_found",
+    ),
+    Symptom(
+        _TOKEN,
+        "The client-credentials flow takes no scope parameter; the app's own scopes apply. This client sends "
+        "none, so look for a proxy or gateway that adds it.",
+        words=r"\bscope\b",
+    ),
+    Symptom(
+        _TOKEN,
+        "Enable the Client Credentials Flow of the app.",
+        words=r"unsupported_grant_type|grant type not supported",
+    ),
+    Symptom(
+        _TOKEN,
+        "Let the Run As user's profile or permission set use the app, in the app's Policies.",
+        words=r"hasn't approved|not admin approved",
+    ),
+    Symptom(
+        _TOKEN,
+        "The Run As user is the agent's own service user. Choose an integration user instead.",
+        words=r"maximum logins exceeded",
+    ),
+    Symptom(
+        _START,
+        "An employee agent needs bypass_user=False and a token of a user who may use it.",
+        words=r"invalid user id provided on start session",
+    ),
+    Symptom(
+        _START,
+        "agent_id must be the agent's own id (0Xx…) or its API name.",
+        words=r"not a valid agent id",
+    ),
+    Symptom(_START, _MY_DOMAIN, words=r"bad force-config endpoint|engine config"),
+    Symptom(
+        _ANY - _QUERY,
+        "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api, sfap_api.",
+        words=r"not valid for use with the rest api",
+    ),
+    Symptom(
+        _START,
+        _INACTIVE,
+        words=r"no valid version available|active version|no access to einstein copilot",
+    ),
+    Symptom(
+        _START,
+        f"The agent is not activated for the Agent API. {ACTIVATE}",
+        (412,),
+    ),
+    Symptom(
+        _ANY,
+        "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
+        (404,),
+        words=r"url no longer exists",
+    ),
+    Symptom(
+        _START,
+        "Check agent_id ({agent}), that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and "
+        "for Government Cloud the extra api_url=https://api.gov.salesforce.com.",
+        (404,),
+    ),
+    Symptom(
+        _START,
+        "The org also answers like this to an agent id it does not know. Check in Setup > Agentforce Agents "
+        "that {agent} is an active agent of this org.",
+        tuple(range(500, 600)),
+    ),
+    # What the failure alone tells.
+    Symptom(_SESSION, _SESSION_GONE, of=(Failure.SESSION_GONE,)),
+    Symptom(
+        _FEEDBACK,
+        "The session has ended or expired. Rate its answers before that.",
+        of=(Failure.SESSION_GONE,),
+    ),
+    Symptom(
+        _ANY,
+        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and its Run As user.",
+        of=(Failure.UNAUTHORIZED,),
+    ),
+    Symptom(
+        _ANY,
+        "The Run As user or the app's scopes lack access to this agent.",
+        of=(Failure.FORBIDDEN,),
+    ),
+    Symptom(_ANY, "Slow down: a limit of the org is reached.", of=(Failure.THROTTLED,)),
+    Symptom(
+        _SEND,
+        "The session is still working on another message. Send one message at a time; do not map sends.",
+        of=(Failure.LOCKED,),
+    ),
+    Symptom(_ANY, "Check the host and the network.", of=(Failure.UNREACHABLE,)),
+    Symptom(
+        _ANY,
+        "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
+        of=(Failure.BAD_CERTIFICATE,),
+    ),
+    Symptom(
+        _ANY,
+        "Check whether the URL begins with http or https, and its port.",
+        of=(Failure.WRONG_PROTOCOL,),
+    ),
+    Symptom(
+        _ANY,
+        "Configure a client certificate that the host accepts.",
+        of=(Failure.CLIENT_CERTIFICATE,),
+    ),
+    Symptom(
+        _ANY,
+        "The host answers with a redirect, which is never followed. Check host and api_url.",
+        of=(Failure.REDIRECT,),
+    ),
+)
+
+_BY_STATUS = {
+    400: Failure.BAD_REQUEST,
+    401: Failure.UNAUTHORIZED,
+    403: Failure.FORBIDDEN,
+    404: Failure.NOT_FOUND,
+    408: Failure.TOO_EARLY,
+    409: Failure.CONFLICT,
+    410: Failure.NOT_FOUND,
+    412: Failure.PRECONDITION,
+    413: Failure.PAYLOAD,
+    414: Failure.PAYLOAD,
+    415: Failure.PAYLOAD,
+    422: Failure.UNPROCESSABLE,
+    423: Failure.LOCKED,
+    425: Failure.TOO_EARLY,
+    429: Failure.THROTTLED,
+    500: Failure.SERVER_ERROR,
+    502: Failure.BAD_GATEWAY,
+    503: Failure.UNAVAILABLE,
+    504: Failure.BAD_GATEWAY,
+}
+_BY_CLASS = {
+    1: Failure.UNREADABLE,
+    2: Failure.UNREADABLE,
+    3: Failure.REDIRECT,
+    4: Failure.OTHER_CLIENT_ERROR,
+    5: Failure.OTHER_SERVER_ERROR,
+}
+# What a status means for calls that go to a session, to the token endpoint, or to a session once more.
+_IN_SESSION = {404: Failure.SESSION_GONE, 410: Failure.SESSION_GONE}
+_OF_TOKEN = {400: Failure.TOKEN_REFUSED}
+_REPEATED = {423: Failure.STILL_RUNNING}
+_NUMBER_USED = re.compile(r"sequence\W?id\W+\d*\W*\b(was |is |has been )?already\b", re.IGNORECASE)
+
+
+def failure_of(
+    operation: Operation,
+    status: int,
+    said: ErrorReply,
+    *,
+    session_id: str | None = None,
+    repeated: bool = False,
+) -> Failure:
+    """Name the failure that a reply is.
+
+    :param session_id: the session that the call went to.
+    :param repeated: the message was sent before, and what became of it is not known.
+    """
+    if repeated and status == 400 and _NUMBER_USED.search(said.text):  # noqa: PLR2004
+        return Failure.ALREADY_DELIVERED
+    # An agent's action may talk to sessions, too, so the words must name this one and nothing else.
+    if status == 500 and session_id and said.message == f"V6Session not found for sessionId: {session_id}":  # noqa: PLR2004
+        return Failure.SESSION_GONE
+    for symptom in SYMPTOMS:
+        if symptom.failure is not None and symptom.fits(operation, status, said):
+            return symptom.failure
+    special = {}
+    if operation in _SESSION | _FEEDBACK:
+        special = _IN_SESSION | (_REPEATED if repeated else {})
+    elif operation is Operation.TOKEN:
+        special = _OF_TOKEN
+    by_status = special.get(status) or _BY_STATUS.get(status)
+    return by_status or _BY_CLASS.get(status // 100, Failure.OTHER_SERVER_ERROR)
+
+
+def remedy_of(
+    operation: Operation,
+    failure: Failure,
+    *,
+    status: int | None,
+    said: ErrorReply,
+    opaque_token: bool = False,
+    agent: str | None = None,
+) -> str:
+    """Return the most exact remedy known, or ``""``.
+
+    :param opaque_token: the call carried a token that is not a JWT, which a gateway answers with a 404.
+    :param agent: the agent that the call is about.
+    """
+    doubtful = TABLE[failure].delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
+    if operation is Operation.SEND and doubtful:
+        return TABLE[failure].in_doubt
+    fitting = [
+        symptom
+        for symptom in SYMPTOMS
+        if symptom.remedy
+        and (not symptom.of or failure in symptom.of)
+        and symptom.fits(operation, status, said)
+    ]
+    exact = [symptom for symptom in fitting if symptom.words or symptom.code]
+    if opaque_token and status == 404 and not exact and operation is not Operation.QUERY:  # noqa: PLR2004
+        return OPAQUE_TOKEN
+    found = (exact or fitting)[:1]
+    return found[0].remedy.format(agent=agent or "the agent") if found else ""

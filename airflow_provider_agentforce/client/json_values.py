@@ -1,0 +1,72 @@
+"""JSON whose values every XCom backend and database can store. Pure.
+
+A reply may hold legal JSON that PostgreSQL or msgpack refuses. By the time that shows, the agent has acted;
+so every value is made storable where it is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def decode(body: bytes) -> Any:
+    """Parse *body* as UTF-8 JSON with values that can be stored.
+
+    :raises ValueError: if it is not JSON. The text says what it is instead.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+    try:
+        value = _DECODER.decode(text)
+        # Only an escape can stand for a character that UTF-8 or JSON does not allow.
+        return storable(value) if "\\u" in text else value
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+    except ValueError as error:
+        raise ValueError("empty" if not text.strip() else f"not JSON ({error})") from None
+
+
+def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
+    """Return a JSON decoder that reads a number which no database stores as its digits.
+
+    :param parse_constant: is given ``NaN``, ``Infinity`` or ``-Infinity``, which JSON does not have.
+    """
+    return json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=parse_constant)
+
+
+def storable(value: Any) -> Any:
+    """Replace the characters that msgpack or PostgreSQL refuse by U+FFFD, in keys too."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value) if _UNSTORABLE.search(value) else value
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return value
+
+
+def _integer(digits: str) -> int | str:
+    # Beyond 64 bits neither msgpack nor JSONB keeps the number; its digits are kept instead.
+    return int(digits) if len(digits) <= 18 else _wide_integer(digits)  # noqa: PLR2004
+
+
+def _wide_integer(digits: str) -> int | str:
+    if len(digits) <= 20 and -(2**63) <= int(digits) < 2**63:  # noqa: PLR2004
+        return int(digits)
+    return digits
+
+
+def _float(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits
+
+
+_DECODER = decoder(parse_constant=str)

@@ -1,0 +1,153 @@
+"""Keeps secrets out of texts, in whatever form and however incompletely a text quotes them. Pure."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import pairwise
+from urllib.parse import quote, quote_plus
+
+_MASK = "***"
+# A shorter part of a secret is not worth anything, and common words must stay readable.
+_SHORTEST_RUN = 8
+_MOST_ADDED = 4
+# An escape inside an escape inside an escape, such as JSON in a URL in HTML.
+_MOST_LAYERS = 4
+_SHORTEST_BASE64 = 4
+_ESCAPE = re.compile(
+    r"""
+    %(?P<percent>[0-9A-Fa-f]{2})
+    | \\u(?P<unicode>[0-9A-Fa-f]{4})
+    | \\x(?P<byte>[0-9A-Fa-f]{2})
+    | \\(?P<itself>[\\/"'])
+    | (?P<entity>&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)
+    """,
+    re.VERBOSE,
+)
+
+
+def forms(*secrets: str) -> set[str]:
+    """Return *secrets* as they are usually written, each as a whole, also joined as ``id:secret``.
+
+    For a log that masks exact texts; :class:`Redactor` knows every mixture and part of these forms.
+    """
+    found = set()
+    for secret in (*secrets, ":".join(secrets)):
+        percent = quote(secret, safe="")
+        found |= {secret, percent, _lower_escapes(percent), quote_plus(secret)}
+        found |= {html.escape(secret), json.dumps(secret)[1:-1]}
+        for encoded in (base64.b64encode(secret.encode()), base64.urlsafe_b64encode(secret.encode())):
+            found |= {encoded.decode(), encoded.decode().rstrip("=")}
+    return {form for form in found if form}
+
+
+class Redactor:
+    """Masks secrets in texts. Safe to share between threads.
+
+    Any run of 8 or more characters of a secret is masked: plain, percent-encoded, as HTML entities, with JSON
+    escapes, any mixture of these, and in Base64 (both alphabets, with or without padding, on its own or
+    inside of a longer text, such as ``id:secret``). A secret that is shorter is masked as a whole.
+
+    :param secrets: are masked always.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._lasting = tuple(filter(None, secrets))
+        self._added: deque[str] = deque(maxlen=_MOST_ADDED)
+
+    def add(self, secret: str) -> None:
+        """Mask *secret*, too, until 4 others are added after it. For tokens, which expire."""
+        if secret and secret not in self._added:
+            self._added.append(secret)
+
+    def redact(self, text: str) -> str:
+        """Return *text* with ``***`` in the place of every secret. Takes time linear in its length."""
+        hidden = bytearray(len(text))
+        wanted: dict[int, list[frozenset[str]]] = {}
+        for secret in (*self._lasting, *tuple(self._added)):
+            for length, runs in _runs(secret).items():
+                wanted.setdefault(length, []).append(runs)
+        for layer, edges in _layers(text):
+            for length, of_secrets in wanted.items():
+                for start in range(len(layer) - length + 1):
+                    run = layer[start : start + length]
+                    if any(run in runs for runs in of_secrets):
+                        begin, end = edges[start], edges[start + length]
+                        hidden[begin:end] = b"\x01" * (end - begin)
+        return _masked(text, hidden)
+
+
+def _layers(text: str) -> Iterator[tuple[str, list[int] | range]]:
+    """Yield *text*, then with its escapes resolved, once more for escapes in escapes, and so on.
+
+    :returns: the text and, for each of its characters and for its end, the place in the original.
+    """
+    edges: list[int] | range = range(len(text) + 1)
+    yield text, edges
+    for _ in range(_MOST_LAYERS):
+        plainer, places = _unescaped(text)
+        if plainer == text:
+            return
+        text, edges = plainer, [edges[place] for place in places]
+        yield text, edges
+
+
+def _unescaped(text: str) -> tuple[str, list[int]]:
+    """Resolve one layer of escapes; also return where each character of the result, and its end, began."""
+    parts: list[str] = []
+    places: list[int] = []
+    position = 0
+    for match in _ESCAPE.finditer(text):
+        char = _character(match)
+        parts += (text[position : match.start()], char)
+        places += range(position, match.start())
+        places += [match.start()] * len(char)
+        position = match.end()
+    parts.append(text[position:])
+    places += range(position, len(text) + 1)
+    return "".join(parts), places
+
+
+def _character(escape: re.Match[str]) -> str:
+    kind, code = escape.lastgroup, escape[escape.lastgroup or 0]
+    if kind == "entity":
+        return html.unescape(code)
+    return code if kind == "itself" else chr(int(code, 16))
+
+
+@lru_cache(maxsize=2 * _MOST_ADDED)
+def _runs(secret: str) -> dict[int, frozenset[str]]:
+    """Return the runs that give a secret away, by their length."""
+    whole = {layer for layer, _ in _layers(secret)}
+    whole |= {form.replace(" ", "+") for form in whole}
+    found: dict[int, set[str]] = {}
+    for form in (*whole, *_in_base64(secret)):
+        length = min(len(form), _SHORTEST_RUN)
+        found.setdefault(length, set()).update(
+            form[start : start + length] for start in range(len(form) - length + 1)
+        )
+    return {length: frozenset(runs) for length, runs in found.items()}
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """Yield what Base64 shows of a secret, wherever in a longer text it stands."""
+    raw = secret.encode()
+    for before, mixed in ((0, 0), (1, 2), (2, 3)):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            at_the_end = encode(bytes(before) + raw).decode()[mixed:]
+            inside = encode(bytes(before) + raw).decode()[mixed : (before + len(raw)) * 8 // 6]
+            yield from (form for form in (at_the_end, inside) if len(form) >= _SHORTEST_BASE64)
+
+
+def _masked(text: str, hidden: bytearray) -> str:
+    edges = [match.start() for match in re.finditer(rb"\x01+|\x00+", hidden)] + [len(text)]
+    return "".join(_MASK if hidden[begin] else text[begin:end] for begin, end in pairwise(edges))
+
+
+def _lower_escapes(percent_encoded: str) -> str:
+    return re.sub(r"%[0-9A-F]{2}", lambda escape: escape[0].lower(), percent_encoded)

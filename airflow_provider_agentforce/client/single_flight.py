@@ -1,0 +1,86 @@
+"""Lets threads that need the same thing share one call for it, and its failure."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from copy import copy
+from typing import Generic, TypeVar
+
+from airflow_provider_agentforce.client.deadline import Deadline
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceTransientError,
+    TaskStoppedError,
+)
+
+_SLICE = 0.1
+
+T = TypeVar("T")
+
+
+class SingleFlight(Generic[T]):
+    """One call at a time, for all threads that ask while it is under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flight: Future[T] | None = None
+
+    def share(self, make: Callable[[], T], deadline: Deadline, *, longest: float) -> T:
+        """Return what *make* returns, or what the call of another thread that is under way brings.
+
+        :param deadline: of the calling thread.
+        :param longest: seconds to wait for another thread's call.
+        :raises AgentforceError: as *make*. All threads that wait share the failure of the one call, unless
+            it ended because the time of the thread that made it ended; then another thread makes a call.
+        """
+        while True:
+            with self._lock:
+                flight, leads = self._flight, self._flight is None
+                if flight is None:
+                    flight = self._flight = Future()
+            if leads:
+                return self._lead(flight, make, deadline)
+            try:
+                return self._wait(flight, deadline, longest)
+            except _AbandonedError:
+                continue
+
+    def _lead(self, flight: Future[T], make: Callable[[], T], deadline: Deadline) -> T:
+        failure: Exception = _AbandonedError()
+        try:
+            made = make()
+        except AgentforceError as error:
+            if not (deadline.firm or isinstance(error, TaskStoppedError)):
+                failure = error
+            raise
+        else:
+            self._flight = None
+            flight.set_result(made)
+            return made
+        finally:
+            self._flight = None
+            if not flight.done():
+                flight.set_exception(failure)
+
+    def _wait(self, flight: Future[T], deadline: Deadline, longest: float) -> T:
+        end = deadline.clock() + deadline.time_for_call(longest)
+        while True:
+            deadline.check()
+            try:
+                return flight.result(timeout=_SLICE)
+            except concurrent.futures.TimeoutError:
+                if deadline.clock() < end:
+                    continue
+                # A signal may have ended its thread before it could say so.
+                self._flight = None
+                raise AgentforceTransientError("Another thread's call takes too long.") from None
+            except AgentforceError as error:
+                # Each thread raises an error of its own, as a traceback belongs to one thread.
+                raise copy(error) from error.__cause__
+
+
+class _AbandonedError(Exception):
+    """The thread that made the call gave up for a reason that concerns it alone."""

@@ -1,0 +1,144 @@
+"""Gets one access token for all threads, renews it in time, and replaces one that is refused."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from airflow_provider_agentforce.client import checks, failure_catalogue, redaction
+from airflow_provider_agentforce.client.api_requests import TokenRequest
+from airflow_provider_agentforce.client.executor import Access, RequestExecutor
+from airflow_provider_agentforce.client.responses import TokenReply
+from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.client.single_flight import SingleFlight
+from airflow_provider_agentforce.exceptions import AgentforceTransientError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_API = "https://api.salesforce.com"
+# JWT-based access tokens live 30 minutes at most, and the reply need not tell
+# (https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html).
+UNTOLD_LIFETIME = 28 * 60.0
+_LEEWAY = 60.0
+_JITTER = 30.0
+# A token service that hangs must not hold up every call while the old token lives.
+_PAUSE = 10.0
+# Attempts of the token call that another thread's wait covers.
+_LONGEST_FLIGHT = 3
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token and its times on the timing's clock, which no change of the wall clock moves."""
+
+    reply: TokenReply = field(repr=False)
+    access: Access
+    renew_at: float
+    ends_at: float
+
+
+class TokenCache:
+    """What the token sources of one client and its siblings share."""
+
+    def __init__(self) -> None:
+        self.token: Token | None = None
+        self.renewal: SingleFlight[Token] = SingleFlight()
+
+
+class TokenSource:
+    """Gives access to an org with its own token call. Safe to share between threads.
+
+    :param executor: makes the token call.
+    :param on_secret: is given every new token, in all forms to be masked in a log.
+    :param cache: shared with the sources of sibling clients.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        executor: RequestExecutor,
+        on_secret: Callable[[str], None],
+        cache: TokenCache | None = None,
+    ) -> None:
+        self._settings = settings
+        self._executor = executor
+        self._on_secret = on_secret
+        self._cache = cache or TokenCache()
+
+    def sibling(self, executor: RequestExecutor) -> TokenSource:
+        """Return a source of the same token that makes the token call with *executor*."""
+        return TokenSource(self._settings, executor, self._on_secret, self._cache)
+
+    def access(self, *, refused: Access | None = None, during_cleanup: bool = False) -> Access:
+        """Return an access: the token at hand, or a new one.
+
+        :param refused: the access that the org refused; a token that another thread got meanwhile serves.
+        :param during_cleanup: take the token at hand, whatever its age.
+        :raises AgentforceError: no token is given. Threads that wait for the same call share its failure.
+        """
+        token = self._cache.token
+        if during_cleanup and token is not None:
+            return token.access
+        return self.token(refused).access
+
+    def token(self, refused: Access | None = None) -> Token:
+        """Return a token that still lives, as :meth:`access`.
+
+        A renewal that fails for a passing reason is put off while the old token lives.
+        """
+        token = self._usable(refused)
+        if token is not None:
+            return token
+        longest = self._settings.timeout * _LONGEST_FLIGHT
+        return self._cache.renewal.share(
+            lambda: self._usable(refused) or self._renew(refused), self._executor.deadline, longest=longest
+        )
+
+    def _usable(self, refused: Access | None) -> Token | None:
+        token = self._cache.token
+        fresh = token is not None and token.access is not refused and self._now() < token.renew_at
+        return token if fresh else None
+
+    def _renew(self, refused: Access | None) -> Token:
+        old = self._cache.token
+        try:
+            self._cache.token = new = self._fetch()
+        except AgentforceTransientError:
+            if old is None or old.access is refused or self._now() >= old.ends_at:
+                raise
+            log.warning("The access token could not be renewed early; it is used until it ends.")
+            self._cache.token = new = replace(old, renew_at=self._now() + _PAUSE)
+        return new
+
+    def _fetch(self) -> Token:
+        settings, asked_at = self._settings, self._now()
+        request = TokenRequest(
+            host=settings.host,
+            consumer_key=settings.consumer_key,
+            consumer_secret=settings.consumer_secret,
+            now=time.time(),
+        )
+        reply: TokenReply = self._executor.execute(request, None).value
+        self._executor.redactor.add(reply.access_token)
+        for form in redaction.forms(reply.access_token):
+            self._on_secret(form)
+        if not reply.is_jwt:
+            log.warning(failure_catalogue.OPAQUE_TOKEN)
+        lifetime = UNTOLD_LIFETIME if reply.lifetime is None else reply.lifetime
+        # A short life (a test org, a lowered setting) must leave most of itself for use.
+        early = min(_LEEWAY, lifetime / 4) + random.uniform(0, min(_JITTER, lifetime / 8))  # noqa: S311
+        access = Access(reply.access_token, self._api_url(reply), opaque=not reply.is_jwt)
+        return Token(reply, access, renew_at=asked_at + lifetime - early, ends_at=asked_at + lifetime)
+
+    def _api_url(self, reply: TokenReply) -> str:
+        """Return the Agent API's origin: the setting, else what the token reply names, else the default."""
+        if self._settings.api_url is not None:
+            return self._settings.api_url
+        named = reply.api_instance_url
+        return checks.named_by_reply(named, trusted=(self._settings.host,)) if named else DEFAULT_API
+
+    def _now(self) -> float:
+        return self._executor.timing.clock()

@@ -1,0 +1,210 @@
+"""One socket and its HTTP/1.1 conversation."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import h11
+
+from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
+from airflow_provider_agentforce.client.transport.errors import DeadlineError, FramingError
+from airflow_provider_agentforce.client.transport.routes import Route
+
+# Chunks and their extensions, on top of the body.
+_MAX_OVERHEAD = 1024 * 1024
+_MAX_HEAD = 64 * 1024
+_CONNECT_SECONDS = 10.0
+_SLICE = 0.1
+_PIECE = 64 * 1024
+# Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
+# being closed cannot be told from one that was acted on, so an older connection is not used again.
+MAX_IDLE_SECONDS = 1.5
+
+
+class Connection:
+    """A connection to a host or, through a proxy, to a host behind it.
+
+    :ivar head: bytes of the reply's head, as far as they have arrived.
+    :param check: raises when the exchange was stopped; called while connecting.
+    """
+
+    def __init__(self, route: Route, check: Callable[[], None]) -> None:
+        self.route = route
+        self.connected = False
+        self.cut = False
+        self.head = b""
+        self._check = check
+        self._pid = os.getpid()
+        self._idle_since = 0.0
+        self._received = 0
+        self._sock: socket.socket | None = None
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+
+    def open(self, end: float) -> None:
+        """Connect, and ask for the tunnel and TLS where the route has them.
+
+        :param end: when to give up at the latest, on the monotonic clock.
+        """
+        end = min(end, time.monotonic() + _CONNECT_SECONDS)
+        self._sock = self._connect(end)
+        self.connected = True
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.route.tunnelled:
+            self._open_tunnel(end)
+        if self.route.context is not None:
+            self._set_time(end)
+            self._sock = self.route.context.wrap_socket(
+                self._sock, server_hostname=self.route.host, do_handshake_on_connect=False
+            )
+            self._sock.do_handshake()
+
+    def usable(self) -> bool:
+        """Tell whether the connection is fresh and of this process, and its peer is silent."""
+        if self._pid != os.getpid() or time.monotonic() - self._idle_since > MAX_IDLE_SECONDS:
+            return False
+        return not self._readable(0.0)
+
+    def write(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage], end: float) -> None:
+        """Send *events* in one write."""
+        data = b"".join(self._http.send(event) or b"" for event in events)
+        self._set_time(end)
+        assert self._sock is not None  # noqa: S101 - open() has made it
+        self._sock.sendall(data)
+
+    def next_event(self, end: float) -> h11.Event:
+        """Return what the peer sends next.
+
+        :raises FramingError: it sends more than a reply may hold.
+        """
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.InformationalResponse):
+                self.head = self._http.trailing_data[0]
+            elif isinstance(event, h11.Response):
+                self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value]
+            self._set_time(end)
+            assert self._sock is not None  # noqa: S101 - open() has made it
+            data = self._sock.recv(_PIECE)
+            if self._http.their_state is h11.SEND_RESPONSE:
+                self.head += data
+            self._received += len(data)
+            if self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
+                raise FramingError("longer than a reply may be")
+            self._http.receive_data(data)
+
+    def finish(self, seconds: float) -> bool:
+        """Read the end of a reply whose content is whole, if it comes within *seconds*.
+
+        :returns: whether the connection can be used again.
+        """
+        end = time.monotonic() + seconds
+        while self._http.their_state is h11.SEND_BODY:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                if not self._readable(end - time.monotonic()):
+                    return False
+                event = self.next_event(time.monotonic() + _SLICE)
+            if isinstance(event, h11.Data) and event.data.strip():
+                return False
+        return self.reusable
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange ended cleanly, with nothing left over, and both sides keep the connection."""
+        done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        return done and not self.cut and self._http.trailing_data == (b"", False)
+
+    def rest(self) -> None:
+        """Get ready for another request."""
+        self._http.start_next_cycle()
+        self._received = 0
+        self.head = b""
+        self._idle_since = time.monotonic()
+
+    def close(self) -> None:
+        """Close the socket. A child of a fork closes its own copy only."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def shut(self) -> None:
+        """Cut the connection both ways, so that a blocked read returns. Safe in a signal handler."""
+        self.cut = True
+        sock = self._sock
+        if sock is not None:
+            with suppress(OSError):  # already closed, or not yet connected
+                # Not SSLSocket.shutdown, which forgets the TLS state that another thread is using.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _connect(self, end: float) -> socket.socket:
+        addresses = socket.getaddrinfo(*self.route.first, type=socket.SOCK_STREAM)
+        error: OSError | None = None
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            # All addresses of a name share the time, so that one that drops packets leaves some to the next.
+            share = (end - time.monotonic()) / (len(addresses) - number)
+            sock = socket.socket(family, kind, protocol)
+            try:
+                self._connect_to(sock, address, time.monotonic() + share)
+            except OSError as failed:
+                error = failed
+                sock.close()
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise error or OSError("the name has no address")
+
+    def _connect_to(self, sock: socket.socket, address: object, end: float) -> None:
+        sock.setblocking(False)
+        sock.connect_ex(address)  # type: ignore[arg-type]
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        while not poll.poll(max(0.0, min(_SLICE, end - time.monotonic())) * 1000):
+            self._check()
+            if time.monotonic() >= end:
+                raise TimeoutError("no connection in time")
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def _open_tunnel(self, end: float) -> None:
+        kept, self._http = self._http, h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+        headers = [("Host", self.route.authority)]
+        if self.route.proxy_authorization:
+            headers.append(("Proxy-Authorization", self.route.proxy_authorization))
+        ask = h11.Request(method="CONNECT", target=self.route.authority, headers=headers)
+        self.write([ask, h11.EndOfMessage()], end)
+        reply = self.next_event(end)
+        while isinstance(reply, h11.InformationalResponse):
+            reply = self.next_event(end)
+        if not (isinstance(reply, h11.Response) and 200 <= reply.status_code < 300):  # noqa: PLR2004
+            raise OSError(f"the proxy answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
+        if self._http.trailing_data[0]:
+            raise OSError("the proxy sent bytes that belong to no reply")
+        self._http, self._received, self.head = kept, 0, b""
+
+    def _readable(self, seconds: float) -> bool:
+        sock = self._sock
+        if sock is None:
+            return True
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(max(0.0, seconds) * 1000))
+
+    def _set_time(self, end: float) -> None:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise DeadlineError
+        assert self._sock is not None  # noqa: S101 - open() has made it
+        self._sock.settimeout(left)

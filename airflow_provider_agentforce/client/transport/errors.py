@@ -1,0 +1,95 @@
+"""What can go wrong on the wire, as a failure of the retry table."""
+
+from __future__ import annotations
+
+import re
+import ssl
+
+import h11
+
+from airflow_provider_agentforce.client.delivery_policy import Failure
+from airflow_provider_agentforce.exceptions import one_line
+
+_LONGEST_DETAIL = 200
+# With TLS 1.3 the server's verdict on a client certificate arrives only with the first read.
+_CLIENT_CERTIFICATE = (
+    "CERTIFICATE_REQUIRED",
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_CERTIFICATE",
+)
+_SUCCESS = re.compile(rb"HTTP/1\.[01] (2[0-9][0-9])\b")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+
+
+class TransportError(Exception):
+    """An exchange that did not come to its end.
+
+    :ivar failure: what it is in the retry table.
+    :ivar detail: the innermost words for it, one printable line.
+    """
+
+    def __init__(self, failure: Failure, detail: str = "") -> None:
+        super().__init__(failure, detail)
+        self.failure = failure
+        self.detail = one_line(detail, _LONGEST_DETAIL)
+
+
+class DeadlineError(Exception):
+    """The time of the whole call is used up."""
+
+
+class FramingError(Exception):
+    """A reply whose end two readers could find at different places, or that is too long."""
+
+
+def before_sending(error: Exception, *, connected: bool, address: str) -> TransportError:
+    """Classify an error that came before the first byte of the request left."""
+    reason = str(getattr(error, "reason", ""))
+    detail = f"{address}: {_words(error)}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TransportError(Failure.BAD_CERTIFICATE, detail)
+    if any(word in reason for word in _CLIENT_CERTIFICATE):
+        return TransportError(Failure.CLIENT_CERTIFICATE, detail)
+    if any(word in reason for word in _NOT_TLS):
+        return TransportError(Failure.WRONG_PROTOCOL, f"{address} does not speak TLS")
+    return TransportError(Failure.TLS_BROKEN if connected else Failure.UNREACHABLE, detail)
+
+
+def status_begun(head: bytes) -> int | None:
+    """Return the status of a 2xx whose head is not whole yet."""
+    match = _SUCCESS.match(head)
+    return int(match[1]) if match else None
+
+
+def without_reply(error: Exception, *, head: bytes, address: str) -> TransportError:
+    """Classify an error that came after a byte of the request had left and before the head was whole.
+
+    :param head: what arrived of it.
+    """
+    if status_begun(head) is not None:
+        return in_reply(error)
+    if isinstance(error, DeadlineError | TimeoutError):
+        return TransportError(Failure.NO_REPLY)
+    if any(word in str(getattr(error, "reason", "")) for word in _CLIENT_CERTIFICATE):
+        return TransportError(Failure.CLIENT_CERTIFICATE, _words(error))
+    if head.startswith(b"\x15\x03"):
+        return TransportError(Failure.WRONG_PROTOCOL, f"{address} speaks TLS only")
+    return TransportError(Failure.RESET, _words(error))
+
+
+def in_reply(error: Exception) -> TransportError:
+    """Classify an error that came after the final status."""
+    unreadable = isinstance(error, h11.RemoteProtocolError | FramingError)
+    cut = isinstance(error, h11.RemoteProtocolError) and "peer unexpectedly closed" in str(error)
+    cut = cut or "without sending complete message body" in str(error)
+    return TransportError(Failure.UNREADABLE if unreadable and not cut else Failure.CUT_REPLY, _words(error))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, h11.ProtocolError):
+        # h11 quotes what it does not accept, which can be a header with a secret.
+        return f"not valid HTTP ({str(error).split(':', 1)[0].split('(', 1)[0].strip()[:60]})"
+    if isinstance(error, DeadlineError):
+        return ""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

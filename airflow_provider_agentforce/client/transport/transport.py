@@ -1,0 +1,202 @@
+"""The front of the package: makes exchanges, stops them, and keeps connections for the next ones."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import requests
+from requests.adapters import BaseAdapter
+
+from airflow_provider_agentforce.client.transport import routes
+from airflow_provider_agentforce.client.transport.connection import Connection
+from airflow_provider_agentforce.client.transport.exchange import Exchange
+from airflow_provider_agentforce.client.transport.routes import Route
+
+_USER_AGENT = "airflow-provider-agentforce"
+
+
+class _Prepared(requests.PreparedRequest):
+    """A prepared request that knows its exchange."""
+
+    exchange: Exchange
+
+
+class _Adapter(BaseAdapter):
+    """Has ``requests`` send over the connections of this package."""
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        assert isinstance(request, _Prepared)  # noqa: S101 - nothing else uses this session
+        request.exchange.perform()
+        # Without headers, so that requests neither follows nor parses a redirect and keeps no cookie.
+        response = requests.Response()
+        response.status_code = request.exchange.status or 0
+        return response
+
+    def close(self) -> None:
+        """Do nothing: the pool is closed by its transport."""
+
+
+class _Pool:
+    """Idle connections by route. It has no lock, which a signal handler could leave taken.
+
+    :param most: connections kept for each route.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.session = requests.Session()
+        self.session.mount("https://", _Adapter())
+        self.session.mount("http://", _Adapter())
+        self.routes: dict[str, Route] = {}
+        self._most = most
+        self._idle: dict[Route, deque[Connection]] = {}
+        # A client that nobody closes leaves no open socket behind.
+        weakref.finalize(self, _close_all, self._idle)
+
+    def take(self, route: Route) -> Connection | None:
+        """Return a connection that may be used, and close those that may not."""
+        idle = self._idle.get(route)
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if connection.usable():
+                return connection
+            connection.close()
+        return None
+
+    def put(self, connection: Connection) -> None:
+        """Keep a connection, and close the oldest when there are too many."""
+        connection.rest()
+        idle = self._idle.setdefault(connection.route, deque())
+        idle.append(connection)
+        if len(idle) > self._most:
+            with suppress(IndexError):
+                idle.popleft().close()
+
+    def close(self) -> None:
+        """Close all idle connections, and look at the environment again next time."""
+        self.routes = {}
+        _close_all(self._idle)
+
+
+def _close_all(idle_by_route: dict[Route, deque[Connection]]) -> None:
+    for idle in list(idle_by_route.values()):
+        with suppress(IndexError):  # another thread was faster
+            while idle:
+                idle.pop().close()
+
+
+class Transport:
+    """Makes exchanges over connections that all threads share.
+
+    :param max_idle: idle connections kept for each host.
+    """
+
+    def __init__(self, *, max_idle: int, pool: _Pool | None = None) -> None:
+        self._pool = pool or _Pool(max_idle)
+        self._max_idle = max_idle
+        self._under_way: set[Exchange] = set()
+        self._stopped = False
+
+    @property
+    def session(self) -> requests.Session:
+        """The session in front."""
+        return self._pool.session
+
+    def sibling(self) -> Transport:
+        """Return a transport over the same connections that can be stopped alone."""
+        return Transport(max_idle=self._max_idle, pool=self._pool)
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        bearer: str | None,
+        timeout: float,
+        before_send: Callable[[], None] | None = None,
+        during_cleanup: bool = False,
+        starts_session: bool = False,
+    ) -> Exchange:
+        """Return an exchange that is still to be sent.
+
+        :param timeout: seconds for the whole exchange, from connecting to the last byte of the reply. It does
+            not bound the look-up of the host's name.
+        :param before_send: is called right before the first byte of the request leaves; if it raises, no byte
+            leaves.
+        :param during_cleanup: try even after :meth:`stop`.
+        :param starts_session: :meth:`stop` can be asked to let it come to its end.
+        """
+        given = {**headers, "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
+        if bearer is not None:
+            given["Authorization"] = f"Bearer {bearer}"
+        return Exchange(
+            self,
+            method,
+            url,
+            given,
+            body,
+            timeout=timeout,
+            before_send=before_send,
+            during_cleanup=during_cleanup,
+            starts_session=starts_session,
+        )
+
+    def stop(self, *, keep_starts: bool = False) -> None:
+        """Cut every exchange under way and make no other. Takes no lock: safe in a signal handler.
+
+        :param keep_starts: let the starts of sessions come to their end.
+        """
+        self._stopped = True
+        for exchange in list(self._under_way):
+            if not (exchange.during_cleanup or (keep_starts and exchange.starts_session)):
+                exchange.stop()
+
+    def close(self) -> None:
+        """Close idle connections. The transport can be used again."""
+        self._pool.close()
+
+    # What an exchange uses.
+
+    def prepared(self, exchange: Exchange) -> requests.PreparedRequest:
+        """Return what ``requests`` sends. The exchange holds everything that the wire needs."""
+        prepared = _Prepared()
+        prepared.method, prepared.url, prepared.exchange = exchange.method, exchange.url, exchange
+        prepared.hooks = {"response": []}
+        return prepared
+
+    def route(self, url: str) -> Route:
+        """Return the way to the host of *url*."""
+        origin = url[: url.index("/", len("https://"))]
+        route = self._pool.routes.get(origin)
+        if route is None:
+            route = self._pool.routes[origin] = routes.find(self._pool.session, origin)
+        return route
+
+    def take(self, route: Route) -> Connection | None:
+        """Return an idle connection."""
+        return self._pool.take(route)
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for another exchange, unless the transport was stopped."""
+        if self._stopped:
+            connection.close()
+        else:
+            self._pool.put(connection)
+
+    def add(self, exchange: Exchange) -> None:
+        """Take note of an exchange, and stop it if it comes too late."""
+        self._under_way.add(exchange)
+        if self._stopped and not exchange.during_cleanup:
+            exchange.stop()
+
+    def remove(self, exchange: Exchange) -> None:
+        """Forget an exchange."""
+        self._under_way.discard(exchange)

@@ -1,0 +1,35 @@
+"""Metrics and traces of a hook's client.
+
+``metrics`` counts for Airflow's statsd or OpenTelemetry; ``tracing`` makes spans where OpenTelemetry is
+installed. Both are observers: they are given a ``CallEvent`` for each call and change nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce._compat import conf
+from airflow_provider_agentforce.instrumentation.metrics import count_calls
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.call_events import Observer
+
+log = logging.getLogger(__name__)
+
+
+def observers() -> list[Observer]:
+    """Return the observers for a client. Make them where the task's span is the current one."""
+    try:
+        from airflow_provider_agentforce.instrumentation.tracing import Spans  # noqa: PLC0415
+    except ImportError:
+        return [count_calls]
+    return [count_calls, Spans(capture_content=_captures_content())]
+
+
+def _captures_content() -> bool:
+    try:
+        return bool(conf.getboolean("agentforce", "capture_content", fallback=False))
+    except Exception:  # noqa: BLE001 - Airflow's error for a value that is no boolean differs by version
+        log.warning("[agentforce] capture_content is neither True nor False; no content is captured.")
+        return False

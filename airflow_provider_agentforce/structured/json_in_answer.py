@@ -1,0 +1,137 @@
+"""Finds the JSON in an agent's answer. Pure: it reads, and the work never grows faster than the answer.
+
+An agent that is asked for JSON gives it alone, in a fence, or between sentences. An agent with a custom
+connection gives it as a ``result`` whose type begins with ``SURFACE_ACTION__`` and whose value is JSON as
+text (https://developer.salesforce.com/docs/ai/agentforce/guide/, "custom connections").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from airflow_provider_agentforce.client import json_values
+from airflow_provider_agentforce.client.models import Turn
+
+# NaN is read like any number, so that the place after it is known, and refused afterwards.
+_DECODER = json_values.decoder(parse_constant=float)
+_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]*\n\s*", re.MULTILINE)
+_FENCE_END = re.compile(r"\s*(?:```|~~~|\Z)")
+_OPENER = re.compile(r"[\[{]")
+# Brackets are common in prose; these are the beginning of nothing but JSON.
+_MEANT = re.compile(r"\[?\s*\{\s*\"|\[\s*\"")
+_MOST_FOUND = 200
+# The decoder counts the lines before each error, so errors without end would make the work quadratic.
+_MOST_FAILURES = 1000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A piece of JSON.
+
+    :param value: with values that can be stored in an XCom.
+    :param text: the same as JSON text.
+    """
+
+    value: Any
+    text: str
+
+
+def is_structured(result: Any) -> bool:
+    """Tell whether a ``result`` entry is the structured answer of a custom connection."""
+    return isinstance(result, dict) and str(result.get("type")).startswith("SURFACE_ACTION__")
+
+
+def json_in(turn: Turn) -> Iterator[Found]:
+    """Yield what may be the JSON that was asked for, the likeliest first, 200 pieces at most.
+
+    The order: results of a custom connection; the whole text, and if that is JSON nothing else; what stands
+    in fences; every object and array in the text, up to one that is broken, since a piece of an answer must
+    not pass for the answer.
+    """
+    return islice(_everything(turn), _MOST_FOUND)
+
+
+def _everything(turn: Turn) -> Iterator[Found]:
+    for result in filter(is_structured, turn.results):
+        found = _of_result(result.get("value"))
+        if found is not None:
+            yield found
+    whole = _whole(turn.text)
+    if whole is not None:
+        yield whole
+        return
+    search = _Search(turn.text)
+    yield from search.fenced()
+    yield from search.embedded()
+
+
+def _of_result(value: Any) -> Found | None:
+    if isinstance(value, str):
+        return _whole(value)
+    return Found(value, json.dumps(value)) if isinstance(value, dict | list) else None
+
+
+def _whole(text: str) -> Found | None:
+    stripped = text.strip()
+    try:
+        found, end = _read(stripped, 0)
+    except (ValueError, RecursionError):
+        return None
+    return found if end == len(stripped) else None
+
+
+def _read(text: str, start: int) -> tuple[Found | None, int]:
+    """Return the JSON at *start* and the place after it; ``None`` for what is JSON but for a ``NaN``."""
+    value, end = _DECODER.raw_decode(text, start)
+    kept = json_values.storable(value)
+    try:
+        return Found(kept, json.dumps(kept, allow_nan=False)), end
+    except ValueError:
+        return None, end
+
+
+class _Search:
+    """One walk over a text; tries to read JSON at a place, and gives up after too many failures."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._failures = 0
+
+    def fenced(self) -> Iterator[Found]:
+        """Yield what fills a fence by itself."""
+        for fence in _FENCE.finditer(self._text):
+            found, end = self._read(fence.end())
+            if found is not None and _FENCE_END.match(self._text, end):
+                yield found
+            if self._given_up:
+                return
+
+    def embedded(self) -> Iterator[Found]:
+        """Yield every object and array that is in no other."""
+        position = 0
+        while not self._given_up and (opener := _OPENER.search(self._text, position)):
+            found, position = self._read(opener.start())
+            if found is not None:
+                yield found
+            elif _MEANT.match(self._text, opener.start()):
+                return
+
+    @property
+    def _given_up(self) -> bool:
+        return self._failures >= _MOST_FAILURES
+
+    def _read(self, start: int) -> tuple[Found | None, int]:
+        """Return the JSON at *start*, if any, and the place up to which the text was looked at."""
+        try:
+            return _read(self._text, start)
+        except json.JSONDecodeError as error:
+            self._failures += 1
+            return None, max(error.pos, start + 1)
+        except RecursionError:
+            self._failures = _MOST_FAILURES
+            return None, len(self._text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import time
@@ -42,19 +43,17 @@ def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -
     :param ledger: ``False``: write none, to see what it costs.
     """
     _load_airflow()
-    from airflow_provider_agentforce.batch.ledger import BatchLedger  # noqa: PLC0415
 
     from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
 
     noted: dict[str, float] = {}
-    _time(BatchLedger, "open", noted)
+    _time(Checkpoint, "open", noted)
     _time(Job, "_take_up", noted)
-    if ledger:
-        _time(BatchLedger, "write", noted)
-        _time(BatchLedger, "note_open", noted)
-    else:
-        BatchLedger.write = BatchLedger.note_open = _nothing  # type: ignore[assignment, method-assign]
+    _time(LocalStorage, "append", noted)
+    if not syncs:
+        os.fsync = _nothing
+        LocalStorage.__init__.__defaults__ = (_nothing,)
     operator = ConversationBatchOperator(
         task_id="ask",
         records=records,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import AirflowFailException, AirflowSkipException, Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.limits import check_message_count
+from airflow_provider_agentforce.client.checks import message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -137,7 +137,7 @@ class ConversationOperator(AgentforceBaseOperator):
             client = self.open_client()
             most = client.settings.max_messages_per_session
             if self.messages is not None:
-                check_message_count(len(self.messages), most)
+                message_count(len(self.messages), most)
             agent_id = client.settings.agent(self.agent_id)
             self.link_to(agent_id, context)
             ledger = Ledger.of(context)

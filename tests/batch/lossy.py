@@ -18,11 +18,11 @@ class Disk:
     """
 
     def __init__(self, folder, *, forgets=False):
+        self.folder = Path(folder)
         self._forgets = forgets
-        self._files = Path(folder) / "files"
-        self._names = Path(folder) / "names"
-        self._files.mkdir(parents=True, exist_ok=True)
-        self._names.mkdir(exist_ok=True)
+        self._files = self.folder / "files"
+        self._names = self.folder / "names"
+        self._make()
 
     def storage_of(self, path):
         """Return a storage whose syncs are recorded."""
@@ -31,7 +31,7 @@ class Disk:
     def _sync(self, descriptor):
         os.fsync(descriptor)
         status = os.fstat(descriptor)
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if stat.S_ISDIR(status.st_mode):
             inodes = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
             text = "\n".join(f"{inode} {name}" for name, inode in inodes.items())
@@ -47,6 +47,7 @@ class Disk:
 
     def lose(self):
         """Make the folders what they are after the machine was lost."""
+        left = {}
         for listing in self._names.iterdir():
             folder = Path(listing.name.replace("#", "/"))
             contents = {}
@@ -60,5 +61,13 @@ class Disk:
             for name, content in contents.items():
                 if not name.endswith(".tmp"):
                     (folder / name).write_bytes(content)
-        shutil.rmtree(self._files)
-        shutil.rmtree(self._names)
+                    left[folder / name] = content
+        shutil.rmtree(self.folder)
+        self._make()
+        # What is left is on the disk.
+        for path, content in left.items():
+            self._put(self._files / str(path.stat().st_ino), content)
+
+    def _make(self):
+        self._files.mkdir(parents=True, exist_ok=True)
+        self._names.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 
 import pytest
 from batches import accounts, in_a_process, job, rows
@@ -12,25 +13,26 @@ RECORDS = 60
 CONCURRENCY = 4
 
 
+def killed_after(applied, org, fields, folder, records, disk, **how):
+    """Start a batch in a process, and kill it once the org has acted on so many messages in all."""
+    process = in_a_process(fields, folder, records, disk=str(disk.folder), **how)
+    while org.applied() < applied and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+
+
 @pytest.mark.parametrize("seed", range(LOSSES // 4))
 def test_after_the_loss_of_a_machine_nothing_is_sent_twice_and_nothing_is_forgotten(
-    make_org, make_client, tmp_path, gate, seed
+    make_org, make_client, tmp_path, seed
 ):
     chance = random.Random(seed)  # noqa: S311 - not for secrets
     org, folder, records = make_org(), tmp_path / "results", accounts(RECORDS)
     client = make_client(org)
-    fields = {**vars(client.settings)}
-    for loss in range(4):
-        gate.open.clear()
-        gate.reached.clear()
-        gate.after = gate.asked + chance.randint(0, 12)
-        process = in_a_process(fields, folder, records, disk=str(tmp_path / "disk"))
-        assert gate.reached.wait(60), loss
-        process.kill()
-        process.wait()
-        Disk(tmp_path / "disk").lose()
-        gate.open.set()
-    gate.after = None
+    fields, disk = vars(client.settings), Disk(tmp_path / "disk")
+    for _ in range(4):
+        killed_after(org.applied() + chance.randint(0, 12), org, fields, folder, records, disk)
+        disk.lose()
     manifest = job(client, folder, records).run(killed=lambda: False)
 
     sent = {one["id"]: org.applied(f"Tell me of {one['name']}.") for one in records}
@@ -40,22 +42,14 @@ def test_after_the_loss_of_a_machine_nothing_is_sent_twice_and_nothing_is_forgot
     assert manifest["counts"].get("unknown", 0) <= 4 * CONCURRENCY
     for key, row in found.items():
         assert (row["status"], sent[key]) in {("answered", 1), ("unknown", 0), ("unknown", 1)}, key
-    assert org.open_sessions == [] or len(org.open_sessions) <= 4 * CONCURRENCY
+    # Of a session whose start was answered to a process that was gone, nobody knows the id.
+    assert len(org.open_sessions) <= 4 * CONCURRENCY
 
 
-def test_without_syncs_the_same_loss_does_send_twice(org, gate, make_client, folder, tmp_path):
+def test_without_syncs_the_same_loss_does_send_twice(org, make_client, folder, tmp_path):
     """The disk of this test really forgets."""
-    client = make_client()
-    records = accounts(20)
-    gate.after = 10
-    process = in_a_process(
-        {**vars(client.settings)}, folder, records, disk=str(tmp_path / "disk"), forgets=True
-    )
-    assert gate.reached.wait(60)
-    process.kill()
-    process.wait()
-    Disk(tmp_path / "disk").lose()
-    gate.open.set()
-    gate.after = None
+    client, records, disk = make_client(), accounts(20), Disk(tmp_path / "disk")
+    killed_after(10, org, vars(client.settings), folder, records, disk, forgets=True)
+    disk.lose()
     job(client, folder, records).run(killed=lambda: False)
     assert any(org.applied(f"Tell me of {one['name']}.") > 1 for one in records)

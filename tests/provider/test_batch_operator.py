@@ -274,7 +274,7 @@ def test_a_batch_whose_records_all_fail_fails_with_its_results_written(ask, org)
     assert isinstance(done.error, BatchFailedError)
     assert isinstance(done.error, AirflowFailException)  # a retry would fail the same way
     assert str(done.error).startswith(
-        "2 of 2 records failed: 2 × 'dict object' has no attribute 'name' "
+        "2 of 2 records failed: 2 \u00d7 'dict object' has no attribute 'name' "
         "(first: A1; the record has: id). Results: file://"
     )
     assert statuses(done) == {"A1": "failed", "A2": "failed"}
@@ -321,7 +321,10 @@ def test_as_many_failures_as_may_be_are_no_reason_to_stop(ask, org):
 
 
 def test_a_row_says_what_was_asked_unless_requests_are_not_to_be_stored(ask, org, tmp_path):
-    arguments = {"message": ["Order 1.", "{{ record.name }}, order 2."], "variables": {"Id": "{{ record.id }}"}}
+    arguments = {
+        "message": ["Order 1.", "{{ record.name }}, order 2."],
+        "variables": {"Id": "{{ record.id }}"},
+    }
     row = ask(ACCOUNTS[:1], **arguments).rows["A1"]
     texts_of = [one["text"] for one in (*row["earlier_requests"], row["request"])]
     assert texts_of == ["Order 1.", "Acme, order 2."]
@@ -339,8 +342,8 @@ def test_a_row_says_what_was_asked_unless_requests_are_not_to_be_stored(ask, org
 def test_the_commonest_reasons_are_told_with_a_key_each(ask, org):
     given = [{"id": n, "text": "please fail"} for n in range(3)] + [{"id": 9, "txt": "a\nERROR forged"}]
     error = ask(given, message="{{ record.text }}", fail_on_partial_error=True).error
-    assert str(error).startswith("4 of 4 records failed: 3 × ")
-    assert "1 × 'dict object' has no attribute 'text' (first: 9; the record has: id, txt)" in str(error)
+    assert str(error).startswith("4 of 4 records failed: 3 \u00d7 ")
+    assert "1 \u00d7 'dict object' has no attribute 'text' (first: 9; the record has: id, txt)" in str(error)
     assert str(error).isprintable()
 
 

@@ -223,7 +223,7 @@ def many() -> list[Row]:
             cpu <= 3,
         ),
         Row(
-            f"The same: share of the ideal {ideal:.1f} s, and of the time in which the ledger is written and synced",
+            f"The same: share of the ideal {ideal:.1f} s, and of the time in which the ledger is synced",
             "",
             f"{ideal / batch['seconds']:.1%} ({batch['seconds']:.1f} s), and {ledger / batch['seconds']:.1%}",
         ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -37,14 +36,15 @@ class _TaskInstance:
         """Forget it."""
 
 
-def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -> dict[str, Any]:
+def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) -> dict[str, Any]:
     """Run the operator.
 
-    :param ledger: ``False``: write none, to see what it costs.
+    :param syncs: ``False``: leave it to the system when files reach the disk, to see what syncs cost.
     """
     _load_airflow()
-
+    from airflow_provider_agentforce.batch.checkpoint import Checkpoint  # noqa: PLC0415
     from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
+    from airflow_provider_agentforce.batch.storage import LocalStorage  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
 
     noted: dict[str, float] = {}
@@ -52,7 +52,6 @@ def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -
     _time(Job, "_take_up", noted)
     _time(LocalStorage, "append", noted)
     if not syncs:
-        os.fsync = _nothing
         LocalStorage.__init__.__defaults__ = (_nothing,)
     operator = ConversationBatchOperator(
         task_id="ask",

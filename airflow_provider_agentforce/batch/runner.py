@@ -153,7 +153,8 @@ class Runner:
             exhausted = exhausted or self._fill(items)
             if exhausted and not self.left:
                 return None
-            self._take(_TICK)
+            # While records are passed over, the next ones may be waiting to be asked.
+            self._take(0.0 if self._inbox.empty() and not exhausted else _TICK)
             if self._inbox.qsize() > self._few:
                 # The workers have enough to do: wait for more news, since each waking disturbs them all.
                 time.sleep(_GATHER_SECONDS)
@@ -263,8 +264,9 @@ class Runner:
         for _ in threads:
             self._inbox.put(None)
         hurried: float | None = None
-        while any(thread.is_alive() for thread in threads):
-            self._take(_TICK)
+        while alive := [thread for thread in threads if thread.is_alive()]:
+            alive[0].join(_TICK)
+            self._take(0.0)
             self._flush()
             if self._killed() or self._aborted:
                 hurried = time.monotonic() if hurried is None else hurried

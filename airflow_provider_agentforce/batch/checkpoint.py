@@ -329,23 +329,32 @@ class Checkpoint:
         names = self._ask("listed", self._storage.names)
         parts = [PartName.read(name) for name in names if name.startswith(PREFIX)]
         parts = [part for part in parts if part.owner != self._me]
-        lost = len(self.rows) if set(range(1, self._turn)) - {part.turn for part in parts} else 0
+        turns = {part.turn for part in parts}
+        total = len(self.rows)
+        lost = total if any(turn not in turns for turn in range(1, self._turn)) else 0
         # Of a merged file and one that was merged, the merged one comes first.
         parts.sort(key=lambda part: (part.turn, part.owner, part.first, -part.bound))
         for _, of_one in groupby(parts, lambda part: (part.turn, part.owner)):
             expected = 0
             for part in of_one:
-                body = self._read(str(part)) or b""
-                self._files.append((str(part), 0))
-                for found in blocks(str(part), body):
-                    if found is None or found.number > expected:
-                        lost = max(lost, part.bound if same else len(self.rows))
-                    if found is not None and found.number >= expected:
-                        self._apply(found, past)
-                        expected = found.number + 1
-        past.pending.update(
-            position for position in range(min(lost, len(self.rows))) if self._is_open(position)
-        )
+                expected, whole = self._read_part(part, expected, past)
+                if not whole:
+                    lost = max(lost, min(part.bound, total) if same else total)
+        past.pending.update(filter(self._is_open, range(lost)))
+
+    def _read_part(self, part: PartName, expected: int, past: Past) -> tuple[int, bool]:
+        """Read a file; return the number of the block that comes next, and whether none is missing."""
+        whole = True
+        body = self._read(str(part)) or b""
+        self._files.append((str(part), 0))
+        for found in blocks(str(part), body):
+            if found is None:
+                return expected, False
+            whole = whole and found.number <= expected
+            if found.number >= expected:
+                self._apply(found, past)
+                expected = found.number + 1
+        return expected, whole
 
     def _is_open(self, position: int) -> bool:
         """Tell whether a claim that is lost could be of this record."""

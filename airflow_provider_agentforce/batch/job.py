@@ -101,13 +101,7 @@ class Job:
         options.check(self.client.settings)
         self._check_input_is_not_output()
         output = None if options.output_type is None else OutputType(options.output_type)
-        prompts = Prompts(
-            options.message,
-            options.variables,
-            compile_template=self.compile_template,
-            key=options.key,
-            most=self.client.settings.max_messages_per_session,
-        )
+        prompts = self._prompts()
         source = source_of(self.records, self.source_path)
         known = survey(source, options.key)
         marks = {
@@ -130,6 +124,13 @@ class Job:
             manifest = results.write(past)
             results.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
+
+    def _prompts(self) -> Prompts:
+        options, most = self.options, self.client.settings.max_messages_per_session
+        compiling = self.compile_template
+        return Prompts(
+            options.message, options.variables, compile_template=compiling, key=options.key, most=most
+        )
 
     def _check_input_is_not_output(self) -> None:
         names = (RESULTS, *(DEAD_LETTER + suffix for suffix in _SUFFIXES))

@@ -102,30 +102,35 @@ def blocks(name: str, body: bytes) -> Iterator[Found | None]:
     :raises LedgerError: if it holds anything else; the error names the file.
     """
     place = 0
-    if not body:
-        yield None
     while place < len(body):
         end = body.find(b"\n", place)
-        line = body[place:] if end < 0 else body[place:end]
+        line = body[place:end]
+        if end < 0 or b"\0" in line:
+            break
         try:
-            head = json.loads(line)
-            number, entries = head.pop("n"), [Entry(*entry) for entry in head.pop("rows")]
-            block = Block(**head, rows=[(entry, b"") for entry in entries])
+            number, block = _block(line)
         except (ValueError, TypeError, KeyError, AttributeError):
-            if end >= 0 and b"\0" not in line:
-                raise unreadable(name) from None
-            yield None
-            return
-        offset = place + len(line) + 1
-        end = offset + sum(entry.length + entry.record_length for entry in entries)
+            raise unreadable(name) from None
+        offset = end + 1
+        place = offset + sum(entry.length + entry.record_length for entry, _ in block.rows)
         last = _end(number)
-        if body[end : end + len(last)] != last:
-            if end + len(last) <= len(body) and b"\0" not in body[end : end + len(last)]:
+        found = body[place : place + len(last)]
+        if found != last:
+            if len(found) == len(last) and b"\0" not in found:
                 raise unreadable(name)
-            yield None
-            return
+            break
         yield Found(number, block, offset)
-        place = end + len(last)
+        place += len(last)
+    else:
+        if body:
+            return
+    yield None
+
+
+def _block(line: bytes) -> tuple[int, Block]:
+    head = json.loads(line)
+    number, entries = head.pop("n"), head.pop("rows")
+    return number, Block(**head, rows=[(Entry(*entry), b"") for entry in entries])
 
 
 def unreadable(name: str) -> LedgerError:

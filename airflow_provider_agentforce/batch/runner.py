@@ -263,6 +263,20 @@ class Runner:
         self._stopping = True
         for _ in threads:
             self._inbox.put(None)
+        hurried = self._wait_for(threads)
+        for _, _, retry in self._delayed:
+            if retry.row is not None:
+                settle(self._checkpoint, retry.item.record, retry.row)
+                del self.left[retry.item.record.position]
+        if not hurried and self._error is None:
+            self._checkpoint.ended(*end_all(self._client, list(self._checkpoint.open_sessions)))
+        self._flush()
+        unwritten = self._checkpoint.unwritten()
+        if unwritten:
+            self._error = LedgerError(f"{self._error} {_rescued(unwritten)}")
+
+    def _wait_for(self, threads: list[threading.Thread]) -> bool:
+        """Wait for the workers, and cut what they do if the task is killed; tell whether it was."""
         hurried: float | None = None
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(_TICK)
@@ -275,16 +289,7 @@ class Runner:
                 if passed > _STOP_SECONDS:
                     break
         self._take(0.0)
-        for _, _, retry in self._delayed:
-            if retry.row is not None:
-                settle(self._checkpoint, retry.item.record, retry.row)
-                del self.left[retry.item.record.position]
-        if hurried is None and self._error is None:
-            self._checkpoint.ended(*end_all(self._client, list(self._checkpoint.open_sessions)))
-        self._flush()
-        unwritten = self._checkpoint.unwritten()
-        if unwritten:
-            self._error = LedgerError(f"{self._error} {_rescued(unwritten)}")
+        return hurried is not None
 
     def _work(self, worker: Worker) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.limits import check_message_count
+from airflow_provider_agentforce.client.checks import message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
@@ -162,7 +162,7 @@ class ConversationOperator(AgentforceBaseOperator):
     def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
         client = self.open_client()
         if self.messages is not None:
-            check_message_count(len(self.messages), client.settings.max_messages_per_session)
+            message_count(len(self.messages), client.settings.max_messages_per_session)
         agent_id = client.settings.agent(self.agent_id)
         self.link_to(agent_id, context)
         key = key_of(context["ti"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.session_options import SessionOptions
 
 
 class StartsSessions(AgentforceBaseOperator):
@@ -41,6 +43,8 @@ class StartsSessions(AgentforceBaseOperator):
 
         :param agent_id: of the agent that the connection or the operator names.
         """
+        from airflow_provider_agentforce.client.session_options import SessionOptions  # noqa: PLC0415
+
         return SessionOptions(
             agent_id, self.variables, self.tz, self.bypass_user, external_session_key, self.surface_type
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.limits import check_message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -23,11 +22,11 @@ from airflow_provider_agentforce.operators._ledger import (
     name_of_question,
     without_requests,
 )
-from airflow_provider_agentforce.operators._recorded import RecordedConversation
 from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
 Message = str | Mapping[str, Any]
@@ -130,6 +129,9 @@ class ConversationOperator(StartsSessions, SendsMessages):
                     raise
 
     def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
+        from airflow_provider_agentforce.client.limits import check_message_count  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._recorded import RecordedConversation  # noqa: PLC0415
+
         client = self.open_client()
         if self.messages is not None:
             check_message_count(len(self.messages), client.settings.max_messages_per_session)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import check_outcome
@@ -25,6 +24,7 @@ from airflow_provider_agentforce.operators._session_source import TakesSession
 from airflow_provider_agentforce.operators._shared import SendsMessages
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.open_session import OpenSession
     from airflow_provider_agentforce.structured import OutputType
 
 _ANSWERED = "Only the corrective question failed; the message is answered, see the XCom turns."
@@ -105,6 +105,7 @@ class SendMessageOperator(TakesSession, SendsMessages):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, and make data of the answer."""
+        from airflow_provider_agentforce.client.open_session import OpenSession  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors(resend_unknown=self.resends):

@@ -9,7 +9,6 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
-from airflow_provider_agentforce.operators._recorded import start_recorded
 from airflow_provider_agentforce.operators._session_source import TakesSession, session_to_end
 from airflow_provider_agentforce.operators._shared import StartsSessions
 
@@ -57,6 +56,7 @@ class StartSessionOperator(StartsSessions):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the session."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._recorded import start_recorded  # noqa: PLC0415
 
         with airflow_errors():
             client = self.open_client()

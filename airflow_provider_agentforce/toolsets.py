@@ -20,7 +20,7 @@ class AgentforceToolset(ManagedAgentToolset):
     """Lets a model talk to an Agentforce agent over several turns: one session for each run of the model.
 
     ``ManagedAgentToolset`` gives every call a session of its own, so the agent forgets what was said before,
-    and nobody can answer what it asks back. Here the first call starts a session, the later ones go on in
+    and no model can answer what it asks back. Here the first call starts a session, the later ones go on in
     it, and the end of the run ends it, whatever the run came to.
 
     Calls that a model makes at once are sent one after the other. An answer is never replayed by

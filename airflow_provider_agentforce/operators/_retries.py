@@ -25,7 +25,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Retry:
-    """The error decides, as it is: a next try, if Airflow makes one, begins from the start."""
+    """The error decides, unchanged: a next try, if Airflow makes one, begins from the start."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
     the status ``unknown`` (at most twice ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
-    ask everything anew, choose another ``result_path``, or delete the folder.
+    ask everything again, choose another ``result_path``, or delete the folder.
 
     **Templated:** ``records`` (a URI, or the output of a task), ``result_path``, ``agent_id``, ``tz``,
     ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per record with
@@ -177,7 +177,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Go on after a wait."""
-        return self._ask(context)  # Airflow wants execute() called by nobody but itself
+        return self._ask(context)  # only Airflow may call execute()
 
     def _ask(self, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time

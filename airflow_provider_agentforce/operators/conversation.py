@@ -49,8 +49,8 @@ class ConversationOperator(StartsSessions, SendsMessages):
     answered, also when the try before was killed; a message that may have been acted on fails the task at
     once, whatever its ``retries``, unless ``on_unknown_delivery="resend"``. When the session is gone by then,
     the task fails and says which messages are answered, unless ``on_session_lost="restart"``. On older
-    Airflow a retry could only hold the conversation anew, so the task fails at once when a message was
-    answered before. A person's clear holds the conversation anew.
+    Airflow a retry could only hold the conversation again, so the task fails at once when a message was
+    answered before. A person's clear holds the conversation again.
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
@@ -76,7 +76,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
     :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
         messages that do no harm twice.
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
-        conversation anew in another one, sending again what was answered.
+        conversation again in another one, sending again what was answered.
     :param store_requests: keep what was asked in the ``request`` of every turn.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """

@@ -172,7 +172,7 @@ class SendMessageOperator(TakesSession, SendsMessages):
         try:
             result = read_or_ask(output, answer, ask, retries=self.output_retries, most_messages=most)
             self._push(context, chat.turns[-1], {"result": result}, recorded=recorded())
-        except BaseException as error:  # noqa: BLE001 - raised again, as it is or as one that says more
+        except BaseException as error:  # noqa: BLE001 - raised again, unchanged or as one that says more
             self.push_in_failure(context, "turns", [turn.to_dict() for turn in chat.turns])
             raise self._after_the_answer(error, answer, recorded=recorded()) from error.__cause__
         return without_requests({**chat.turns[-1].to_dict(), "result": result})

@@ -36,24 +36,23 @@ class _TaskInstance:
         """Forget it."""
 
 
-def _operator(*, records: str, result_path: str, ledger: bool, **options: Any) -> dict[str, Any]:
+def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) -> dict[str, Any]:
     """Run the operator.
 
-    :param ledger: ``False``: write none, to see what it costs.
+    :param syncs: ``False``: leave it to the system when files reach the disk, to see what syncs cost.
     """
     _load_airflow()
+    from airflow_provider_agentforce.batch.checkpoint import Checkpoint  # noqa: PLC0415
     from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
-    from airflow_provider_agentforce.batch.ledger import BatchLedger  # noqa: PLC0415
+    from airflow_provider_agentforce.batch.storage import LocalStorage  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
 
     noted: dict[str, float] = {}
-    _time(BatchLedger, "open", noted)
+    _time(Checkpoint, "open", noted)
     _time(Job, "_take_up", noted)
-    if ledger:
-        _time(BatchLedger, "write", noted)
-        _time(BatchLedger, "note_open", noted)
-    else:
-        BatchLedger.write = BatchLedger.note_open = _nothing  # type: ignore[assignment, method-assign]
+    _time(LocalStorage, "append", noted)
+    if not syncs:
+        LocalStorage.__init__.__defaults__ = (_nothing,)
     operator = ConversationBatchOperator(
         task_id="ask",
         records=records,

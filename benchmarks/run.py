@@ -66,12 +66,11 @@ from those with a share of an ideal time.
   the process's; beside it, that of bare `requests` calls at the same pace: most of both is waking a thread
   and HTTP. A call that follows a wait costs here twice the CPU time of one that follows another call,
   whoever makes it, and more while other programs use the CPU.
-- **The ledger's cost**: the same batch with and without a ledger, {pairs} pairs in turns, so fast that the
-  CPU is busy; at the speed of a real agent it is lost in the noise.
+- **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
+  that the CPU is busy; at the speed of a real agent it is lost in the noise.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.
-- **Killed**: a session whose start was under way at the kill, or was answered within the last quarter of a
-  second before it, is in no record, so nobody can end it; the org does after a while. The shorter the
-  calls, the larger their share.
+- **Killed**: a session whose start was under way at the kill is known by its external key only, so nobody can
+  end it; the org does after a while. The shorter the calls, the larger their share.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
   SQLite. How much a task costs depends on the machine and the executor, so take the ratio for an order of
   magnitude.

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.asking import Manner
-from airflow_provider_agentforce.batch.books import end_all
-from airflow_provider_agentforce.batch.engine import Engine, Plan, Watcher
-from airflow_provider_agentforce.batch.feed import asks
-from airflow_provider_agentforce.batch.ledger import BatchLedger, Past
+from airflow_provider_agentforce.batch import runner
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import final_table
-from airflow_provider_agentforce.batch.questions import Compile, Questions
-from airflow_provider_agentforce.batch.records import Source, Survey, read, source_of, survey
-from airflow_provider_agentforce.batch.rows import (
+from airflow_provider_agentforce.batch.prompts import Compile, Prompts
+from airflow_provider_agentforce.batch.reader import Record, Source, Survey, read, source_of, survey
+from airflow_provider_agentforce.batch.results import (
     FAILURES,
     INVALID_OUTPUT,
     SKIPPED,
     STATUSES,
     UNKNOWN,
     Row,
-    RowStore,
 )
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.batch.runner import Runner, Watcher
+from airflow_provider_agentforce.batch.storage import Storage, storage_of
+from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.client.models import FAILED
-from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    BatchFailedError,
+    LedgerError,
+    one_line,
+)
 from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
@@ -37,12 +45,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
+LEDGER = "_ledger"
 RESULTS = "results.jsonl"
 DEAD_LETTER = "dead_letter"
 _SUFFIXES = (".jsonl", ".csv")
+# Records without a question after which the runner has its turn again.
+_BREATH = 100
+_SHOWN_REASONS = 3
+_PLACE = re.compile(r"^(records\[\d+\]|line \d+): (\w+Error: )?| \[session .*\]$")
 
 
-class LongWait(Exception):  # noqa: N818 - no error: the batch goes on later
+class LongWait(Exception):  # noqa: N818 - not an error: the batch goes on later
     """Nothing can be asked for a minute or more.
 
     :ivar seconds: for how long.
@@ -53,37 +66,26 @@ class LongWait(Exception):  # noqa: N818 - no error: the batch goes on later
         self.seconds = seconds
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
-    """One try at a batch. Most parameters are those of the operator.
+    """One try at a batch.
 
+    :param records: a list of dicts, or the URI of a file.
     :param source_path: path object of the input, ``None`` for a list.
     :param result_folder: path object of the folder for the results.
-    :param compile_template: makes of a template a function from a record to text.
     :param identity: what makes the batch this one, beside its input, messages and agent.
-    :param start: options of :meth:`AgentforceClient.start_session`.
+    :param compile_template: makes of a template a function from a record to text.
+    :param storage_of: gives the storage for a path object.
     """
 
     client: AgentforceClient
     records: Any
     source_path: Any
     result_folder: Any
-    key: str | None
-    message: Any
-    variables: Any
-    compile_template: Compile
     identity: dict[str, str]
-    start: dict[str, Any]
-    max_concurrency: int | None = None
-    messages_per_session: int = 1
-    max_failures: float | None = None
-    fail_on_partial_error: bool = False
-    output_type: Any = None
-    output_retries: int = 1
-    resend_unknown: bool = False
-    changes_allowed: bool = False
-    yields: bool = False
-    _store: RowStore = field(init=False)
+    compile_template: Compile
+    options: Options
+    storage_of: Callable[[Any], Storage] = storage_of
 
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
@@ -92,52 +94,43 @@ class Job:
         :param watcher: is told how it goes.
         :raises AgentforceInputError: for input that cannot be used; nothing was sent.
         :raises BatchFailedError: if more records failed than are allowed; all results are written.
-        :raises LongWait: with ``yields``.
+        :raises LongWait: if the options allow to yield.
         :raises AgentforceError: if nothing further can be asked; what was answered is kept.
         """
-        self._check_start()
+        options = self.options
+        options.check(self.client.settings)
         self._check_input_is_not_output()
-        manner = self._manner()
-        most = self.client.settings.max_messages_per_session
-        questions = Questions(
-            self.message, self.variables, compile_template=self.compile_template, key=self.key, most=most
-        )
+        output = None if options.output_type is None else OutputType(options.output_type)
+        prompts = self._prompts()
         source = source_of(self.records, self.source_path)
-        known = survey(source, self.key)
-        plan = self._plan(len(known.names))
-        ledger = BatchLedger(self.result_folder, self._marks(known, questions))
-        with closing(RowStore()) as self._store:
-            past = ledger.open(self._store, changes_allowed=self.changes_allowed)
-            self._take_up(past, ledger, known)
-            engine = Engine(self.client, ledger, self._store, plan, manner, killed=killed, watcher=watcher)
-            return self._ask(engine, _Input(source, known, self.key), questions, past)
+        known = survey(source, options.key)
+        marks = {
+            **self.identity,
+            "records": known.fingerprint,
+            "message or variables": prompts.fingerprint,
+            "agent": str(options.start.agent_id),
+        }
+        ledger = self.storage_of(self.result_folder / LEDGER)
+        checkpoint = Checkpoint(ledger, marks, known.positions, self.result_folder)
+        with closing(checkpoint):
+            past = checkpoint.open(changes_allowed=options.changes_allowed)
+            self._take_up(past, checkpoint)
+            asking = Runner(self.client, checkpoint, options, output, killed=killed, watcher=watcher)
+            todo = _Todo(source, prompts, checkpoint, past, options)
+            pause = asking.run(iter(todo))
+            if pause is not None:
+                raise LongWait(pause)
+            results = _Results(self, source, known, checkpoint=checkpoint, todo=todo, left=asking.left)
+            manifest = results.write(past)
+            results.judge(manifest, stopped_early=asking.stopped_early)
+            return manifest
 
-    def _ask(self, engine: Engine, given: _Input, questions: Questions, past: Past) -> dict[str, Any]:
-        todo = asks(
-            read(given.source, given.key),
-            self._store,
-            questions,
-            pending=past.pending,
-            resend_unknown=self.resend_unknown,
+    def _prompts(self) -> Prompts:
+        options, most = self.options, self.client.settings.max_messages_per_session
+        compiling = self.compile_template
+        return Prompts(
+            options.message, options.variables, compile_template=compiling, key=options.key, most=most
         )
-        pause = engine.run(todo)
-        if pause is not None:
-            raise LongWait(pause)
-        self._skip_rest(given)
-        manifest = self._write_results(given, engine, past)
-        self._judge(manifest, engine)
-        return manifest
-
-    def _check_start(self) -> None:
-        """Refuse what would fail the start of every session."""
-        if self.start.get("tz") is not None:
-            checks.time_zone(self.start["tz"])
-        if self.start.get("surface_type") is not None:
-            checks.name(self.start["surface_type"], "surface_type")
-        if not isinstance(self.start.get("bypass_user", True), bool):
-            raise AgentforceInputError(
-                f"bypass_user must be True or False, but is {self.start['bypass_user']!r:.80}."
-            )
 
     def _check_input_is_not_output(self) -> None:
         names = (RESULTS, *(DEAD_LETTER + suffix for suffix in _SUFFIXES))
@@ -146,124 +139,229 @@ class Job:
                 f"records: {self.source_path} is a file that this batch writes. Choose another result_path."
             )
 
-    def _manner(self) -> Manner:
-        most = self.client.settings.max_messages_per_session
-        if self.messages_per_session > most:
-            raise AgentforceInputError(
-                f"messages_per_session is {self.messages_per_session}, and the connection allows {most} "
-                "messages a session (extra max_messages_per_session)."
-            )
-        return Manner(
-            start=self.start,
-            messages_per_session=self.messages_per_session,
-            output=None if self.output_type is None else OutputType(self.output_type),
-            output_retries=self.output_retries,
-            resend_unknown=self.resend_unknown,
-        )
-
-    def _plan(self, total: int) -> Plan:
-        allowed = self.client.settings.max_concurrent_sessions
-        workers = min(self.max_concurrency or allowed, allowed)
-        return Plan(workers, total, _most_failures(self.max_failures, total), self.yields)
-
-    def _marks(self, known: Survey, questions: Questions) -> dict[str, str]:
-        return {
-            **self.identity,
-            "records": known.fingerprint,
-            "message or variables": questions.fingerprint,
-            "agent": str(self.start["agent_id"]),
-        }
-
-    def _take_up(self, past: Past, ledger: BatchLedger, known: Survey) -> None:
+    def _take_up(self, past: Past, checkpoint: Checkpoint) -> None:
         """End what the last try left open, and count what it started."""
-        self._store.keep_only(known.names)
-        past.pending &= set(known.names)
-        if self._store.counts.total():
-            done, total = self._store.counts.total(), len(known.names)
-            log.info("Earlier tries have done %d of %d records; their rows are kept.", done, total)
+        done = checkpoint.rows.counts.total()
+        if done:
+            log.info(
+                "Earlier tries have done %d of %d records; their rows are kept.", done, len(checkpoint.rows)
+            )
         if past.open_sessions:
-            log.info("Ending %d sessions that an earlier try left open.", len(past.open_sessions))
-            end_all(self.client, past.open_sessions)
-        ledger.forget_open()
+            ended = runner.end_all(self.client, past.open_sessions)
+            checkpoint.ended(*ended)
+            log.info(
+                "Ended %d of %d sessions that an earlier try left open.", len(ended), len(past.open_sessions)
+            )
+        if past.lost_starts:
+            checkpoint.ended(*past.lost_starts)
+            log.warning(
+                "An earlier try was killed while it started %d sessions. They may be open until they expire. "
+                "Their external session keys: %s",
+                len(past.lost_starts),
+                ", ".join(past.lost_starts),
+            )
         now = time.time()
-        self.client.recall_starts(now - start for start in past.starts if now - start < _HOUR)
+        self.client.limiter.recall(now - start for start in past.starts if now - start < _HOUR)
 
-    def _skip_rest(self, given: _Input) -> None:
-        if all(name in self._store for name in given.known.names):
+
+class _Todo:
+    """The records that are still to be asked, in the order of the input.
+
+    :ivar read_to: the position of the next record.
+    """
+
+    def __init__(
+        self, source: Source, prompts: Prompts, checkpoint: Checkpoint, past: Past, options: Options
+    ) -> None:
+        self.read_to = 0
+        self._source = source
+        self._key = options.key
+        self._prompts = prompts
+        self._checkpoint = checkpoint
+        self._pending = past.pending
+        self._resend = options.resend_unknown
+        self._records: Iterator[Record] | None = None
+
+    def __iter__(self) -> Iterator[WorkItem | None]:
+        """Yield what is to be asked, and ``None`` now and then while that is nothing.
+
+        Takes down the rows of what cannot or must not be asked.
+        """
+        rows = self._checkpoint.rows
+        if not self._pending and all(self._is_done(position) for position in range(len(rows))):
+            self.read_to = len(rows)
             return
-        for record in read(given.source, given.key):
-            if record.name not in self._store:
-                self._store.put(record.name, Row(key=record.key, status=SKIPPED))
+        self._records = read(self._source, self._key)
+        for record in self._records:
+            self.read_to = record.position + 1
+            item = None if self._is_done(record.position) else self._item(record)
+            if item is not None or record.position % _BREATH == 0:
+                yield item
 
-    def _write_results(self, given: _Input, engine: Engine, past: Past) -> dict[str, Any]:
-        results = self.result_folder / RESULTS
-        _write(results, self._store.lines(given.known.names))
-        counts = {status: self._store.counts[status] for status in STATUSES if self._store.counts[status]}
+    def rest(self) -> Iterator[Record]:
+        """Yield the records that were not read yet."""
+        records, self._records = self._records, None
+        if records is not None:
+            return records
+        return islice(read(self._source, self._key), self.read_to, None) if self._unread else iter(())
+
+    @property
+    def _unread(self) -> bool:
+        return self.read_to < len(self._checkpoint.rows)
+
+    def _is_done(self, position: int) -> bool:
+        rows = self._checkpoint.rows
+        status = rows.status(position)
+        again = rows.asked_again(position) or (self._resend and status == UNKNOWN)
+        return status is not None and not again and position not in self._pending
+
+    def _item(self, record: Record) -> WorkItem | None:
+        rows, position = self._checkpoint.rows, record.position
+        before = rows.attempts(position) if rows.status(position) else 0
+        rows.drop(position)
+        if position in self._pending:
+            before += 1
+            if not self._resend:
+                settle(self._checkpoint, record, _killed(record, before))
+                return None
+        item = self._prompts.about(record)
+        if isinstance(item, Row):
+            settle(self._checkpoint, record, item)
+            return None
+        return replace(item, before=before)
+
+
+class _Results:
+    """What is written at the end.
+
+    :param left: records that were read and have no row, by position.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        known: Survey,
+        *,
+        checkpoint: Checkpoint,
+        todo: _Todo,
+        left: dict[int, WorkItem],
+    ) -> None:
+        self._folder = job.result_folder
+        self._storage = job.storage_of(job.result_folder)
+        self._options = job.options
+        self._source = source
+        self._known = known
+        self._checkpoint = checkpoint
+        self._rows = checkpoint.rows
+        self._todo = todo
+        self._left = left
+        skipped = len(self._rows) - self._rows.counts.total()
+        self._counts = self._rows.counts + Counter({SKIPPED: skipped})
+
+    def write(self, past: Past) -> dict[str, Any]:
+        """Write all results and return the manifest."""
+        results = self._folder / RESULTS
+        self._write(RESULTS, self._lines)
+        counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
         log.info("The batch is done. Results: %s\n%s", results, final_table(counts))
         return {
-            "result_path": str(self.result_folder),
+            "result_path": str(self._folder),
             "results": str(results),
-            "dead_letter": self._write_dead_letter(given),
-            "records": len(given.known.names),
+            "dead_letter": self._write_dead_letter(),
+            "records": len(self._rows),
             "counts": counts,
-            "sessions": len(past.starts) + engine.pace.sessions,
-            "messages": self._store.messages,
+            "sessions": len(past.starts) + self._checkpoint.sessions,
+            "messages": self._rows.messages,
             "duration": round(time.time() - past.began, 3),
         }
 
-    def _write_dead_letter(self, given: _Input) -> str | None:
-        """Write the records that are worth another run, in the form of the input."""
-        worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.resend_unknown else [])}
-        path = self.result_folder / f"{DEAD_LETTER}{given.source.suffix}"
-        if not any(self._store.counts[status] for status in worth):
-            path.unlink(missing_ok=True)
-            return None
-        chosen = (
-            record.fields
-            for record in read(given.source, given.key)
-            if self._store.status(record.name) in worth
-        )
-        _write(path, given.source.encode(chosen))
-        return str(path)
+    def judge(self, manifest: dict[str, Any], *, stopped_early: bool) -> None:
+        """Fail the task if too many records failed.
 
-    def _judge(self, manifest: dict[str, Any], engine: Engine) -> None:
-        """Fail the task if too many records failed."""
-        counts, total = self._store.counts, manifest["records"]
-        failures = sum(counts[status] for status in FAILURES)
-        partial = failures and self.fail_on_partial_error
-        if not (engine.stopped_early or partial or failures == total):
+        :raises BatchFailedError: it says why, by the commonest reasons.
+        """
+        failures, total = sum(self._counts[status] for status in FAILURES), len(self._rows)
+        partial = failures and self._options.fail_on_partial_error
+        if not (stopped_early or partial or failures == total):
             return
-        said = ", ".join(f"{counts[status]} {status}" for status in FAILURES if counts[status])
+        more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
         error = BatchFailedError(
-            f"{failures} of {total} records failed ({said})"
-            f"{', more than max_failures allows; the rest was skipped' if engine.stopped_early else ''}. "
-            f"Results: {manifest['results']}."
+            f"{failures} of {total} records failed{more}: {self._reasons()}. Results: {manifest['results']}."
         )
-        error.retryable = self._store.again > 0
+        error.retryable = self._rows.again > 0
         error.manifest = manifest
         raise error
 
+    def _lines(self) -> Iterator[bytes]:
+        for position, key in enumerate(self._known.keys()):
+            if self._rows.status(position) is None:
+                yield Row(key=key, status=SKIPPED).line()
+            else:
+                yield self._checkpoint.row_at(position)
 
-@dataclass(frozen=True)
-class _Input:
-    source: Source
-    known: Survey
-    key: str | None
+    def _write_dead_letter(self) -> str | None:
+        """Write the records that are worth another run, in the form of the input."""
+        worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self._options.resend_unknown else [])}
+        name = f"{DEAD_LETTER}{self._source.suffix}"
+        if not any(self._counts[status] for status in worth):
+            self._do("removed", lambda: self._storage.remove(name))
+            return None
+        self._write(name, lambda: self._source.encode(self._dead(worth)))
+        return str(self._folder / name)
+
+    def _dead(self, worth: set[str]) -> Iterator[bytes]:
+        """Yield the records whose status is one of *worth*, as lines of JSON."""
+        for position in range(self._todo.read_to):
+            if position in self._left:
+                yield self._left[position].record.line()
+            elif self._rows.status(position) in worth:
+                yield self._checkpoint.record_at(position)
+        for record in self._todo.rest():
+            status = self._rows.status(record.position)
+            if status is None or status in worth:
+                yield record.line()
+
+    def _reasons(self) -> str:
+        """Return why records failed, the commonest reasons first, with the key of one record each."""
+        counted: Counter[str] = Counter()
+        first: dict[str, int] = {}
+        for position in self._rows.having(*FAILURES):
+            row = json.loads(self._checkpoint.row_at(position))
+            reason = one_line(_PLACE.sub("", row["error"] or row["status"]), 120)
+            counted[reason] += 1
+            first.setdefault(reason, position)
+        shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]
+        more = len(counted) - len(shown)
+        return "; ".join(shown + ([f"{more} other reasons"] if more else []))
+
+    def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
+        row = json.loads(self._checkpoint.row_at(first[reason]))
+        where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
+        record = self._checkpoint.record_at(first[reason])
+        has = ""
+        if row["attempts"] == 0 and record:
+            has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"
+        return f"{number} × {reason} (first: {where}{has})"  # noqa: RUF001 - as people write it
+
+    def _write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
+        self._do("written", lambda: self._storage.write(name, content))
+
+    def _do(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except OSError as error:
+            raise LedgerError(
+                f"The results in {self._folder} cannot be {what} ({type(error).__name__}: {error!s:.200}). "
+                "The answers are in the ledger; the next try writes them without asking again."
+            ) from error
 
 
-def _most_failures(given: Any, total: int) -> int | None:
-    if given is None:
-        return None
-    if isinstance(given, float) and 0 < given < 1:
-        return int(given * total)
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
-        return given
-    raise AgentforceInputError(
-        f"max_failures must be a whole number from 0, or a share between 0 and 1, but is {given!r:.80}."
+def _killed(record: Record, attempts: int) -> Row:
+    return Row(
+        key=record.key,
+        status=UNKNOWN,
+        applied=None,
+        attempts=attempts,
+        error="An earlier try was killed while it asked, or before its answer was written down.",
     )
-
-
-def _write(path: Any, lines: Iterable[bytes] | Iterator[bytes]) -> None:
-    with path.open("wb") as file:
-        for line in lines:
-            file.write(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from airflow_provider_agentforce.batch.rows import STATUSES
+from airflow_provider_agentforce.batch.results import STATUSES
 
 _SECONDS = 5.0
 _SHARE = 0.05

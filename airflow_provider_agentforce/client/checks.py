@@ -232,6 +232,20 @@ def count(value: object, field: str) -> int:
     return int(number)
 
 
+def message_count(sequence_id: int, most: int, session_id: str | None = None) -> None:
+    """Refuse the message that would pass the limit of its session.
+
+    :raises AgentforceInputError: if *sequence_id*, the number it would get, is above *most*.
+    """
+    if sequence_id > most:
+        raise AgentforceInputError(
+            f"This would be message {sequence_id} of the session, and the connection allows {most} "
+            "(extra max_messages_per_session). Start a new session.",
+            operation="send",
+            session_id=session_id,
+        )
+
+
 def secret(value: object, field: str) -> str:
     """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
     text = _text(value, field, shown=False).strip()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import agent_lookup, checks, limits, org_state
+from airflow_provider_agentforce.client import agent_lookup, checks, org_state
 from airflow_provider_agentforce.client.agent_lookup import Agent
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
@@ -18,6 +18,7 @@ from airflow_provider_agentforce.client.api_requests import (
     StartRequest,
 )
 from airflow_provider_agentforce.client.call_events import Observer
+from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
@@ -39,6 +40,8 @@ from airflow_provider_agentforce.exceptions import (
 log = logging.getLogger(__name__)
 
 _MOST_IDLE_CONNECTIONS = 200
+# A stop is seen after at most so many seconds.
+_SLICE = 0.1
 
 
 class AgentforceClient:
@@ -49,6 +52,7 @@ class AgentforceClient:
     :param observers: are shown every call, each an
         :data:`~airflow_provider_agentforce.client.call_events.Observer`.
     :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
+    :ivar limiter: of the org, shared by all clients of this process.
 
     Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
     for what the org or the network do. What is tried again by itself is only what cannot have been acted on.
@@ -73,7 +77,7 @@ class AgentforceClient:
         )
         self._tokens = TokenSource(settings, self._executor, on_secret)
         org = org_state.state_of(settings)
-        self._limits, self._agent_ids = org.limits, org.agent_ids
+        self.limiter, self._agent_ids = org.limiter, org.agent_ids
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -109,7 +113,7 @@ class AgentforceClient:
         bypass_user: bool = True,
         external_session_key: str | None = None,
         surface_type: str | None = None,
-        wait_for_limits: bool = True,
+        slot: Slot | None = None,
         before_send: Callable[[str | None], None] | None = None,
     ) -> Session:
         """Start a session with an agent.
@@ -124,8 +128,9 @@ class AgentforceClient:
             and the session that is returned names it.
         :param surface_type: ``Custom``: have the agent answer in the response formats of its custom
             connection; default: in text.
-        :param wait_for_limits: ``False``: when a limit of the org or of the settings is reached, raise
-            :class:`RateLimitedError` at once instead of waiting for up to a minute.
+        :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
+            its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
+            slot. Default: wait for one, and for the org, up to a minute.
         :param before_send: is called with the external session key right before the first byte leaves, and
             again before a repetition that has another key; if it raises, no byte leaves.
         :raises AgentforceError: the session is not started, or is not known to be.
@@ -137,20 +142,16 @@ class AgentforceClient:
             external_session_key=options.external_session_key or str(uuid.uuid4()),
             options=options,
         )
-        place = self._limits.reserve(
-            self._executor.deadline,
-            max_open=self.settings.max_concurrent_sessions,
-            max_per_hour=self.settings.max_sessions_per_hour,
-            wait=wait_for_limits,
-        )
-        how = CallOptions(before_send=before_send, wait_for_limits=wait_for_limits)
+        how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
+        taken = slot or self._slot()
         try:
             session: Session = self._executor.execute(request, self._tokens, how).value
         except BaseException as error:
-            self._limits.release(place)
+            if slot is None:
+                self.limiter.release(taken)
             self._after_failed_start(request.agent_id, error)
             raise
-        self._limits.bind(place, session.session_id)
+        self.limiter.started(taken, session.session_id)
         return session
 
     def send_message(
@@ -184,7 +185,7 @@ class AgentforceClient:
         """
         known = session_from(session)
         number = known.sequence_id + 1
-        limits.check_message_count(number, self.settings.max_messages_per_session, known.session_id)
+        checks.message_count(number, self.settings.max_messages_per_session, known.session_id)
         request = SendRequest(
             agent_id=known.agent_id,
             session_id=known.session_id,
@@ -197,7 +198,7 @@ class AgentforceClient:
         how = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
         turn: Turn = self._executor.execute(request, self._tokens, how).value
         if turn.session_ended:
-            self._limits.release(known.session_id)
+            self.limiter.ended(known.session_id)
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -229,7 +230,7 @@ class AgentforceClient:
             log.warning("Session %s may still be open: %s", known.session_id, error)
             return False
         finally:
-            self._limits.release(known.session_id)
+            self.limiter.ended(known.session_id)
         return True
 
     def submit_feedback(
@@ -266,13 +267,6 @@ class AgentforceClient:
         token = self._tokens.token()
         return token.reply, token.access.api_url
 
-    def recall_starts(self, ages: Iterable[float]) -> None:
-        """Count session starts of an earlier process against the hourly limit.
-
-        :param ages: how many seconds ago each was.
-        """
-        self._limits.recall(ages)
-
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
 
@@ -304,11 +298,28 @@ class AgentforceClient:
         """Close idle connections."""
         self._executor.transport.close()
 
+    def _slot(self) -> Slot:
+        """Wait for a slot, as long as the deadline allows."""
+        deadline, settings, began = self._executor.deadline, self.settings, self.timing.clock()
+        while True:
+            deadline.check()
+            try:
+                return self.limiter.acquire(
+                    most_open=settings.max_concurrent_sessions,
+                    most_per_hour=settings.max_sessions_per_hour,
+                    wait=_SLICE,
+                )
+            except RateLimitedError as error:
+                deadline.check()
+                waited = self.timing.clock() - began
+                if not deadline.allows(error.retry_after or waited + _SLICE):
+                    raise
+
     def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
         request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)
         options = CallOptions(during_cleanup=during_cleanup)
         ended = self._executor.execute(request, self._tokens, options).failure is not Failure.SESSION_GONE
-        self._limits.release(session.session_id)
+        self.limiter.ended(session.session_id)
         return ended
 
     def _after_failed_start(self, agent_id: str, error: BaseException) -> None:

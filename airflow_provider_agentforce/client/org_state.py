@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 
 from airflow_provider_agentforce.client.agent_lookup import AgentIds
-from airflow_provider_agentforce.client.limits import SessionLimits
+from airflow_provider_agentforce.client.concurrency_limiter import ConcurrencyLimiter
 from airflow_provider_agentforce.client.settings import Settings
 
 
 class OrgState:
     """What is known of one org.
 
-    :ivar limits: its open sessions and recent starts.
+    :ivar limiter: its open sessions and recent starts, and how many it accepts.
     :ivar agent_ids: the ids of its agents by API name.
     """
 
     def __init__(self) -> None:
-        self.limits = SessionLimits()
+        self.limiter = ConcurrencyLimiter()
         self.agent_ids = AgentIds()
 
 

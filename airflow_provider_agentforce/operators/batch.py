@@ -41,10 +41,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     many sessions it really allows, and goes on.
 
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
-    ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``session_id``,
-    ``sequence_id``, ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601) and ``duration``
-    (seconds); if any failed, ``dead_letter.jsonl`` or ``.csv`` with those records in the form of the input;
-    and ``_ledger/``, what a next try needs.
+    ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and
+    ``earlier_requests`` (what was asked), ``session_id``, ``sequence_id``, ``error``, ``applied``,
+    ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed, ``dead_letter.jsonl``
+    or ``.csv`` with those records in the form of the input; and ``_ledger/``, what a next try needs.
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
     ``dead_letter`` (URIs; ``None`` without failures), ``records``, ``counts`` (per status), ``sessions``,
@@ -52,7 +52,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
-    the status ``unknown`` (at most twice ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
+    the status ``unknown`` (at most ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
     ask everything again, choose another ``result_path``, or delete the folder.
 
@@ -92,6 +92,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         acted on, for messages that do no harm twice.
     :param on_change: when ``result_path`` holds results of other records, messages or another agent:
         ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
+    :param store_requests: keep in each row what was asked.
     :param deferrable: give the worker slot back during a wait of a minute or more. Default:
         ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -196,6 +197,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
+        from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
+        from airflow_provider_agentforce.client.session_options import SessionOptions  # noqa: PLC0415
 
         given = self.records if self.given_records is None else self.given_records
         client = self.open_client()
@@ -206,26 +209,26 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             records=given,
             source_path=self._path(given, "records") if _names_a_file(given) else None,
             result_folder=self._path(self.result_path, "result_path"),
-            key=self.key,
-            message=self.message_function or self.message,
-            variables=self.variables_function or self.variables,
-            compile_template=self._compiler(context),
             identity=_identity(context["ti"], self.agentforce_conn_id),
-            start={
-                "agent_id": agent_id,
-                "tz": self.tz,
-                "bypass_user": self.bypass_user,
-                "surface_type": self.surface_type,
-            },
-            max_concurrency=self.max_concurrency,
-            messages_per_session=self.messages_per_session,
-            max_failures=self.max_failures,
-            fail_on_partial_error=self.fail_on_partial_error,
-            output_type=self.output_type,
-            output_retries=self.output_retries,
-            resend_unknown=self.resends,
-            changes_allowed=self.on_change == "continue",
-            yields=self.deferrable,
+            compile_template=self._compiler(context),
+            options=Options(
+                message=self.message_function or self.message,
+                start=SessionOptions(
+                    agent_id, tz=self.tz, bypass_user=self.bypass_user, surface_type=self.surface_type
+                ),
+                key=self.key,
+                variables=self.variables_function or self.variables,
+                max_concurrency=self.max_concurrency,
+                messages_per_session=self.messages_per_session,
+                max_failures=self.max_failures,
+                fail_on_partial_error=self.fail_on_partial_error,
+                output_type=self.output_type,
+                output_retries=self.output_retries,
+                resend_unknown=self.resends,
+                changes_allowed=self.on_change == "continue",
+                yields=self.deferrable,
+                store_requests=self.store_requests,
+            ),
         )
 
     def _give_the_slot_back(self, seconds: float) -> NoReturn:

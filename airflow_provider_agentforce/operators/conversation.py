@@ -129,12 +129,11 @@ class ConversationOperator(StartsSessions, SendsMessages):
                     raise
 
     def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
-        from airflow_provider_agentforce.client.limits import check_message_count  # noqa: PLC0415
         from airflow_provider_agentforce.operators._recorded import RecordedConversation  # noqa: PLC0415
 
         client = self.open_client()
         if self.messages is not None:
-            check_message_count(len(self.messages), client.settings.max_messages_per_session)
+            checks.message_count(len(self.messages), client.settings.max_messages_per_session)
         agent_id = client.settings.agent(self.agent_id)
         self.link_to(agent_id, context)
         return RecordedConversation(

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jinja2
+from lossy import Disk
 
 from airflow_provider_agentforce.batch.job import Job
+from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.client import AgentforceClient, Settings
+from airflow_provider_agentforce.client.session_options import SessionOptions
 
 
 def compile_template(text):
@@ -29,12 +32,15 @@ def accounts(number):
     return [{"id": f"A{index}", "name": f"account-{index}"} for index in range(number)]
 
 
-class Watched(Job):
+class Watched:
     """A job with a watcher of its own, which counts."""
 
-    def run(self, *, killed):
+    def __init__(self, job):
+        self._job = job
         self.counted = Counter()
-        return super().run(killed=killed, watcher=self)
+
+    def run(self, *, killed):
+        return self._job.run(killed=killed, watcher=self)
 
     def row(self, status):
         self.counted[status] += 1
@@ -44,18 +50,23 @@ class Watched(Job):
         assert most >= 1
 
 
+OPTIONS = {field.name for field in fields(Options)}
+
+
 def job(client, folder, records, **replaced):
     given = {
         "source_path": None,
         "key": "id",
         "message": "Tell me of {{ record.name }}.",
-        "variables": None,
         "compile_template": compile_template,
         "identity": {"task instance": "dag/run/task/-1"},
         "start": {"agent_id": client.settings.agent_id},
         "max_concurrency": 4,
+        **replaced,
     }
-    return Watched(client, records=records, result_folder=folder, **{**given, **replaced})
+    given["start"] = SessionOptions(**given["start"])
+    options = Options(**{name: given.pop(name) for name in OPTIONS & set(given)})
+    return Watched(Job(client, records=records, result_folder=folder, options=options, **given))
 
 
 @dataclass
@@ -96,8 +107,11 @@ def in_a_process(fields, folder, records, **replaced):
 
 def main():
     asked = json.loads(sys.stdin.read())
-    client = client_of(asked["fields"])
-    job(client, Path(asked["folder"]), asked["records"], **asked["replaced"]).run(killed=lambda: False)
+    client, replaced = client_of(asked["fields"]), asked["replaced"]
+    disk = replaced.pop("disk", None)
+    if disk is not None:
+        replaced["storage_of"] = Disk(disk, forgets=replaced.pop("forgets", False)).storage_of
+    job(client, Path(asked["folder"]), asked["records"], **replaced).run(killed=lambda: False)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ FIELDS = {
     "outcome",
     "result",
     "earlier_answers",
+    "request",
+    "earlier_requests",
     "session_id",
     "sequence_id",
     "error",
@@ -271,7 +273,10 @@ def test_a_batch_whose_records_all_fail_fails_with_its_results_written(ask, org)
     done = ask([{"id": "A1"}, {"id": "A2"}], task_instance={"try_number": 1})
     assert isinstance(done.error, BatchFailedError)
     assert isinstance(done.error, AirflowFailException)  # a retry would fail the same way
-    assert str(done.error).startswith("2 of 2 records failed (2 failed). Results: file://")
+    assert str(done.error).startswith(
+        "2 of 2 records failed: 2 \u00d7 'dict object' has no attribute 'name' "
+        "(first: A1; the record has: id). Results: file://"
+    )
     assert statuses(done) == {"A1": "failed", "A2": "failed"}
     assert done.xcoms["manifest"]["counts"] == {"failed": 2}
     assert org.requests == []
@@ -313,6 +318,33 @@ def test_a_batch_stops_when_more_have_failed_than_may_and_the_rest_is_skipped(as
 def test_as_many_failures_as_may_be_are_no_reason_to_stop(ask, org):
     given = [{"id": 1, "text": "please fail"}, {"id": 2, "text": "order 2"}]
     assert ask(given, message="{{ record.text }}", max_failures=1).error is None
+
+
+def test_a_row_says_what_was_asked_unless_requests_are_not_to_be_stored(ask, org, tmp_path):
+    arguments = {
+        "message": ["Order 1.", "{{ record.name }}, order 2."],
+        "variables": {"Id": "{{ record.id }}"},
+    }
+    row = ask(ACCOUNTS[:1], **arguments).rows["A1"]
+    texts_of = [one["text"] for one in (*row["earlier_requests"], row["request"])]
+    assert texts_of == ["Order 1.", "Acme, order 2."]
+    assert row["request"] == {"type": "Text", "text": texts_of[1], "reply": None, "variables": []}
+    shared = ask(ACCOUNTS[:1], **arguments, result_path=f"file://{tmp_path}/2", messages_per_session=5)
+    lines = lines_of(shared.value["results"])
+    assert json.loads(lines[0])["earlier_requests"][0]["variables"] == [
+        {"name": "Id", "type": "Text", "value": "A1"}
+    ]
+    without = ask(ACCOUNTS[:1], **arguments, result_path=f"file://{tmp_path}/3", store_requests=False)
+    (row,) = map(json.loads, lines_of(without.value["results"]))
+    assert (row["request"], row["earlier_requests"]) == (None, [])
+
+
+def test_the_commonest_reasons_are_told_with_a_key_each(ask, org):
+    given = [{"id": n, "text": "please fail"} for n in range(3)] + [{"id": 9, "txt": "a\nERROR forged"}]
+    error = ask(given, message="{{ record.text }}", fail_on_partial_error=True).error
+    assert str(error).startswith("4 of 4 records failed: 3 \u00d7 ")
+    assert "1 \u00d7 'dict object' has no attribute 'text' (first: 9; the record has: id, txt)" in str(error)
+    assert str(error).isprintable()
 
 
 # The dead letter

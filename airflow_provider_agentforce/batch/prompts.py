@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_agentforce.batch.asking import Ask
-from airflow_provider_agentforce.batch.records import Record
-from airflow_provider_agentforce.batch.rows import Row
+from airflow_provider_agentforce.batch.reader import Record, as_json
+from airflow_provider_agentforce.batch.results import Row
+from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
@@ -18,8 +18,8 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 Compile = Callable[[str], Callable[[Mapping[str, Any]], str]]
 
 
-class Questions:
-    """Makes an :class:`Ask` of a record. What is in the record is never taken for a template.
+class Prompts:
+    """Makes a :class:`WorkItem` of a record. What is in the record is never taken for a template.
 
     :param message: a template, a list of templates (one conversation of several messages), or a function
         that is given the record and returns a text or a list of texts.
@@ -28,7 +28,7 @@ class Questions:
     :param compile_template: makes of a template a function from a record to text.
     :param key: the field that names a record.
     :param most: messages that a session may have.
-    :raises AgentforceInputError: if *message* or *variables* is none of these.
+    :raises AgentforceInputError: if *message* or *variables* is something else.
     """
 
     def __init__(
@@ -48,13 +48,16 @@ class Questions:
         if not callable(variables):
             checks.variables(variables)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the templates or functions."""
-        parts = json.dumps(self._given, default=_source)
-        return hashlib.sha256(parts.encode()).hexdigest()
+        try:
+            text = as_json(_source(self._given), ordered=True)
+        except ValueError as error:
+            raise AgentforceInputError(f"message or variables: {one_line(str(error))}.") from None
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def about(self, record: Record) -> Ask | Row:
+    def about(self, record: Record) -> WorkItem | Row:
         """Return what to ask about *record*, or its row ``failed`` that says why nothing can be asked."""
         try:
             return self._asked(record)
@@ -64,15 +67,14 @@ class Questions:
             why = f"{type(error).__name__}: {error}"
         return Row(key=record.key, status=FAILED, error=one_line(f"{record.where}: {why}"))
 
-    def _asked(self, record: Record) -> Ask:
+    def _asked(self, record: Record) -> WorkItem:
         if record.key is None:
             raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
         texts = _texts(self._messages(record.fields))
         if len(texts) > self._most:
             raise AgentforceInputError(f"{len(texts)} messages; a session may have {self._most}.")
-        variables = self._variables(record.fields)
-        checks.variables(variables)
-        return Ask(record, texts, variables)
+        checked = checks.variables(self._variables(record.fields))
+        return WorkItem(record, texts, checked)
 
 
 def _maker(given: Any, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], Any]:
@@ -94,7 +96,7 @@ def _compiled(template: str, field: str, compile_template: Compile) -> Callable[
         return compile_template(template)
     except Exception as error:  # noqa: BLE001 - whatever the template engine raises
         raise AgentforceInputError(
-            f"{field}: {one_line(template, 60)!r} is no template that can be read: {one_line(str(error))}."
+            f"{field}: {one_line(template, 60)!r} is not a valid template: {one_line(str(error))}."
         ) from None
 
 
@@ -110,8 +112,15 @@ def _texts(messages: Any) -> tuple[str, ...]:
 
 
 def _source(given: Any) -> Any:
+    """Return *given* with the source of each function, which is the same in every process."""
+    if isinstance(given, functools.partial):
+        return [_source(given.func), _source(given.args), _source(given.keywords)]
+    if isinstance(given, Mapping):
+        return {name: _source(value) for name, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_source(value) for value in given]
     if not callable(given):
-        return str(given)
+        return given
     try:
         return inspect.getsource(given)
     except (OSError, TypeError):

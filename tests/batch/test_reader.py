@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections import UserList
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -12,8 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_agentforce.batch.records import ListSource, read, source_of, survey
+from airflow_provider_agentforce.batch.reader import ListSource, read, source_of, survey
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+
+class Array:
+    """As an array or a number of numpy."""
+
+    __module__ = "numpy"
+
+    def __init__(self, value):
+        self.value = value
+
+    def tolist(self):
+        return self.value
+
 
 BOM = b"\xef\xbb\xbf"
 alike = settings(database=None, deadline=None, derandomize=True)
@@ -120,14 +137,18 @@ def test_a_value_that_a_row_of_csv_leaves_out_is_no_field_and_an_empty_one_is_an
         (b"id,name\n1,a\n2,b,c\n", "line 3 of {path} has 3 values, and the header names 2"),
         (
             b"id,name,id\n1,a,2\n",
-            "the header of {path} needs a name of its own for each column, but has 'id'",
+            "the header of {path} needs a different name for each column, but column 3, 'id', is the same",
         ),
-        (b"id,,name\n1,a,2\n", "the header of {path} needs a name of its own for each column, but has ''"),
+        (
+            b"id,,name\n1,a,2\n",
+            "the header of {path} needs a different name for each column, but column 2, '', is blank",
+        ),
         (b"id,name\n1,\xd6l\n", "line 2 of {path} is not UTF-8"),
         (b'id,name\n1,a\n2,"b\n', "is not CSV (unexpected end of data)"),
         (b'id,name\n1,"a"b\n', "line 2 of {path} is not CSV"),
-        (b"id,name\n1," + b"x" * 200_000 + b"\n", "line 2 of {path} is not CSV (field larger than"),
-        ("id,name\n1,a\n".encode("utf-16"), "line 1 of {path} is not UTF-8"),
+        (b"id,name\n1," + b"x" * 10_000_001 + b"\n", "line 2 of {path} is not CSV (field larger than"),
+        (b'id,"a\nERROR done"\n1,2,3\n', "has 3 values, and the header names 2"),
+        ("id,name\n1,a\n".encode("utf-16"), "line 1 of {path} is not UTF-8 but UTF-16. Save"),
     ],
 )
 def test_csv_that_cannot_be_read_as_records_is_refused_with_its_place(written, tmp_path, content, words):
@@ -190,7 +211,7 @@ def test_a_record_that_json_cannot_hold_is_refused_with_its_place(bad):
 def test_a_record_that_holds_itself_is_refused_with_its_place():
     record = {"id": 1}
     record["self"] = record
-    assert "records[0] cannot be written as JSON (Circular" in refusal(source_of([record]))
+    assert "the field 'self', cannot be written as JSON (Circular" in refusal(source_of([record]))
 
 
 def test_a_sequence_that_is_no_list_is_read_once():
@@ -223,7 +244,7 @@ def test_a_number_stays_a_number_as_a_key_and_another_thing_becomes_its_text():
 def test_a_record_without_its_key_is_one_of_the_batch_all_the_same(missing):
     records = list(read(ListSource([{"id": "a"}, missing, missing]), "id"))
     assert [record.key for record in records] == ["a", None, None]
-    assert len(survey(ListSource([{"id": "a"}, missing, missing]), "id").names) == 3
+    assert len(survey(ListSource([{"id": "a"}, missing, missing]), "id").positions) == 3
 
 
 def test_zero_is_a_key():
@@ -262,12 +283,12 @@ def there_and_back(source, suffix):
     """Write all records of a source in its own form and read that file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"again{suffix}"
-        path.write_bytes(b"".join(source.encode(record.fields for record in read(source, None))))
+        path.write_bytes(b"".join(source.encode(record.line() for record in read(source, None))))
         return fields(source_of(None, path))
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -301,10 +322,90 @@ def test_csv_comes_back_as_it_was_with_short_rows_and_every_character(rows):
 
 
 def test_a_list_is_written_with_what_json_has_no_form_for_as_text():
-    (line,) = ListSource([]).encode([{"id": UUID(int=1), "price": Decimal("1.10"), "half": "\ud800"}])
-    assert json.loads(line) == {"id": str(UUID(int=1)), "price": "1.10", "half": "\ud800"}
+    given = {"id": UUID(int=1), "price": Decimal("1.10"), "half": "\ud800", "day": date(2026, 1, 2)}
+    given |= {"none": float("nan"), "in": [Array(3), Array(float("nan"))]}
+    (record,) = read(ListSource([given]), "id")
+    assert json.loads(record.line()) == {
+        "id": str(UUID(int=1)),
+        "price": "1.10",
+        "half": "\ud800",
+        "day": "2026-01-02",
+        "none": None,
+        "in": [3, None],
+    }
 
 
 def test_csv_without_records_to_write_still_has_its_header(written):
     source = written("a.csv", "id,name\n1,a\n")
     assert b"".join(source.encode([])) == b"id,name\r\n"
+
+
+# Values that JSON has no form for
+
+
+class NAType:
+    """As pandas' ``NA``."""
+
+    __module__ = "pandas._libs.missing"
+
+
+def test_a_cell_of_200_kilobytes_is_read(written):
+    (record,) = fields(written("a.csv", "id,text\n1," + "x" * 200_000 + "\n"))
+    assert len(record["text"]) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        (NAType(), None),
+        (float("nan"), None),
+        (Decimal("1.10"), "1.10"),
+        (date(2026, 1, 2), "2026-01-02"),
+        ((1, 2), [1, 2]),
+        (Array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (Array(True), True),
+        (Array(date(2026, 1, 2)), "2026-01-02"),
+    ],
+)
+def test_values_of_libraries_are_what_they_hold(value, same):
+    prints = [survey(ListSource([{"id": 1, "v": one}]), "id").fingerprint for one in (value, same)]
+    assert prints[0] == prints[1]
+
+
+@pytest.mark.parametrize("value", [{"a", "b"}, object(), b"bytes", [{"deep": {1}}]])
+def test_a_value_that_is_another_in_each_process_is_refused_with_its_field(value):
+    told = refusal(ListSource([{"id": 1, "tags": value}]), "id")
+    assert told.startswith("records: records[0], because of the field 'tags', cannot be written as JSON")
+
+
+@pytest.mark.parametrize("key", ["\x00", "\ud800", "a\x00", {"a"}])
+def test_a_key_that_no_result_can_keep_is_refused(key):
+    assert "records[1]: the id" in refusal(ListSource([{"id": "a"}, {"id": key}]), "id")
+
+
+def test_the_fingerprint_is_the_same_in_a_process_with_another_hash_seed():
+    program = (
+        "from airflow_provider_agentforce.batch.reader import ListSource, survey; import datetime, decimal;"
+        "print(survey(ListSource([{'id': 1, 'd': datetime.date(2026, 1, 2), 'n': decimal.Decimal('1.0'),"
+        " 'x': float('nan'), 'm': {'b': 1, 'a': [None, 'é']}}]), 'id').fingerprint)"
+    )
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(prints) == 1
+
+
+def test_a_name_of_a_column_cannot_forge_a_line_of_the_log(written):
+    assert "ERROR done" in refusal(written("a.csv", 'id,"a\nERROR done"\n1,2\n'), "key")
+
+
+def test_keys_keep_their_type(written):
+    given = ["a", 7, 1.5, True, None]
+    assert list(survey(ListSource([{"id": key} for key in given]), "id").keys()) == given
+    assert list(survey(written("a.csv", "id\nx\ny\n"), None).keys()) == [0, 1]

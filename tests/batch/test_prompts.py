@@ -1,12 +1,14 @@
 """What is asked about a record: templates, lists, functions; and the rows of records that lack something."""
 
+from functools import partial
+
 import pytest
 from jinja2 import Environment, StrictUndefined
 
-from airflow_provider_agentforce.batch.asking import Ask
-from airflow_provider_agentforce.batch.questions import Questions
-from airflow_provider_agentforce.batch.records import ListSource, read
-from airflow_provider_agentforce.batch.rows import Row
+from airflow_provider_agentforce.batch.prompts import Prompts
+from airflow_provider_agentforce.batch.reader import ListSource, read
+from airflow_provider_agentforce.batch.results import Row
+from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 
@@ -15,8 +17,8 @@ def compile_template(text):
     return lambda record: template.render(record=record)
 
 
-def questions(message, variables=None, key="id", most=5):
-    return Questions(message, variables, compile_template=compile_template, key=key, most=most)
+def prompts(message, variables=None, key="id", most=5):
+    return Prompts(message, variables, compile_template=compile_template, key=key, most=most)
 
 
 def one(record):
@@ -45,44 +47,46 @@ def refused(asked, **fields):
 
 
 def test_a_template_is_rendered_with_the_record():
-    ask = about(questions("Is {{ record.name }} ({{ record['id'] }}) a customer?"), name="Acme")
+    ask = about(prompts("Is {{ record.name }} ({{ record['id'] }}) a customer?"), name="Acme")
     assert ask.messages == ("Is Acme (A1) a customer?",)
-    assert ask.variables is None
+    assert ask.variables == []
 
 
 def test_a_list_of_templates_is_one_conversation():
     for given in (["Who is {{ record.name }}?", "Since when?"], ("Who is {{ record.name }}?", "Since when?")):
-        assert about(questions(given), name="Acme").messages == ("Who is Acme?", "Since when?")
+        assert about(prompts(given), name="Acme").messages == ("Who is Acme?", "Since when?")
 
 
 def test_a_function_returns_a_text_or_several():
-    assert about(questions(lambda record: f"Who is {record['id']}?")).messages == ("Who is A1?",)
-    assert about(questions(lambda record: [record["id"], "And then?"])).messages == ("A1", "And then?")
+    assert about(prompts(lambda record: f"Who is {record['id']}?")).messages == ("Who is A1?",)
+    assert about(prompts(lambda record: [record["id"], "And then?"])).messages == ("A1", "And then?")
 
 
 @pytest.mark.parametrize("text", ["{{ 7 * 7 }}", "{% raw %}", "{# gone #}", "}}"])
 def test_what_is_in_a_record_or_comes_from_a_function_is_never_taken_for_a_template(text):
-    assert about(questions("Say {{ record.text }}"), text=text).messages == (f"Say {text}",)
-    assert about(questions(lambda record: record["text"]), text=text).messages == (text,)
-    ask = about(questions("Hello.", {"Note": "{{ record.text }}"}), text=text)
-    assert ask.variables == {"Note": text}
+    assert about(prompts("Say {{ record.text }}"), text=text).messages == (f"Say {text}",)
+    assert about(prompts(lambda record: record["text"]), text=text).messages == (text,)
+    ask = about(prompts("Hello.", {"Note": "{{ record.text }}"}), text=text)
+    assert [one["value"] for one in ask.variables] == [text]
 
 
 def test_variables_keep_their_form_and_their_texts_are_templates():
     given = {"$Context.EndUserLanguage": "{{ record.language }}", "Visits": 3, "Vip": True}
-    assert about(questions("Hello.", given), language="de").variables == {
-        "$Context.EndUserLanguage": "de",
-        "Visits": 3,
-        "Vip": True,
-    }
+    assert about(prompts("Hello.", given), language="de").variables == [
+        {"name": "$Context.EndUserLanguage", "type": "Text", "value": "de"},
+        {"name": "Visits", "type": "Number", "value": 3},
+        {"name": "Vip", "type": "Boolean", "value": True},
+    ]
     listed = [{"name": "Since", "type": "Date", "value": "{{ record.since }}"}]
-    assert about(questions("Hello.", listed), since="2026-01-01").variables == [
+    assert about(prompts("Hello.", listed), since="2026-01-01").variables == [
         {"name": "Since", "type": "Date", "value": "2026-01-01"}
     ]
 
 
 def test_variables_may_come_from_a_function():
-    assert about(questions("Hello.", lambda record: {"Id": record["id"]})).variables == {"Id": "A1"}
+    assert about(prompts("Hello.", lambda record: {"Id": record["id"]})).variables == [
+        {"name": "Id", "type": "Text", "value": "A1"}
+    ]
 
 
 # Records that cannot be asked about
@@ -90,13 +94,13 @@ def test_variables_may_come_from_a_function():
 
 @pytest.mark.parametrize("message", ["Who is {{ record.name }}?", ["Hello.", "Who is {{ record['name'] }}?"]])
 def test_a_field_that_the_template_needs_is_named_in_the_row_of_a_record_without_it(message):
-    assert refused(questions(message)).startswith("records[0]: UndefinedError: ")
-    assert "'name'" in refused(questions(message))
-    assert isinstance(about(questions(message), name="Acme"), Ask)
+    assert refused(prompts(message)).startswith("records[0]: UndefinedError: ")
+    assert "'name'" in refused(prompts(message))
+    assert isinstance(about(prompts(message), name="Acme"), WorkItem)
 
 
 def test_a_template_may_have_a_default_for_a_field_that_is_missing():
-    assert about(questions("Who is {{ record.name | default('this') }}?")).messages == ("Who is this?",)
+    assert about(prompts("Who is {{ record.name | default('this') }}?")).messages == ("Who is this?",)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_a_template_may_have_a_default_for_a_field_that_is_missing():
     ],
 )
 def test_variables_that_cannot_be_made_fail_the_record(variables, words):
-    assert words in refused(questions("Hello.", variables))
+    assert words in refused(prompts("Hello.", variables))
 
 
 @pytest.mark.parametrize(
@@ -128,24 +132,24 @@ def test_variables_that_cannot_be_made_fail_the_record(variables, words):
     ],
 )
 def test_a_function_that_gives_nothing_to_send_fails_the_record_with_the_reason(function, words):
-    assert words in refused(questions(function))
+    assert words in refused(prompts(function))
 
 
 def test_a_template_that_renders_to_nothing_fails_the_record():
-    assert "message is blank" in refused(questions("{{ record.name }}"), name="")
+    assert "message is blank" in refused(prompts("{{ record.name }}"), name="")
 
 
 def test_a_reason_is_one_short_line():
     def function(record):
         raise ValueError("first\nsecond " + "x" * 5000)
 
-    assert len(refused(questions(function))) <= 300
+    assert len(refused(prompts(function))) <= 300
 
 
 @pytest.mark.parametrize("missing", [{}, {"id": None}, {"id": ""}])
 def test_a_record_without_its_key_is_not_asked_about_and_says_where_it_stands(missing):
     records = list(read(ListSource([{"id": "A1"}, missing]), "id"))
-    row = questions("Hello.").about(records[1])
+    row = prompts("Hello.").about(records[1])
     assert (row.key, row.status) == (None, "failed")
     assert row.error == "records[1]: the field id, which names the record, is missing or empty."
 
@@ -164,14 +168,14 @@ def test_a_record_without_its_key_is_not_asked_about_and_says_where_it_stands(mi
         (["Hello.", ""], "message[1] is blank"),
         (["Hello.", lambda record: "x"], "message[1] must be"),
         ({"text": "Hello."}, "message must be"),
-        ("{{ record.name", "is no template that can be read: unexpected end of template"),
-        ("{{ record.name | nope }}", "is no template that can be read: No filter named 'nope'"),
+        ("{{ record.name", "is not a valid template: unexpected end of template"),
+        ("{{ record.name | nope }}", "is not a valid template: No filter named 'nope'"),
         (["Hello."] * 6, "message: 6 messages are more than a session may have (5)"),
     ],
 )
 def test_a_message_that_no_record_can_be_asked_with_is_refused_before_anything_is_read(message, words):
     with pytest.raises(AgentforceInputError) as caught:
-        questions(message)
+        prompts(message)
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -179,7 +183,7 @@ def test_a_message_that_no_record_can_be_asked_with_is_refused_before_anything_i
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"Note": "{% if %}"}, "variables: '{% if %}' is no template that can be read"),
+        ({"Note": "{% if %}"}, "variables: '{% if %}' is not a valid template"),
         ("{{ record.variables }}", "variables must be a list"),
         ({"Note": one}, "variables['Note'] must be text, a number or a boolean"),
         ([{"name": "Note", "values": "x"}], "variables[0] must have"),
@@ -187,7 +191,7 @@ def test_a_message_that_no_record_can_be_asked_with_is_refused_before_anything_i
 )
 def test_variables_that_no_record_can_have_are_refused_before_anything_is_read(variables, words):
     with pytest.raises(AgentforceInputError) as caught:
-        questions("Hello.", variables)
+        prompts("Hello.", variables)
     assert words in str(caught.value)
 
 
@@ -210,8 +214,10 @@ def test_the_fingerprint_tells_templates_variables_and_functions_apart_and_stays
         (other, None),
         ("one", one),
         (Asks(), None),
+        (partial(other, tone="kind"), None),
+        (partial(other, tone="rude"), None),
     ]
-    prints = [questions(*pair).fingerprint for pair in given]
+    prints = [prompts(*pair).fingerprint for pair in given]
     assert len(set(prints)) == len(given)
-    assert questions(Asks()).fingerprint == prints[-1]
-    assert [questions(*pair).fingerprint for pair in given] == prints
+    assert prompts(Asks()).fingerprint == prints[8]
+    assert [prompts(*pair).fingerprint for pair in given] == prints

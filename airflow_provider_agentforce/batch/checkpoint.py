@@ -1,0 +1,455 @@
+"""What a batch has done, kept beside its results, so that a later try asks nothing twice and loses no answer.
+
+A record is claimed before its first message is sent, and the claim is on stable storage before the first byte
+leaves; claims that come at the same time share one write. A claimed record without a row may have been asked.
+Every process that works on the batch first makes itself the owner, then reads; and it sends what it has
+claimed only after seeing that it is the owner still. So of a process that was given up for dead and the one
+that follows it, only one asks.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from airflow_provider_agentforce.batch.parts import PREFIX, Block, Found, PartName, blocks, unreadable
+from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
+from airflow_provider_agentforce.batch.storage import Storage
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    LedgerError,
+    TaskStoppedError,
+)
+
+log = logging.getLogger(__name__)
+
+_VERSION = 2
+_HEADER = "header.json"
+_OWNER = "owner.json"
+_MOST_FILES = 100
+_MERGED_BYTES = 8_000_000
+_OPEN_FILES = 8
+# Records that one appended file may claim. After a loss of the file all of them without a row are in doubt.
+_WINDOW = 100
+
+
+@dataclass
+class Past:
+    """What earlier tries left, beside their rows.
+
+    :ivar pending: positions of records that may have been asked and have no row.
+    :ivar starts: wall-clock times of session starts.
+    :ivar open_sessions: ids of sessions that were not seen to end.
+    :ivar lost_starts: external keys of sessions that were being started.
+    :ivar began: wall-clock time at which the first try began.
+    """
+
+    pending: set[int] = field(default_factory=set)
+    starts: list[float] = field(default_factory=list)
+    open_sessions: dict[str, None] = field(default_factory=dict)
+    lost_starts: dict[str, None] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
+
+
+class _Write(Block):
+    """A block on its way to the storage.
+
+    :ivar done: whether it has been tried.
+    :ivar error: why it is not written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound = 0
+        self.done = False
+        self.error: AgentforceError | None = None
+
+
+class Checkpoint:
+    """The checkpoint of one batch. Its methods may be called from all threads.
+
+    :param storage: of its folder.
+    :param marks: what makes the batch this one, by what people call it: ``{"records": fingerprint, …}``.
+    :param positions: the position of each record by its name.
+    :param shown: the folder as people know it.
+    :ivar rows: where the rows are.
+    :ivar sessions: how many sessions this try has started.
+    :ivar open_sessions: ids of those that were not seen to end.
+    """
+
+    def __init__(
+        self, storage: Storage, marks: dict[str, str], positions: Mapping[str, int], shown: Any
+    ) -> None:
+        self.rows = RowIndex(len(positions))
+        self.sessions = 0
+        self.open_sessions: dict[str, None] = {}
+        self._storage = storage
+        self._marks = marks
+        self._positions = positions
+        self._shown = shown
+        self._me = uuid.uuid4().hex[:12]
+        self._turn = 0
+        self._number = 0
+        self._bound = 0
+        self._size = 0
+        self._current: PartName | None = None
+        # The files of this try in their order, with their sizes.
+        self._own: dict[str, int] = {}
+        self._unmerged = 0
+        # For each file that was ever written: where its bytes are now.
+        self._files: list[tuple[str, int]] = []
+        self._file = 0
+        self._readers: OrderedDict[str, Any] = OrderedDict()
+        self._changed = threading.Condition()
+        self._pending = _Write()
+        self._writing = False
+
+    def open(self, *, changes_allowed: bool) -> Past:
+        """Become the owner, find the rows of earlier tries, and return what else they left.
+
+        :param changes_allowed: take over rows of a batch that differs.
+        :raises AgentforceInputError: if the folder cannot be written, or holds another batch.
+        :raises LedgerError: if what it holds cannot be read.
+        """
+        try:
+            self._ask("made", self._storage.prepare)
+            header = self._read_json(_HEADER, {"v": _VERSION, "began": time.time(), **self._marks})
+            self._check_same(header, changes_allowed=changes_allowed)
+            self._take_over()
+            self._write_json(_HEADER, {**header, **self._marks})
+        except LedgerError as error:
+            if error.__cause__ is None:
+                raise
+            raise self._unusable(error.__cause__) from None
+        past = Past(began=float(header["began"]))
+        self._read_parts(past, same=header.get("records") == self._marks.get("records"))
+        return past
+
+    def claim(self, name: str) -> None:
+        """Write down that a record is about to be asked. When this has returned, it may be.
+
+        :raises LedgerError: if it cannot be written; then the record may not be asked.
+        :raises TaskStoppedError: if another process has taken over.
+        """
+        with self._changed:
+            write = self._pending
+            write.claims.append(name)
+            write.bound = max(write.bound, self._positions[name] + 1)
+        self._commit(write)
+        try:
+            if self._read_json(_OWNER, {}).get("owner") != self._me:
+                raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
+        except AgentforceError:
+            self.withdraw(name)
+            raise
+
+    def settle(self, name: str, row: Row, record: bytes = b"") -> None:
+        """Take the row of a record. It is written with the next claim, or by :meth:`flush`.
+
+        :param record: the record as a line of JSON, if it may go into the dead letter.
+        """
+        line = row.line()
+        entry = Entry(name, row.status, row.again, row.attempts, row.answers, len(line), len(record))
+        with self._changed:
+            self._pending.rows.append((entry, line + record))
+            self.rows.put(self._positions[name], entry)
+
+    def withdraw(self, name: str) -> None:
+        """Note that a record was claimed, and is not asked."""
+        with self._changed:
+            self._pending.withdrawn.append(name)
+
+    def starting(self, external_key: str) -> None:
+        """Note that a session is being started."""
+        with self._changed:
+            self._pending.starting.append(external_key)
+
+    def started(self, session_id: str, external_key: str | None) -> None:
+        """Note that a session has started; it is written with its first claim."""
+        with self._changed:
+            self._pending.sessions[session_id] = external_key, time.time()
+            self.open_sessions[session_id] = None
+            self.sessions += 1
+
+    def ended(self, *sessions: str) -> None:
+        """Note that sessions have ended, or have not started.
+
+        :param sessions: their ids; or their external keys, where there is no id.
+        """
+        with self._changed:
+            self._pending.ended.extend(sessions)
+            for one in sessions:
+                self.open_sessions.pop(one, None)
+
+    def flush(self) -> None:
+        """Write what has been learnt.
+
+        :raises LedgerError: if it cannot be written. It is kept for the next time.
+        """
+        with self._changed:
+            write = self._pending
+            if not write.learnt:
+                return
+        self._commit(write)
+
+    def unwritten(self) -> list[bytes]:
+        """Return the rows that are not written yet."""
+        with self._changed:
+            return [line[: entry.length] for entry, line in self._pending.rows]
+
+    def row_at(self, position: int) -> bytes:
+        """Return the line of the row at *position*."""
+        file, offset, length, _ = self.rows.at(position)
+        return self._read_at(file, offset, length)
+
+    def record_at(self, position: int) -> bytes:
+        """Return the line of the record of the row at *position*, ``b""`` if none was kept."""
+        file, offset, length, record_length = self.rows.at(position)
+        return self._read_at(file, offset + length, record_length) if record_length else b""
+
+    def close(self) -> None:
+        """Close the files."""
+        self._storage.close()
+        while self._readers:
+            self._readers.popitem()[1].close()
+
+    def _commit(self, write: _Write) -> None:
+        """Have *write* written, by this thread or by another that waits for it, too."""
+        with self._changed:
+            while self._writing and not write.done:
+                self._changed.wait()
+            if not write.done:
+                self._writing = True
+                self._pending = _Write()
+        if not write.done:
+            self._lead(write)
+        if write.error is not None:
+            raise copy.copy(write.error)
+
+    def _lead(self, write: _Write) -> None:
+        error: AgentforceError | None = LedgerError("Writing the ledger was interrupted.")
+        try:
+            self._put(write)
+            error = None
+            self._merge()
+        except AgentforceError as caught:
+            error = caught
+        finally:
+            with self._changed:
+                if error is not None and not write.done:
+                    self._take_back(write)
+                write.error, write.done, self._writing = error, True, False
+                self._changed.notify_all()
+
+    def _put(self, write: _Write) -> None:
+        self._bound = max(self._bound, write.bound)
+        body, offset = write.encode(self._number)
+        part = self._current
+        if part is None or not self._storage.appends or self._bound > part.bound:
+            bound = -(-self._bound // _WINDOW) * _WINDOW if self._storage.appends else self._bound
+            part, self._size = PartName(self._turn, self._me, self._number, bound), 0
+            self._write(str(part), lambda: [body])
+            self._files.append((str(part), 0))
+            self._file = len(self._files) - 1
+        else:
+            self._ask("written", lambda: self._storage.append(str(part), self._size, body))
+        with self._changed:
+            self._place(write, self._size + offset)
+        self._current, self._size, self._number = part, self._size + len(body), self._number + 1
+        self._unmerged += str(part) not in self._own
+        self._own[str(part)] = self._size
+
+    def _place(self, block: Block, offset: int) -> None:
+        """Note where the rows of a block lie, but for those that have been replaced since."""
+        newer = {entry.name for entry, _ in self._pending.rows}
+        for entry, _ in block.rows:
+            if entry.name not in newer:
+                self.rows.place(self._positions[entry.name], self._file, offset)
+            offset += entry.length + entry.record_length
+
+    def _take_back(self, write: _Write) -> None:
+        """Keep what could not be written. Whether or not it was, what it claims is not asked."""
+        later = self._pending
+        later.rows[:0] = write.rows
+        later.withdrawn[:0] = [*write.withdrawn, *write.claims]
+        later.sessions = {**write.sessions, **later.sessions}
+        later.ended[:0] = write.ended
+
+    def _merge(self) -> None:
+        """Make few files of many: neighbours, so that the numbers of their blocks stay in order."""
+        if self._unmerged <= _MOST_FILES:
+            return
+        self._unmerged = 0
+        closed = [name for name in self._own if not (self._storage.appends and name == str(self._current))]
+        run: list[str] = []
+        try:
+            for name in closed:
+                if sum(self._own[one] for one in run) + self._own[name] > _MERGED_BYTES:
+                    self._merge_run(run)
+                    run = []
+                run.append(name)
+            self._merge_run(run)
+        except LedgerError as error:
+            log.warning("The files of the ledger stay many: %s", error)
+
+    def _merge_run(self, names: list[str]) -> None:
+        if len(names) <= 1:
+            return
+        merged = str(PartName.read(names[0])._replace(bound=PartName.read(names[-1]).bound))
+        bodies = {name: self._read(name) or b"" for name in names}
+        self._write(merged, lambda: list(bodies.values()))
+        base, places = 0, {}
+        for name, body in bodies.items():
+            places[name] = base
+            base += len(body)
+        self._files = [
+            (merged, at + places[name]) if name in places else (name, at) for name, at in self._files
+        ]
+        sizes = {merged if name in places else name: size for name, size in self._own.items()}
+        self._own = {**sizes, merged: base}
+        for name in places.keys() - {merged}:
+            self._ask("cleared", partial(self._storage.remove, name))
+
+    def _read_parts(self, past: Past, *, same: bool) -> None:
+        """Read what earlier tries wrote.
+
+        :param same: whether the records still have the positions that they had.
+        """
+        names = self._ask("listed", self._storage.names)
+        parts = [PartName.read(name) for name in names if name.startswith(PREFIX)]
+        parts = [part for part in parts if part.owner != self._me]
+        turns = {part.turn for part in parts}
+        total = len(self.rows)
+        lost = total if any(turn not in turns for turn in range(1, self._turn)) else 0
+        # Of a merged file and one that was merged, the merged one comes first.
+        parts.sort(key=lambda part: (part.turn, part.owner, part.first, -part.bound))
+        for _, of_one in groupby(parts, lambda part: (part.turn, part.owner)):
+            expected = 0
+            for part in of_one:
+                expected, whole = self._read_part(part, expected, past)
+                if not whole:
+                    lost = max(lost, min(part.bound, total) if same else total)
+        past.pending.update(filter(self._is_open, range(lost)))
+
+    def _read_part(self, part: PartName, expected: int, past: Past) -> tuple[int, bool]:
+        """Read a file; return the number of the block that comes next, and whether none is missing."""
+        whole = True
+        body = self._read(str(part)) or b""
+        self._files.append((str(part), 0))
+        for found in blocks(str(part), body):
+            if found is None:
+                return expected, False
+            whole = whole and found.number <= expected
+            if found.number >= expected:
+                self._apply(found, past)
+                expected = found.number + 1
+        return expected, whole
+
+    def _is_open(self, position: int) -> bool:
+        """Tell whether a claim that is lost could be of this record."""
+        return self.rows.status(position) in {None, SKIPPED} or self.rows.asked_again(position)
+
+    def _apply(self, found: Found, past: Past) -> None:
+        block, offset = found.block, found.offset
+        for entry, _ in block.rows:
+            position = self._positions.get(entry.name)
+            if position is not None:
+                self.rows.put(position, entry)
+                self.rows.place(position, len(self._files) - 1, offset)
+                past.pending.discard(position)
+            offset += entry.length + entry.record_length
+        past.pending.difference_update(self._known(block.withdrawn))
+        past.pending.update(self._known(block.claims))
+        past.lost_starts.update(dict.fromkeys(block.starting))
+        for session_id, (key, started) in block.sessions.items():
+            past.open_sessions[session_id] = None
+            past.starts.append(started)
+            past.lost_starts.pop(key or "", None)
+        for ended in block.ended:
+            past.open_sessions.pop(ended, None)
+            past.lost_starts.pop(ended, None)
+
+    def _known(self, names: list[str]) -> Iterator[int]:
+        return (self._positions[name] for name in names if name in self._positions)
+
+    def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
+        if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):
+            raise unreadable(_HEADER)
+        changed = [name for name, mark in self._marks.items() if header.get(name) != mark]
+        if changed and not changes_allowed:
+            raise AgentforceInputError(
+                f"result_path: {self._shown} holds the results of another batch; not the same: "
+                f"{', '.join(changed)}. Choose another folder, such as one with {{{{ run_id }}}} in its "
+                'name, or set on_change="continue" to keep its rows and ask only for the rest.'
+            )
+
+    def _take_over(self) -> None:
+        before = self._read_json(_OWNER, {"turn": 0})
+        if not isinstance(before.get("turn"), int):
+            raise unreadable(_OWNER)
+        self._turn = before["turn"] + 1
+        # So each turn has a file. When one has none, it is lost.
+        self._put(_Write())
+        self._write_json(_OWNER, {"turn": self._turn, "owner": self._me})
+
+    def _unusable(self, cause: BaseException) -> AgentforceInputError:
+        return AgentforceInputError(
+            f"result_path: {self._shown} cannot be used ({type(cause).__name__}: {cause!s:.200})."
+        )
+
+    def _read_json(self, name: str, default: dict[str, Any]) -> dict[str, Any]:
+        body = self._read(name)
+        if body is None:
+            return default
+        try:
+            value = json.loads(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise unreadable(name)
+        return value
+
+    def _write_json(self, name: str, value: dict[str, Any]) -> None:
+        self._write(name, lambda: [json.dumps(value).encode()])
+
+    def _write(self, name: str, content: Callable[[], Any]) -> None:
+        self._ask("written", lambda: self._storage.write(name, content))
+
+    def _read(self, name: str) -> bytes | None:
+        body: bytes | None = self._ask("read", lambda: self._storage.read(name))
+        return body
+
+    def _read_at(self, file: int, offset: int, length: int) -> bytes:
+        name, base = self._files[file]
+        if name not in self._readers:
+            self._readers[name] = self._ask("read", lambda: self._storage.open(name))
+            if len(self._readers) > _OPEN_FILES:
+                self._readers.popitem(last=False)[1].close()
+        self._readers.move_to_end(name)
+
+        def read() -> bytes:
+            self._readers[name].seek(base + offset)
+            body: bytes = self._readers[name].read(length)
+            return body
+
+        body: bytes = self._ask("read", read)
+        return body
+
+    def _ask(self, what: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise LedgerError(
+                f"The ledger of {self._shown} cannot be {what} ({type(error).__name__}: {error!s:.200})."
+            ) from error

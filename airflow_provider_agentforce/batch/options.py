@@ -1,0 +1,77 @@
+"""What a Dag author says of a batch, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a batch, as those of ``ConversationBatchOperator``.
+
+    :param message: a template, a list of templates, or a function of the record.
+    :param start: how a session is started, with the agent's id.
+    :param key: the field that names a record; ``None``: its position does.
+    :param variables: context variables of a record, templates or a function; or ``None``.
+    :param max_concurrency: sessions open at once; ``None``: what the connection allows.
+    :param messages_per_session: a session is shared by records until it has taken so many messages.
+    :param max_failures: stop when more records than this have failed, a number or a share.
+    :param fail_on_partial_error: fail if any record did.
+    :param output_type: what an answer has to be, or ``None``.
+    :param output_retries: corrective questions that may be asked about an answer.
+    :param resend_unknown: ask again what may have been acted on.
+    :param changes_allowed: take over the rows of a batch that differs.
+    :param yields: give up a wait of a minute or more instead of sitting through it.
+    :param store_requests: keep in each row what was asked.
+    """
+
+    message: Any
+    start: SessionOptions
+    key: str | None = None
+    variables: Any = None
+    max_concurrency: int | None = None
+    messages_per_session: int = 1
+    max_failures: float | None = None
+    fail_on_partial_error: bool = False
+    output_type: Any = None
+    output_retries: int = 1
+    resend_unknown: bool = False
+    changes_allowed: bool = False
+    yields: bool = False
+    store_requests: bool = True
+
+    def check(self, settings: Settings) -> None:
+        """Refuse what would fail every session.
+
+        :raises AgentforceInputError: if an option cannot be used.
+        """
+        most = settings.max_messages_per_session
+        if self.messages_per_session > most:
+            raise AgentforceInputError(
+                f"messages_per_session is {self.messages_per_session}, and the connection allows {most} "
+                "messages a session (extra max_messages_per_session)."
+            )
+        self.most_failures(1)
+
+    def workers(self, settings: Settings) -> int:
+        """Return how many records are asked at once."""
+        allowed = settings.max_concurrent_sessions
+        return min(self.max_concurrency or allowed, allowed)
+
+    def most_failures(self, total: int) -> int | None:
+        """Return how many of *total* records may fail, ``None`` for all."""
+        given: Any = self.max_failures
+        if given is None:
+            return None
+        if isinstance(given, float) and 0 < given < 1:
+            return int(given * total)
+        if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+            return given
+        raise AgentforceInputError(
+            f"max_failures must be a whole number from 0, or a share between 0 and 1, but is {given!r:.80}."
+        )

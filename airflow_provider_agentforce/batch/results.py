@@ -1,0 +1,181 @@
+"""The rows of a batch: what became of each record, and where its row lies in the checkpoint's files."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from airflow_provider_agentforce.client.json_values import storable
+from airflow_provider_agentforce.client.models import (
+    ANSWERED,
+    ESCALATED,
+    FAILED,
+    NEEDS_CONFIRMATION,
+    NEEDS_INPUT,
+)
+
+INVALID_OUTPUT = "invalid_output"
+UNKNOWN = "unknown"
+SKIPPED = "skipped"
+STATUSES = (
+    ANSWERED,
+    NEEDS_INPUT,
+    NEEDS_CONFIRMATION,
+    ESCALATED,
+    FAILED,
+    INVALID_OUTPUT,
+    UNKNOWN,
+    SKIPPED,
+)
+FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
+_MOST_COUNTED = 65535
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one record.
+
+    :param key: of the record, as the input has it.
+    :param status: one of :data:`STATUSES`.
+    :param text: the last answer, ``""`` if there is none.
+    :param outcome: of the last answer, or ``None``.
+    :param result: the validated output, when an ``output_type`` is given.
+    :param earlier_answers: texts of the answers before the last one.
+    :param request: the last message that was sent: ``type``, ``text``, ``reply``, ``variables``; or ``None``.
+    :param earlier_requests: the messages before it.
+    :param session_id: the session it was asked in, or ``None``.
+    :param sequence_id: number of its last message in that session, or ``None``.
+    :param error: one line that says what went wrong, or ``None``.
+    :param applied: ``False``: the agent did not act on it; ``True``: it did; ``None``: cannot be known.
+    :param attempts: how often it was tried, over all tries of the task.
+    :param started_at: when the last attempt began, ISO 8601 in UTC, or ``None``.
+    :param duration: seconds that the last attempt took, to the last answer.
+    """
+
+    key: Any
+    status: str
+    text: str = ""
+    outcome: str | None = None
+    result: Any = None
+    earlier_answers: list[str] = field(default_factory=list)
+    request: dict[str, Any] | None = None
+    earlier_requests: list[dict[str, Any]] = field(default_factory=list)
+    session_id: str | None = None
+    sequence_id: int | None = None
+    error: str | None = None
+    applied: bool | None = False
+    attempts: int = 0
+    started_at: str | None = None
+    duration: float = 0.0
+
+    @property
+    def again(self) -> bool:
+        """Whether the next try asks it again by itself: it failed, and the agent did not act."""
+        return self.status == FAILED and self.applied is False
+
+    @property
+    def answers(self) -> int:
+        """How many answers it holds."""
+        return len(self.earlier_answers) + (self.outcome is not None)
+
+    def line(self) -> bytes:
+        """Return the line of the results file."""
+        return json.dumps(storable(vars(self)), ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def moment(seconds: float) -> str:
+    """Return a wall-clock time in seconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+class Entry(NamedTuple):
+    """What the checkpoint says of a row, so that nobody has to parse the row itself.
+
+    :param name: of the record.
+    :param again: whether the next try asks it again by itself.
+    :param length: bytes of the row's line.
+    :param record_length: bytes of the line behind it, the record of a row that failed; 0 for none.
+    """
+
+    name: str
+    status: str
+    again: bool
+    attempts: int
+    answers: int
+    length: int
+    record_length: int
+
+
+class RowIndex:
+    """The last row of each record by the record's position: its status and its place, some 25 bytes each.
+
+    :ivar counts: rows per status.
+    :ivar messages: answers in all rows.
+    :ivar again: records that were tried and that the next try asks again by itself.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.messages = 0
+        self.again = 0
+        self._status = bytearray(total)
+        self._again = bytearray(total)
+        self._file, self._length, self._record = (array("I", bytes(4 * total)) for _ in range(3))
+        self._offset = array("Q", bytes(8 * total))
+        self._attempts, self._answers = (array("H", bytes(2 * total)) for _ in range(2))
+
+    def __len__(self) -> int:
+        return len(self._status)
+
+    def put(self, position: int, entry: Entry) -> None:
+        """Make *entry* the row of the record at *position*."""
+        self.drop(position)
+        self._status[position] = STATUSES.index(entry.status) + 1
+        self._again[position] = entry.again
+        self._attempts[position] = min(entry.attempts, _MOST_COUNTED)
+        self._answers[position] = min(entry.answers, _MOST_COUNTED)
+        self._length[position], self._record[position] = entry.length, entry.record_length
+        self._count(position, 1)
+
+    def place(self, position: int, file: int, offset: int) -> None:
+        """Note in which file the row lies, and where."""
+        self._file[position], self._offset[position] = file, offset
+
+    def drop(self, position: int) -> None:
+        """Forget the row of a record that is to be asked again."""
+        if self._status[position]:
+            self._count(position, -1)
+            self._status[position] = 0
+
+    def status(self, position: int) -> str | None:
+        """Return the status of a record, ``None`` for one without a row."""
+        number = self._status[position]
+        return STATUSES[number - 1] if number else None
+
+    def asked_again(self, position: int) -> bool:
+        """Tell whether the next try asks the record again by itself."""
+        return bool(self._status[position] and self._again[position])
+
+    def attempts(self, position: int) -> int:
+        """Return how often a record with a row was tried."""
+        return self._attempts[position]
+
+    def at(self, position: int) -> tuple[int, int, int, int]:
+        """Return the file, the offset, and the lengths of a row and of its record."""
+        return self._file[position], self._offset[position], self._length[position], self._record[position]
+
+    def having(self, *statuses: str) -> Iterator[int]:
+        """Yield the positions of rows with one of *statuses*, in the order of the input."""
+        wanted = {STATUSES.index(status) + 1 for status in statuses}
+        return (position for position, number in enumerate(self._status) if number in wanted)
+
+    def _count(self, position: int, by: int) -> None:
+        self.counts[STATUSES[self._status[position] - 1]] += by
+        self.messages += by * self._answers[position]
+        if self._again[position] and self._attempts[position]:
+            self.again += by

@@ -1,0 +1,321 @@
+"""Runs a batch: hands records to workers, and reports what comes of them.
+
+The calling thread reads the input, renders, flushes the checkpoint and reports; the workers talk to the agent
+and claim what they ask. So templates never meet another thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.progress import Progress
+from airflow_provider_agentforce.batch.results import FAILURES, Row
+from airflow_provider_agentforce.batch.worker import (
+    Answered,
+    Fatal,
+    NotStarted,
+    Outcome,
+    Retry,
+    Worker,
+    WorkItem,
+    settle,
+)
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceTransientError,
+    LedgerError,
+    RateLimitedError,
+    TaskStoppedError,
+)
+from airflow_provider_agentforce.structured import OutputType
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.1
+_GATHER_SECONDS = 0.03
+# What is left of a minute when those who were at work have come to their end.
+_LONG_WAIT = 45.0
+# Twice the hour that an hourly limit can ask to wait.
+_REFUSED_SECONDS = 7200.0
+# Of the five that Airflow gives a task to stop.
+_STOP_SECONDS = 4.0
+_START_SECONDS = 1.5
+_IN_A_ROW = 20
+_ENDERS = 20
+
+
+class Watcher(Protocol):
+    """Who counts for a metrics backend."""
+
+    def row(self, status: str) -> None:
+        """Take note of a record that is done."""
+
+    def sessions(self, now: int, most: int) -> None:
+        """Take note of how many sessions are open, and how many may be."""
+
+
+class Runner:
+    """One try at a batch.
+
+    :param output: what an answer has to be, if there is such a thing.
+    :param killed: tells whether the task was told to stop.
+    :param watcher: is told how it goes.
+    :ivar stopped_early: whether more records than ``max_failures`` have failed.
+    :ivar left: items that were handed out and have no row, by position.
+    """
+
+    def __init__(
+        self,
+        client: AgentforceClient,
+        checkpoint: Checkpoint,
+        options: Options,
+        output: OutputType | None,
+        *,
+        killed: Callable[[], bool],
+        watcher: Watcher,
+    ) -> None:
+        self.stopped_early = False
+        self.left: dict[int, WorkItem] = {}
+        self._client = client
+        self._checkpoint = checkpoint
+        self._options = options
+        self._killed = killed
+        self._watcher = watcher
+        self._total = len(checkpoint.rows)
+        self._most_failures = options.most_failures(self._total)
+        self._most_open = options.workers(client.settings)
+        self._workers = [
+            Worker(client, checkpoint, options, output, lambda: self._stopping)
+            for _ in range(min(self._most_open, self._total))
+        ]
+        self._inbox: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
+        self._delayed: list[tuple[float, int, Retry]] = []
+        self._numbers = itertools.count()
+        self._few = self._most_open // 4
+        self._in_a_row = 0
+        self._began = time.monotonic()
+        self._refusals = client.limiter.refusals
+        self._error: AgentforceError | None = None
+        self._stopping = False
+        self._aborted = False
+
+    def run(self, items: Iterator[WorkItem | None]) -> float | None:
+        """Ask until all is done.
+
+        :param items: the records to ask; ``None`` now and then while there are none.
+        :returns: ``None`` when all is done or too many have failed; else the seconds to wait before going on,
+            if the options allow to yield.
+        :raises AgentforceError: if nothing further can be asked; what is done is in the checkpoint.
+        """
+        threads = [threading.Thread(target=self._work, args=[one], daemon=True) for one in self._workers]
+        for thread in threads:
+            thread.start()
+        progress = Progress(self._total, self._done)
+        try:
+            pause = self._go_on(items, progress)
+        except BaseException:
+            # A time-out that Airflow raises here, or a defect: what is under way must not outlast the task.
+            self._aborted = True
+            raise
+        finally:
+            self._wind_up(threads)
+        self._say(progress)
+        if self._error is not None:
+            raise self._error
+        return pause
+
+    @property
+    def _done(self) -> int:
+        return self._checkpoint.rows.counts.total()
+
+    @property
+    def _failures(self) -> int:
+        return sum(self._checkpoint.rows.counts[status] for status in FAILURES)
+
+    def _go_on(self, items: Iterator[WorkItem | None], progress: Progress) -> float | None:
+        exhausted = False
+        while not self._is_over():
+            exhausted = exhausted or self._fill(items)
+            if exhausted and not self.left:
+                return None
+            # While records are passed over, the next ones may be waiting to be asked.
+            self._take(0.0 if self._inbox.empty() and not exhausted else _TICK)
+            if self._inbox.qsize() > self._few:
+                # The workers have enough to do: wait for more news, since each waking disturbs them all.
+                time.sleep(_GATHER_SECONDS)
+                self._take(0.0)
+            self._flush()
+            self._look_at_the_clock(progress)
+            pause = self._long_wait()
+            if pause is not None:
+                return pause
+        return None
+
+    def _is_over(self) -> bool:
+        if self._killed():
+            self._error = TaskStoppedError("The task was killed; the next try goes on with the rest.")
+        if self._most_failures is not None and self._failures > self._most_failures:
+            self.stopped_early = True
+        return self.stopped_early or self._error is not None
+
+    def _fill(self, items: Iterator[WorkItem | None]) -> bool:
+        """Hand out records, as many as there are workers in advance; tell whether there is nothing more."""
+        for _ in range(self._most_open - self._inbox.qsize()):
+            try:
+                item = next(items)
+            except StopIteration:
+                return True
+            if item is None:
+                return False
+            self.left[item.record.position] = item
+            self._inbox.put(item)
+        return False
+
+    def _take(self, seconds: float) -> None:
+        """Take what the workers have brought, waiting for the first of it."""
+        try:
+            self._note(self._outbox.get(timeout=seconds))
+            while True:
+                self._note(self._outbox.get_nowait())
+        except queue.Empty:
+            pass
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            self._inbox.put(heapq.heappop(self._delayed)[2].item)
+
+    def _note(self, news: Outcome | Exception) -> None:
+        match news:
+            case Exception():
+                raise news
+            case Answered(item, row):
+                del self.left[item.record.position]
+                self._watcher.row(row.status)
+                self._note_failing(row)
+            case Retry():
+                due = time.monotonic() + news.delay
+                heapq.heappush(self._delayed, (due, next(self._numbers), news))
+            case Fatal():
+                self._error = self._error or news.error
+            case NotStarted():
+                pass
+
+    def _note_failing(self, row: Row) -> None:
+        """When nothing reaches the org any more, leave the rest to the next try."""
+        self._in_a_row = self._in_a_row + 1 if row.again else 0
+        if self._in_a_row >= max(_IN_A_ROW, 2 * self._most_open) and self._error is None:
+            self._error = AgentforceTransientError(
+                f"{self._in_a_row} records in a row could not be asked. The last one: {row.error}"
+            )
+
+    def _flush(self) -> None:
+        try:
+            self._checkpoint.flush()
+        except AgentforceError as error:
+            self._error = self._error or error
+
+    def _look_at_the_clock(self, progress: Progress) -> None:
+        if progress.due(self._done):
+            self._say(progress)
+        refused_for = min(self._client.limiter.refused_for, time.monotonic() - self._began)
+        if refused_for > _REFUSED_SECONDS:
+            self._error = RateLimitedError("The org has refused every session for two hours.", status=429)
+
+    def _long_wait(self) -> float | None:
+        limiter = self._client.limiter
+        if not self._options.yields:
+            return None
+        wait = max(limiter.paused_for(self._client.settings.max_sessions_per_hour), limiter.asked_for)
+        at_work = any(worker.busy for worker in self._workers)
+        return wait if wait >= _LONG_WAIT and not at_work else None
+
+    def _say(self, progress: Progress) -> None:
+        limiter, settings = self._client.limiter, self._client.settings
+        limit = min(self._most_open, limiter.limit(settings.max_concurrent_sessions))
+        paused = limiter.paused_for(settings.max_sessions_per_hour)
+        self._watcher.sessions(limiter.open_sessions, limit)
+        log.info("%s", progress.line(self._failures, limiter.open_sessions, limit, paused))
+        if limiter.refusals > self._refusals:
+            self._refusals = limiter.refusals
+            log.warning(
+                "The org has refused %d times for its limits (HTTP 429); nothing is lost. It seems to "
+                "allow %d at once; the connection's max_concurrent_sessions says %d.",
+                limiter.refusals,
+                limit,
+                settings.max_concurrent_sessions,
+            )
+
+    def _wind_up(self, threads: list[threading.Thread]) -> None:
+        """Stop the workers, take what they still bring, and write it down."""
+        self._stopping = True
+        for _ in threads:
+            self._inbox.put(None)
+        hurried = self._wait_for(threads)
+        for _, _, retry in self._delayed:
+            if retry.row is not None:
+                settle(self._checkpoint, retry.item.record, retry.row)
+                del self.left[retry.item.record.position]
+        if not hurried and self._error is None:
+            self._checkpoint.ended(*end_all(self._client, list(self._checkpoint.open_sessions)))
+        self._flush()
+        unwritten = self._checkpoint.unwritten()
+        if unwritten:
+            self._error = LedgerError(f"{self._error} {_rescued(unwritten)}")
+
+    def _wait_for(self, threads: list[threading.Thread]) -> bool:
+        """Wait for the workers, and cut what they do if the task is killed; tell whether it was."""
+        hurried: float | None = None
+        while alive := [thread for thread in threads if thread.is_alive()]:
+            alive[0].join(_TICK)
+            self._take(0.0)
+            self._flush()
+            if self._killed() or self._aborted:
+                hurried = time.monotonic() if hurried is None else hurried
+                passed = time.monotonic() - hurried
+                self._client.stop(keep_starts=passed < _START_SECONDS)
+                if passed > _STOP_SECONDS:
+                    break
+        self._take(0.0)
+        return hurried is not None
+
+    def _work(self, worker: Worker) -> None:
+        try:
+            while (item := self._inbox.get()) is not None:
+                self._outbox.put(NotStarted(item) if self._stopping else worker.ask(item))
+            worker.close()
+        except Exception as error:  # noqa: BLE001 - a defect; the calling thread raises it
+            self._outbox.put(error)
+
+
+def end_all(client: AgentforceClient, session_ids: Collection[str]) -> list[str]:
+    """End sessions, several at once, and return those that are ended."""
+    if not session_ids:
+        return []
+    with ThreadPoolExecutor(_ENDERS) as pool:
+        ended = pool.map(lambda one: client.end_quietly({"session_id": one}), session_ids)
+        return [one for one, done in zip(session_ids, ended, strict=True) if done]
+
+
+def _rescued(rows: list[bytes]) -> str:
+    """Keep rows that the checkpoint could not take, and return where they are."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="agentforce-rows-", suffix=".jsonl", delete=False) as file:
+            file.writelines(rows)
+    except OSError:
+        for row in rows:
+            log.error("A row that could not be written: %s", row.decode("utf-8").rstrip())  # noqa: TRY400
+        return f"{len(rows)} rows that could not be written are in the task's log."
+    return f"{len(rows)} rows that could not be written are in {file.name} on this worker."

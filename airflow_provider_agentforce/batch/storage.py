@@ -1,0 +1,238 @@
+"""Files of a batch, written durably: when a write returns, a lost machine does not lose it.
+
+Local files are flushed to the disk, and so are the folders that name them. Of other stores the successful
+close of a file is the acknowledgement; there nothing is appended or renamed, since object stores cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import tenacity
+
+_ATTEMPTS = 4
+# Stores without folders: to make one there would make the bucket, also one whose name is misspelt.
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
+_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_TEMPORARY = ".tmp"
+
+_again = tenacity.Retrying(
+    retry=tenacity.retry_if_not_exception_type(_FINAL),
+    wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
+    stop=tenacity.stop_after_attempt(_ATTEMPTS),
+    reraise=True,
+)
+
+
+class Storage(Protocol):
+    """A folder. Methods raise :class:`OSError`, or what the store's library raises.
+
+    :ivar appends: whether :meth:`append` can be used.
+    """
+
+    appends: bool
+
+    def prepare(self) -> None:
+        """Make the folder."""
+
+    def names(self) -> list[str]:
+        """Return the names of the files in it."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the contents of a file, ``None`` if there is none."""
+
+    def open(self, name: str) -> Any:
+        """Open a file for reading bytes at any place."""
+
+    def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
+        """Write a whole file, durably. *content* is called again when a store has to be tried again."""
+
+    def append(self, name: str, size: int, data: bytes) -> None:
+        """Make *data* what follows the first *size* bytes of a file, durably."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file. One that is not there is no error."""
+
+    def close(self) -> None:
+        """Close what :meth:`append` keeps open."""
+
+
+def storage_of(folder: Any) -> Storage:
+    """Return the storage for a path object: :class:`pathlib.Path`, or Airflow's ``ObjectStoragePath``."""
+    if isinstance(folder, Path):
+        return LocalStorage(folder)
+    protocols = getattr(getattr(folder, "fs", None), "protocol", ())
+    return LocalStorage(Path(folder.path)) if "local" in protocols else ObjectStorage(folder)
+
+
+class LocalStorage:
+    """A folder of this machine, or one that is mounted.
+
+    :param sync: makes the file or folder of a descriptor durable. Tests record what it is called for.
+    """
+
+    appends = True
+
+    def __init__(self, folder: Path, sync: Callable[[int], None] = os.fsync) -> None:
+        self._folder = folder
+        self._sync = sync
+        self._appended: tuple[str, int] | None = None
+
+    def prepare(self) -> None:
+        """Make the folder, and its parents."""
+        missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            self._sync_folder(path.parent)
+
+    def names(self) -> list[str]:
+        """Return the names of the files."""
+        return [name for name in os.listdir(self._folder) if not name.endswith(_TEMPORARY)]  # noqa: PTH208
+
+    def read(self, name: str) -> bytes | None:
+        """Return the contents of a file."""
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def open(self, name: str) -> Any:
+        """Open a file for reading."""
+        return (self._folder / name).open("rb")
+
+    def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
+        """Write a file beside the old one, and put it in its place."""
+        path, temporary = self._folder / name, self._folder / (name + _TEMPORARY)
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(content())
+                file.flush()
+                self._sync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        self._sync_folder(self._folder)
+
+    def append(self, name: str, size: int, data: bytes) -> None:
+        """Append to a file. What an attempt before has left behind *size* is cut off."""
+        descriptor = self._descriptor(name)
+        try:
+            if os.fstat(descriptor).st_size != size:
+                os.ftruncate(descriptor, size)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            self._sync(descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file that was appended to."""
+        if self._appended is not None:
+            os.close(self._appended[1])
+            self._appended = None
+
+    def _descriptor(self, name: str) -> int:
+        if self._appended is None or self._appended[0] != name:
+            self.close()
+            self._appended = (name, os.open(self._folder / name, os.O_WRONLY | os.O_APPEND))
+        return self._appended[1]
+
+    def _sync_folder(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class ObjectStorage:
+    """A folder of another store. What fails for a moment is tried again.
+
+    :param folder: path object, such as Airflow's ``ObjectStoragePath``.
+    """
+
+    appends = False
+
+    def __init__(self, folder: Any) -> None:
+        self._folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder, where there are folders."""
+        if getattr(self._folder, "protocol", "") not in _BUCKETS:
+            _again(self._folder.mkdir, parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Return the names of the files."""
+
+        def listed() -> list[str]:
+            _forget_listing(self._folder)
+            try:
+                return [path.name for path in self._folder.iterdir()]
+            except FileNotFoundError:  # a store without folders, and nothing in this one
+                return []
+
+        names: list[str] = _again(listed)
+        return names
+
+    def read(self, name: str) -> bytes | None:
+        """Return the contents of a file."""
+
+        def read() -> bytes | None:
+            try:
+                with self.open(name) as file:
+                    body: bytes = file.read()
+            except FileNotFoundError:
+                return None
+            return body
+
+        found: bytes | None = _again(read)
+        return found
+
+    def open(self, name: str) -> Any:
+        """Open a file for reading."""
+        path = self._folder / name
+        _forget_listing(path)
+        return path.open("rb")
+
+    def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
+        """Write a file; its close is the store's acknowledgement."""
+        path = self._folder / name
+
+        def write() -> None:
+            with path.open("wb") as file:
+                for chunk in content():
+                    file.write(chunk)
+
+        _again(write)
+
+    def append(self, name: str, size: int, data: bytes) -> None:
+        """Not possible here."""
+        raise NotImplementedError
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        with contextlib.suppress(FileNotFoundError):
+            _again((self._folder / name).unlink)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _forget_listing(path: Any) -> None:
+    # Object stores keep listings, and another process may have written since.
+    forget = getattr(getattr(path, "fs", None), "invalidate_cache", None)
+    if forget is not None:
+        forget()

@@ -1,0 +1,263 @@
+"""What the files of the checkpoint say when they are whole, and when they are lost, cut or not ours."""
+
+from contextlib import ExitStack, closing
+
+import pytest
+from batches import accounts, job
+
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.results import Row
+from airflow_provider_agentforce.batch.storage import LocalStorage, ObjectStorage
+from airflow_provider_agentforce.exceptions import LedgerError
+
+NAMES = {name: position for position, name in enumerate("abcdefgh")}
+
+
+@pytest.fixture(params=[LocalStorage, ObjectStorage])
+def opened(request, folder):
+    """Open the checkpoint of the folder, as another process would."""
+    with ExitStack() as open_now:
+
+        def open_checkpoint(names=NAMES, storage=request.param):
+            checkpoint = Checkpoint(storage(folder), {"records": "same"}, names, folder)
+            open_now.enter_context(closing(checkpoint))
+            return checkpoint, checkpoint.open(changes_allowed=False)
+
+        yield open_checkpoint
+
+
+def parts(folder):
+    return sorted(folder.glob("part-*"))
+
+
+def answered(checkpoint, name, **fields):
+    checkpoint.settle(name, Row(name, "answered", outcome="answered", **fields))
+
+
+def names_of(past):
+    return {"abcdefgh"[position] for position in past.pending}
+
+
+def test_what_is_claimed_and_has_no_row_is_pending(opened):
+    checkpoint, past = opened()
+    assert past.pending == set()
+    for name in "abc":
+        checkpoint.claim(name)
+    answered(checkpoint, "a", text="yes")
+    checkpoint.withdraw("b")
+    checkpoint.flush()
+    later, past = opened()
+    assert names_of(past) == {"c"}
+    assert later.rows.status(0) == "answered"
+    assert later.row_at(0) == Row("a", "answered", outcome="answered", text="yes").line()
+    assert (later.rows.messages, later.rows.status(1)) == (1, None)
+
+
+def test_the_last_row_of_a_record_counts(opened):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    checkpoint.settle("a", Row("a", "failed"), b'{"id": "a"}\n')
+    checkpoint.flush()
+    assert checkpoint.record_at(0) == b'{"id": "a"}\n'
+    again, past = opened()
+    assert (past.pending, again.rows.asked_again(0)) == (set(), True)
+    again.claim("a")
+    answered(again, "a", text="yes")
+    again.flush()
+    last, past = opened()
+    assert (past.pending, last.rows.counts) == (set(), {"answered": 1, "failed": 0})
+    assert b'"yes"' in last.row_at(0)
+
+
+def test_rows_of_this_try_and_of_the_last_are_read_from_their_own_files(opened):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    answered(checkpoint, "a", text="then")
+    checkpoint.flush()
+    later, _ = opened()
+    later.settle("b", Row("b", "unknown", text="now"))
+    later.flush()
+    assert b'"then"' in later.row_at(0)
+    assert b'"now"' in later.row_at(1)
+
+
+def test_sessions_that_were_not_seen_to_end_are_found_and_starts_that_were_lost(opened):
+    checkpoint, _ = opened()
+    for number in range(3):
+        checkpoint.starting(f"key-{number}")
+    checkpoint.started("one", "key-0")
+    checkpoint.started("two", "another key, since the start was repeated")
+    checkpoint.claim("a")
+    checkpoint.ended("one", "key-2")
+    checkpoint.flush()
+    _, past = opened()
+    assert (list(past.open_sessions), list(past.lost_starts)) == (["two"], ["key-1"])
+    assert len(past.starts) == 2
+
+
+def test_a_part_that_is_cut_leaves_in_doubt_what_it_could_have_claimed_and_keeps_the_rows_that_are_whole(
+    folder, opened
+):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    answered(checkpoint, "a")
+    checkpoint.claim("b")
+    path = parts(folder)[-1]
+    whole = path.read_bytes()
+    ends = [index + 1 for index in range(len(whole)) if whole[: index + 1].endswith(b"}\n")]
+    for length in {0, 1, len(whole) // 2, len(whole) - 1, *(end - 1 for end in ends)}:
+        path.write_bytes(whole[:length])
+        later, past = opened()
+        assert "b" in names_of(past), length
+        assert later.rows.status(0) == "answered" or "a" in names_of(past), length
+    path.write_bytes(
+        whole[: len(whole) // 2] + b"\0" * 500
+    )  # what a file system leaves after a power failure
+    assert "b" in names_of(opened()[1])
+    path.write_bytes(whole)
+    assert names_of(opened()[1]) == {"b"}
+
+
+def test_a_part_that_is_missing_leaves_in_doubt_what_it_could_have_claimed(folder, opened):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    answered(checkpoint, "a")
+    checkpoint.claim("b")
+    checkpoint.flush()
+    for path in parts(folder):
+        path.unlink()
+    assert names_of(opened()[1]) == set("abcdefgh")
+
+
+def test_of_many_parts_one_that_is_lost_leaves_no_more_in_doubt_than_came_before_it(folder, opened):
+    checkpoint, _ = opened(storage=ObjectStorage)
+    for name in "abcd":
+        checkpoint.claim(name)
+        answered(checkpoint, name)
+    checkpoint.flush()
+    lost = parts(folder)[2]  # settles a, claims b
+    lost.unlink()
+    assert names_of(opened()[1]) == {"a"}
+    lost.write_bytes(b"")
+    assert names_of(opened()[1]) == {"a"}
+
+
+def test_with_other_records_a_loss_leaves_all_in_doubt_since_positions_have_shifted(folder, opened):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    parts(folder)[-1].write_bytes(b"")
+    other = Checkpoint(LocalStorage(folder), {"records": "others"}, NAMES, folder)
+    with closing(other):
+        assert names_of(other.open(changes_allowed=True)) == set("abcdefgh")
+
+
+@pytest.mark.parametrize("name", ["header.json", "owner.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null"])
+def test_a_ledger_that_cannot_be_read_is_an_error_and_not_an_empty_one(folder, name, content, opened):
+    opened()
+    (folder / name).write_bytes(content)
+    with pytest.raises(LedgerError, match=f"{name} cannot be read") as caught:
+        opened()
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("name", ["part-0001.jsonl", "part-0001-0123456789ab-00000000-00000000.jsonl"])
+@pytest.mark.parametrize("content", [b'{"id": 1}\n', b'{"n": 0, "rows": [[1]]}\n', b"id,name\n1,a\n", b"\n"])
+def test_a_part_of_another_program_is_one_error_that_names_the_file(folder, name, content, opened):
+    opened()
+    (folder / name).write_bytes(content)
+    with pytest.raises(LedgerError, match=f"{name} cannot be read") as caught:
+        opened()
+    assert not caught.value.retryable
+
+
+def test_a_part_with_another_text_in_its_middle_is_an_error(folder, opened):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    path = parts(folder)[-1]
+    path.write_bytes(path.read_bytes().replace(b'{"end"', b"x" * 6))
+    with pytest.raises(LedgerError, match=r"part-.* cannot be read"):
+        opened()
+
+
+def test_many_parts_become_few_and_nothing_of_them_is_lost(folder, opened):
+    names = {f"r{number}": number for number in range(30_000)}
+    checkpoint, _ = opened(names)
+    claimed = list(names)[::100]  # each in another part of a local folder, too
+    for name in claimed:
+        checkpoint.claim(name)
+        answered(checkpoint, name, text=f"about {name}")
+    checkpoint.claim("r29999")
+    assert len(parts(folder)) <= 103
+    for one in (checkpoint, opened(names)[0]):
+        for name in claimed:
+            assert f'"about {name}"'.encode() in one.row_at(names[name])
+    assert opened(names)[1].pending == {29_999}
+
+
+def test_a_merge_that_was_killed_before_it_removed_the_old_files_changes_nothing(folder, opened, monkeypatch):
+    names = {f"r{number}": number for number in range(30_000)}
+    checkpoint, _ = opened(names)
+    for kind in (LocalStorage, ObjectStorage):
+        monkeypatch.setattr(kind, "remove", lambda *_: None)
+    for name in list(names)[::200]:
+        checkpoint.claim(name)
+        answered(checkpoint, name)
+    checkpoint.flush()
+    later, past = opened(names)
+    assert (past.pending, later.rows.counts) == (set(), {"answered": 150})
+
+
+class Full(LocalStorage):
+    """A disk that is full for a while, in the middle of a write."""
+
+    fails = 0
+
+    def append(self, name, size, data):
+        if self.fails:
+            self.fails -= 1
+            super().append(name, size, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        super().append(name, size, data)
+
+
+def test_what_could_not_be_written_is_kept_and_what_it_claimed_is_not_asked(folder):
+    storage = Full(folder)
+    checkpoint = Checkpoint(storage, {"records": "same"}, NAMES, folder)
+    checkpoint.open(changes_allowed=False)
+    checkpoint.claim("a")
+    answered(checkpoint, "a")
+    storage.fails = 1
+    with pytest.raises(LedgerError, match="cannot be written"):
+        checkpoint.claim("b")
+    assert len(checkpoint.unwritten()) == 1
+    checkpoint.claim("c")
+    assert checkpoint.unwritten() == []
+    with closing(Checkpoint(LocalStorage(folder), {"records": "same"}, NAMES, folder)) as later:
+        assert names_of(later.open(changes_allowed=False)) == {"c"}
+        assert later.rows.status(0) == "answered"
+
+
+def test_a_ledger_that_cannot_be_written_any_more_stops_the_batch_and_keeps_the_answers(
+    org, client, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    storages = []
+
+    class Filling(Full):
+        def append(self, name, size, data):
+            self.fails = org.applied() >= 8
+            super().append(name, size, data)
+
+    def storage_of(path):
+        storages.append(Filling(path))
+        return storages[-1]
+
+    with pytest.raises(LedgerError, match=r"cannot be written .* rows that could not be written are in"):
+        job(client, folder, accounts(40), storage_of=storage_of).run(killed=lambda: False)
+    assert org.applied() <= 8 + 4
+    assert org.open_sessions == []
+    (kept,) = tmp_path.glob("agentforce-rows-*")
+    (ledger,) = [path for path in (folder / "_ledger").glob("part-*") if "00000001" in path.name]
+    said = kept.read_text() + ledger.read_text()
+    assert all(f"This is about: {turn.text}" in said for one in org.sessions.values() for turn in one.turns)

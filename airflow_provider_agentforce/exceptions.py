@@ -1,4 +1,4 @@
-"""What can go wrong, who has to act, and whether the agent did.
+"""What failed, whether the agent acted, and whether a retry is safe.
 
 .. code-block:: text
 
@@ -26,7 +26,13 @@ way, or could make the agent act twice. "retry" errors leave the decision to the
 from __future__ import annotations
 
 import re
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _ACTED = {
     False: "The agent did not act.",
@@ -46,6 +52,12 @@ def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
 class AgentforceError(Exception):
     """Base of every error of this package. ``str()`` is one line and holds no secret.
 
+    Copies and pickles, of a process pool for instance, keep its class, its fields and the text of its cause.
+
+    :param what: what happened, a sentence.
+    :param hint: what to do next, a sentence.
+    :param retryable: whether a retry of the task may help; default: as the class says.
+    :param cause: what caused it, when that is not its ``__cause__``.
     :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, or ``None`` before any
         call.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
@@ -54,10 +66,10 @@ class AgentforceError(Exception):
     :ivar request_id: the server's ``X-Request-ID``, for a support case.
     :ivar session_id: the session concerned, when one is known.
     :ivar external_session_key: UUID under which the org's event log knows the session.
-    :ivar body: the first 2 kB of the reply, for a program to look at.
+    :ivar body: the first 2 kB of the response body (not part of ``str()``).
     """
 
-    retryable = False
+    retryable: bool = False
 
     def __init__(
         self,
@@ -72,10 +84,9 @@ class AgentforceError(Exception):
         session_id: str | None = None,
         external_session_key: str | None = None,
         body: str = "",
-        turn: Any = None,
+        retryable: bool | None = None,
+        cause: str | None = None,
     ) -> None:
-        if turn is not None:
-            self.turn = turn
         super().__init__(what)
         self.what = what
         self.hint = hint
@@ -87,16 +98,44 @@ class AgentforceError(Exception):
         self.session_id = session_id
         self.external_session_key = external_session_key
         self.body = body
+        if retryable is not None:
+            self.retryable = retryable
+        self._cause = cause
+
+    @property
+    def cause(self) -> str | None:
+        """What caused the error, as one line; it outlives ``__cause__``, which pickle drops."""
+        if self._cause is not None or self.__cause__ is None:
+            return self._cause
+        return one_line(f"{type(self.__cause__).__name__}: {self.__cause__}")
+
+    def replaced(self, **fields: Any) -> Self:
+        """Return an error like this one, with some fields of its own, as :func:`dataclasses.replace` does.
+
+        :param fields: those of the class, by name.
+        :raises TypeError: if there is no such field.
+        """
+        return remade(self, type(self), **fields)
 
     def __str__(self) -> str:
         """Say what happened, whether the agent acted, and what to do next."""
         parts = [self.what, self._about_the_agent(), self._about_time(), self.hint, self._where()]
         return " ".join(part for part in parts if part)
 
+    def __copy__(self) -> Self:
+        """Return an error of the same class, also where the class has no name to pickle it by."""
+        return remade(self, type(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an error of the same class whose fields are copies."""
+        return restored(type(self), *deepcopy(self._parts(), memo))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by attributes, as the keyword-only arguments need."""
-        # By name: in Airflow the class may be one that is also an AirflowFailException, made at run time.
-        return _rebuild, (type(self).__name__, self.what, dict(self.__dict__))
+        """Pickle the class and the fields: a subclass may have an ``__init__`` with other arguments."""
+        return restored, (found_by_name(type(self)), *self._parts())
+
+    def _parts(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self.args, {**self.__dict__, "_cause": self.cause}
 
     def _about_the_agent(self) -> str:
         return _ACTED[self.applied] if self.operation == "send" else ""
@@ -110,10 +149,40 @@ class AgentforceError(Exception):
         return f"[{', '.join(known)}]" if known else ""
 
 
-def _rebuild(name: str, what: str, state: dict[str, Any]) -> AgentforceError:
-    error: AgentforceError = globals()[name](what)
-    error.__dict__.update(state)
+_Kind = TypeVar("_Kind", bound=AgentforceError)
+
+
+def remade(error: AgentforceError, kind: type[_Kind], **fields: Any) -> _Kind:
+    """Return *error* as one of another class, with the same cause and traceback.
+
+    :param fields: those that differ.
+    :raises TypeError: if *error* has no such field.
+    """
+    unknown = sorted(set(fields) - set(error.__dict__) - {"retryable"})
+    if unknown:
+        raise TypeError(f"{type(error).__name__} has no field {unknown[0]}.")
+    args = (fields["what"],) if "what" in fields else error.args
+    made = restored(kind, args, {**error.__dict__, **fields})
+    made.__cause__ = error.__cause__
+    return made.with_traceback(error.__traceback__)
+
+
+def restored(kind: type[_Kind], args: tuple[Any, ...], fields: Mapping[str, Any]) -> _Kind:
+    """Return an error of *kind* with these fields, without a call of its ``__init__``."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
     return error
+
+
+def found_by_name(kind: type[AgentforceError]) -> type[AgentforceError]:
+    """Return *kind*, or its first base that pickle finds: one that a function defines has no such name."""
+    for base in kind.__mro__:
+        found: Any = sys.modules.get(base.__module__)
+        for name in base.__qualname__.split("."):
+            found = getattr(found, name, None)
+        if issubclass(base, AgentforceError) and found is base:
+            return base
+    raise AssertionError("AgentforceError has a name")  # pragma: no cover
 
 
 class AgentforceInputError(AgentforceError, ValueError):
@@ -140,7 +209,9 @@ class AgentFailedError(AgentforceError):
     :ivar turn: the whole answer, a :class:`~airflow_provider_agentforce.client.Turn`.
     """
 
-    turn: Any = None
+    def __init__(self, what: str, *, turn: Any = None, **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.turn = turn
 
 
 class InvalidOutputError(AgentforceError):
@@ -152,8 +223,10 @@ class InvalidOutputError(AgentforceError):
     :ivar problems: what does not fit, ``"path: reason"`` each; empty when the answer holds no JSON.
     """
 
-    turn: Any = None
-    problems: tuple[str, ...] = ()
+    def __init__(self, what: str, *, turn: Any = None, problems: Iterable[str] = (), **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.turn = turn
+        self.problems = tuple(problems)
 
 
 class BatchFailedError(AgentforceError):
@@ -165,7 +238,9 @@ class BatchFailedError(AgentforceError):
     :ivar manifest: what the task would have returned.
     """
 
-    manifest: Any = None
+    def __init__(self, what: str, *, manifest: Any = None, **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.manifest = manifest
 
 
 class DeliveryUnknownError(AgentforceError):
@@ -176,7 +251,9 @@ class DeliveryUnknownError(AgentforceError):
         :class:`~airflow_provider_agentforce.client.Turn`, or ``None``.
     """
 
-    turn: Any = None
+    def __init__(self, what: str, *, turn: Any = None, **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.turn = turn
 
 
 class LedgerError(AgentforceError):

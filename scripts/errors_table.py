@@ -26,9 +26,8 @@ NOT_OURS = {
     *("bad_request", "unrecognized_field", "missing_property", "missing_sequence_id", "invalid_sequence_id"),
     *("not_acceptable", "unsupported_media_type", "not_found"),
     *(name for name in ERRORS if name.startswith("rest_")),
-    # Rare, and without a special remedy.
-    *("retry_request", "scope_not_supported", "sequence_id_used"),
-    *("invalid_jwt_format", "session_not_found_500"),
+    # The client tries again, and knows a used number as ALREADY_DELIVERED where it repeats a message.
+    *("retry_request", "sequence_id_used"),
 }
 
 
@@ -73,7 +72,7 @@ SECTIONS = {
         row(TOKEN, "the Run As user is the agent's own", "max_logins"),
         row(TOKEN, "each try of each task is a login", "login_rate"),
         row(TOKEN, "the app is not installed in this org, or only just", (400, "app_not_found")),
-        row(TOKEN, "a proxy adds a scope parameter", (400, "scope parameter not supported")),
+        row(TOKEN, "a proxy adds a scope parameter", "scope_not_supported"),
         row(TOKEN, "wrong host, or no way out of the network", Failure.UNREACHABLE),
         row(TOKEN, "a proxy opens TLS, or the host is another", Failure.BAD_CERTIFICATE),
         row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
@@ -101,7 +100,7 @@ SECTIONS = {
         row(START, "an old org links app and agent", "app_not_attached"),
         row(START, "the Run As user lacks API access", "session_not_valid"),
         row(START, "the token is not accepted", "unauthorized"),
-        row(START, "another process renewed its token a moment ago", (401, "INVALID_JWT_FORMAT")),
+        row(START, "another process renewed its token a moment ago", "invalid_jwt_format"),
         row(START, "the user may not use this agent", "forbidden"),
         row(START, "just published, or a stale version", "stale_version"),
         row(START, "the agent has no connection of the kind that is asked for", "planner_surface"),
@@ -110,7 +109,9 @@ SECTIONS = {
         row(START, "too many sessions, or starts in an hour", "too_many_requests"),
     ],
     "Sending a message": [
-        row(SEND, "ended, idle for too long, or of another org", "session_not_found"),
+        row(
+            SEND, "ended, idle for too long, or of another org", "session_not_found", "session_not_found_500"
+        ),
         row(SEND, "the same, in other words", "not_available"),
         row(SEND, "an earlier try delivered the message", Failure.ALREADY_DELIVERED),
         row(SEND, "an earlier try's message is still worked on", Failure.STILL_RUNNING),

@@ -127,13 +127,16 @@ class Server:
         tls: ssl.SSLContext | None = None,
         scheme: str | None = None,
         port: int = 0,
+        address: str = "127.0.0.1",
     ) -> None:
         self._behaviour = behaviour
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listener = socket.create_server((address, port), family=family, backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.scheme = scheme or ("https" if tls else "http")
-        self.url = f"{self.scheme}://{'localhost' if self.scheme == 'https' else '127.0.0.1'}:{self.port}"
+        host = "localhost" if self.scheme == "https" else f"[{address}]" if ":" in address else address
+        self.url = f"{self.scheme}://{host}:{self.port}"
         self.requests: list[Request] = []
         self.accepted = 0
         self.stopping = threading.Event()

@@ -9,7 +9,7 @@ from airflow_provider_agentforce.client.settings import Settings
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
-    from airflow_provider_agentforce.client.conversation import Conversation
+    from airflow_provider_agentforce.client.open_session import Conversation
 
 __all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "Session", "Settings", "Turn"]
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return AgentforceClient
     if name == "Conversation":
-        from airflow_provider_agentforce.client.conversation import Conversation  # noqa: PLC0415
+        from airflow_provider_agentforce.client.open_session import Conversation  # noqa: PLC0415
 
         return Conversation
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ An answer must not be lost to how its connection ends, and must not wait for an 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -101,9 +102,17 @@ class AnswerReader:
         gateway has set it wrongly.
     :param session: the session that the message was sent in.
     :param sequence_id: the number of the message.
+    :param request: what was asked, for the turn.
     """
 
-    def __init__(self, content_type: str | None, *, session: Session, sequence_id: int) -> None:
+    def __init__(
+        self,
+        content_type: str | None,
+        *,
+        session: Session,
+        sequence_id: int,
+        request: dict[str, Any] | None = None,
+    ) -> None:
         media_type = (content_type or "").partition(";")[0].strip().lower()
         self._answer: _EventStream | _JsonAnswer = (
             _EventStream() if media_type == EVENT_STREAM else _JsonAnswer()
@@ -111,6 +120,7 @@ class AnswerReader:
         self._begun = False
         self._session = session
         self._sequence_id = sequence_id
+        self._request = request
 
     @property
     def complete(self) -> bool:
@@ -142,12 +152,13 @@ class AnswerReader:
         return self._turn() if self._answer.messages or self._answer.text else None
 
     def _turn(self) -> Turn:
-        return responses.turn(
+        turn = responses.turn(
             self._answer.messages,
             session=self._session,
             sequence_id=self._sequence_id,
             streamed=self._answer.text,
         )
+        return replace(turn, request=self._request)
 
 
 class _JsonAnswer(JsonReader):

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from airflow_provider_agentforce.client import responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.delivery_policy import Operation
-from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.client.models import Session, Turn, text_request
 from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.client.session_options import SessionOptions
 
@@ -183,7 +183,8 @@ class SendRequest(ApiRequest):
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        return AnswerReader(content_type, session=session, sequence_id=self.sequence_id)
+        asked = text_request(self.text, self.variables)
+        return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:
         """Return the answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import checks, failure_catalogue
@@ -35,7 +35,7 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
     holds_token = operation is Operation.TOKEN and not refused
     body = b"" if holds_token else attempt.body[:_KEPT_BODY]
     request_id = redactor.redact(attempt.headers.get("x-request-id", ""))
-    more = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
+    more: dict[str, Any] = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
     started = attempt.value.session_id if isinstance(attempt.value, Session) else None
     return kind(
         f"{request.doing} failed: {': '.join(part for part in (status, reason) if part)}.",

@@ -19,10 +19,10 @@ from airflow_provider_agentforce.client.api_requests import (
 )
 from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
-from airflow_provider_agentforce.client.conversation import Conversation
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
 from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
+from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.client.session_options import SessionOptions

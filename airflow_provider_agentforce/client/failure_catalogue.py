@@ -118,7 +118,7 @@ SYMPTOMS = (
         "The token was refused several times, also after it was renewed. If other processes log in as the "
         "same app and user at the same time, try again in a few seconds.",
         (401,),
-        code=r"INVALID_JWT_FORMAT",
+        words=r"\bINVALID_JWT_FORMAT\b",
         failure=Failure.INVALID_JWT,
     ),
     Symptom(
@@ -270,7 +270,7 @@ SYMPTOMS = (
     ),
     Symptom(
         _ANY,
-        "Configure a client certificate that the host accepts.",
+        "Configure a client certificate and a TLS version that the host accepts.",
         of=(Failure.CLIENT_CERTIFICATE,),
     ),
     Symptom(

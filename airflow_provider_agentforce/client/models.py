@@ -67,6 +67,7 @@ class Turn:
     :param feedback_id: what :meth:`.AgentforceClient.submit_feedback` takes, or ``None``.
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
+    :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
     """
 
     session_id: str
@@ -80,6 +81,7 @@ class Turn:
     feedback_id: str | None = None
     plan_id: str | None = None
     is_content_safe: bool | None = None
+    request: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Turn:
@@ -105,6 +107,14 @@ class Turn:
             reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
         ]
         return "; ".join(dict.fromkeys(filter(None, reasons)))
+
+
+def text_request(text: str, variables: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what :attr:`Turn.request` says of a message.
+
+    :param variables: in the API's form.
+    """
+    return {"type": "Text", "text": text, "reply": None, "variables": variables}
 
 
 SessionLike = Session | Turn | Mapping[str, Any]

@@ -9,7 +9,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from airflow_provider_agentforce.emulator.messages import ACTION, ScriptTurn
 
@@ -20,14 +21,8 @@ _NAMED_ACCOUNT = re.compile(
 )
 _QUOTED = re.compile(r"[\"“](?P<quoted>[^\"”]+)[\"”]")
 _INDUSTRIES = (
-    "Manufacturing",
-    "Retail",
-    "Healthcare",
-    "Finance",
-    "Energy",
-    "Technology",
-    "Logistics",
-    "Education",
+    *("Manufacturing", "Retail", "Healthcare", "Finance"),
+    *("Energy", "Technology", "Logistics", "Education"),
 )
 _RISKS = ("low", "medium", "high")
 _STATUSES = ("has shipped", "is being packed", "was delivered", "waits for payment")
@@ -62,6 +57,10 @@ def _number(key: str, low: int, high: int) -> int:
     return low + int.from_bytes(digest[:8], "big") % (high - low + 1)
 
 
+def _one_of(choices: tuple[str, ...], key: str) -> str:
+    return choices[_number(key, 0, len(choices) - 1)]
+
+
 def _account_name(text: str) -> str | None:
     found = _NAMED_ACCOUNT.search(text) or _QUOTED.search(text)
     if found is None:
@@ -73,80 +72,76 @@ def _account_name(text: str) -> str | None:
 def _order_facts(text: str) -> dict[str, Any]:
     match = _ORDER.search(text)
     number = match["number"] if match else "0"
-    status = _STATUSES[_number(f"order {number}", 0, len(_STATUSES) - 1)]
+    status = _one_of(_STATUSES, f"order {number}")
     return {"order": number, "status": status, "items": _number(f"items {number}", 1, 9)}
 
 
-def _account_facts(name: str) -> dict[str, Any]:
+def _order_text(facts: dict[str, Any]) -> str:
+    return f"Order {facts['order']} {facts['status']} ({_counted(facts['items'], 'item')})."
+
+
+def _account_facts(text: str) -> dict[str, Any]:
+    name = _account_name(text) or "this account"
     return {
         "account": name,
-        "industry": _INDUSTRIES[_number(f"industry {name}", 0, len(_INDUSTRIES) - 1)],
-        "risk": _RISKS[_number(f"risk {name}", 0, len(_RISKS) - 1)],
+        "industry": _one_of(_INDUSTRIES, f"industry {name}"),
+        "risk": _one_of(_RISKS, f"risk {name}"),
         "employees": _number(f"employees {name}", 2, 500) * 10,
         "open_cases": _number(f"cases {name}", 0, 6),
     }
 
 
-def _report_facts() -> dict[str, Any]:
+def _account_text(facts: dict[str, Any]) -> str:
+    return f"{_claim(facts)} Risk: {facts['risk']}. {_counted(facts['open_cases'], 'open case')}."
+
+
+def _claim(facts: dict[str, Any]) -> str:
+    return f"{facts['account']} is in {facts['industry']} with {facts['employees']} employees."
+
+
+def _report_facts(_text: str) -> dict[str, Any]:
     return {"open_cases": 42, "escalated_cases": 3, "pipeline_eur": 1_250_000, "deals_at_risk": 4}
 
 
-def _result(action: str, value: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"type": f"copilotActionOutput/{action}_179EM0000000001", "property": "", "value": value}]
+def _report_text(facts: dict[str, Any]) -> str:
+    return (
+        f"There are {facts['open_cases']} open cases, {facts['escalated_cases']} of them escalated. "
+        f"The pipeline is EUR {facts['pipeline_eur']:,}; {facts['deals_at_risk']} deals are at risk."
+    )
 
 
-def _order(text: str) -> dict[str, Any]:
-    facts = _order_facts(text)
-    plural = "" if facts["items"] == 1 else "s"
-    return {
-        "text": f"Order {facts['order']} {facts['status']} ({facts['items']} item{plural}).",
-        "result": _result("Get_Order_Status", facts),
-    }
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _account(text: str) -> dict[str, Any]:
-    name = _account_name(text) or "this account"
-    facts = _account_facts(name)
-    plural = "" if facts["open_cases"] == 1 else "s"
-    claim = f"{name} is in {facts['industry']} with {facts['employees']} employees."
-    return {
-        "text": f"{claim} Risk: {facts['risk']}. {facts['open_cases']} open case{plural}.",
-        "result": _result("Get_Account", facts),
-        "citedReferences": [
-            {
-                "type": "record",
-                "value": "001EM0000000001AAA",
-                "recordId": "001EM0000000001AAA",
-                "label": name,
-                "inlineMetadata": [{"claim": claim, "location": len(claim)}],
-            }
-        ],
-    }
+class _Subject(NamedTuple):
+    """Something that the agent knows about: the action that finds its facts, and how it tells them."""
+
+    action: str
+    facts: Callable[[str], dict[str, Any]]
+    text: Callable[[dict[str, Any]], str]
 
 
-def _report(_text: str) -> dict[str, Any]:
-    facts = _report_facts()
-    return {
-        "text": (
-            f"There are {facts['open_cases']} open cases, {facts['escalated_cases']} of them escalated. "
-            f"The pipeline is EUR {facts['pipeline_eur']:,}; {facts['deals_at_risk']} deals are at risk."
-        ),
-        "result": _result("Get_Report", facts),
-    }
+_ORDERS = _Subject("Get_Order_Status", _order_facts, _order_text)
+_ACCOUNTS = _Subject("Get_Account", _account_facts, _account_text)
+_REPORTS = _Subject("Get_Report", _report_facts, _report_text)
 
 
-def _json_facts(text: str) -> dict[str, Any]:
-    if _ORDER.search(text):
-        return _order_facts(text)
-    if _REPORT_WORDS.search(text) and not _NAMED_ACCOUNT.search(text):
-        return _report_facts()
-    if _ACCOUNT_WORDS.search(text):
-        return _account_facts(_account_name(text) or "this account")
-    return {"question": text, "answer": "Here is your JSON."}
+def _inform(subject: _Subject, text: str) -> dict[str, Any]:
+    facts = subject.facts(text)
+    action = f"copilotActionOutput/{subject.action}_179EM0000000001"
+    answer = {"text": subject.text(facts), "result": [{"type": action, "property": "", "value": facts}]}
+    if subject is _ACCOUNTS:
+        claim, record_id = _claim(facts), "001EM0000000001AAA"
+        source = {"type": "record", "value": record_id, "recordId": record_id, "label": facts["account"]}
+        answer["citedReferences"] = [{**source, "inlineMetadata": [{"claim": claim, "location": len(claim)}]}]
+    return answer
 
 
 def _json(text: str) -> str:
-    return f"```json\n{json.dumps(_json_facts(text), indent=2, ensure_ascii=False)}\n```"
+    found = next((subject.facts(text) for pattern, subject in _SUBJECTS if pattern.search(text)), None)
+    facts = found or {"question": text, "answer": "Here is your JSON."}
+    return f"```json\n{json.dumps(facts, indent=2, ensure_ascii=False)}\n```"
 
 
 def _confirm(text: str) -> dict[str, Any]:
@@ -174,8 +169,12 @@ def _words(*words: str) -> re.Pattern[str]:
     return re.compile(r"\b(?:" + "|".join(words) + r")\b", re.IGNORECASE)
 
 
-_ACCOUNT_WORDS = _words("accounts?")
-_REPORT_WORDS = _words("how many", "open cases", "pipeline", "summary", "summari[sz]e", "report")
+_SUBJECTS = (
+    (_ORDER, _ORDERS),
+    (_NAMED_ACCOUNT, _ACCOUNTS),
+    (_words("how many", "open cases", "pipeline", "summary", "summari[sz]e", "report"), _REPORTS),
+    (_words("accounts?"), _ACCOUNTS),
+)
 _RULES: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (_words("goodbye", "bye"), lambda _: {"type": "SessionEnded", "text": "Goodbye!"}),
     (
@@ -185,10 +184,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (_words("refund", "delete"), _confirm),
     (_words("fail"), lambda _: {"type": "Failure"}),
     (_words("json"), _json),
-    (_ORDER, _order),
-    (_NAMED_ACCOUNT, _account),
-    (_REPORT_WORDS, _report),
-    (_ACCOUNT_WORDS, _account),
+    *((pattern, partial(_inform, subject)) for pattern, subject in _SUBJECTS),
     (_words("which", "missing"), lambda _: {"type": "Inquire", "text": "Please give me the case number."}),
     (re.compile(""), _echo),
 )

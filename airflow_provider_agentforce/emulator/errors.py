@@ -88,8 +88,8 @@ ERRORS: dict[str, ErrorSpec] = {
         "This session is not valid for use with the REST API",
         expected=False,
     ),
-    # From the gateway, for a second or two after another process renewed its token; hence the other shape.
-    "invalid_jwt_format": ErrorSpec(401, "INVALID_JWT_FORMAT", "Invalid JWT format", style="rest"),
+    # For an expired token, and for a second or two after another process renewed its own.
+    "invalid_jwt_format": ErrorSpec(401, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", style="rest"),
     "forbidden": ErrorSpec(403, "ForbiddenError", "User forbidden from accessing the resource"),
     # 404 and 410
     "session_not_found": ErrorSpec(404, "NotFoundException", _NO_SESSION, expected=True),

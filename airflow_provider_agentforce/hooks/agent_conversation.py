@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         ManagedAgentResponse,
     )
 
-    from airflow_provider_agentforce.hooks.held_session import OwnSession
     from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
+    from airflow_provider_agentforce.hooks.task_session import TaskSession
 
 _SHORTEST = 0.001
 
@@ -37,7 +37,7 @@ class AgentConversation:
         self._bound = bound
         self._hook: ManagedAgentMixin = bound.hook  # type: ignore[assignment] # the toolset has checked it
         self._lock = threading.Lock()
-        self._kept: OwnSession | None = None
+        self._kept: TaskSession | None = None
         self._over = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AgentConversation:
@@ -69,11 +69,11 @@ class AgentConversation:
             kept = self._session(request)
             left = request.timeout and max(request.timeout - (time.monotonic() - begun), _SHORTEST)
             response = self._bound.invoke(
-                replace(request, session_id=kept.session_id, timeout=left, vendor_options={})
+                replace(request, session_id=kept.session.session_id, timeout=left, vendor_options={})
             )
             if response.session_id is None:
                 self._kept = None
-                kept.end()
+                kept.try_end()
             return response
 
     def end(self) -> None:
@@ -82,9 +82,9 @@ class AgentConversation:
         self._over = True
         kept = self._kept
         if kept is not None:
-            kept.end()
+            kept.try_end()
 
-    def _session(self, request: ManagedAgentRequest) -> OwnSession:
+    def _session(self, request: ManagedAgentRequest) -> TaskSession:
         if self._kept is None and not self._over:
             self._kept = self._hook.keep_session(self._bound.agent, request)
         if self._kept is None or self._over:

@@ -6,9 +6,9 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseHook, mask_secret
+from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
@@ -18,6 +18,9 @@ from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
 from airflow_provider_agentforce.instrumentation import observers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _TEST_SECONDS = 20.0
 
@@ -47,7 +50,14 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
         :raises AgentforceInputError: one that lists every missing field and unknown extra.
         """
-        connection = self.get_connection(self.agentforce_conn_id)
+        try:
+            connection = self.get_connection(self.agentforce_conn_id)
+        except AirflowNotFoundException:
+            raise AgentforceInputError(f"{self._named()} does not exist.") from None
+        if connection.conn_type and connection.conn_type != self.conn_type:
+            raise AgentforceInputError(
+                f"{self._named()} is of type {connection.conn_type}, not {self.conn_type}."
+            )
         if connection.schema:
             raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
         try:
@@ -65,8 +75,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """The client. One per hook, so all its calls share one token and its connections."""
         with airflow_errors():
             settings = self.settings
-        for form in settings.secret_forms():
-            mask_secret(form)
+        _mask(settings)
         return AgentforceClient(settings, on_secret=mask_secret, observers=observers())
 
     def get_conn(self) -> AgentforceClient:
@@ -133,17 +142,19 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         self.forget_session(session)
         return self.client.end_quietly(session, reason)
 
+    @airflow_errors()
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
         """Return a context manager that holds one session and ends it on every path.
 
         :param options: as :meth:`start_session`, and ``end_reason``.
         """
-        return Conversation(self, agent_id, **options)
+        return _HookConversation(self, agent_id, **options)
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and say what is wrong with it, if anything. Starts no session; shows no secret."""
         try:
             settings = dataclasses.replace(self.settings, timeout=_TEST_SECONDS)
+            _mask(settings)
             return diagnose(AgentforceClient(settings, on_secret=mask_secret))
         except AgentforceError as error:
             return False, str(error)
@@ -172,6 +183,32 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     def _named(self) -> str:
         return f"Connection {self.agentforce_conn_id}"
+
+
+def _mask(settings: Settings) -> None:
+    for form in settings.secret_forms():
+        mask_secret(form)
+
+
+class _HookConversation(Conversation):
+    """Raises errors as the hook does, and shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
+
+    def __init__(self, hook: AgentforceHook, *args: Any, **options: Any) -> None:
+        super().__init__(hook.client, *args, **options)
+        self._hook = hook
+
+    @airflow_errors()
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._hook.held_sessions[self.session.session_id] = self
+        return self
+
+    def try_end(self) -> bool:
+        self._hook.forget_session(self.session)
+        return super().try_end()
+
+    send = airflow_errors()(Conversation.send)
+    end = airflow_errors()(Conversation.end)
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

@@ -1,34 +1,75 @@
-"""Makes errors that a retry cannot mend, or that a retry would make worse, end the Airflow task at once."""
+"""Errors that end the Airflow task at once, because a retry would not help or would make it worse.
+
+The client knows no Airflow. For each class of its errors there is one here of the same name that is also an
+``AirflowFailException``; ``except`` and retry rules for the client's class catch both. An ``ExceptionGroup``
+or a ``tenacity.RetryError`` around such an error hides it from Airflow: raise the error itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from typing import Any
 
+from airflow_provider_agentforce import exceptions
 from airflow_provider_agentforce._compat import AirflowFailException
-from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
+
+_classes: dict[type, type[exceptions.AgentforceError]] = {}
 
 
 @contextmanager
 def airflow_errors(*, resend_unknown: bool = False) -> Iterator[None]:
-    """Let every final error be an ``AirflowFailException`` too, which ends a task whatever its ``retries``.
+    """Raise every error of the client that no retry of the task may follow as its final class.
 
-    The client knows no Airflow, so its errors become both here. They stay what they are for ``except``,
-    callbacks and retry rules.
-
-    :param resend_unknown: leave :class:`DeliveryUnknownError` to the task's retries.
+    :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries.
     """
     try:
         yield
-    except AgentforceError as error:
-        left_to_retries = error.retryable or (resend_unknown and isinstance(error, DeliveryUnknownError))
-        if not left_to_retries and not isinstance(error, AirflowFailException):
-            error.__class__ = _final(type(error))  # type: ignore[arg-type]
-        raise
+    except exceptions.AgentforceError as error:
+        unknown = isinstance(error, exceptions.DeliveryUnknownError)
+        if error.retryable or (unknown and resend_unknown) or isinstance(error, AirflowFailException):
+            raise
+        raise final(error) from error.__cause__
 
 
-@cache
-def _final(kind: type[AgentforceError]) -> type[AgentforceError]:
-    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__qualname__": kind.__qualname__}
+def final(error: exceptions.AgentforceError, **fields: Any) -> exceptions.AgentforceError:
+    """Return *error* as one that is also an ``AirflowFailException``: no retry of the task follows it.
+
+    It has the same fields, cause and traceback, and stays final when it is copied or pickled.
+
+    :param fields: those that differ.
+    """
+    return exceptions.remade(error, final_class(type(error)), retryable=False, **fields)
+
+
+def final_class(kind: type[exceptions.AgentforceError]) -> type[exceptions.AgentforceError]:
+    """Return the class that is both *kind*, or a user's own subclass, and ``AirflowFailException``."""
+    if issubclass(kind, AirflowFailException):
+        return kind
+    if kind not in _classes:
+        _classes.setdefault(kind, _made_final(kind))
+    return _classes[kind]
+
+
+def _made_final(kind: type[exceptions.AgentforceError]) -> type[exceptions.AgentforceError]:
+    def reduce(error: exceptions.AgentforceError) -> tuple[Any, ...]:
+        _, (_, *parts) = kind.__reduce__(error)
+        return _restored, (exceptions.found_by_name(kind), *parts)
+
+    names = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduce}
     return type(kind.__name__, (kind, AirflowFailException), names)
+
+
+def _restored(kind: type[exceptions.AgentforceError], *parts: Any) -> exceptions.AgentforceError:
+    return exceptions.restored(final_class(kind), *parts)
+
+
+def _name_the_classes() -> None:
+    # Airflow and logs name a class by its module, so it has to be found there.
+    for name, kind in vars(exceptions).items():
+        if isinstance(kind, type) and issubclass(kind, exceptions.AgentforceError):
+            globals()[name] = final_class(kind)
+            globals()[name].__module__ = __name__
+
+
+_name_the_classes()

@@ -19,6 +19,8 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import Session, Settings, Turn, checks
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
+from airflow_provider_agentforce.client.open_session import OpenSession
+from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -28,7 +30,12 @@ from airflow_provider_agentforce.exceptions import (
     one_line,
 )
 from airflow_provider_agentforce.hooks.errors import airflow_errors
-from airflow_provider_agentforce.hooks.held_session import HeldSession, OwnSession
+from airflow_provider_agentforce.hooks.task_session import TaskSession
+
+
+class MissingExtraError(AirflowOptionalProviderFeatureException, AirflowFailException):
+    """The extra ``common-ai`` is not installed. No retry of the task follows."""
+
 
 if TYPE_CHECKING:
     from airflow.providers.common.ai.exceptions import ManagedAgentInvocationError, ManagedAgentRejected
@@ -52,7 +59,7 @@ else:
     except ImportError:
 
         def _needs_common_ai(*_args: Any, **_kwargs: Any) -> Any:
-            raise AirflowOptionalProviderFeatureException(
+            raise MissingExtraError(
                 "An Agentforce agent as a managed agent needs the extra common-ai, on Python 3.11 or later: "
                 "pip install 'airflow-provider-agentforce[common-ai]'."
             )
@@ -100,7 +107,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         def client(self) -> AgentforceClient: ...  # noqa: D102
 
     # Every hook has its own; the contract wants a mixin without an __init__.
-    held_sessions: dict[str, HeldSession]
+    held_sessions: dict[str, OpenSession]
 
     def agent(self, agent: str | None = None) -> BoundManagedAgent:
         """Bind an agent for ``ManagedAgentToolset`` or ``FailoverManagedAgentClient``. Makes no call.
@@ -110,6 +117,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         """
         return super().agent(agent or "")
 
+    @airflow_errors()
     def resolve_agent(self, agent: str) -> ManagedAgentRef:
         """Return the agent's identity. Asks Airflow for the connection at most, never the org.
 
@@ -148,10 +156,11 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         with agent_errors(agent):
             client = self._ready_client().within(seconds)
             if request.session_id is None:
-                turn = _send_alone(client, agent, text, options)
+                with TaskSession.start(client, SessionOptions(agent or None, **options)) as own:
+                    turn = own.send(text)
             else:
-                session = self._session(request.session_id)
-                turn = session.send(client, text, seconds=seconds, **options)
+                session = self._session(client, request.session_id, options.get("sequence_id"))
+                turn = session.send(text, client=client, patience=seconds, **options)
             _check_outcome(turn)
         goes_on = request.session_id is not None and not turn.session_ended
         return ManagedAgentResponse(
@@ -161,8 +170,8 @@ class ManagedAgentMixin(BaseManagedAgentHook):
             trace_ref=turn.plan_id,
         )
 
-    def keep_session(self, agent: str, request: ManagedAgentRequest) -> OwnSession:
-        """Start a session for :meth:`invoke_agent`, which its ``end()`` ends, or else the end of the task.
+    def keep_session(self, agent: str, request: ManagedAgentRequest) -> TaskSession:
+        """Start a session for :meth:`invoke_agent`, which ``try_end()`` ends, or else the end of the task.
 
         :param request: the first one of the session; its ``timeout`` and ``vendor_options`` are used.
         :raises Exception: as :meth:`invoke_agent`.
@@ -170,21 +179,31 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         with airflow_errors():
             options, seconds = _options(request), _seconds(request)
         with agent_errors(agent):
-            kept = OwnSession(self._ready_client().within(seconds), agent or None, **options)
-        self.held_sessions[kept.session_id] = kept
+            client = self._ready_client().within(seconds)
+            kept = TaskSession.start(client, SessionOptions(agent or None, **options))
+        self.held_sessions[kept.session.session_id] = kept
         return kept
 
     def note_session(self, known: Session | Turn) -> None:
         """Remember the number of a session's last message."""
-        self.held_sessions[known.session_id] = HeldSession(known.session_id, known.sequence_id)
+        self.held_sessions[known.session_id] = OpenSession(self.client, session_from(known))
 
     def forget_session(self, known: SessionLike) -> None:
-        """Forget the number of a session's last message, as it is about to change or no more of use."""
+        """Forget the number of a session's last message: it changes, or the session ends."""
         self.held_sessions.pop(session_from(known).session_id, None)
 
-    def _session(self, session_id: str) -> HeldSession:
+    def _session(self, client: AgentforceClient, session_id: str, last: int | None) -> OpenSession:
         checked = checks.path_id(session_id, "session_id")
-        return self.held_sessions.setdefault(checked, HeldSession(checked))
+        held = self.held_sessions.get(checked)
+        if held is None and last is None:
+            raise AgentforceInputError(
+                "The number of the session's last message is not known here, as this hook did not start it: "
+                "give vendor_options={'sequence_id': n}, 0 after the start.",
+                session_id=checked,
+            )
+        return held or self.held_sessions.setdefault(
+            checked, OpenSession(client, Session(checked, last or 0))
+        )
 
     def _ready_client(self) -> AgentforceClient:
         # The first use asks Airflow for the connection. Tools run in threads, and before Airflow 3.2 the
@@ -213,21 +232,11 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
     return FinalAgentError
 
 
-def _send_alone(client: AgentforceClient, agent: str, text: str, options: dict[str, Any]) -> Turn:
-    session = OwnSession(client, agent or None, **options)
-    try:
-        return session.send(client, text)
-    finally:
-        session.end()
-
-
 def _check_outcome(turn: Turn) -> None:
     if turn.outcome == FAILED:
         reason = one_line(turn.failure_reason).rstrip(".")
         what = f"The agent's answer is a failure{': ' + reason if reason else ''}."
-        error = AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id)
-        error.turn = turn
-        raise error
+        raise AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id, turn=turn)
 
 
 def _text(request: ManagedAgentRequest) -> str:
@@ -265,7 +274,7 @@ def _options(request: ManagedAgentRequest) -> dict[str, Any]:
             f"{', '.join(known)}. The hook's connection and agent() say where it goes."
         )
     if "sequence_id" in given:
-        given["last"] = checks.sequence_id(given.pop("sequence_id"), "vendor_options['sequence_id']")
+        given["sequence_id"] = checks.sequence_id(given["sequence_id"], "vendor_options['sequence_id']")
     return given
 
 

@@ -1,6 +1,6 @@
 """The operators. Importing them loads neither an HTTP library nor the client's I/O."""
 
-from airflow_provider_agentforce.operators._base import external_session_key
+from airflow_provider_agentforce.operators._identity import external_session_key
 from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
 from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator

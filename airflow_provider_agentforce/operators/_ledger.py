@@ -10,24 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
-    AgentforceError,
     AgentforceInputError,
     DeliveryUnknownError,
     LedgerError,
 )
+from airflow_provider_agentforce.operators._identity import loop_of
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.structured import OutputType
 
 log = logging.getLogger(__name__)
 
 _VERSION = 1
 _PREFIX = "agentforce_"
 SESSION = "session"
+TURN = "turn"
 CORRECTION = "correction"
 # Airflow asks for values below 64 kB.
 _MOST_BYTES = 48_000
@@ -49,9 +53,37 @@ class Record:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return a hash of what a request asks for, to notice that a later try asks for something else."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """Return a hash of what a request asks for, to notice that a later try asks for something else.
+
+    It is the same in every process and on every Python.
+
+    :param parts: JSON values.
+    :raises TypeError: for anything else, whose text may differ between processes.
+    """
+    # Through JSON once, so that keys are text and can be sorted.
+    text = json.dumps(json.loads(json.dumps(parts)), sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def name_of_question(output: OutputType) -> str:
+    """Return what stands for the corrective question in a record: its words differ from try to try.
+
+    They come from the answer and from libraries. The order of lists in the schema may differ between
+    processes, too, where a type holds sets.
+    """
+    return fingerprint("corrective question", _sorted(json.loads(json.dumps(output.schema, default=_name))))
+
+
+def _name(value: Any) -> str:
+    return type(value).__name__
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return sorted((_sorted(item) for item in value), key=lambda item: json.dumps(item, sort_keys=True))
+    return value
 
 
 def turn_key(number: int) -> str:
@@ -61,12 +93,11 @@ def turn_key(number: int) -> str:
 
 def unreadable(key: str) -> LedgerError:
     """Return the error for a record that is there and makes no sense: it must not count as none."""
-    error = LedgerError(
+    return LedgerError(
         f"The record {_PREFIX}{key} of the task state store cannot be read as one. Nothing was sent.",
         hint="Delete it once you know what the agent did.",
+        retryable=False,
     )
-    error.retryable = False
-    return error
 
 
 class Ledger:
@@ -74,11 +105,13 @@ class Ledger:
 
     :param store: Airflow's ``task_state_store``, or ``None`` below Airflow 3.3.
     :param cycle: the task's ``max_tries``, which a clear raises.
+    :param loop: tells the iterations of a loop apart, which share a store.
     """
 
-    def __init__(self, store: Any, cycle: int) -> None:
+    def __init__(self, store: Any, cycle: int, loop: str = "") -> None:
         self._store = store
         self._cycle = cycle
+        self._prefix = f"{_PREFIX}{loop}_" if loop else _PREFIX
         self._complete = True
 
     @classmethod
@@ -87,7 +120,8 @@ class Ledger:
         store = context.get("task_state_store")
         if store is None:
             log.info("This Airflow has no task state store, so a killed try leaves no record to the next.")
-        return cls(store, getattr(context["ti"], "max_tries", 0))
+        ti = context["ti"]
+        return cls(store, getattr(ti, "max_tries", 0), loop_of(ti))
 
     @property
     def keeps(self) -> bool:
@@ -106,7 +140,7 @@ class Ledger:
         """Return the record, also one from before a person's clear."""
         if self._store is None:
             return None
-        stored = self._ask(lambda: self._store.get(_PREFIX + key))
+        stored = self._ask(lambda: self._store.get(self._prefix + key))
         if stored is None:
             return None
         try:
@@ -127,9 +161,9 @@ class Ledger:
         if self._store is None:
             return
         entry = self._entry(mark, done=False, value=value)
-        self._ask(lambda: self._store.set(_PREFIX + key, entry))
+        self._ask(lambda: self._store.set(self._prefix + key, entry))
         try:
-            kept = self._ask(lambda: self._store.get(_PREFIX + key)) == entry
+            kept = self._ask(lambda: self._store.get(self._prefix + key)) == entry
         except LedgerError:
             self.forget(key)
             raise
@@ -141,7 +175,7 @@ class Ledger:
         if self._store is None:
             return
         try:
-            self._store.set(_PREFIX + key, self._entry(mark, done=True, value=_fitting(value)))
+            self._store.set(self._prefix + key, self._entry(mark, done=True, value=_fitting(value)))
         except Exception as error:  # noqa: BLE001 - whatever the store's backend raises
             self._complete = False
             log.warning("The outcome could not be recorded for a later try: %s", type(error).__name__)
@@ -151,7 +185,7 @@ class Ledger:
         if self._store is None:
             return
         try:
-            self._store.delete(_PREFIX + key)
+            self._store.delete(self._prefix + key)
         except Exception as error:  # noqa: BLE001 - whatever the store's backend raises
             log.warning("A record could not be removed; a later try will not send: %s", type(error).__name__)
 
@@ -167,68 +201,106 @@ class Ledger:
             ) from error
 
 
-def send_once(
-    ledger: Ledger,
-    key: str,
-    mark: str,
-    send: Callable[[Callable[[], None], bool], Turn],
-    *,
-    session_id: str,
-    resend_unknown: bool,
-) -> Turn:
-    """Send a message unless an earlier try has sent it, and return its answer.
+class TaskJournal:
+    """The messages of one session in a task's ledger, as the session's :class:`.Journal`.
 
-    :param send: is given what to call right before the first byte leaves, and whether an earlier try may
-        have sent the message already.
-    :raises DeliveryUnknownError: if an earlier try may have sent it and left no answer.
+    :param place: what a next try must have in common: connection, agent or session.
+    :param session_id: of the session; an intent names it.
+    :param key_of: gives the key of a message's record by its number.
+    :param resend_unknown: let a message be sent again that an earlier try may have sent.
     """
-    record = ledger.read(key)
-    if record is not None:
-        turn = _answered(record, mark, resend_unknown=resend_unknown)
-        if turn is not None:
-            log.info("Message %d was answered in an earlier try; it is not sent again.", turn.sequence_id)
-            return turn
-    try:
-        turn = send(lambda: ledger.intend(key, mark, {"session_id": session_id}), record is not None)
-    except AgentforceError as error:
-        if error.applied is False and record is None and not isinstance(error, LedgerError):
-            ledger.forget(key)
-        raise
-    ledger.settle(key, mark, turn.to_dict())
-    return turn
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *place: Any,
+        session_id: str,
+        key_of: Callable[[int], str] = turn_key,
+        resend_unknown: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._place = place
+        self._session_id = session_id
+        self._key_of = key_of
+        self._resend_unknown = resend_unknown
+
+    def replay(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:
+        """Return the answer that an earlier try got, and whether one may have sent the message.
+
+        :raises DeliveryUnknownError: if an earlier try may have sent it and left no answer.
+        :raises AgentforceInputError: if it sent something else.
+        """
+        record = self._ledger.read(self._key_of(number))
+        if record is None:
+            return None, False
+        if record.fingerprint != self._mark(number, asked):
+            raise AgentforceInputError(
+                "The message, its session or the connection has changed since an earlier try sent it. "
+                "Clear the task to send it as a new one."
+            )
+        if record.done and record.value is not None:
+            log.info("Message %d was answered in an earlier try; it is not sent again.", number)
+            return Turn(**record.value), True
+        if not self._resend_unknown:
+            raise _unknown(record)
+        return None, True
+
+    def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
+        """Record that the message is about to leave."""
+        value = without_requests({"session_id": self._session_id, "request": request})
+        self._ledger.intend(self._key_of(number), self._mark(number, asked), value)
+
+    def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
+        """Record the answer, or forget the intent of a message on which the agent did not act."""
+        if turn is None:
+            self._ledger.forget(self._key_of(number))
+        else:
+            self._ledger.settle(self._key_of(number), self._mark(number, asked), turn.to_dict())
+
+    def _mark(self, number: int, asked: Mapping[str, Any]) -> str:
+        return fingerprint(*self._place, number, asked)
 
 
-def _answered(record: Record, mark: str, *, resend_unknown: bool) -> Turn | None:
-    if record.fingerprint != mark:
-        raise AgentforceInputError(
-            "The message, its session or the connection has changed since an earlier try sent it. "
-            "Clear the task to send it as a new one."
-        )
-    if record.done and record.value is not None:
-        return Turn(**record.value)
-    if resend_unknown:
-        return None
+def _unknown(record: Record) -> DeliveryUnknownError:
     if record.done:
-        raise DeliveryUnknownError(
+        return DeliveryUnknownError(
             "An earlier try sent the message and got an answer that was too long to keep.",
             operation="send",
             applied=True,
         )
-    raise DeliveryUnknownError(
+    return DeliveryUnknownError(
         "An earlier try sent the message and left no answer: it was killed, or the answer never came.",
         operation="send",
         applied=None,
         session_id=(record.value or {}).get("session_id"),
-        hint='Look at the agent\'s session, then clear the task, or set on_unknown_delivery="resend".',
+        hint="Look at the agent's session. Clearing the task sends the message again, and so does a retry "
+        'with on_unknown_delivery="resend".',
     )
 
 
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
     from airflow_provider_agentforce.structured.json_in_answer import is_structured  # noqa: PLC0415 - not at parse time
 
-    if len(json.dumps(value)) <= _MOST_BYTES:
+    value = without_requests(value)
+    if _fits(value):
         return value
     # A result that output_type reads must be there for a later try, or be known to be missing.
     results = [item for item in value.get("results", []) if is_structured(item)]
     shorter = {**value, "messages": [], "citations": [], "results": results}
-    return shorter if len(json.dumps(shorter)) <= _MOST_BYTES else None
+    return shorter if _fits(shorter) else None
+
+
+def without_requests(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what goes to XCom or the store: when it is too long, what was asked is the first to go.
+
+    Airflow keeps both in its database and asks for values below 48 kB there.
+    """
+    if _fits(value):
+        return value
+    dropped = {"request": None} if "request" in value else {}
+    turns = {"turns": [{**turn, "request": None} for turn in value["turns"]]} if "turns" in value else {}
+    return {**value, **dropped, **turns}
+
+
+def _fits(value: dict[str, Any]) -> bool:
+    return len(json.dumps(value)) <= _MOST_BYTES

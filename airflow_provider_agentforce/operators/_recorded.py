@@ -1,21 +1,21 @@
-"""A session and its messages with every step in the ledger, so that a later try goes on where one was cut."""
+"""A session of a task, recorded in its ledger, so that a later try goes on where this one is cut."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_agentforce.client.models import Session, Turn
-from airflow_provider_agentforce.exceptions import AgentforceInputError, SessionNotFoundError
+from airflow_provider_agentforce.client.open_session import OpenSession
+from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._ledger import (
     SESSION,
     Ledger,
     Record,
-    fingerprint,
-    send_once,
+    TaskJournal,
     turn_key,
     unreadable,
 )
@@ -27,32 +27,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KEY = "external_session_key"
 
-
-def start_recorded(client: AgentforceClient, ledger: Ledger, mark: str, **options: Any) -> Session:
+def start_recorded(
+    client: AgentforceClient, ledger: Ledger, mark: str, options: SessionOptions
+) -> tuple[Session, bool]:
     """Start a session, unless an earlier try has; end one that was left before a person's clear.
 
-    :param options: of :meth:`AgentforceClient.start_session`.
+    :param mark: fingerprint of the connection and the agent.
+    :returns: the session, and whether it is the one of an earlier try.
     """
     record = ledger.read_any_cycle(SESSION)
-    if record is not None and ledger.read(SESSION) is None:
-        end_left(client, record)
-        record = None
     if record is not None and _open(record):
-        if record.fingerprint == mark:
+        if record.fingerprint == mark and ledger.read(SESSION) is not None:
             log.info("An earlier try has started this session; it is used.")
-            return _session(record)
+            return _session(record), True
         end_left(client, record)
-    elif record is not None and not record.done:
-        lost = (record.value or {}).get(_KEY)
+    elif record is not None and not record.done and ledger.read(SESSION) is not None:
+        lost = (record.value or {}).get("external_session_key")
         log.warning("An earlier try was killed while it started a session; it may be open. Its key: %s", lost)
-    announced = {_KEY: options.get(_KEY)}
+
+    # Also before a repetition, which has another key.
     session = client.start_session(
-        before_send=lambda _key: ledger.intend(SESSION, mark, announced), **options
+        before_send=lambda key: ledger.intend(SESSION, mark, {"external_session_key": key}),
+        **vars(options),
     )
     ledger.settle(SESSION, mark, {**session.to_dict(), "ended": False})
-    return session
+    return session, False
 
 
 def end_left(client: AgentforceClient, record: Record) -> None:
@@ -68,84 +68,44 @@ class RecordedConversation:
 
     :param mark: fingerprint of the connection and the agent.
     :param resend_unknown: send a message again that an earlier try may have sent.
-    :param options: of :meth:`AgentforceClient.start_session`.
-    :ivar turns: the answers so far, those of earlier tries among them.
-    :ivar resumed: whether the session is one of an earlier try.
+    :param store_requests: keep in each turn what was asked.
+    :ivar chat: the session.
+    :ivar resumed: whether it is one of an earlier try.
     """
+
+    chat: OpenSession
 
     def __init__(
         self,
         client: AgentforceClient,
         ledger: Ledger,
+        options: SessionOptions,
         *,
         mark: str,
         resend_unknown: bool,
         end_reason: str,
-        options: dict[str, Any],
+        store_requests: bool,
     ) -> None:
-        self.turns: list[Turn] = []
         self.resumed = False
         self._client = client
         self._ledger = ledger
+        self._options = options
         self._mark = mark
         self._resend_unknown = resend_unknown
         self._end_reason = end_reason
-        self._options = options
-        self._session: Session | None = None
-        self._ended = False
+        self._store_requests = store_requests
         self._left_open = False
 
     @property
-    def session(self) -> Session:
-        """The session as it stands."""
-        assert self._session is not None, "not entered"  # noqa: S101 - a mistake of ours
-        return self._session
-
-    def send(self, text: str, variables: Any, *, known_as: str | None = None, **options: Any) -> Turn:
-        """Send the next message, or return the answer that an earlier try got.
-
-        :param known_as: stands for *text* in the record, for a text that another try may word differently.
-        :param options: of :meth:`AgentforceClient.send_message`.
-        :raises SessionNotFoundError: if the message is still to be sent and the session has ended.
-        """
-        number = len(self.turns) + 1
-
-        def deliver(on_sending: Callable[[], None], after_unknown: bool) -> Turn:
-            if self._ended:
-                raise SessionNotFoundError(
-                    "An earlier try has ended the session.",
-                    operation="send",
-                    session_id=self.session.session_id,
-                )
-            return self._client.send_message(
-                self.session,
-                text,
-                variables=variables,
-                before_send=lambda _key: on_sending(),
-                repeated=after_unknown,
-                **options,
-            )
-
-        mark = fingerprint(self._mark, number, known_as or text, variables)
-        turn = send_once(
-            self._ledger,
-            turn_key(number),
-            mark,
-            deliver,
-            session_id=self.session.session_id,
-            resend_unknown=self._resend_unknown,
-        )
-        self.turns.append(turn)
-        self._session = replace(self.session, sequence_id=turn.sequence_id)
-        self._ended = self._ended or turn.session_ended
-        return turn
+    def turns(self) -> list[Turn]:
+        """The answers so far, those of earlier tries among them."""
+        return self.chat.turns
 
     def restart(self) -> None:
-        """Begin anew in a session of its own, forgetting the answers so far."""
+        """Begin again in another session, and forget the answers so far."""
         for number in range(1, len(self.turns) + 2):
             self._ledger.forget(turn_key(number))
         self._ledger.forget(SESSION)
-        self.turns.clear()
         self._start()
 
     def leave_open(self) -> None:
@@ -154,36 +114,46 @@ class RecordedConversation:
 
     def __enter__(self) -> Self:
         record = self._ledger.read(SESSION)
-        begun = record is not None and record.done and self._ledger.read(turn_key(1)) is not None
-        if record is None or not begun:
-            self._start(fresh=record is None or not record.done)
+        if record is None or not record.done or self._ledger.read(turn_key(1)) is None:
+            self._start()
             return self
         if record.fingerprint != self._mark:
             end_left(self._client, record)
             raise AgentforceInputError(
                 "The agent or the connection has changed since an earlier try began this conversation. "
-                "Clear the task to hold it anew."
+                "Clear the task to begin it again."
             )
-        self._session = _session(record)
-        self._ended = not _open(record)
-        self.resumed = True
-        log.info("Going on with session %s of an earlier try.", self.session.session_id)
+        self._hold(_session(record), resumed=True, ended=not _open(record))
+        log.info("Going on with session %s of an earlier try.", self.chat.session.session_id)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        session = self.chat.session
         if self._left_open:
-            log.info("Session %s stays open for the next try.", self.session.session_id)
+            log.info("Session %s stays open for the next try.", session.session_id)
             return
-        if not self._ended:
-            self._client.end_quietly(self.session, self._end_reason)
-        self._ledger.settle(SESSION, self._mark, {**self.session.to_dict(), "ended": True})
+        self.chat.try_end()
+        self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": True})
 
-    def _start(self, *, fresh: bool = True) -> None:
-        self._session = start_recorded(self._client, self._ledger, self._mark, **self._options)
-        self._ended = False
-        self.resumed = not fresh
+    def _start(self) -> None:
+        session, resumed = start_recorded(self._client, self._ledger, self._mark, self._options)
+        self._hold(session, resumed=resumed)
+
+    def _hold(self, session: Session, *, resumed: bool, ended: bool = False) -> None:
+        journal = TaskJournal(
+            self._ledger, self._mark, session_id=session.session_id, resend_unknown=self._resend_unknown
+        )
+        self.resumed = resumed
+        self.chat = OpenSession(
+            self._client,
+            replace(session, sequence_id=0),
+            journal=journal,
+            end_reason=self._end_reason,
+            ended=ended,
+            store_requests=self._store_requests,
+        )
 
 
 def _open(record: Record) -> bool:

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_agentforce._compat import (
@@ -17,10 +18,18 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, check_choice
-from airflow_provider_agentforce.operators._structured import check_output_retries
+from airflow_provider_agentforce.operators._arguments import (
+    check_choice,
+    check_output_retries,
+    check_output_type,
+)
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._identity import loop_of
+from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from airflow_provider_agentforce.batch.job import Job
 
 _URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
@@ -93,8 +102,16 @@ class ConversationBatchOperator(AgentforceBaseOperator):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
-    template_fields: Sequence[str] = ("records", "result_path", "agent_id", "tz", "agentforce_conn_id")
-    template_fields_renderers = {"records": "json"}  # noqa: RUF012 - Airflow's own form
+    template_fields: Sequence[str] = (
+        "records",
+        "message",
+        "variables",
+        "result_path",
+        "agent_id",
+        "tz",
+        "agentforce_conn_id",
+    )
+    template_fields_renderers = {"records": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
 
     def __init__(
         self,
@@ -121,15 +138,22 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Airflow would render the texts of a list, and what is in a record is data.
-        self.given_records = records if isinstance(records, list | tuple) else None
-        self.records = None if isinstance(records, list | tuple) else records
-        self.message = message
+        # What is in a record is data, and not for the page of rendered fields.
+        given = isinstance(records, list | tuple) and not has_reference(records)
+        self.given_records = records if given else None
+        self.records = None if given else records
+        # Airflow calls a template field that is a function itself, with other arguments.
+        self.message_function = message if callable(message) else None
+        self.message = None if callable(message) else message
+        if isinstance(message, str):
+            # A copy: render_template() knows a field by its value, and Python shares equal texts.
+            self.message = f"{message} "[:-1]
         self.result_path = result_path
         if key is not None and not isinstance(key, str):
             raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
         self.key = key
-        self.variables = variables
+        self.variables_function = variables if callable(variables) else None
+        self.variables = None if callable(variables) else variables
         self.agent_id = agent_id
         self.tz = tz
         self.bypass_user = bypass_user
@@ -140,19 +164,35 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         self.messages_per_session = checks.count(messages_per_session, "messages_per_session")
         self.max_failures = max_failures
         self.fail_on_partial_error = fail_on_partial_error
-        self.output_type = output_type
+        self.output_type = check_output_type(output_type)
         self.output_retries = check_output_retries(output_retries)
         self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
         self.store_requests = store_requests
         self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.check_literals()
 
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Render, and keep records that came from a task out of the view of the rendered fields."""
-        super().render_template_fields(context, jinja_env)
-        if isinstance(self.records, Sequence) and not _names_a_file(self.records):
-            self.given_records = list(self.records)
-            self.records = f"{len(self.given_records):,} records"
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Resolve references; render what is not rendered per record. As Airflow calls it."""
+        fields = self.fields_with(content)
+        if "message" in fields or "variables" in fields:
+            as_text = partial(as_template, environment=jinja_env or self.get_template_env())
+            from_xcom = self.came_from_xcom(content, context, seen_oids)
+            return as_text(content) if from_xcom else resolved(content, context, as_text)
+        if "records" not in fields or _names_a_file(content):
+            return super().render_template(content, context, jinja_env, seen_oids)
+        records = resolved(content, context)
+        if _names_a_file(records) or not isinstance(records, Sequence):
+            return records
+        # Records that came from a task are kept out of the view of the rendered fields.
+        self.given_records = list(records)
+        return f"{len(self.given_records):,} records"
 
     def on_kill(self) -> None:
         """Have ``execute`` stop: it ends all sessions, also those that are just being started."""
@@ -198,12 +238,12 @@ class ConversationBatchOperator(AgentforceBaseOperator):
             identity=_identity(context["ti"], self.agentforce_conn_id),
             compile_template=self._compiler(context),
             options=Options(
-                message=self.message,
+                message=self.message_function or self.message,
                 start=SessionOptions(
                     agent_id, tz=self.tz, bypass_user=self.bypass_user, surface_type=self.surface_type
                 ),
                 key=self.key,
-                variables=self.variables,
+                variables=self.variables_function or self.variables,
                 max_concurrency=self.max_concurrency,
                 messages_per_session=self.messages_per_session,
                 max_failures=self.max_failures,
@@ -293,4 +333,9 @@ def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], A
 
 def _identity(ti: Any, connection: str) -> dict[str, str]:
     task: Collection[Any] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    return {"task instance": "/".join(map(str, task)), "connection": connection}
+    loop = loop_of(ti)
+    return {
+        "task instance": "/".join(map(str, task)),
+        "connection": connection,
+        **({"loop": loop} if loop else {}),
+    }

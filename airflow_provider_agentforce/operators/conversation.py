@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_agentforce._compat import AirflowFailException, AirflowSkipException, Context
+from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.checks import message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
+from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
-    AgentforceError,
     AgentforceInputError,
     DeliveryUnknownError,
-    InvalidOutputError,
     SessionNotFoundError,
 )
-from airflow_provider_agentforce.operators._base import (
-    AgentforceBaseOperator,
+from airflow_provider_agentforce.operators._arguments import (
     check_choice,
     check_fail_on,
-    check_outcome,
-    key_of,
-)
-from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
-from airflow_provider_agentforce.operators._messages import NextMessage, in_order, texts_of
-from airflow_provider_agentforce.operators._recorded import RecordedConversation
-from airflow_provider_agentforce.operators._structured import (
+    check_flag,
+    check_messages,
     check_output_retries,
-    name_of_question,
+    check_output_type,
     output_of,
-    read_or_ask,
 )
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, check_outcome
+from airflow_provider_agentforce.operators._identity import key_of
+from airflow_provider_agentforce.operators._ledger import (
+    Ledger,
+    fingerprint,
+    name_of_question,
+    without_requests,
+)
+from airflow_provider_agentforce.operators._recorded import RecordedConversation
+from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.structured import OutputType
 
-_NOT_AGAIN = (
-    "Messages 1 to {} are answered, see the XCom turns; to hold the conversation anew would send them again, "
-    'so the task ends here. on_session_lost="restart" allows it.'
-)
+Message = str | Mapping[str, Any]
+NextMessage = Callable[[list[Turn]], Message | None]
+
+_RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
 class ConversationOperator(AgentforceBaseOperator):
@@ -85,6 +86,7 @@ class ConversationOperator(AgentforceBaseOperator):
         messages that do no harm twice.
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
         conversation anew in another one, sending again what was answered.
+    :param store_requests: keep what was asked in the ``request`` of every turn.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -107,6 +109,7 @@ class ConversationOperator(AgentforceBaseOperator):
         end_reason: str = "UserRequest",
         on_unknown_delivery: Literal["fail", "resend"] = "fail",
         on_session_lost: Literal["fail", "restart"] = "fail",
+        store_requests: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -120,59 +123,67 @@ class ConversationOperator(AgentforceBaseOperator):
         self.surface_type = surface_type
         self.stream = stream
         self.fail_on = check_fail_on(fail_on)
-        self.output_type = output_type
+        self.output_type = check_output_type(output_type)
         self.output_retries = check_output_retries(output_retries)
         self.end_reason = checks.end_reason(end_reason, "end_reason")
         self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
         self.on_session_lost = check_choice("on_session_lost", on_session_lost, "fail", "restart")
+        self.store_requests = check_flag("store_requests", store_requests)
+        self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse messages that cannot be sent."""
+        check_messages(self.messages)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversation, or the rest of one that an earlier try began."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
-        resend = self.on_unknown_delivery == "resend"
-        with airflow_errors(resend_unknown=resend):
+        with airflow_errors(resend_unknown=self._resend):
             following = self.next_message or in_order(self.messages)
             output = output_of(self.output_type)
-            client = self.open_client()
-            most = client.settings.max_messages_per_session
-            if self.messages is not None:
-                message_count(len(self.messages), most)
-            agent_id = client.settings.agent(self.agent_id)
-            self.link_to(agent_id, context)
             ledger = Ledger.of(context)
-            chat = RecordedConversation(
-                client,
-                ledger,
-                mark=fingerprint(self.agentforce_conn_id, agent_id),
-                resend_unknown=resend,
-                end_reason=self.end_reason,
-                options={
-                    "agent_id": agent_id,
-                    "variables": self.variables,
-                    "tz": self.tz,
-                    "bypass_user": self.bypass_user,
-                    "surface_type": self.surface_type,
-                    "external_session_key": key_of(context["ti"]),
-                },
-            )
-            with chat:
+            with self._conversation(ledger, context) as talk:
                 try:
-                    exchange = partial(self._exchange, chat, following, output, most)
-                    results = self._talk(chat, exchange, context)
-                    return self._values(chat, results, context)
+                    results = self._hold(talk, following, output, context)
+                    return self._values(talk, results, context)
                 except BaseException as error:
                     try:
-                        self._say_what_a_retry_does(chat, error, can_resume=ledger.keeps, context=context)
+                        self._decide_on_a_retry(talk, error, recorded=ledger.keeps, context=context)
                     finally:
                         # Last, since an orphan of a dead supervisor cannot even log.
-                        self._keep(chat.turns, error, context)
+                        self._keep(talk.turns, error, context)
                     raise
 
-    def _talk(
-        self, chat: RecordedConversation, exchange: Callable[[], dict[str, Any]], context: Context
+    @property
+    def _resend(self) -> bool:
+        return self.on_unknown_delivery == "resend"
+
+    def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
+        client = self.open_client()
+        if self.messages is not None:
+            message_count(len(self.messages), client.settings.max_messages_per_session)
+        agent_id = client.settings.agent(self.agent_id)
+        self.link_to(agent_id, context)
+        key = key_of(context["ti"])
+        return RecordedConversation(
+            client,
+            ledger,
+            SessionOptions(agent_id, self.variables, self.tz, self.bypass_user, key, self.surface_type),
+            mark=fingerprint(self.agentforce_conn_id, agent_id),
+            resend_unknown=self._resend,
+            end_reason=self.end_reason,
+            store_requests=self.store_requests,
+        )
+
+    def _hold(
+        self,
+        talk: RecordedConversation,
+        following: NextMessage,
+        output: OutputType | None,
+        context: Context,
     ) -> dict[str, Any]:
-        session = chat.session
+        session = talk.chat.session
         self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
         self.link_to(session.agent_id, context)
         self.log.info(
@@ -182,77 +193,77 @@ class ConversationOperator(AgentforceBaseOperator):
             session.external_session_key,
         )
         try:
-            return exchange()
+            return self._exchange(talk, following, output)
         except SessionNotFoundError:
             # With nothing answered yet, another session loses nothing.
-            if not chat.resumed or (chat.turns and self.on_session_lost == "fail"):
+            if not talk.resumed or (talk.turns and self.on_session_lost == "fail"):
                 raise
-            self.log.warning("The session of the earlier try is gone; the conversation begins anew.")
-            chat.restart()
-            self.push(context, {"session_id": chat.session.session_id})
-            return exchange()
+            self.log.warning("The session of the earlier try is gone; the conversation begins again.")
+            talk.restart()
+            self.push(context, {"session_id": talk.chat.session.session_id})
+            return self._exchange(talk, following, output)
 
     def _exchange(
-        self, chat: RecordedConversation, following: NextMessage, output: OutputType | None, most: int
+        self, talk: RecordedConversation, following: NextMessage, output: OutputType | None
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for text, variables in texts_of(following, chat.turns):
-            if self._send(chat, text, variables).session_ended:
+        for text, variables in texts_of(following, talk.turns):
+            if self._send(talk, text, variables).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
-        if not chat.turns:
+        if not talk.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
         if output is None:
             return {}
-        ask = partial(self._send, chat, variables=None, known_as=name_of_question(output))
-        retries = self.output_retries
-        return {"result": read_or_ask(output, chat.turns[-1], ask, retries=retries, most_messages=most)}
+        from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
 
-    def _send(
-        self, chat: RecordedConversation, text: str, variables: Any, known_as: str | None = None
-    ) -> Turn:
-        turn = chat.send(text, variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress)
+        result = read_or_ask(
+            output,
+            talk.turns[-1],
+            lambda question: self._send(talk, question, None, known_as=name_of_question(output)),
+            retries=self.output_retries,
+            most_messages=self.hook.settings.max_messages_per_session,
+        )
+        return {"result": result}
+
+    def _send(self, talk: RecordedConversation, text: str, variables: Any, *, known_as: str = "") -> Turn:
+        turn = talk.chat.send(
+            text, variables=variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
+        )
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         check_outcome(turn, self.fail_on)
         return turn
 
     def _values(
-        self, chat: RecordedConversation, results: dict[str, Any], context: Context
+        self, talk: RecordedConversation, results: dict[str, Any], context: Context
     ) -> dict[str, Any]:
-        last = chat.turns[-1].to_dict()
+        last = talk.turns[-1].to_dict()
         keys = ("session_id", "sequence_id", "agent_id", "text", "outcome")
         values = {**{key: last[key] for key in keys}, **results}
         self.push(context, values)
-        return {
-            **values,
-            "external_session_key": chat.session.external_session_key,
-            "turns": [turn.to_dict() for turn in chat.turns],
-        }
+        key = talk.chat.session.external_session_key
+        turns = [turn.to_dict() for turn in talk.turns]
+        return without_requests({**values, "external_session_key": key, "turns": turns})
 
-    def _say_what_a_retry_does(
-        self, chat: RecordedConversation, error: BaseException, *, can_resume: bool, context: Context
+    def _decide_on_a_retry(
+        self, talk: RecordedConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
         """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
-        if isinstance(error, AirflowFailException | AirflowSkipException):
-            return  # the Dag's own word that no try follows
-        ti, resend = context["ti"], self.on_unknown_delivery == "resend"
-        unknown = isinstance(error, DeliveryUnknownError) and resend
-        # Whatever else failed, a function of the Dag or XCom, the records know what is answered.
-        passing = bool(chat.turns) and (
-            error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
+        ti = context["ti"]
+        follows = next_try(
+            error,
+            answered=len(talk.turns),
+            recorded=recorded,
+            resend=self._resend,
+            restart=self.on_session_lost == "restart",
+            tries_left=not self._killed and ti.try_number <= getattr(ti, "max_tries", 0),
         )
-        if can_resume and (passing or unknown) and not self._killed and ti.try_number <= ti.max_tries:
-            chat.leave_open()
-            return
-        if not chat.turns or (resend and not can_resume):
-            return
-        if self.on_session_lost == "restart":
-            return
-        if not isinstance(error, AgentforceError):
-            raise _interrupted(error, chat.turns) from error
-        error.retryable = False
-        if not isinstance(error, DeliveryUnknownError | InvalidOutputError):
-            error.hint = f"{error.hint} {_NOT_AGAIN.format(len(chat.turns))}".strip()
+        if isinstance(follows, Resume):
+            talk.leave_open()
+        elif isinstance(follows, Stop):
+            hint = f"{follows.hint} {_RESTART_ALLOWS_IT}" if follows.hint else ""
+            made = stopped(error, hint, talk.turns[-1])
+            raise made from made.__cause__
 
     def _keep(self, turns: list[Turn], error: BaseException, context: Context) -> None:
         if turns:
@@ -261,12 +272,36 @@ class ConversationOperator(AgentforceBaseOperator):
             self.keep_partial(context, error)
 
 
-def _interrupted(error: BaseException, turns: list[Turn]) -> DeliveryUnknownError:
-    lost = DeliveryUnknownError(
-        f"{type(error).__name__} after {len(turns)} answered messages.",
-        hint=_NOT_AGAIN.format(len(turns)),
-        applied=True,
-        session_id=turns[-1].session_id,
-    )
-    lost.turn = turns[-1]
-    return lost
+def in_order(messages: Any) -> NextMessage:
+    """Return the function that gives the messages of a list one after the other.
+
+    :raises AgentforceInputError: if one of them cannot be sent, before any is.
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise AgentforceInputError(
+            f"messages must be a list of texts or of dicts with text and variables, or a function, "
+            f"but is {type(messages).__name__}."
+        )
+    check_messages(messages)
+    for index, message in enumerate(messages):
+        _read(message, f"messages[{index}]")
+    return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
+
+
+def texts_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, Any]]:
+    """Yield text and variables of each message, asking for the next when its time has come.
+
+    :param turns: the answers so far; grows with the conversation.
+    """
+    while (message := following(turns)) is not None:
+        yield _read(message, f"messages[{len(turns)}]")
+
+
+def _read(message: Any, field: str) -> tuple[str, Any]:
+    if not isinstance(message, Mapping):
+        return checks.message_text(message, field), None
+    unknown = sorted(set(message) - {"text", "variables"})
+    if unknown or "text" not in message:
+        raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
+    variables = checks.variables(message.get("variables"), f"{field}.variables")
+    return checks.message_text(message["text"], f"{field}.text"), variables

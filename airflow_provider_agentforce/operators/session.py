@@ -7,10 +7,12 @@ from typing import Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.models import session_from
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, key_of
+from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
 from airflow_provider_agentforce.operators._recorded import start_recorded
+from airflow_provider_agentforce.operators._session_source import TakesSession, session_to_end
 
 
 class StartSessionOperator(AgentforceBaseOperator):
@@ -46,6 +48,7 @@ class StartSessionOperator(AgentforceBaseOperator):
         "agentforce_conn_id",
     )
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - Airflow's own form
+    starts_session = True
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class StartSessionOperator(AgentforceBaseOperator):
         self.bypass_user = bypass_user
         self.surface_type = surface_type
         self.external_session_key = external_session_key
+        self.check_literals()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the session."""
@@ -75,24 +79,23 @@ class StartSessionOperator(AgentforceBaseOperator):
             agent_id = client.settings.agent(self.agent_id)
             self.link_to(agent_id, context)
             ledger = Ledger.of(context)
-            session = start_recorded(
-                client,
-                ledger,
-                fingerprint(self.agentforce_conn_id, agent_id),
-                agent_id=agent_id,
-                variables=self.variables,
-                tz=self.tz,
-                bypass_user=self.bypass_user,
-                surface_type=self.surface_type,
-                external_session_key=self.external_session_key or key_of(context["ti"]),
+            options = SessionOptions(
+                agent_id,
+                self.variables,
+                self.tz,
+                self.bypass_user,
+                self.external_session_key or key_of(context["ti"]),
+                self.surface_type,
             )
+            mark = fingerprint(self.agentforce_conn_id, agent_id)
+            session, _ = start_recorded(client, ledger, mark, options)
             try:
                 values = session.to_dict()
                 self.push(context, values)
                 self.link_to(session.agent_id, context)
                 self.check_not_killed()
             except BaseException:
-                # The teardown of a setup that failed does not run, so nobody else would end it.
+                # The teardown of a setup that failed does not run.
                 client.end_quietly(session)
                 ledger.forget(SESSION)
                 raise
@@ -105,11 +108,14 @@ class StartSessionOperator(AgentforceBaseOperator):
             return values
 
 
-class EndSessionOperator(AgentforceBaseOperator):
+class EndSessionOperator(TakesSession):
     """End a session. Made to be a teardown: ``end.as_teardown(setups=start)``.
 
     **Sends** ``DELETE /sessions/{id}``. **Returns** ``{"session_id", "ended"}``; ``ended`` is ``False`` when
     there was nothing left to end, which is no error.
+
+    The session is found by its start: when the send whose output is given failed, was skipped or cleared, the
+    session is that of the tasks before it. If the start began none, there is nothing to end.
 
     **A retry** is harmless. **Templated:** ``session``, ``session_id``, ``reason``, ``agentforce_conn_id``.
 
@@ -122,18 +128,10 @@ class EndSessionOperator(AgentforceBaseOperator):
     template_fields: Sequence[str] = ("session", "session_id", "reason", "agentforce_conn_id")
     template_fields_renderers = {"session": "json"}  # noqa: RUF012 - Airflow's own form
 
-    def __init__(
-        self,
-        *,
-        session: Any = None,
-        session_id: str | None = None,
-        reason: str = "UserRequest",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, reason: str = "UserRequest", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.session = session
-        self.session_id = session_id
         self.reason = reason
+        self.check_literals()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """End the session."""
@@ -141,11 +139,10 @@ class EndSessionOperator(AgentforceBaseOperator):
 
         with airflow_errors():
             reason = checks.end_reason(self.reason)
-            given = self.session if self.session_id is None else {"session_id": self.session_id}
-            if given is None:
-                self.log.info("There is no session to end: the task that starts it left none.")
+            session = session_to_end(self, context)
+            if session is None:
+                self.log.info("Nothing to end: the start task returned no session.")
                 return {"session_id": None, "ended": False}
-            session = session_from(given)
             self.link_to(session.agent_id, context)
             ended = self.open_client().end_session(session, reason)
             self.log.info("Session %s %s.", session.session_id, "is ended" if ended else "had ended before")

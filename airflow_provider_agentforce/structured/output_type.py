@@ -236,7 +236,11 @@ def _invalid(turn: Turn, problems: tuple[str, ...]) -> InvalidOutputError:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         what = f"The answer does not fit output_type: {problems[0]}{more}."
-    error = InvalidOutputError(what, operation="send", applied=True, session_id=turn.session_id)
-    error.turn = turn
-    error.problems = problems[:_MOST_PROBLEMS]
-    return error
+    return InvalidOutputError(
+        what,
+        operation="send",
+        applied=True,
+        session_id=turn.session_id,
+        turn=turn,
+        problems=problems[:_MOST_PROBLEMS],
+    )

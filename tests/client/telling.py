@@ -58,7 +58,8 @@ def look_over(error, client):
     assert 10 < len(told) < 900
     assert error.what.endswith(".")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
-    assert (type(copy), str(copy), vars(copy)) == (type(error), told, vars(error))
+    assert (type(copy), str(copy), copy.cause) == (type(error), told, error.cause)
+    assert vars(copy) == {**vars(error), "_cause": error.cause}
     settings = client.settings
     hidden = redaction.forms(settings.consumer_secret)
     if client._tokens._cache.token is not None:

@@ -105,6 +105,7 @@ def test_stream_and_synchronous_answer_are_the_same(make_org, make_client):
     assert turns[0] == {
         "sequence_id": 1,
         "agent_id": org.agent_id,
+        "request": {"type": "Text", "text": "hello", "reply": None, "variables": []},
         "text": "Two cases: café & co.",
         "outcome": "escalated",
         "messages": MESSAGES,
@@ -298,6 +299,18 @@ def test_conversation_uses_one_connection(org, make_client):
         client.close()
         assert relay.accepted == 1
     assert org.count("send") == 3
+
+
+def test_clients_with_a_time_of_their_own_share_the_connections(org, make_client):
+    with wire.Relay(urlsplit(org.url).port) as relay:
+        client = make_client(org, api_url=relay.url)
+        turn = client.start_session()
+        for _ in range(5):
+            turn = client.within(5).send_message(turn, "hello")
+        client.within(5).end_session(turn)
+        client.close()
+        assert relay.accepted == 1
+    assert org.count("send") == 5
 
 
 def test_client_goes_on_after_close(org, client, session):
@@ -662,18 +675,28 @@ class Overrun(BaseException):
 
 
 @contextlib.contextmanager
-def alarm(when):
+def overrunning():
+    """Raise Overrun in the main thread when the alarm rings."""
+
     def ring(*_):
         raise Overrun
 
     before = signal.signal(signal.SIGALRM, ring)
-    thread = threading.Thread(target=lambda: (when(), time.sleep(0.05), os.kill(os.getpid(), signal.SIGALRM)))
-    thread.start()
     try:
         yield
     finally:
-        thread.join(5)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def alarm(when):
+    thread = threading.Thread(target=lambda: (when(), time.sleep(0.05), os.kill(os.getpid(), signal.SIGALRM)))
+    with overrunning():
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(5)
 
 
 def test_alarm_during_a_message_under_way_is_unknown(org, make_client):
@@ -686,6 +709,24 @@ def test_alarm_during_a_message_under_way_is_unknown(org, make_client):
     assert (type(error), error.applied, error.retryable) == (DeliveryUnknownError, None, False)
     assert isinstance(error.__cause__, Overrun)
     assert org.count("send") == 1
+
+
+def test_alarm_right_after_the_answer_loses_neither_it_nor_a_lock(org, make_client):
+    def alarming(call):
+        if call.operation == "send" and armed:
+            armed.clear()
+            return lambda _ended: os.kill(os.getpid(), signal.SIGALRM)
+        return lambda _ended: None
+
+    armed = [True]
+    client = make_client(org, observers=[alarming])
+    session = client.start_session()
+    with overrunning(), pytest.raises(DeliveryUnknownError) as caught:
+        client.send_message(session, "hello")
+    assert (caught.value.applied, bool(caught.value.turn.text)) == (True, True)
+    assert isinstance(caught.value.__cause__, Overrun)
+    assert client.send_message(caught.value.turn, "again").sequence_id == 2
+    assert (org.count("send"), org.applied("hello")) == (2, 1)
 
 
 def test_alarm_in_a_back_off_stays_an_alarm(org, make_client):
@@ -745,7 +786,7 @@ def test_session_is_ended_after_an_unknown_message_and_no_other_is_sent(org, cli
     with client.conversation() as chat:
         with pytest.raises(DeliveryUnknownError):
             chat.send("one")
-        with pytest.raises(AgentforceInputError, match="start a new conversation"):
+        with pytest.raises(AgentforceInputError, match="unknown; start a new session"):
             chat.send("two")
     assert (org.count("send"), org.open_sessions, org.count("end")) == (1, [], 1)
 

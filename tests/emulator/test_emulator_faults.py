@@ -260,7 +260,7 @@ def test_a_fresh_token_can_be_refused_for_a_number_of_uses(caller, org, session,
     call = caller.start if operation == "start" else lambda: caller.send(session)
     answers = [call() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [401, 401, 200]
-    assert answers[0].json() == [{"message": "Invalid JWT format", "errorCode": "INVALID_JWT_FORMAT"}]
+    assert answers[0].json() == [{"message": "INVALID_JWT_FORMAT", "errorCode": "INVALID_AUTH_HEADER"}]
     assert org.applied() == (1 if operation == "send" else 0)
 
 

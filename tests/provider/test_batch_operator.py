@@ -428,7 +428,6 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"message": ""}, "message is blank"),
         ({"message": []}, "message is empty"),
         ({"message": None}, "message must be"),
-        ({"message": "{{ record.name"}, "message: '{{ record.name' is not a valid template"),
         ({"message": ["Hello."] * 101}, "101 messages are more than a session may have (100)"),
         ({"variables": "x"}, "variables must be"),
         ({"messages_per_session": 101}, "messages_per_session is 101, and the connection allows 100"),
@@ -463,6 +462,9 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
         ({"max_concurrency": 1.5}, "max_concurrency"),
         ({"messages_per_session": 0}, "messages_per_session"),
         ({"key": 5}, "key must be the name of a field"),
+        ({"message": "{{ record.name"}, "message is not a valid template: unexpected end of template"),
+        ({"variables": {"a": "{% if %}"}}, r"variables\['a'\] is not a valid template"),
+        ({"output_type": "Order"}, "Give the class itself, not its name"),
         ({"output_retries": 2}, "output_retries must be 0 or 1"),
         ({"on_change": "ignore"}, "on_change must be fail or continue"),
         ({"on_unknown_delivery": "skip"}, "on_unknown_delivery must be fail or resend"),
@@ -645,7 +647,8 @@ def test_records_of_a_task_are_not_rendered_and_not_shown_among_the_rendered_fie
     given = [{"id": number, "text": "{{ 7 * 7 }}"} for number in range(10_000)]
     operator = ConversationBatchOperator(
         task_id="ask",
-        records=SimpleNamespace(resolve=lambda _context: given),  # as the output of a task
+        # As the output of a task.
+        records=SimpleNamespace(resolve=lambda _context: given, iter_references=tuple),
         key="id",
         message="{{ record.text }}",
         result_path=f"file://{folder}/{{{{ run_id }}}}",

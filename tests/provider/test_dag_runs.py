@@ -43,18 +43,16 @@ class RevokesTokens:
 
 
 @pytest.mark.parametrize(
-    ("dag_id", "texts", "refused"),
+    ("dag_id", "texts", "lifetime", "refused"),
     [
         # Every task of the chain gets a token of its own, the conversation has to replace the revoked one.
-        ("chain", ["one", "two ", "three"], 0),
-        ("conversation", ["one", "two Acme"], 1),
+        ("chain", ["one", "two ", "three"], 2, 0),
+        ("conversation", ["one", "two Acme"], 600, 1),
     ],
 )
-def test_turns_are_applied_once_though_tokens_live_two_seconds_and_one_is_revoked(
-    dag_test, dag_id, texts, refused
-):
+def test_turns_are_applied_once_though_tokens_end_or_are_revoked(dag_test, dag_id, texts, lifetime, refused):
     agent = RevokesTokens()
-    with Emulator(script=agent, token_lifetime=2, latency=0.8, strict_sequence=True) as org:
+    with Emulator(script=agent, token_lifetime=lifetime, latency=0.8, strict_sequence=True) as org:
         agent.org = org
         status, output = dag_test(dag_id, org)
         assert status == 0, output

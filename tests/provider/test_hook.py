@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import pickle
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_agentforce.client import Session
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -213,12 +211,6 @@ class TestInATask:
         with pytest.raises(AgentforceTransientError) as caught:
             AgentforceHook().start_session()
         assert not isinstance(caught.value, AirflowFailException)
-
-    def test_a_final_error_can_be_pickled(self, org):
-        with pytest.raises(AgentforceInputError) as caught:
-            AgentforceHook().send_message(Session("abc"), " ")
-        copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
-        assert (type(copy), str(copy)) == (AgentforceInputError, str(caught.value))
 
 
 def test_the_forms_of_older_airflow_name_the_same_fields():

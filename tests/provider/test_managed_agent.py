@@ -508,6 +508,6 @@ def test_without_the_extra_the_hook_works_and_agent_names_it(org):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "Order 7" in done.stdout
-    assert "AirflowOptionalProviderFeatureException" in done.stderr
+    assert "MissingExtraError" in done.stderr
     assert "airflow-provider-agentforce[common-ai]" in done.stderr
     assert org.open_sessions == []

@@ -190,7 +190,7 @@ class TestBoth:
 
     @pytest.mark.parametrize(
         ("wrong", "named"),
-        [({"output_type": "Order"}, "output_type"), ({"output_type": {"order": "string"}}, "output_type")],
+        [({"output_type": len}, "output_type"), ({"output_type": {"order": "string"}}, "output_type")],
     )
     def test_a_wrong_type_is_named_before_anything_is_sent(self, org, ask, wrong, named):
         done = ask(**wrong)

@@ -17,6 +17,7 @@ _CLIENT_CERTIFICATE = (
     "ALERT_UNKNOWN_CA",
     "ALERT_BAD_CERTIFICATE",
     "ALERT_CERTIFICATE",
+    "ALERT_HANDSHAKE_FAILURE",  # the only word of TLS 1.2 for a certificate that is missing
 )
 _SUCCESS = re.compile(rb"HTTP/1\.[01] (2[0-9][0-9])\b")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")

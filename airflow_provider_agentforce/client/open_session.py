@@ -1,0 +1,301 @@
+"""The one holder of a session: numbers its messages, knows its state, and ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.models import Session, Turn, text_request
+from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
+    AgentforceError,
+    AgentforceInputError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+State = Literal["open", "in_doubt", "ended"]
+
+
+class Journal(Protocol):
+    """Remembers what was sent in a session, for a later process. Messages go by their number, from 1.
+
+    What was asked for is a dict with ``text``, ``variables`` (the API's list) and ``in_reply_to``.
+    """
+
+    def replay(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:
+        """Return the recorded answer, or ``None``, and whether the message may have been sent before.
+
+        :raises AgentforceError: if it must not be sent.
+        """
+
+    def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
+        """Record that the message is about to leave; if it raises, the message does not.
+
+        :param request: as in a :class:`Turn`, to be kept; ``None`` if it is not to be.
+        """
+
+    def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
+        """Record the answer; ``None``: the agent did not act, and no earlier process may have sent it."""
+
+
+class OpenSession:
+    """A session that is open, or was. Its messages wait for each other, so threads may share it.
+
+    :param client: sends the messages, and ends the session.
+    :param session: as it stands, with the number of its last message.
+    :param journal: remembers the messages and their answers.
+    :param end_reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
+    :param ended: the session has ended; only answers in the journal can be had.
+    :param store_requests: keep in each turn what was asked.
+    :ivar turns: the answers so far, oldest first, replayed ones among them.
+    """
+
+    def __init__(
+        self,
+        client: AgentforceClient,
+        session: Session | None,
+        *,
+        journal: Journal | None = None,
+        end_reason: str = "UserRequest",
+        ended: bool = False,
+        store_requests: bool = True,
+    ) -> None:
+        self.turns: list[Turn] = []
+        self._client = client
+        self._session = session
+        self._journal = journal
+        self._store_requests = store_requests
+        self._end_reason = checks.end_reason(end_reason, "end_reason")
+        self._state: State = "ended" if ended else "open"
+        self._why_ended = "An earlier try has ended the session." if ended else ""
+        self._sending = threading.Lock()
+        self._ending = threading.Lock()
+        self._under_way: AgentforceClient | None = None
+
+    @classmethod
+    def start(
+        cls,
+        client: AgentforceClient,
+        options: SessionOptions,
+        *,
+        journal: Journal | None = None,
+        end_reason: str = "UserRequest",
+    ) -> Self:
+        """Start a session and hold it.
+
+        :raises AgentforceError: as :meth:`.AgentforceClient.start_session`.
+        """
+        checks.end_reason(end_reason, "end_reason")
+        session = client.start_session(**vars(options))
+        return cls(client, session, journal=journal, end_reason=end_reason)
+
+    @property
+    def session(self) -> Session:
+        """The session as it stands, with the number of the last message.
+
+        :raises AgentforceInputError: for a conversation outside of its ``with`` block.
+        """
+        if self._session is None:
+            raise AgentforceInputError("The conversation is not open: use it in a with statement.")
+        return self._session
+
+    @property
+    def state(self) -> State:
+        """``open``; ``in_doubt``: what became of the last message is not known; or ``ended``."""
+        return self._state
+
+    def send(
+        self,
+        text: str,
+        *,
+        variables: Any = None,
+        in_reply_to: str | None = None,
+        stream: bool = False,
+        on_chunk: Callable[[dict[str, Any]], None] | None = None,
+        repeated: bool = False,
+        known_as: str | None = None,
+        sequence_id: int | None = None,
+        client: AgentforceClient | None = None,
+        patience: float | None = None,
+    ) -> Turn:
+        """Send the next message and return its answer, or the one that the journal has.
+
+        :param repeated: this message was sent before, and what became of it is not known.
+        :param known_as: stands for *text* in the journal, for a text that another try may word differently.
+        :param sequence_id: number of the last message, if others send in the session, too.
+        :param client: for this message alone; it can be stopped without the others.
+        :param patience: seconds to wait while another thread sends; default: as long as it takes.
+        :raises SessionNotFoundError: if the session has ended.
+        :raises SessionBusyError: if another thread still waits for its answer.
+        :raises AgentforceInputError: after a message whose delivery is unknown: the agent may still work on
+            it, and another message could be answered out of turn.
+        :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
+        """
+        with self._one_at_a_time(client or self._client, patience) as sender:
+            last = self.session.sequence_id if sequence_id is None else sequence_id
+            given = checks.variables(variables)
+            asked = {"text": known_as or text, "variables": given, "in_reply_to": in_reply_to}
+            turn, sent_before = self._replayed(last + 1, asked)
+            if turn is None:
+                self._check_open()
+                message = {**asked, "text": text, "stream": stream, "on_chunk": on_chunk}
+                message["repeated"] = repeated or sent_before
+                turn = self._sent(sender, last, asked, message, withdraw=not sent_before)
+            self.turns.append(turn)
+            self._session = replace(self.session, sequence_id=turn.sequence_id)
+            if turn.session_ended:
+                self._state, self._why_ended = "ended", "The agent has ended the session."
+            return turn
+
+    def end(self) -> bool:
+        """End the session.
+
+        :returns: ``False`` if it had ended before.
+        :raises AgentforceError: the session may still be open.
+        """
+        with self._ending:
+            if self._state == "ended":
+                return False
+            ended = self._client.end_session(self.session, self._end_reason)
+            self._state = "ended"
+            return ended
+
+    def try_end(self) -> bool:
+        """End the session as a clean-up, once: a failure is logged and returned, never raised.
+
+        The answers are there, and an idle session ends by itself.
+
+        :returns: ``False`` if the session may still be open.
+        """
+        with self._ending:
+            if self._state == "ended":
+                return True
+            self._state = "ended"
+            return self._client.end_quietly(self.session, self._end_reason)
+
+    def cut(self) -> bool:
+        """Cut the message that is under way, from any thread.
+
+        :returns: whether there was one. Whether the agent acts on it cannot be known.
+        """
+        sender = self._under_way
+        if sender is not None:
+            sender.stop()
+        return sender is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.try_end()
+
+    def _replayed(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:
+        return (None, False) if self._journal is None else self._journal.replay(number, asked)
+
+    def _sent(
+        self,
+        sender: AgentforceClient,
+        last: int,
+        asked: dict[str, Any],
+        message: dict[str, Any],
+        *,
+        withdraw: bool,
+    ) -> Turn:
+        number, journal = last + 1, self._journal
+        asked_for = text_request(message["text"], message["variables"])
+        request = asked_for if self._store_requests else None
+        left = False
+
+        def leaving(_key: str | None) -> None:
+            nonlocal left
+            if journal is not None:
+                journal.intend(number, asked, request)
+            left = True
+
+        try:
+            turn = sender.send_message(
+                replace(self.session, sequence_id=last), before_send=leaving, **message
+            )
+        except AgentFailedError:
+            # It was delivered, so its number is used up.
+            self._session = replace(self.session, sequence_id=number)
+            raise
+        except BaseException as error:
+            not_applied = isinstance(error, AgentforceError) and error.applied is False
+            if not not_applied and (left or isinstance(error, AgentforceError)):
+                self._state = "in_doubt"
+            if not_applied and left and withdraw and journal is not None:
+                journal.settle(number, asked, None)
+            raise
+        turn = replace(turn, request=request)
+        if journal is not None:
+            journal.settle(number, asked, turn)
+        return turn
+
+    def _check_open(self) -> None:
+        session_id = self.session.session_id
+        if self._state == "in_doubt":
+            raise AgentforceInputError(
+                "What became of the session's last message is unknown; start a new session.",
+                session_id=session_id,
+            )
+        if self._state == "ended":
+            raise SessionNotFoundError(
+                self._why_ended or "The session has ended.", operation="send", session_id=session_id
+            )
+
+    @contextmanager
+    def _one_at_a_time(self, sender: AgentforceClient, patience: float | None) -> Iterator[AgentforceClient]:
+        if not self._sending.acquire(timeout=-1 if patience is None else patience):
+            raise SessionBusyError(
+                "Another message of the session is under way.", session_id=self.session.session_id
+            )
+        try:
+            self._under_way = sender
+            yield sender
+        finally:
+            self._under_way = None
+            self._sending.release()
+
+
+class Conversation(OpenSession):
+    """A session that starts with its ``with`` block, and is ended on every path.
+
+    :param options: as :meth:`.AgentforceClient.start_session`.
+    """
+
+    def __init__(
+        self,
+        client: AgentforceClient,
+        agent_id: str | None = None,
+        *,
+        end_reason: str = "UserRequest",
+        **options: Any,
+    ) -> None:
+        super().__init__(client, None, end_reason=end_reason)
+        self._options = SessionOptions(agent_id, **options)
+
+    def __enter__(self) -> Self:
+        self._session = self._client.start_session(**vars(self._options))
+        self._state = "open"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.try_end()
+        self._session = None

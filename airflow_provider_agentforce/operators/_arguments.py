@@ -1,0 +1,139 @@
+"""Checks on what a Dag's author wrote, made when the Dag is parsed or when the task runs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce.client.models import OUTCOMES
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.structured import OutputType
+
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+
+
+def check_names(operator: type, given: Iterable[str]) -> None:
+    """Refuse arguments that *operator* does not have, and suggest the name that was meant."""
+    known = _known(operator)
+    for name in given:
+        if name not in known and not name.startswith("_"):
+            near = difflib.get_close_matches(name, known, 1, 0.6)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise AgentforceInputError(f"{operator.__name__} has no argument {name}.{meant}")
+
+
+@cache
+def _known(operator: type) -> frozenset[str]:
+    inits = [vars(kind)["__init__"] for kind in operator.__mro__ if "__init__" in vars(kind)]
+    own = {name for init in inits[:-1] for name in inspect.signature(init).parameters}
+    return frozenset(own | {"default_args"})
+
+
+def check_fail_on(fail_on: Any) -> tuple[str, ...]:
+    """Return *fail_on* as a tuple of known outcomes."""
+    names = [fail_on] if isinstance(fail_on, str) else fail_on
+    if not isinstance(names, Collection) or isinstance(names, Mapping):
+        raise AgentforceInputError(
+            f"fail_on must be outcomes, such as ('failed',), or () for none, but is {fail_on!r:.80}."
+        )
+    unknown = [name for name in names if name not in OUTCOMES]
+    if unknown:
+        raise AgentforceInputError(f"fail_on: {unknown[0]!r:.80} is none of {', '.join(OUTCOMES)}.")
+    return tuple(names)
+
+
+def check_choice(field: str, given: str, *choices: str) -> str:
+    """Return *given* if it is one of *choices*."""
+    if given not in choices:
+        raise AgentforceInputError(f"{field} must be {' or '.join(choices)}, but is {given!r:.80}.")
+    return given
+
+
+def check_flag(field: str, given: Any) -> bool:
+    """Return *given* if it is ``True`` or ``False``."""
+    if not isinstance(given, bool):
+        raise AgentforceInputError(f"{field} must be True or False, but is {given!r:.80}.")
+    return given
+
+
+def check_output_retries(value: Any) -> int:
+    """Return how many corrective questions may be asked: 0 or 1."""
+    if value not in (0, 1) or not isinstance(value, int) or isinstance(value, bool):
+        raise AgentforceInputError(f"output_retries must be 0 or 1, but is {value!r:.80}.")
+    return value
+
+
+def check_output_type(output_type: Any) -> Any:
+    """Return *output_type* unless it is the name of a type; no library that knows types is loaded."""
+    if isinstance(output_type, str | bytes):
+        raise AgentforceInputError(
+            f"output_type must be a type or a JSON schema as a dict, but is the text {output_type!r:.80}. "
+            "Give the class itself, not its name."
+        )
+    return output_type
+
+
+def output_of(output_type: Any) -> OutputType | None:
+    """Return the form that an operator's ``output_type`` asks for, or ``None`` if it asks for none.
+
+    :raises AgentforceInputError: if it cannot be used.
+    """
+    if output_type is None:
+        return None
+    from airflow_provider_agentforce.structured import OutputType  # noqa: PLC0415 - not at parse time
+
+    return OutputType(output_type)
+
+
+def check_messages(messages: Any) -> None:
+    """Refuse a literal that cannot be the messages of a conversation. A template may yet become them."""
+    if isinstance(messages, str) and not has_template(messages):
+        raise AgentforceInputError(
+            f"messages must be a list of texts or of dicts with text and variables, or a function, but is a "
+            f"text. Write messages=[{one_line(messages, 40)!r}]."
+        )
+    if isinstance(messages, Sequence) and not messages:
+        raise AgentforceInputError("messages is empty. Give at least one message.")
+
+
+def check_reference(field: str, given: Any) -> None:
+    """Refuse a task where its output is meant."""
+    if hasattr(given, "task_id") and hasattr(given, "output"):
+        raise AgentforceInputError(f"{field} is a task; give its output: {field}={given.task_id}.output.")
+
+
+def has_template(text: str) -> bool:
+    """Tell whether Jinja would find anything in *text*."""
+    return any(mark in text for mark in _TEMPLATE_MARKS)
+
+
+def check_templates(field: str, value: Any, parse: Callable[[str], Any]) -> None:
+    """Refuse a literal template with a syntax error, at any depth of lists, tuples and dicts.
+
+    :param parse: of the Dag's Jinja environment.
+    """
+    if isinstance(value, str):
+        if has_template(value):
+            _check_template(field, value, parse)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_templates(f"{field}[{key!r:.40}]", item, parse)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_templates(f"{field}[{index}]", item, parse)
+
+
+def _check_template(field: str, text: str, parse: Callable[[str], Any]) -> None:
+    from jinja2 import TemplateSyntaxError  # noqa: PLC0415 - only where there is a template
+
+    try:
+        parse(text)
+    except TemplateSyntaxError as error:
+        raise AgentforceInputError(
+            f"{field} is not a valid template: {one_line(str(error), 120)} (line {error.lineno})."
+        ) from None

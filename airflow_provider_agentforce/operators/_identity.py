@@ -1,0 +1,36 @@
+"""What tells one task instance from another, also in a loop of Airflow 3.4."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+_KEY_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "airflow-provider-agentforce")
+_NO_LOOP = uuid.UUID(int=0)
+
+
+def external_session_key(  # noqa: PLR0917 - public, called by position
+    dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1, loop: str = ""
+) -> str:
+    """Return the UUID under which a task's session appears in the agent's event log.
+
+    The same values always give the same key, so a session can be traced to its task and back.
+
+    :param loop: ``"<region id>:<region index>"`` for a task in a loop (Airflow 3.4); else ``""``.
+    """
+    parts = (dag_id, run_id, task_id, str(map_index), str(try_number))
+    return str(uuid.uuid5(_KEY_NAMESPACE, "\0".join((*parts, loop) if loop else parts)))
+
+
+def key_of(task_instance: Any) -> str:
+    """Return the external session key of a running task instance."""
+    ti = task_instance
+    return external_session_key(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, loop_of(ti))
+
+
+def loop_of(task_instance: Any) -> str:
+    """Return what tells the iterations of a loop apart, ``""`` outside of a loop and before Airflow 3.4."""
+    region = getattr(task_instance, "region_id", None)
+    if region is None or str(region) == str(_NO_LOOP):
+        return ""
+    return f"{region}:{task_instance.region_index}"

@@ -1,0 +1,79 @@
+"""Whether another try of a task may follow a failure, and what it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_agentforce._compat import AirflowFailException, AirflowSkipException
+from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    DeliveryUnknownError,
+    InvalidOutputError,
+)
+
+_NOT_AGAIN = (
+    "Messages 1 to {} are answered, see the XCom turns; another try would send them again, so the task ends "
+    "here."
+)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The next try goes on where this one ended, in the same session."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The error decides, as it is: a next try, if Airflow makes one, begins from the start."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """No try may follow.
+
+    :param hint: what the error is to say of it.
+    """
+
+    hint: str
+
+
+def next_try(
+    error: BaseException, *, answered: int, recorded: bool, resend: bool, restart: bool, tries_left: bool
+) -> Resume | Retry | Stop:
+    """Decide what may follow the failure of a task that sends messages.
+
+    :param answered: how many of its messages have an answer.
+    :param recorded: the next try finds these answers.
+    :param resend: what may have been acted on may be sent again.
+    :param restart: what is answered may be sent again, in another session.
+    :param tries_left: another try follows if the error allows it.
+    """
+    if isinstance(error, AirflowFailException | AirflowSkipException):
+        return Retry()  # the Dag's own word that no try follows
+    passing = error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
+    unknown = isinstance(error, DeliveryUnknownError)
+    if recorded and tries_left and ((unknown and resend) or (passing and answered)):
+        return Resume()
+    if not answered or restart or (resend and not recorded):
+        return Retry()
+    says_so_itself = isinstance(error, DeliveryUnknownError | InvalidOutputError)
+    return Stop("" if says_so_itself else _NOT_AGAIN.format(answered))
+
+
+def stopped(error: BaseException, hint: str, last: Turn) -> AgentforceError:
+    """Return *error* as one that no try may follow; if it is not ours, as an unknown delivery.
+
+    :param last: the last answer.
+    """
+    if isinstance(error, AgentforceError):
+        return error.replaced(retryable=False, hint=f"{error.hint} {hint}".strip())
+    lost = DeliveryUnknownError(
+        f"{type(error).__name__} after the answer to message {last.sequence_id}.",
+        hint=hint,
+        applied=True,
+        session_id=last.session_id,
+        turn=last,
+    )
+    lost.__cause__ = error
+    return lost

@@ -1,0 +1,158 @@
+"""Finds the session that a task is given: in its arguments, or by the tasks before it, up to the start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client.models import Session, Turn, session_from
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._arguments import check_reference, has_template
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._rendering import task_of
+
+# What a template says of a value that is not there.
+_NOTHING = ("", "None", "null")
+_PULLED = re.compile(r"""xcom_pull\(\s*(?:task_ids\s*=\s*)?\[?\s*["']([^"']+)["']""")
+
+
+class TakesSession(AgentforceBaseOperator):
+    """Base of the operators that use a session that another task has started.
+
+    :param session: the output of a start or a send.
+    :param session_id: instead of *session*.
+    """
+
+    def __init__(self, *, session: Any = None, session_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.session = session
+        self.session_id = session_id
+        # As the Dag says it: Airflow replaces the fields above with what it renders.
+        self.session_arguments = {"session": session, "session_id": session_id}
+
+    def check_arguments(self) -> None:
+        """Refuse a task where its output is meant."""
+        check_reference("session", self.session)
+        check_reference("session_id", self.session_id)
+
+    def given_session(self, sequence_id: Any, context: Context) -> Session:
+        """Read the session from the two ways of giving it.
+
+        :raises AgentforceInputError: if neither or both are given, or the task before left none.
+        """
+        nothing = self.session is None and self.session_id is None
+        if _is_nothing(self.session_id) or (nothing and _names_up(_arguments(self, context))):
+            raise self.left_none(context)
+        if (self.session is None) == (self.session_id is None):
+            raise AgentforceInputError(
+                "Give either session (the output of a start or a send) or session_id and sequence_id."
+            )
+        if self.session is not None:
+            return session_from(self.session)
+        if sequence_id is None:
+            raise AgentforceInputError(
+                "sequence_id is missing: give the number of the last message, 0 after the start."
+            )
+        return session_from({"session_id": self.session_id, "sequence_id": sequence_id})
+
+    def left_none(self, context: Context) -> AgentforceInputError:
+        """Return the error that names the task which left no session."""
+        field = "session" if self.session_id is None else "session_id"
+        names = _names_up(_arguments(self, context)) or sorted(self.upstream_task_ids)
+        who = f"the task {' or '.join(names)}" if names else "the task before it"
+        return AgentforceInputError(
+            f"{field} is {getattr(self, field)!r:.40}: {who} left no session. See why, and clear it."
+        )
+
+
+def session_to_end(task: TakesSession, context: Context) -> Session | None:
+    """Return the session that *task* is given, whatever became of the tasks that have used it since.
+
+    :returns: ``None`` if the task that starts sessions has started none.
+    :raises AgentforceInputError: if there are several, or a task other than the start left none.
+    """
+    found = _sessions_in(task.session) or _sessions_in(task.session_id)
+    last: Any = None
+    if not found:
+        for last in _tasks_up(_arguments(task, context), context):
+            found = _output(last, context)
+            if found:
+                break
+    if len(found) > 1:
+        raise AgentforceInputError(
+            f"session holds {len(found)} sessions. Map the task over them: "
+            "EndSessionOperator.partial(…).expand(session=start.output)."
+        )
+    if found:
+        return found[0]
+    starts = getattr(getattr(last, "operator_class", last), "starts_session", False)
+    if starts or (last is None and not _is_nothing(task.session_id)):
+        return None
+    raise task.left_none(context)
+
+
+def _arguments(task: Any, context: Context) -> Mapping[str, Any]:
+    """Return how the Dag gives a task its session: references, templates or values."""
+    written = task_of(context, task.task_id) or task
+    if not hasattr(written, "partial_kwargs"):
+        return getattr(written, "session_arguments", {})
+    expand = written.expand_input.value
+    mapped = expand if isinstance(expand, Mapping) else {}
+    names = ("session", "session_id")
+    return {name: mapped.get(name, written.partial_kwargs.get(name)) for name in names}
+
+
+def _tasks_up(arguments: Mapping[str, Any], context: Context) -> Iterator[Any]:
+    """Yield the tasks that the session comes through, the last one first."""
+    waiting, seen = _names_up(arguments), set[str]()
+    while waiting:
+        name = waiting.pop(0)
+        task = None if name in seen else task_of(context, name)
+        seen.add(name)
+        if task is not None:
+            yield task
+            waiting.extend(_names_up(_arguments(task, context)))
+
+
+def _names_up(arguments: Mapping[str, Any]) -> list[str]:
+    return [name for value in arguments.values() for name in _names_in(value)]
+
+
+def _names_in(value: Any) -> list[str]:
+    """Return the ids of the tasks whose output an argument is."""
+    if isinstance(value, str):
+        return _PULLED.findall(value) if has_template(value) else []
+    if isinstance(value, Sequence):
+        return [name for item in value for name in _names_in(item)]
+    if not hasattr(value, "iter_references"):
+        return []
+    return [operator.task_id for operator, _ in value.iter_references()]
+
+
+def _output(task: Any, context: Context) -> list[Session]:
+    """Return the sessions that a task left, also when it failed after it had one."""
+    for reference in (task.output, task.output["session_id"]):
+        try:
+            found = _sessions_in(reference.resolve(context))
+        except Exception:  # noqa: BLE001, S112 - Airflow has several ways to say that there is none
+            continue
+        if found:
+            return found
+    return []
+
+
+def _sessions_in(value: Any) -> list[Session]:
+    if value is None or _is_nothing(value):
+        return []
+    if isinstance(value, str):
+        return [session_from({"session_id": value})]
+    if isinstance(value, Mapping | Session | Turn) or not isinstance(value, Sequence):
+        return [session_from(value)]
+    known = {one.session_id: one for item in value for one in _sessions_in(item)}
+    return list(known.values())
+
+
+def _is_nothing(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() in _NOTHING

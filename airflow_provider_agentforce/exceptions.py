@@ -15,7 +15,7 @@
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
         ├── RateLimitedError        a limit of the org or of the connection is reached          retry
         ├── SessionBusyError        the session still works on another message                  retry
-        └── TaskStoppedError        the task was told to stop before anything was sent          retry
+        └── TaskStoppedError        the task was stopped before anything was sent               retry
 
 "final" errors end an Airflow task at once, whatever its ``retries``: repeating the call would fail the same
 way, or could make the agent act twice. "retry" errors leave the decision to the task's ``retries``.
@@ -277,4 +277,4 @@ class SessionBusyError(AgentforceTransientError):
 
 
 class TaskStoppedError(AgentforceTransientError):
-    """The task was told to stop while nothing was on its way."""
+    """The task was stopped while nothing was on its way."""

@@ -25,7 +25,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Retry:
-    """The error decides, as it is: a next try, if Airflow makes one, begins from the start."""
+    """The error decides, unchanged: a next try, if Airflow makes one, begins from the start."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,17 @@ def next_try(
     """
     if isinstance(error, AirflowFailException | AirflowSkipException):
         return Retry()  # the Dag's own word that no try follows
-    passing = error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
-    unknown = isinstance(error, DeliveryUnknownError)
-    if recorded and tries_left and ((unknown and resend) or (passing and answered)):
+    repeatable = resend and isinstance(error, DeliveryUnknownError)
+    if recorded and tries_left and (repeatable or (answered and _passes(error))):
         return Resume()
     if not answered or restart or (resend and not recorded):
         return Retry()
     says_so_itself = isinstance(error, DeliveryUnknownError | InvalidOutputError)
     return Stop("" if says_so_itself else _NOT_AGAIN.format(answered))
+
+
+def _passes(error: BaseException) -> bool:
+    return error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
 
 
 def stopped(error: BaseException, hint: str, last: Turn) -> AgentforceError:

@@ -21,7 +21,7 @@ from airflow_provider_agentforce.client.transport.errors import (
 )
 from airflow_provider_agentforce.client.transport.routes import Route
 
-# Chunks and their extensions, on top of the body.
+# Head, sizes of chunks and their extensions, on top of the body.
 _MAX_OVERHEAD = 1024 * 1024
 _MAX_HEAD = 64 * 1024
 _CONNECT_SECONDS = 10.0
@@ -52,6 +52,7 @@ class Connection:
         self._pid = os.getpid()
         self._idle_since = 0.0
         self._received = 0
+        self._content = 0
         self._sock: socket.socket | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
@@ -61,20 +62,19 @@ class Connection:
         :param end: when to give up at the latest, on the monotonic clock.
         """
         end = min(end, time.monotonic() + _CONNECT_SECONDS)
-        self._sock = self._connect(end)
-        # A stop that came before the socket was there has not cut it.
-        self._check()
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connect(end)
         if self.route.tunnelled:
             self._open_tunnel(end)
         self.connected = True
         if self.route.context is not None:
             self._set_time(end)
-            self._sock = self.route.context.wrap_socket(
+            assert self._sock is not None  # noqa: S101 - there is a connection
+            self._sock = secure = self.route.context.wrap_socket(
                 self._sock, server_hostname=self.route.host, do_handshake_on_connect=False
             )
+            # A stop while it was wrapped has found a socket that is detached.
             self._check()
-            self._sock.do_handshake()
+            secure.do_handshake()
 
     def usable(self) -> bool:
         """Tell whether the connection is fresh and of this process, and its peer is silent."""
@@ -106,6 +106,8 @@ class Connection:
                 self.head = self._http.trailing_data[0]
             elif isinstance(event, h11.Response):
                 self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
+            elif isinstance(event, h11.Data):
+                self._content += len(event.data)
             if event is not h11.NEED_DATA:
                 return event  # type: ignore[return-value]
             self._set_time(end)
@@ -114,7 +116,8 @@ class Connection:
             if self._http.their_state is h11.SEND_RESPONSE:
                 self.head += data
             self._received += len(data)
-            if self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
+            overhead = self._received - self._content
+            if overhead > _MAX_OVERHEAD or self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
                 raise FramingError("longer than a reply may be")
             self._http.receive_data(data)
 
@@ -149,7 +152,7 @@ class Connection:
         """Get ready for another request."""
         self.kept = True
         self._http.start_next_cycle()
-        self._received = 0
+        self._received = self._content = 0
         self.head = b""
         self._idle_since = time.monotonic()
 
@@ -169,23 +172,21 @@ class Connection:
                 # Not SSLSocket.shutdown, which forgets the TLS state that another thread is using.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    def _connect(self, end: float) -> socket.socket:
+    def _connect(self, end: float) -> None:
         addresses = socket.getaddrinfo(*self.route.first, type=socket.SOCK_STREAM)
         error: OSError | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             # All addresses of a name share the time, so that one that drops packets leaves some to the next.
             share = (end - time.monotonic()) / (len(addresses) - number)
-            sock = socket.socket(family, kind, protocol)
+            self._sock = sock = socket.socket(family, kind, protocol)
             try:
                 self._connect_to(sock, address, time.monotonic() + share)
             except OSError as failed:
                 error = failed
                 sock.close()
-            except BaseException:
-                sock.close()
-                raise
             else:
-                return sock
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return
         raise error or OSError("the name has no address")
 
     def _connect_to(self, sock: socket.socket, address: object, end: float) -> None:
@@ -199,6 +200,7 @@ class Connection:
             self._check()
             if time.monotonic() >= end:
                 raise TimeoutError("no connection in time")
+        self._check()
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))

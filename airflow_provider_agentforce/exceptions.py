@@ -11,6 +11,7 @@
     ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
     ├── BatchFailedError            more records of a batch failed than the task allows         final¹
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
+    │   └── AnswerLostError         an earlier try delivered it, and a repetition was refused   final
     ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
         ├── RateLimitedError        a limit of the org or of the connection is reached          retry
@@ -254,6 +255,14 @@ class DeliveryUnknownError(AgentforceError):
     def __init__(self, what: str, *, turn: Any = None, **fields: Any) -> None:
         super().__init__(what, **fields)
         self.turn = turn
+
+
+class AnswerLostError(DeliveryUnknownError):
+    """An earlier try delivered the message, as the org says, and its answer is lost (``applied``: ``True``).
+
+    Sending the message again cannot bring the answer back, so no try follows, whatever
+    ``on_unknown_delivery`` says.
+    """
 
 
 class LedgerError(AgentforceError):

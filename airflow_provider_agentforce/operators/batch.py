@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_agentforce.batch.job import Job
 
+_PACKAGES = {
+    "s3": "apache-airflow-providers-amazon[s3fs]",
+    "gs": "apache-airflow-providers-google",
+    "abfs": "apache-airflow-providers-microsoft-azure",
+}
 _URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -272,7 +277,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         try:
             return object_storage_path(given)
         except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise AgentforceInputError(f"{field}: {uri!r:.100} cannot be used: {error!s:.200}") from None
+            package = _PACKAGES.get(uri.partition(":")[0].lower())
+            needs = f" It needs the package {package}." if package else ""
+            raise AgentforceInputError(
+                f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}"
+            ) from None
 
 
 class _Metrics:

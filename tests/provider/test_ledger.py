@@ -182,6 +182,7 @@ class TestSend:
         with pytest.raises(DeliveryUnknownError) as caught:
             task.run()
         assert caught.value.applied is True
+        assert isinstance(caught.value, AirflowFailException)
         assert "The agent received the message" in str(caught.value)
         assert texts(org) == [("harmless", 1)]
 

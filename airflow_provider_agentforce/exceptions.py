@@ -11,11 +11,12 @@
     ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
     ├── BatchFailedError            more records of a batch failed than the task allows         final¹
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
+    │   └── AnswerLostError         an earlier try delivered it, and a repetition was refused   final
     ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
         ├── RateLimitedError        a limit of the org or of the connection is reached          retry
         ├── SessionBusyError        the session still works on another message                  retry
-        └── TaskStoppedError        the task was told to stop before anything was sent          retry
+        └── TaskStoppedError        the task was stopped before anything was sent               retry
 
 "final" errors end an Airflow task at once, whatever its ``retries``: repeating the call would fail the same
 way, or could make the agent act twice. "retry" errors leave the decision to the task's ``retries``.
@@ -256,6 +257,14 @@ class DeliveryUnknownError(AgentforceError):
         self.turn = turn
 
 
+class AnswerLostError(DeliveryUnknownError):
+    """An earlier try delivered the message, as the org says, and its answer is lost (``applied``: ``True``).
+
+    Sending the message again cannot bring the answer back, so no try follows, whatever
+    ``on_unknown_delivery`` says.
+    """
+
+
 class LedgerError(AgentforceError):
     """The record of what earlier tries did cannot be read or written, so nothing was sent."""
 
@@ -277,4 +286,4 @@ class SessionBusyError(AgentforceTransientError):
 
 
 class TaskStoppedError(AgentforceTransientError):
-    """The task was told to stop while nothing was on its way."""
+    """The task was stopped while nothing was on its way."""

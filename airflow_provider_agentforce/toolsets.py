@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.ai.toolsets import ManagedAgentToolset
@@ -21,7 +20,7 @@ class AgentforceToolset(ManagedAgentToolset):
     """Lets a model talk to an Agentforce agent over several turns: one session for each run of the model.
 
     ``ManagedAgentToolset`` gives every call a session of its own, so the agent forgets what was said before,
-    and nobody can answer what it asks back. Here the first call starts a session, the later ones go on in
+    and no model can answer what it asks back. Here the first call starts a session, the later ones go on in
     it, and the end of the run ends it, whatever the run came to.
 
     Calls that a model makes at once are sent one after the other. An answer is never replayed by
@@ -53,21 +52,19 @@ class AgentforceToolset(ManagedAgentToolset):
                 "agent, to a ManagedAgentToolset."
             )
         self._bound = client
+        self._options: dict[str, Any] = {
+            "tool_name": tool_name,
+            "description": description,
+            "timeout": timeout,
+            "max_retries": max_retries,
+            "vendor_options": vendor_options,
+        }
         self._conversation = AgentConversation(client)
-        super().__init__(
-            self._conversation,
-            tool_name=tool_name,
-            description=description,
-            timeout=timeout,
-            max_retries=max_retries,
-            vendor_options=vendor_options,
-        )
+        super().__init__(self._conversation, **self._options)
 
     async def for_run(self, ctx: RunContext[Any]) -> AgentforceToolset:  # noqa: ARG002 - as it is called
         """Return a toolset for one run, without a session yet."""
-        mine = copy(self)
-        mine._client = mine._conversation = AgentConversation(self._bound)  # noqa: SLF001 - one of this class
-        return mine
+        return type(self)(self._bound, **self._options)
 
     async def __aexit__(self, *args: object) -> bool | None:
         await asyncio.to_thread(self._conversation.end)

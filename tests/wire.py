@@ -161,6 +161,12 @@ class Server:
             thread.join(5)
         assert not any(thread.is_alive() for thread in self._threads)
 
+    def all_closed(self, seconds: float) -> bool:
+        """Tell whether the clients close every connection within *seconds* each."""
+        for thread in self._threads:
+            thread.join(seconds)
+        return not any(thread.is_alive() for thread in self._threads)
+
     def _accept(self) -> None:
         while True:
             try:

@@ -147,12 +147,6 @@ class Checkpoint:
             write.claims.append(name)
             write.bound = max(write.bound, self._positions[name] + 1)
         self._commit(write)
-        try:
-            if self._read_json(_OWNER, {}).get("owner") != self._me:
-                raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
-        except AgentforceError:
-            self.withdraw(name)
-            raise
 
     def settle(self, name: str, row: Row, record: bytes = b"") -> None:
         """Take the row of a record. It is written with the next claim, or by :meth:`flush`.
@@ -241,6 +235,8 @@ class Checkpoint:
         error: AgentforceError | None = LedgerError("Writing the ledger was interrupted.")
         try:
             self._put(write)
+            if write.claims:
+                self._check_owner()
             error = None
             self._merge()
         except AgentforceError as caught:
@@ -251,6 +247,10 @@ class Checkpoint:
                     self._take_back(write)
                 write.error, write.done, self._writing = error, True, False
                 self._changed.notify_all()
+
+    def _check_owner(self) -> None:
+        if self._read_json(_OWNER, {}).get("owner") != self._me:
+            raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
 
     def _put(self, write: _Write) -> None:
         self._bound = max(self._bound, write.bound)

@@ -13,7 +13,14 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
-from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
+from airflow_provider_agentforce.client.models import (
+    ANSWERED,
+    ENDED,
+    FAILED,
+    Session,
+    Turn,
+    text_request,
+)
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -288,8 +295,7 @@ class Worker:
     def _send(self, attempt: _Attempt, text: str, variables: list[dict[str, Any]]) -> None:
         assert self._session is not None  # noqa: S101 - _attempt() has started one
         if self._options.store_requests:
-            request = {"type": "Text", "text": text, "reply": None, "variables": variables}
-            attempt.requests.append(request)
+            attempt.requests.append(text_request(text, variables))
         turn = self._client.send_message(self._session, text, variables=variables)
         attempt.turns.append(turn)
         self._session = replace(self._session, sequence_id=turn.sequence_id)

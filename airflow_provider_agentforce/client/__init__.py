@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.client.models import OUTCOMES, Session, Turn
-from airflow_provider_agentforce.client.settings import Settings
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.client.open_session import Conversation
+    from airflow_provider_agentforce.client.settings import Settings
 
 __all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "Session", "Settings", "Turn"]
 
+# What is imported when it is used: most Dag files are only parsed.
+_MODULES = {"AgentforceClient": "client", "Conversation": "open_session", "Settings": "settings"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "AgentforceClient":
-        from airflow_provider_agentforce.client.client import AgentforceClient  # noqa: PLC0415
-
-        return AgentforceClient
-    if name == "Conversation":
-        from airflow_provider_agentforce.client.open_session import Conversation  # noqa: PLC0415
-
-        return Conversation
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

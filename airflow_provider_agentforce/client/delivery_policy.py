@@ -20,6 +20,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceRequestError,
     AgentforceTransientError,
+    AnswerLostError,
     DeliveryUnknownError,
     RateLimitedError,
     SessionBusyError,
@@ -129,6 +130,7 @@ class Row:
 
     :param transient: class of the error of a cell that ends in ``T``.
     :param final: class of the error of a cell that ends in ``X``.
+    :param unknown: class of the error of a cell that ends in ``U``.
     :param in_doubt: what to do about a message whose delivery or answer is not known.
     """
 
@@ -141,6 +143,7 @@ class Row:
     query: str
     transient: type[AgentforceError] = AgentforceTransientError
     final: type[AgentforceError] = AgentforceRequestError
+    unknown: type[AgentforceError] = DeliveryUnknownError
     in_doubt: str = ""
 
     def verdict(self, operation: Operation) -> Verdict:
@@ -150,7 +153,7 @@ class Row:
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""
         if ending is Ending.UNKNOWN:
-            return DeliveryUnknownError
+            return self.unknown
         return self.transient if ending is Ending.TRANSIENT else self.final
 
 
@@ -206,6 +209,7 @@ TABLE: dict[Failure, Row] = {
         "X",
         "X",
         "X",
+        unknown=AnswerLostError,
         in_doubt=(
             "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring the "
             "answer back: look at the agent's session in Salesforce."

@@ -50,6 +50,20 @@ class Journal(Protocol):
         """Record the answer; ``None``: the agent did not act, and no earlier process may have sent it."""
 
 
+class NoJournal:
+    """Remembers nothing."""
+
+    def replay(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:  # noqa: ARG002
+        """Know of no answer."""
+        return None, False
+
+    def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
+        """Do nothing."""
+
+    def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
+        """Do nothing."""
+
+
 class OpenSession:
     """A session that is open, or was. Its messages wait for each other, so threads may share it.
 
@@ -75,7 +89,7 @@ class OpenSession:
         self.turns: list[Turn] = []
         self._client = client
         self._session = session
-        self._journal = journal
+        self._journal: Journal = journal or NoJournal()
         self._store_requests = store_requests
         self._end_reason = checks.end_reason(end_reason, "end_reason")
         self._state: State = "ended" if ended else "open"
@@ -147,17 +161,13 @@ class OpenSession:
             last = self.session.sequence_id if sequence_id is None else sequence_id
             given = checks.variables(variables)
             asked = {"text": known_as or text, "variables": given, "in_reply_to": in_reply_to}
-            turn, sent_before = self._replayed(last + 1, asked)
+            turn, sent_before = self._journal.replay(last + 1, asked)
             if turn is None:
                 self._check_open()
                 message = {**asked, "text": text, "stream": stream, "on_chunk": on_chunk}
                 message["repeated"] = repeated or sent_before
                 turn = self._sent(sender, last, asked, message, withdraw=not sent_before)
-            self.turns.append(turn)
-            self._session = replace(self.session, sequence_id=turn.sequence_id)
-            if turn.session_ended:
-                self._state, self._why_ended = "ended", "The agent has ended the session."
-            return turn
+            return self._noted(turn)
 
     def end(self) -> bool:
         """End the session.
@@ -203,8 +213,12 @@ class OpenSession:
     ) -> None:
         self.try_end()
 
-    def _replayed(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:
-        return (None, False) if self._journal is None else self._journal.replay(number, asked)
+    def _noted(self, turn: Turn) -> Turn:
+        self.turns.append(turn)
+        self._session = replace(self.session, sequence_id=turn.sequence_id)
+        if turn.session_ended:
+            self._state, self._why_ended = "ended", "The agent has ended the session."
+        return turn
 
     def _sent(
         self,
@@ -215,15 +229,14 @@ class OpenSession:
         *,
         withdraw: bool,
     ) -> Turn:
-        number, journal = last + 1, self._journal
+        number = last + 1
         asked_for = text_request(message["text"], message["variables"])
         request = asked_for if self._store_requests else None
         left = False
 
         def leaving(_key: str | None) -> None:
             nonlocal left
-            if journal is not None:
-                journal.intend(number, asked, request)
+            self._journal.intend(number, asked, request)
             left = True
 
         try:
@@ -235,15 +248,15 @@ class OpenSession:
             self._session = replace(self.session, sequence_id=number)
             raise
         except BaseException as error:
-            not_applied = isinstance(error, AgentforceError) and error.applied is False
-            if not not_applied and (left or isinstance(error, AgentforceError)):
+            if not isinstance(error, AgentforceError):
+                self._state = "in_doubt" if left else self._state
+            elif error.applied is not False:
                 self._state = "in_doubt"
-            if not_applied and left and withdraw and journal is not None:
-                journal.settle(number, asked, None)
+            elif left and withdraw:
+                self._journal.settle(number, asked, None)
             raise
         turn = replace(turn, request=request)
-        if journal is not None:
-            journal.settle(number, asked, turn)
+        self._journal.settle(number, asked, turn)
         return turn
 
     def _check_open(self) -> None:

@@ -31,7 +31,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 
     The function gets its arguments, and the context values that it names, as with every ``@task``. It returns
     a message (a text, or a dict with ``text`` and ``variables``), a list of messages, or a function that is
-    given the answers so far and returns the next message. What it returns is sent as it is and never rendered
+    given the answers so far and returns the next message. What it returns is sent, never rendered
     as a template, wherever it came from.
 
     **Sends** and **returns** what the operator does; the arguments of the decorator are those of the operator
@@ -39,7 +39,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 
     **A retry** calls the function again, and goes on in the same session with the first message that was not
     answered (Airflow 3.3 and later). If the function then returns another text for a message that was
-    answered, the task fails: clear it to hold the conversation anew.
+    answered, the task fails: clear it to hold the conversation again.
 
     **Templated:** the function's arguments (``op_args``, ``op_kwargs``), ``agent_id``, ``variables``, ``tz``,
     ``agentforce_conn_id``.

@@ -29,7 +29,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     """Talk to the agents of the org that a connection names.
 
     The methods are those of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a
-    retry cannot mend, and a message whose delivery is unknown, end the task without Airflow retries.
+    retry cannot fix, and a message whose delivery is unknown, end the task without Airflow retries.
 
     :param agentforce_conn_id: connection of type ``agentforce``.
     """

@@ -21,13 +21,14 @@ _classes: dict[type, type[exceptions.AgentforceError]] = {}
 def airflow_errors(*, resend_unknown: bool = False) -> Iterator[None]:
     """Raise every error of the client that no retry of the task may follow as its final class.
 
-    :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries.
+    :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries, but not ``AnswerLostError``.
     """
     try:
         yield
     except exceptions.AgentforceError as error:
         unknown = isinstance(error, exceptions.DeliveryUnknownError)
-        if error.retryable or (unknown and resend_unknown) or isinstance(error, AirflowFailException):
+        repeatable = unknown and resend_unknown and not isinstance(error, exceptions.AnswerLostError)
+        if error.retryable or repeatable or isinstance(error, AirflowFailException):
             raise
         raise final(error) from error.__cause__
 

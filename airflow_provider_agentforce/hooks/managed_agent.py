@@ -74,7 +74,7 @@ else:
 
 _START_OPTIONS = ("variables", "tz", "bypass_user")
 _SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id")
-# What the org says of a message that another wording could mend: not valid, too long.
+# What the org says of a message that another wording could fix: not valid, too long.
 _REPHRASE = frozenset({400, 413})
 _first_use = threading.Lock()
 
@@ -145,8 +145,8 @@ class ManagedAgentMixin(BaseManagedAgentHook):
             ``in_reply_to`` and ``sequence_id``.
         :returns: ``text``: the answer; ``raw``: the dict that a send returns, with ``outcome``;
             ``session_id``: of a session that goes on; ``trace_ref``: the id of the agent's plan.
-        :raises ManagedAgentRejected: the agent failed at the message, or another wording could mend it.
-        :raises FinalAgentError: a ``ManagedAgentInvocationError``: no retry mends it; the agent did not act.
+        :raises ManagedAgentRejected: the agent failed at the message, or another wording could fix it.
+        :raises FinalAgentError: a ``ManagedAgentInvocationError``: no retry fixes it; the agent did not act.
         :raises AgentforceTransientError: a later call may succeed; the agent did not act.
         :raises DeliveryUnknownStop: the agent may have acted.
         :raises AgentforceInputError: a ``ValueError``: the request cannot be used.

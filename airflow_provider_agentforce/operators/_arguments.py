@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -22,6 +21,8 @@ def check_names(operator: type, given: Iterable[str]) -> None:
     known = _known(operator)
     for name in given:
         if name not in known and not name.startswith("_"):
+            import difflib  # noqa: PLC0415 - only for a mistake
+
             near = difflib.get_close_matches(name, known, 1, 0.6)
             meant = f" Did you mean {near[0]}?" if near else ""
             raise AgentforceInputError(f"{operator.__name__} has no argument {name}.{meant}")

@@ -84,7 +84,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             hook.client.stop()
 
     def open_client(self) -> AgentforceClient:
-        """Return the client, told how long this task may run."""
+        """Return the client, with the time that this task may run."""
         client = self.hook.client
         client.time_left(self.execution_timeout.total_seconds() if self.execution_timeout else None)
         if self._killed:

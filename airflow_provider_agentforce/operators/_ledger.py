@@ -1,8 +1,9 @@
 """What earlier tries of a task did: a record before every request that acts, and one after it.
 
 The record lives in Airflow's task state store (3.3 and later), which outlives a retry and a killed process;
-XCom does not, since every try begins by deleting it. A person's *clear* begins a new cycle, told by the
-task's ``max_tries``, and finds nothing. A store that cannot be read is an error, never "there is no record".
+XCom does not, since every try begins by deleting it. A person's *clear* begins a new cycle, which shows in
+the task's ``max_tries``, and finds nothing. A store that cannot be read is an error, never "there is no
+record".
 """
 
 from __future__ import annotations

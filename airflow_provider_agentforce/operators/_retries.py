@@ -8,6 +8,7 @@ from airflow_provider_agentforce._compat import AirflowFailException, AirflowSki
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
+    AnswerLostError,
     DeliveryUnknownError,
     InvalidOutputError,
 )
@@ -25,7 +26,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Retry:
-    """The error decides, as it is: a next try, if Airflow makes one, begins from the start."""
+    """The error decides, unchanged: a next try, if Airflow makes one, begins from the start."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,17 @@ def next_try(
     """
     if isinstance(error, AirflowFailException | AirflowSkipException):
         return Retry()  # the Dag's own word that no try follows
-    passing = error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
-    unknown = isinstance(error, DeliveryUnknownError)
-    if recorded and tries_left and ((unknown and resend) or (passing and answered)):
+    repeatable = resend and isinstance(error, DeliveryUnknownError) and not isinstance(error, AnswerLostError)
+    if recorded and tries_left and (repeatable or (answered and _passes(error))):
         return Resume()
     if not answered or restart or (resend and not recorded):
         return Retry()
     says_so_itself = isinstance(error, DeliveryUnknownError | InvalidOutputError)
     return Stop("" if says_so_itself else _NOT_AGAIN.format(answered))
+
+
+def _passes(error: BaseException) -> bool:
+    return error.retryable if isinstance(error, AgentforceError) else isinstance(error, Exception)
 
 
 def stopped(error: BaseException, hint: str, last: Turn) -> AgentforceError:

@@ -18,24 +18,25 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import (
-    check_choice,
-    check_output_retries,
-    check_output_type,
-)
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._arguments import check_choice
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
+from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_agentforce.batch.job import Job
 
+_PACKAGES = {
+    "s3": "apache-airflow-providers-amazon[s3fs]",
+    "gs": "apache-airflow-providers-google",
+    "abfs": "apache-airflow-providers-microsoft-azure",
+}
 _URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
 
 
-class ConversationBatchOperator(AgentforceBaseOperator):
+class ConversationBatchOperator(StartsSessions, SendsMessages):
     """Ask an agent about each of many records in one task, at the speed that the org allows.
 
     **Sends**, for each record, the start of a session, its messages and the end; with
@@ -58,7 +59,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
     the status ``unknown`` (at most ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
-    ask everything anew, choose another ``result_path``, or delete the folder.
+    ask everything again, choose another ``result_path``, or delete the folder.
 
     **Templated:** ``records`` (a URI, or the output of a task), ``result_path``, ``agent_id``, ``tz``,
     ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per record with
@@ -121,54 +122,32 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         result_path: str,
         key: str | None = None,
         variables: Any = None,
-        agent_id: str | None = None,
-        tz: str | None = None,
-        bypass_user: bool = True,
-        surface_type: str | None = None,
         max_concurrency: int | None = None,
         messages_per_session: int = 1,
         max_failures: float | None = None,
         fail_on_partial_error: bool = False,
-        output_type: Any = None,
-        output_retries: int = 1,
-        on_unknown_delivery: Literal["fail", "resend"] = "fail",
         on_change: Literal["fail", "continue"] = "fail",
-        store_requests: bool = True,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(variables=_no_function(variables), **kwargs)
+        self.message = _no_function(message)
+        # Airflow calls a template field that is a function itself, with other arguments.
+        self.message_function = message if callable(message) else None
+        self.variables_function = variables if callable(variables) else None
         # What is in a record is data, and not for the page of rendered fields.
         given = isinstance(records, list | tuple) and not has_reference(records)
         self.given_records = records if given else None
         self.records = None if given else records
-        # Airflow calls a template field that is a function itself, with other arguments.
-        self.message_function = message if callable(message) else None
-        self.message = None if callable(message) else message
-        if isinstance(message, str):
-            # A copy: render_template() knows a field by its value, and Python shares equal texts.
-            self.message = f"{message} "[:-1]
         self.result_path = result_path
-        if key is not None and not isinstance(key, str):
-            raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
-        self.key = key
-        self.variables_function = variables if callable(variables) else None
-        self.variables = None if callable(variables) else variables
-        self.agent_id = agent_id
-        self.tz = tz
-        self.bypass_user = bypass_user
-        self.surface_type = surface_type
+        self.key = _name_of_field(key)
         self.max_concurrency = (
             None if max_concurrency is None else checks.count(max_concurrency, "max_concurrency")
         )
         self.messages_per_session = checks.count(messages_per_session, "messages_per_session")
         self.max_failures = max_failures
         self.fail_on_partial_error = fail_on_partial_error
-        self.output_type = check_output_type(output_type)
-        self.output_retries = check_output_retries(output_retries)
-        self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        self.store_requests = store_requests
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.check_literals()
 
@@ -204,7 +183,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Go on after a wait."""
-        return self._ask(context)  # Airflow wants execute() called by nobody but itself
+        return self._ask(context)  # only Airflow may call execute()
 
     def _ask(self, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time
@@ -250,7 +229,7 @@ class ConversationBatchOperator(AgentforceBaseOperator):
                 fail_on_partial_error=self.fail_on_partial_error,
                 output_type=self.output_type,
                 output_retries=self.output_retries,
-                resend_unknown=self.on_unknown_delivery == "resend",
+                resend_unknown=self.resends,
                 changes_allowed=self.on_change == "continue",
                 yields=self.deferrable,
                 store_requests=self.store_requests,
@@ -298,7 +277,11 @@ class ConversationBatchOperator(AgentforceBaseOperator):
         try:
             return object_storage_path(given)
         except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise AgentforceInputError(f"{field}: {uri!r:.100} cannot be used: {error!s:.200}") from None
+            package = _PACKAGES.get(uri.partition(":")[0].lower())
+            needs = f" It needs the package {package}." if package else ""
+            raise AgentforceInputError(
+                f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}"
+            ) from None
 
 
 class _Metrics:
@@ -314,6 +297,18 @@ class _Metrics:
 
         gauge("agentforce.batch.sessions", now)
         gauge("agentforce.batch.session_limit", most)
+
+
+def _no_function(given: Any) -> Any:
+    # A copy: render_template() knows a field by its value, and Python shares equal texts.
+    text = f"{given} "[:-1] if isinstance(given, str) else given
+    return None if callable(given) else text
+
+
+def _name_of_field(key: Any) -> str | None:
+    if key is not None and not isinstance(key, str):
+        raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
+    return key
 
 
 def _names_a_file(given: Any) -> bool:

@@ -7,24 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.checks import message_count
 from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
     SessionNotFoundError,
 )
-from airflow_provider_agentforce.operators._arguments import (
-    check_choice,
-    check_fail_on,
-    check_flag,
-    check_messages,
-    check_output_retries,
-    check_output_type,
-    output_of,
-)
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, check_outcome
+from airflow_provider_agentforce.operators import _arguments as arguments
+from airflow_provider_agentforce.operators._base import check_outcome
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import (
     Ledger,
@@ -32,10 +22,11 @@ from airflow_provider_agentforce.operators._ledger import (
     name_of_question,
     without_requests,
 )
-from airflow_provider_agentforce.operators._recorded import RecordedConversation
 from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
+from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
 Message = str | Mapping[str, Any]
@@ -44,7 +35,7 @@ NextMessage = Callable[[list[Turn]], Message | None]
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
-class ConversationOperator(AgentforceBaseOperator):
+class ConversationOperator(StartsSessions, SendsMessages):
     """Hold one conversation: start a session, send the messages in order, end the session.
 
     **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
@@ -58,8 +49,8 @@ class ConversationOperator(AgentforceBaseOperator):
     answered, also when the try before was killed; a message that may have been acted on fails the task at
     once, whatever its ``retries``, unless ``on_unknown_delivery="resend"``. When the session is gone by then,
     the task fails and says which messages are answered, unless ``on_session_lost="restart"``. On older
-    Airflow a retry could only hold the conversation anew, so the task fails at once when a message was
-    answered before. A person's clear holds the conversation anew.
+    Airflow a retry could only hold the conversation again, so the task fails at once when a message was
+    answered before. A person's clear holds the conversation again.
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
@@ -85,7 +76,7 @@ class ConversationOperator(AgentforceBaseOperator):
     :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
         messages that do no harm twice.
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
-        conversation anew in another one, sending again what was answered.
+        conversation again in another one, sending again what was answered.
     :param store_requests: keep what was asked in the ``request`` of every turn.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -97,51 +88,33 @@ class ConversationOperator(AgentforceBaseOperator):
         self,
         *,
         messages: Any,
-        agent_id: str | None = None,
-        variables: Any = None,
-        tz: str | None = None,
-        bypass_user: bool = True,
-        surface_type: str | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
-        output_type: Any = None,
-        output_retries: int = 1,
         end_reason: str = "UserRequest",
-        on_unknown_delivery: Literal["fail", "resend"] = "fail",
         on_session_lost: Literal["fail", "restart"] = "fail",
-        store_requests: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         # Airflow calls a template field that is a function itself, with other arguments.
         self.next_message: NextMessage | None = messages if callable(messages) else None
         self.messages = None if callable(messages) else messages
-        self.agent_id = agent_id
-        self.variables = variables
-        self.tz = tz
-        self.bypass_user = bypass_user
-        self.surface_type = surface_type
         self.stream = stream
-        self.fail_on = check_fail_on(fail_on)
-        self.output_type = check_output_type(output_type)
-        self.output_retries = check_output_retries(output_retries)
+        self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = checks.end_reason(end_reason, "end_reason")
-        self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
-        self.on_session_lost = check_choice("on_session_lost", on_session_lost, "fail", "restart")
-        self.store_requests = check_flag("store_requests", store_requests)
+        self.on_session_lost = arguments.check_choice("on_session_lost", on_session_lost, "fail", "restart")
         self.check_literals()
 
     def check_arguments(self) -> None:
         """Refuse messages that cannot be sent."""
-        check_messages(self.messages)
+        arguments.check_messages(self.messages)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversation, or the rest of one that an earlier try began."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
-        with airflow_errors(resend_unknown=self._resend):
+        with airflow_errors(resend_unknown=self.resends):
             following = self.next_message or in_order(self.messages)
-            output = output_of(self.output_type)
+            output = arguments.output_of(self.output_type)
             ledger = Ledger.of(context)
             with self._conversation(ledger, context) as talk:
                 try:
@@ -155,23 +128,20 @@ class ConversationOperator(AgentforceBaseOperator):
                         self._keep(talk.turns, error, context)
                     raise
 
-    @property
-    def _resend(self) -> bool:
-        return self.on_unknown_delivery == "resend"
-
     def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
+        from airflow_provider_agentforce.operators._recorded import RecordedConversation  # noqa: PLC0415
+
         client = self.open_client()
         if self.messages is not None:
-            message_count(len(self.messages), client.settings.max_messages_per_session)
+            checks.message_count(len(self.messages), client.settings.max_messages_per_session)
         agent_id = client.settings.agent(self.agent_id)
         self.link_to(agent_id, context)
-        key = key_of(context["ti"])
         return RecordedConversation(
             client,
             ledger,
-            SessionOptions(agent_id, self.variables, self.tz, self.bypass_user, key, self.surface_type),
+            self.session_options(agent_id, key_of(context["ti"])),
             mark=fingerprint(self.agentforce_conn_id, agent_id),
-            resend_unknown=self._resend,
+            resend_unknown=self.resends,
             end_reason=self.end_reason,
             store_requests=self.store_requests,
         )
@@ -254,7 +224,7 @@ class ConversationOperator(AgentforceBaseOperator):
             error,
             answered=len(talk.turns),
             recorded=recorded,
-            resend=self._resend,
+            resend=self.resends,
             restart=self.on_session_lost == "restart",
             tries_left=not self._killed and ti.try_number <= getattr(ti, "max_tries", 0),
         )
@@ -282,7 +252,7 @@ def in_order(messages: Any) -> NextMessage:
             f"messages must be a list of texts or of dicts with text and variables, or a function, "
             f"but is {type(messages).__name__}."
         )
-    check_messages(messages)
+    arguments.check_messages(messages)
     for index, message in enumerate(messages):
         _read(message, f"messages[{index}]")
     return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None

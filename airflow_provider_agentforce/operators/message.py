@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
-from airflow_provider_agentforce.operators._arguments import (
-    check_choice,
-    check_fail_on,
-    check_flag,
-    check_output_retries,
-    check_output_type,
-    output_of,
-)
+from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import check_outcome
 from airflow_provider_agentforce.operators._ledger import (
     CORRECTION,
@@ -29,14 +21,16 @@ from airflow_provider_agentforce.operators._ledger import (
 )
 from airflow_provider_agentforce.operators._retries import Stop, next_try, stopped
 from airflow_provider_agentforce.operators._session_source import TakesSession
+from airflow_provider_agentforce.operators._shared import SendsMessages
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.open_session import OpenSession
     from airflow_provider_agentforce.structured import OutputType
 
 _ANSWERED = "Only the corrective question failed; the message is answered, see the XCom turns."
 
 
-class SendMessageOperator(TakesSession):
+class SendMessageOperator(TakesSession, SendsMessages):
     """Send one message of a session and return the agent's answer.
 
     **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
@@ -98,10 +92,6 @@ class SendMessageOperator(TakesSession):
         in_reply_to: str | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
-        output_type: Any = None,
-        output_retries: int = 1,
-        on_unknown_delivery: Literal["fail", "resend"] = "fail",
-        store_requests: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -110,20 +100,17 @@ class SendMessageOperator(TakesSession):
         self.variables = variables
         self.in_reply_to = in_reply_to
         self.stream = stream
-        self.fail_on = check_fail_on(fail_on)
-        self.output_type = check_output_type(output_type)
-        self.output_retries = check_output_retries(output_retries)
-        self.on_unknown_delivery = check_choice("on_unknown_delivery", on_unknown_delivery, "fail", "resend")
-        self.store_requests = check_flag("store_requests", store_requests)
+        self.fail_on = arguments.check_fail_on(fail_on)
         self.check_literals()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, and make data of the answer."""
+        from airflow_provider_agentforce.client.open_session import OpenSession  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
-        with airflow_errors(resend_unknown=self._resend):
+        with airflow_errors(resend_unknown=self.resends):
             session = self.given_session(self.sequence_id, context)
-            output = output_of(self.output_type)
+            output = arguments.output_of(self.output_type)
             client = self.open_client()
             self.link_to(session.agent_id, context)
             ledger = Ledger.of(context)
@@ -134,7 +121,7 @@ class SendMessageOperator(TakesSession):
                 session.session_id,
                 session_id=session.session_id,
                 key_of=lambda number: TURN if number == first else CORRECTION,
-                resend_unknown=self._resend,
+                resend_unknown=self.resends,
             )
             # The session is not ended here, so its holder is no context manager.
             chat = OpenSession(client, session, journal=journal, store_requests=self.store_requests)
@@ -146,16 +133,12 @@ class SendMessageOperator(TakesSession):
             most = client.settings.max_messages_per_session
             return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
 
-    @property
-    def _resend(self) -> bool:
-        return self.on_unknown_delivery == "resend"
-
     def _send(
         self, context: Context, chat: OpenSession, text: str, *, recorded: Callable[[], bool], **options: Any
     ) -> Turn:
         """Send a message once and keep its answer in XCom."""
         # Without records, a second try has to suppose that the first one is still being worked on.
-        repeated = self._resend and not recorded() and context["ti"].try_number > 1
+        repeated = self.resends and not recorded() and context["ti"].try_number > 1
         try:
             turn = chat.send(
                 text, stream=self.stream, on_chunk=self.log_progress, repeated=repeated, **options
@@ -189,7 +172,7 @@ class SendMessageOperator(TakesSession):
         try:
             result = read_or_ask(output, answer, ask, retries=self.output_retries, most_messages=most)
             self._push(context, chat.turns[-1], {"result": result}, recorded=recorded())
-        except BaseException as error:  # noqa: BLE001 - raised again, as it is or as one that says more
+        except BaseException as error:  # noqa: BLE001 - raised again, unchanged or as one that says more
             self.push_in_failure(context, "turns", [turn.to_dict() for turn in chat.turns])
             raise self._after_the_answer(error, answer, recorded=recorded()) from error.__cause__
         return without_requests({**chat.turns[-1].to_dict(), "result": result})
@@ -205,7 +188,7 @@ class SendMessageOperator(TakesSession):
     def _after_the_answer(self, error: BaseException, answer: Turn, *, recorded: bool) -> BaseException:
         """Return the error of a corrective question: the message is answered, whatever became of that."""
         follows = next_try(
-            error, answered=1, recorded=recorded, resend=self._resend, restart=recorded, tries_left=True
+            error, answered=1, recorded=recorded, resend=self.resends, restart=recorded, tries_left=True
         )
         if isinstance(error, AgentforceError) and error.applied is False:
             error = error.replaced(applied=True, hint=f"{error.hint} {_ANSWERED}".strip())

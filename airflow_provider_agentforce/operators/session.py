@@ -7,15 +7,13 @@ from typing import Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.session_options import SessionOptions
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
-from airflow_provider_agentforce.operators._recorded import start_recorded
 from airflow_provider_agentforce.operators._session_source import TakesSession, session_to_end
+from airflow_provider_agentforce.operators._shared import StartsSessions
 
 
-class StartSessionOperator(AgentforceBaseOperator):
+class StartSessionOperator(StartsSessions):
     """Start a session with an agent, for the sends that follow.
 
     **Sends** ``POST /agents/{id}/sessions``. **Returns** a dict with ``session_id``, ``sequence_id`` (0),
@@ -50,43 +48,22 @@ class StartSessionOperator(AgentforceBaseOperator):
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - Airflow's own form
     starts_session = True
 
-    def __init__(
-        self,
-        *,
-        agent_id: str | None = None,
-        variables: Any = None,
-        tz: str | None = None,
-        bypass_user: bool = True,
-        surface_type: str | None = None,
-        external_session_key: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, external_session_key: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.agent_id = agent_id
-        self.variables = variables
-        self.tz = tz
-        self.bypass_user = bypass_user
-        self.surface_type = surface_type
         self.external_session_key = external_session_key
         self.check_literals()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the session."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._recorded import start_recorded  # noqa: PLC0415
 
         with airflow_errors():
             client = self.open_client()
             agent_id = client.settings.agent(self.agent_id)
             self.link_to(agent_id, context)
             ledger = Ledger.of(context)
-            options = SessionOptions(
-                agent_id,
-                self.variables,
-                self.tz,
-                self.bypass_user,
-                self.external_session_key or key_of(context["ti"]),
-                self.surface_type,
-            )
+            options = self.session_options(agent_id, self.external_session_key or key_of(context["ti"]))
             mark = fingerprint(self.agentforce_conn_id, agent_id)
             session, _ = start_recorded(client, ledger, mark, options)
             try:

@@ -422,6 +422,8 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"result_path": ""}, "result_path must be a URI"),
         ({"result_path": None}, "result_path must be a URI"),
         ({"result_path": "s3://bucket/folder"}, "result_path: 's3://bucket/folder' cannot be used: "),
+        ({"result_path": "s3://b/f"}, "It needs the package apache-airflow-providers-amazon[s3fs]."),
+        ({"result_path": "gs://b/f"}, "It needs the package apache-airflow-providers-google."),
         ({"result_path": "file:///proc/nothing"}, "result_path: file:///proc/nothing cannot be used"),
         ({"result_path": "file:///etc/hosts"}, "result_path: file:///etc/hosts cannot be used"),
         ({"result_path": "file:///etc/hosts/below"}, "result_path: file:///etc/hosts/below cannot be used"),

@@ -125,6 +125,37 @@ class TestSend:
         assert not isinstance(caught.value, AirflowFailException)
         assert task.run()["sequence_id"] == 1
 
+    def test_a_refused_repetition_proves_that_the_first_one_was_delivered(self, org, session):
+        org.fail("send", status=500, after=True)
+        used = {"error": "BadRequest", "message": "Sequence id 1 was already used"}
+        org.fail("send", status=400, body=used)
+        task = Task(SendMessageOperator, session=session, text="harmless", on_unknown_delivery="resend")
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert caught.value.applied is None
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert caught.value.applied is True
+        assert isinstance(caught.value, AirflowFailException)
+        assert "The agent received the message" in str(caught.value)
+        assert texts(org) == [("harmless", 1)]
+
+    def test_what_was_asked_is_recorded_with_the_intent(self, org, session):
+        given = [{"name": "$Context.A", "type": "Text", "value": "b"}]
+        for stored, request in (
+            (True, {"type": "Text", "text": "change it", "reply": None, "variables": given}),
+            (False, None),
+        ):
+            task = Task(
+                SendMessageOperator,
+                session=session,
+                text="change it",
+                variables={"$Context.A": "b"},
+                store_requests=stored,
+            )
+            task.run_killed(1)
+            assert task.store.values["agentforce_turn"]["value"]["request"] == request
+
     def test_a_try_killed_after_the_answer_returns_it(self, org, session):
         task = Task(SendMessageOperator, session=session, text="order 7?")
         task.run_killed(2)

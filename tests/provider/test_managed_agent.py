@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from urllib.parse import urlsplit
 
 import pytest
+import wire
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_agentforce.emulator import Emulator
@@ -169,6 +172,19 @@ class TestSessions:
             assert org.open_sessions == [session_id]
         assert numbers(org) == [[1, 2]]
         assert org.open_sessions == []
+
+    def test_a_conversation_of_five_messages_opens_one_connection(self, org, monkeypatch):
+        with wire.Relay(urlsplit(org.url).port) as relay:
+            connection = json.loads(org.connection())
+            connection["extra"]["api_url"] = relay.url
+            monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", json.dumps(connection))
+            hook = AgentforceHook()
+            agent = hook.agent(org.agent_id)
+            with hook.conversation() as chat:
+                for _ in range(5):
+                    agent.invoke(ask(session_id=chat.session.session_id, timeout=30))
+        assert numbers(org) == [[1, 2, 3, 4, 5]]
+        assert relay.accepted == 1
 
     def test_messages_of_the_hook_are_counted_too(self, org, hook, agent):
         session = hook.start_session()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -13,10 +14,14 @@ from contextlib import suppress
 import h11
 
 from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
-from airflow_provider_agentforce.client.transport.errors import DeadlineError, FramingError
+from airflow_provider_agentforce.client.transport.errors import (
+    DeadlineError,
+    FramingError,
+    RouteError,
+)
 from airflow_provider_agentforce.client.transport.routes import Route
 
-# Chunks and their extensions, on top of the body.
+# Head, sizes of chunks and their extensions, on top of the body.
 _MAX_OVERHEAD = 1024 * 1024
 _MAX_HEAD = 64 * 1024
 _CONNECT_SECONDS = 10.0
@@ -30,6 +35,9 @@ MAX_IDLE_SECONDS = 1.5
 class Connection:
     """A connection to a host or, through a proxy, to a host behind it.
 
+    :ivar connected: whether only TLS is between it and a request.
+    :ivar kept: whether it was used before.
+    :ivar cut: whether it was cut from outside.
     :ivar head: bytes of the reply's head, as far as they have arrived.
     :param check: raises when the exchange was stopped; called while connecting.
     """
@@ -37,12 +45,14 @@ class Connection:
     def __init__(self, route: Route, check: Callable[[], None]) -> None:
         self.route = route
         self.connected = False
+        self.kept = False
         self.cut = False
         self.head = b""
         self._check = check
         self._pid = os.getpid()
         self._idle_since = 0.0
         self._received = 0
+        self._content = 0
         self._sock: socket.socket | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
@@ -52,17 +62,19 @@ class Connection:
         :param end: when to give up at the latest, on the monotonic clock.
         """
         end = min(end, time.monotonic() + _CONNECT_SECONDS)
-        self._sock = self._connect(end)
-        self.connected = True
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connect(end)
         if self.route.tunnelled:
             self._open_tunnel(end)
+        self.connected = True
         if self.route.context is not None:
             self._set_time(end)
-            self._sock = self.route.context.wrap_socket(
+            assert self._sock is not None  # noqa: S101 - there is a connection
+            self._sock = secure = self.route.context.wrap_socket(
                 self._sock, server_hostname=self.route.host, do_handshake_on_connect=False
             )
-            self._sock.do_handshake()
+            # A stop while it was wrapped has found a socket that is detached.
+            self._check()
+            secure.do_handshake()
 
     def usable(self) -> bool:
         """Tell whether the connection is fresh and of this process, and its peer is silent."""
@@ -70,10 +82,16 @@ class Connection:
             return False
         return not self._readable(0.0)
 
-    def write(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage], end: float) -> None:
-        """Send *events* in one write."""
-        data = b"".join(self._http.send(event) or b"" for event in events)
+    def encode(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage], end: float) -> bytes:
+        """Return what the peer is to be sent until *end*.
+
+        :raises DeadlineError: there is no time left.
+        """
         self._set_time(end)
+        return b"".join(self._http.send(event) for event in events)
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, within the time that :meth:`encode` was given."""
         assert self._sock is not None  # noqa: S101 - open() has made it
         self._sock.sendall(data)
 
@@ -88,6 +106,8 @@ class Connection:
                 self.head = self._http.trailing_data[0]
             elif isinstance(event, h11.Response):
                 self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
+            elif isinstance(event, h11.Data):
+                self._content += len(event.data)
             if event is not h11.NEED_DATA:
                 return event  # type: ignore[return-value]
             self._set_time(end)
@@ -96,7 +116,8 @@ class Connection:
             if self._http.their_state is h11.SEND_RESPONSE:
                 self.head += data
             self._received += len(data)
-            if self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
+            overhead = self._received - self._content
+            if overhead > _MAX_OVERHEAD or self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
                 raise FramingError("longer than a reply may be")
             self._http.receive_data(data)
 
@@ -117,6 +138,11 @@ class Connection:
         return self.reusable
 
     @property
+    def closed_by_peer(self) -> bool:
+        """Whether the other side sent its end of the connection."""
+        return self._http.trailing_data[1]
+
+    @property
     def reusable(self) -> bool:
         """Whether the exchange ended cleanly, with nothing left over, and both sides keep the connection."""
         done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
@@ -124,8 +150,9 @@ class Connection:
 
     def rest(self) -> None:
         """Get ready for another request."""
+        self.kept = True
         self._http.start_next_cycle()
-        self._received = 0
+        self._received = self._content = 0
         self.head = b""
         self._idle_since = time.monotonic()
 
@@ -139,39 +166,41 @@ class Connection:
         """Cut the connection both ways, so that a blocked read returns. Safe in a signal handler."""
         self.cut = True
         sock = self._sock
-        if sock is not None:
+        # In a child of a fork it would cut the parent's call.
+        if sock is not None and self._pid == os.getpid():
             with suppress(OSError):  # already closed, or not yet connected
                 # Not SSLSocket.shutdown, which forgets the TLS state that another thread is using.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    def _connect(self, end: float) -> socket.socket:
+    def _connect(self, end: float) -> None:
         addresses = socket.getaddrinfo(*self.route.first, type=socket.SOCK_STREAM)
         error: OSError | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             # All addresses of a name share the time, so that one that drops packets leaves some to the next.
             share = (end - time.monotonic()) / (len(addresses) - number)
-            sock = socket.socket(family, kind, protocol)
+            self._sock = sock = socket.socket(family, kind, protocol)
             try:
                 self._connect_to(sock, address, time.monotonic() + share)
             except OSError as failed:
                 error = failed
                 sock.close()
-            except BaseException:
-                sock.close()
-                raise
             else:
-                return sock
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return
         raise error or OSError("the name has no address")
 
     def _connect_to(self, sock: socket.socket, address: object, end: float) -> None:
         sock.setblocking(False)
-        sock.connect_ex(address)  # type: ignore[arg-type]
+        code = sock.connect_ex(address)  # type: ignore[arg-type]
+        if code not in {0, errno.EINPROGRESS}:
+            raise OSError(code, os.strerror(code))
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
         while not poll.poll(max(0.0, min(_SLICE, end - time.monotonic())) * 1000):
             self._check()
             if time.monotonic() >= end:
                 raise TimeoutError("no connection in time")
+        self._check()
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -182,14 +211,14 @@ class Connection:
         if self.route.proxy_authorization:
             headers.append(("Proxy-Authorization", self.route.proxy_authorization))
         ask = h11.Request(method="CONNECT", target=self.route.authority, headers=headers)
-        self.write([ask, h11.EndOfMessage()], end)
+        self.write(self.encode([ask, h11.EndOfMessage()], end))
         reply = self.next_event(end)
         while isinstance(reply, h11.InformationalResponse):
             reply = self.next_event(end)
         if not (isinstance(reply, h11.Response) and 200 <= reply.status_code < 300):  # noqa: PLR2004
-            raise OSError(f"the proxy answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
+            raise RouteError(f"it answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
         if self._http.trailing_data[0]:
-            raise OSError("the proxy sent bytes that belong to no reply")
+            raise RouteError("the proxy sent bytes that belong to no reply")
         self._http, self._received, self.head = kept, 0, b""
 
     def _readable(self, seconds: float) -> bool:
@@ -205,6 +234,6 @@ class Connection:
     def _set_time(self, end: float) -> None:
         left = end - time.monotonic()
         if left <= 0:
-            raise DeadlineError
+            raise DeadlineError("no time was left")
         assert self._sock is not None  # noqa: S101 - open() has made it
         self._sock.settimeout(left)

@@ -19,6 +19,8 @@ _CLIENT_CERTIFICATE = (
     "ALERT_CERTIFICATE",
     "ALERT_HANDSHAKE_FAILURE",  # the only word of TLS 1.2 for a certificate that is missing
 )
+_CLOSED = "the other side closed the connection"
+_QUOTE = re.compile(r"\s*(?:[:(]|\bb['\"]|\bbytearray)")
 _SUCCESS = re.compile(rb"HTTP/1\.[01] (2[0-9][0-9])\b")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 
@@ -36,18 +38,31 @@ class TransportError(Exception):
         self.detail = one_line(detail, _LONGEST_DETAIL)
 
 
-class DeadlineError(Exception):
+class WireError(Exception):
+    """Something that this package finds itself, in words that can be shown."""
+
+
+class DeadlineError(WireError):
     """The time of the whole call is used up."""
 
 
-class FramingError(Exception):
+class FramingError(WireError):
     """A reply whose end two readers could find at different places, or that is too long."""
 
 
-def before_sending(error: Exception, *, connected: bool, address: str) -> TransportError:
-    """Classify an error that came before the first byte of the request left."""
+class RouteError(WireError):
+    """The environment names a proxy or a CA bundle that cannot be used, or the proxy refuses."""
+
+
+def before_sending(error: Exception, *, connected: bool, closed: bool, address: str) -> TransportError:
+    """Classify an error that came before the first byte of the request left.
+
+    :param connected: whether TLS had begun, or could.
+    :param closed: whether the other side closed the connection.
+    :param address: of what was connected to.
+    """
     reason = str(getattr(error, "reason", ""))
-    detail = f"{address}: {_words(error)}"
+    detail = ": ".join(filter(None, (address, _CLOSED if closed else _words(error))))
     if isinstance(error, ssl.SSLCertVerificationError):
         return TransportError(Failure.BAD_CERTIFICATE, detail)
     if any(word in reason for word in _CLIENT_CERTIFICATE):
@@ -63,34 +78,39 @@ def status_begun(head: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-def without_reply(error: Exception, *, head: bytes, address: str) -> TransportError:
+def without_reply(error: Exception, *, head: bytes, closed: bool, address: str) -> TransportError:
     """Classify an error that came after a byte of the request had left and before the head was whole.
 
     :param head: what arrived of it.
+    :param closed: whether the other side closed the connection.
     """
     if status_begun(head) is not None:
-        return in_reply(error)
-    if isinstance(error, DeadlineError | TimeoutError):
-        return TransportError(Failure.NO_REPLY)
+        return in_reply(error, closed=closed)
     if any(word in str(getattr(error, "reason", "")) for word in _CLIENT_CERTIFICATE):
         return TransportError(Failure.CLIENT_CERTIFICATE, _words(error))
     if head.startswith(b"\x15\x03"):
         return TransportError(Failure.WRONG_PROTOCOL, f"{address} speaks TLS only")
-    return TransportError(Failure.RESET, _words(error))
+    if isinstance(error, DeadlineError | TimeoutError):
+        return TransportError(Failure.NO_REPLY)
+    return TransportError(Failure.RESET, _CLOSED if closed else _words(error))
 
 
-def in_reply(error: Exception) -> TransportError:
-    """Classify an error that came after the final status."""
-    unreadable = isinstance(error, h11.RemoteProtocolError | FramingError)
-    cut = isinstance(error, h11.RemoteProtocolError) and "peer unexpectedly closed" in str(error)
-    cut = cut or "without sending complete message body" in str(error)
-    return TransportError(Failure.UNREADABLE if unreadable and not cut else Failure.CUT_REPLY, _words(error))
+def in_reply(error: Exception, *, closed: bool) -> TransportError:
+    """Classify an error that came after the final status.
+
+    :param closed: whether the other side closed the connection.
+    """
+    if isinstance(error, FramingError) or (isinstance(error, h11.RemoteProtocolError) and not closed):
+        return TransportError(Failure.UNREADABLE, _words(error))
+    return TransportError(Failure.CUT_REPLY, _CLOSED if closed else _words(error))
 
 
 def _words(error: Exception) -> str:
     if isinstance(error, h11.ProtocolError):
         # h11 quotes what it does not accept, which can be a header with a secret.
-        return f"not valid HTTP ({str(error).split(':', 1)[0].split('(', 1)[0].strip()[:60]})"
-    if isinstance(error, DeadlineError):
-        return ""
+        return f"not valid HTTP ({_QUOTE.split(str(error), maxsplit=1)[0]})"
+    if isinstance(error, UnicodeError):
+        return "not valid HTTP (a character that is not ASCII)"
+    if isinstance(error, WireError):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

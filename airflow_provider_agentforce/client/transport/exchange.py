@@ -6,6 +6,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.transport import errors
 from airflow_provider_agentforce.client.transport.connection import Connection
 from airflow_provider_agentforce.client.transport.errors import FramingError, TransportError
+from airflow_provider_agentforce.client.transport.routes import Route
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.transport.transport import Transport
 
 _MAX_INTERIM_REPLIES = 20
-# How long the last chunk of a reply whose content is whole may take, for the connection to be used again.
+# How long the last chunk of a reply whose content is whole may take, for the connection to be used again; and
+# what a server said before it stopped reading.
 _GRACE_SECONDS = 0.05
 _SWITCHING = 101
 _ZLIB_OR_GZIP = 47
@@ -68,6 +71,9 @@ class Exchange:
         self._framing = ""
         self._broken_write = False
         self._connection: Connection | None = None
+        # Who takes it out may cut it or pass it on, so that a late stop cannot meet the next exchange.
+        self._cuttable: list[Connection] = []
+        self._length = 0
 
     def __enter__(self) -> Self:
         self._transport.add(self)
@@ -78,7 +84,7 @@ class Exchange:
     ) -> None:
         connection, self._connection = self._connection, None
         try:
-            if connection is not None and self._is_clean(connection, kind):
+            if connection is not None and self._uncut() and self._is_clean(connection, kind):
                 self._transport.give_back(connection)
                 connection = None
         finally:
@@ -99,18 +105,24 @@ class Exchange:
 
     def perform(self) -> None:
         """Do what :meth:`send` says; called by the adapter of ``requests``."""
-        connection = self._ready()
+        connection, data = self._ready()
         if self._before_send is not None:
             self._before_send()
+            if connection.kept and not connection.usable():
+                # That took long enough for the other side to close it.
+                connection.close()
+                connection, data = self._ready()
         self._raise_if_stopped()
+        if time.monotonic() >= self._end:
+            raise TransportError(Failure.UNREACHABLE, "no time was left to send")
         try:
-            self._write(connection)
+            self._write(connection, data)
             reply = self._head(connection)
         except Exception as error:
-            self.status = errors.status_begun(connection.head)
-            raise self._error(
-                errors.without_reply(error, head=connection.head, address=connection.route.authority)
-            ) from error
+            head, closed = connection.head, connection.closed_by_peer
+            self.status = errors.status_begun(head)
+            found = errors.without_reply(error, head=head, closed=closed, address=connection.route.address)
+            raise self._error(found) from error
         self.headers = {name.decode("ascii"): value.decode("latin-1") for name, value in reply.headers}
         self.status = reply.status_code
         self._framing = _framing_problem(connection.head)
@@ -125,7 +137,7 @@ class Exchange:
         try:
             yield from self._pieces(connection)
         except Exception as error:
-            raise self._error(errors.in_reply(error)) from error
+            raise self._error(errors.in_reply(error, closed=connection.closed_by_peer)) from error
         if self._stopped and not self._complete_by_itself:
             # Without a length or chunks, our own cutting looks like the end of the reply.
             raise TransportError(Failure.STOPPED)
@@ -134,11 +146,10 @@ class Exchange:
         if self._framing:
             raise FramingError(self._framing)
         decode = _decoder(self.headers.get("content-encoding", ""))
-        length = 0
         while isinstance(event := connection.next_event(self._end), h11.Data):
-            piece = decode(bytes(event.data), MAX_BODY_BYTES - length + 1)
-            length += len(piece)
-            if length > MAX_BODY_BYTES:
+            piece = decode(bytes(event.data), MAX_BODY_BYTES - self._length + 1)
+            self._length += len(piece)
+            if self._length > MAX_BODY_BYTES:
                 raise FramingError(f"longer than {MAX_BODY_BYTES} bytes")
             if piece:
                 yield piece
@@ -146,48 +157,60 @@ class Exchange:
     def stop(self) -> None:
         """Cut the exchange. Takes no lock: safe in a signal handler."""
         self._stopped = True
-        connection = self._connection
-        if connection is not None:
-            connection.shut()
+        with suppress(IndexError):
+            self._cuttable.pop().shut()
 
-    def _ready(self) -> Connection:
-        """Return a connection that is kept, or open one."""
+    def _uncut(self) -> bool:
+        """Take the connection out, and tell whether nothing has cut it."""
+        try:
+            self._cuttable.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _ready(self) -> tuple[Connection, bytes]:
+        """Return a connection that is kept or newly opened, and the bytes to send on it."""
         self._raise_if_stopped()
-        authority = self.url.split("/", 3)[2]
+        connection: Connection | None = None
+        address = ""
         try:
             route = self._transport.route(self.url)
-            self._connection = connection = self._transport.take(route)
-            if connection is None:
-                self._connection = connection = Connection(route, self._raise_if_stopped)
+            address = route.address
+            connection = self._transport.take(route) or Connection(route, self._raise_if_stopped)
+            self._connection, self._cuttable = connection, [connection]
+            if not connection.kept:
                 connection.open(self._end)
+            return connection, connection.encode(self._events(route), self._end)
         except TransportError:
             raise
         except Exception as error:
-            connected = self._connection is not None and self._connection.connected
-            raise self._error(errors.before_sending(error, connected=connected, address=authority)) from error
-        return connection
+            found = errors.before_sending(
+                error,
+                connected=connection is not None and connection.connected,
+                closed=connection is not None and connection.closed_by_peer,
+                address=address,
+            )
+            raise self._error(found) from error
 
-    def _write(self, connection: Connection) -> None:
-        events: list[h11.Request | h11.Data | h11.EndOfMessage] = [self._request(connection)]
-        if self.body:
-            events.append(h11.Data(data=self.body))
-        events.append(h11.EndOfMessage())
+    def _write(self, connection: Connection, data: bytes) -> None:
         self.sent = True
         try:
-            connection.write(events, self._end)
+            connection.write(data)
         except OSError:
-            # A server that refuses (401, 413, 429) may have answered before it closed.
+            # A server that refuses (401, 413, 429) may have answered before it read everything.
             if self._stopped:
                 raise
             self._broken_write = True
+            self._end = max(self._end, time.monotonic() + _GRACE_SECONDS)
 
-    def _request(self, connection: Connection) -> h11.Request:
+    def _events(self, route: Route) -> list[h11.Request | h11.Data | h11.EndOfMessage]:
         headers = [("Host", self.url.split("/", 3)[2]), *self.request_headers.items()]
-        route = connection.route
         if route.absolute and route.proxy_authorization:
             headers.append(("Proxy-Authorization", route.proxy_authorization))
-        headers.append(("Content-Length", str(len(self.body or b""))))
-        return h11.Request(method=self.method, target=route.target(self.url), headers=headers)
+        body = self.body or b""
+        headers.append(("Content-Length", str(len(body))))
+        request = h11.Request(method=self.method, target=route.target(self.url), headers=headers)
+        return [request, h11.Data(data=body), h11.EndOfMessage()]
 
     def _head(self, connection: Connection) -> h11.Response:
         for _ in range(_MAX_INTERIM_REPLIES + 1):
@@ -200,6 +223,9 @@ class Exchange:
 
     def _is_clean(self, connection: Connection, kind: type[BaseException] | None) -> bool:
         if kind is not None or self._stopped or self._broken_write or self.status is None or self._framing:
+            return False
+        if not self._length:
+            # A server that sends no body where one was due may send it late, to the next exchange.
             return False
         try:
             return connection.finish(_GRACE_SECONDS)
@@ -239,6 +265,8 @@ def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
     inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def decode(data: bytes, most: int) -> bytes:
+        if inflate.eof:
+            raise FramingError(f"bytes after the end of {encoding}")
         try:
             return inflate.decompress(data, most)
         except zlib.error as error:

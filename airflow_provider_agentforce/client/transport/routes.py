@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import requests
 import requests.utils
 
+from airflow_provider_agentforce.client.transport.errors import RouteError
+
 _PORTS = {"http": 80, "https": 443}
-
-
-class UnsupportedProxyError(OSError):
-    """The environment names a proxy that is not an HTTP proxy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +25,7 @@ class Route:
     :param first: host and port to connect to: the host's own, or the proxy's.
     :param context: TLS settings; ``None`` for plain http.
     :param tunnelled: whether the proxy is asked for a tunnel.
+    :param absolute: whether a request names the whole URL, as a proxy asks without TLS.
     :param proxy_authorization: for the proxy; not shown.
     """
 
@@ -38,12 +36,18 @@ class Route:
     context: ssl.SSLContext | None
     tunnelled: bool
     absolute: bool
-    proxy_authorization: str | None
+    proxy_authorization: str | None = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        """What is connected to, for a person."""
+        proxy = "proxy " if self.tunnelled or self.absolute else ""
+        return proxy + _address(*self.first)
 
     @property
     def authority(self) -> str:
         """Host and port, as in a ``CONNECT``."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return _address(self.host, self.port)
 
     def target(self, url: str) -> str:
         """Return what the first line of a request for *url* names."""
@@ -53,7 +57,7 @@ class Route:
 def find(session: requests.Session, origin: str) -> Route:
     """Find the way to *origin*, ``scheme://host[:port]``.
 
-    :raises UnsupportedProxyError: the environment names a SOCKS or https proxy for it.
+    :raises RouteError: the environment names a proxy or a CA bundle that cannot be used.
     """
     parts = urlsplit(origin)
     settings = session.merge_environment_settings(f"{origin}/", {}, None, None, None)
@@ -64,16 +68,32 @@ def find(session: requests.Session, origin: str) -> Route:
     proxy = requests.utils.select_proxy(f"{origin}/", settings["proxies"])
     if not proxy:
         return Route(origin, host, port, (host, port), context, False, False, None)
-    through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if through.scheme != "http":
-        raise UnsupportedProxyError(f"the proxy is a {through.scheme} proxy; only HTTP proxies are supported")
-    first = (through.hostname or "", through.port or 80)
+    through, first = _proxy(proxy)
     return Route(
         origin, host, port, first, context, context is not None, context is None, _authorization(through)
     )
 
 
-def _authorization(proxy: Any) -> str | None:
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _proxy(url: str) -> tuple[SplitResult, tuple[str, int]]:
+    """Return the parts of a proxy's URL, and the host and port to connect to."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port or _PORTS["http"]
+    except ValueError:
+        host = None
+    if not host:
+        # The URL may hold a password.
+        raise RouteError("HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not a valid URL") from None
+    if parts.scheme != "http":
+        raise RouteError(f"the proxy is a {parts.scheme} proxy; only HTTP proxies are supported")
+    return parts, (host, port)
+
+
+def _authorization(proxy: SplitResult) -> str | None:
     if proxy.username is None:
         return None
     given = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
@@ -86,7 +106,11 @@ def _context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLC
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     bundle = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
-    context.load_verify_locations(**({"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}))
+    try:
+        context.load_verify_locations(**({"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}))
+    except OSError as error:
+        # The error itself does not name the file.
+        raise RouteError(f"the CA bundle {bundle} cannot be read: {error.strerror or error}") from error
     if cert is not None:
         context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
     return context

@@ -177,7 +177,8 @@ class Transport:
         origin = url[: url.index("/", len("https://"))]
         route = self._pool.routes.get(origin)
         if route is None:
-            route = self._pool.routes[origin] = routes.find(self._pool.session, origin)
+            # Threads that find it at the same time use the same one, and its connections.
+            route = self._pool.routes.setdefault(origin, routes.find(self._pool.session, origin))
         return route
 
     def take(self, route: Route) -> Connection | None:

@@ -1,0 +1,82 @@
+"""Arguments that several operators take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_agentforce.operators import _arguments as arguments
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.session_options import SessionOptions
+
+
+class StartsSessions(AgentforceBaseOperator):
+    """An operator that starts sessions.
+
+    :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
+    :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
+    :param tz: time zone name, such as ``Europe/Berlin``.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param surface_type: ``Custom`` for an agent that has a custom connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_id: str | None = None,
+        variables: Any = None,
+        tz: str | None = None,
+        bypass_user: bool = True,
+        surface_type: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.variables = variables
+        self.tz = tz
+        self.bypass_user = bypass_user
+        self.surface_type = surface_type
+
+    def session_options(self, agent_id: str, external_session_key: str) -> SessionOptions:
+        """Return the rendered arguments, checked.
+
+        :param agent_id: of the agent that the connection or the operator names.
+        """
+        from airflow_provider_agentforce.client.session_options import SessionOptions  # noqa: PLC0415
+
+        return SessionOptions(
+            agent_id, self.variables, self.tz, self.bypass_user, external_session_key, self.surface_type
+        )
+
+
+class SendsMessages(AgentforceBaseOperator):
+    """An operator that sends messages.
+
+    :param output_type: a pydantic model, a ``TypedDict``, another type, or a JSON schema.
+    :param output_retries: corrective questions about an answer that does not fit, 0 or 1.
+    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: a retry may.
+    :param store_requests: keep with each answer what was asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_type: Any = None,
+        output_retries: int = 1,
+        on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        store_requests: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.output_type = arguments.check_output_type(output_type)
+        self.output_retries = arguments.check_output_retries(output_retries)
+        self.on_unknown_delivery = arguments.check_choice(
+            "on_unknown_delivery", on_unknown_delivery, "fail", "resend"
+        )
+        self.store_requests = arguments.check_flag("store_requests", store_requests)
+
+    @property
+    def resends(self) -> bool:
+        """Whether what may have been acted on may be sent again."""
+        return self.on_unknown_delivery == "resend"

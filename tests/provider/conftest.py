@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 from stand_ins import TaskInstance
@@ -93,6 +94,13 @@ def org(org, monkeypatch):
     """The org of the connection ``agentforce_default``."""
     monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
     return org
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Take back what a Dag that runs in this process leaves in the environment."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(autouse=True)

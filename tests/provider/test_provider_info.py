@@ -11,7 +11,7 @@ import airflow
 import jsonschema
 import pytest
 from airflow.configuration import conf
-from airflow.providers_manager import ProvidersManager
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_agentforce.client.settings import EXTRAS
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, get_provider_info
@@ -64,7 +64,7 @@ def test_the_form_has_a_field_for_every_extra():
 
 
 def test_airflow_lists_the_connection_type():
-    assert ProvidersManager().hooks["agentforce"].hook_name == "Salesforce Agentforce"
+    assert ProvidersManagerTaskRuntime().hooks["agentforce"].hook_name == "Salesforce Agentforce"
 
 
 def test_airflow_knows_the_setting_and_its_default():

@@ -26,6 +26,7 @@ _MAX_OVERHEAD = 1024 * 1024
 _MAX_HEAD = 64 * 1024
 _CONNECT_SECONDS = 10.0
 _SLICE = 0.1
+_SHORTEST = 0.001  # to a socket, 0 means not to wait at all
 _PIECE = 64 * 1024
 # Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
 # being closed cannot be told from one that was acted on, so an older connection is not used again.
@@ -82,17 +83,14 @@ class Connection:
             return False
         return not self._readable(0.0)
 
-    def encode(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage], end: float) -> bytes:
-        """Return what the peer is to be sent until *end*.
-
-        :raises DeadlineError: there is no time left.
-        """
-        self._set_time(end)
+    def encode(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage]) -> bytes:
+        """Return what *events* are on the wire."""
         return b"".join(self._http.send(event) for event in events)
 
-    def write(self, data: bytes) -> None:
-        """Send *data*, within the time that :meth:`encode` was given."""
+    def write(self, data: bytes, end: float) -> None:
+        """Send *data*."""
         assert self._sock is not None  # noqa: S101 - open() has made it
+        self._sock.settimeout(max(end - time.monotonic(), _SHORTEST))
         self._sock.sendall(data)
 
     def next_event(self, end: float) -> h11.Event:
@@ -211,7 +209,7 @@ class Connection:
         if self.route.proxy_authorization:
             headers.append(("Proxy-Authorization", self.route.proxy_authorization))
         ask = h11.Request(method="CONNECT", target=self.route.authority, headers=headers)
-        self.write(self.encode([ask, h11.EndOfMessage()], end))
+        self.write(self.encode([ask, h11.EndOfMessage()]), end)
         reply = self.next_event(end)
         while isinstance(reply, h11.InformationalResponse):
             reply = self.next_event(end)

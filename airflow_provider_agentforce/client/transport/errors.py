@@ -110,7 +110,7 @@ def _words(error: Exception) -> str:
         # h11 quotes what it does not accept, which can be a header with a secret.
         return f"not valid HTTP ({_QUOTE.split(str(error), maxsplit=1)[0]})"
     if isinstance(error, UnicodeError):
-        return "not valid HTTP (a character that is not ASCII)"
+        return "not valid HTTP (a host or header that cannot be encoded)"
     if isinstance(error, WireError):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -180,7 +180,7 @@ class Exchange:
             self._connection, self._cuttable = connection, [connection]
             if not connection.kept:
                 connection.open(self._end)
-            return connection, connection.encode(self._events(route), self._end)
+            return connection, connection.encode(self._events(route))
         except TransportError:
             raise
         except Exception as error:
@@ -195,7 +195,7 @@ class Exchange:
     def _write(self, connection: Connection, data: bytes) -> None:
         self.sent = True
         try:
-            connection.write(data)
+            connection.write(data, self._end)
         except OSError:
             # A server that refuses (401, 413, 429) may have answered before it read everything.
             if self._stopped:

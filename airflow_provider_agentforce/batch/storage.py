@@ -63,10 +63,11 @@ class Storage(Protocol):
 
 def storage_of(folder: Any) -> Storage:
     """Return the storage for a path object: :class:`pathlib.Path`, or Airflow's ``ObjectStoragePath``."""
-    if isinstance(folder, Path):
-        return LocalStorage(folder)
-    protocols = getattr(getattr(folder, "fs", None), "protocol", ())
-    return LocalStorage(Path(folder.path)) if "local" in protocols else ObjectStorage(folder)
+    # In Airflow 2 its path object is a pathlib.Path, too, so the file system decides.
+    store = getattr(folder, "fs", None)
+    if store is None:
+        return LocalStorage(Path(folder))
+    return LocalStorage(Path(folder.path)) if "local" in store.protocol else ObjectStorage(folder)
 
 
 class LocalStorage:

@@ -61,9 +61,9 @@ def _written_by_author(context: Context, task_id: str) -> Mapping[str, Any] | No
     """Return what is in ``partial`` when ``expand_kwargs`` takes the rest from XCom, else ``None``."""
     task = task_of(context, task_id)
     expand = getattr(task, "op_kwargs_expand_input", getattr(task, "expand_input", None))
-    if task is None or getattr(expand, "EXPAND_INPUT_TYPE", "") != "list-of-dicts":
-        return None
-    given: Any = expand.value  # type: ignore[union-attr]
+    given: Any = getattr(expand, "value", None)
+    if task is None or given is None or isinstance(given, Mapping):
+        return None  # not mapped, or by expand(), whose values Airflow leaves alone
     index: Any = context["ti"].map_index
     if isinstance(given, list | tuple) and isinstance(given[index], Mapping):
         return None

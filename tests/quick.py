@@ -18,3 +18,16 @@ def quick_process(**replaced):
     with use_timing(replace(QUICK, **replaced)):
         yield
     forget_orgs()
+
+
+def fields_of(org, **replaced):
+    """Return the settings of a client of an emulator, as keyword arguments."""
+    return {
+        "host": org.url,
+        "consumer_key": org.consumer_key,
+        "consumer_secret": org.consumer_secret,
+        "agent_id": org.agent_id,
+        "api_url": org.url,
+        "timeout": 5.0,
+        **replaced,
+    }

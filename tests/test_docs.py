@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import textwrap
@@ -46,7 +47,13 @@ def test_every_python_block_stands_in_a_file_that_a_test_runs(page):
         assert block["code"] == region(block["source"]), f"{page.name} differs from {block['source']}"
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
+# It starts an Airflow of its own. tests/provider/test_testing_docs.py runs the same tests in ours.
+COSTLY = {"run_tests.py"} if not os.environ.get("CI") else set()
+
+
+@pytest.mark.parametrize(
+    "snippet", [one for one in SNIPPETS if one.name not in COSTLY], ids=lambda snippet: snippet.name
+)
 def test_a_snippet_runs_against_the_emulator(snippet, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     # Other tests of this process may have named the bundles of their own Dags.

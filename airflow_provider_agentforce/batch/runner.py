@@ -56,6 +56,7 @@ _STOP_SECONDS = 4.0
 _START_SECONDS = 1.5
 _IN_A_ROW = 20
 _ENDERS = 20
+_IDLE_SECONDS = 0.5
 
 
 class Watcher(Protocol):
@@ -291,9 +292,17 @@ class Runner:
         self._take(0.0)
         return hurried is not None
 
+    def _next(self, worker: Worker) -> WorkItem | None:
+        """Wait for a record. A worker that waits long ends its session: a record may wait for that slot."""
+        try:
+            return self._inbox.get(timeout=_IDLE_SECONDS)
+        except queue.Empty:
+            worker.close()
+            return self._inbox.get()
+
     def _work(self, worker: Worker) -> None:
         try:
-            while (item := self._inbox.get()) is not None:
+            while (item := self._next(worker)) is not None:
                 self._outbox.put(NotStarted(item) if self._stopping else worker.ask(item))
             worker.close()
         except Exception as error:  # noqa: BLE001 - a defect; the calling thread raises it

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import jinja2
@@ -67,25 +67,6 @@ def job(client, folder, records, **replaced):
     given["start"] = SessionOptions(**given["start"])
     options = Options(**{name: given.pop(name) for name in OPTIONS & set(given)})
     return Watched(Job(client, records=records, result_folder=folder, options=options, **given))
-
-
-@dataclass
-class Org:
-    """The emulator with what a client needs of it."""
-
-    emulator: object
-
-    def fields(self, **replaced):
-        emulator = self.emulator
-        return {
-            "host": emulator.url,
-            "consumer_key": emulator.consumer_key,
-            "consumer_secret": emulator.consumer_secret,
-            "agent_id": emulator.agent_id,
-            "api_url": emulator.url,
-            "timeout": 20.0,
-            **replaced,
-        }
 
 
 def rows(folder):

@@ -6,11 +6,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import batches
-from quick import quick_process
+from quick import fields_of
 
 from airflow_provider_agentforce.client.org_state import forget_orgs
-from airflow_provider_agentforce.emulator import Emulator
+
+PATIENT = {"timeout": 20.0}
 
 
 class Gate:
@@ -33,13 +33,6 @@ class Gate:
         return f"This is about: {turn.text}"
 
 
-@pytest.fixture(autouse=True)
-def quick():
-    """Wait a moment instead of seconds, and forget the limits that other tests used up."""
-    with quick_process():
-        yield
-
-
 @pytest.fixture
 def gate():
     gate = Gate()
@@ -48,21 +41,10 @@ def gate():
 
 
 @pytest.fixture
-def make_org(gate):
-    """Start emulators; a fault that no request met fails the test."""
-    running = []
-
-    def start(**settings):
-        emulator = Emulator(**{"script": gate.answer, "max_sessions_per_hour": 100_000, **settings})
-        emulator.start()
-        running.append(emulator)
-        return emulator
-
-    yield start
-    unused = [fault for emulator in running for fault in emulator.unused_faults()]
-    for emulator in running:
-        emulator.stop()
-    assert unused == []
+def make_org(make_org, gate):
+    """Start emulators whose agent answers through the gate."""
+    usual = {"script": gate.answer, "max_sessions_per_hour": 100_000}
+    return lambda **settings: make_org(**{**usual, **settings})
 
 
 @pytest.fixture
@@ -72,23 +54,17 @@ def org(make_org):
 
 @pytest.fixture
 def fields(org):
-    return batches.Org(org).fields()
+    return fields_of(org, **PATIENT)
 
 
 @pytest.fixture
-def make_client(org):
-    built = []
-
+def make_client(make_client, org):
     def build(of=None, **replaced):
         # A process has one client; another one here stands for another process.
         forget_orgs()
-        client = batches.client_of(batches.Org(of or org).fields(**replaced))
-        built.append(client)
-        return client
+        return make_client(of or org, **{**PATIENT, **replaced})
 
-    yield build
-    for client in built:
-        client.close()
+    return build
 
 
 @pytest.fixture

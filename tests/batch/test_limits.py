@@ -11,6 +11,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceRequestError,
     RateLimitedError,
+    TaskStoppedError,
 )
 
 
@@ -67,10 +68,12 @@ def test_the_org_is_given_the_time_it_asks_for(make_org, make_client, folder):
 
 def test_no_more_sessions_start_in_an_hour_than_are_allowed(org, make_client, folder):
     client = make_client(max_sessions_per_hour=5)
-    client.limiter.window = 2.0
+    client.limiter.window = hour = 0.5
+    began = time.time()
     assert job(client, folder, accounts(12)).run(killed=never)["counts"] == {"answered": 12}
-    starts = sorted(request.at for request in org.requests if request.operation == "start")
-    assert all(later - earlier >= 1.9 for earlier, later in zip(starts, starts[5:], strict=False))
+    starts = [request.at - began for request in org.requests if request.operation == "start"]
+    assert sum(start < hour for start in starts) <= 5
+    assert sum(start < 2 * hour for start in starts) <= 10
     assert refused(org) == 0
 
 
@@ -102,10 +105,9 @@ def test_a_long_wait_gives_the_slot_back_and_is_taken_up_again(org, make_client,
 
 def test_a_wait_that_is_not_given_back_can_be_killed(org, make_client, folder):
     client = make_client(max_sessions_per_hour=3)
-    began = time.monotonic()
-    with pytest.raises(Exception, match="was killed"):
+    with pytest.raises(TaskStoppedError):
         job(client, folder, accounts(7)).run(killed=lambda: org.applied() == 3)
-    assert time.monotonic() - began < 30
+    assert org.count("start") == 3
 
 
 def test_an_org_that_refuses_everything_for_hours_ends_the_batch(org, client, folder, monkeypatch):

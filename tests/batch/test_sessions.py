@@ -1,5 +1,6 @@
 """Which messages go into which session, and what becomes of a record."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -32,6 +33,22 @@ def test_records_share_sessions_if_told_so(org, client, folder):
     assert sorted(text for texts in messages_of(org) for text in texts) == sorted(
         f"Tell me of account-{number}." for number in range(100)
     )
+
+
+def test_a_session_that_has_nothing_to_do_makes_room_for_a_record_that_waits(make_org, make_client, folder):
+    org = make_org(max_concurrent_sessions=2)
+    client = make_client(org)
+    client.limiter.longest_pause = 0.01
+    hold, end = org.hold("send"), time.monotonic() + 60
+
+    def let_go():
+        # The third record is refused a session, and waits for one, before the others are answered.
+        if client.limiter.refusals:
+            hold.release()
+        return time.monotonic() > end
+
+    batch = job(client, folder, accounts(3), messages_per_session=5, max_concurrency=3)
+    assert batch.run(killed=let_go)["counts"] == {"answered": 3}
 
 
 def test_a_record_with_several_messages_has_them_in_one_session(org, client, folder):

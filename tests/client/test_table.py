@@ -7,7 +7,7 @@ which its own time-out of 120 s arrives as HTTP 500.
 
 from __future__ import annotations
 
-import time
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -252,12 +252,12 @@ def test_locked_session_is_waited_for_and_the_message_delivered_once(org, ready,
 
 @pytest.mark.parametrize("operation", ["send", "stream"])
 def test_lock_that_outlasts_the_patience_is_transient(org, ready, operation):
-    client, session = ready(operation, longest_wait=0.15)
+    # A clock by which every look at it comes a hundredth of a second later.
+    clock = itertools.count(0, 0.01).__next__
+    client, session = ready(operation, longest_wait=0.15, clock=clock)
     fault = org.fail("send", status=423, times=1000)
-    began = time.monotonic()
     error = failing(client, operation, session)
     assert (type(error), error.applied, error.status) == (SessionBusyError, False, 423)
-    assert time.monotonic() - began < 1
     assert 3 < fault.used < 30
     assert org.applied() == 0
     org.reset()

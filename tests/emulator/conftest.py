@@ -1,24 +1,6 @@
 import pytest
 from emulator_caller import Caller
 
-from airflow_provider_agentforce.emulator import Emulator
-
-
-@pytest.fixture
-def make_org():
-    """Start emulators that are stopped with the test."""
-    running = []
-
-    def start(**settings):
-        emulator = Emulator(**settings)
-        emulator.start()
-        running.append(emulator)
-        return emulator
-
-    yield start
-    for emulator in running:
-        emulator.stop()
-
 
 @pytest.fixture
 def make_caller(make_org):
@@ -33,12 +15,6 @@ def make_caller(make_org):
     yield build
     for caller in callers:
         caller.http.close()
-
-
-@pytest.fixture(scope="session")
-def shared_org():
-    with Emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture

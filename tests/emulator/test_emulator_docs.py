@@ -86,3 +86,4 @@ def test_the_fault_examples_are_faults(make_org):
     org = make_org()
     exec(block("python", "org.fail("), {"org": org})  # noqa: S102  # the page's own code
     assert len(org.unused_faults()) == 7
+    org.reset()

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from emulator_caller import assert_refused
 
@@ -104,18 +102,19 @@ def test_a_script_sets_its_own_latency(ask):
 
 
 def test_latency_of_the_emulator_holds_where_the_script_says_nothing(make_caller):
-    quick = {"match": "quick", "text": "x", "latency": 0}
-    caller = make_caller(latency=0.3, script={"answers": [quick, {"text": "y"}]})
-    session = caller.open()
-    assert caller.send(session, "other").elapsed.total_seconds() >= 0.3
-    assert caller.send(session, "quick").elapsed.total_seconds() < 0.3
+    script = {"answers": [{"match": "quick", "text": "x", "latency": 0}, {"text": "y"}]}
+    caller = make_caller(latency=0.1, script=script)
+    assert caller.send(caller.open(), "other").elapsed.total_seconds() >= 0.1
+    caller = make_caller(latency=3600, script=script)
+    assert caller.send(caller.open(), "quick").status_code == 200
 
 
 def test_a_stream_begins_before_the_latency_is_over(make_caller):
-    caller = make_caller(latency=0.3)
-    began = time.monotonic()
-    answer = caller.send(caller.open(), stream=True)
-    assert answer.elapsed.total_seconds() < 0.3 <= time.monotonic() - began
+    caller = make_caller(latency=3600)
+    session = caller.open()
+    caller.http.stream = True
+    with caller.send(session, stream=True) as answer:
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from quick import quick_process
+from stand_ins import TaskInstance
 
-from airflow_provider_agentforce.emulator import Emulator
-
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TESTING = ROOT / "docs" / "snippets" / "testing"
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 # Airflow reads these when it is imported for the first time.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
@@ -28,7 +28,7 @@ os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
             "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
             "kwargs": {"path": str(folder)},
         }
-        for folder in (HERE / "dags", HERE / "llm_dags", HERE.parents[1] / "example_dags")
+        for folder in (HERE / "dags", HERE / "llm_dags", ROOT / "example_dags", TESTING)
     ]
 )
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
@@ -88,47 +88,17 @@ def dag_command(airflow_db, environment):
     return run
 
 
-@pytest.fixture(scope="session")
-def org_server():
-    with Emulator() as server:
-        yield server
-
-
 @pytest.fixture
-def org(org_server, monkeypatch):
-    """The org of the connection ``agentforce_default``. A fault that no request met fails the test."""
-    org_server.reset()
-    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org_server.connection(timeout=5))
-    yield org_server
-    assert not org_server.unused_faults()
+def org(org, monkeypatch):
+    """The org of the connection ``agentforce_default``."""
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+    return org
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Wait a moment instead of seconds, and spare Airflow's masker hundreds of tokens.
-
-    It compiles one pattern of all secrets anew for each; a task has one or two.
-    """
+def unmasked(monkeypatch):
+    """Spare Airflow's masker hundreds of tokens: it compiles one pattern of all secrets for each."""
     monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
-    # Sessions that other tests left open count against this process, as they do in a real one.
-    with quick_process():
-        yield
-
-
-class TaskInstance:
-    """What the operators use of a task instance."""
-
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-
-    def __init__(self, try_number=1, breaks_after=None):
-        self.try_number = try_number
-        self.breaks_after = breaks_after
-        self.xcoms = {}
-
-    def xcom_push(self, key, value):
-        if len(self.xcoms) == self.breaks_after:
-            raise RuntimeError("the database is away")
-        self.xcoms[key] = value
 
 
 @pytest.fixture

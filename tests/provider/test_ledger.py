@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from pydantic import BaseModel, field_validator
+from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.exceptions import (
@@ -37,61 +38,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 KILLED = 9
 
 
-class Store:
-    """Keeps values as Airflow does, as JSON; can fail, and can kill its process after a write."""
-
-    folder: Path
-
-    def __init__(self):
-        self.path = self.folder / f"{uuid.uuid4()}.json"
-        self.values = {}
-        self.fails = None
-        self.kills_at = None
-        self.written = 0
-
-    @property
-    def values(self):
-        return json.loads(self.path.read_text())
-
-    @values.setter
-    def values(self, values):
-        self.path.write_text(json.dumps(values))
-
-    def get(self, key, default=None):
-        if self.fails == "get":
-            raise RuntimeError("the database is away")
-        return self.values.get(key, default)
-
-    def set(self, key, value, **_):
-        if self.fails == "set":
-            raise RuntimeError("the database is away")
-        if self.fails != "forgets":
-            self.values = {**self.values, key: value}
-        self.written += 1
-        if self.kills_at == self.written:
-            os._exit(KILLED)
-
-    def delete(self, key):
-        self.values = {name: value for name, value in self.values.items() if name != key}
-
-
-class TaskInstance:
-    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
-
-    def __init__(self, try_number, max_tries):
-        self.try_number, self.max_tries = try_number, max_tries
-        self.xcoms = {}
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = value
-
-
 class Task:
     """One task instance with its tries; every try is a new operator, as in Airflow."""
 
+    folder: Path
+
     def __init__(self, kind, **arguments):
         self.kind, self.arguments = kind, arguments
-        self.store = Store()
+        self.store = StateStore(lambda: os._exit(KILLED), self.folder / f"{uuid.uuid4()}.json")
         self.try_number, self.max_tries = 0, 3
         self.xcoms = {}
 
@@ -100,14 +54,14 @@ class Task:
 
     def run_killed(self, write):
         """Run a try whose process is gone right after its *write*-th record."""
-        self.store.kills_at = write
+        self.store.ends_at = write
         child = os.fork()
         if child == 0:
             try:
                 self.run()
             finally:
                 os._exit(0)
-        self.store.kills_at = None
+        self.store.ends_at = None
         self.try_number += 1
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == KILLED, "the try ended before that write"
@@ -124,7 +78,7 @@ class Task:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(Store, "folder", tmp_path, raising=False)
+    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import threading
 import pytest
 import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.client.redaction import forms
@@ -609,41 +610,26 @@ FAULTS = [
 ]
 
 
-class TaskInstance:
-    dag_id, run_id, task_id, map_index, try_number, max_tries = "dag", "run", "task", -1, 1, 0
-
-    def __init__(self):
-        self.xcoms = {}
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = value
-
-
-class Rows:
-    """The rows of a task state store."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def get(self, key, default=None):
-        return self.kept.get(key, default)
-
-    def set(self, key, value, **_):
-        self.kept[key] = value
-
-    def delete(self, key):
-        self.kept.pop(key, None)
+# The operation decides what is done with an error, the fault only what it says.
+TROUBLE = [
+    *(("send", fault) for fault in FAULTS),
+    *(
+        (operation, {"status": status})
+        for operation in ("token", "start", "end")
+        for status in (400, 401, 500)
+    ),
+    *((operation, {"cut": 5}) for operation in ("token", "start", "end")),
+]
 
 
-@pytest.mark.parametrize("operation", ["token", "start", "send", "end"])
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize(("operation", "fault"), TROUBLE, ids=str)
 def test_no_secret_is_in_an_xcom_a_state_row_a_rendered_field_an_error_or_a_log(
     org, caplog, fault, operation
 ):
     caplog.set_level("DEBUG")
     org.fail(operation, **fault)
     operator = ConversationOperator(task_id="a", messages=["order 7?"])
-    ti, rows, error = TaskInstance(), Rows(), None
+    ti, rows, error = TaskInstance(), StateStore(), None
     try:
         ti.xcoms["return_value"] = operator.execute({"ti": ti, "task_state_store": rows})
     except AgentforceError as caught:
@@ -651,7 +637,7 @@ def test_no_secret_is_in_an_xcom_a_state_row_a_rendered_field_an_error_or_a_log(
     rendered = {name: getattr(operator, name) for name in operator.template_fields}
     shown = requests.get(f"{org.url}/emulator/requests", timeout=5).text
     told = (
-        json.dumps([ti.xcoms, rows.kept, rendered])
+        json.dumps([ti.xcoms, rows.values, rendered])
         + f"{error}{error!r}{vars(error) if error else ''}"
         + shown
         + caplog.text

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import airflow
 import jsonschema
 import pytest
+from airflow.configuration import conf
+from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_agentforce.client.settings import EXTRAS
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, get_provider_info
@@ -63,16 +63,9 @@ def test_the_form_has_a_field_for_every_extra():
     assert not [name for name in CONN_FIELDS if "__" in name]
 
 
-def test_airflow_lists_the_connection_type(airflow_db):
-    command = [str(Path(sys.executable).with_name("airflow")), "providers", "hooks", "-o", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    (hook,) = [row for row in json.loads(done.stdout) if row["connection_type"] == "agentforce"]
-    assert hook["hook_name"] == "Salesforce Agentforce"
+def test_airflow_lists_the_connection_type():
+    assert ProvidersManager().hooks["agentforce"].hook_name == "Salesforce Agentforce"
 
 
-def test_airflow_knows_the_setting_and_its_default(airflow_db):
-    command = [str(Path(sys.executable).with_name("airflow")), "config", "get-value"]
-    done = subprocess.run(
-        [*command, "agentforce", "capture_content"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "False"
+def test_airflow_knows_the_setting_and_its_default():
+    assert conf.getboolean("agentforce", "capture_content") is False

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.client.org_state import forget_orgs
@@ -52,33 +53,8 @@ class KilledError(BaseException):
     """The process is gone: a send has nothing that would run after it."""
 
 
-class Store:
-    """Airflow's task state store, which kills the task after a given write."""
-
-    def __init__(self):
-        self.values, self.kill_at, self.written = {}, None, 0
-
-    def get(self, key, default=None):
-        return json.loads(self.values[key]) if key in self.values else default
-
-    def set(self, key, value, **_):
-        self.values[key] = json.dumps(value)
-        self.written += 1
-        if self.written == self.kill_at:
-            raise KilledError
-
-    def delete(self, key):
-        self.values.pop(key, None)
-
-
-class TaskInstance:
-    dag_id, run_id, task_id, map_index, max_tries = "dag", "run", "task", -1, 100
-
-    def __init__(self, try_number):
-        self.try_number = try_number
-
-    def xcom_push(self, key, value):
-        json.dumps({key: value})
+def end():
+    raise KilledError
 
 
 def question_about(output_type):
@@ -96,11 +72,11 @@ class Message:
         # The agent echoes every message, which is no JSON, but gives some when it is asked for it.
         self.output_type = {"title": f"of {self.text}", "required": ["heard"]} if corrected else None
         self.question = question_about(self.output_type) if corrected else None
-        self.store, self.tries, self.doubtful, self.answer = Store(), 0, False, None
+        self.store, self.tries, self.doubtful, self.answer = StateStore(end), 0, False, None
 
     def run_try(self, kill_at):
         self.tries += 1
-        self.store.kill_at = None if kill_at is None else self.store.written + kill_at
+        self.store.ends_at = None if kill_at is None else self.store.written + kill_at
         operator = SendMessageOperator(
             task_id="send",
             session=self.session,
@@ -109,7 +85,8 @@ class Message:
             output_type=self.output_type,
             retries=3,
         )
-        return operator.execute({"ti": TaskInstance(self.tries), "task_state_store": self.store})
+        ti = TaskInstance(self.tries, max_tries=100)
+        return operator.execute({"ti": ti, "task_state_store": self.store})
 
 
 class Deliveries(RuleBasedStateMachine):

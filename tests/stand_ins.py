@@ -1,0 +1,65 @@
+"""What the operators use of Airflow's task instance and its task state store."""
+
+import json
+
+
+class TaskInstance:
+    """One try of a task. Everything that it gives to XCom has to be JSON.
+
+    :param breaks_after: how many XComs it takes before its database is away.
+    """
+
+    dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
+
+    def __init__(self, try_number=1, max_tries=0, breaks_after=None):
+        self.try_number, self.max_tries = try_number, max_tries
+        self.breaks_after = breaks_after
+        self.xcoms = {}
+
+    def xcom_push(self, key, value):
+        if len(self.xcoms) == self.breaks_after:
+            raise RuntimeError("the database is away")
+        json.dumps(value)
+        self.xcoms[key] = value
+
+
+class StateStore:
+    """Keeps values as Airflow does, as JSON; can fail, and can end its task right after a write.
+
+    :param path: a file to keep the values in, for tasks that are processes; default: in memory.
+    :ivar fails: ``get`` or ``set``: the database is away; ``forgets``: it loses what it is given.
+    :ivar ends_at: the number of the write after which *end* is called.
+    """
+
+    def __init__(self, end=None, path=None):
+        self._end, self._path = end, path
+        self.fails = self.ends_at = None
+        self.written = 0
+        self.values = {}
+
+    @property
+    def values(self):
+        return json.loads(self._path.read_text() if self._path else self._text)
+
+    @values.setter
+    def values(self, values):
+        self._text = json.dumps(values)
+        if self._path:
+            self._path.write_text(self._text)
+
+    def get(self, key, default=None):
+        if self.fails == "get":
+            raise RuntimeError("the database is away")
+        return self.values.get(key, default)
+
+    def set(self, key, value, **_):
+        if self.fails == "set":
+            raise RuntimeError("the database is away")
+        if self.fails != "forgets":
+            self.values = {**self.values, key: value}
+        self.written += 1
+        if self.written == self.ends_at:
+            self._end()
+
+    def delete(self, key):
+        self.values = {name: value for name, value in self.values.items() if name != key}

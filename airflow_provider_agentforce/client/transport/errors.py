@@ -54,6 +54,10 @@ class RouteError(WireError):
     """The environment names a proxy or a CA bundle that cannot be used, or the proxy refuses."""
 
 
+# What the wire and its libraries raise. Anything else comes from a signal handler and is passed on.
+WIRE_ERRORS = (OSError, h11.ProtocolError, WireError)
+
+
 def before_sending(error: Exception, *, connected: bool, closed: bool, address: str) -> TransportError:
     """Classify an error that came before the first byte of the request left.
 

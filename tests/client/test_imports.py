@@ -84,7 +84,7 @@ def test_client_loads_no_airflow():
 
 def test_package_of_the_client_loads_no_http_library():
     loaded = loaded_by(f"{NAME}.client", f"{NAME}.exceptions")
-    assert f"{NAME}.client.settings" in loaded
+    assert f"{NAME}.client.models" in loaded
     assert loaded & {"requests", "urllib3", "tenacity", "ssl", f"{NAME}.client.client"} == set()
 
 

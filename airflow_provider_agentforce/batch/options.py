@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -65,13 +66,5 @@ class Options:
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
-        given: Any = self.max_failures
-        if given is None:
-            return None
-        if isinstance(given, float) and 0 < given < 1:
-            return int(given * total)
-        if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
-            return given
-        raise AgentforceInputError(
-            f"max_failures must be a whole number from 0, or a share between 0 and 1, but is {given!r:.80}."
-        )
+        given = checks.failures(self.max_failures)
+        return int(given * total) if isinstance(given, float) else given

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import checks, failure_catalogue
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
-from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError, one_line
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    DeliveryUnknownError,
+    TaskStoppedError,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.executor import Attempt, Progress
 
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
+
+_Value = TypeVar("_Value", Session, Turn)
 _LONGEST_REASON = 220
 
 
@@ -56,8 +63,7 @@ def interrupted(
     call: Progress, interruption: BaseException | None, turn: Turn | None = None
 ) -> DeliveryUnknownError:
     """Return the error of a message that had left when a signal handler raised *interruption*."""
-    if turn is None and call.last is not None and isinstance(call.last.value, Turn):
-        turn = call.last.value
+    turn = turn or _arrived(call, Turn)
     applied = True if turn is not None else None
     what = "The agent answered, but the task" if applied else "The message had left when the task"
     return DeliveryUnknownError(
@@ -68,6 +74,28 @@ def interrupted(
         session_id=call.request.session_id,
         turn=turn,
     )
+
+
+def start_interrupted(call: Progress, interruption: BaseException) -> TaskStoppedError:
+    """Return the error of a start that had left when a signal handler raised *interruption*.
+
+    It names the session, if the answer had arrived, so that the session can be ended.
+    """
+    session = _arrived(call, Session)
+    return TaskStoppedError(
+        f"{call.request.doing} was interrupted: {type(interruption).__name__}.",
+        operation=call.request.operation.value,
+        applied=None if session is None else True,
+        session_id=None if session is None else session.session_id,
+        external_session_key=call.key,
+    )
+
+
+def _arrived(call: Progress, kind: type[_Value]) -> _Value | None:
+    """Return what the org answered, however far the client came with it."""
+    last = call.last.value if call.last is not None else None
+    found = last if last is not None or call.reading is None else call.reading.whole()
+    return found if isinstance(found, kind) else None
 
 
 def _remedy(call: Progress, attempt: Attempt, failure: Failure) -> str:

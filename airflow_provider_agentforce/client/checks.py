@@ -246,6 +246,16 @@ def message_count(sequence_id: int, most: int, session_id: str | None = None) ->
         )
 
 
+def failures(value: Any, field: str = "max_failures") -> float | None:
+    """Return how many failures are allowed: a whole number, a share between 0 and 1, or ``None`` for all."""
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if value is None or is_number or (isinstance(value, float) and 0 < value < 1):
+        return value  # type: ignore[no-any-return]
+    raise AgentforceInputError(
+        f"{field} must be a whole number from 0, or a share between 0 and 1, but is {value!r:.80}."
+    )
+
+
 def secret(value: object, field: str) -> str:
     """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
     text = _text(value, field, shown=False).strip()

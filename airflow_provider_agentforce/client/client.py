@@ -195,10 +195,10 @@ class AgentforceClient:
             in_reply_to=None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to"),
             stream=stream,
         )
-        how = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
+        how = CallOptions(
+            before_send=before_send, on_chunk=on_chunk, repeated=repeated, on_value=self._note_end
+        )
         turn: Turn = self._executor.execute(request, self._tokens, how).value
-        if turn.session_ended:
-            self.limiter.ended(known.session_id)
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -312,8 +312,13 @@ class AgentforceClient:
             except RateLimitedError as error:
                 deadline.check()
                 waited = self.timing.clock() - began
-                if not deadline.allows(error.retry_after or waited + _SLICE):
+                pause = error.retry_after or _SLICE
+                if not deadline.allows(pause) or waited + pause > self.timing.longest_wait:
                     raise
+
+    def _note_end(self, turn: Turn) -> None:
+        if turn.session_ended:
+            self.limiter.ended(turn.session_id)
 
     def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
         request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import tenacity
 
-from airflow_provider_agentforce.client import failure_catalogue, responses
+from airflow_provider_agentforce.client import failure_catalogue, json_values, responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.api_requests import ApiRequest, SendRequest
-from airflow_provider_agentforce.client.call_errors import error_of, interrupted
+from airflow_provider_agentforce.client.call_errors import error_of, interrupted, start_interrupted
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
 from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.delivery_policy import (
@@ -66,6 +66,7 @@ class CallOptions:
     :param before_send: is called right before the first byte leaves, with the external session key for a
         start, and again before a repetition that has another key; if it raises, no byte leaves.
     :param on_chunk: is given each streamed message (a dict with ``type``) as it comes.
+    :param on_value: is given the value before a signal handler can come between it and the caller.
     :param repeated: this message was sent before, and what became of it is not known.
     :param wait_for_limits: wait and try again when the org refuses for its limits.
     :param during_cleanup: try for a few seconds only, even after a stop.
@@ -73,6 +74,7 @@ class CallOptions:
 
     before_send: Callable[[str | None], None] | None = None
     on_chunk: Callable[[dict[str, Any]], None] | None = None
+    on_value: Callable[[Any], None] | None = None
     repeated: bool = False
     wait_for_limits: bool = True
     during_cleanup: bool = False
@@ -120,6 +122,7 @@ class Progress:
     :ivar renewals: how often the token was renewed because of a 401.
     :ivar refused: the access that the last attempt was refused with.
     :ivar exchange: the exchange under way, ``None`` when it is known that it was not acted on.
+    :ivar reading: the reading of the last exchange.
     :ivar last: the last attempt that came to an end.
     """
 
@@ -136,6 +139,7 @@ class Progress:
     refused: Access | None = None
     repeated_after: tuple[Failure, ...] = ()
     exchange: Exchange | None = None
+    reading: _Reading | None = field(default=None, repr=False)
     last: Attempt | None = None
 
     @property
@@ -196,6 +200,8 @@ class RequestExecutor:
                 last = self._attempt(call, source)
                 if last.failure is not None:
                     last = self._retry(call, source, last)
+                if options.on_value is not None and last.failure is None:
+                    options.on_value(last.value)
                 return last
         except AgentforceError:
             raise
@@ -206,6 +212,8 @@ class RequestExecutor:
                 raise error.__context__ from error
             if call.in_doubt and request.operation is Operation.SEND:
                 raise interrupted(call, error) from error
+            if call.in_doubt and request.operation is Operation.START:
+                raise start_interrupted(call, error) from error
             raise
 
     def _retry(self, call: Progress, source: AccessSource | None, first: Attempt) -> Attempt:
@@ -249,7 +257,7 @@ class RequestExecutor:
             starts_session=request.operation is Operation.START,
         )
         call.attempts += 1
-        last = _Reading(call, request, exchange, access).attempt()
+        last = _Reading(call, request, exchange, access, self.redactor.redact).attempt()
         if last.failure is not None:
             self._note_loss(call, last.failure)
         call.last = last
@@ -322,9 +330,15 @@ class _Reading:
     """One exchange, read until its answer is whole."""
 
     def __init__(
-        self, call: Progress, request: ApiRequest, exchange: Exchange, access: Access | None
+        self,
+        call: Progress,
+        request: ApiRequest,
+        exchange: Exchange,
+        access: Access | None,
+        redact: Callable[[str], str],
     ) -> None:
         self._call = call
+        self._redact = redact
         self._request = request
         self._exchange = exchange
         self._access = access
@@ -334,19 +348,24 @@ class _Reading:
     def attempt(self) -> Attempt:
         """Send the request and read the answer."""
         exchange = self._exchange
+        self._call.reading = self
         try:
             with exchange:
                 exchange.send()
                 self._read()
+            return self._judged()
         except TransportError as error:
             return self._judged(error.failure, error.detail)
         except UnreadableReplyError as error:
             return self._failed(error.failure, str(error), error)
         except BaseException as error:  # a time-out or kill raised by a signal handler
-            if not exchange.sent:
+            if not exchange.sent or self._refused():
                 raise
-            return self._interrupted(error)
-        return self._judged()
+            return self._failed(Failure.STOPPED, type(error).__name__, error, value=self.whole())
+
+    def whole(self) -> Any:
+        """Return the value of an answer that has arrived as a whole, else ``None``."""
+        return self._judged().value if self._answered and self._reader.complete else None
 
     def _read(self) -> None:
         if self._succeeded:
@@ -386,14 +405,18 @@ class _Reading:
             return self._failed(error.failure, str(error), error)
         except Exception as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
             return self._failed(Failure.UNREADABLE, type(error).__name__, error)
+        if isinstance(value, Turn):
+            value = _without_secrets(value, self._redact)
         return Attempt(value, None, status, self._exchange.headers, access=self._access)
 
-    def _interrupted(self, error: BaseException) -> Attempt:
-        """Judge an exchange that a time-out or kill ended, raised by a signal handler in this thread."""
-        if self._exchange.status is not None and not self._succeeded:
-            return self._judged()
-        answered = self._judged() if self._reader.complete else None
-        return self._failed(Failure.STOPPED, type(error).__name__, error, value=answered and answered.value)
+    def _refused(self) -> bool:
+        """Tell whether a status other than 2xx came, and note if it says that nothing was done."""
+        if self._exchange.status is None or self._succeeded:
+            return False
+        failure = self._judged().failure
+        if failure is not None and TABLE[failure].delivery.applied is False:
+            self._call.exchange = None
+        return True
 
     def _failed(
         self,
@@ -416,6 +439,14 @@ class _Reading:
             partial=reader.partial() if isinstance(reader, AnswerReader) else None,
             access=self._access,
         )
+
+
+def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
+    """Take secrets out of an org's error that stands in the place of an answer."""
+    if not any(message.get("type") == "Error" for message in turn.messages):
+        return turn
+    messages = json_values.mapped(turn.messages, redact)
+    return replace(turn, text=redact(turn.text), messages=messages)
 
 
 def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:

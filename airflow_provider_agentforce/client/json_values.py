@@ -44,12 +44,17 @@ def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
 
 def storable(value: Any) -> Any:
     """Replace the characters that msgpack or PostgreSQL refuse by U+FFFD, in keys too."""
+    return mapped(value, lambda text: _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text)
+
+
+def mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """Return *value* with *change* applied to every text in it, keys included."""
     if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value) if _UNSTORABLE.search(value) else value
+        return change(value)
     if isinstance(value, list):
-        return [storable(item) for item in value]
+        return [mapped(item, change) for item in value]
     if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
+        return {change(key): mapped(item, change) for key, item in value.items()}
     return value
 
 

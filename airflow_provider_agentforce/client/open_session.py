@@ -16,6 +16,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
     AgentforceInputError,
+    DeliveryUnknownError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -248,15 +249,26 @@ class OpenSession:
             self._session = replace(self.session, sequence_id=number)
             raise
         except BaseException as error:
-            if not isinstance(error, AgentforceError):
-                self._state = "in_doubt" if left else self._state
-            elif error.applied is not False:
+            if left and _in_doubt(error):
                 self._state = "in_doubt"
             elif left and withdraw:
                 self._journal.settle(number, asked, None)
             raise
-        turn = replace(turn, request=request)
-        self._journal.settle(number, asked, turn)
+        try:
+            turn = replace(turn, request=request)
+            self._journal.settle(number, asked, turn)
+        except AgentforceError:
+            raise
+        except BaseException as error:
+            # A time-out or kill that a signal handler raised must not look like a message that failed.
+            self._state = "in_doubt"
+            raise DeliveryUnknownError(
+                f"The agent answered, but the task was interrupted: {type(error).__name__}.",
+                operation="send",
+                applied=True,
+                session_id=turn.session_id,
+                turn=turn,
+            ) from error
         return turn
 
     def _check_open(self) -> None:
@@ -312,3 +324,11 @@ class Conversation(OpenSession):
     ) -> None:
         self.try_end()
         self._session = None
+
+
+def _in_doubt(error: BaseException) -> bool:
+    """Tell whether the agent may have acted on a message that left."""
+    if not isinstance(error, AgentforceError):
+        return True
+    # The error of a token call says nothing about the message.
+    return error.operation == "send" and error.applied is not False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,6 +26,7 @@ class SingleFlight(Generic[T]):
     """One call at a time, for all threads that ask while it is under way."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._flight: Future[T] | None = None
 
@@ -36,6 +38,9 @@ class SingleFlight(Generic[T]):
         :raises AgentforceError: as *make*. All threads that wait share the failure of the one call, unless
             it ended because the time of the thread that made it ended; then another thread makes a call.
         """
+        if self._pid != os.getpid():
+            # A fork copies neither the thread that makes the call nor the one that holds the lock.
+            SingleFlight.__init__(self)
         while True:
             with self._lock:
                 flight, leads = self._flight, self._flight is None
@@ -51,6 +56,7 @@ class SingleFlight(Generic[T]):
     def _lead(self, flight: Future[T], make: Callable[[], T], deadline: Deadline) -> T:
         failure: Exception = _AbandonedError()
         try:
+            flight.set_running_or_notify_cancel()
             made = make()
         except AgentforceError as error:
             if not (deadline.firm or isinstance(error, TaskStoppedError)):
@@ -72,10 +78,12 @@ class SingleFlight(Generic[T]):
             try:
                 return flight.result(timeout=_SLICE)
             except concurrent.futures.TimeoutError:
+                if not (flight.running() or flight.done()):
+                    # A signal came between the thread that wanted to make the call and its call.
+                    self._flight = None
+                    raise _AbandonedError from None
                 if deadline.clock() < end:
                     continue
-                # A signal may have ended its thread before it could say so.
-                self._flight = None
                 raise AgentforceTransientError("Another thread's call takes too long.") from None
             except AgentforceError as error:
                 # Each thread raises an error of its own, as a traceback belongs to one thread.

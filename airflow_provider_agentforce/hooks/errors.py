@@ -54,11 +54,14 @@ def final_class(kind: type[exceptions.AgentforceError]) -> type[exceptions.Agent
 
 def _made_final(kind: type[exceptions.AgentforceError]) -> type[exceptions.AgentforceError]:
     def reduce(error: exceptions.AgentforceError) -> tuple[Any, ...]:
-        _, (_, *parts) = kind.__reduce__(error)
+        found, (_, *parts) = exceptions.AgentforceError.__reduce__(error)
+        if type(error) is not made:
+            return found, (exceptions.found_by_name(type(error)), *parts)
         return _restored, (exceptions.found_by_name(kind), *parts)
 
     names = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduce}
-    return type(kind.__name__, (kind, AirflowFailException), names)
+    made = type(kind.__name__, (kind, AirflowFailException), names)
+    return made
 
 
 def _restored(kind: type[exceptions.AgentforceError], *parts: Any) -> exceptions.AgentforceError:

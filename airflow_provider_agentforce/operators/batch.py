@@ -145,7 +145,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             None if max_concurrency is None else checks.count(max_concurrency, "max_concurrency")
         )
         self.messages_per_session = checks.count(messages_per_session, "messages_per_session")
-        self.max_failures = max_failures
+        self.max_failures = checks.failures(max_failures)
         self.fail_on_partial_error = fail_on_partial_error
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
         self.deferrable = default_deferrable() if deferrable is None else deferrable

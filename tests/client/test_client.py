@@ -18,7 +18,7 @@ import pytest
 import tenacity
 import wire
 from quick import QUICK
-from telling import FEEDBACK_ID, aim, failing, look_over
+from telling import FEEDBACK_ID, aim, call, failing, look_over
 
 from airflow_provider_agentforce import exceptions
 from airflow_provider_agentforce.client import Session
@@ -657,13 +657,13 @@ class Overrun(BaseException):
     """What a task runner raises from its alarm handler when the time for a task is over."""
 
 
+def overrun(*_):
+    raise Overrun
+
+
 @contextlib.contextmanager
-def overrunning():
-    """Raise Overrun in the main thread when the alarm rings."""
-
-    def ring(*_):
-        raise Overrun
-
+def overrunning(ring=overrun):
+    """Have *ring* called in the main thread when the alarm rings."""
     before = signal.signal(signal.SIGALRM, ring)
     try:
         yield
@@ -710,6 +710,86 @@ def test_alarm_right_after_the_answer_loses_neither_it_nor_a_lock(org, make_clie
     assert isinstance(caught.value.__cause__, Overrun)
     assert client.send_message(caught.value.turn, "again").sequence_id == 2
     assert (org.count("send"), org.applied("hello")) == (2, 1)
+
+
+STALLED = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+
+
+@pytest.mark.parametrize("status", [b"429 Slow", b"401 No", b"423 Busy", b"408 Late"])
+@pytest.mark.parametrize("operation", ["start", "send", "end"])
+def test_alarm_in_a_refusal_is_raised_and_nothing_more_is_sent(
+    org, make_client, some_session, operation, status
+):
+    stalled = threading.Event()
+
+    def behave(peer):
+        peer.read_request()
+        peer.send(b"HTTP/1.1 " + status + b"\r\n" + STALLED)
+        stalled.set()
+        peer.hang()
+
+    with wire.Server(behave) as server:
+        client = make_client(org, api_url=server.url, timeout=20)
+        client.authenticate()
+        with alarm(stalled.wait), pytest.raises(Overrun):
+            call(client, operation, some_session)
+        client.close()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, RuntimeError])
+@pytest.mark.parametrize("where", ["reply", "connect"])
+def test_ordinary_exception_of_a_signal_handler_is_not_a_fault_of_the_network(
+    org, make_client, some_session, kind, where
+):
+    def ring(*_):
+        raise kind("the time is over")
+
+    waiting = threading.Event()
+
+    def behave(peer):
+        peer.read_request()
+        waiting.set()
+        peer.hang()
+
+    def hang(peer):
+        peer.sock.recv(1)
+        waiting.set()
+        peer.hang()
+
+    how = {"behaviour": behave} if where == "reply" else {"behaviour": hang, "scheme": "https"}
+    with overrunning(ring), wire.Server(**how) as server:
+        client = make_client(org, api_url=server.url, timeout=20)
+        client.authenticate()
+        threading.Thread(
+            target=lambda: (waiting.wait(), time.sleep(0.05), os.kill(os.getpid(), signal.SIGALRM))
+        ).start()
+        with pytest.raises((DeliveryUnknownError, kind)) as caught:
+            client.send_message(some_session, "hello")
+        client.close()
+    if where == "connect":
+        assert type(caught.value) is kind
+    else:
+        assert isinstance(caught.value.__cause__, kind)
+    assert server.accepted == 1
+
+
+def test_token_that_cannot_be_renewed_leaves_a_conversation_open(org, client):
+    with client.conversation() as chat:
+        org.revoke_tokens()
+        org.fail("token", status=503, times=3)
+        with pytest.raises(AgentforceTransientError) as caught:
+            chat.send("hello")
+        assert (caught.value.operation, org.applied()) == ("token", 0)
+        assert chat.send("hello").sequence_id == 1
+
+
+def test_secret_in_an_error_in_the_place_of_an_answer_is_not_shown(org, client, session):
+    token = client.authenticate()[0].access_token
+    org.fail("send", status=200, body=[{"errorCode": "AUTH", "message": f"bad token {token}"}])
+    turn = client.send_message(session, "hello")
+    assert turn.outcome == "failed"
+    assert token[:8] not in repr(turn)
 
 
 def test_alarm_in_a_back_off_stays_an_alarm(org, make_client):

@@ -9,6 +9,7 @@ from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceRequestError,
+    AnswerLostError,
     DeliveryUnknownError,
     InvalidOutputError,
     RateLimitedError,
@@ -18,6 +19,7 @@ from airflow_provider_agentforce.operators._retries import Resume, Retry, Stop, 
 
 PASSING, GONE = RateLimitedError("Full."), SessionNotFoundError("Gone.")
 REFUSED, WRONG = AgentforceRequestError("No."), AgentforceInputError("Wrong.")
+ANSWER_LOST = AnswerLostError("Gone.", applied=True)
 UNKNOWN, UNFIT = DeliveryUnknownError("Lost.", applied=None), InvalidOutputError("Unfit.")
 THEIRS, TIMEOUT = ValueError("x"), AirflowTaskTimeout("late")
 FAIL, SKIP = AirflowFailException("enough"), AirflowSkipException("enough")
@@ -45,6 +47,8 @@ AGAIN = "Messages 1 to 2 are answered"
         ([UNKNOWN], 2, True, True, False, True, Resume),
         ([UNKNOWN], 2, True, True, False, False, ""),
         ([REFUSED], 2, True, True, False, True, AGAIN),
+        # An org that refuses the repetition proves that the first one came.
+        ([ANSWER_LOST], 2, True, True, False, True, ""),
         # Nobody finds it: another try would send it again.
         ([PASSING, THEIRS, TIMEOUT, REFUSED, GONE], 2, False, False, False, True, AGAIN),
         ([PASSING, THEIRS, TIMEOUT, REFUSED, UNKNOWN], 2, False, True, False, True, Retry),

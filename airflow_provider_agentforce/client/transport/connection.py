@@ -8,8 +8,8 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import h11
 
@@ -26,6 +26,7 @@ _MAX_OVERHEAD = 1024 * 1024
 _MAX_HEAD = 64 * 1024
 _CONNECT_SECONDS = 10.0
 _SLICE = 0.1
+_SHORTEST = 0.001  # to a socket, 0 means not to wait at all
 _PIECE = 64 * 1024
 # Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
 # being closed cannot be told from one that was acted on, so an older connection is not used again.
@@ -74,7 +75,8 @@ class Connection:
             )
             # A stop while it was wrapped has found a socket that is detached.
             self._check()
-            secure.do_handshake()
+            with _ours(end):
+                secure.do_handshake()
 
     def usable(self) -> bool:
         """Tell whether the connection is fresh and of this process, and its peer is silent."""
@@ -82,18 +84,16 @@ class Connection:
             return False
         return not self._readable(0.0)
 
-    def encode(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage], end: float) -> bytes:
-        """Return what the peer is to be sent until *end*.
-
-        :raises DeadlineError: there is no time left.
-        """
-        self._set_time(end)
+    def encode(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage]) -> bytes:
+        """Return what *events* are on the wire."""
         return b"".join(self._http.send(event) for event in events)
 
-    def write(self, data: bytes) -> None:
-        """Send *data*, within the time that :meth:`encode` was given."""
+    def write(self, data: bytes, end: float) -> None:
+        """Send *data*."""
         assert self._sock is not None  # noqa: S101 - open() has made it
-        self._sock.sendall(data)
+        self._sock.settimeout(max(end - time.monotonic(), _SHORTEST))
+        with _ours(end):
+            self._sock.sendall(data)
 
     def next_event(self, end: float) -> h11.Event:
         """Return what the peer sends next.
@@ -112,7 +112,8 @@ class Connection:
                 return event  # type: ignore[return-value]
             self._set_time(end)
             assert self._sock is not None  # noqa: S101 - open() has made it
-            data = self._sock.recv(_PIECE)
+            with _ours(end):
+                data = self._sock.recv(_PIECE)
             if self._http.their_state is h11.SEND_RESPONSE:
                 self.head += data
             self._received += len(data)
@@ -130,7 +131,7 @@ class Connection:
         while self._http.their_state is h11.SEND_BODY:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                if not self._readable(end - time.monotonic()):
+                if time.monotonic() >= end or not self._readable(end - time.monotonic()):
                     return False
                 event = self.next_event(time.monotonic() + _SLICE)
             if isinstance(event, h11.Data) and event.data.strip():
@@ -199,7 +200,7 @@ class Connection:
         while not poll.poll(max(0.0, min(_SLICE, end - time.monotonic())) * 1000):
             self._check()
             if time.monotonic() >= end:
-                raise TimeoutError("no connection in time")
+                raise ConnectionError("no connection in time")
         self._check()
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -211,7 +212,7 @@ class Connection:
         if self.route.proxy_authorization:
             headers.append(("Proxy-Authorization", self.route.proxy_authorization))
         ask = h11.Request(method="CONNECT", target=self.route.authority, headers=headers)
-        self.write(self.encode([ask, h11.EndOfMessage()], end))
+        self.write(self.encode([ask, h11.EndOfMessage()]), end)
         reply = self.next_event(end)
         while isinstance(reply, h11.InformationalResponse):
             reply = self.next_event(end)
@@ -237,3 +238,17 @@ class Connection:
             raise DeadlineError("no time was left")
         assert self._sock is not None  # noqa: S101 - open() has made it
         self._sock.settimeout(left)
+
+
+@contextmanager
+def _ours(end: float) -> Iterator[None]:
+    """Tell a time-out of the socket from one that a signal handler raises.
+
+    :raises DeadlineError: the time until *end* is over.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        if time.monotonic() < end - _SHORTEST:
+            raise
+        raise DeadlineError("no reply in time") from error

@@ -54,6 +54,10 @@ class RouteError(WireError):
     """The environment names a proxy or a CA bundle that cannot be used, or the proxy refuses."""
 
 
+# What the wire and its libraries raise. Anything else comes from a signal handler and is passed on.
+WIRE_ERRORS = (OSError, h11.ProtocolError, WireError)
+
+
 def before_sending(error: Exception, *, connected: bool, closed: bool, address: str) -> TransportError:
     """Classify an error that came before the first byte of the request left.
 
@@ -110,7 +114,7 @@ def _words(error: Exception) -> str:
         # h11 quotes what it does not accept, which can be a header with a secret.
         return f"not valid HTTP ({_QUOTE.split(str(error), maxsplit=1)[0]})"
     if isinstance(error, UnicodeError):
-        return "not valid HTTP (a character that is not ASCII)"
+        return "not valid HTTP (a host or header that cannot be encoded)"
     if isinstance(error, WireError):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -118,7 +118,9 @@ class Exchange:
         try:
             self._write(connection, data)
             reply = self._head(connection)
-        except Exception as error:
+        except errors.WIRE_ERRORS as error:
+            if isinstance(error, TimeoutError):
+                raise
             head, closed = connection.head, connection.closed_by_peer
             self.status = errors.status_begun(head)
             found = errors.without_reply(error, head=head, closed=closed, address=connection.route.address)
@@ -136,7 +138,9 @@ class Exchange:
         assert connection is not None  # noqa: S101 - send() has opened it
         try:
             yield from self._pieces(connection)
-        except Exception as error:
+        except errors.WIRE_ERRORS as error:
+            if isinstance(error, TimeoutError):
+                raise
             raise self._error(errors.in_reply(error, closed=connection.closed_by_peer)) from error
         if self._stopped and not self._complete_by_itself:
             # Without a length or chunks, our own cutting looks like the end of the reply.
@@ -180,10 +184,10 @@ class Exchange:
             self._connection, self._cuttable = connection, [connection]
             if not connection.kept:
                 connection.open(self._end)
-            return connection, connection.encode(self._events(route), self._end)
-        except TransportError:
-            raise
-        except Exception as error:
+            return connection, connection.encode(self._events(route))
+        except (*errors.WIRE_ERRORS, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise
             found = errors.before_sending(
                 error,
                 connected=connection is not None and connection.connected,
@@ -195,8 +199,10 @@ class Exchange:
     def _write(self, connection: Connection, data: bytes) -> None:
         self.sent = True
         try:
-            connection.write(data)
-        except OSError:
+            connection.write(data, self._end)
+        except (OSError, errors.DeadlineError) as error:
+            if isinstance(error, TimeoutError):
+                raise
             # A server that refuses (401, 413, 429) may have answered before it read everything.
             if self._stopped:
                 raise
@@ -229,8 +235,8 @@ class Exchange:
             return False
         try:
             return connection.finish(_GRACE_SECONDS)
-        except Exception:  # noqa: BLE001 - the answer is here; the connection is not used again
-            return False
+        except errors.WIRE_ERRORS:
+            return False  # the answer is here; only the connection is not used again
 
     @property
     def _complete_by_itself(self) -> bool:

@@ -8,7 +8,7 @@ READY_BENCH := $(VENV)/.ready-bench
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test test-airflow test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
+.PHONY: help install demo test coverage test-airflow test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +31,9 @@ $(READY_BENCH): EXTRAS := dev,bench
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py
 
-test: lint types unit docs wheel ## Run every check
+test: lint ## Run every check
+	+$(MAKE) -j2 types docs wheel
+	+$(MAKE) unit
 
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .
@@ -43,8 +45,11 @@ lint: $(READY) ## Check style and format
 types: $(READY) ## Check types
 	$(BIN)/mypy
 
-unit: $(READY) ## Run the tests, with the example Dags (CI=1: and measure branch coverage)
+unit: $(READY) ## Run the tests, with the example Dags
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(if $(CI),--cov --cov-report=term)
+
+coverage: ## Run the tests, and measure branch coverage (part of CI)
+	+$(MAKE) unit CI=1
 
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q

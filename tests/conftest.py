@@ -5,9 +5,9 @@ The folder of this file is on the path, so that every test can import ``wire``, 
 
 import pytest
 from hypothesis import settings
-from quick import fields_of, quick_process
+from quick import fields_of, quick_process, watched_client
 
-from airflow_provider_agentforce.client import AgentforceClient, Settings
+from airflow_provider_agentforce.client import Settings
 from airflow_provider_agentforce.emulator import Emulator
 
 settings.register_profile("tests", database=None, deadline=None, derandomize=True)
@@ -71,8 +71,9 @@ def make_client(shared_org):
 
     def build(org=shared_org, *, on_secret=lambda _: None, observers=(), timing=None, **replaced):
         chosen = Settings(**fields_of(org, **replaced))
-        built.append(AgentforceClient(chosen, on_secret=on_secret, observers=observers, timing=timing))
-        return built[-1]
+        client = watched_client(chosen, on_secret=on_secret, observers=observers, timing=timing)
+        built.append(client)
+        return client
 
     yield build
     for client in built:

@@ -1,10 +1,12 @@
-"""Short waits, and orgs of which nothing is known."""
+"""Short waits, orgs of which nothing is known, and clients whose secrets are."""
 
 from contextlib import contextmanager
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import tenacity
 
+from airflow_provider_agentforce.client import AgentforceClient
 from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.client.timing import Timing, use_timing
 
@@ -18,6 +20,27 @@ def quick_process(**replaced):
     with use_timing(replace(QUICK, **replaced)):
         yield
     forget_orgs()
+
+
+_secrets = WeakKeyDictionary()
+
+
+def watched_client(settings, *, on_secret=lambda _: None, **options):
+    """Return a client whose secrets :func:`secrets_of` knows."""
+    came = set()
+
+    def note(secret):
+        came.add(secret)
+        on_secret(secret)
+
+    client = AgentforceClient(settings, on_secret=note, **options)
+    _secrets[client] = came
+    return client
+
+
+def secrets_of(client):
+    """Return what the client has said is secret: its tokens in all their forms."""
+    return set(_secrets.get(client, ()))
 
 
 def fields_of(org, **replaced):

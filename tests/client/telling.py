@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from quick import secrets_of
 
 from airflow_provider_agentforce.client import redaction
 from airflow_provider_agentforce.exceptions import AgentforceError
@@ -61,8 +62,6 @@ def look_over(error, client):
     assert (type(copy), str(copy), copy.cause) == (type(error), told, error.cause)
     assert vars(copy) == {**vars(error), "_cause": error.cause}
     settings = client.settings
-    hidden = redaction.forms(settings.consumer_secret)
-    if client._tokens._cache.token is not None:
-        hidden |= redaction.forms(client._tokens._cache.token.access.bearer)
+    hidden = redaction.forms(settings.consumer_secret) | secrets_of(client)
     shown = f"{told} {error!r} {vars(error)!r}"
     assert [form for form in hidden if form in shown] == []

@@ -122,7 +122,8 @@ def test_agent_made_anew_is_found_after_one_failed_start(make_org, make_client):
     org = make_org(agents=[Agent(developer_name="Mine", id=ONE)])
     client = make_client(org)
     assert client.start_session("Mine").agent_id == ONE
-    org._org.agents[:] = [Agent(developer_name="Mine", id=OTHER)]
+    org.stop()
+    make_org(agents=[Agent(developer_name="Mine", id=OTHER)], port=urlsplit(org.url).port)
     with pytest.raises(AgentforceError):
         client.start_session("Mine")
     assert client.start_session("Mine").agent_id == OTHER

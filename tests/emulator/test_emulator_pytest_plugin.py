@@ -74,6 +74,12 @@ def test_settings_can_be_overridden(pytester, run):
         + "    return {'script': {'greeting': 'mine'}}\n"
     )
     result = run(
-        "def test_script(agentforce_emulator): assert agentforce_emulator._org.script.greeting == 'mine'"
+        """
+        from emulator_caller import Caller
+
+        def test_script(agentforce_emulator):
+            with Caller(agentforce_emulator) as caller:
+                assert caller.login().start().json()["messages"][0]["message"] == "mine"
+        """
     )
     result.assert_outcomes(passed=1)

@@ -59,7 +59,7 @@ def test_only_settings_and_fields_that_exist_are_documented():
 
 def test_the_command_explains_every_setting(options):
     for setting in dataclasses.fields(EmulatorSettings):
-        assert len(options[setting.name].partition("(default:")[0].split()) > 4, setting.name
+        assert len(options[setting.name].partition("(default:")[0].split()) > 3, setting.name
 
 
 def test_every_stream_key_is_documented():

@@ -34,7 +34,7 @@ class Got:
 
 
 def post(transport, url, body=b"first", **options):
-    arguments = {"bearer": "canary-token", "timeout": 5.0, **options}
+    arguments = {"bearer": "canary-token", "timeout": 20.0, **options}
     exchange = transport.exchange("POST", f"{url}/x", {}, body, **arguments)
     pieces = []
     try:

@@ -162,6 +162,9 @@ class Connection:
         if sock is not None:
             sock.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def shut(self) -> None:
         """Cut the connection both ways, so that a blocked read returns. Safe in a signal handler."""
         self.cut = True

@@ -100,7 +100,8 @@ class Transport:
     def __init__(self, *, max_idle: int, pool: _Pool | None = None) -> None:
         self._pool = pool or _Pool(max_idle)
         self._max_idle = max_idle
-        self._under_way: set[Exchange] = set()
+        # Weak, so that an exchange that a signal kept from its end is closed with the error that holds it.
+        self._under_way: dict[int, weakref.ref[Exchange]] = {}
         self._stopped = False
 
     @property
@@ -155,9 +156,11 @@ class Transport:
         :param keep_starts: let the starts of sessions come to their end.
         """
         self._stopped = True
-        for exchange in list(self._under_way):
-            if not (exchange.during_cleanup or (keep_starts and exchange.starts_session)):
-                exchange.stop()
+        for reference in list(self._under_way.values()):
+            exchange = reference()
+            if exchange is None or exchange.during_cleanup or (keep_starts and exchange.starts_session):
+                continue
+            exchange.stop()
 
     def close(self) -> None:
         """Close idle connections. The transport can be used again."""
@@ -194,10 +197,10 @@ class Transport:
 
     def add(self, exchange: Exchange) -> None:
         """Take note of an exchange, and stop it if it comes too late."""
-        self._under_way.add(exchange)
+        self._under_way[id(exchange)] = weakref.ref(exchange)
         if self._stopped and not exchange.during_cleanup:
             exchange.stop()
 
     def remove(self, exchange: Exchange) -> None:
         """Forget an exchange."""
-        self._under_way.discard(exchange)
+        self._under_way.pop(id(exchange), None)

@@ -78,6 +78,7 @@ SECTIONS = {
         row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
         row(TOKEN, "the URL's scheme or port is wrong", Failure.WRONG_PROTOCOL),
         row(TOKEN, "the host asks for a client certificate", Failure.CLIENT_CERTIFICATE),
+        row(TOKEN, "a SOCKS proxy, or a file that is not there", Failure.BAD_ROUTE),
     ],
     "Looking up an agent's name": [
         row(

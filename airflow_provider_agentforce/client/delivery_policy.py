@@ -58,6 +58,7 @@ class Failure(str, Enum):
     """Failure modes of a single request."""
 
     UNREACHABLE = "host not found, refused or not reachable"
+    BAD_ROUTE = "proxy or CA bundle that cannot be used"
     BAD_CERTIFICATE = "certificate not valid"
     WRONG_PROTOCOL = "TLS on one side, plain HTTP on the other"
     TLS_BROKEN = "connection lost before anything was sent"
@@ -188,6 +189,7 @@ _ANSWER_LOST = f"Only the answer is lost. {_LOOK}"
 TABLE: dict[Failure, Row] = {
     # failure                               token   start    send    end     feedback query
     Failure.UNREACHABLE: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
+    Failure.BAD_ROUTE: Row(_N, "X", "X", "X", "X", "X", "X"),
     Failure.BAD_CERTIFICATE: Row(_N, "X", "X", "X", "X", "X", "X"),
     Failure.WRONG_PROTOCOL: Row(_N, "X", "X", "X", "X", "X", "X"),
     Failure.TLS_BROKEN: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),

@@ -260,6 +260,11 @@ SYMPTOMS = (
     Symptom(_ANY, "Check the host and the network.", of=(Failure.UNREACHABLE,)),
     Symptom(
         _ANY,
+        "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
+        of=(Failure.BAD_ROUTE,),
+    ),
+    Symptom(
+        _ANY,
         "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
         of=(Failure.BAD_CERTIFICATE,),
     ),

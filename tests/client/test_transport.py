@@ -337,13 +337,13 @@ NOTHING_LEFT = {
     # A name whose first address cannot be reached fails at once, with an error that poll does not show.
     "no route": ("http://255.255.255.255:9", None, Failure.UNREACHABLE, "255.255.255.255:9: "),
     "unknown name": ("http://no-such-org.invalid", None, Failure.UNREACHABLE, "no-such-org.invalid:80: "),
-    "SOCKS proxy": ("https://localhost", "socks5://u:canary@h:1", Failure.UNREACHABLE, "a socks5 proxy"),
-    "proxy over TLS": ("https://localhost", "https://u:canary@h:1", Failure.UNREACHABLE, "only HTTP proxies"),
-    "proxy without a host": ("https://localhost", "http://", Failure.UNREACHABLE, "not a valid URL"),
+    "SOCKS proxy": ("https://localhost", "socks5://u:canary@h:1", Failure.BAD_ROUTE, "a socks5 proxy"),
+    "proxy over TLS": ("https://localhost", "https://u:canary@h:1", Failure.BAD_ROUTE, "only HTTP proxies"),
+    "proxy without a host": ("https://localhost", "http://", Failure.BAD_ROUTE, "not a valid URL"),
     "proxy with a bad port": (
         "https://localhost",
         "http://u:c/canary@h:1",
-        Failure.UNREACHABLE,
+        Failure.BAD_ROUTE,
         "not a valid",
     ),
     "proxy that refuses": (

@@ -523,7 +523,7 @@ def test_message_without_tls_names_its_host_to_a_proxy(org, make_client, some_se
 def test_socks_proxy_is_named_before_anything_is_sent(org, make_client, some_session, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:canary-password@127.0.0.1:1")
     error = failing(make_client(org, api_url="https://api.salesforce.com"), "send", some_session)
-    assert (type(error), error.applied) == (AgentforceTransientError, False)
+    assert (type(error), error.applied) == (AgentforceRequestError, False)
     assert "only HTTP proxies are supported" in str(error)
     assert "canary-password" not in f"{error} {vars(error)} {error.__cause__!r}"
 

@@ -17,7 +17,6 @@ from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.transport.errors import (
     DeadlineError,
     FramingError,
-    RouteError,
 )
 from airflow_provider_agentforce.client.transport.routes import Route
 
@@ -217,9 +216,9 @@ class Connection:
         while isinstance(reply, h11.InformationalResponse):
             reply = self.next_event(end)
         if not (isinstance(reply, h11.Response) and 200 <= reply.status_code < 300):  # noqa: PLR2004
-            raise RouteError(f"it answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
+            raise ConnectionError(f"it answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
         if self._http.trailing_data[0]:
-            raise RouteError("the proxy sent bytes that belong to no reply")
+            raise ConnectionError("the proxy sent bytes that belong to no reply")
         self._http, self._received, self.head = kept, 0, b""
 
     def _readable(self, seconds: float) -> bool:

@@ -51,7 +51,7 @@ class FramingError(WireError):
 
 
 class RouteError(WireError):
-    """The environment names a proxy or a CA bundle that cannot be used, or the proxy refuses."""
+    """The environment names a proxy or a CA bundle that cannot be used."""
 
 
 # What the wire and its libraries raise. Anything else comes from a signal handler and is passed on.
@@ -67,6 +67,8 @@ def before_sending(error: Exception, *, connected: bool, closed: bool, address: 
     """
     reason = str(getattr(error, "reason", ""))
     detail = ": ".join(filter(None, (address, _CLOSED if closed else _words(error))))
+    if isinstance(error, RouteError):
+        return TransportError(Failure.BAD_ROUTE, detail)
     if isinstance(error, ssl.SSLCertVerificationError):
         return TransportError(Failure.BAD_CERTIFICATE, detail)
     if any(word in reason for word in _CLIENT_CERTIFICATE):

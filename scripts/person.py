@@ -15,14 +15,18 @@ from contextlib import contextmanager
 from typing import Any
 
 _POLL_S = 0.5
+# Airflow 3.3 loses an answer that comes before the task has come to its rest.
+_THINKING_S = 2.0
 
 
 def answer_all(dag_id: str, words: str) -> None:
     """Answer every request of the Dag's runs, and go on waiting for the next."""
+    seen: dict[str, float] = {}
     with rest_api() as api:
         while True:
             for request in api.get(f"/api/v2/dags/{dag_id}/dagRuns/~/hitlDetails").json()["hitl_details"]:
-                if request["responded_at"] is None:
+                since = seen.setdefault(request["task_instance"]["id"], time.monotonic())
+                if request["responded_at"] is None and time.monotonic() - since >= _THINKING_S:
                     answer(api, request, request["options"][0], dict.fromkeys(request["params"], words))
             time.sleep(_POLL_S)
 

@@ -2,6 +2,10 @@
 
 It is written from the published documents of the API alone and shares no code with the client, so that one
 misreading cannot hide in both. Needs the ``[emulator]`` extra.
+
+A request goes from the ``server`` to the ``app``, which applies the programmed fault and gives it to one of
+the ``endpoints``. That changes the ``org``, asks the script for the words of the answer, and the answer
+goes back.
 """
 
 from airflow_provider_agentforce.emulator.emulator import Emulator

@@ -1,4 +1,8 @@
-"""What the org answers, by path. Each module has the handlers of one API of Salesforce."""
+"""What the org answers, by path. Each module has the handlers of one API of Salesforce.
+
+A handler takes an ``OrgRequest``, checks it, changes the org and returns an ``OrgResponse``, or raises the
+documented error.
+"""
 
 from __future__ import annotations
 

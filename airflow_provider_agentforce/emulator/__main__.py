@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_agentforce.emulator.emulator import Emulator
-from airflow_provider_agentforce.emulator.settings import EmulatorSettings
+from airflow_provider_agentforce.emulator.org import EmulatorSettings
 
 DEFAULT_PORT = 8765
 _STOPS = (signal.SIGINT, signal.SIGTERM)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.faults import Fault, Hold
 from airflow_provider_agentforce.emulator.models import DEFAULT_AGENTS, Agent, RequestRecord, SessionRecord
-from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, Org
-from airflow_provider_agentforce.emulator.settings import EmulatorSettings
+from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, EmulatorSettings, Org
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -62,13 +61,12 @@ class Emulator:
         :raises OSError: the port is taken.
         """
         from airflow_provider_agentforce.emulator.app import build_app  # noqa: PLC0415
-        from airflow_provider_agentforce.emulator.endpoints import ROUTES  # noqa: PLC0415
         from airflow_provider_agentforce.emulator.server import ThreadedServer  # noqa: PLC0415
 
         if self._server is not None:
             return
         settings = self._org.settings
-        app = build_app(self._org, ROUTES)
+        app = build_app(self._org)
         server = ThreadedServer(app, host=settings.host, port=self._port, keep_alive=settings.keep_alive)
         self._port = server.port
         name = f"[{settings.host}]" if ":" in settings.host else settings.host

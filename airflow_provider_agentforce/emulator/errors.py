@@ -1,8 +1,8 @@
 """The documented error answers, by name, in one table.
 
 Sources: the Agent API reference and troubleshooting pages
-(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are not
-on them were observed on the wire. Class names of those are the likely ones: match on the message first.
+(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are
+not on them were observed on the wire. Class names of those are the likely ones: match on the message first.
 """
 
 from __future__ import annotations

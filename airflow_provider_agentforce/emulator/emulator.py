@@ -35,6 +35,11 @@ class Emulator:
     :raises ModuleNotFoundError: the ``[emulator]`` extra is not installed.
     """
 
+    #: The consumer key that the token endpoint accepts.
+    consumer_key = CONSUMER_KEY
+    #: The consumer secret that the token endpoint accepts.
+    consumer_secret = CONSUMER_SECRET
+
     def __init__(
         self, *, script: ScriptSource = None, agents: Sequence[Agent] | None = None, **settings: Any
     ) -> None:
@@ -90,16 +95,6 @@ class Emulator:
         return self._org.url
 
     @property
-    def consumer_key(self) -> str:
-        """The consumer key that the token endpoint accepts."""
-        return CONSUMER_KEY
-
-    @property
-    def consumer_secret(self) -> str:
-        """The consumer secret that the token endpoint accepts."""
-        return CONSUMER_SECRET
-
-    @property
     def agents(self) -> list[Agent]:
         """The agents of the org."""
         return list(self._org.agents)
@@ -128,10 +123,7 @@ class Emulator:
         :param fault: the fields of :class:`Fault`.
         :raises ValueError: an unknown operation or error, or fields that exclude each other.
         """
-        programmed = Fault(operation=operation, **fault)
-        self._org.faults.add(programmed)
-        self._org.changed()
-        return programmed
+        return self._org.fail(Fault(operation=operation, **fault))
 
     def unused_faults(self) -> list[Fault]:
         """Return the faults that no request has met, or fewer requests than programmed."""

@@ -83,10 +83,7 @@ ERRORS: dict[str, ErrorSpec] = {
         401, "UnauthorizedException", "Connected app is not attached to Agent", expected=False
     ),
     "session_not_valid": ErrorSpec(
-        401,
-        "UnauthorizedException",
-        "This session is not valid for use with the REST API",
-        expected=False,
+        401, "UnauthorizedException", "This session is not valid for use with the REST API", expected=False
     ),
     # For an expired token, and for a second or two after another process renewed its own.
     "invalid_jwt_format": ErrorSpec(401, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", style="rest"),

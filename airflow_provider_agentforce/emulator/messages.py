@@ -102,11 +102,6 @@ def greeting_messages(text: str) -> list[Message]:
     return [greeting]
 
 
-def spoken_text(messages: list[Message]) -> str:
-    """Return the texts of ``messages`` in order, as a person would read them."""
-    return "\n".join(str(text) for message in messages if (text := message.get("message")))
-
-
 class ScriptError(ValueError):
     """An invalid script. The message names the file and the entry."""
 
@@ -323,7 +318,8 @@ def split_text(text: str) -> list[str]:
 
 
 def _chunked_text(reply: ScriptReply) -> str:
-    return spoken_text([message for message in reply.messages if message.get("type") in _CHUNKED])
+    spoken = [message for message in reply.messages if message.get("type") in _CHUNKED]
+    return "\n".join(str(text) for message in spoken if (text := message.get("message")))
 
 
 def _answer_event(events: _Events, message: Message, *, envelope: bool, links: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, SESSION_GONE, ApiError
-from airflow_provider_agentforce.emulator.faults import FaultQueue, Hold, known_operation
+from airflow_provider_agentforce.emulator.faults import Fault, FaultQueue, Hold, known_operation
 from airflow_provider_agentforce.emulator.models import (
     Agent,
     EvaluationRun,
@@ -131,6 +131,12 @@ class Org:
         """Remember a request."""
         self.requests.append(record)
         self.changed()
+
+    def fail(self, fault: Fault) -> Fault:
+        """Program ``fault``, behind those programmed before, and return it."""
+        self.faults.add(fault)
+        self.changed()
+        return fault
 
     def hold(self, operation: str) -> Hold:
         """Hold the requests of ``operation`` from now on.

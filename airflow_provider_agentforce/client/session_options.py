@@ -31,7 +31,7 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.bypass_user, bool):
-            raise checks.refusal(self.bypass_user, "bypass_user", "be True or False")
+            raise checks.refusal(self.bypass_user, "bypass_user", "must be True or False")
         key, surface = self.external_session_key, self.surface_type
         checked = {
             "variables": checks.variables(self.variables),

@@ -6,7 +6,6 @@ An answer must not be lost to how its connection ends, and must not wait for an 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -152,13 +151,13 @@ class AnswerReader:
         return self._turn() if self._answer.messages or self._answer.text else None
 
     def _turn(self) -> Turn:
-        turn = responses.turn(
+        return responses.turn(
             self._answer.messages,
             session=self._session,
             sequence_id=self._sequence_id,
             streamed=self._answer.text,
+            request=self._request,
         )
-        return replace(turn, request=self._request)
 
 
 class _JsonAnswer(JsonReader):
@@ -169,12 +168,16 @@ class _JsonAnswer(JsonReader):
     @property
     def messages(self) -> list[dict[str, Any]]:
         try:
-            return responses.messages_of(self.value)
+            return self._messages
         except UnreadableReplyError:
             return []
 
     def check(self) -> None:
-        responses.messages_of(self.value)
+        _ = self._messages
+
+    @cached_property
+    def _messages(self) -> list[dict[str, Any]]:
+        return responses.messages_of(self.value)
 
 
 class _EventStream:

@@ -26,6 +26,7 @@ BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -259,4 +260,4 @@ def _session(api_url: str, session_id: str) -> str:
 
 def _post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
     headers = {"Content-Type": _JSON, "Accept": accept}
-    return HttpCall("POST", url, headers, json.dumps(body, ensure_ascii=False).encode("utf-8"))
+    return HttpCall("POST", url, headers, _ENCODER.encode(body).encode("utf-8"))

@@ -22,6 +22,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 # A string is one token, closed or not, so that the brackets in it are not counted.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|(?P<opens>[\[{])|[\]}]', re.DOTALL)
 _BEGINS_A_VALUE = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
+# What may stand before JSON or an event stream: a byte order mark and blank lines.
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 _LAST = {"EndOfTurn", "SessionEnded", "Error"}
 _ON_THE_WAY = {"ProgressIndicator", "TextChunk", "ValidationFailureChunk", "EndOfTurn"}
 
@@ -133,9 +135,12 @@ class AnswerReader:
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
         """Take the next bytes and return the streamed messages that they complete, each message once."""
-        if piece and not self._begun:
-            self._begun = True
-            self._answer = _KNOWN_BY_FIRST_BYTE.get(piece[:1], type(self._answer))()
+        if not self._begun:
+            piece = piece.lstrip(_BLANK)
+            self._begun = bool(piece)
+            kind = _KNOWN_BY_FIRST_BYTE.get(piece[:1])
+            if kind is not None and kind is not type(self._answer):
+                self._answer = kind()
         return self._answer.feed(piece)
 
     def turn(self) -> Turn:

@@ -273,11 +273,17 @@ def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
     inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def decode(data: bytes, most: int) -> bytes:
-        if inflate.eof:
-            raise FramingError(f"bytes after the end of {encoding}")
+        nonlocal inflate
+        found = b""
         try:
-            return inflate.decompress(data, most)
+            while data and len(found) < most:
+                if inflate.eof:
+                    # A gzip body may have several members.
+                    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+                found += inflate.decompress(data, most - len(found))
+                data = inflate.unused_data
         except zlib.error as error:
             raise FramingError(f"not valid {encoding}") from error
+        return found
 
     return decode

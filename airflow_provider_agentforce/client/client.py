@@ -174,7 +174,7 @@ class AgentforceClient:
         :param in_reply_to: id of the message that this one answers.
         :param stream: have the answer sent in pieces; the result is the same.
         :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
-            it raises is logged and changes nothing.
+            it raises is logged and changes nothing, and the time that it takes is not the call's.
         :param repeated: this message was sent before, and what became of it is not known. A locked session
             is then reported as :class:`DeliveryUnknownError` instead of waited for, and so is an org that has
             seen the number.

@@ -371,8 +371,13 @@ class _Reading:
         if self._succeeded:
             self._answered = True
             self._reader = self._request.reader(self._exchange.headers.get("content-type"))
+        listener = self._call.options.on_chunk
         for piece in self._exchange.iter_bytes():
-            _pass_on(self._reader.feed(piece), self._call.options.on_chunk)
+            messages = self._reader.feed(piece)
+            if messages and listener is not None:
+                began = time.monotonic()
+                _pass_on(messages, listener)
+                self._exchange.extend(time.monotonic() - began)
             if self._reader.complete:
                 return
 
@@ -449,9 +454,7 @@ def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
     return replace(turn, text=redact(turn.text), messages=messages)
 
 
-def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:
-    if listener is None:
-        return
+def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None]) -> None:
     try:
         for message in messages:
             listener(message)

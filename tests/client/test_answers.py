@@ -287,7 +287,7 @@ def test_unasked_reply_after_a_204_is_never_an_answer(org, make_client):
         client.close()
 
 
-def test_listener_that_uses_up_the_time_loses_no_answer_that_has_arrived(org, make_client):
+def test_listener_that_takes_its_time_loses_no_answer(org, make_client):
     heard, sent = threading.Event(), threading.Event()
 
     def behave(peer):

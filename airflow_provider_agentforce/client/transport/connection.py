@@ -27,8 +27,6 @@ _CONNECT_SECONDS = 10.0
 _SLICE = 0.1
 _SHORTEST = 0.001  # to a socket, 0 means not to wait at all
 _PIECE = 64 * 1024
-# About what a socket holds; a peer that never stops must not outlast the time.
-_MAX_LATE_READS = 16
 # Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
 # being closed cannot be told from one that was acted on, so an older connection is not used again.
 MAX_IDLE_SECONDS = 1.5
@@ -55,7 +53,6 @@ class Connection:
         self._idle_since = 0.0
         self._received = 0
         self._content = 0
-        self._late_reads = 0
         self._sock: socket.socket | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
@@ -158,7 +155,7 @@ class Connection:
         """Get ready for another request."""
         self.kept = True
         self._http.start_next_cycle()
-        self._received = self._content = self._late_reads = 0
+        self._received = self._content = 0
         self.head = b""
         self._idle_since = time.monotonic()
 
@@ -243,11 +240,7 @@ class Connection:
     def _set_time(self, end: float) -> None:
         left = end - time.monotonic()
         if left <= 0:
-            # What has arrived is read all the same: the time may have gone to the listener of a stream.
-            if self._late_reads >= _MAX_LATE_READS or not self._readable(0.0):
-                raise DeadlineError("no time was left")
-            self._late_reads += 1
-            left = _SHORTEST
+            raise DeadlineError("no time was left")
         assert self._sock is not None  # noqa: S101 - open() has made it
         self._sock.settimeout(left)
 

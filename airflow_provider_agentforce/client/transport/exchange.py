@@ -147,6 +147,10 @@ class Exchange:
             # Without a length or chunks, our own cutting looks like the end of the reply.
             raise TransportError(Failure.STOPPED)
 
+    def extend(self, seconds: float) -> None:
+        """Give the exchange more time: its reader has used so much for something else."""
+        self._end += seconds
+
     def _pieces(self, connection: Connection) -> Iterator[bytes]:
         if self._framing:
             raise FramingError(self._framing)

@@ -97,10 +97,7 @@ class Exchange:
         :raises TransportError: no final status came.
         """
         self._end = time.monotonic() + self._timeout
-        # The route knows the proxy; without this requests reads the environment for every request.
-        self._transport.session.send(
-            self._transport.prepared(self), stream=True, allow_redirects=False, proxies={}
-        )
+        self._transport.send(self)
 
     def perform(self) -> None:
         """Do what :meth:`send` says; called by the adapter of ``requests``."""

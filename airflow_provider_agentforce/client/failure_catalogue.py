@@ -27,13 +27,12 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
         Operation.QUERY,
     )
 )
-_SESSION = _SEND | _END
+_SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
 
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _INACTIVE = f"The agent is not active. {ACTIVATE}"
 _MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
-_SESSION_GONE = "The session has ended or expired. Start a new one; its context is gone."
 OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
@@ -48,9 +47,9 @@ class Symptom:
     :param statuses: HTTP statuses it comes with; empty: any.
     :param code: pattern that the whole error class or code matches.
     :param words: pattern found in the error's class or words, in any case.
+    :param opaque: the call carried a token that is not a JWT.
     :param failure: what it is; ``None``: what its status says.
     :param remedy: what to do; ``{agent}`` stands for the agent.
-    :param of: failures that it is about, when no reply tells.
     """
 
     operations: frozenset[Operation]
@@ -58,13 +57,19 @@ class Symptom:
     statuses: tuple[int, ...] = ()
     code: str = ""
     words: str = ""
+    opaque: bool = False
     failure: Failure | None = None
-    of: tuple[Failure, ...] = ()
 
-    def fits(self, operation: Operation, status: int | None, said: ErrorReply) -> bool:
+    @property
+    def exact(self) -> bool:
+        """Whether it tells more than an operation and its status."""
+        return bool(self.code or self.words or self.opaque)
+
+    def fits(self, operation: Operation, status: int | None, said: ErrorReply, opaque: bool = False) -> bool:
         """Tell whether a reply is of this kind."""
         return (
             operation in self.operations
+            and opaque >= self.opaque
             and (not self.statuses or status in self.statuses)
             and (not self.code or re.fullmatch(self.code, said.error) is not None)
             and (not self.words or re.search(self.words, said.text, re.IGNORECASE | re.DOTALL) is not None)
@@ -99,11 +104,7 @@ SYMPTOMS = (
         failure=Failure.SERVER_CONFIG,
     ),
     Symptom(
-        _START,
-        _INACTIVE,
-        (422,),
-        words=r"cannot determine the active version",
-        failure=Failure.SERVER_CONFIG,
+        _START, _INACTIVE, (422,), words=r"cannot determine the active version", failure=Failure.SERVER_CONFIG
     ),
     Symptom(_END, "", (500,), words=r"session not found", failure=Failure.SESSION_GONE),
     Symptom(
@@ -159,9 +160,7 @@ SYMPTOMS = (
         words=r"invalid_client_id|client identifier invalid",
     ),
     Symptom(
-        _TOKEN,
-        "Check the consumer secret (password).",
-        words=r"invalid_client|invalid client credentials",
+        _TOKEN, "Check the consumer secret (password).", words=r"invalid_client|invalid client credentials"
     ),
     Symptom(
         _TOKEN,
@@ -196,9 +195,7 @@ SYMPTOMS = (
         words=r"invalid user id provided on start session",
     ),
     Symptom(
-        _START,
-        "agent_id must be the agent's own id (0Xx…) or its API name.",
-        words=r"not a valid agent id",
+        _START, "agent_id must be the agent's own id (0Xx…) or its API name.", words=r"not a valid agent id"
     ),
     Symptom(_START, _MY_DOMAIN, words=r"bad force-config endpoint|engine config"),
     Symptom(
@@ -207,21 +204,17 @@ SYMPTOMS = (
         words=r"not valid for use with the rest api",
     ),
     Symptom(
-        _START,
-        _INACTIVE,
-        words=r"no valid version available|active version|no access to einstein copilot",
+        _START, _INACTIVE, words=r"no valid version available|active version|no access to einstein copilot"
     ),
-    Symptom(
-        _START,
-        f"The agent is not activated for the Agent API. {ACTIVATE}",
-        (412,),
-    ),
+    Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _ANY,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
         (404,),
         words=r"url no longer exists",
     ),
+    # A gateway answers a token that is not a JWT with a bare 404.
+    Symptom(_ANY - _QUERY, OPAQUE_TOKEN, (404,), opaque=True),
     Symptom(
         _START,
         "Check agent_id ({agent}), that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and "
@@ -234,56 +227,30 @@ SYMPTOMS = (
         "that {agent} is an active agent of this org.",
         tuple(range(500, 600)),
     ),
-    # What the failure alone tells.
-    Symptom(_SESSION, _SESSION_GONE, of=(Failure.SESSION_GONE,)),
-    Symptom(
-        _FEEDBACK,
-        "The session has ended or expired. Rate its answers before that.",
-        of=(Failure.SESSION_GONE,),
-    ),
-    Symptom(
-        _ANY,
-        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and its Run As user.",
-        of=(Failure.UNAUTHORIZED,),
-    ),
-    Symptom(
-        _ANY,
-        "The Run As user or the app's scopes lack access to this agent.",
-        of=(Failure.FORBIDDEN,),
-    ),
-    Symptom(_ANY, "Slow down: a limit of the org is reached.", of=(Failure.THROTTLED,)),
-    Symptom(
-        _SEND,
-        "The session is still working on another message. Send one message at a time; do not map sends.",
-        of=(Failure.LOCKED,),
-    ),
-    Symptom(_ANY, "Check the host and the network.", of=(Failure.UNREACHABLE,)),
-    Symptom(
-        _ANY,
-        "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
-        of=(Failure.BAD_ROUTE,),
-    ),
-    Symptom(
-        _ANY,
-        "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
-        of=(Failure.BAD_CERTIFICATE,),
-    ),
-    Symptom(
-        _ANY,
-        "Check whether the URL begins with http or https, and its port.",
-        of=(Failure.WRONG_PROTOCOL,),
-    ),
-    Symptom(
-        _ANY,
-        "Configure a client certificate and a TLS version that the host accepts.",
-        of=(Failure.CLIENT_CERTIFICATE,),
-    ),
-    Symptom(
-        _ANY,
-        "The host answers with a redirect, which is never followed. Check host and api_url.",
-        of=(Failure.REDIRECT,),
-    ),
 )
+
+# The remedy that the failure alone tells, for any call and for one.
+_BY_FAILURE: dict[Failure | tuple[Operation, Failure], str] = {
+    Failure.SESSION_GONE: "The session has ended or expired. Start a new one; its context is gone.",
+    (Operation.FEEDBACK, Failure.SESSION_GONE): (
+        "The session has ended or expired. Rate its answers before that."
+    ),
+    (Operation.SEND, Failure.LOCKED): (
+        "The session is still working on another message. Send one message at a time; do not map sends."
+    ),
+    Failure.UNAUTHORIZED: (
+        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and its Run As user."
+    ),
+    Failure.FORBIDDEN: "The Run As user or the app's scopes lack access to this agent.",
+    Failure.THROTTLED: "Slow down: a limit of the org is reached.",
+    Failure.UNREACHABLE: "Check the host and the network.",
+    Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
+    Failure.BAD_CERTIFICATE: "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
+    Failure.WRONG_PROTOCOL: "Check whether the URL begins with http or https, and its port.",
+    Failure.CLIENT_CERTIFICATE: "Configure a client certificate and a TLS version that the host accepts.",
+    Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
+}
+REMEDIES = frozenset({*(symptom.remedy for symptom in SYMPTOMS), *_BY_FAILURE.values()})
 
 _BY_STATUS = {
     400: Failure.BAD_REQUEST,
@@ -313,10 +280,10 @@ _BY_CLASS = {
     4: Failure.OTHER_CLIENT_ERROR,
     5: Failure.OTHER_SERVER_ERROR,
 }
-# What a status means for calls that go to a session, to the token endpoint, or to a session once more.
+# What a status means for calls that go to a session, to a session once more, or to the token endpoint.
 _IN_SESSION = {404: Failure.SESSION_GONE, 410: Failure.SESSION_GONE}
+_REPEATED = {**_IN_SESSION, 423: Failure.STILL_RUNNING}
 _OF_TOKEN = {400: Failure.TOKEN_REFUSED}
-_REPEATED = {423: Failure.STILL_RUNNING}
 _NUMBER_USED = re.compile(r"sequence\W?id\W+\d*\W*\b(was |is |has been )?already\b", re.IGNORECASE)
 
 
@@ -333,19 +300,29 @@ def failure_of(
     :param session_id: the session that the call went to.
     :param repeated: the message was sent before, and what became of it is not known.
     """
+    return (
+        _of_this_message(status, said, session_id, repeated=repeated)
+        or next((one.failure for one in SYMPTOMS if one.failure and one.fits(operation, status, said)), None)
+        or _by_status(operation, status, repeated=repeated)
+    )
+
+
+def _of_this_message(
+    status: int, said: ErrorReply, session_id: str | None, *, repeated: bool
+) -> Failure | None:
+    """Name the failure of a reply that is about the very message or session of the call."""
     if repeated and status == 400 and _NUMBER_USED.search(said.text):  # noqa: PLR2004
         return Failure.ALREADY_DELIVERED
     # An agent's action may talk to sessions, too, so the words must name this one and nothing else.
     if status == 500 and session_id and said.message == f"V6Session not found for sessionId: {session_id}":  # noqa: PLR2004
         return Failure.SESSION_GONE
-    for symptom in SYMPTOMS:
-        if symptom.failure is not None and symptom.fits(operation, status, said):
-            return symptom.failure
-    special = {}
-    if operation in _SESSION | _FEEDBACK:
-        special = _IN_SESSION | (_REPEATED if repeated else {})
-    elif operation is Operation.TOKEN:
-        special = _OF_TOKEN
+    return None
+
+
+def _by_status(operation: Operation, status: int, *, repeated: bool) -> Failure:
+    special = _OF_TOKEN if operation is Operation.TOKEN else {}
+    if operation in _SESSION:
+        special = _REPEATED if repeated else _IN_SESSION
     by_status = special.get(status) or _BY_STATUS.get(status)
     return by_status or _BY_CLASS.get(status // 100, Failure.OTHER_SERVER_ERROR)
 
@@ -364,18 +341,11 @@ def remedy_of(
     :param opaque_token: the call carried a token that is not a JWT, which a gateway answers with a 404.
     :param agent: the agent that the call is about.
     """
-    doubtful = TABLE[failure].delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
-    if operation is Operation.SEND and doubtful:
-        return TABLE[failure].in_doubt
-    fitting = [
-        symptom
-        for symptom in SYMPTOMS
-        if symptom.remedy
-        and (not symptom.of or failure in symptom.of)
-        and symptom.fits(operation, status, said)
-    ]
-    exact = [symptom for symptom in fitting if symptom.words or symptom.code]
-    if opaque_token and status == 404 and not exact and operation is not Operation.QUERY:  # noqa: PLR2004
-        return OPAQUE_TOKEN
-    found = (exact or fitting)[:1]
-    return found[0].remedy.format(agent=agent or "the agent") if found else ""
+    row = TABLE[failure]
+    if operation is Operation.SEND and row.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
+        return row.in_doubt
+    fitting = [one for one in SYMPTOMS if one.remedy and one.fits(operation, status, said, opaque_token)]
+    # What tells more goes before what comes first; with neither, the failure has to do.
+    best = min(fitting, key=lambda one: not one.exact, default=None)
+    by_failure = _BY_FAILURE.get((operation, failure)) or _BY_FAILURE.get(failure, "")
+    return (best.remedy if best else by_failure).format(agent=agent or "the agent")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import checks
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
+from airflow_provider_agentforce.client.call_errors import answer_interrupted
 from airflow_provider_agentforce.client.models import Session, Turn, text_request
 from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
     AgentforceInputError,
-    DeliveryUnknownError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -236,28 +236,23 @@ class OpenSession:
         *,
         withdraw: bool,
     ) -> Turn:
+        """Send a message and have the journal keep its answer.
+
+        :param withdraw: take its intent back when the agent did not act.
+        """
         number = last + 1
-        asked_for = text_request(message["text"], message["variables"])
-        request = asked_for if self._store_requests else None
-        left = False
-
-        def leaving(_key: str | None) -> None:
-            nonlocal left
-            self._journal.intend(number, asked, request)
-            left = True
-
+        request = text_request(message["text"], message["variables"]) if self._store_requests else None
+        intent = _Intent(lambda: self._journal.intend(number, asked, request))
         try:
-            turn = sender.send_message(
-                replace(self.session, sequence_id=last), before_send=leaving, **message
-            )
+            turn = sender.send_message(replace(self.session, sequence_id=last), before_send=intent, **message)
         except AgentFailedError:
             # It was delivered, so its number is used up.
             self._session = replace(self.session, sequence_id=number)
             raise
         except BaseException as error:
-            if left and _in_doubt(error):
+            if intent.recorded and _in_doubt(error):
                 self._state = "in_doubt"
-            elif left and withdraw:
+            elif intent.recorded and withdraw:
                 self._journal.settle(number, asked, None)
             raise
         try:
@@ -268,13 +263,7 @@ class OpenSession:
         except BaseException as error:
             # A time-out or kill that a signal handler raised must not look like a message that failed.
             self._state = "in_doubt"
-            raise DeliveryUnknownError(
-                f"The agent answered, but the task was interrupted: {type(error).__name__}.",
-                operation="send",
-                applied=True,
-                session_id=turn.session_id,
-                turn=turn,
-            ) from error
+            raise answer_interrupted(error, turn) from error
         return turn
 
     def _check_open(self) -> None:
@@ -301,6 +290,18 @@ class OpenSession:
         finally:
             self._under_way = None
             self._sending.release()
+
+
+class _Intent:
+    """Records that a message is about to leave, when the client says so."""
+
+    def __init__(self, record: Callable[[], None]) -> None:
+        self._record = record
+        self.recorded = False
+
+    def __call__(self, _key: str | None) -> None:
+        self._record()
+        self.recorded = True
 
 
 class Conversation(OpenSession):

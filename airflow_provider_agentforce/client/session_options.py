@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.bypass_user, bool):
-            raise AgentforceInputError(f"bypass_user must be True or False, but is {self.bypass_user!r:.80}.")
+            raise checks.refusal(self.bypass_user, "bypass_user", "be True or False")
         key, surface = self.external_session_key, self.surface_type
         checked = {
             "variables": checks.variables(self.variables),

@@ -1,8 +1,8 @@
 """The documented error answers, by name, in one table.
 
 Sources: the Agent API reference and troubleshooting pages
-(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are not
-on them were observed on the wire. Class names of those are the likely ones: match on the message first.
+(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are
+not on them were observed on the wire. Class names of those are the likely ones: match on the message first.
 """
 
 from __future__ import annotations
@@ -83,10 +83,7 @@ ERRORS: dict[str, ErrorSpec] = {
         401, "UnauthorizedException", "Connected app is not attached to Agent", expected=False
     ),
     "session_not_valid": ErrorSpec(
-        401,
-        "UnauthorizedException",
-        "This session is not valid for use with the REST API",
-        expected=False,
+        401, "UnauthorizedException", "This session is not valid for use with the REST API", expected=False
     ),
     # For an expired token, and for a second or two after another process renewed its own.
     "invalid_jwt_format": ErrorSpec(401, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", style="rest"),

@@ -274,11 +274,13 @@ def _messages_in(event: Event) -> list[dict[str, Any]]:
     try:
         value = responses.decode(event.data)
     except UnreadableReplyError:
-        if is_error:
-            return [error_message({"message": json_values.storable(event.data.decode("utf-8", "replace"))})]
-        if b"{" in event.data:
+        if b"{" in event.data and not is_error:
             raise
-        return []
+        value = json_values.storable(event.data.decode("utf-8", "replace")) if is_error else None
+    return _messages_of_a_turn(value, is_error=is_error) or _errors_of_a_turn(value, is_error=is_error)
+
+
+def _messages_of_a_turn(value: Any, *, is_error: bool) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         message = value.get("message")
         if isinstance(message, dict):
@@ -288,5 +290,9 @@ def _messages_in(event: Event) -> list[dict[str, Any]]:
             return [message for message in value["messages"] if isinstance(message, dict)]
         if str(value.get("type")) in responses.MESSAGE_TYPES:
             return [value]
+    return []
+
+
+def _errors_of_a_turn(value: Any, *, is_error: bool) -> list[dict[str, Any]]:
     errors = [one for one in errors_in(value) if is_error or one.get("error") or one.get("errorCode")]
     return [*map(error_message, errors)] or ([error_message({"message": value})] if is_error else [])

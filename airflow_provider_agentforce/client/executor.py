@@ -12,7 +12,7 @@ import tenacity
 
 from airflow_provider_agentforce.client import failure_catalogue, json_values, responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
-from airflow_provider_agentforce.client.api_requests import ApiRequest, SendRequest
+from airflow_provider_agentforce.client.api_requests import ApiRequest
 from airflow_provider_agentforce.client.call_errors import error_of, interrupted, start_interrupted
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
 from airflow_provider_agentforce.client.deadline import Deadline
@@ -462,25 +462,29 @@ def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]]
         log.exception("on_chunk failed; the answer is not affected.")
 
 
+def _end_of(call: Progress) -> str | None:
+    if call.last is None or call.request.operation is not Operation.END:
+        return None
+    return "gone" if call.last.failure is Failure.SESSION_GONE else "ended"
+
+
 def _event(call: Progress, error: BaseException | None, now: float) -> CallEvent:
     request, last = call.request, call.last
     value = last.value if last is not None and error is None else None
-    outcome = value.outcome if isinstance(value, Turn) else None
-    if last is not None and error is None and request.operation is Operation.END:
-        outcome = "gone" if last.failure is Failure.SESSION_GONE else "ended"
+    turn = value if isinstance(value, Turn) else None
     return CallEvent(
         operation=request.operation.value,
         agent_id=request.agent_id,
         session_id=value.session_id if isinstance(value, Session) else request.session_id,
-        sequence_id=request.sequence_id if isinstance(request, SendRequest) else None,
-        text=request.text if isinstance(request, SendRequest) else None,
+        sequence_id=request.sequence_id,
+        text=request.text,
         external_session_key=call.key or request.external_session_key,
         api_url=call.api_url,
         attempts=call.attempts,
         repeated_after=tuple(failure.name.lower() for failure in call.repeated_after),
         status=last.status if last is not None else None,
-        outcome=outcome,
-        answer=value.text if isinstance(value, Turn) else None,
+        outcome=turn.outcome if turn else _end_of(call) if error is None else None,
+        answer=turn.text if turn else None,
         error=error,
         duration=now - call.began,
     )

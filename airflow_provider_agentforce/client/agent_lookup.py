@@ -7,7 +7,6 @@ https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-agent-id.htm
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +98,6 @@ class AgentIds:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: dict[str, tuple[str, float]] = {}
         self._flights: dict[str, SingleFlight[str]] = {}
 
@@ -109,22 +107,20 @@ class AgentIds:
         :param find: looks it up, or raises, and then nothing is kept.
         :param longest: seconds to wait for another thread's look-up.
         """
-        with self._lock:
-            agent_id, until = self._known.get(agent, ("", 0.0))
-            flight = self._flights.setdefault(agent, SingleFlight())
+        agent_id, until = self._known.get(agent, ("", 0.0))
         if deadline.clock() < until:
             return agent_id
 
         def look_up() -> str:
             found = find()
             log.info("The agent %s has the id %s.", agent, found)
-            with self._lock:
-                self._known[agent] = (found, deadline.clock() + _KEPT_SECONDS)
+            self._known[agent] = (found, deadline.clock() + _KEPT_SECONDS)
             return found
 
+        flight = self._flights.setdefault(agent, SingleFlight())
         return flight.share(look_up, deadline, longest=longest)
 
     def forget(self, agent_id: str) -> None:
         """Have the agent with this id looked up again next time."""
-        with self._lock:
-            self._known = {name: entry for name, entry in self._known.items() if entry[0] != agent_id}
+        for name in [name for name, entry in list(self._known.items()) if entry[0] == agent_id]:
+            self._known.pop(name, None)

@@ -26,6 +26,7 @@ BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class ApiRequest(ABC):
     :param agent_id: the agent's id, ``None`` if there is none or it is not known.
     :param session_id: the session that the request goes to.
     :param external_session_key: by which the org's event log knows the session that the request starts.
+    :param sequence_id: number of the message that the request sends.
+    :param text: the message; not shown, as it may be confidential.
     :cvar doing: the operation in words.
     """
 
@@ -56,6 +59,8 @@ class ApiRequest(ABC):
     agent_id: str | None = None
     session_id: str | None = None
     external_session_key: str | None = None
+    sequence_id: int | None = None
+    text: str | None = field(default=None, repr=False)
 
     @abstractmethod
     def call(self, api_url: str) -> HttpCall:
@@ -154,11 +159,7 @@ class StartRequest(ApiRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class SendRequest(ApiRequest):
-    """``POST /sessions/{id}/messages``, or its streaming twin.
-
-    :param text: the message; not shown, as it may be confidential.
-    :param sequence_id: its number.
-    """
+    """``POST /sessions/{id}/messages``, or its streaming twin."""
 
     operation = Operation.SEND
     doing = "Sending the message"
@@ -218,13 +219,13 @@ class FeedbackRequest(ApiRequest):
     session_id: str
     feedback_id: str
     rating: str
-    text: str | None = field(default=None, repr=False)
+    comment: str | None = field(default=None, repr=False)
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request."""
         body = {"feedbackId": self.feedback_id, "feedback": self.rating}
-        if self.text is not None:
-            body["text"] = self.text
+        if self.comment is not None:
+            body["text"] = self.comment
         return _post(f"{_session(api_url, self.session_id)}/feedback", body)
 
     def read(self, reader: JsonReader) -> None:
@@ -259,4 +260,4 @@ def _session(api_url: str, session_id: str) -> str:
 
 def _post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
     headers = {"Content-Type": _JSON, "Accept": accept}
-    return HttpCall("POST", url, headers, json.dumps(body, ensure_ascii=False).encode("utf-8"))
+    return HttpCall("POST", url, headers, _ENCODER.encode(body).encode("utf-8"))

@@ -118,29 +118,20 @@ class AgentforceClient:
     ) -> Session:
         """Start a session with an agent.
 
-        :param agent_id: id (``0Xx…``) or API name, see :meth:`agent`; default: the settings' one.
-        :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict.
-        :param tz: time zone name, such as ``Europe/Berlin``.
-        :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``:
-            as the token's user, as employee agents need.
-        :param external_session_key: UUID that the org's event log shows; default: a random one. When a start
-            has to be repeated although the first one may have arrived, the repetition gets a key of its own,
-            and the session that is returned names it.
-        :param surface_type: ``Custom``: have the agent answer in the response formats of its custom
-            connection; default: in text.
+        The first six parameters are those of :class:`.SessionOptions`. When a start has to be repeated
+        although the first one may have arrived, the repetition gets another external session key, which the
+        session that is returned names.
+
         :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
             its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
             slot. Default: wait for one, and for the org, up to a minute.
-        :param before_send: is called with the external session key right before the first byte leaves, and
-            again before a repetition that has another key; if it raises, no byte leaves.
+        :param before_send: as in :class:`.CallOptions`.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
         options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
+        agent, key = self.agent(agent_id), options.external_session_key or str(uuid.uuid4())
         request = StartRequest(
-            agent_id=self.agent(agent_id),
-            my_domain=self.settings.host,
-            external_session_key=options.external_session_key or str(uuid.uuid4()),
-            options=options,
+            agent_id=agent, my_domain=self.settings.host, external_session_key=key, options=options
         )
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
@@ -174,27 +165,16 @@ class AgentforceClient:
         :param in_reply_to: id of the message that this one answers.
         :param stream: have the answer sent in pieces; the result is the same.
         :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
-            it raises is logged and changes nothing.
+            it raises is logged and changes nothing, and the time that it takes is not the call's.
         :param repeated: this message was sent before, and what became of it is not known. A locked session
             is then reported as :class:`DeliveryUnknownError` instead of waited for, and so is an org that has
             seen the number.
-        :param before_send: is called with ``None`` right before the first byte leaves; if it raises, no byte
-            leaves.
+        :param before_send: as in :class:`.CallOptions`.
         :raises DeliveryUnknownError: the agent may have acted; the message is not sent again.
         :raises AgentforceError: the agent did not act.
         """
         known = session_from(session)
-        number = known.sequence_id + 1
-        checks.message_count(number, self.settings.max_messages_per_session, known.session_id)
-        request = SendRequest(
-            agent_id=known.agent_id,
-            session_id=known.session_id,
-            sequence_id=number,
-            text=checks.message_text(text),
-            variables=checks.variables(variables),
-            in_reply_to=None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to"),
-            stream=stream,
-        )
+        request = self._send_request(known, text, variables, in_reply_to, stream=stream)
         how = CallOptions(
             before_send=before_send, on_chunk=on_chunk, repeated=repeated, on_value=self._note_end
         )
@@ -247,7 +227,7 @@ class AgentforceClient:
             session_id=session_from(session).session_id,
             feedback_id=checks.path_id(feedback_id, "feedback_id"),
             rating=checks.feedback(feedback),
-            text=None if text is None else checks.message_text(text),
+            comment=None if text is None else checks.message_text(text),
         )
         self._executor.execute(request, self._tokens)
 
@@ -315,6 +295,21 @@ class AgentforceClient:
                 pause = error.retry_after or _SLICE
                 if not deadline.allows(pause) or waited + pause > self.timing.longest_wait:
                     raise
+
+    def _send_request(
+        self, session: Session, text: str, variables: Any, in_reply_to: str | None, *, stream: bool
+    ) -> SendRequest:
+        number = session.sequence_id + 1
+        checks.message_count(number, self.settings.max_messages_per_session, session.session_id)
+        return SendRequest(
+            agent_id=session.agent_id,
+            session_id=session.session_id,
+            sequence_id=number,
+            text=checks.message_text(text),
+            variables=checks.variables(variables),
+            in_reply_to=None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to"),
+            stream=stream,
+        )
 
     def _note_end(self, turn: Turn) -> None:
         if turn.session_ended:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from airflow_provider_agentforce.client.after_fork import renew_in_child
 from airflow_provider_agentforce.exceptions import RateLimitedError
 
 _FIRST_PAUSE = 1.0
@@ -91,6 +92,13 @@ class ConcurrencyLimiter:
         # Two ends of a pause: one that the org asked for, and a guess, which the next start proves wrong.
         self._not_before = self._guess = self._asked_until = 0.0
         self._refused_since: float | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin anew in a forked child. What is open is the parent's, and the child never sees it end."""
+        self._changed = threading.Condition()
+        self._starting = set()
+        self._open = {}
 
     @property
     def open_sessions(self) -> int:

@@ -12,7 +12,7 @@ import tenacity
 
 from airflow_provider_agentforce.client import failure_catalogue, json_values, responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
-from airflow_provider_agentforce.client.api_requests import ApiRequest, SendRequest
+from airflow_provider_agentforce.client.api_requests import ApiRequest
 from airflow_provider_agentforce.client.call_errors import error_of, interrupted, start_interrupted
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
 from airflow_provider_agentforce.client.deadline import Deadline
@@ -371,8 +371,13 @@ class _Reading:
         if self._succeeded:
             self._answered = True
             self._reader = self._request.reader(self._exchange.headers.get("content-type"))
+        listener = self._call.options.on_chunk
         for piece in self._exchange.iter_bytes():
-            _pass_on(self._reader.feed(piece), self._call.options.on_chunk)
+            messages = self._reader.feed(piece)
+            if messages and listener is not None:
+                began = time.monotonic()
+                _pass_on(messages, listener)
+                self._exchange.extend(time.monotonic() - began)
             if self._reader.complete:
                 return
 
@@ -449,9 +454,7 @@ def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
     return replace(turn, text=redact(turn.text), messages=messages)
 
 
-def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:
-    if listener is None:
-        return
+def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None]) -> None:
     try:
         for message in messages:
             listener(message)
@@ -459,25 +462,29 @@ def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]]
         log.exception("on_chunk failed; the answer is not affected.")
 
 
+def _end_of(call: Progress) -> str | None:
+    if call.last is None or call.request.operation is not Operation.END:
+        return None
+    return "gone" if call.last.failure is Failure.SESSION_GONE else "ended"
+
+
 def _event(call: Progress, error: BaseException | None, now: float) -> CallEvent:
     request, last = call.request, call.last
     value = last.value if last is not None and error is None else None
-    outcome = value.outcome if isinstance(value, Turn) else None
-    if last is not None and error is None and request.operation is Operation.END:
-        outcome = "gone" if last.failure is Failure.SESSION_GONE else "ended"
+    turn = value if isinstance(value, Turn) else None
     return CallEvent(
         operation=request.operation.value,
         agent_id=request.agent_id,
         session_id=value.session_id if isinstance(value, Session) else request.session_id,
-        sequence_id=request.sequence_id if isinstance(request, SendRequest) else None,
-        text=request.text if isinstance(request, SendRequest) else None,
+        sequence_id=request.sequence_id,
+        text=request.text,
         external_session_key=call.key or request.external_session_key,
         api_url=call.api_url,
         attempts=call.attempts,
         repeated_after=tuple(failure.name.lower() for failure in call.repeated_after),
         status=last.status if last is not None else None,
-        outcome=outcome,
-        answer=value.text if isinstance(value, Turn) else None,
+        outcome=turn.outcome if turn else _end_of(call) if error is None else None,
+        answer=turn.text if turn else None,
         error=error,
         duration=now - call.began,
     )

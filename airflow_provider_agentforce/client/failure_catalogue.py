@@ -237,7 +237,9 @@ _BY_FAILURE: dict[Failure | tuple[Operation, Failure], str] = {
     Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
     Failure.BAD_CERTIFICATE: "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
     Failure.WRONG_PROTOCOL: "Check whether the URL begins with http or https, and its port.",
-    Failure.CLIENT_CERTIFICATE: "Configure a client certificate and a TLS version that the host accepts.",
+    Failure.CLIENT_CERTIFICATE: (
+        "The host asks for a client certificate, which the client cannot send, or for another TLS version."
+    ),
     Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
 }
 REMEDIES = frozenset({*(symptom.remedy for symptom in SYMPTOMS), *_BY_FAILURE.values()})

@@ -6,6 +6,7 @@ so every value is made storable where it is parsed.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -21,7 +22,7 @@ def decode(body: bytes) -> Any:
     :raises ValueError: if it is not JSON. The text says what it is instead.
     """
     try:
-        text = body.decode("utf-8-sig")
+        text = body.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
 from airflow_provider_agentforce.client.models import Session, Turn, text_request
 from airflow_provider_agentforce.client.session_options import SessionOptions
@@ -95,9 +95,15 @@ class OpenSession:
         self._end_reason = checks.end_reason(end_reason, "end_reason")
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try has ended the session." if ended else ""
-        self._sending = threading.Lock()
-        self._ending = threading.Lock()
+        self._sending = ForkSafeLock()
+        self._ending = ForkSafeLock()
         self._under_way: AgentforceClient | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Note in a forked child that it never learns what becomes of its parent's message."""
+        if self._under_way is not None:
+            self._under_way, self._state = None, "in_doubt"
 
     @classmethod
     def start(

@@ -18,7 +18,8 @@ class SessionOptions:
     :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``: as
         the token's user, as employee agents need.
     :param external_session_key: UUID that the org's event log shows; ``None``: a random one.
-    :param surface_type: ``Custom``: have the agent answer in the response formats of its custom connection.
+    :param surface_type: ``Custom``: have the agent answer in the response formats of its custom connection;
+        ``None``: in text.
     :raises AgentforceInputError: a value cannot be used.
     """
 

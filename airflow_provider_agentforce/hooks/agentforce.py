@@ -71,18 +71,22 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             raise AgentforceInputError(f"{self._named()}: {error}") from None
 
     @cached_property
-    def client(self) -> AgentforceClient:
-        """The client. One per hook, so all its calls share one token and its connections."""
+    def plain_client(self) -> AgentforceClient:
+        """A client whose errors do not end the task by their class, for a caller that decides that itself."""
         with airflow_errors():
             settings = self.settings
         _mask(settings)
         return AgentforceClient(settings, on_secret=mask_secret, observers=observers())
 
+    @cached_property
+    def client(self) -> AgentforceClient:
+        """The client. One per hook, so all its calls share one token and its connections."""
+        return TaskClient.of(self.plain_client)
+
     def get_conn(self) -> AgentforceClient:
-        """Return the client."""
+        """Return the client. Its errors end the task as those of the hook do."""
         return self.client
 
-    @airflow_errors()
     def start_session(
         self,
         agent_id: str | None = None,
@@ -124,7 +128,6 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         self.note_session(turn)
         return turn
 
-    @airflow_errors()
     def submit_feedback(
         self, session: SessionLike, feedback_id: str, feedback: str, text: str | None = None
     ) -> None:
@@ -188,6 +191,24 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 def _mask(settings: Settings) -> None:
     for form in settings.secret_forms():
         mask_secret(form)
+
+
+class TaskClient(AgentforceClient):
+    """A client whose errors end the Airflow task where no retry may follow."""
+
+    @classmethod
+    def of(cls, client: AgentforceClient) -> Self:
+        """Return one that shares everything with *client*."""
+        other = cls.__new__(cls)
+        vars(other).update(vars(client))
+        return other
+
+    authenticate = airflow_errors()(AgentforceClient.authenticate)
+    find_agents = airflow_errors()(AgentforceClient.find_agents)
+    start_session = airflow_errors()(AgentforceClient.start_session)
+    send_message = airflow_errors()(AgentforceClient.send_message)
+    submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
+    end_session = airflow_errors()(AgentforceClient.end_session)
 
 
 class _HookConversation(Conversation):

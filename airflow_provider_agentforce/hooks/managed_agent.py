@@ -6,7 +6,6 @@ its import is guarded as in the Amazon provider. Nothing here loads pydantic-ai.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +16,7 @@ from airflow_provider_agentforce._compat import (
     AirflowTaskTerminated,
 )
 from airflow_provider_agentforce.client import Session, Settings, Turn, checks
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
 from airflow_provider_agentforce.client.open_session import OpenSession
@@ -76,7 +76,7 @@ _START_OPTIONS = ("variables", "tz", "bypass_user")
 _SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id")
 # What the org says of a message that another wording could fix: not valid, too long.
 _REPHRASE = frozenset({400, 413})
-_first_use = threading.Lock()
+_first_use = ForkSafeLock()
 
 
 class FinalAgentError(ManagedAgentInvocationError, AirflowFailException):

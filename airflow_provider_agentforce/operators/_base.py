@@ -80,12 +80,12 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """
         self._killed = True
         hook = vars(self).get("hook")
-        if hook is not None and "client" in vars(hook):
-            hook.client.stop()
+        if hook is not None and "plain_client" in vars(hook):
+            hook.plain_client.stop()
 
     def open_client(self) -> AgentforceClient:
         """Return the client, with the time that this task may run."""
-        client = self.hook.client
+        client = self.hook.plain_client
         client.time_left(self.execution_timeout.total_seconds() if self.execution_timeout else None)
         if self._killed:
             client.stop()

@@ -100,6 +100,8 @@ CASES = {
     "stream, no media type": (None, WHOLE, ANSWERED),
     "stream, wrong media type": (JSON, b": comment\n\n" + WHOLE, ANSWERED),
     "plain, wrong media type": (STREAM, BODY, ANSWERED),
+    "plain, wrong media type, mark and blank lines": (STREAM, b"\xef\xbb\xbf\r\n\n" + BODY, ANSWERED),
+    "stream, wrong media type, blank lines": (JSON, b"\n\r\n" + WHOLE, ANSWERED),
     "stream, mark before it": (STREAM, b"\xef\xbb\xbf" + WHOLE, ANSWERED),
     "stream, more after its end": (STREAM, WHOLE + events({"type": "Inform", "message": "Other."}), ANSWERED),
     "stream, ends with the session": (

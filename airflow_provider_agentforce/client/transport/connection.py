@@ -101,13 +101,8 @@ class Connection:
         """
         while True:
             event = self._http.next_event()
-            if isinstance(event, h11.InformationalResponse):
-                self.head = self._http.trailing_data[0]
-            elif isinstance(event, h11.Response):
-                self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
-            elif isinstance(event, h11.Data):
-                self._content += len(event.data)
             if event is not h11.NEED_DATA:
+                self._note(event)
                 return event  # type: ignore[return-value]
             self._set_time(end)
             assert self._sock is not None  # noqa: S101 - open() has made it
@@ -121,6 +116,14 @@ class Connection:
                 raise FramingError("longer than a reply may be")
             self._http.receive_data(data)
 
+    def _note(self, event: object) -> None:
+        if type(event) is h11.Data:
+            self._content += len(event.data)
+        elif type(event) is h11.InformationalResponse:
+            self.head = self._http.trailing_data[0]
+        elif type(event) is h11.Response:
+            self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
+
     def finish(self, seconds: float) -> bool:
         """Read the end of a reply whose content is whole, if it comes within *seconds*.
 
@@ -133,7 +136,7 @@ class Connection:
                 if time.monotonic() >= end or not self._readable(end - time.monotonic()):
                     return False
                 event = self.next_event(time.monotonic() + _SLICE)
-            if isinstance(event, h11.Data) and event.data.strip():
+            if type(event) is h11.Data and event.data.strip():
                 return False
         return self.reusable
 

@@ -29,8 +29,7 @@ _MAX_INTERIM_REPLIES = 20
 _GRACE_SECONDS = 0.05
 _SWITCHING = 101
 _ZLIB_OR_GZIP = 47
-_LENGTH = re.compile(rb"^content-length\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
-_ENCODING = re.compile(rb"^transfer-encoding\s*:", re.IGNORECASE | re.MULTILINE)
+_FRAMING = re.compile(rb"^(content-length|transfer-encoding)\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 class Exchange:
@@ -98,10 +97,7 @@ class Exchange:
         :raises TransportError: no final status came.
         """
         self._end = time.monotonic() + self._timeout
-        # The route knows the proxy; without this requests reads the environment for every request.
-        self._transport.session.send(
-            self._transport.prepared(self), stream=True, allow_redirects=False, proxies={}
-        )
+        self._transport.send(self)
 
     def perform(self) -> None:
         """Do what :meth:`send` says; called by the adapter of ``requests``."""
@@ -125,7 +121,9 @@ class Exchange:
             self.status = errors.status_begun(head)
             found = errors.without_reply(error, head=head, closed=closed, address=connection.route.address)
             raise self._error(found) from error
-        self.headers = {name.decode("ascii"): value.decode("latin-1") for name, value in reply.headers}
+        # Much faster than to iterate over h11's headers themselves.
+        raw = reply.headers.raw_items()
+        self.headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in raw}
         self.status = reply.status_code
         self._framing = _framing_problem(connection.head)
 
@@ -146,11 +144,15 @@ class Exchange:
             # Without a length or chunks, our own cutting looks like the end of the reply.
             raise TransportError(Failure.STOPPED)
 
+    def extend(self, seconds: float) -> None:
+        """Give the exchange more time: its reader has used so much for something else."""
+        self._end += seconds
+
     def _pieces(self, connection: Connection) -> Iterator[bytes]:
         if self._framing:
             raise FramingError(self._framing)
         decode = _decoder(self.headers.get("content-encoding", ""))
-        while isinstance(event := connection.next_event(self._end), h11.Data):
+        while type(event := connection.next_event(self._end)) is h11.Data:
             piece = decode(bytes(event.data), MAX_BODY_BYTES - self._length + 1)
             self._length += len(piece)
             if self._length > MAX_BODY_BYTES:
@@ -221,9 +223,9 @@ class Exchange:
     def _head(self, connection: Connection) -> h11.Response:
         for _ in range(_MAX_INTERIM_REPLIES + 1):
             event = connection.next_event(self._end)
-            if isinstance(event, h11.Response):
+            if type(event) is h11.Response:
                 return event
-            if not isinstance(event, h11.InformationalResponse) or event.status_code == _SWITCHING:
+            if type(event) is not h11.InformationalResponse or event.status_code == _SWITCHING:
                 raise ConnectionError("the connection ended without a reply")
         raise FramingError(f"more than {_MAX_INTERIM_REPLIES} interim replies")
 
@@ -254,10 +256,11 @@ class Exchange:
 
 def _framing_problem(head: bytes) -> str:
     """Return what h11 accepts although a proxy on the way may have read it in another way."""
-    lengths = _LENGTH.findall(head)
+    found = _FRAMING.findall(head)
+    lengths = [value for name, value in found if name[:1] in b"cC"]
     if len(lengths) > 1 or any(b"," in value for value in lengths):
         return "more than one Content-Length"
-    if lengths and _ENCODING.search(head):
+    if lengths and len(found) > len(lengths):
         return "both Content-Length and Transfer-Encoding"
     return ""
 
@@ -271,11 +274,17 @@ def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
     inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def decode(data: bytes, most: int) -> bytes:
-        if inflate.eof:
-            raise FramingError(f"bytes after the end of {encoding}")
+        nonlocal inflate
+        found = b""
         try:
-            return inflate.decompress(data, most)
+            while data and len(found) < most:
+                if inflate.eof:
+                    # A gzip body may have several members.
+                    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+                found += inflate.decompress(data, most - len(found))
+                data = inflate.unused_data
         except zlib.error as error:
             raise FramingError(f"not valid {encoding}") from error
+        return found
 
     return decode

@@ -12,7 +12,6 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
@@ -303,6 +302,12 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str) and "@" in value and urlsplit("//" + value.split("//")[-1]).password:
+    if isinstance(value, str) and _holds_password(value):
         return "a URL with a password in it"
     return one_line(repr(value), 80) if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _holds_password(text: str) -> bool:
+    # Not urlsplit, which raises on some texts and lets a password with a slash in it pass as a path.
+    before_host = (text.partition("://")[2] or text).rpartition("@")[0]
+    return ":" in before_host

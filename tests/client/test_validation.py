@@ -488,6 +488,7 @@ PIECES = st.sampled_from(
         "%2e",
         "127.0.0.1",
         "[::1]",
+        "[",
         " ",
         "\n",
         "é",
@@ -514,3 +515,37 @@ def test_any_text_is_a_host_that_means_the_same_to_the_library_that_connects_or_
     assert (parsed.auth, parsed.path, parsed.query, parsed.fragment) == (None, None, None, None)
     assert origin == f"{parsed.scheme}://{host}" + (f":{parsed.port}" if parsed.port is not None else "")
     assert parsed.scheme == "https" or validation.is_loopback(host)
+
+
+CHECKS = {
+    "path_id": validation.path_id,
+    "agent": validation.agent,
+    "message_text": validation.message_text,
+    "sequence_id": validation.sequence_id,
+    "end_reason": validation.end_reason,
+    "feedback": validation.feedback,
+    "time_zone": validation.time_zone,
+    "name": validation.name,
+    "session_key": validation.session_key,
+    "variables": validation.variables,
+    "positive": validation.positive,
+    "count": validation.count,
+    "secret": validation.secret,
+    "session": session_from,
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@given(JSON | st.lists(PIECES, max_size=8).map("".join))
+def test_any_value_is_taken_or_refused_in_one_line_that_names_the_field(check, value):
+    try:
+        check(value, "field_7")
+    except AgentforceInputError as error:
+        told = str(error)
+        assert told.isprintable()
+        assert "field_7" in told

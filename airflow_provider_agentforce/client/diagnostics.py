@@ -24,7 +24,7 @@ def diagnose(client: AgentforceClient) -> tuple[bool, str]:
     if problems:
         return False, " ".join(problems)
     life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
-    scopes = "not told" if token.scopes is None else " ".join(sorted(token.scopes))
+    scopes = "not stated" if token.scopes is None else " ".join(sorted(token.scopes))
     return True, (
         f"Token received from {settings.host}: a JWT {life}, scopes {scopes}. "
         f"Agent API: {api}. Default agent: {_agent(client)}. No session was started."

@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_agentforce.batch.reader import Record, as_json
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -46,7 +46,7 @@ class Prompts:
                     f"message: {len(checked)} messages are more than a session may have ({most})."
                 )
         if not callable(variables):
-            checks.variables(variables)
+            validation.variables(variables)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -73,7 +73,7 @@ class Prompts:
         texts = _texts(self._messages(record.fields))
         if len(texts) > self._most:
             raise AgentforceInputError(f"{len(texts)} messages; a session may have {self._most}.")
-        checked = checks.variables(self._variables(record.fields))
+        checked = validation.variables(self._variables(record.fields))
         return WorkItem(record, texts, checked)
 
 
@@ -106,7 +106,7 @@ def _texts(messages: Any) -> tuple[str, ...]:
     if not texts:
         raise AgentforceInputError("message is empty. Give at least one text.")
     return tuple(
-        checks.message_text(text, f"message[{index}]" if listed else "message")
+        validation.message_text(text, f"message[{index}]" if listed else "message")
         for index, text in enumerate(texts)
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.failure_catalogue import ACTIVATE
 from airflow_provider_agentforce.client.single_flight import SingleFlight
@@ -43,7 +43,7 @@ class Agent:
 
 def query_for(agent: str) -> str:
     """Return the SOQL that finds *agent*, a checked id or API name: neither can hold a quote."""
-    field = "Id" if checks.is_agent_id(agent) else "DeveloperName"
+    field = "Id" if validation.is_agent_id(agent) else "DeveloperName"
     versions = (
         "SELECT Id, Status, VersionNumber FROM BotVersions WHERE IsDeleted = false ORDER BY VersionNumber"
     )
@@ -51,13 +51,13 @@ def query_for(agent: str) -> str:
     return f"SELECT Id, DeveloperName, ({versions}) FROM BotDefinition {which}"  # noqa: S608 - no quote in it
 
 
-def agents_in(records: Sequence[dict[str, Any]]) -> list[Agent]:
+def parse_agents(records: Sequence[dict[str, Any]]) -> list[Agent]:
     """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
-    found = [one for one in records if checks.is_agent_id(one.get("Id"))]
+    found = [one for one in records if validation.is_agent_id(one.get("Id"))]
     return [Agent(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
 
 
-def the_one(agent: str, found: Sequence[Agent], host: str) -> Agent:
+def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
     """Return the agent that was looked for.
 
     :param agent: its id or API name.
@@ -65,7 +65,7 @@ def the_one(agent: str, found: Sequence[Agent], host: str) -> Agent:
     :raises AgentforceRequestError: if it is not active.
     """
     if not found:
-        what = "id" if checks.is_agent_id(agent) else "API name"
+        what = "id" if validation.is_agent_id(agent) else "API name"
         raise AgentforceInputError(
             f"agent_id: no agent of {host} has the {what} {agent}.", hint=_LOOK, operation="query"
         )

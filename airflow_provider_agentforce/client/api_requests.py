@@ -18,9 +18,8 @@ from typing_extensions import Self
 from airflow_provider_agentforce.client import responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.delivery_policy import Operation
-from airflow_provider_agentforce.client.models import Session, Turn, text_request
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn, text_request
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.client.session_options import SessionOptions
 
 BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_provider_agentforce.client import checks, failure_catalogue
+from airflow_provider_agentforce.client import failure_catalogue, validation
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
@@ -121,7 +121,7 @@ def _arrived(call: Progress, kind: type[_Value]) -> _Value | None:
 
 def _remedy(call: Progress, attempt: Attempt, failure: Failure) -> str:
     request = call.request
-    if failure is Failure.UNREACHABLE and checks.is_loopback(urlsplit(call.url).hostname or ""):
+    if failure is Failure.UNREACHABLE and validation.is_loopback(urlsplit(call.url).hostname or ""):
         return "Check the host and the port. Is agentforce-emulator running?"
     return failure_catalogue.remedy_of(
         request.operation,

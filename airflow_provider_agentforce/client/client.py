@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import agent_lookup, checks, org_state
+from airflow_provider_agentforce.client import agent_lookup, org_state, validation
 from airflow_provider_agentforce.client.agent_lookup import Agent
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
@@ -21,11 +21,10 @@ from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
-from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
+from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.timing import Timing, default_timing
 from airflow_provider_agentforce.client.token_source import TokenSource
@@ -89,20 +88,20 @@ class AgentforceClient:
             active; or the query fails.
         """
         agent = self.settings.agent(agent_id)
-        if checks.is_agent_id(agent):
+        if validation.is_agent_id(agent):
             return agent
         return self._agent_ids.id_of(
             agent,
-            lambda: agent_lookup.the_one(agent, self.find_agents(agent), self.settings.host).agent_id,
+            lambda: agent_lookup.only_match(agent, self.find_agents(agent), self.settings.host).agent_id,
             self._executor.deadline,
             longest=self.settings.timeout,
         )
 
     def find_agents(self, agent: str) -> list[Agent]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
-        query = agent_lookup.query_for(checks.agent(agent))
+        query = agent_lookup.query_for(validation.agent(agent))
         request = QueryRequest(my_domain=self.settings.host, soql=query)
-        return agent_lookup.agents_in(self._executor.execute(request, self._tokens).value)
+        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens).value)
 
     def start_session(
         self,
@@ -188,7 +187,7 @@ class AgentforceClient:
         :returns: ``True`` if it was open, ``False`` if it had ended before.
         :raises AgentforceError: the session may still be open.
         """
-        return self._end(session_from(session), checks.end_reason(reason), during_cleanup=False)
+        return self._end(session_from(session), validation.end_reason(reason), during_cleanup=False)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
@@ -196,7 +195,7 @@ class AgentforceClient:
         After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds. Afterwards the
         session no longer counts as open here: whether it does there, the org says best, by refusing a start.
         """
-        known, ended_for = session_from(session), checks.end_reason(reason)
+        known, ended_for = session_from(session), validation.end_reason(reason)
         try:
             hurry = not self._executor.deadline.allows(CLEANUP_SECONDS)
             try:
@@ -225,9 +224,9 @@ class AgentforceClient:
         """
         request = FeedbackRequest(
             session_id=session_from(session).session_id,
-            feedback_id=checks.path_id(feedback_id, "feedback_id"),
-            rating=checks.feedback(feedback),
-            comment=None if text is None else checks.message_text(text),
+            feedback_id=validation.path_id(feedback_id, "feedback_id"),
+            rating=validation.feedback(feedback),
+            comment=None if text is None else validation.message_text(text),
         )
         self._executor.execute(request, self._tokens)
 
@@ -300,14 +299,14 @@ class AgentforceClient:
         self, session: Session, text: str, variables: Any, in_reply_to: str | None, *, stream: bool
     ) -> SendRequest:
         number = session.sequence_id + 1
-        checks.message_count(number, self.settings.max_messages_per_session, session.session_id)
+        validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
         return SendRequest(
             agent_id=session.agent_id,
             session_id=session.session_id,
             sequence_id=number,
-            text=checks.message_text(text),
-            variables=checks.variables(variables),
-            in_reply_to=None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to"),
+            text=validation.message_text(text),
+            variables=validation.variables(variables),
+            in_reply_to=None if in_reply_to is None else validation.path_id(in_reply_to, "in_reply_to"),
             stream=stream,
         )
 
@@ -345,7 +344,7 @@ class AgentforceClient:
         if found and (found[0].active or not error.retryable):
             return
         try:
-            agent_lookup.the_one(agent_id, found, self.settings.host)
+            agent_lookup.only_match(agent_id, found, self.settings.host)
         except AgentforceError as reason:
             raise AgentforceRequestError(
                 f"{error.what} {reason.what}",

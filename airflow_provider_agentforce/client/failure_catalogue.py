@@ -76,6 +76,11 @@ class Symptom:
         )
 
 
+def _explained(operations: frozenset[Operation], remedies: dict[str, str]) -> list[Symptom]:
+    """Return what only explains: patterns of words, and the remedy for each."""
+    return [Symptom(operations, remedy, words=words) for words, remedy in remedies.items()]
+
+
 # The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
 SYMPTOMS = (
     # What proves more than the status says.
@@ -89,11 +94,6 @@ SYMPTOMS = (
         (500,),
         words=r"failed to populate planner surface",
         failure=Failure.SERVER_CONFIG,
-    ),
-    Symptom(
-        _START,
-        "The agent was just published or its version is stale. Activate it again.",
-        words=r"bot version id",
     ),
     # Documented for a wrong agent id; with a wrapped UNKNOWN_EXCEPTION it is an accident inside the org.
     Symptom(
@@ -142,71 +142,53 @@ SYMPTOMS = (
         "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
         words=r"REQUEST_LIMIT_EXCEEDED",
     ),
-    Symptom(
-        _QUERY,
-        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
-        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
-        (400, 401, 403, 404),
-    ),
-    Symptom(
+    *_explained(
         _TOKEN,
-        "Set a Run As user in the app's Policies, under Client Credentials Flow.",
-        words=r"no client credentials user enabled",
+        {
+            r"no client credentials user enabled": (
+                "Set a Run As user in the app's Policies, under Client Credentials Flow."
+            ),
+            r"not supported on this domain": "Set host to the org's My Domain URL.",
+            r"invalid_client_id|client identifier invalid": (
+                "Check the consumer key (login). A new app can take up to ten minutes to become active."
+            ),
+            r"invalid_client|invalid client credentials": "Check the consumer secret (password).",
+            r"app_not_found": (
+                "This org does not know the External Client App. Install it in the org that host names, and "
+                "wait up to ten minutes."
+            ),
+            r"\bscope\b": (
+                "The client-credentials flow takes no scope parameter; the app's own scopes apply. This "
+                "client sends none, so look for a proxy or gateway that adds it."
+            ),
+            r"unsupported_grant_type|grant type not supported": (
+                "Enable the Client Credentials Flow of the app."
+            ),
+            r"hasn't approved|not admin approved": (
+                "Let the Run As user's profile or permission set use the app, in the app's Policies."
+            ),
+            r"maximum logins exceeded": (
+                "The Run As user is the agent's own service user. Choose an integration user instead."
+            ),
+        },
     ),
-    Symptom(_TOKEN, "Set host to the org's My Domain URL.", words=r"not supported on this domain"),
-    Symptom(
-        _TOKEN,
-        "Check the consumer key (login). A new app can take up to ten minutes to become active.",
-        words=r"invalid_client_id|client identifier invalid",
-    ),
-    Symptom(
-        _TOKEN, "Check the consumer secret (password).", words=r"invalid_client|invalid client credentials"
-    ),
-    Symptom(
-        _TOKEN,
-        "This org does not know the External Client App. Install it in the org that host names, and wait up "
-        "to ten minutes.",
-        words=r"app_not_found",
-    ),
-    Symptom(
-        _TOKEN,
-        "The client-credentials flow takes no scope parameter; the app's own scopes apply. This client sends "
-        "none, so look for a proxy or gateway that adds it.",
-        words=r"\bscope\b",
-    ),
-    Symptom(
-        _TOKEN,
-        "Enable the Client Credentials Flow of the app.",
-        words=r"unsupported_grant_type|grant type not supported",
-    ),
-    Symptom(
-        _TOKEN,
-        "Let the Run As user's profile or permission set use the app, in the app's Policies.",
-        words=r"hasn't approved|not admin approved",
-    ),
-    Symptom(
-        _TOKEN,
-        "The Run As user is the agent's own service user. Choose an integration user instead.",
-        words=r"maximum logins exceeded",
-    ),
-    Symptom(
+    *_explained(
         _START,
-        "An employee agent needs bypass_user=False and a token of a user who may use it.",
-        words=r"invalid user id provided on start session",
+        {
+            r"bot version id": "The agent was just published or its version is stale. Activate it again.",
+            r"invalid user id provided on start session": (
+                "An employee agent needs bypass_user=False and a token of a user who may use it."
+            ),
+            r"not a valid agent id": "agent_id must be the agent's own id (0Xx…) or its API name.",
+            r"bad force-config endpoint|engine config": _MY_DOMAIN,
+            r"no valid version available|active version|no access to einstein copilot": _INACTIVE,
+        },
     ),
-    Symptom(
-        _START, "agent_id must be the agent's own id (0Xx…) or its API name.", words=r"not a valid agent id"
-    ),
-    Symptom(_START, _MY_DOMAIN, words=r"bad force-config endpoint|engine config"),
     Symptom(
         _ANY - _QUERY,
         "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
     ),
-    Symptom(
-        _START, _INACTIVE, words=r"no valid version available|active version|no access to einstein copilot"
-    ),
-    Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _ANY,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
@@ -215,6 +197,14 @@ SYMPTOMS = (
     ),
     # A gateway answers a token that is not a JWT with a bare 404.
     Symptom(_ANY - _QUERY, OPAQUE_TOKEN, (404,), opaque=True),
+    # What an operation and its status tell.
+    Symptom(
+        _QUERY,
+        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
+        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
+        (400, 401, 403, 404),
+    ),
+    Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _START,
         "Check agent_id ({agent}), that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and "

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
-from airflow_provider_agentforce.client.models import Session, Turn, text_request
-from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn, text_request
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -92,7 +90,7 @@ class OpenSession:
         self._session = session
         self._journal: Journal = journal or NoJournal()
         self._store_requests = store_requests
-        self._end_reason = checks.end_reason(end_reason, "end_reason")
+        self._end_reason = validation.end_reason(end_reason, "end_reason")
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try has ended the session." if ended else ""
         self._sending = ForkSafeLock()
@@ -118,7 +116,7 @@ class OpenSession:
 
         :raises AgentforceError: as :meth:`.AgentforceClient.start_session`.
         """
-        checks.end_reason(end_reason, "end_reason")
+        validation.end_reason(end_reason, "end_reason")
         session = client.start_session(**vars(options))
         return cls(client, session, journal=journal, end_reason=end_reason)
 
@@ -149,7 +147,7 @@ class OpenSession:
         known_as: str | None = None,
         sequence_id: int | None = None,
         client: AgentforceClient | None = None,
-        patience: float | None = None,
+        lock_timeout: float | None = None,
     ) -> Turn:
         """Send the next message and return its answer, or the one that the journal has.
 
@@ -157,16 +155,16 @@ class OpenSession:
         :param known_as: stands for *text* in the journal, for a text that another try may word differently.
         :param sequence_id: number of the last message, if others send in the session, too.
         :param client: for this message alone; it can be stopped without the others.
-        :param patience: seconds to wait while another thread sends; default: as long as it takes.
+        :param lock_timeout: seconds to wait while another thread sends; default: as long as it takes.
         :raises SessionNotFoundError: if the session has ended.
         :raises SessionBusyError: if another thread still waits for its answer.
         :raises AgentforceInputError: after a message whose delivery is unknown: the agent may still work on
             it, and another message could be answered out of turn.
         :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
         """
-        with self._one_at_a_time(client or self._client, patience) as sender:
+        with self._one_at_a_time(client or self._client, lock_timeout) as sender:
             last = self.session.sequence_id if sequence_id is None else sequence_id
-            given = checks.variables(variables)
+            given = validation.variables(variables)
             asked = {"text": known_as or text, "variables": given, "in_reply_to": in_reply_to}
             turn, sent_before = self._journal.replay(last + 1, asked)
             if turn is None:
@@ -215,9 +213,7 @@ class OpenSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.try_end()
 
     def _noted(self, turn: Turn) -> Turn:
@@ -279,8 +275,8 @@ class OpenSession:
             )
 
     @contextmanager
-    def _one_at_a_time(self, sender: AgentforceClient, patience: float | None) -> Iterator[AgentforceClient]:
-        if not self._sending.acquire(timeout=-1 if patience is None else patience):
+    def _one_at_a_time(self, sender: AgentforceClient, timeout: float | None) -> Iterator[AgentforceClient]:
+        if not self._sending.acquire(timeout=-1 if timeout is None else timeout):
             raise SessionBusyError(
                 "Another message of the session is under way.", session_id=self.session.session_id
             )
@@ -326,9 +322,7 @@ class Conversation(OpenSession):
         self._state = "open"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.try_end()
         self._session = None
 

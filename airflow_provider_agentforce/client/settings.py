@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -41,15 +41,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
-            "host": checks.my_domain(self.host),
-            "consumer_key": checks.secret(self.consumer_key, "login (consumer key)"),
-            "consumer_secret": checks.secret(self.consumer_secret, "password (consumer secret)"),
-            "agent_id": None if self.agent_id is None else checks.agent(self.agent_id),
-            "api_url": None if self.api_url is None else checks.origin(self.api_url, "api_url"),
-            "timeout": checks.positive(self.timeout, "timeout", most=3600),
+            "host": validation.my_domain(self.host),
+            "consumer_key": validation.secret(self.consumer_key, "login (consumer key)"),
+            "consumer_secret": validation.secret(self.consumer_secret, "password (consumer secret)"),
+            "agent_id": None if self.agent_id is None else validation.agent(self.agent_id),
+            "api_url": None if self.api_url is None else validation.origin(self.api_url, "api_url"),
+            "timeout": validation.positive(self.timeout, "timeout", most=3600),
         }
         for limit in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
-            checked[limit] = checks.count(getattr(self, limit), limit)
+            checked[limit] = validation.count(getattr(self, limit), limit)
         vars(self).update(checked)
 
     @classmethod
@@ -86,7 +86,7 @@ class Settings:
         chosen = self.agent_id if agent_id is None or agent_id == "" else agent_id
         if chosen is None:
             raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
-        return checks.agent(chosen)
+        return validation.agent(chosen)
 
 
 EXTRAS = tuple(one.name for one in fields(Settings) if one.default is not MISSING)

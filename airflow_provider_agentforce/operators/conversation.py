@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -100,7 +100,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self.messages = None if callable(messages) else messages
         self.stream = stream
         self.fail_on = arguments.check_fail_on(fail_on)
-        self.end_reason = checks.end_reason(end_reason, "end_reason")
+        self.end_reason = validation.end_reason(end_reason, "end_reason")
         self.on_session_lost = arguments.check_choice("on_session_lost", on_session_lost, "fail", "restart")
         self.check_literals()
 
@@ -133,7 +133,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
 
         client = self.open_client()
         if self.messages is not None:
-            checks.message_count(len(self.messages), client.settings.max_messages_per_session)
+            validation.message_count(len(self.messages), client.settings.max_messages_per_session)
         agent_id = client.settings.agent(self.agent_id)
         self.link_to(agent_id, context)
         return RecordedConversation(
@@ -269,9 +269,9 @@ def texts_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, A
 
 def _read(message: Any, field: str) -> tuple[str, Any]:
     if not isinstance(message, Mapping):
-        return checks.message_text(message, field), None
+        return validation.message_text(message, field), None
     unknown = sorted(set(message) - {"text", "variables"})
     if unknown or "text" not in message:
         raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
-    variables = checks.variables(message.get("variables"), f"{field}.variables")
-    return checks.message_text(message["text"], f"{field}.text"), variables
+    variables = validation.variables(message.get("variables"), f"{field}.variables")
+    return validation.message_text(message["text"], f"{field}.text"), variables

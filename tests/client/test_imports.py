@@ -14,7 +14,6 @@ NAME = PACKAGE.name
 PURE = (
     "answer_reader",
     "api_requests",
-    "checks",
     "delivery_policy",
     "error_words",
     "failure_catalogue",
@@ -22,8 +21,8 @@ PURE = (
     "models",
     "redaction",
     "responses",
-    "session_options",
     "sse",
+    "validation",
 )
 
 

@@ -12,7 +12,6 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
@@ -45,10 +44,11 @@ def origin(value: object, field: str) -> str:
         text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
     match = _ORIGIN.fullmatch(text)
     if match is None or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
-        raise refusal(value, field, "look like https://acme.my.salesforce.com, without user, path or query")
+        requirement = "must look like https://acme.my.salesforce.com, without user, path or query"
+        raise refusal(value, field, requirement)
     scheme, host, port = match.group(1).lower(), match.group(2).lower(), match.group(3) or ""
     if scheme == "http" and not is_loopback(host):
-        raise refusal(value, field, "use https: http is allowed for a loopback address only")
+        raise refusal(value, field, "must use https: http is allowed for a loopback address only")
     return f"{scheme}://{host}{'' if port == _USUAL_PORT[scheme] else port}"
 
 
@@ -100,13 +100,13 @@ def is_loopback(host: str) -> bool:
 
 def path_id(value: object, field: str) -> str:
     """Return an id that is safe as one segment of a URL path."""
-    return _matching(_PATH_ID, value, field, "be 1 to 128 letters, digits, '-' or '_'")
+    return _matching(_PATH_ID, value, field, "must be 1 to 128 letters, digits, '-' or '_'")
 
 
 def agent(value: object, field: str = "agent_id") -> str:
     """Return an agent's id (``0Xx…``, 15 or 18 characters) or its API name."""
     api_name = "its API name (letters, digits, '_', a letter first)"
-    requirement = f"be an agent's id (0Xx…, 15 or 18 letters and digits) or {api_name}"
+    requirement = f"must be an agent's id (0Xx…, 15 or 18 letters and digits) or {api_name}"
     return _matching(_AGENT, value, field, requirement)
 
 
@@ -131,32 +131,32 @@ def sequence_id(value: object, field: str = "sequence_id") -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
         return value
-    raise refusal(value, field, "be the whole number of the last message (0 after the start)")
+    raise refusal(value, field, "must be the whole number of the last message (0 after the start)")
 
 
 def end_reason(value: object, field: str = "reason") -> str:
     """Return a reason that the API lists for ending a session."""
-    return _one_of(END_REASONS, value, field, f"be one of {', '.join(END_REASONS)}")
+    return _one_of(END_REASONS, value, field, f"must be one of {', '.join(END_REASONS)}")
 
 
 def feedback(value: object, field: str = "feedback") -> str:
     """Return ``GOOD`` or ``BAD``."""
-    return _one_of(FEEDBACK, value, field, f"be {' or '.join(FEEDBACK)}")
+    return _one_of(FEEDBACK, value, field, f"must be {' or '.join(FEEDBACK)}")
 
 
 def time_zone(value: object, field: str = "tz") -> str:
     """Return a name of the tz database, such as ``Europe/Berlin``."""
-    return _in_form(ZoneInfo, value, field, "be a time zone name such as Europe/Berlin")
+    return _in_form(ZoneInfo, value, field, "must be a time zone name such as Europe/Berlin")
 
 
 def name(value: object, field: str) -> str:
     """Return a name as Salesforce gives them to its own things: letters, digits and underscores."""
-    return _matching(_NAME, value, field, "be a name such as Custom")
+    return _matching(_NAME, value, field, "must be a name such as Custom")
 
 
 def session_key(value: object, field: str = "external_session_key") -> str:
     """Return a UUID in its usual form. The API asks for one (agent-api reference, ``externalSessionKey``)."""
-    return _in_form(uuid.UUID, value, field, "be a UUID")
+    return _in_form(uuid.UUID, value, field, "must be a UUID")
 
 
 def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
@@ -171,7 +171,8 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         entries = [_variable(item, f"{field}[{index}]") for index, item in enumerate(value)]
     else:
-        raise refusal(value, field, 'be a list of {"name", "type", "value"} or a dict of names to values')
+        requirement = 'must be a list of {"name", "type", "value"} or a dict of names to values'
+        raise refusal(value, field, requirement)
     names = [entry["name"] for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -183,7 +184,7 @@ def positive(value: object, field: str, most: float = 1_000_000) -> float:
     """Return a number above zero and up to *most*, also from its text."""
     number = _number(value, field)
     if not 0 < number <= most:
-        raise refusal(value, field, f"be a number above 0, up to {most:g}")
+        raise refusal(value, field, f"must be a number above 0, up to {most:g}")
     return number
 
 
@@ -191,7 +192,7 @@ def count(value: object, field: str) -> int:
     """Return a whole number of at least 1, also from its text."""
     number = positive(value, field)
     if number != int(number):
-        raise refusal(value, field, "be a whole number")
+        raise refusal(value, field, "must be a whole number")
     return int(number)
 
 
@@ -214,7 +215,7 @@ def failures(value: Any, field: str = "max_failures") -> float | None:
     is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if value is None or is_number or (isinstance(value, float) and 0 < value < 1):
         return value  # type: ignore[no-any-return]
-    raise refusal(value, field, "be a whole number from 0, or a share between 0 and 1")
+    raise refusal(value, field, "must be a whole number from 0, or a share between 0 and 1")
 
 
 def secret(value: object, field: str) -> str:
@@ -226,11 +227,11 @@ def secret(value: object, field: str) -> str:
 
 
 def refusal(value: object, field: str, requirement: str) -> AgentforceInputError:
-    """Return the error of a value that is not what *field* must be: ``"tz must be …, but is 7."``.
+    """Return the error of a value that is not what *field* must be.
 
-    :param requirement: what follows on *must*.
+    :param requirement: such as ``must be a number``.
     """
-    return AgentforceInputError(f"{field} must {requirement}, but is {_shown(value)}.")
+    return AgentforceInputError(f"{field} {requirement}, but is {_shown(value)}.")
 
 
 def _matching(pattern: re.Pattern[str], value: object, field: str, requirement: str) -> str:
@@ -285,14 +286,14 @@ def _number(value: object, field: str) -> float:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    raise refusal(value, field, "be a number")
+    raise refusal(value, field, "must be a number")
 
 
 def _text(value: object, field: str, *, shown: bool = True) -> str:
     if isinstance(value, str):
         return value
     if shown:
-        raise refusal(value, field, "be text")
+        raise refusal(value, field, "must be text")
     raise AgentforceInputError(f"{field} must be text, but is of type {type(value).__name__}.")
 
 
@@ -301,6 +302,12 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str) and "@" in value and urlsplit("//" + value.split("//")[-1]).password:
+    if isinstance(value, str) and _holds_password(value):
         return "a URL with a password in it"
     return one_line(repr(value), 80) if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _holds_password(text: str) -> bool:
+    # Not urlsplit, which raises on some texts and lets a password with a slash in it pass as a path.
+    before_host = (text.partition("://")[2] or text).rpartition("@")[0]
+    return ":" in before_host

@@ -397,6 +397,16 @@ def test_proxy_that_refuses_is_asked_three_times(org, make_client, some_session,
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+def test_proxy_that_cannot_be_used_is_final_at_once(org, make_client, some_session, monkeypatch, operation):
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.invalid:1080")
+    client = aim(make_client, org, operation, "https://acme.my.salesforce.com")
+    error = failing(client, operation, some_session)
+    assert error.operation == counted_as(operation)
+    assert (type(error), error.applied) == (AgentforceRequestError, False)
+    assert "HTTPS_PROXY" in error.hint
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_reset_in_the_handshake_is_tried_three_times(org, make_client, some_session, operation):
     def reset(peer):
         peer.sock.recv(1)

@@ -26,14 +26,14 @@ class _Prepared(requests.PreparedRequest):
 
 
 class _Adapter(BaseAdapter):
-    """Has ``requests`` send over the connections of this package."""
+    """Has ``requests`` send over the connections of this package. The exchange holds the reply."""
+
+    _nothing = requests.Response()
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         assert isinstance(request, _Prepared)  # noqa: S101 - nothing else uses this session
         request.exchange.perform()
-        response = requests.Response()
-        response.status_code = request.exchange.status or 0
-        return response
+        return self._nothing
 
     def close(self) -> None:
         """Do nothing: the pool is closed by its transport."""

@@ -15,13 +15,31 @@ from airflow_provider_agentforce.client.models import OUTCOMES, Session, Turn
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
+    from airflow_provider_agentforce.client.messages import Cancel, Reply, Transfer
     from airflow_provider_agentforce.client.open_session import Conversation
     from airflow_provider_agentforce.client.settings import Settings
 
-__all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "Session", "Settings", "Turn"]
+__all__ = [
+    "OUTCOMES",
+    "AgentforceClient",
+    "Cancel",
+    "Conversation",
+    "Reply",
+    "Session",
+    "Settings",
+    "Transfer",
+    "Turn",
+]
 
 # What is imported when it is used: most Dag files are only parsed.
-_MODULES = {"AgentforceClient": "client", "Conversation": "open_session", "Settings": "settings"}
+_MODULES = {
+    "AgentforceClient": "client",
+    "Cancel": "messages",
+    "Conversation": "open_session",
+    "Reply": "messages",
+    "Settings": "settings",
+    "Transfer": "messages",
+}
 
 
 def __getattr__(name: str) -> Any:

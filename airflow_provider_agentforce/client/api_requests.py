@@ -18,7 +18,8 @@ from typing_extensions import Self
 from airflow_provider_agentforce.client import responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.delivery_policy import Operation
-from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn, text_request
+from airflow_provider_agentforce.client.messages import Message
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.client.responses import TokenReply
 
 BASE_PATH = "/einstein/ai-agent/v1"
@@ -164,17 +165,13 @@ class SendRequest(ApiRequest):
     doing = "Sending the message"
     session_id: str
     sequence_id: int
-    text: str = field(repr=False)
+    message: Message
     variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    in_reply_to: str | None = None
     stream: bool = False
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request, the same for every attempt."""
-        message: dict[str, Any] = {"sequenceId": self.sequence_id, "type": "Text", "text": self.text}
-        if self.in_reply_to is not None:
-            message["inReplyToMessageId"] = self.in_reply_to
-        body: dict[str, Any] = {"message": message}
+        body: dict[str, Any] = {"message": self.message.body(self.sequence_id)}
         if self.variables:
             body["variables"] = self.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
@@ -183,7 +180,7 @@ class SendRequest(ApiRequest):
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        asked = text_request(self.text, self.variables)
+        asked = self.message.request(self.variables)
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:

@@ -21,6 +21,7 @@ from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
+from airflow_provider_agentforce.client.messages import Message, Said, message_of
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.redaction import Redactor
@@ -147,7 +148,7 @@ class AgentforceClient:
     def send_message(
         self,
         session: SessionLike,
-        text: str,
+        text: Said,
         *,
         variables: Any = None,
         in_reply_to: str | None = None,
@@ -159,9 +160,10 @@ class AgentforceClient:
         """Send the next message of a session and return the agent's answer.
 
         :param session: a :class:`Session`, the last :class:`Turn`, or the dict of either.
-        :param text: the message; it gets the session's ``sequence_id`` plus one, also when it is repeated.
+        :param text: the message, or a :class:`.Reply`, :class:`.Cancel` or :class:`.Transfer`. It gets the
+            session's ``sequence_id`` plus one, also when it is repeated.
         :param variables: context variables to set with this message.
-        :param in_reply_to: id of the message that this one answers.
+        :param in_reply_to: id of the message that a text answers.
         :param stream: have the answer sent in pieces; the result is the same.
         :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
             it raises is logged and changes nothing, and the time that it takes is not the call's.
@@ -173,7 +175,8 @@ class AgentforceClient:
         :raises AgentforceError: the agent did not act.
         """
         known = session_from(session)
-        request = self._send_request(known, text, variables, in_reply_to, stream=stream)
+        message = message_of(text, in_reply_to=in_reply_to, session=known, last=session)
+        request = self._send_request(known, message, validation.variables(variables), stream=stream)
         how = CallOptions(
             before_send=before_send, on_chunk=on_chunk, repeated=repeated, on_value=self._note_end
         )
@@ -296,7 +299,7 @@ class AgentforceClient:
                     raise
 
     def _send_request(
-        self, session: Session, text: str, variables: Any, in_reply_to: str | None, *, stream: bool
+        self, session: Session, message: Message, variables: list[dict[str, Any]], *, stream: bool
     ) -> SendRequest:
         number = session.sequence_id + 1
         validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
@@ -304,9 +307,9 @@ class AgentforceClient:
             agent_id=session.agent_id,
             session_id=session.session_id,
             sequence_id=number,
-            text=validation.message_text(text),
-            variables=validation.variables(variables),
-            in_reply_to=None if in_reply_to is None else validation.path_id(in_reply_to, "in_reply_to"),
+            text=message.text,
+            message=message,
+            variables=variables,
             stream=stream,
         )
 

@@ -131,6 +131,12 @@ class Turn:
         return dict(vars(self))
 
     @property
+    def question(self) -> dict[str, Any] | None:
+        """The ``Confirm`` or ``Inquire`` that waits for a reply, ``None`` if there is none."""
+        asked = [one for one in self.messages if one.get("type") in ("Confirm", "Inquire") and one.get("id")]
+        return asked[-1] if asked and not self.session_ended else None
+
+    @property
     def session_ended(self) -> bool:
         """Whether the agent ended the session with this answer, whatever the outcome is."""
         return any(message.get("type") == "SessionEnded" for message in self.messages)

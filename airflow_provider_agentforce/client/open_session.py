@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
-from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn, text_request
+from airflow_provider_agentforce.client.messages import Message, Said, message_of
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -137,7 +139,7 @@ class OpenSession:
 
     def send(
         self,
-        text: str,
+        text: Said,
         *,
         variables: Any = None,
         in_reply_to: str | None = None,
@@ -163,16 +165,13 @@ class OpenSession:
         :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
         """
         with self._one_at_a_time(client or self._client, lock_timeout) as sender:
-            last = self.session.sequence_id if sequence_id is None else sequence_id
+            number = self.session.sequence_id if sequence_id is None else sequence_id
+            held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
+            message = message_of(text, in_reply_to=in_reply_to, session=held, last=last)
             given = validation.variables(variables)
-            asked = {"text": known_as or text, "variables": given, "in_reply_to": in_reply_to}
-            turn, sent_before = self._journal.replay(last + 1, asked)
-            if turn is None:
-                self._check_open()
-                message = {**asked, "text": text, "stream": stream, "on_chunk": on_chunk}
-                message["repeated"] = repeated or sent_before
-                turn = self._sent(sender, last, asked, message, withdraw=not sent_before)
-            return self._noted(turn)
+            options = {"variables": given, "stream": stream, "on_chunk": on_chunk, "repeated": repeated}
+            asked = message.asked(given, known_as)
+            return self._noted(self._replayed_or_sent(sender, held, message, asked, options))
 
     def end(self) -> bool:
         """End the session.
@@ -223,12 +222,30 @@ class OpenSession:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn
 
-    def _sent(
+    def _replayed_or_sent(
         self,
         sender: AgentforceClient,
-        last: int,
+        held: Session,
+        message: Message,
         asked: dict[str, Any],
-        message: dict[str, Any],
+        options: dict[str, Any],
+    ) -> Turn:
+        number = held.sequence_id + 1
+        turn, sent_before = self._journal.replay(number, asked)
+        if turn is not None:
+            return turn
+        self._check_open()
+        options["repeated"] = options["repeated"] or sent_before
+        send = partial(sender.send_message, held, message, **options)
+        request = message.request(options["variables"]) if self._store_requests else None
+        return self._sent(send, number, asked, request, withdraw=not sent_before)
+
+    def _sent(
+        self,
+        send: Callable[..., Turn],
+        number: int,
+        asked: dict[str, Any],
+        request: dict[str, Any] | None,
         *,
         withdraw: bool,
     ) -> Turn:
@@ -236,11 +253,9 @@ class OpenSession:
 
         :param withdraw: take its intent back when the agent did not act.
         """
-        number = last + 1
-        request = text_request(message["text"], message["variables"]) if self._store_requests else None
         intent = _Intent(lambda: self._journal.intend(number, asked, request))
         try:
-            turn = sender.send_message(replace(self.session, sequence_id=last), before_send=intent, **message)
+            turn = send(before_send=intent)
         except AgentFailedError:
             # It was delivered, so its number is used up.
             self._session = replace(self.session, sequence_id=number)

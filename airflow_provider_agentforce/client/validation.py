@@ -180,6 +180,17 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     return entries
 
 
+def json_object(value: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Return *value* as a dict that JSON can hold."""
+    try:
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise refusal(value, field, "must hold JSON values only") from None
+    if _has_surrogate(text):
+        raise refusal(value, field, "holds characters that are not text")
+    return dict(value)
+
+
 def positive(value: object, field: str, most: float = 1_000_000) -> float:
     """Return a number above zero and up to *most*, also from its text."""
     number = _number(value, field)

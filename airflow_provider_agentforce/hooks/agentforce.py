@@ -12,6 +12,7 @@ from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHo
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
+from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
@@ -113,17 +114,29 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     def send_message(
         self,
         session: SessionLike,
-        text: str,
+        text: str | None = None,
         *,
+        reply: object = None,
+        cancel: object = None,
+        transfer: Transfer | None = None,
         variables: Any = None,
         in_reply_to: str | None = None,
         stream: bool = False,
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Turn:
-        """Send the next message of a session. See :meth:`.AgentforceClient.send_message`."""
+        """Send the next message of a session. See :meth:`.AgentforceClient.send_message`.
+
+        Give exactly one of the first four.
+
+        :param text: the message.
+        :param reply: what the agent asks for: a :class:`.Reply`, its items, or the turn with the question.
+        :param cancel: declines it: a :class:`.Cancel`, ``True``, or the turn with the question.
+        :param transfer: what became of an escalation.
+        """
         self.forget_session(session)
+        said = the_one_of(text=text, reply=reply, cancel=cancel, transfer=transfer)
         turn = self.client.send_message(
-            session, text, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
+            session, said, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
         )
         self.note_session(turn)
         return turn

@@ -18,6 +18,7 @@ PURE = (
     "error_words",
     "failure_catalogue",
     "json_values",
+    "messages",
     "models",
     "redaction",
     "responses",

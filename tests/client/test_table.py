@@ -407,6 +407,20 @@ def test_proxy_that_cannot_be_used_is_final_at_once(org, make_client, some_sessi
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+def test_tls_to_a_plain_port_is_final_at_once(org, make_client, some_session, operation):
+    def answer_in_plain_text(peer):
+        peer.sock.recv(100)
+        peer.send(wire.response(status=400))
+
+    with wire.Server(answer_in_plain_text) as server:
+        url = server.url.replace("http://", "https://")
+        error = failing(aim(make_client, org, operation, url), operation, some_session)
+    assert error.operation == counted_as(operation)
+    assert (type(error), error.applied, server.accepted) == (AgentforceRequestError, False, 1)
+    assert "http or https" in error.hint
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_reset_in_the_handshake_is_tried_three_times(org, make_client, some_session, operation):
     def reset(peer):
         peer.sock.recv(1)

@@ -276,6 +276,10 @@ class AgentforceClient:
         self._executor.deadline.stop()
         self._executor.transport.stop(keep_starts=keep_starts)
 
+    def redact(self, text: str) -> str:
+        """Return *text* with every secret of the connection masked."""
+        return self._executor.redactor.redact(text)
+
     def close(self) -> None:
         """Close idle connections."""
         self._executor.transport.close()

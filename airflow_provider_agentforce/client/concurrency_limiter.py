@@ -203,7 +203,7 @@ class ConcurrencyLimiter:
             self._refused_since = self._refused_since or now
             if slot.round == self._round:
                 self._begin_round(min(self._limit, slot.wanted))
-                if retry_after is None and not self._open:
+                if not retry_after and not self._open:
                     self._guess_pause(now)
             left = float(len(self._starting) + len(self._open))
             self._limit = min(self._limit, slot.wanted, max(self._floor, left))

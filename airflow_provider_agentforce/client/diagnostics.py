@@ -22,7 +22,7 @@ def diagnose(client: AgentforceClient) -> tuple[bool, str]:
     settings = client.settings
     problems = _problems(token, settings.host)
     if problems:
-        return False, " ".join(problems)
+        return False, client.redact(" ".join(problems))
     life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
     scopes = "not stated" if token.scopes is None else " ".join(sorted(token.scopes))
     return True, (

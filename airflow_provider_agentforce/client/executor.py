@@ -289,7 +289,8 @@ class RequestExecutor:
         if call.verdict(attempt.failure).renewals:
             return self.timing.renewal_pause(state) if call.renewals else 0.0
         asked = attempt.asked_to_wait
-        return self.timing.back_off(state) if asked is None else asked
+        # An org that names no time, or one that has passed, does not ask to be called without a pause.
+        return asked or self.timing.back_off(state)
 
     def _has_time(self, call: Progress, pause: float) -> bool:
         if call.options.during_cleanup:
@@ -357,7 +358,7 @@ class _Reading:
         except TransportError as error:
             return self._judged(error.failure, error.detail)
         except UnreadableReplyError as error:
-            return self._failed(error.failure, str(error), error)
+            return self._failed(error.failure, str(error))
         except BaseException as error:  # a time-out or kill raised by a signal handler
             if not exchange.sent or self._refused():
                 raise
@@ -402,16 +403,17 @@ class _Reading:
         if broken is not None and not self._answered:
             return self._failed(broken, detail)
         try:
+            # Its causes are not shown: they may quote the reply.
             value = self._request.read(self._reader)
+            if isinstance(value, Turn):
+                value = _without_secrets(value, self._redact)
         except UnreadableReplyError as error:
             # An answer that is whole counts, however its connection ended.
             if broken is not None:
                 return self._failed(broken, detail)
-            return self._failed(error.failure, str(error), error)
+            return self._failed(error.failure, str(error))
         except Exception as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
-            return self._failed(Failure.UNREADABLE, type(error).__name__, error)
-        if isinstance(value, Turn):
-            value = _without_secrets(value, self._redact)
+            return self._failed(Failure.UNREADABLE, type(error).__name__)
         return Attempt(value, None, status, self._exchange.headers, access=self._access)
 
     def _refused(self) -> bool:
@@ -441,14 +443,18 @@ class _Reading:
             body=reader.body,
             detail=detail,
             cause=cause,
-            partial=reader.partial() if isinstance(reader, AnswerReader) else None,
+            partial=self._partial(),
             access=self._access,
         )
 
+    def _partial(self) -> Turn | None:
+        turn = self._reader.partial() if isinstance(self._reader, AnswerReader) else None
+        return None if turn is None else _without_secrets(turn, self._redact)
+
 
 def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
-    """Take secrets out of an org's error that stands in the place of an answer."""
-    if not any(message.get("type") == "Error" for message in turn.messages):
+    """Take secrets out of what an org says of a failure in the place of an answer."""
+    if not any(message.get("type") in ("Error", "Failure") for message in turn.messages):
         return turn
     messages = json_values.mapped(turn.messages, redact)
     return replace(turn, text=redact(turn.text), messages=messages)

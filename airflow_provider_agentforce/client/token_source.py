@@ -138,7 +138,10 @@ class TokenSource:
         if self._settings.api_url is not None:
             return self._settings.api_url
         named = reply.api_instance_url
-        return validation.named_by_reply(named, trusted=(self._settings.host,)) if named else DEFAULT_API
+        if not named:
+            return DEFAULT_API
+        redacted = self._executor.redactor.redact(named)
+        return validation.named_by_reply(redacted, trusted=(self._settings.host,))
 
     def _now(self) -> float:
         return self._executor.timing.clock()

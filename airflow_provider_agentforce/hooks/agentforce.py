@@ -216,6 +216,13 @@ class TaskClient(AgentforceClient):
         vars(other).update(vars(client))
         return other
 
+    @airflow_errors()
+    def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
+        """Return a context manager that holds one session and ends it on every path."""
+        return TaskConversation(self, agent_id, **options)
+
+    agent = airflow_errors()(AgentforceClient.agent)
+    end_quietly = airflow_errors()(AgentforceClient.end_quietly)
     authenticate = airflow_errors()(AgentforceClient.authenticate)
     find_agents = airflow_errors()(AgentforceClient.find_agents)
     start_session = airflow_errors()(AgentforceClient.start_session)
@@ -224,14 +231,21 @@ class TaskClient(AgentforceClient):
     end_session = airflow_errors()(AgentforceClient.end_session)
 
 
-class _HookConversation(Conversation):
-    """Raises errors as the hook does, and shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
+class TaskConversation(Conversation):
+    """A conversation whose errors end the Airflow task where no retry may follow."""
+
+    __enter__ = airflow_errors()(Conversation.__enter__)
+    send = airflow_errors()(Conversation.send)
+    end = airflow_errors()(Conversation.end)
+
+
+class _HookConversation(TaskConversation):
+    """Shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
 
     def __init__(self, hook: AgentforceHook, *args: Any, **options: Any) -> None:
         super().__init__(hook.client, *args, **options)
         self._hook = hook
 
-    @airflow_errors()
     def __enter__(self) -> Self:
         super().__enter__()
         self._hook.held_sessions[self.session.session_id] = self
@@ -240,9 +254,6 @@ class _HookConversation(Conversation):
     def try_end(self) -> bool:
         self._hook.forget_session(self.session)
         return super().try_end()
-
-    send = airflow_errors()(Conversation.send)
-    end = airflow_errors()(Conversation.end)
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

@@ -377,7 +377,7 @@ class _Reading:
             messages = self._reader.feed(piece)
             if messages and listener is not None:
                 began = time.monotonic()
-                _pass_on(messages, listener)
+                _pass_on([_redacted(message, self._redact) for message in messages], listener)
                 self._exchange.extend(time.monotonic() - began)
             if self._reader.complete:
                 return
@@ -454,10 +454,18 @@ class _Reading:
 
 def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
     """Take secrets out of what an org says of a failure in the place of an answer."""
-    if not any(message.get("type") in ("Error", "Failure") for message in turn.messages):
+    if not any(map(_tells_of_a_failure, turn.messages)):
         return turn
-    messages = json_values.mapped(turn.messages, redact)
+    messages = [_redacted(message, redact) for message in turn.messages]
     return replace(turn, text=redact(turn.text), messages=messages)
+
+
+def _redacted(message: dict[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
+    return json_values.mapped(message, redact) if _tells_of_a_failure(message) else message
+
+
+def _tells_of_a_failure(message: dict[str, Any]) -> bool:
+    return message.get("type") in ("Error", "Failure")
 
 
 def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None]) -> None:

@@ -144,7 +144,11 @@ def test_connection_that_closes_before_the_message_leaves_is_not_written_on(org,
         assert (turn.text, server.accepted, len(server.requests)) == ("Hello.", 2, 1)
 
 
-@pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\r\n", b"junk", gzip.compress(b" ")], ids=repr)
+@pytest.mark.parametrize(
+    "tail",
+    [b"\0\0\0\0", b"\r\n", b"junk", gzip.compress(b" ")],
+    ids=["zeros", "line end", "junk", "another member"],
+)
 @pytest.mark.parametrize("broken", [False, True], ids=["whole", "bad checksum"])
 def test_gzip_with_a_bad_end_is_an_answer(org, make_client, some_session, tail, broken):
     packed = gzip.compress(JSON)
@@ -155,7 +159,7 @@ def test_gzip_with_a_bad_end_is_an_answer(org, make_client, some_session, tail, 
     assert turn.text == "Hello."
 
 
-@pytest.mark.parametrize("versions", [5, "x", [1], {"records": 5}, {"records": [None, 5]}])
+@pytest.mark.parametrize("versions", [5, "x", [1], {"records": 5}, {"records": [None, 5]}], ids=repr)
 def test_record_of_another_shape_is_an_agent_without_a_version(org, make_client, versions):
     agent = {"Id": org.agent_id, "DeveloperName": "Service_Agent", "BotVersions": versions}
     with wire.Server(wire.answering(wire.response({"records": [agent]}))) as server:

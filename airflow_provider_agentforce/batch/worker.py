@@ -282,18 +282,13 @@ class Worker:
         for text in item.messages:
             last = self._send(session, text, variables)
             variables = []
-            if last.outcome == FAILED:
-                return attempt.row(FAILED, error=one_line(last.failure_reason) or "The agent failed.")
-            if last.session_ended:
+            if last.outcome == FAILED or last.session_ended:
                 break
-        if len(attempt.turns) < len(item.messages):
-            said = f"The agent ended the session after {len(attempt.turns)} of {len(item.messages)} messages."
-            return attempt.row(FAILED, error=said)
-        if last.outcome == ENDED and not last.text:
-            return attempt.row(FAILED, error="The agent ended the session without an answer.")
-        status = ANSWERED if last.outcome == ENDED else last.outcome
-        if self._output is None or status != ANSWERED:
-            return attempt.row(status)
+        why = _failure_of(last, len(attempt.turns), len(item.messages))
+        if why:
+            return attempt.row(FAILED, error=why)
+        if self._output is None or last.outcome not in {ANSWERED, ENDED}:
+            return attempt.row(ANSWERED if last.outcome == ENDED else last.outcome)
         return self._read(self._output, session, attempt)
 
     def _send(self, session: OpenSession, text: str, variables: Any = None) -> Turn:
@@ -349,6 +344,17 @@ class Worker:
 def settle(checkpoint: Checkpoint, record: Record, row: Row) -> None:
     """Take down a row, with its record if that may go into the dead letter."""
     checkpoint.settle(record.name, row, record.line() if row.status in FAILURES else b"")
+
+
+def _failure_of(last: Turn, answers: int, messages: int) -> str:
+    """Return why a conversation whose *last* answer has come is a failure, ``""`` if it is not."""
+    if last.outcome == FAILED:
+        return one_line(last.failure_reason) or "The agent failed."
+    if answers < messages:
+        return f"The agent ended the session after {answers} of {messages} messages."
+    if last.outcome == ENDED and not last.text:
+        return "The agent ended the session without an answer."
+    return ""
 
 
 def _failed(attempt: _Attempt, error: AgentforceError) -> Row:

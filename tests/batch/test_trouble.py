@@ -1,7 +1,5 @@
 """What one record or one place in trouble does to the others: nothing."""
 
-import os
-import stat
 import time
 
 import pytest
@@ -62,14 +60,6 @@ def test_short_sessions_of_a_killed_batch_are_ended_by_the_next_try(org, fields,
     if unknown:
         assert "Their external session keys: " in caplog.text
     assert org.applied() <= 400
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_one_error(client, folder):
-    folder.mkdir()
-    folder.chmod(stat.S_IREAD | stat.S_IEXEC)
-    with pytest.raises(Exception, match="cannot be used"):
-        job(client, folder, accounts(3)).run(killed=never)
 
 
 def test_no_temporary_file_is_needed(org, client, folder, monkeypatch):

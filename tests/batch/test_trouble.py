@@ -1,11 +1,13 @@
 """What one record or one place in trouble does to the others: nothing."""
 
+import json
 import time
 
 import pytest
 from batches import accounts, in_a_process, job, rows
 
 from airflow_provider_agentforce.exceptions import BatchFailedError, LedgerError
+from airflow_provider_agentforce.structured import checker_process
 
 CONCURRENCY = 4
 
@@ -98,3 +100,18 @@ def test_the_input_is_read_twice_at_most_also_with_a_dead_letter_and_skipped_rec
     assert counts["failed"] + counts["skipped"] == 30
     letter = (folder / "dead_letter.csv").read_text().splitlines()
     assert letter == ["id,name", *(f"{n},account-{n}" for n in range(30))]
+
+
+def test_an_answer_whose_check_has_no_end_is_invalid_output_and_the_others_are_read(
+    make_org, make_client, folder, monkeypatch
+):
+    monkeypatch.setattr(checker_process, "SECONDS", 0.2)
+    hostile, plain = json.dumps(["a" * 80_000 + "!"]), '["aaa"]'
+    org = make_org(script=lambda turn: hostile if "account-3" in turn.text else plain)
+    output = {"type": "array", "items": {"type": "string", "pattern": "^(a|a)+$"}}
+    batch = job(make_client(org), folder, accounts(12), output_type=output, output_retries=0)
+    assert batch.run(killed=never)["counts"] == {"answered": 11, "invalid_output": 1}
+    found = rows(folder)
+    assert "takes more than 0.2 s to check" in found["A3"]["error"]
+    assert (found["A3"]["text"], found["A3"]["applied"], found["A4"]["result"]) == (hostile, True, ["aaa"])
+    assert org.count("send") == 12

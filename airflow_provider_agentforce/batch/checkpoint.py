@@ -62,6 +62,7 @@ class Past:
     began: float = field(default_factory=time.time)
 
 
+@dataclass
 class _Write(Block):
     """A block on its way to the storage.
 
@@ -69,11 +70,9 @@ class _Write(Block):
     :ivar error: why it is not written.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bound = 0
-        self.done = False
-        self.error: AgentforceError | None = None
+    bound: int = 0
+    done: bool = False
+    error: AgentforceError | None = None
 
 
 class Checkpoint:

@@ -34,6 +34,7 @@ STATUSES = (
 )
 FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
 _MOST_COUNTED = 65535
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,14 @@ class Row:
 
     def line(self) -> bytes:
         """Return the line of the results file."""
-        return json.dumps(storable(vars(self)), ensure_ascii=False).encode("utf-8") + b"\n"
+        try:
+            text = _ENCODER.encode(vars(self))
+            line = text.encode("utf-8")
+        except UnicodeEncodeError:
+            text = ""
+        if not text or "\\u0000" in text:
+            line = _ENCODER.encode(storable(vars(self))).encode("utf-8")
+        return line + b"\n"
 
 
 def moment(seconds: float) -> str:

@@ -68,16 +68,17 @@ class AgentforceClient:
     ) -> None:
         self.settings = settings
         self.timing = timing or default_timing()
+        org = org_state.state_of(settings)
+        self.limiter, self._agent_ids = org.limiter, org.agent_ids
         self._executor = RequestExecutor(
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
             timeout=settings.timeout,
             timing=self.timing,
             redactor=Redactor([settings.consumer_secret]),
             observers=observers,
+            on_throttled=self.limiter.throttled,
         )
         self._tokens = TokenSource(settings, self._executor, on_secret)
-        org = org_state.state_of(settings)
-        self.limiter, self._agent_ids = org.limiter, org.agent_ids
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.

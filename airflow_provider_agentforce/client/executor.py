@@ -157,6 +157,7 @@ class RequestExecutor:
 
     :param timeout: seconds for one attempt, from connecting to the last byte of the reply.
     :param redactor: takes secrets out of what the org says.
+    :param on_throttled: is told of each 429, with the seconds that the org asks to wait, if it does.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class RequestExecutor:
         timing: Timing,
         redactor: Redactor,
         observers: Sequence[Observer] = (),
+        on_throttled: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self.transport = transport
         self.timing = timing
@@ -174,6 +176,7 @@ class RequestExecutor:
         self.redactor = redactor
         self._timeout = timeout
         self._observers = observers
+        self._on_throttled = on_throttled
 
     def sibling(self) -> RequestExecutor:
         """Return an executor over the same connections with its own deadline, which can be stopped alone."""
@@ -183,6 +186,7 @@ class RequestExecutor:
             timing=self.timing,
             redactor=self.redactor,
             observers=self._observers,
+            on_throttled=self._on_throttled,
         )
 
     def execute(
@@ -260,6 +264,8 @@ class RequestExecutor:
         last = _Reading(call, request, exchange, access, self.redactor.redact).attempt()
         if last.failure is not None:
             self._note_loss(call, last.failure)
+        if last.failure is Failure.THROTTLED:
+            self._on_throttled(last.asked_to_wait)
         call.last = last
         return last
 

@@ -150,14 +150,6 @@ class Turn:
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
 
-def text_request(text: str, variables: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what :attr:`Turn.request` says of a message.
-
-    :param variables: in the API's form.
-    """
-    return {"type": "Text", "text": text, "reply": None, "variables": variables}
-
-
 SessionLike = Session | Turn | Mapping[str, Any]
 
 

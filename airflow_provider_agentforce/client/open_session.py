@@ -174,18 +174,7 @@ class OpenSession:
             given = validation.variables(variables)
             options = {"variables": given, "stream": stream, "on_chunk": on_chunk, "repeated": repeated}
             asked = message.asked(given, known_as)
-            try:
-                return self._noted(self._replayed_or_sent(sender, held, message, asked, options))
-            except AgentforceError:
-                raise
-            except BaseException as error:
-                # A time-out or kill that a signal handler raised must not look like a message that failed.
-                if self._answer is None:
-                    raise
-                self._state = "in_doubt"
-                raise answer_interrupted(error, self._answer) from error
-            finally:
-                self._answer = None
+            return self._answer_to(sender, held, message, asked, options)
 
     def end(self) -> bool:
         """End the session.
@@ -235,6 +224,20 @@ class OpenSession:
         if turn.session_ended:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn
+
+    def _answer_to(self, *given: Any) -> Turn:
+        try:
+            return self._noted(self._replayed_or_sent(*given))
+        except AgentforceError:
+            raise
+        except BaseException as error:
+            # A time-out or kill that a signal handler raised must not look like a message that failed.
+            if self._answer is None:
+                raise
+            self._state = "in_doubt"
+            raise answer_interrupted(error, self._answer) from error
+        finally:
+            self._answer = None
 
     def _replayed_or_sent(
         self,

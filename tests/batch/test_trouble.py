@@ -1,13 +1,13 @@
 """What one record or one place in trouble does to the others: nothing."""
 
-import os
-import stat
+import json
 import time
 
 import pytest
 from batches import accounts, in_a_process, job, rows
 
 from airflow_provider_agentforce.exceptions import BatchFailedError, LedgerError
+from airflow_provider_agentforce.structured import checker_process
 
 CONCURRENCY = 4
 
@@ -64,14 +64,6 @@ def test_short_sessions_of_a_killed_batch_are_ended_by_the_next_try(org, fields,
     assert org.applied() <= 400
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_one_error(client, folder):
-    folder.mkdir()
-    folder.chmod(stat.S_IREAD | stat.S_IEXEC)
-    with pytest.raises(Exception, match="cannot be used"):
-        job(client, folder, accounts(3)).run(killed=never)
-
-
 def test_no_temporary_file_is_needed(org, client, folder, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     assert job(client, folder, accounts(12)).run(killed=never)["counts"] == {"answered": 12}
@@ -108,3 +100,18 @@ def test_the_input_is_read_twice_at_most_also_with_a_dead_letter_and_skipped_rec
     assert counts["failed"] + counts["skipped"] == 30
     letter = (folder / "dead_letter.csv").read_text().splitlines()
     assert letter == ["id,name", *(f"{n},account-{n}" for n in range(30))]
+
+
+def test_an_answer_whose_check_has_no_end_is_invalid_output_and_the_others_are_read(
+    make_org, make_client, folder, monkeypatch
+):
+    monkeypatch.setattr(checker_process, "SECONDS", 0.2)
+    hostile, plain = json.dumps(["a" * 80_000 + "!"]), '["aaa"]'
+    org = make_org(script=lambda turn: hostile if "account-3" in turn.text else plain)
+    output = {"type": "array", "items": {"type": "string", "pattern": "^(a|a)+$"}}
+    batch = job(make_client(org), folder, accounts(12), output_type=output, output_retries=0)
+    assert batch.run(killed=never)["counts"] == {"answered": 11, "invalid_output": 1}
+    found = rows(folder)
+    assert "takes more than 0.2 s to check" in found["A3"]["error"]
+    assert (found["A3"]["text"], found["A3"]["applied"], found["A4"]["result"]) == (hostile, True, ["aaa"])
+    assert org.count("send") == 12

@@ -30,8 +30,11 @@ from report import Row, table
 RECORDS = 1000
 THREADS_RECORDS = 300
 MANY = 10_000
-MANY_DELAY = 0.1
+MANY_DELAY = 0.5
 MANY_TOKEN_SECONDS = 60
+SIZES = (10_000, 30_000, 100_000)
+MILLION = 1_000_000
+CPU_GOAL = 1.4
 WRONG_RECORDS = 400
 WRONG_CAP = 20
 PAIRS = 3
@@ -183,10 +186,10 @@ def at_the_cap() -> list[Row]:
         ),
         Row(
             "The same: CPU time per conversation",
-            "at most 3 ms",
+            f"at most {CPU_GOAL} ms",
             f"{cpu:.2f} ms (the aiohttp loop: {_cpu_ms(loop, RECORDS):.2f} ms; 50 threads with bare "
             f"`requests`, {THREADS_RECORDS} conversations: {threads:.2f} ms)",
-            cpu <= 3,
+            cpu <= CPU_GOAL,
         ),
         Row(
             "The same: token exchanges while the token lives (30 min)",
@@ -218,14 +221,14 @@ def many() -> list[Row]:
         ),
         Row(
             "The same: CPU time per conversation",
-            "at most 3 ms",
+            "",
             f"{cpu:.2f} ms",
-            cpu <= 3,
         ),
         Row(
             f"The same: share of the ideal {ideal:.1f} s, and of the time in which the ledger is synced",
-            "",
+            "at least 98 %",
             f"{ideal / batch['seconds']:.1%} ({batch['seconds']:.1f} s), and {ledger / batch['seconds']:.1%}",
+            ideal / batch["seconds"] >= 0.98,
         ),
         Row(
             "The same: records without an answer, starts refused, messages sent twice",
@@ -238,6 +241,40 @@ def many() -> list[Row]:
             f"at most {lifetimes}",
             str(counts["tokens"]),
             counts["tokens"] <= lifetimes,
+        ),
+    ]
+
+
+def large() -> list[Row]:
+    """Ask about more and more records at an org that answers at once, then run the batch again."""
+    above = {}
+    for count in SIZES:
+        with bench(count, delay=0.0) as it:
+            batch = it.operator()
+            above[count] = batch["peak_mb"] - batch["first_mb"]
+            if count == SIZES[-1]:
+                again = it.operator()
+                messages = it.org.counts()["messages"]
+    _, middle, most = SIZES
+    million = above[most] + (above[most] - above[middle]) * (MILLION - most) / (most - middle)
+    return [
+        Row(
+            f"{most:,} records: most memory above that at the start",
+            "at most 120 MB",
+            f"{above[most]:.0f} MB ({', '.join(f'{count:,}: {above[count]:.0f} MB' for count in SIZES[:-1])})",
+            above[most] <= 120,
+        ),
+        Row(
+            f"The same, extrapolated to {MILLION:,} records",
+            "at most 350 MB",
+            f"{million:.0f} MB",
+            million <= 350,
+        ),
+        Row(
+            f"A second run of these {most:,} records, all of them done, and messages that it sends",
+            "at most 3 s, and 0",
+            f"{again['seconds']:.2f} s, and {messages - most}",
+            again["seconds"] <= 3 and messages == most,
         ),
     ]
 
@@ -340,7 +377,7 @@ def _cpu_ms(run: dict[str, Any], conversations: int) -> float:
 
 def main() -> list[Row]:
     warm_up()
-    return [*at_the_cap(), *wrong_limit(), *many(), *cost_of_syncs(), *killed()]
+    return [*at_the_cap(), *wrong_limit(), *many(), *large(), *cost_of_syncs(), *killed()]
 
 
 if __name__ == "__main__":

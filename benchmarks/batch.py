@@ -261,7 +261,7 @@ def large() -> list[Row]:
         Row(
             f"{most:,} records: most memory above that at the start",
             "at most 120 MB",
-            f"{above[most]:.0f} MB ({', '.join(f'{count:,}: {above[count]:.0f} MB' for count in SIZES[:-1])})",
+            f"{above[most]:.0f} MB ({', '.join(f'{size:,}: {above[size]:.0f} MB' for size in SIZES[:-1])})",
             above[most] <= 120,
         ),
         Row(

@@ -26,9 +26,10 @@ way, or could make the agent act twice. "retry" errors leave the decision to the
 
 from __future__ import annotations
 
+import pickle
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -129,14 +130,16 @@ class AgentforceError(Exception):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return an error of the same class whose fields are copies."""
-        return restored(type(self), *deepcopy(self._parts(), memo))
+        return restored(type(self), *self._parts(lambda value: deepcopy(value, memo)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the class and the fields: a subclass may have an ``__init__`` with other arguments."""
-        return restored, (found_by_name(type(self)), *self._parts())
+        return restored, (found_by_name(type(self)), *self._parts(_pickled))
 
-    def _parts(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return self.args, {**self.__dict__, "_cause": self.cause}
+    def _parts(self, copy: Callable[[Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        fields = {**_fields_of(self), "_cause": self.cause}
+        args = tuple(_copied(value, copy) for value in self.args)
+        return args, {name: _copied(value, copy) for name, value in fields.items()}
 
     def _about_the_agent(self) -> str:
         return _ACTED[self.applied] if self.operation == "send" else ""
@@ -159,11 +162,12 @@ def remade(error: AgentforceError, kind: type[_Kind], **fields: Any) -> _Kind:
     :param fields: those that differ.
     :raises TypeError: if *error* has no such field.
     """
-    unknown = sorted(set(fields) - set(error.__dict__) - {"retryable"})
+    known = _fields_of(error)
+    unknown = sorted(set(fields) - set(known) - {"retryable"})
     if unknown:
         raise TypeError(f"{type(error).__name__} has no field {unknown[0]}.")
     args = (fields["what"],) if "what" in fields else error.args
-    made = restored(kind, args, {**error.__dict__, **fields})
+    made = restored(kind, args, {**known, **fields})
     made.__cause__ = error.__cause__
     return made.with_traceback(error.__traceback__)
 
@@ -171,8 +175,30 @@ def remade(error: AgentforceError, kind: type[_Kind], **fields: Any) -> _Kind:
 def restored(kind: type[_Kind], args: tuple[Any, ...], fields: Mapping[str, Any]) -> _Kind:
     """Return an error of *kind* with these fields, without a call of its ``__init__``."""
     error = kind.__new__(kind, *args)
-    error.__dict__.update(fields)
+    for name, value in fields.items():
+        setattr(error, name, value)
     return error
+
+
+def _fields_of(error: AgentforceError) -> dict[str, Any]:
+    slots = [vars(kind).get("__slots__", ()) for kind in type(error).__mro__]
+    names = [name for found in slots for name in ([found] if isinstance(found, str) else found)]
+    return {**{name: getattr(error, name) for name in names if hasattr(error, name)}, **vars(error)}
+
+
+def _copied(value: Any, copy: Callable[[Any], Any]) -> Any:
+    """Return a copy, or text where a user's own value, such as a lock, cannot be copied.
+
+    An error that could not leave a process pool would reach the task as another one, which Airflow retries.
+    """
+    try:
+        return copy(value)
+    except Exception:  # noqa: BLE001 - whatever a field of a user's class raises
+        return one_line(repr(value))
+
+
+def _pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own value
 
 
 def found_by_name(kind: type[AgentforceError]) -> type[AgentforceError]:

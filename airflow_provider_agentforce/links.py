@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from airflow_provider_agentforce._compat import BaseOperatorLink, xcom_of_airflow_2
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 
 LINK_XCOM = "agentforce_agent_url"
 
@@ -52,4 +52,4 @@ class AgentLink(BaseOperatorLink):
 def _allowed(url: object) -> str:
     # Also when it is read: any task that can write an XCom could have put it there.
     match = _AGENT_PAGE.fullmatch(url) if isinstance(url, str) else None
-    return str(url) if match and checks.is_salesforce(match.group(1)) else ""
+    return str(url) if match and validation.is_salesforce(match.group(1)) else ""

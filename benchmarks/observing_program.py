@@ -12,24 +12,35 @@ import sys
 import time
 import timeit
 from collections.abc import Sequence
+from dataclasses import replace
 
 import statsd
 from airflow.sdk._shared.observability.metrics.statsd_logger import get_statsd_logger
 from airflow.sdk.observability import stats
-from airflow_provider_agentforce.client.calls import Operation
-from airflow_provider_agentforce.client.jobs import Job, Result
-from airflow_provider_agentforce.client.observing import Observer, observed
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.client.transport import Exchange
+from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
 from airflow_provider_agentforce.instrumentation import observers
 
 _ROUNDS, _BLOCK = 40, 250
-_SESSION, _AGENT = "019d0aac-dcd0-7368-936c-106bffe75e84", "0Xxxx0000000001CAA"
-_RESULT = Result(Exchange(200), Turn(_SESSION, 1, _AGENT, "Hi", "answered"))
+_BEGUN = CallEvent(
+    operation="send",
+    agent_id="0Xxxx0000000001CAA",
+    session_id="019d0aac-dcd0-7368-936c-106bffe75e84",
+    sequence_id=1,
+    text="Hello",
+)
+_ENDED = replace(
+    _BEGUN,
+    api_url="https://api.salesforce.com",
+    attempts=1,
+    status=200,
+    outcome="answered",
+    answer="Hi",
+    duration=2.5,
+)
 
 
 class Nowhere(SpanExporter):
@@ -53,10 +64,9 @@ def configure() -> socket.socket:
 
 
 def call(watching: Sequence[Observer]) -> None:
-    job = Job(Operation.SEND, lambda _api, _job: None, agent_id=_AGENT, session_id=_SESSION, sequence_id=1)
-    job.api = "https://api.salesforce.com"
-    with observed(watching, job):
-        job.result = _RESULT
+    events = [_ENDED, _BEGUN]
+    with observed(watching, lambda _error: events.pop()):
+        pass
 
 
 def cpu(watching: Sequence[Observer]) -> float:

@@ -23,6 +23,7 @@ def main() -> int:
     """Run both and return Airflow's exit status."""
     # A plain kill must not leave Airflow behind: it ends like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     with Emulator(port=int(os.environ.get("EMULATOR_PORT", "8765"))) as org:
         settings = {
             "AIRFLOW_HOME": str(HOME),

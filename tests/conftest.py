@@ -3,6 +3,8 @@
 The folder of this file is on the path, so that every test can import ``wire``, ``quick`` and ``stand_ins``.
 """
 
+import signal
+
 import pytest
 from hypothesis import settings
 from quick import fields_of, quick_process, watched_client
@@ -12,6 +14,8 @@ from airflow_provider_agentforce.emulator import Emulator
 
 settings.register_profile("tests", database=None, deadline=None, derandomize=True)
 settings.load_profile("tests")
+# What runs the tests may block these; the tests, and the processes that they start, need them.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 PROXIES_AND_AUTHORITIES = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -66,5 +66,5 @@ class Options:
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
-        given = checks.failures(self.max_failures)
+        given = validation.failures(self.max_failures)
         return int(given * total) if isinstance(given, float) else given

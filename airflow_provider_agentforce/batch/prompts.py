@@ -12,7 +12,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record, as_json
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -38,7 +38,7 @@ class Prompts:
         if not callable(message):
             self._checked(message, "message: {} messages are more than a session may have ({}).")
         if not callable(variables):
-            checks.variables(variables)
+            validation.variables(variables)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -63,7 +63,7 @@ class Prompts:
         if record.key is None:
             raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
         texts = self._checked(self._messages(record.fields), "{} messages; a session may have {}.")
-        return WorkItem(record, texts, checks.variables(self._variables(record.fields)))
+        return WorkItem(record, texts, validation.variables(self._variables(record.fields)))
 
     def _checked(self, messages: Any, too_many: str) -> tuple[str, ...]:
         texts = _texts(messages)
@@ -101,7 +101,7 @@ def _texts(messages: Any) -> tuple[str, ...]:
     if not texts:
         raise AgentforceInputError("message is empty. Give at least one text.")
     return tuple(
-        checks.message_text(text, f"message[{index}]" if listed else "message")
+        validation.message_text(text, f"message[{index}]" if listed else "message")
         for index, text in enumerate(texts)
     )
 

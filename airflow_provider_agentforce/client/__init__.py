@@ -1,4 +1,10 @@
-"""The Agent API in Python. Imports no Airflow, and ``requests`` only when the client is used."""
+"""The Agent API in Python. Imports no Airflow, and ``requests`` only when the client is used.
+
+An ``OpenSession`` numbers the messages of a session and gives each to the ``AgentforceClient``, which makes
+an ``ApiRequest`` of it. The ``RequestExecutor`` carries it out over ``transport/``, as often as
+``delivery_policy`` allows. The request's own reader makes a ``Turn`` of the answer, and that goes back the
+same way; what failed comes back as an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +15,31 @@ from airflow_provider_agentforce.client.models import OUTCOMES, Session, Turn
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
+    from airflow_provider_agentforce.client.messages import Cancel, Reply, Transfer
     from airflow_provider_agentforce.client.open_session import Conversation
     from airflow_provider_agentforce.client.settings import Settings
 
-__all__ = ["OUTCOMES", "AgentforceClient", "Conversation", "Session", "Settings", "Turn"]
+__all__ = [
+    "OUTCOMES",
+    "AgentforceClient",
+    "Cancel",
+    "Conversation",
+    "Reply",
+    "Session",
+    "Settings",
+    "Transfer",
+    "Turn",
+]
 
 # What is imported when it is used: most Dag files are only parsed.
-_MODULES = {"AgentforceClient": "client", "Conversation": "open_session", "Settings": "settings"}
+_MODULES = {
+    "AgentforceClient": "client",
+    "Cancel": "messages",
+    "Conversation": "open_session",
+    "Reply": "messages",
+    "Settings": "settings",
+    "Transfer": "messages",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,12 +7,11 @@ https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-agent-id.htm
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.failure_catalogue import ACTIVATE
 from airflow_provider_agentforce.client.single_flight import SingleFlight
@@ -44,7 +43,7 @@ class Agent:
 
 def query_for(agent: str) -> str:
     """Return the SOQL that finds *agent*, a checked id or API name: neither can hold a quote."""
-    field = "Id" if checks.is_agent_id(agent) else "DeveloperName"
+    field = "Id" if validation.is_agent_id(agent) else "DeveloperName"
     versions = (
         "SELECT Id, Status, VersionNumber FROM BotVersions WHERE IsDeleted = false ORDER BY VersionNumber"
     )
@@ -52,13 +51,13 @@ def query_for(agent: str) -> str:
     return f"SELECT Id, DeveloperName, ({versions}) FROM BotDefinition {which}"  # noqa: S608 - no quote in it
 
 
-def agents_in(records: Sequence[dict[str, Any]]) -> list[Agent]:
+def parse_agents(records: Sequence[dict[str, Any]]) -> list[Agent]:
     """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
-    found = [one for one in records if checks.is_agent_id(one.get("Id"))]
+    found = [one for one in records if validation.is_agent_id(one.get("Id"))]
     return [Agent(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
 
 
-def the_one(agent: str, found: Sequence[Agent], host: str) -> Agent:
+def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
     """Return the agent that was looked for.
 
     :param agent: its id or API name.
@@ -66,7 +65,7 @@ def the_one(agent: str, found: Sequence[Agent], host: str) -> Agent:
     :raises AgentforceRequestError: if it is not active.
     """
     if not found:
-        what = "id" if checks.is_agent_id(agent) else "API name"
+        what = "id" if validation.is_agent_id(agent) else "API name"
         raise AgentforceInputError(
             f"agent_id: no agent of {host} has the {what} {agent}.", hint=_LOOK, operation="query"
         )
@@ -88,8 +87,11 @@ def the_one(agent: str, found: Sequence[Agent], host: str) -> Agent:
 
 def _is_active(record: dict[str, Any]) -> bool:
     # A query leaves out the list of a record's children when there are none.
-    versions = (record.get("BotVersions") or {}).get("records") or []
-    return any(version.get("Status") == "Active" for version in versions)
+    found = record.get("BotVersions")
+    versions = found.get("records") if isinstance(found, dict) else None
+    if not isinstance(versions, list):
+        return False
+    return any(one.get("Status") == "Active" for one in versions if isinstance(one, dict))
 
 
 class AgentIds:
@@ -99,7 +101,6 @@ class AgentIds:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: dict[str, tuple[str, float]] = {}
         self._flights: dict[str, SingleFlight[str]] = {}
 
@@ -109,22 +110,20 @@ class AgentIds:
         :param find: looks it up, or raises, and then nothing is kept.
         :param longest: seconds to wait for another thread's look-up.
         """
-        with self._lock:
-            agent_id, until = self._known.get(agent, ("", 0.0))
-            flight = self._flights.setdefault(agent, SingleFlight())
+        agent_id, until = self._known.get(agent, ("", 0.0))
         if deadline.clock() < until:
             return agent_id
 
         def look_up() -> str:
             found = find()
             log.info("The agent %s has the id %s.", agent, found)
-            with self._lock:
-                self._known[agent] = (found, deadline.clock() + _KEPT_SECONDS)
+            self._known[agent] = (found, deadline.clock() + _KEPT_SECONDS)
             return found
 
+        flight = self._flights.setdefault(agent, SingleFlight())
         return flight.share(look_up, deadline, longest=longest)
 
     def forget(self, agent_id: str) -> None:
         """Have the agent with this id looked up again next time."""
-        with self._lock:
-            self._known = {name: entry for name, entry in self._known.items() if entry[0] != agent_id}
+        for name in [name for name, entry in list(self._known.items()) if entry[0] == agent_id]:
+            self._known.pop(name, None)

@@ -6,7 +6,6 @@ An answer must not be lost to how its connection ends, and must not wait for an 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +22,9 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 # A string is one token, closed or not, so that the brackets in it are not counted.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|(?P<opens>[\[{])|[\]}]', re.DOTALL)
 _BEGINS_A_VALUE = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
+# What may stand before JSON or an event stream: a byte order mark and blank lines.
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_PROGRESS = "PROGRESS_INDICATOR"
 _LAST = {"EndOfTurn", "SessionEnded", "Error"}
 _ON_THE_WAY = {"ProgressIndicator", "TextChunk", "ValidationFailureChunk", "EndOfTurn"}
 
@@ -134,9 +136,12 @@ class AnswerReader:
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
         """Take the next bytes and return the streamed messages that they complete, each message once."""
-        if piece and not self._begun:
-            self._begun = True
-            self._answer = _KNOWN_BY_FIRST_BYTE.get(piece[:1], type(self._answer))()
+        if not self._begun:
+            piece = piece.lstrip(_BLANK)
+            self._begun = bool(piece)
+            kind = _KNOWN_BY_FIRST_BYTE.get(piece[:1])
+            if kind is not None and kind is not type(self._answer):
+                self._answer = kind()
         return self._answer.feed(piece)
 
     def turn(self) -> Turn:
@@ -152,13 +157,13 @@ class AnswerReader:
         return self._turn() if self._answer.messages or self._answer.text else None
 
     def _turn(self) -> Turn:
-        turn = responses.turn(
+        return responses.turn(
             self._answer.messages,
             session=self._session,
             sequence_id=self._sequence_id,
             streamed=self._answer.text,
+            request=self._request,
         )
-        return replace(turn, request=self._request)
 
 
 class _JsonAnswer(JsonReader):
@@ -169,12 +174,16 @@ class _JsonAnswer(JsonReader):
     @property
     def messages(self) -> list[dict[str, Any]]:
         try:
-            return responses.messages_of(self.value)
+            return self._messages
         except UnreadableReplyError:
             return []
 
     def check(self) -> None:
-        responses.messages_of(self.value)
+        _ = self._messages
+
+    @cached_property
+    def _messages(self) -> list[dict[str, Any]]:
+        return responses.messages_of(self.value)
 
 
 class _EventStream:
@@ -230,7 +239,8 @@ class _EventStream:
         try:
             messages = _messages_in(event)
         except UnreadableReplyError as error:
-            self._garbled = self._garbled or error
+            if event.name.upper() != _PROGRESS:
+                self._garbled = self._garbled or error
             return []
         return [message for message in messages if self._note(message)]
 
@@ -266,11 +276,13 @@ def _messages_in(event: Event) -> list[dict[str, Any]]:
     try:
         value = responses.decode(event.data)
     except UnreadableReplyError:
-        if is_error:
-            return [error_message({"message": json_values.storable(event.data.decode("utf-8", "replace"))})]
-        if b"{" in event.data:
+        if b"{" in event.data and not is_error:
             raise
-        return []
+        value = json_values.storable(event.data.decode("utf-8", "replace")) if is_error else None
+    return _messages_of_a_turn(value, is_error=is_error) or _errors_of_a_turn(value, is_error=is_error)
+
+
+def _messages_of_a_turn(value: Any, *, is_error: bool) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         message = value.get("message")
         if isinstance(message, dict):
@@ -280,5 +292,9 @@ def _messages_in(event: Event) -> list[dict[str, Any]]:
             return [message for message in value["messages"] if isinstance(message, dict)]
         if str(value.get("type")) in responses.MESSAGE_TYPES:
             return [value]
+    return []
+
+
+def _errors_of_a_turn(value: Any, *, is_error: bool) -> list[dict[str, Any]]:
     errors = [one for one in errors_in(value) if is_error or one.get("error") or one.get("errorCode")]
     return [*map(error_message, errors)] or ([error_message({"message": value})] if is_error else [])

@@ -18,14 +18,15 @@ from typing_extensions import Self
 from airflow_provider_agentforce.client import responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.delivery_policy import Operation
-from airflow_provider_agentforce.client.models import Session, Turn, text_request
+from airflow_provider_agentforce.client.messages import Message
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.client.session_options import SessionOptions
 
 BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class ApiRequest(ABC):
     :param agent_id: the agent's id, ``None`` if there is none or it is not known.
     :param session_id: the session that the request goes to.
     :param external_session_key: by which the org's event log knows the session that the request starts.
+    :param sequence_id: number of the message that the request sends.
+    :param text: the message; not shown, as it may be confidential.
     :cvar doing: the operation in words.
     """
 
@@ -56,6 +59,8 @@ class ApiRequest(ABC):
     agent_id: str | None = None
     session_id: str | None = None
     external_session_key: str | None = None
+    sequence_id: int | None = None
+    text: str | None = field(default=None, repr=False)
 
     @abstractmethod
     def call(self, api_url: str) -> HttpCall:
@@ -154,27 +159,19 @@ class StartRequest(ApiRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class SendRequest(ApiRequest):
-    """``POST /sessions/{id}/messages``, or its streaming twin.
-
-    :param text: the message; not shown, as it may be confidential.
-    :param sequence_id: its number.
-    """
+    """``POST /sessions/{id}/messages``, or its streaming twin."""
 
     operation = Operation.SEND
     doing = "Sending the message"
     session_id: str
     sequence_id: int
-    text: str = field(repr=False)
+    message: Message
     variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    in_reply_to: str | None = None
     stream: bool = False
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request, the same for every attempt."""
-        message: dict[str, Any] = {"sequenceId": self.sequence_id, "type": "Text", "text": self.text}
-        if self.in_reply_to is not None:
-            message["inReplyToMessageId"] = self.in_reply_to
-        body: dict[str, Any] = {"message": message}
+        body: dict[str, Any] = {"message": self.message.body(self.sequence_id)}
         if self.variables:
             body["variables"] = self.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
@@ -183,7 +180,7 @@ class SendRequest(ApiRequest):
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        asked = text_request(self.text, self.variables)
+        asked = self.message.request(self.variables)
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:
@@ -218,13 +215,13 @@ class FeedbackRequest(ApiRequest):
     session_id: str
     feedback_id: str
     rating: str
-    text: str | None = field(default=None, repr=False)
+    comment: str | None = field(default=None, repr=False)
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request."""
         body = {"feedbackId": self.feedback_id, "feedback": self.rating}
-        if self.text is not None:
-            body["text"] = self.text
+        if self.comment is not None:
+            body["text"] = self.comment
         return _post(f"{_session(api_url, self.session_id)}/feedback", body)
 
     def read(self, reader: JsonReader) -> None:
@@ -259,4 +256,4 @@ def _session(api_url: str, session_id: str) -> str:
 
 def _post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
     headers = {"Content-Type": _JSON, "Accept": accept}
-    return HttpCall("POST", url, headers, json.dumps(body, ensure_ascii=False).encode("utf-8"))
+    return HttpCall("POST", url, headers, _ENCODER.encode(body).encode("utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_provider_agentforce.client import checks, failure_catalogue
+from airflow_provider_agentforce.client import failure_catalogue, validation
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
@@ -30,33 +30,43 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
     """Return the error of a call whose last attempt failed."""
     request, failure = call.request, attempt.failure
     assert failure is not None  # noqa: S101 - otherwise there is no error
-    row, operation = TABLE[failure], request.operation
     if isinstance(attempt.value, Turn):
         return interrupted(call, attempt.cause, attempt.value)
+    row = TABLE[failure]
     kind = row.error_class(ending)
-    refused = attempt.status is not None and not 200 <= attempt.status < 300  # noqa: PLR2004
-    status = f"HTTP {attempt.status}" if refused else failure.value
-    said = (attempt.said.text or attempt.detail)[:_KEPT_BODY]
-    reason = one_line(redactor.redact(said), _LONGEST_REASON).rstrip(".")
-    # After a token call that succeeded even an unreadable reply holds a token, which is not known yet.
-    holds_token = operation is Operation.TOKEN and not refused
-    body = b"" if holds_token else attempt.body[:_KEPT_BODY]
-    request_id = redactor.redact(attempt.headers.get("x-request-id", ""))
     more: dict[str, Any] = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
     started = attempt.value.session_id if isinstance(attempt.value, Session) else None
+    request_id = redactor.redact(attempt.headers.get("x-request-id", ""))
     return kind(
-        f"{request.doing} failed: {': '.join(part for part in (status, reason) if part)}.",
+        f"{request.doing} failed: {_reason(attempt, failure, redactor)}.",
         hint=_remedy(call, attempt, failure),
-        operation=operation.value,
+        operation=request.operation.value,
         status=attempt.status,
         applied=row.delivery.applied,
         retry_after=_LOGIN_RATE_PAUSE if failure is Failure.LOGIN_RATE else attempt.asked_to_wait,
         request_id=one_line(request_id, 100) or None,
         session_id=request.session_id or started,
         external_session_key=call.key,
-        body=redactor.redact(body.decode("utf-8", "replace")),
+        body=redactor.redact(_shown_body(request.operation, attempt)),
         **more,
     )
+
+
+def _refused(attempt: Attempt) -> bool:
+    return attempt.status is not None and not 200 <= attempt.status < 300  # noqa: PLR2004
+
+
+def _reason(attempt: Attempt, failure: Failure, redactor: Redactor) -> str:
+    what = f"HTTP {attempt.status}" if _refused(attempt) else failure.value
+    said = redactor.redact((attempt.said.text or attempt.detail)[:_KEPT_BODY])
+    words = one_line(said, _LONGEST_REASON).rstrip(".")
+    return f"{what}: {words}" if words else what
+
+
+def _shown_body(operation: Operation, attempt: Attempt) -> str:
+    # After a token call that succeeded even an unreadable reply holds a token, which is not known yet.
+    holds_token = operation is Operation.TOKEN and not _refused(attempt)
+    return "" if holds_token else attempt.body[:_KEPT_BODY].decode("utf-8", "replace")
 
 
 def interrupted(
@@ -64,14 +74,25 @@ def interrupted(
 ) -> DeliveryUnknownError:
     """Return the error of a message that had left when a signal handler raised *interruption*."""
     turn = turn or _arrived(call, Turn)
-    applied = True if turn is not None else None
-    what = "The agent answered, but the task" if applied else "The message had left when the task"
+    if turn is not None:
+        return answer_interrupted(interruption, turn)
     return DeliveryUnknownError(
-        f"{what} was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.UNREADABLE if applied else Failure.STOPPED].in_doubt,
-        operation=call.request.operation.value,
-        applied=applied,
+        f"The message had left when the task was interrupted: {type(interruption).__name__}.",
+        hint=TABLE[Failure.STOPPED].in_doubt,
+        operation=Operation.SEND.value,
+        applied=None,
         session_id=call.request.session_id,
+    )
+
+
+def answer_interrupted(interruption: BaseException | None, turn: Turn) -> DeliveryUnknownError:
+    """Return the error of an answer that had come when a signal handler raised *interruption*."""
+    return DeliveryUnknownError(
+        f"The agent answered, but the task was interrupted: {type(interruption).__name__}.",
+        hint=TABLE[Failure.UNREADABLE].in_doubt,
+        operation=Operation.SEND.value,
+        applied=True,
+        session_id=turn.session_id,
         turn=turn,
     )
 
@@ -100,7 +121,7 @@ def _arrived(call: Progress, kind: type[_Value]) -> _Value | None:
 
 def _remedy(call: Progress, attempt: Attempt, failure: Failure) -> str:
     request = call.request
-    if failure is Failure.UNREACHABLE and checks.is_loopback(urlsplit(call.url).hostname or ""):
+    if failure is Failure.UNREACHABLE and validation.is_loopback(urlsplit(call.url).hostname or ""):
         return "Check the host and the port. Is agentforce-emulator running?"
     return failure_catalogue.remedy_of(
         request.operation,

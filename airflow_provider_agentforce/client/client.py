@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from airflow_provider_agentforce.client import agent_lookup, checks, org_state
+from airflow_provider_agentforce.client import agent_lookup, org_state, validation
 from airflow_provider_agentforce.client.agent_lookup import Agent
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
@@ -21,11 +21,11 @@ from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
-from airflow_provider_agentforce.client.models import Session, SessionLike, Turn, session_from
+from airflow_provider_agentforce.client.messages import Message, Said, message_of
+from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.timing import Timing, default_timing
 from airflow_provider_agentforce.client.token_source import TokenSource
@@ -90,20 +90,20 @@ class AgentforceClient:
             active; or the query fails.
         """
         agent = self.settings.agent(agent_id)
-        if checks.is_agent_id(agent):
+        if validation.is_agent_id(agent):
             return agent
         return self._agent_ids.id_of(
             agent,
-            lambda: agent_lookup.the_one(agent, self.find_agents(agent), self.settings.host).agent_id,
+            lambda: agent_lookup.only_match(agent, self.find_agents(agent), self.settings.host).agent_id,
             self._executor.deadline,
             longest=self.settings.timeout,
         )
 
     def find_agents(self, agent: str) -> list[Agent]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
-        query = agent_lookup.query_for(checks.agent(agent))
+        query = agent_lookup.query_for(validation.agent(agent))
         request = QueryRequest(my_domain=self.settings.host, soql=query)
-        return agent_lookup.agents_in(self._executor.execute(request, self._tokens).value)
+        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens).value)
 
     def start_session(
         self,
@@ -119,29 +119,20 @@ class AgentforceClient:
     ) -> Session:
         """Start a session with an agent.
 
-        :param agent_id: id (``0Xx…``) or API name, see :meth:`agent`; default: the settings' one.
-        :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict.
-        :param tz: time zone name, such as ``Europe/Berlin``.
-        :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``:
-            as the token's user, as employee agents need.
-        :param external_session_key: UUID that the org's event log shows; default: a random one. When a start
-            has to be repeated although the first one may have arrived, the repetition gets a key of its own,
-            and the session that is returned names it.
-        :param surface_type: ``Custom``: have the agent answer in the response formats of its custom
-            connection; default: in text.
+        The first six parameters are those of :class:`.SessionOptions`. When a start has to be repeated
+        although the first one may have arrived, the repetition gets another external session key, which the
+        session that is returned names.
+
         :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
             its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
             slot. Default: wait for one, and for the org, up to a minute.
-        :param before_send: is called with the external session key right before the first byte leaves, and
-            again before a repetition that has another key; if it raises, no byte leaves.
+        :param before_send: as in :class:`.CallOptions`.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
         options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
+        agent, key = self.agent(agent_id), options.external_session_key or str(uuid.uuid4())
         request = StartRequest(
-            agent_id=self.agent(agent_id),
-            my_domain=self.settings.host,
-            external_session_key=options.external_session_key or str(uuid.uuid4()),
-            options=options,
+            agent_id=agent, my_domain=self.settings.host, external_session_key=key, options=options
         )
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
@@ -158,7 +149,7 @@ class AgentforceClient:
     def send_message(
         self,
         session: SessionLike,
-        text: str,
+        text: Said,
         *,
         variables: Any = None,
         in_reply_to: str | None = None,
@@ -170,32 +161,23 @@ class AgentforceClient:
         """Send the next message of a session and return the agent's answer.
 
         :param session: a :class:`Session`, the last :class:`Turn`, or the dict of either.
-        :param text: the message; it gets the session's ``sequence_id`` plus one, also when it is repeated.
+        :param text: the message, or a :class:`.Reply`, :class:`.Cancel` or :class:`.Transfer`. It gets the
+            session's ``sequence_id`` plus one, also when it is repeated.
         :param variables: context variables to set with this message.
-        :param in_reply_to: id of the message that this one answers.
+        :param in_reply_to: id of the message that a text answers.
         :param stream: have the answer sent in pieces; the result is the same.
         :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
-            it raises is logged and changes nothing.
+            it raises is logged and changes nothing, and the time that it takes is not the call's.
         :param repeated: this message was sent before, and what became of it is not known. A locked session
             is then reported as :class:`DeliveryUnknownError` instead of waited for, and so is an org that has
             seen the number.
-        :param before_send: is called with ``None`` right before the first byte leaves; if it raises, no byte
-            leaves.
+        :param before_send: as in :class:`.CallOptions`.
         :raises DeliveryUnknownError: the agent may have acted; the message is not sent again.
         :raises AgentforceError: the agent did not act.
         """
         known = session_from(session)
-        number = known.sequence_id + 1
-        checks.message_count(number, self.settings.max_messages_per_session, known.session_id)
-        request = SendRequest(
-            agent_id=known.agent_id,
-            session_id=known.session_id,
-            sequence_id=number,
-            text=checks.message_text(text),
-            variables=checks.variables(variables),
-            in_reply_to=None if in_reply_to is None else checks.path_id(in_reply_to, "in_reply_to"),
-            stream=stream,
-        )
+        message = message_of(text, in_reply_to=in_reply_to, session=known, last=session)
+        request = self._send_request(known, message, validation.variables(variables), stream=stream)
         how = CallOptions(
             before_send=before_send, on_chunk=on_chunk, repeated=repeated, on_value=self._note_end
         )
@@ -209,7 +191,7 @@ class AgentforceClient:
         :returns: ``True`` if it was open, ``False`` if it had ended before.
         :raises AgentforceError: the session may still be open.
         """
-        return self._end(session_from(session), checks.end_reason(reason), during_cleanup=False)
+        return self._end(session_from(session), validation.end_reason(reason), during_cleanup=False)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
@@ -217,7 +199,7 @@ class AgentforceClient:
         After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds. Afterwards the
         session no longer counts as open here: whether it does there, the org says best, by refusing a start.
         """
-        known, ended_for = session_from(session), checks.end_reason(reason)
+        known, ended_for = session_from(session), validation.end_reason(reason)
         try:
             hurry = not self._executor.deadline.allows(CLEANUP_SECONDS)
             try:
@@ -246,9 +228,9 @@ class AgentforceClient:
         """
         request = FeedbackRequest(
             session_id=session_from(session).session_id,
-            feedback_id=checks.path_id(feedback_id, "feedback_id"),
-            rating=checks.feedback(feedback),
-            text=None if text is None else checks.message_text(text),
+            feedback_id=validation.path_id(feedback_id, "feedback_id"),
+            rating=validation.feedback(feedback),
+            comment=None if text is None else validation.message_text(text),
         )
         self._executor.execute(request, self._tokens)
 
@@ -295,6 +277,10 @@ class AgentforceClient:
         self._executor.deadline.stop()
         self._executor.transport.stop(keep_starts=keep_starts)
 
+    def redact(self, text: str) -> str:
+        """Return *text* with every secret of the connection masked."""
+        return self._executor.redactor.redact(text)
+
     def close(self) -> None:
         """Close idle connections."""
         self._executor.transport.close()
@@ -316,6 +302,21 @@ class AgentforceClient:
                 pause = error.retry_after or _SLICE
                 if not deadline.allows(pause) or waited + pause > self.timing.longest_wait:
                     raise
+
+    def _send_request(
+        self, session: Session, message: Message, variables: list[dict[str, Any]], *, stream: bool
+    ) -> SendRequest:
+        number = session.sequence_id + 1
+        validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
+        return SendRequest(
+            agent_id=session.agent_id,
+            session_id=session.session_id,
+            sequence_id=number,
+            text=message.text,
+            message=message,
+            variables=variables,
+            stream=stream,
+        )
 
     def _note_end(self, turn: Turn) -> None:
         if turn.session_ended:
@@ -351,7 +352,7 @@ class AgentforceClient:
         if found and (found[0].active or not error.retryable):
             return
         try:
-            agent_lookup.the_one(agent_id, found, self.settings.host)
+            agent_lookup.only_match(agent_id, found, self.settings.host)
         except AgentforceError as reason:
             raise AgentforceRequestError(
                 f"{error.what} {reason.what}",

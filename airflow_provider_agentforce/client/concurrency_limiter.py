@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from airflow_provider_agentforce.client.after_fork import renew_in_child
 from airflow_provider_agentforce.exceptions import RateLimitedError
 
 _FIRST_PAUSE = 1.0
@@ -94,6 +95,13 @@ class ConcurrencyLimiter:
         # Two ends of a pause: one that the org asked for, and a guess, which the next start proves wrong.
         self._not_before = self._guess = self._asked_until = 0.0
         self._refused_since: float | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin anew in a forked child. What is open is the parent's, and the child never sees it end."""
+        self._changed = threading.Condition()
+        self._starting = set()
+        self._open = {}
 
     @property
     def open_sessions(self) -> int:
@@ -198,7 +206,7 @@ class ConcurrencyLimiter:
             self._refused_since = self._refused_since or now
             if slot.round == self._round:
                 self._begin_round(min(self._limit, slot.wanted))
-                if retry_after is None and not self._open:
+                if not retry_after and not self._open:
                     self._guess_pause(now)
             left = float(len(self._starting) + len(self._open))
             self._limit = min(self._limit, slot.wanted, max(self._floor, left))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.agent_lookup import the_one
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.agent_lookup import only_match
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.failure_catalogue import OPAQUE_TOKEN
 from airflow_provider_agentforce.client.responses import TokenReply
@@ -22,9 +22,9 @@ def diagnose(client: AgentforceClient) -> tuple[bool, str]:
     settings = client.settings
     problems = _problems(token, settings.host)
     if problems:
-        return False, " ".join(problems)
+        return False, client.redact(" ".join(problems))
     life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
-    scopes = "not told" if token.scopes is None else " ".join(sorted(token.scopes))
+    scopes = "not stated" if token.scopes is None else " ".join(sorted(token.scopes))
     return True, (
         f"Token received from {settings.host}: a JWT {life}, scopes {scopes}. "
         f"Agent API: {api}. Default agent: {_agent(client)}. No session was started."
@@ -53,9 +53,9 @@ def _agent(client: AgentforceClient) -> str:
     try:
         found = client.find_agents(given)
     except AgentforceError:
-        if not checks.is_agent_id(given):
+        if not validation.is_agent_id(given):
             raise
         # Tasks do not look an id up, so they may do well all the same.
         return f"{given}, which could not be looked up"
-    agent = the_one(given, found, client.settings.host)
+    agent = only_match(given, found, client.settings.host)
     return f"{agent.name}, {agent.agent_id}, active"

@@ -12,7 +12,7 @@ import tenacity
 
 from airflow_provider_agentforce.client import failure_catalogue, json_values, responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
-from airflow_provider_agentforce.client.api_requests import ApiRequest, SendRequest
+from airflow_provider_agentforce.client.api_requests import ApiRequest
 from airflow_provider_agentforce.client.call_errors import error_of, interrupted, start_interrupted
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
 from airflow_provider_agentforce.client.deadline import Deadline
@@ -295,7 +295,8 @@ class RequestExecutor:
         if call.verdict(attempt.failure).renewals:
             return self.timing.renewal_pause(state) if call.renewals else 0.0
         asked = attempt.asked_to_wait
-        return self.timing.back_off(state) if asked is None else asked
+        # An org that names no time, or one that has passed, does not ask to be called without a pause.
+        return asked or self.timing.back_off(state)
 
     def _has_time(self, call: Progress, pause: float) -> bool:
         if call.options.during_cleanup:
@@ -363,7 +364,7 @@ class _Reading:
         except TransportError as error:
             return self._judged(error.failure, error.detail)
         except UnreadableReplyError as error:
-            return self._failed(error.failure, str(error), error)
+            return self._failed(error.failure, str(error))
         except BaseException as error:  # a time-out or kill raised by a signal handler
             if not exchange.sent or self._refused():
                 raise
@@ -377,8 +378,13 @@ class _Reading:
         if self._succeeded:
             self._answered = True
             self._reader = self._request.reader(self._exchange.headers.get("content-type"))
+        listener = self._call.options.on_chunk
         for piece in self._exchange.iter_bytes():
-            _pass_on(self._reader.feed(piece), self._call.options.on_chunk)
+            messages = self._reader.feed(piece)
+            if messages and listener is not None:
+                began = time.monotonic()
+                _pass_on([_redacted(message, self._redact) for message in messages], listener)
+                self._exchange.extend(time.monotonic() - began)
             if self._reader.complete:
                 return
 
@@ -403,16 +409,17 @@ class _Reading:
         if broken is not None and not self._answered:
             return self._failed(broken, detail)
         try:
+            # Its causes are not shown: they may quote the reply.
             value = self._request.read(self._reader)
+            if isinstance(value, Turn):
+                value = _without_secrets(value, self._redact)
         except UnreadableReplyError as error:
             # An answer that is whole counts, however its connection ended.
             if broken is not None:
                 return self._failed(broken, detail)
-            return self._failed(error.failure, str(error), error)
+            return self._failed(error.failure, str(error))
         except Exception as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
-            return self._failed(Failure.UNREADABLE, type(error).__name__, error)
-        if isinstance(value, Turn):
-            value = _without_secrets(value, self._redact)
+            return self._failed(Failure.UNREADABLE, type(error).__name__)
         return Attempt(value, None, status, self._exchange.headers, access=self._access)
 
     def _refused(self) -> bool:
@@ -442,22 +449,32 @@ class _Reading:
             body=reader.body,
             detail=detail,
             cause=cause,
-            partial=reader.partial() if isinstance(reader, AnswerReader) else None,
+            partial=self._partial(),
             access=self._access,
         )
 
+    def _partial(self) -> Turn | None:
+        turn = self._reader.partial() if isinstance(self._reader, AnswerReader) else None
+        return None if turn is None else _without_secrets(turn, self._redact)
+
 
 def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
-    """Take secrets out of an org's error that stands in the place of an answer."""
-    if not any(message.get("type") == "Error" for message in turn.messages):
+    """Take secrets out of what an org says of a failure in the place of an answer."""
+    if not any(map(_tells_of_a_failure, turn.messages)):
         return turn
-    messages = json_values.mapped(turn.messages, redact)
+    messages = [_redacted(message, redact) for message in turn.messages]
     return replace(turn, text=redact(turn.text), messages=messages)
 
 
-def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None] | None) -> None:
-    if listener is None:
-        return
+def _redacted(message: dict[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
+    return json_values.mapped(message, redact) if _tells_of_a_failure(message) else message
+
+
+def _tells_of_a_failure(message: dict[str, Any]) -> bool:
+    return message.get("type") in ("Error", "Failure")
+
+
+def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None]) -> None:
     try:
         for message in messages:
             listener(message)
@@ -465,25 +482,29 @@ def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]]
         log.exception("on_chunk failed; the answer is not affected.")
 
 
+def _end_of(call: Progress) -> str | None:
+    if call.last is None or call.request.operation is not Operation.END:
+        return None
+    return "gone" if call.last.failure is Failure.SESSION_GONE else "ended"
+
+
 def _event(call: Progress, error: BaseException | None, now: float) -> CallEvent:
     request, last = call.request, call.last
     value = last.value if last is not None and error is None else None
-    outcome = value.outcome if isinstance(value, Turn) else None
-    if last is not None and error is None and request.operation is Operation.END:
-        outcome = "gone" if last.failure is Failure.SESSION_GONE else "ended"
+    turn = value if isinstance(value, Turn) else None
     return CallEvent(
         operation=request.operation.value,
         agent_id=request.agent_id,
         session_id=value.session_id if isinstance(value, Session) else request.session_id,
-        sequence_id=request.sequence_id if isinstance(request, SendRequest) else None,
-        text=request.text if isinstance(request, SendRequest) else None,
+        sequence_id=request.sequence_id,
+        text=request.text,
         external_session_key=call.key or request.external_session_key,
         api_url=call.api_url,
         attempts=call.attempts,
         repeated_after=tuple(failure.name.lower() for failure in call.repeated_after),
         status=last.status if last is not None else None,
-        outcome=outcome,
-        answer=value.text if isinstance(value, Turn) else None,
+        outcome=turn.outcome if turn else _end_of(call) if error is None else None,
+        answer=turn.text if turn else None,
         error=error,
         duration=now - call.began,
     )

@@ -27,13 +27,12 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
         Operation.QUERY,
     )
 )
-_SESSION = _SEND | _END
+_SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
 
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _INACTIVE = f"The agent is not active. {ACTIVATE}"
 _MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
-_SESSION_GONE = "The session has ended or expired. Start a new one; its context is gone."
 OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
@@ -48,9 +47,9 @@ class Symptom:
     :param statuses: HTTP statuses it comes with; empty: any.
     :param code: pattern that the whole error class or code matches.
     :param words: pattern found in the error's class or words, in any case.
+    :param opaque: the call carried a token that is not a JWT.
     :param failure: what it is; ``None``: what its status says.
     :param remedy: what to do; ``{agent}`` stands for the agent.
-    :param of: failures that it is about, when no reply tells.
     """
 
     operations: frozenset[Operation]
@@ -58,17 +57,28 @@ class Symptom:
     statuses: tuple[int, ...] = ()
     code: str = ""
     words: str = ""
+    opaque: bool = False
     failure: Failure | None = None
-    of: tuple[Failure, ...] = ()
 
-    def fits(self, operation: Operation, status: int | None, said: ErrorReply) -> bool:
+    @property
+    def exact(self) -> bool:
+        """Whether it tells more than an operation and its status."""
+        return bool(self.code or self.words or self.opaque)
+
+    def fits(self, operation: Operation, status: int | None, said: ErrorReply, opaque: bool = False) -> bool:
         """Tell whether a reply is of this kind."""
         return (
             operation in self.operations
+            and opaque >= self.opaque
             and (not self.statuses or status in self.statuses)
             and (not self.code or re.fullmatch(self.code, said.error) is not None)
             and (not self.words or re.search(self.words, said.text, re.IGNORECASE | re.DOTALL) is not None)
         )
+
+
+def _explained(operations: frozenset[Operation], remedies: dict[str, str]) -> list[Symptom]:
+    """Return what only explains: patterns of words, and the remedy for each."""
+    return [Symptom(operations, remedy, words=words) for words, remedy in remedies.items()]
 
 
 # The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
@@ -85,11 +95,6 @@ SYMPTOMS = (
         words=r"failed to populate planner surface",
         failure=Failure.SERVER_CONFIG,
     ),
-    Symptom(
-        _START,
-        "The agent was just published or its version is stale. Activate it again.",
-        words=r"bot version id",
-    ),
     # Documented for a wrong agent id; with a wrapped UNKNOWN_EXCEPTION it is an accident inside the org.
     Symptom(
         _START,
@@ -99,11 +104,7 @@ SYMPTOMS = (
         failure=Failure.SERVER_CONFIG,
     ),
     Symptom(
-        _START,
-        _INACTIVE,
-        (422,),
-        words=r"cannot determine the active version",
-        failure=Failure.SERVER_CONFIG,
+        _START, _INACTIVE, (422,), words=r"cannot determine the active version", failure=Failure.SERVER_CONFIG
     ),
     Symptom(_END, "", (500,), words=r"session not found", failure=Failure.SESSION_GONE),
     Symptom(
@@ -141,80 +142,52 @@ SYMPTOMS = (
         "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
         words=r"REQUEST_LIMIT_EXCEEDED",
     ),
-    Symptom(
-        _QUERY,
-        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
-        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
-        (400, 401, 403, 404),
-    ),
-    Symptom(
+    *_explained(
         _TOKEN,
-        "Set a Run As user in the app's Policies, under Client Credentials Flow.",
-        words=r"no client credentials user enabled",
+        {
+            r"no client credentials user enabled": (
+                "Set a Run As user in the app's Policies, under Client Credentials Flow."
+            ),
+            r"not supported on this domain": "Set host to the org's My Domain URL.",
+            r"invalid_client_id|client identifier invalid": (
+                "Check the consumer key (login). A new app can take up to ten minutes to become active."
+            ),
+            r"invalid_client|invalid client credentials": "Check the consumer secret (password).",
+            r"app_not_found": (
+                "This org does not know the External Client App. Install it in the org that host names, and "
+                "wait up to ten minutes."
+            ),
+            r"\bscope\b": (
+                "The client-credentials flow takes no scope parameter; the app's own scopes apply. This "
+                "client sends none, so look for a proxy or gateway that adds it."
+            ),
+            r"unsupported_grant_type|grant type not supported": (
+                "Enable the Client Credentials Flow of the app."
+            ),
+            r"hasn't approved|not admin approved": (
+                "Let the Run As user's profile or permission set use the app, in the app's Policies."
+            ),
+            r"maximum logins exceeded": (
+                "The Run As user is the agent's own service user. Choose an integration user instead."
+            ),
+        },
     ),
-    Symptom(_TOKEN, "Set host to the org's My Domain URL.", words=r"not supported on this domain"),
-    Symptom(
-        _TOKEN,
-        "Check the consumer key (login). A new app can take up to ten minutes to become active.",
-        words=r"invalid_client_id|client identifier invalid",
-    ),
-    Symptom(
-        _TOKEN,
-        "Check the consumer secret (password).",
-        words=r"invalid_client|invalid client credentials",
-    ),
-    Symptom(
-        _TOKEN,
-        "This org does not know the External Client App. Install it in the org that host names, and wait up "
-        "to ten minutes.",
-        words=r"app_not_found",
-    ),
-    Symptom(
-        _TOKEN,
-        "The client-credentials flow takes no scope parameter; the app's own scopes apply. This client sends "
-        "none, so look for a proxy or gateway that adds it.",
-        words=r"\bscope\b",
-    ),
-    Symptom(
-        _TOKEN,
-        "Enable the Client Credentials Flow of the app.",
-        words=r"unsupported_grant_type|grant type not supported",
-    ),
-    Symptom(
-        _TOKEN,
-        "Let the Run As user's profile or permission set use the app, in the app's Policies.",
-        words=r"hasn't approved|not admin approved",
-    ),
-    Symptom(
-        _TOKEN,
-        "The Run As user is the agent's own service user. Choose an integration user instead.",
-        words=r"maximum logins exceeded",
-    ),
-    Symptom(
+    *_explained(
         _START,
-        "An employee agent needs bypass_user=False and a token of a user who may use it.",
-        words=r"invalid user id provided on start session",
+        {
+            r"bot version id": "The agent was just published or its version is stale. Activate it again.",
+            r"invalid user id provided on start session": (
+                "An employee agent needs bypass_user=False and a token of a user who may use it."
+            ),
+            r"not a valid agent id": "agent_id must be the agent's own id (0Xx…) or its API name.",
+            r"bad force-config endpoint|engine config": _MY_DOMAIN,
+            r"no valid version available|active version|no access to einstein copilot": _INACTIVE,
+        },
     ),
-    Symptom(
-        _START,
-        "agent_id must be the agent's own id (0Xx…) or its API name.",
-        words=r"not a valid agent id",
-    ),
-    Symptom(_START, _MY_DOMAIN, words=r"bad force-config endpoint|engine config"),
     Symptom(
         _ANY - _QUERY,
         "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
-    ),
-    Symptom(
-        _START,
-        _INACTIVE,
-        words=r"no valid version available|active version|no access to einstein copilot",
-    ),
-    Symptom(
-        _START,
-        f"The agent is not activated for the Agent API. {ACTIVATE}",
-        (412,),
     ),
     Symptom(
         _ANY,
@@ -222,6 +195,16 @@ SYMPTOMS = (
         (404,),
         words=r"url no longer exists",
     ),
+    # A gateway answers a token that is not a JWT with a bare 404.
+    Symptom(_ANY - _QUERY, OPAQUE_TOKEN, (404,), opaque=True),
+    # What an operation and its status tell.
+    Symptom(
+        _QUERY,
+        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
+        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
+        (400, 401, 403, 404),
+    ),
+    Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _START,
         "Check agent_id ({agent}), that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and "
@@ -234,56 +217,32 @@ SYMPTOMS = (
         "that {agent} is an active agent of this org.",
         tuple(range(500, 600)),
     ),
-    # What the failure alone tells.
-    Symptom(_SESSION, _SESSION_GONE, of=(Failure.SESSION_GONE,)),
-    Symptom(
-        _FEEDBACK,
-        "The session has ended or expired. Rate its answers before that.",
-        of=(Failure.SESSION_GONE,),
-    ),
-    Symptom(
-        _ANY,
-        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and its Run As user.",
-        of=(Failure.UNAUTHORIZED,),
-    ),
-    Symptom(
-        _ANY,
-        "The Run As user or the app's scopes lack access to this agent.",
-        of=(Failure.FORBIDDEN,),
-    ),
-    Symptom(_ANY, "Slow down: a limit of the org is reached.", of=(Failure.THROTTLED,)),
-    Symptom(
-        _SEND,
-        "The session is still working on another message. Send one message at a time; do not map sends.",
-        of=(Failure.LOCKED,),
-    ),
-    Symptom(_ANY, "Check the host and the network.", of=(Failure.UNREACHABLE,)),
-    Symptom(
-        _ANY,
-        "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
-        of=(Failure.BAD_ROUTE,),
-    ),
-    Symptom(
-        _ANY,
-        "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
-        of=(Failure.BAD_CERTIFICATE,),
-    ),
-    Symptom(
-        _ANY,
-        "Check whether the URL begins with http or https, and its port.",
-        of=(Failure.WRONG_PROTOCOL,),
-    ),
-    Symptom(
-        _ANY,
-        "Configure a client certificate and a TLS version that the host accepts.",
-        of=(Failure.CLIENT_CERTIFICATE,),
-    ),
-    Symptom(
-        _ANY,
-        "The host answers with a redirect, which is never followed. Check host and api_url.",
-        of=(Failure.REDIRECT,),
-    ),
 )
+
+# The remedy that the failure alone tells, for any call and for one.
+_BY_FAILURE: dict[Failure | tuple[Operation, Failure], str] = {
+    Failure.SESSION_GONE: "The session has ended or expired. Start a new one; its context is gone.",
+    (Operation.FEEDBACK, Failure.SESSION_GONE): (
+        "The session has ended or expired. Rate its answers before that."
+    ),
+    (Operation.SEND, Failure.LOCKED): (
+        "The session is still working on another message. Send one message at a time; do not map sends."
+    ),
+    Failure.UNAUTHORIZED: (
+        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and its Run As user."
+    ),
+    Failure.FORBIDDEN: "The Run As user or the app's scopes lack access to this agent.",
+    Failure.THROTTLED: "Slow down: a limit of the org is reached.",
+    Failure.UNREACHABLE: "Check the host and the network.",
+    Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
+    Failure.BAD_CERTIFICATE: "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
+    Failure.WRONG_PROTOCOL: "Check whether the URL begins with http or https, and its port.",
+    Failure.CLIENT_CERTIFICATE: (
+        "The host asks for a client certificate, which the client cannot send, or for another TLS version."
+    ),
+    Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
+}
+REMEDIES = frozenset({*(symptom.remedy for symptom in SYMPTOMS), *_BY_FAILURE.values()})
 
 _BY_STATUS = {
     400: Failure.BAD_REQUEST,
@@ -313,10 +272,10 @@ _BY_CLASS = {
     4: Failure.OTHER_CLIENT_ERROR,
     5: Failure.OTHER_SERVER_ERROR,
 }
-# What a status means for calls that go to a session, to the token endpoint, or to a session once more.
+# What a status means for calls that go to a session, to a session once more, or to the token endpoint.
 _IN_SESSION = {404: Failure.SESSION_GONE, 410: Failure.SESSION_GONE}
+_REPEATED = {**_IN_SESSION, 423: Failure.STILL_RUNNING}
 _OF_TOKEN = {400: Failure.TOKEN_REFUSED}
-_REPEATED = {423: Failure.STILL_RUNNING}
 _NUMBER_USED = re.compile(r"sequence\W?id\W+\d*\W*\b(was |is |has been )?already\b", re.IGNORECASE)
 
 
@@ -333,19 +292,29 @@ def failure_of(
     :param session_id: the session that the call went to.
     :param repeated: the message was sent before, and what became of it is not known.
     """
+    return (
+        _of_this_message(status, said, session_id, repeated=repeated)
+        or next((one.failure for one in SYMPTOMS if one.failure and one.fits(operation, status, said)), None)
+        or _by_status(operation, status, repeated=repeated)
+    )
+
+
+def _of_this_message(
+    status: int, said: ErrorReply, session_id: str | None, *, repeated: bool
+) -> Failure | None:
+    """Name the failure of a reply that is about the very message or session of the call."""
     if repeated and status == 400 and _NUMBER_USED.search(said.text):  # noqa: PLR2004
         return Failure.ALREADY_DELIVERED
     # An agent's action may talk to sessions, too, so the words must name this one and nothing else.
     if status == 500 and session_id and said.message == f"V6Session not found for sessionId: {session_id}":  # noqa: PLR2004
         return Failure.SESSION_GONE
-    for symptom in SYMPTOMS:
-        if symptom.failure is not None and symptom.fits(operation, status, said):
-            return symptom.failure
-    special = {}
-    if operation in _SESSION | _FEEDBACK:
-        special = _IN_SESSION | (_REPEATED if repeated else {})
-    elif operation is Operation.TOKEN:
-        special = _OF_TOKEN
+    return None
+
+
+def _by_status(operation: Operation, status: int, *, repeated: bool) -> Failure:
+    special = _OF_TOKEN if operation is Operation.TOKEN else {}
+    if operation in _SESSION:
+        special = _REPEATED if repeated else _IN_SESSION
     by_status = special.get(status) or _BY_STATUS.get(status)
     return by_status or _BY_CLASS.get(status // 100, Failure.OTHER_SERVER_ERROR)
 
@@ -364,18 +333,11 @@ def remedy_of(
     :param opaque_token: the call carried a token that is not a JWT, which a gateway answers with a 404.
     :param agent: the agent that the call is about.
     """
-    doubtful = TABLE[failure].delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
-    if operation is Operation.SEND and doubtful:
-        return TABLE[failure].in_doubt
-    fitting = [
-        symptom
-        for symptom in SYMPTOMS
-        if symptom.remedy
-        and (not symptom.of or failure in symptom.of)
-        and symptom.fits(operation, status, said)
-    ]
-    exact = [symptom for symptom in fitting if symptom.words or symptom.code]
-    if opaque_token and status == 404 and not exact and operation is not Operation.QUERY:  # noqa: PLR2004
-        return OPAQUE_TOKEN
-    found = (exact or fitting)[:1]
-    return found[0].remedy.format(agent=agent or "the agent") if found else ""
+    row = TABLE[failure]
+    if operation is Operation.SEND and row.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
+        return row.in_doubt
+    fitting = [one for one in SYMPTOMS if one.remedy and one.fits(operation, status, said, opaque_token)]
+    # What tells more goes before what comes first; with neither, the failure has to do.
+    best = min(fitting, key=lambda one: not one.exact, default=None)
+    by_failure = _BY_FAILURE.get((operation, failure)) or _BY_FAILURE.get(failure, "")
+    return (best.remedy if best else by_failure).format(agent=agent or "the agent")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.error_words import reason_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -17,6 +17,41 @@ ESCALATED = "escalated"
 FAILED = "failed"
 ENDED = "ended"
 OUTCOMES = (ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, FAILED, ENDED)
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a start sends.
+
+    :param agent_id: id (``0Xx…``) or API name of the agent; ``None``: the settings' one.
+    :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict; kept as that list.
+    :param tz: time zone name, such as ``Europe/Berlin``.
+    :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``: as
+        the token's user, as employee agents need.
+    :param external_session_key: UUID that the org's event log shows; ``None``: a random one.
+    :param surface_type: ``Custom``: have the agent answer in the response formats of its custom connection;
+        ``None``: in text.
+    :raises AgentforceInputError: a value cannot be used.
+    """
+
+    agent_id: str | None = None
+    variables: Any = None
+    tz: str | None = None
+    bypass_user: bool = True
+    external_session_key: str | None = None
+    surface_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bypass_user, bool):
+            raise validation.refusal(self.bypass_user, "bypass_user", "must be True or False")
+        key, surface = self.external_session_key, self.surface_type
+        checked = {
+            "variables": validation.variables(self.variables),
+            "tz": None if self.tz is None else validation.time_zone(self.tz),
+            "external_session_key": None if key is None else validation.session_key(key),
+            "surface_type": None if surface is None else validation.name(surface, "surface_type"),
+        }
+        vars(self).update(checked)
 
 
 @dataclass(frozen=True)
@@ -96,6 +131,12 @@ class Turn:
         return dict(vars(self))
 
     @property
+    def question(self) -> dict[str, Any] | None:
+        """The ``Confirm`` or ``Inquire`` that waits for a reply, ``None`` if there is none."""
+        asked = [one for one in self.messages if one.get("type") in ("Confirm", "Inquire") and one.get("id")]
+        return asked[-1] if asked and not self.session_ended else None
+
+    @property
     def session_ended(self) -> bool:
         """Whether the agent ended the session with this answer, whatever the outcome is."""
         return any(message.get("type") == "SessionEnded" for message in self.messages)
@@ -107,14 +148,6 @@ class Turn:
             reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
         ]
         return "; ".join(dict.fromkeys(filter(None, reasons)))
-
-
-def text_request(text: str, variables: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what :attr:`Turn.request` says of a message.
-
-    :param variables: in the API's form.
-    """
-    return {"type": "Text", "text": text, "reply": None, "variables": variables}
 
 
 SessionLike = Session | Turn | Mapping[str, Any]
@@ -142,9 +175,9 @@ def session_from(value: object, field_name: str = "session") -> Session:
 def _checked(session: Session, field_name: str) -> Session:
     agent_id = session.agent_id
     return Session(
-        session_id=checks.path_id(session.session_id, f"{field_name}.session_id"),
-        sequence_id=checks.sequence_id(session.sequence_id, f"{field_name}.sequence_id"),
-        agent_id=None if agent_id is None else checks.path_id(agent_id, f"{field_name}.agent_id"),
+        session_id=validation.path_id(session.session_id, f"{field_name}.session_id"),
+        sequence_id=validation.sequence_id(session.sequence_id, f"{field_name}.sequence_id"),
+        agent_id=None if agent_id is None else validation.path_id(agent_id, f"{field_name}.agent_id"),
         external_session_key=session.external_session_key,
         greeting=session.greeting or "",
     )

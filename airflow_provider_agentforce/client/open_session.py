@@ -6,17 +6,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from airflow_provider_agentforce.client import checks
-from airflow_provider_agentforce.client.models import Session, Turn, text_request
-from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
+from airflow_provider_agentforce.client.call_errors import answer_interrupted
+from airflow_provider_agentforce.client.messages import Message, Said, message_of
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
     AgentforceInputError,
-    DeliveryUnknownError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -92,12 +93,20 @@ class OpenSession:
         self._session = session
         self._journal: Journal = journal or NoJournal()
         self._store_requests = store_requests
-        self._end_reason = checks.end_reason(end_reason, "end_reason")
+        self._end_reason = validation.end_reason(end_reason, "end_reason")
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try has ended the session." if ended else ""
-        self._sending = threading.Lock()
-        self._ending = threading.Lock()
+        self._sending = ForkSafeLock()
+        self._ending = ForkSafeLock()
         self._under_way: AgentforceClient | None = None
+        self._sender: int | None = None
+        self._answer: Turn | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Note in a forked child that it never learns what becomes of its parent's message."""
+        if self._under_way is not None:
+            self._under_way, self._state = None, "in_doubt"
 
     @classmethod
     def start(
@@ -112,7 +121,7 @@ class OpenSession:
 
         :raises AgentforceError: as :meth:`.AgentforceClient.start_session`.
         """
-        checks.end_reason(end_reason, "end_reason")
+        validation.end_reason(end_reason, "end_reason")
         session = client.start_session(**vars(options))
         return cls(client, session, journal=journal, end_reason=end_reason)
 
@@ -133,7 +142,7 @@ class OpenSession:
 
     def send(
         self,
-        text: str,
+        text: Said,
         *,
         variables: Any = None,
         in_reply_to: str | None = None,
@@ -143,7 +152,7 @@ class OpenSession:
         known_as: str | None = None,
         sequence_id: int | None = None,
         client: AgentforceClient | None = None,
-        patience: float | None = None,
+        lock_timeout: float | None = None,
     ) -> Turn:
         """Send the next message and return its answer, or the one that the journal has.
 
@@ -151,24 +160,21 @@ class OpenSession:
         :param known_as: stands for *text* in the journal, for a text that another try may word differently.
         :param sequence_id: number of the last message, if others send in the session, too.
         :param client: for this message alone; it can be stopped without the others.
-        :param patience: seconds to wait while another thread sends; default: as long as it takes.
+        :param lock_timeout: seconds to wait while another thread sends; default: as long as it takes.
         :raises SessionNotFoundError: if the session has ended.
         :raises SessionBusyError: if another thread still waits for its answer.
         :raises AgentforceInputError: after a message whose delivery is unknown: the agent may still work on
             it, and another message could be answered out of turn.
         :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
         """
-        with self._one_at_a_time(client or self._client, patience) as sender:
-            last = self.session.sequence_id if sequence_id is None else sequence_id
-            given = checks.variables(variables)
-            asked = {"text": known_as or text, "variables": given, "in_reply_to": in_reply_to}
-            turn, sent_before = self._journal.replay(last + 1, asked)
-            if turn is None:
-                self._check_open()
-                message = {**asked, "text": text, "stream": stream, "on_chunk": on_chunk}
-                message["repeated"] = repeated or sent_before
-                turn = self._sent(sender, last, asked, message, withdraw=not sent_before)
-            return self._noted(turn)
+        with self._one_at_a_time(client or self._client, lock_timeout) as sender:
+            number = self.session.sequence_id if sequence_id is None else sequence_id
+            held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
+            message = message_of(text, in_reply_to=in_reply_to, session=held, last=last)
+            given = validation.variables(variables)
+            options = {"variables": given, "stream": stream, "on_chunk": on_chunk, "repeated": repeated}
+            asked = message.asked(given, known_as)
+            return self._answer_to(sender, held, message, asked, options)
 
     def end(self) -> bool:
         """End the session.
@@ -209,9 +215,7 @@ class OpenSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.try_end()
 
     def _noted(self, turn: Turn) -> Turn:
@@ -221,54 +225,66 @@ class OpenSession:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn
 
-    def _sent(
+    def _answer_to(self, *given: Any) -> Turn:
+        try:
+            return self._noted(self._replayed_or_sent(*given))
+        except AgentforceError:
+            raise
+        except BaseException as error:
+            # A time-out or kill that a signal handler raised must not look like a message that failed.
+            if self._answer is None:
+                raise
+            self._state = "in_doubt"
+            raise answer_interrupted(error, self._answer) from error
+        finally:
+            self._answer = None
+
+    def _replayed_or_sent(
         self,
         sender: AgentforceClient,
-        last: int,
+        held: Session,
+        message: Message,
         asked: dict[str, Any],
-        message: dict[str, Any],
+        options: dict[str, Any],
+    ) -> Turn:
+        number = held.sequence_id + 1
+        turn, sent_before = self._journal.replay(number, asked)
+        if turn is not None:
+            return turn
+        self._check_open()
+        options["repeated"] = options["repeated"] or sent_before
+        send = partial(sender.send_message, held, message, **options)
+        request = message.request(options["variables"]) if self._store_requests else None
+        return self._sent(send, number, asked, request, withdraw=not sent_before)
+
+    def _sent(
+        self,
+        send: Callable[..., Turn],
+        number: int,
+        asked: dict[str, Any],
+        request: dict[str, Any] | None,
         *,
         withdraw: bool,
     ) -> Turn:
-        number = last + 1
-        asked_for = text_request(message["text"], message["variables"])
-        request = asked_for if self._store_requests else None
-        left = False
+        """Send a message and have the journal keep its answer.
 
-        def leaving(_key: str | None) -> None:
-            nonlocal left
-            self._journal.intend(number, asked, request)
-            left = True
-
+        :param withdraw: take its intent back when the agent did not act.
+        """
+        intent = _Intent(lambda: self._journal.intend(number, asked, request))
         try:
-            turn = sender.send_message(
-                replace(self.session, sequence_id=last), before_send=leaving, **message
-            )
+            self._answer = turn = send(before_send=intent)
         except AgentFailedError:
             # It was delivered, so its number is used up.
             self._session = replace(self.session, sequence_id=number)
             raise
         except BaseException as error:
-            if left and _in_doubt(error):
+            if intent.recorded and _in_doubt(error):
                 self._state = "in_doubt"
-            elif left and withdraw:
+            elif intent.recorded and withdraw:
                 self._journal.settle(number, asked, None)
             raise
-        try:
-            turn = replace(turn, request=request)
-            self._journal.settle(number, asked, turn)
-        except AgentforceError:
-            raise
-        except BaseException as error:
-            # A time-out or kill that a signal handler raised must not look like a message that failed.
-            self._state = "in_doubt"
-            raise DeliveryUnknownError(
-                f"The agent answered, but the task was interrupted: {type(error).__name__}.",
-                operation="send",
-                applied=True,
-                session_id=turn.session_id,
-                turn=turn,
-            ) from error
+        self._answer = turn = replace(turn, request=request)
+        self._journal.settle(number, asked, turn)
         return turn
 
     def _check_open(self) -> None:
@@ -284,17 +300,34 @@ class OpenSession:
             )
 
     @contextmanager
-    def _one_at_a_time(self, sender: AgentforceClient, patience: float | None) -> Iterator[AgentforceClient]:
-        if not self._sending.acquire(timeout=-1 if patience is None else patience):
+    def _one_at_a_time(self, sender: AgentforceClient, timeout: float | None) -> Iterator[AgentforceClient]:
+        if self._sender == threading.get_ident():
+            raise AgentforceInputError(
+                "on_chunk cannot send in the session whose answer it hears.",
+                session_id=self.session.session_id,
+            )
+        if not self._sending.acquire(timeout=-1 if timeout is None else timeout):
             raise SessionBusyError(
                 "Another message of the session is under way.", session_id=self.session.session_id
             )
         try:
-            self._under_way = sender
+            self._under_way, self._sender = sender, threading.get_ident()
             yield sender
         finally:
-            self._under_way = None
+            self._under_way = self._sender = None
             self._sending.release()
+
+
+class _Intent:
+    """Records that a message is about to leave, when the client says so."""
+
+    def __init__(self, record: Callable[[], None]) -> None:
+        self._record = record
+        self.recorded = False
+
+    def __call__(self, _key: str | None) -> None:
+        self._record()
+        self.recorded = True
 
 
 class Conversation(OpenSession):
@@ -319,9 +352,7 @@ class Conversation(OpenSession):
         self._state = "open"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.try_end()
         self._session = None
 

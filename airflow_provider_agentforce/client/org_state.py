@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from airflow_provider_agentforce.client.agent_lookup import AgentIds
 from airflow_provider_agentforce.client.concurrency_limiter import ConcurrencyLimiter
 from airflow_provider_agentforce.client.settings import Settings
@@ -22,16 +20,13 @@ class OrgState:
 
 
 _states: dict[tuple[str, str], OrgState] = {}
-_lock = threading.Lock()
 
 
 def state_of(settings: Settings) -> OrgState:
     """Return the state that all clients with this host and consumer key share."""
-    with _lock:
-        return _states.setdefault((settings.host, settings.consumer_key), OrgState())
+    return _states.setdefault((settings.host, settings.consumer_key), OrgState())
 
 
 def forget_orgs() -> None:
     """Forget all orgs, as a new process would. For tests."""
-    with _lock:
-        _states.clear()
+    _states.clear()

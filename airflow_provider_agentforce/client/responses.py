@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -110,7 +111,7 @@ def token(body: bytes, *, now: float) -> TokenReply:
     """
     reply = decode_object(body)
     access_token = reply.get("access_token")
-    if not isinstance(access_token, str) or not re.fullmatch(r"[\x21-\x7e]+", access_token):
+    if not isinstance(access_token, str) or not re.fullmatch(r"[\x21-\x7e]{1,20000}", access_token):
         raise UnreadableReplyError("a JSON object without an access_token")
     if str(reply.get("token_type", "Bearer")).lower() != "bearer":
         raise UnreadableReplyError("a token that is not of type Bearer")
@@ -143,7 +144,7 @@ def messages_of(reply: Any) -> list[dict[str, Any]]:
     found = reply.get("messages") if isinstance(reply, dict) else None
     if isinstance(found, list) and all(isinstance(item, dict) for item in found):
         outside = {name: reply[name] for name in ("error", "errorCode", "errors", "message") if name in reply}
-        has_error = code_of(outside) or outside.get("errors")
+        has_error = outside and (code_of(outside) or outside.get("errors"))
         return [*found, *map(error_message, errors_in(outside) if has_error else ())]
     errors = [error_message(one) for one in errors_in(reply)]
     if not errors:
@@ -157,14 +158,22 @@ def error_message(error: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def turn(
-    messages: list[dict[str, Any]], *, session: models.Session, sequence_id: int, streamed: str = ""
+    messages: list[dict[str, Any]],
+    *,
+    session: models.Session,
+    sequence_id: int,
+    streamed: str = "",
+    request: dict[str, Any] | None = None,
 ) -> Turn:
     """Read the messages of one answer. Unknown types stay in ``messages`` and change nothing else.
 
     :param messages: a message that arrived twice counts once.
     :param streamed: text that came in pieces; used only when no message holds the whole text.
+    :param request: what was asked.
     """
     once = _without_repetitions(messages)
+    # An escalation or the end of the session may follow the answer with an id that rates nothing.
+    ranked = sorted(once, key=lambda message: str(message.get("type")) in _ANSWERS)
     return Turn(
         session_id=session.session_id,
         sequence_id=sequence_id,
@@ -174,18 +183,19 @@ def turn(
         messages=once,
         citations=_collected(once, "citedReferences"),
         results=_collected(once, "result"),
-        feedback_id=_id_of_the_answer(once, "feedbackId"),
-        plan_id=_id_of_the_answer(once, "planId"),
+        feedback_id=_last_text(ranked, "feedbackId"),
+        plan_id=_last_text(ranked, "planId"),
         is_content_safe=_all_safe(once),
+        request=request,
     )
 
 
 def identity_of(message: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return what tells a message from another one, ``None`` for one that has no id."""
+    """Return what only a repetition of the message has in common with it, ``None`` for one without an id."""
     is_chunk_without_place = message.get("type") == "TextChunk" and "offset" not in message
     if is_chunk_without_place or not isinstance(message.get("id"), str) or not message["id"]:
         return None
-    return tuple(str(message.get(name)) for name in ("id", "type", "offset"))
+    return message["id"], json.dumps(message, sort_keys=True)
 
 
 def error(body: bytes) -> ErrorReply:
@@ -292,10 +302,8 @@ def _collected(messages: list[dict[str, Any]], name: str) -> list[Any]:
     return [item for found in lists if isinstance(found, list) for item in found]
 
 
-def _id_of_the_answer(messages: list[dict[str, Any]], name: str) -> str | None:
-    # An escalation or the end of the session may follow the answer with an id that rates nothing.
-    ranked = sorted(messages, key=lambda message: str(message.get("type")) in _ANSWERS)
-    return next((one[name] for one in reversed(ranked) if _is_text(one.get(name))), None)
+def _last_text(messages: list[dict[str, Any]], name: str) -> str | None:
+    return next((one[name] for one in reversed(messages) if _is_text(one.get(name))), None)
 
 
 def _all_safe(messages: list[dict[str, Any]]) -> bool | None:
@@ -304,7 +312,7 @@ def _all_safe(messages: list[dict[str, Any]]) -> bool | None:
 
 
 def _plain(body: bytes) -> str:
-    text = body.decode("utf-8", "replace")
+    text = body.decode("utf-8", "replace").replace("\0", "")
     title = re.search(r"<title[^<>]*>([^<]{0,200})</title>", text, re.IGNORECASE)
     return title.group(1) if title else ("" if text.lstrip().startswith("<") else text[:_LONGEST_ERROR])
 

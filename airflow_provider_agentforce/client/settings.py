@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-
-EXTRAS = (
-    "agent_id",
-    "api_url",
-    "timeout",
-    "max_concurrent_sessions",
-    "max_sessions_per_hour",
-    "max_messages_per_session",
-)
 
 
 @dataclass(frozen=True)
@@ -49,19 +40,17 @@ class Settings:
     max_messages_per_session: int = 100
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        put("host", checks.my_domain(self.host))
-        put("consumer_key", checks.secret(self.consumer_key, "login (consumer key)"))
-        put("consumer_secret", checks.secret(self.consumer_secret, "password (consumer secret)"))
-        if self.agent_id is not None:
-            put("agent_id", checks.agent(self.agent_id))
-        if self.api_url is not None:
-            put("api_url", checks.origin(self.api_url, "api_url"))
-        put("timeout", checks.positive(self.timeout, "timeout", most=3600))
-        for name in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
-            put(name, checks.count(getattr(self, name), name))
+        checked: dict[str, Any] = {
+            "host": validation.my_domain(self.host),
+            "consumer_key": validation.secret(self.consumer_key, "login (consumer key)"),
+            "consumer_secret": validation.secret(self.consumer_secret, "password (consumer secret)"),
+            "agent_id": None if self.agent_id is None else validation.agent(self.agent_id),
+            "api_url": None if self.api_url is None else validation.origin(self.api_url, "api_url"),
+            "timeout": validation.positive(self.timeout, "timeout", most=3600),
+        }
+        for limit in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
+            checked[limit] = validation.count(getattr(self, limit), limit)
+        vars(self).update(checked)
 
     @classmethod
     def from_fields(
@@ -71,9 +60,9 @@ class Settings:
 
         :raises AgentforceInputError: one that lists every missing field and every unknown extra.
         """
-        fields = {"host (My Domain URL)": host, "login (consumer key)": login}
-        fields["password (consumer secret)"] = password
-        missing = [name for name, value in fields.items() if not (value or "").strip()]
+        needed = {"host (My Domain URL)": host, "login (consumer key)": login}
+        needed["password (consumer secret)"] = password
+        missing = [name for name, value in needed.items() if not (value or "").strip()]
         unknown = sorted(set(extra) - set(EXTRAS))
         problems = []
         if missing:
@@ -97,4 +86,7 @@ class Settings:
         chosen = self.agent_id if agent_id is None or agent_id == "" else agent_id
         if chosen is None:
             raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
-        return checks.agent(chosen)
+        return validation.agent(chosen)
+
+
+EXTRAS = tuple(one.name for one in fields(Settings) if one.default is not MISSING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
@@ -18,6 +17,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 
 _SLICE = 0.1
+_ONLY = "flight"
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ class SingleFlight(Generic[T]):
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._flight: Future[T] | None = None
+        # At most one entry; to set a default takes no lock, which a fork or a signal could leave taken.
+        self._flights: dict[str, Future[T]] = {}
 
     def share(self, make: Callable[[], T], deadline: Deadline, *, longest: float) -> T:
         """Return what *make* returns, or what the call of another thread that is under way brings.
@@ -39,14 +39,12 @@ class SingleFlight(Generic[T]):
             it ended because the time of the thread that made it ended; then another thread makes a call.
         """
         if self._pid != os.getpid():
-            # A fork copies neither the thread that makes the call nor the one that holds the lock.
+            # A fork does not copy the thread that makes the call.
             SingleFlight.__init__(self)
         while True:
-            with self._lock:
-                flight, leads = self._flight, self._flight is None
-                if flight is None:
-                    flight = self._flight = Future()
-            if leads:
+            own: Future[T] = Future()
+            flight = self._flights.setdefault(_ONLY, own)
+            if flight is own:
                 return self._lead(flight, make, deadline)
             try:
                 return self._wait(flight, deadline, longest)
@@ -63,13 +61,24 @@ class SingleFlight(Generic[T]):
                 failure = error
             raise
         else:
-            self._flight = None
+            self._land(flight)
             flight.set_result(made)
             return made
         finally:
-            self._flight = None
-            if not flight.done():
-                flight.set_exception(failure)
+            try:
+                self._give_up(flight, failure)
+            finally:
+                # Once more, as a signal may have cut the first.
+                self._give_up(flight, failure)
+
+    def _give_up(self, flight: Future[T], failure: Exception) -> None:
+        self._land(flight)
+        if not flight.done():
+            flight.set_exception(failure)
+
+    def _land(self, flight: Future[T]) -> None:
+        if self._flights.get(_ONLY) is flight:
+            self._flights.pop(_ONLY, None)
 
     def _wait(self, flight: Future[T], deadline: Deadline, longest: float) -> T:
         end = deadline.clock() + deadline.time_for_call(longest)
@@ -80,7 +89,7 @@ class SingleFlight(Generic[T]):
             except concurrent.futures.TimeoutError:
                 if not (flight.running() or flight.done()):
                     # A signal came between the thread that wanted to make the call and its call.
-                    self._flight = None
+                    self._land(flight)
                     raise _AbandonedError from None
                 if deadline.clock() < end:
                     continue

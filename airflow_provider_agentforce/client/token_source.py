@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_agentforce.client import checks, failure_catalogue, redaction
+from airflow_provider_agentforce.client import failure_catalogue, redaction, validation
 from airflow_provider_agentforce.client.api_requests import TokenRequest
 from airflow_provider_agentforce.client.executor import Access, RequestExecutor
 from airflow_provider_agentforce.client.responses import TokenReply
@@ -138,7 +138,10 @@ class TokenSource:
         if self._settings.api_url is not None:
             return self._settings.api_url
         named = reply.api_instance_url
-        return checks.named_by_reply(named, trusted=(self._settings.host,)) if named else DEFAULT_API
+        if not named:
+            return DEFAULT_API
+        redacted = self._executor.redactor.redact(named)
+        return validation.named_by_reply(redacted, trusted=(self._settings.host,))
 
     def _now(self) -> float:
         return self._executor.timing.clock()

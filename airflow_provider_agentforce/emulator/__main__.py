@@ -9,14 +9,15 @@ import re
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Sequence
+from queue import SimpleQueue
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_agentforce.emulator.emulator import Emulator
-from airflow_provider_agentforce.emulator.settings import EmulatorSettings
+from airflow_provider_agentforce.emulator.org import EmulatorSettings
 
 DEFAULT_PORT = 8765
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
 
 
@@ -27,9 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit code: 0 after a clean stop, 1 when it cannot run.
     """
     options = vars(_parser().parse_args(argv))
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    # Not an Event: its lock is not reentrant, so a signal that interrupts another one's call never returns.
+    stopped: SimpleQueue[int] = SimpleQueue()
+    for number in _STOPS:
+        signal.signal(number, lambda received, _: stopped.put(received))
+    # A parent that blocks these signals passes its mask on.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     try:
         emulator = Emulator(**options)
         emulator.start()
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"agentforce-emulator: {error}\n")
         return 1
     _announce(emulator)
-    stopped.wait()
+    stopped.get()
     emulator.stop()
     sys.stdout.write("Stopped.\n")
     return 0

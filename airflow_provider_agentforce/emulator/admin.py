@@ -79,11 +79,9 @@ class _Admin:
 
     async def add_fault(self, request: Request) -> Response:
         try:
-            fault = Fault(**json.loads(await request.body()))
+            fault = self._org.fail(Fault(**json.loads(await request.body())))
         except (TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, status_code=400)
-        self._org.faults.add(fault)
-        self._org.changed()
         return self._json(_fault(fault), status=201)
 
     async def clear_faults(self, _request: Request) -> Response:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,109 +13,38 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from airflow_provider_agentforce.emulator import admin
+from airflow_provider_agentforce.emulator import admin, agent_api, data_api, oauth
 from airflow_provider_agentforce.emulator.errors import ERRORS, ApiError, ErrorSpec, for_status, render
+from airflow_provider_agentforce.emulator.exchange import API_BASE, Handler, OrgRequest, OrgResponse
 from airflow_provider_agentforce.emulator.faults import Fault
-from airflow_provider_agentforce.emulator.models import RequestRecord, SessionRecord
+from airflow_provider_agentforce.emulator.models import RequestRecord, is_loopback
 from airflow_provider_agentforce.emulator.org import Org
-from airflow_provider_agentforce.emulator.server import OrgResponse
-from airflow_provider_agentforce.emulator.settings import is_loopback
 
-API_BASE = "/einstein/ai-agent/v1"
 _ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-
-@dataclass(kw_only=True)
-class OrgRequest:
-    """One request. ``params`` are the variable parts of the path; ``fault`` is what it is to meet."""
-
-    org: Org
-    record: RequestRecord
-    params: dict[str, str]
-    query: dict[str, str]
-    fault: Fault | None
-    locked: SessionRecord | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The request headers, names in lower case."""
-        return self.record.headers
-
-    @property
-    def api_path(self) -> str:
-        """The path below the API base, as error bodies show it."""
-        return self.record.path.removeprefix(API_BASE)
-
-    def content_type(self) -> str:
-        """Return the media type of the body without its parameters."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    def credentials(self, scheme: str) -> str:
-        """Return what the ``Authorization`` header holds for ``scheme`` (lower case), empty without it."""
-        sent, _, value = self.headers.get("authorization", "").partition(" ")
-        return value.strip() if sent.lower() == scheme else ""
-
-    def authorize(self, refusal: str) -> None:
-        """Refuse a caller without a valid token.
-
-        :param refusal: the name of the documented error.
-        :raises ApiError: that one.
-        """
-        if not self.org.accepts_token(self.credentials("bearer")):
-            raise ApiError(refusal)
-
-    def json_object(self) -> dict[str, Any]:
-        """Return the JSON object in the body.
-
-        :raises ApiError: another content type (a 500, as documented), or no JSON object.
-        """
-        if self.content_type() != "application/json":
-            raise ApiError("unsupported_media_type")
-        body = self.record.body
-        if not isinstance(body, dict):
-            raise ApiError("bad_request", detail="The request body is not a JSON object")
-        return body
-
-    def lock_session(self) -> SessionRecord:
-        """Take the session named in the path for this request; it is given back when the answer is out.
-
-        :raises ApiError: the session is gone or taken.
-        """
-        self.locked = self.org.lock_session(self.params["session_id"])
-        return self.locked
-
-    async def wait_while_held(self) -> None:
-        """Wait as long as a test holds this operation."""
-        hold = self.org.holds.get(self.record.operation)
-        if hold is not None:
-            await hold.wait()
-
-    def close(self) -> None:
-        """Give back what the request took."""
-        if self.locked is not None:
-            self.org.unlock_session(self.locked)
-            self.locked = None
-
-
-Handler = Callable[[OrgRequest], Awaitable[OrgResponse]]
+_SESSION = f"{API_BASE}/sessions/{{session_id}}"
+_DATA = "/services/data/v{version}"
+_RUNS = f"{_DATA}/einstein/ai-evaluations/runs"
 # Method, path, operation and handler.
-OrgRoute = tuple[str, str, str, Handler]
+_ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
+    ("POST", "/services/oauth2/token", "token", oauth.token),
+    ("POST", f"{API_BASE}/agents/{{agent_id}}/sessions", "start", agent_api.start),
+    ("POST", f"{_SESSION}/messages", "send", agent_api.send),
+    ("POST", f"{_SESSION}/messages/stream", "send", agent_api.send),
+    ("POST", f"{_SESSION}/feedback", "feedback", agent_api.feedback),
+    ("DELETE", _SESSION, "end", agent_api.end),
+    ("GET", f"{_DATA}/query", "query", data_api.query),
+    ("POST", _RUNS, "test", data_api.start_test),
+    ("GET", f"{_RUNS}/{{run_id}}", "test", data_api.test_status),
+    ("GET", f"{_RUNS}/{{run_id}}/results", "test", data_api.test_results),
+    ("POST", f"{_RUNS}/{{run_id}}/cancel", "test", data_api.cancel_test),
+)
 
 
-def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> OrgResponse:
-    """Return ``value`` as a JSON answer."""
-    return OrgResponse(
-        status=status,
-        headers={"content-type": "application/json", **(headers or {})},
-        content=json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(),
-    )
-
-
-def build_app(org: Org, routes: Sequence[OrgRoute]) -> ASGIApp:
+def build_app(org: Org) -> ASGIApp:
     """Return the ASGI application of ``org``."""
     own: list[BaseRoute] = [
         Route(path, _Endpoint(org, operation, handler), methods=[method])
-        for method, path, operation, handler in routes
+        for method, path, operation, handler in _ROUTES
     ]
     rest = Route("/{path:path}", _Endpoint(org, "other", _nothing_here), methods=_ANY_METHOD)
     app = FastAPI(routes=[*own, *admin.routes(org), rest], openapi_url=None, docs_url=None, redoc_url=None)

@@ -38,7 +38,7 @@ def answer(turn: ScriptTurn) -> Any:
     return next(reply(turn.text) for pattern, reply in _RULES if pattern.search(turn.text))
 
 
-def _decision(turn: ScriptTurn) -> str | None:
+def _decision(turn: ScriptTurn) -> Any:
     """Answer a Reply or Cancel that names the last answer's Confirm, or a text that says yes or no to it."""
     last = turn.history[-1].messages if turn.history else []
     asked = [message["id"] for message in last if message.get("type") == "Confirm"]
@@ -48,7 +48,7 @@ def _decision(turn: ScriptTurn) -> str | None:
         yes = said[1].lower() == "yes"
     else:
         return None
-    return "Done." if yes else "All right, I changed nothing."
+    return _done(asked[-1]) if yes else "All right, I changed nothing."
 
 
 def _number(key: str, low: int, high: int) -> int:
@@ -142,6 +142,15 @@ def _json(text: str) -> str:
     found = next((subject.facts(text) for pattern, subject in _SUBJECTS if pattern.search(text)), None)
     facts = found or {"question": text, "answer": "Here is your JSON."}
     return f"```json\n{json.dumps(facts, indent=2, ensure_ascii=False)}\n```"
+
+
+def _done(confirmed: str) -> dict[str, Any]:
+    result = {
+        "type": ACTION.replace("Input", "Output"),
+        "property": "done",
+        "value": {"confirmed": confirmed},
+    }
+    return {"type": "Inform", "text": "Done.", "result": [result]}
 
 
 def _confirm(text: str) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.faults import Fault, Hold
 from airflow_provider_agentforce.emulator.models import DEFAULT_AGENTS, Agent, RequestRecord, SessionRecord
-from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, Org
-from airflow_provider_agentforce.emulator.settings import EmulatorSettings
+from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, EmulatorSettings, Org
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,6 +34,11 @@ class Emulator:
     :raises ValueError: an invalid setting, or an invalid script (a :class:`ScriptError`).
     :raises ModuleNotFoundError: the ``[emulator]`` extra is not installed.
     """
+
+    #: The consumer key that the token endpoint accepts.
+    consumer_key = CONSUMER_KEY
+    #: The consumer secret that the token endpoint accepts.
+    consumer_secret = CONSUMER_SECRET
 
     def __init__(
         self, *, script: ScriptSource = None, agents: Sequence[Agent] | None = None, **settings: Any
@@ -62,13 +66,12 @@ class Emulator:
         :raises OSError: the port is taken.
         """
         from airflow_provider_agentforce.emulator.app import build_app  # noqa: PLC0415
-        from airflow_provider_agentforce.emulator.endpoints import ROUTES  # noqa: PLC0415
         from airflow_provider_agentforce.emulator.server import ThreadedServer  # noqa: PLC0415
 
         if self._server is not None:
             return
         settings = self._org.settings
-        app = build_app(self._org, ROUTES)
+        app = build_app(self._org)
         server = ThreadedServer(app, host=settings.host, port=self._port, keep_alive=settings.keep_alive)
         self._port = server.port
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -90,16 +93,6 @@ class Emulator:
     def url(self) -> str:
         """The address of the org, which is My Domain and Agent API host in one."""
         return self._org.url
-
-    @property
-    def consumer_key(self) -> str:
-        """The consumer key that the token endpoint accepts."""
-        return CONSUMER_KEY
-
-    @property
-    def consumer_secret(self) -> str:
-        """The consumer secret that the token endpoint accepts."""
-        return CONSUMER_SECRET
 
     @property
     def agents(self) -> list[Agent]:
@@ -130,10 +123,7 @@ class Emulator:
         :param fault: the fields of :class:`Fault`.
         :raises ValueError: an unknown operation or error, or fields that exclude each other.
         """
-        programmed = Fault(operation=operation, **fault)
-        self._org.faults.add(programmed)
-        self._org.changed()
-        return programmed
+        return self._org.fail(Fault(operation=operation, **fault))
 
     def unused_faults(self) -> list[Fault]:
         """Return the faults that no request has met, or fewer requests than programmed."""

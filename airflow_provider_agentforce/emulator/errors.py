@@ -1,8 +1,8 @@
 """The documented error answers, by name, in one table.
 
 Sources: the Agent API reference and troubleshooting pages
-(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are not
-on them were observed on the wire. Class names of those are the likely ones: match on the message first.
+(https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are
+not on them were observed on the wire. Class names of those are the likely ones: match on the message first.
 """
 
 from __future__ import annotations
@@ -83,10 +83,7 @@ ERRORS: dict[str, ErrorSpec] = {
         401, "UnauthorizedException", "Connected app is not attached to Agent", expected=False
     ),
     "session_not_valid": ErrorSpec(
-        401,
-        "UnauthorizedException",
-        "This session is not valid for use with the REST API",
-        expected=False,
+        401, "UnauthorizedException", "This session is not valid for use with the REST API", expected=False
     ),
     # For an expired token, and for a second or two after another process renewed its own.
     "invalid_jwt_format": ErrorSpec(401, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", style="rest"),
@@ -184,16 +181,16 @@ def render(spec: ErrorSpec, *, path: str, values: dict[str, Any]) -> tuple[dict[
     message = spec.message
     for name, value in values.items():
         message = message.replace("{" + name + "}", str(value))
+    headers = {"content-type": spec.content_type} if spec.content_type else {}
     if spec.style == "raw":
-        headers = {"content-type": spec.content_type} if spec.content_type else {}
         return headers, message.encode()
-    if spec.style == "oauth":
-        return _json({"error": spec.error, "error_description": message})
+    body: Any = {"error": spec.error, "error_description": message}
     if spec.style == "rest":
-        return _json([{"message": message, "errorCode": spec.error}])
-    body = agent_error_body(spec, message=message, path=path)
-    headers, content = _json(body)
-    return {**headers, "x-request-id": str(body["requestId"])}, content
+        body = [{"message": message, "errorCode": spec.error}]
+    elif spec.style == "agent":
+        body = agent_error_body(spec, message=message, path=path)
+        headers["x-request-id"] = body["requestId"]
+    return headers, json.dumps(body, ensure_ascii=False).encode()
 
 
 def agent_error_body(spec: ErrorSpec, *, message: str, path: str) -> dict[str, Any]:
@@ -209,7 +206,3 @@ def agent_error_body(spec: ErrorSpec, *, message: str, path: str) -> dict[str, A
     if spec.expected is not None:
         body.update(mode="unknown", expected=spec.expected)
     return body
-
-
-def _json(value: Any) -> tuple[dict[str, str], bytes]:
-    return {"content-type": "application/json"}, json.dumps(value, ensure_ascii=False).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import time
 import uuid
@@ -52,6 +53,16 @@ def salesforce_id(fifteen: str) -> str:
 def is_agent_id(value: str) -> bool:
     """Say whether ``value`` has the shape of a BotDefinition id: prefix ``0Xx``, 15 or 18 characters."""
     return value.startswith("0Xx") and len(value) in _ID_LENGTHS and value.isascii() and value.isalnum()
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host`` (a name or address without port) can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

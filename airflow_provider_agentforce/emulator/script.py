@@ -104,7 +104,7 @@ def _from_mapping(content: Mapping[str, Any], *, where: str) -> Script:
     unknown = set(map(str, content)) - set(_KEYS)
     if unknown:
         raise ScriptError(f"{where}: unknown key {min(unknown)!r}: one of {', '.join(_KEYS)}.")
-    answers = Rules(content["answers"], where=where).answer if "answers" in content else default_agent.answer
+    answers = _rules(content["answers"], where=where) if "answers" in content else default_agent.answer
     return _script(content, answers, where=where)
 
 
@@ -130,26 +130,20 @@ def _agent(entry: Any, *, where: str) -> Agent:
         raise ScriptError(f"{where}: {error}") from error
 
 
-class Rules:
-    """The rules of a script, tried in order."""
+def _rules(entries: Any, *, where: str) -> ScriptFunction:
+    """Return the function that answers by the first of the rules that matches."""
+    if not isinstance(entries, list):
+        raise ScriptError(f"{where}: answers must be a list.")
+    rules = [_Rule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)]
 
-    def __init__(self, entries: Any, *, where: str) -> None:
-        if not isinstance(entries, list):
-            raise ScriptError(f"{where}: answers must be a list.")
-        self._rules = [
-            _Rule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)
-        ]
-
-    def answer(self, turn: ScriptTurn) -> ScriptReply:
-        """Return the answer of the first rule that matches.
-
-        :raises ScriptError: its template failed.
-        """
-        for rule in self._rules:
+    def answer(turn: ScriptTurn) -> Any:
+        for rule in rules:
             match = rule.pattern.search(turn.text)
             if match:
                 return rule.reply(turn, match)
-        return to_reply(f"No scripted answer matches {turn.text!r}.", where="answers")
+        return f"No scripted answer matches {turn.text!r}."
+
+    return answer
 
 
 class _Rule:

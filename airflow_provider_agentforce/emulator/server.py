@@ -1,7 +1,8 @@
-"""What needs the server itself: to run in a thread, and to break an answer on its way.
+"""The server in its thread.
 
 This is the only module that knows uvicorn. It replaces public methods of ``uvicorn.Server`` and of its h11
-protocol, because an ASGI application cannot close a connection without an answer; it touches no private name.
+protocol, because an ASGI application cannot close a connection without an answer; it touches no private
+name.
 """
 
 from __future__ import annotations
@@ -10,96 +11,14 @@ import asyncio
 import contextlib
 import socket
 import threading
-from dataclasses import dataclass, field
-from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _BACKLOG = 512
 _START_TIMEOUT_S = 10.0
 _TICK_S = 1.0
-
-
-@dataclass(kw_only=True)
-class OrgResponse:
-    """What goes back to the caller, whole or broken.
-
-    ``pieces`` make a stream: the first goes out at once, the rest after ``pause`` seconds. ``cut`` closes the
-    connection after that many bytes of body, ``drop`` before the first byte. ``hold_open`` are the seconds
-    between the last piece of a stream and its end.
-    """
-
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    content: bytes = b""
-    pieces: list[bytes] | None = None
-    pause: float = 0.0
-    cut: int | None = None
-    drop: bool = False
-    hold_open: float = 0.0
-
-    @property
-    def _ends(self) -> bool:
-        return self.cut is None and not self.hold_open
-
-    async def send(self, send: Send) -> None:
-        """Send headers and body, or as much of them as is to arrive."""
-        if self.drop:
-            return
-        streamed = self.pieces is not None
-        bodiless = streamed or self.status in (204, 304)
-        length = {} if bodiless else {"content-length": str(len(self.content))}
-        headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in {**self.headers, **length}.items()
-        ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if streamed:
-            await self._send_pieces(self.pieces or [], send)
-        else:
-            await _body(send, self.content[: self.cut], last=self._ends)
-
-    async def _send_pieces(self, pieces: list[bytes], send: Send) -> None:
-        left = self.cut
-        for index, piece in enumerate(pieces):
-            if index == min(1, len(pieces) - 1):
-                await asyncio.sleep(self.pause)
-            await _body(send, piece[:left], last=False)
-            if left is not None:
-                left -= len(piece)
-                if left <= 0:
-                    return
-        if self._ends:
-            await _body(send, b"", last=True)
-
-    async def finish(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """End the answer or the connection, when the session is free again."""
-        transport: asyncio.Transport = scope["state"]["transport"]
-        if self.drop:
-            transport.abort()
-        elif self.cut is not None:
-            # Close, not abort: what was sent before the cut has to arrive.
-            transport.close()
-        elif self.hold_open:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_gone(receive), self.hold_open)
-            await _body(send, b"", last=True)
-            return
-        else:
-            return
-        await _gone(receive)
-
-
-async def _body(send: Send, content: bytes, *, last: bool) -> None:
-    await send({"type": "http.response.body", "body": content, "more_body": not last})
-
-
-async def _gone(receive: Receive) -> None:
-    message: Any = {}
-    while message.get("type") != "http.disconnect":
-        message = await receive()
 
 
 class _Connection(H11Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class AgentConversation:
     def __init__(self, bound: BoundManagedAgent) -> None:
         self._bound = bound
         self._hook: ManagedAgentMixin = bound.hook  # type: ignore[assignment] # the toolset has checked it
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._kept: TaskSession | None = None
         self._over = False
 

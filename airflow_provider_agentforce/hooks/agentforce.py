@@ -12,6 +12,7 @@ from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHo
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
+from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
@@ -71,18 +72,22 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             raise AgentforceInputError(f"{self._named()}: {error}") from None
 
     @cached_property
-    def client(self) -> AgentforceClient:
-        """The client. One per hook, so all its calls share one token and its connections."""
+    def plain_client(self) -> AgentforceClient:
+        """A client whose errors do not end the task by their class, for a caller that decides that itself."""
         with airflow_errors():
             settings = self.settings
         _mask(settings)
         return AgentforceClient(settings, on_secret=mask_secret, observers=observers())
 
+    @cached_property
+    def client(self) -> AgentforceClient:
+        """The client. One per hook, so all its calls share one token and its connections."""
+        return TaskClient.of(self.plain_client)
+
     def get_conn(self) -> AgentforceClient:
-        """Return the client."""
+        """Return the client. Its errors end the task as those of the hook do."""
         return self.client
 
-    @airflow_errors()
     def start_session(
         self,
         agent_id: str | None = None,
@@ -109,22 +114,33 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     def send_message(
         self,
         session: SessionLike,
-        text: str,
+        text: str | None = None,
         *,
+        reply: object = None,
+        cancel: object = None,
+        transfer: Transfer | None = None,
         variables: Any = None,
         in_reply_to: str | None = None,
         stream: bool = False,
         on_chunk: Callable[[dict[str, Any]], None] | None = None,
     ) -> Turn:
-        """Send the next message of a session. See :meth:`.AgentforceClient.send_message`."""
+        """Send the next message of a session. See :meth:`.AgentforceClient.send_message`.
+
+        Give exactly one of the first four.
+
+        :param text: the message.
+        :param reply: what the agent asks for: a :class:`.Reply`, its items, or the turn with the question.
+        :param cancel: declines it: a :class:`.Cancel`, ``True``, or the turn with the question.
+        :param transfer: what became of an escalation.
+        """
         self.forget_session(session)
+        said = the_one_of(text=text, reply=reply, cancel=cancel, transfer=transfer)
         turn = self.client.send_message(
-            session, text, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
+            session, said, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
         )
         self.note_session(turn)
         return turn
 
-    @airflow_errors()
     def submit_feedback(
         self, session: SessionLike, feedback_id: str, feedback: str, text: str | None = None
     ) -> None:
@@ -190,14 +206,46 @@ def _mask(settings: Settings) -> None:
         mask_secret(form)
 
 
-class _HookConversation(Conversation):
-    """Raises errors as the hook does, and shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
+class TaskClient(AgentforceClient):
+    """A client whose errors end the Airflow task where no retry may follow."""
+
+    @classmethod
+    def of(cls, client: AgentforceClient) -> Self:
+        """Return one that shares everything with *client*."""
+        other = cls.__new__(cls)
+        vars(other).update(vars(client))
+        return other
+
+    @airflow_errors()
+    def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
+        """Return a context manager that holds one session and ends it on every path."""
+        return TaskConversation(self, agent_id, **options)
+
+    agent = airflow_errors()(AgentforceClient.agent)
+    end_quietly = airflow_errors()(AgentforceClient.end_quietly)
+    authenticate = airflow_errors()(AgentforceClient.authenticate)
+    find_agents = airflow_errors()(AgentforceClient.find_agents)
+    start_session = airflow_errors()(AgentforceClient.start_session)
+    send_message = airflow_errors()(AgentforceClient.send_message)
+    submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
+    end_session = airflow_errors()(AgentforceClient.end_session)
+
+
+class TaskConversation(Conversation):
+    """A conversation whose errors end the Airflow task where no retry may follow."""
+
+    __enter__ = airflow_errors()(Conversation.__enter__)
+    send = airflow_errors()(Conversation.send)
+    end = airflow_errors()(Conversation.end)
+
+
+class _HookConversation(TaskConversation):
+    """Shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
 
     def __init__(self, hook: AgentforceHook, *args: Any, **options: Any) -> None:
         super().__init__(hook.client, *args, **options)
         self._hook = hook
 
-    @airflow_errors()
     def __enter__(self) -> Self:
         super().__enter__()
         self._hook.held_sessions[self.session.session_id] = self
@@ -206,9 +254,6 @@ class _HookConversation(Conversation):
     def try_end(self) -> bool:
         self._hook.forget_session(self.session)
         return super().try_end()
-
-    send = airflow_errors()(Conversation.send)
-    end = airflow_errors()(Conversation.end)
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

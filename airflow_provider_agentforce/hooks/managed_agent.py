@@ -6,7 +6,6 @@ its import is guarded as in the Amazon provider. Nothing here loads pydantic-ai.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,11 +15,11 @@ from airflow_provider_agentforce._compat import (
     AirflowOptionalProviderFeatureException,
     AirflowTaskTerminated,
 )
-from airflow_provider_agentforce.client import Session, Settings, Turn, checks
+from airflow_provider_agentforce.client import Session, Settings, Turn, validation
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.models import FAILED, SessionLike, session_from
+from airflow_provider_agentforce.client.models import FAILED, SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.open_session import OpenSession
-from airflow_provider_agentforce.client.session_options import SessionOptions
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceError,
@@ -76,7 +75,7 @@ _START_OPTIONS = ("variables", "tz", "bypass_user")
 _SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id")
 # What the org says of a message that another wording could fix: not valid, too long.
 _REPHRASE = frozenset({400, 413})
-_first_use = threading.Lock()
+_first_use = ForkSafeLock()
 
 
 class FinalAgentError(ManagedAgentInvocationError, AirflowFailException):
@@ -124,7 +123,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         :returns: platform ``salesforce.agentforce``, and the name as it was given.
         :raises AgentforceInputError: if *agent* can be no agent's id or API name.
         """
-        name = checks.agent(agent, "agent") if agent else self.settings.agent()
+        name = validation.agent(agent, "agent") if agent else self.settings.agent()
         return ManagedAgentRef(platform=self.agent_platform, name=name)
 
     def get_agent_capabilities(self, agent: str) -> ManagedAgentCapabilities:  # noqa: ARG002 - the contract's
@@ -160,7 +159,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
                     turn = own.send(text)
             else:
                 session = self._session(client, request.session_id, options.get("sequence_id"))
-                turn = session.send(text, client=client, patience=seconds, **options)
+                turn = session.send(text, client=client, lock_timeout=seconds, **options)
             _check_outcome(turn)
         goes_on = request.session_id is not None and not turn.session_ended
         return ManagedAgentResponse(
@@ -193,7 +192,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         self.held_sessions.pop(session_from(known).session_id, None)
 
     def _session(self, client: AgentforceClient, session_id: str, last: int | None) -> OpenSession:
-        checked = checks.path_id(session_id, "session_id")
+        checked = validation.path_id(session_id, "session_id")
         held = self.held_sessions.get(checked)
         if held is None and last is None:
             raise AgentforceInputError(
@@ -255,7 +254,7 @@ def _text(request: ManagedAgentRequest) -> str:
                 "conversation itself. Give prompt, and session_id to go on in a session."
             )
     try:
-        return checks.message_text(text, "prompt")
+        return validation.message_text(text, "prompt")
     except AgentforceInputError as error:
         raise ManagedAgentRejected(str(error)) from error
 
@@ -274,9 +273,9 @@ def _options(request: ManagedAgentRequest) -> dict[str, Any]:
             f"{', '.join(known)}. The hook's connection and agent() say where it goes."
         )
     if "sequence_id" in given:
-        given["sequence_id"] = checks.sequence_id(given["sequence_id"], "vendor_options['sequence_id']")
+        given["sequence_id"] = validation.sequence_id(given["sequence_id"], "vendor_options['sequence_id']")
     return given
 
 
 def _seconds(request: ManagedAgentRequest) -> float | None:
-    return None if request.timeout is None else checks.positive(request.timeout, "timeout", most=3600)
+    return None if request.timeout is None else validation.positive(request.timeout, "timeout", most=3600)

@@ -7,7 +7,6 @@ Airflow does call before, in the process of the task, are its listeners.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from airflow_provider_agentforce._compat import add_listener
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _left: set[Callable[[], None]] = set()
 
 

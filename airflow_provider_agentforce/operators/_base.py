@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, Context
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
@@ -80,12 +80,12 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """
         self._killed = True
         hook = vars(self).get("hook")
-        if hook is not None and "client" in vars(hook):
-            hook.client.stop()
+        if hook is not None and "plain_client" in vars(hook):
+            hook.plain_client.stop()
 
     def open_client(self) -> AgentforceClient:
         """Return the client, with the time that this task may run."""
-        client = self.hook.client
+        client = self.hook.plain_client
         client.time_left(self.execution_timeout.total_seconds() if self.execution_timeout else None)
         if self._killed:
             client.stop()
@@ -93,7 +93,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
 
     def link_to(self, agent_id: str | None, context: Context) -> None:
         """Say which agent the task talks to, for the link to it; to all agents while only a name is known."""
-        known = agent_id if checks.is_agent_id(agent_id) else None
+        known = agent_id if validation.is_agent_id(agent_id) else None
         self.agent_url = agent_url(self.hook.settings.host, known)
         if LINKS_NEED_XCOM and self.agent_url:
             self.push_in_failure(context, LINK_XCOM, self.agent_url)

@@ -8,7 +8,7 @@ from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.session_options import SessionOptions
+    from airflow_provider_agentforce.client.models import SessionOptions
 
 
 class StartsSessions(AgentforceBaseOperator):
@@ -43,7 +43,7 @@ class StartsSessions(AgentforceBaseOperator):
 
         :param agent_id: of the agent that the connection or the operator names.
         """
-        from airflow_provider_agentforce.client.session_options import SessionOptions  # noqa: PLC0415
+        from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
 
         return SessionOptions(
             agent_id, self.variables, self.tz, self.bypass_user, external_session_key, self.surface_type

@@ -16,7 +16,7 @@ from airflow_provider_agentforce._compat import (
     default_deferrable,
     object_storage_path,
 )
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_choice
 from airflow_provider_agentforce.operators._identity import loop_of
@@ -142,10 +142,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.result_path = result_path
         self.key = _name_of_field(key)
         self.max_concurrency = (
-            None if max_concurrency is None else checks.count(max_concurrency, "max_concurrency")
+            None if max_concurrency is None else validation.count(max_concurrency, "max_concurrency")
         )
-        self.messages_per_session = checks.count(messages_per_session, "messages_per_session")
-        self.max_failures = checks.failures(max_failures)
+        self.messages_per_session = validation.count(messages_per_session, "messages_per_session")
+        self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = fail_on_partial_error
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
         self.deferrable = default_deferrable() if deferrable is None else deferrable
@@ -203,7 +203,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
-        from airflow_provider_agentforce.client.session_options import SessionOptions  # noqa: PLC0415
+        from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
 
         given = self.records if self.given_records is None else self.given_records
         client = self.open_client()

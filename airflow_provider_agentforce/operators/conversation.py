@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, Transfer
 from airflow_provider_agentforce.client.models import FAILED, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
-Message = str | Mapping[str, Any]
-NextMessage = Callable[[list[Turn]], Message | None]
+NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
 
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
@@ -54,9 +54,10 @@ class ConversationOperator(StartsSessions, SendsMessages):
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
-    :param messages: a list of texts, or of dicts with ``text`` and ``variables``; or a function that is given
-        the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the next
-        message, or ``None`` to end.
+    :param messages: a list of texts, of dicts with ``text`` and ``variables``, or of
+        :class:`~airflow_provider_agentforce.client.Reply`, ``Cancel`` or ``Transfer``; or a function that is
+        given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the
+        next message, or ``None`` to end.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
         A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
@@ -100,7 +101,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self.messages = None if callable(messages) else messages
         self.stream = stream
         self.fail_on = arguments.check_fail_on(fail_on)
-        self.end_reason = checks.end_reason(end_reason, "end_reason")
+        self.end_reason = validation.end_reason(end_reason, "end_reason")
         self.on_session_lost = arguments.check_choice("on_session_lost", on_session_lost, "fail", "restart")
         self.check_literals()
 
@@ -133,7 +134,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
 
         client = self.open_client()
         if self.messages is not None:
-            checks.message_count(len(self.messages), client.settings.max_messages_per_session)
+            validation.message_count(len(self.messages), client.settings.max_messages_per_session)
         agent_id = client.settings.agent(self.agent_id)
         self.link_to(agent_id, context)
         return RecordedConversation(
@@ -177,8 +178,8 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self, talk: RecordedConversation, following: NextMessage, output: OutputType | None
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for text, variables in texts_of(following, talk.turns):
-            if self._send(talk, text, variables).session_ended:
+        for said, variables in messages_of(following, talk.turns):
+            if self._send(talk, said, variables).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
         if not talk.turns:
@@ -196,9 +197,9 @@ class ConversationOperator(StartsSessions, SendsMessages):
         )
         return {"result": result}
 
-    def _send(self, talk: RecordedConversation, text: str, variables: Any, *, known_as: str = "") -> Turn:
+    def _send(self, talk: RecordedConversation, said: Said, variables: Any, *, known_as: str = "") -> Turn:
         turn = talk.chat.send(
-            text, variables=variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
+            said, variables=variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
         )
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         check_outcome(turn, self.fail_on)
@@ -258,8 +259,8 @@ def in_order(messages: Any) -> NextMessage:
     return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
 
 
-def texts_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, Any]]:
-    """Yield text and variables of each message, asking for the next when its time has come.
+def messages_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[Said, Any]]:
+    """Yield what is said in each message and its variables, asking for the next when its time has come.
 
     :param turns: the answers so far; grows with the conversation.
     """
@@ -267,11 +268,13 @@ def texts_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, A
         yield _read(message, f"messages[{len(turns)}]")
 
 
-def _read(message: Any, field: str) -> tuple[str, Any]:
+def _read(message: Any, field: str) -> tuple[Said, Any]:
+    if isinstance(message, Reply | Cancel | Transfer):
+        return message, None
     if not isinstance(message, Mapping):
-        return checks.message_text(message, field), None
+        return validation.message_text(message, field), None
     unknown = sorted(set(message) - {"text", "variables"})
     if unknown or "text" not in message:
         raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
-    variables = checks.variables(message.get("variables"), f"{field}.variables")
-    return checks.message_text(message["text"], f"{field}.text"), variables
+    variables = validation.variables(message.get("variables"), f"{field}.variables")
+    return validation.message_text(message["text"], f"{field}.text"), variables

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_reference
@@ -74,7 +74,7 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
 
         with airflow_errors():
             rated = _rated(self.turn, self.session_id, self.feedback_id)
-            feedback = checks.feedback(self.feedback)
+            feedback = validation.feedback(self.feedback)
             client = self.open_client()
             self.link_to(rated.get("agent_id"), context)
             client.submit_feedback(rated, rated["feedback_id"], feedback, self.text or None)

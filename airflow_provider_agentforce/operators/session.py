@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client import checks
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
 from airflow_provider_agentforce.operators._session_source import TakesSession, session_to_end
@@ -115,7 +115,7 @@ class EndSessionOperator(TakesSession):
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors():
-            reason = checks.end_reason(self.reason)
+            reason = validation.end_reason(self.reason)
             session = session_to_end(self, context)
             if session is None:
                 self.log.info("Nothing to end: the start task returned no session.")

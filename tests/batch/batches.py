@@ -21,7 +21,7 @@ from lossy import Disk
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.client import AgentforceClient, Settings
-from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.client.models import SessionOptions
 
 
 def compile_template(text):

@@ -10,7 +10,7 @@ from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import ListSource, read
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
-from airflow_provider_agentforce.client.session_options import SessionOptions
+from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quick import QUICK
 from telling import look_over
 
-from airflow_provider_agentforce.client import agent_lookup, checks
+from airflow_provider_agentforce.client import agent_lookup, validation
 from airflow_provider_agentforce.emulator import Agent
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -230,7 +230,7 @@ def test_what_can_be_neither_name_nor_id_is_refused_before_anything_is_sent(org,
 @given(st.text(max_size=20) | st.from_regex(r"\A[0Xxa-z'\\_]{1,20}\Z"))
 def test_no_quote_gets_into_a_query(text):
     try:
-        soql = agent_lookup.query_for(checks.agent(text))
+        soql = agent_lookup.query_for(validation.agent(text))
     except AgentforceInputError:
         return
     assert soql.count("'") == 2

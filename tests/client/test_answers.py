@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import threading
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -284,6 +285,28 @@ def test_unasked_reply_after_a_204_is_never_an_answer(org, make_client):
         for _ in range(3):
             assert client.send_message(OTHER, "hello").text == "Second."
         client.close()
+
+
+def test_listener_that_takes_its_time_loses_no_answer(org, make_client):
+    heard, sent = threading.Event(), threading.Event()
+
+    def behave(peer):
+        assert peer.read_request() is not None
+        peer.send(stream(event(HELLO)))
+        assert heard.wait(20)
+        peer.send(chunk(END))
+        sent.set()
+
+    def listen(_message):
+        heard.set()
+        sent.wait(20)
+        time.sleep(0.4)
+
+    with wire.Server(behave) as server:
+        client = make_client(org, api_url=server.url, timeout=0.3)
+        turn = client.send_message(FIRST, "hello", stream=True, on_chunk=listen)
+        client.close()
+    assert (turn.outcome, turn.text) == ANSWERED
 
 
 def test_children_of_a_fork_have_connections_of_their_own(org, make_client):

@@ -236,6 +236,7 @@ WHOLE = {
     ),
     "20 interim replies before": (sending(b"HTTP/1.1 100 x\r\n\r\n" * 20 + wire.response(b"whole")), 1),
     "gzip": (sending(encoded("gzip", gzip.compress(b"whole"))), 1),
+    "gzip of two members": (sending(encoded("gzip", gzip.compress(b"wh") + gzip.compress(b"ole"))), 1),
     "deflate": (sending(encoded("deflate", deflated(b"whole"))), 1),
     "end of the connection": (sending(HEAD + b"\r\nwhole", then="close"), 2),
     "a wish to close": (sending(wire.response(b"whole", headers={"Connection": "close"})), 2),

@@ -13,6 +13,7 @@ import requests
 from airflow_provider_agentforce.emulator.__main__ import main
 
 COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_agentforce.emulator"]
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def started(*arguments):
@@ -21,7 +22,7 @@ def started(*arguments):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS)
 def test_command_prints_address_and_connection_and_stops_cleanly(number):
     with started() as process:
         first = process.stdout.readline()
@@ -43,6 +44,39 @@ def test_command_prints_address_and_connection_and_stops_cleanly(number):
         assert process.returncode == 0
         assert rest.endswith("Stopped.\n")
         assert errors == ""
+
+
+@pytest.fixture
+def _signals_are_blocked():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.usefixtures("_signals_are_blocked")
+@pytest.mark.parametrize("number", STOPS)
+def test_command_stops_though_its_parent_has_the_signal_blocked(number):
+    with started() as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        _stops(process)
+
+
+def test_signals_in_quick_succession_stop_the_command():
+    with started() as process:
+        process.stdout.readline()
+        for _ in range(500):
+            for number in STOPS:
+                process.send_signal(number)
+        _stops(process, codes={0, -signal.SIGINT, -signal.SIGTERM})
+
+
+def _stops(process, codes=frozenset({0})):
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode in codes
 
 
 def test_command_passes_its_options_on():
@@ -90,7 +124,7 @@ def test_a_missing_extra_is_one_clear_line():
 
 @pytest.fixture(autouse=True)
 def _keep_signal_handlers():
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

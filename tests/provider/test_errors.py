@@ -7,6 +7,7 @@ import copy
 import inspect
 import multiprocessing
 import pickle
+import threading
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 
@@ -54,8 +55,19 @@ class OutOfStockError(exceptions.AgentFailedError):
         self.item = item
 
 
+class LockedError(exceptions.AgentFailedError):
+    """A user's own, with a slot, and with a field that no process can give to another."""
+
+    __slots__ = ("shelf",)
+
+    def __init__(self, item):
+        super().__init__(f"{item} is locked.", applied=True, operation="send")
+        self.shelf = 7
+        self.lock = threading.Lock()
+
+
 def made(kind):
-    if kind is OutOfStockError:
+    if kind in (OutOfStockError, LockedError):
         return kind("A bolt")
     parameters = inspect.signature(kind.__init__).parameters
     return kind("It failed.", **FIELDS, **{name: value for name, value in MORE.items() if name in parameters})
@@ -91,6 +103,14 @@ class TestEveryClass:
         assert isinstance(again, kind)
         assert type(again) is type(error)
         assert shown(again) == shown(error)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["copy", "deepcopy", "pickle"])
+def test_slots_and_fields_that_cannot_be_copied_take_nothing_from_an_error(way):
+    again = way(raised(LockedError("A bolt"), finally_=True))
+    assert isinstance(again, (AirflowFailException, LockedError))
+    assert (str(again), again.shelf) == (str(LockedError("A bolt")), 7)
+    assert "lock" in repr(again.lock)
 
 
 def test_the_client_s_error_is_left_as_it_was():

@@ -206,6 +206,17 @@ class TestInATask:
         assert isinstance(caught.value, AirflowFailException)
         assert org.open_sessions == []
 
+    @pytest.mark.parametrize("client", [AgentforceHook.get_conn, lambda hook: hook.client.within(60)])
+    def test_the_hook_s_client_ends_the_task_too(self, org, client):
+        hook = AgentforceHook()
+        session = hook.start_session()
+        org.fail("send", status=504, after=True)
+        with pytest.raises(DeliveryUnknownError) as caught:
+            client(hook).send_message(session, "change it")
+        assert isinstance(caught.value, AirflowFailException)
+        assert hook.end_session(session) is True
+        assert org.tokens_issued == 1
+
     def test_a_passing_error_is_left_to_the_retries(self, org):
         org.fail("start", status=503, times=2)
         with pytest.raises(AgentforceTransientError) as caught:

@@ -26,15 +26,14 @@ class _Prepared(requests.PreparedRequest):
 
 
 class _Adapter(BaseAdapter):
-    """Has ``requests`` send over the connections of this package."""
+    """Has ``requests`` send over the connections of this package. The exchange holds the reply."""
+
+    _nothing = requests.Response()
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         assert isinstance(request, _Prepared)  # noqa: S101 - nothing else uses this session
         request.exchange.perform()
-        # Without headers, so that requests neither follows nor parses a redirect and keeps no cookie.
-        response = requests.Response()
-        response.status_code = request.exchange.status or 0
-        return response
+        return self._nothing
 
     def close(self) -> None:
         """Do nothing: the pool is closed by its transport."""
@@ -104,11 +103,6 @@ class Transport:
         self._under_way: dict[int, weakref.ref[Exchange]] = {}
         self._stopped = False
 
-    @property
-    def session(self) -> requests.Session:
-        """The session in front."""
-        return self._pool.session
-
     def sibling(self) -> Transport:
         """Return a transport over the same connections that can be stopped alone."""
         return Transport(max_idle=self._max_idle, pool=self._pool)
@@ -168,12 +162,12 @@ class Transport:
 
     # What an exchange uses.
 
-    def prepared(self, exchange: Exchange) -> requests.PreparedRequest:
-        """Return what ``requests`` sends. The exchange holds everything that the wire needs."""
+    def send(self, exchange: Exchange) -> None:
+        """Have the adapter of ``requests`` send. The exchange holds everything that the wire needs."""
         prepared = _Prepared()
         prepared.method, prepared.url, prepared.exchange = exchange.method, exchange.url, exchange
-        prepared.hooks = {"response": []}
-        return prepared
+        # Session.send would look for redirects, cookies and proxies, for every request.
+        self._pool.session.get_adapter(exchange.url).send(prepared)
 
     def route(self, url: str) -> Route:
         """Return the way to the host of *url*."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.util import parse_url
 
-from airflow_provider_agentforce.client import Session, Settings, Turn, checks
+from airflow_provider_agentforce.client import Session, Settings, Turn, validation
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -65,6 +65,11 @@ BAD_HOSTS = [
     "https:acme.my.salesforce.com",
     "https://user@acme.my.salesforce.com",
     "https://user:canary@acme.my.salesforce.com",
+    "https://user:canary@[",
+    "https://user:canary/x@acme.my.salesforce.com",
+    "https://user:x//canary@acme.my.salesforce.com",
+    "user:canary@acme.my.salesforce.com",
+    "@[",
     "https://api.salesforce.com@evil.example",
     "https://acme.my.salesforce.com\\@evil.example",
     "https://acme.my.salesforce.com\\evil",
@@ -93,13 +98,13 @@ BAD_HOSTS = [
 
 @pytest.mark.parametrize("given", GOOD_HOSTS)
 def test_good_host_becomes_an_origin(given):
-    assert checks.my_domain(given) == GOOD_HOSTS[given]
-    assert checks.origin(given, "api_url") == GOOD_HOSTS[given]
+    assert validation.my_domain(given) == GOOD_HOSTS[given]
+    assert validation.origin(given, "api_url") == GOOD_HOSTS[given]
 
 
 @pytest.mark.parametrize("given", BAD_HOSTS)
 def test_bad_host_is_refused(given):
-    for check, field in ((checks.my_domain, "host"), (checks.origin, "api_url")):
+    for check, field in ((validation.my_domain, "host"), (validation.origin, "api_url")):
         told = refused(check, given, field)
         assert told.startswith(field)
         assert "canary" not in told
@@ -107,7 +112,7 @@ def test_bad_host_is_refused(given):
 
 @pytest.mark.parametrize("given", [None, 7, b"https://acme.my.salesforce.com", ["x"], {}])
 def test_host_that_is_no_text_is_refused(given):
-    assert "must be text" in refused(checks.my_domain, given)
+    assert "must be text" in refused(validation.my_domain, given)
 
 
 @pytest.mark.parametrize(
@@ -120,19 +125,19 @@ def test_host_that_is_no_text_is_refused(given):
     ],
 )
 def test_host_of_another_purpose_is_refused_with_the_reason(given, why):
-    told = refused(checks.my_domain, given)
+    told = refused(validation.my_domain, given)
     assert why in told
     assert "My Domain" in told
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.255.1.2", "::1", "[::1]"])
 def test_loopback_is_known(host):
-    assert checks.is_loopback(host)
+    assert validation.is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["", "10.0.0.255", "::", "localhost.", "10.0.0.1", "127.1", "example.com"])
 def test_what_is_no_loopback_is_known(host):
-    assert not checks.is_loopback(host)
+    assert not validation.is_loopback(host)
 
 
 # Ids
@@ -143,7 +148,7 @@ IDS = ["x" * 129, "a;b", "a:b", "a@b", "\x00", "\u0661", None, 7, b"a"]
 
 @pytest.mark.parametrize("given", ["0Xxxx0000000001CAA", "019d0aac-dcd0-7368", "a", "x" * 128, " a_b \n"])
 def test_good_id_is_taken(given):
-    assert checks.path_id(given, "agent_id") == given.strip()
+    assert validation.path_id(given, "agent_id") == given.strip()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_good_id_is_taken(given):
     ["", " ", ".", "..", "../x", "a/b", "a\\b", "a%2e", "a b", "a\rb", "a\nb", "a?b", "a#b", "é", *IDS],
 )
 def test_bad_id_is_refused(given):
-    assert refused(checks.path_id, given, "agent_id").startswith("agent_id must be")
+    assert refused(validation.path_id, given, "agent_id").startswith("agent_id must be")
 
 
 # Messages
@@ -159,18 +164,18 @@ def test_bad_id_is_refused(given):
 
 @pytest.mark.parametrize("given", ["x", " x\n", "0", "None", "🙂", "\x00", "Grüße\u2028", "x" * 1_000_000])
 def test_good_message_is_taken_as_it_is(given):
-    assert checks.message_text(given) == given
+    assert validation.message_text(given) == given
 
 
 @pytest.mark.parametrize(
     "given", ["", " ", "\n\t\u3000", None, 7, True, b"x", ["x"], "half \ud83d", "\udc80"]
 )
 def test_bad_message_is_refused(given):
-    assert refused(checks.message_text, given).startswith("text ")
+    assert refused(validation.message_text, given).startswith("text ")
 
 
 def test_refusal_does_not_repeat_a_long_value():
-    assert "y" * 100 not in refused(checks.path_id, "y" * 10_000 + "/", "agent_id")
+    assert "y" * 100 not in refused(validation.path_id, "y" * 10_000 + "/", "agent_id")
 
 
 # Numbers
@@ -178,7 +183,7 @@ def test_refusal_does_not_repeat_a_long_value():
 
 @pytest.mark.parametrize(("given", "number"), [(0, 0), (7, 7), ("0", 0), (" 12\n", 12), (10**17, 10**17)])
 def test_good_sequence_id_is_taken(given, number):
-    assert checks.sequence_id(given) == number
+    assert validation.sequence_id(given) == number
 
 
 @pytest.mark.parametrize(
@@ -204,30 +209,30 @@ def test_good_sequence_id_is_taken(given, number):
     ],
 )
 def test_bad_sequence_id_is_refused(given):
-    assert refused(checks.sequence_id, given).startswith("sequence_id must be")
+    assert refused(validation.sequence_id, given).startswith("sequence_id must be")
 
 
 @pytest.mark.parametrize(("given", "number"), [(1, 1.0), ("0.5", 0.5), (130, 130.0), (" 7 ", 7.0)])
 def test_good_time_out_is_taken(given, number):
-    assert checks.positive(given, "timeout") == number
+    assert validation.positive(given, "timeout") == number
 
 
 @pytest.mark.parametrize(
     "given", [0, -1, "0", "", "x", math.inf, math.nan, "inf", "nan", "1e999", 10**400, True, None, [1], "1,5"]
 )
 def test_bad_time_out_is_refused(given):
-    assert refused(checks.positive, given, "timeout").startswith("timeout must be a number")
+    assert refused(validation.positive, given, "timeout").startswith("timeout must be a number")
 
 
 @pytest.mark.parametrize(("given", "number"), [(1, 1), ("50", 50), (2.0, 2), ("1e3", 1000)])
 def test_good_count_is_taken(given, number):
-    assert checks.count(given, "max") == number
-    assert isinstance(checks.count(given, "max"), int)
+    assert validation.count(given, "max") == number
+    assert isinstance(validation.count(given, "max"), int)
 
 
 @pytest.mark.parametrize("given", [0, 0.5, 1.5, "1.5", -1, False, "ten", None])
 def test_bad_count_is_refused(given):
-    assert refused(checks.count, given, "max").startswith("max must be a")
+    assert refused(validation.count, given, "max").startswith("max must be a")
 
 
 # Words from lists
@@ -235,23 +240,23 @@ def test_bad_count_is_refused(given):
 
 @pytest.mark.parametrize("given", ["UserRequest", "Transfer", "Expiration", "Error", "Other"])
 def test_end_reason_of_the_reference_is_taken(given):
-    assert checks.end_reason(given) == given
+    assert validation.end_reason(given) == given
 
 
 @pytest.mark.parametrize("given", ["", "userrequest", "Expired", "Other\r\nX: 1", None, 1, ["Other"], {}])
 def test_other_end_reason_is_refused(given):
-    assert "UserRequest, Transfer, Expiration, Error, Other" in refused(checks.end_reason, given)
+    assert "UserRequest, Transfer, Expiration, Error, Other" in refused(validation.end_reason, given)
 
 
 def test_feedback_is_good_or_bad():
-    assert [checks.feedback(one) for one in ("GOOD", "BAD")] == ["GOOD", "BAD"]
+    assert [validation.feedback(one) for one in ("GOOD", "BAD")] == ["GOOD", "BAD"]
     for bad in ("good", "", None, True, []):
-        assert "GOOD or BAD" in refused(checks.feedback, bad)
+        assert "GOOD or BAD" in refused(validation.feedback, bad)
 
 
 @pytest.mark.parametrize("given", ["Europe/Berlin", "UTC", "America/Los_Angeles"])
 def test_time_zone_of_the_database_is_taken(given):
-    assert checks.time_zone(given) == given
+    assert validation.time_zone(given) == given
 
 
 @pytest.mark.parametrize(
@@ -259,16 +264,16 @@ def test_time_zone_of_the_database_is_taken(given):
     ["", " ", "Mars/Olympus", "Europe", "../etc/passwd", "/etc/passwd", "\x00", "\ud800", None, 1, "+02:00"],
 )
 def test_other_time_zone_is_refused(given):
-    told = refused(checks.time_zone, given)
+    told = refused(validation.time_zone, given)
     assert ("Europe/Berlin" if isinstance(given, str) else "must be text") in told
 
 
 def test_session_key_is_a_uuid():
     key = "57904eb6-5352-4c5e-adf6-5f100572cf5d"
-    assert checks.session_key(key.upper()) == key
+    assert validation.session_key(key.upper()) == key
     for bad in ("", "session_1234567890", key + "0", None, 7):
-        assert "UUID" in refused(checks.session_key, bad) or "must be text" in refused(
-            checks.session_key, bad
+        assert "UUID" in refused(validation.session_key, bad) or "must be text" in refused(
+            validation.session_key, bad
         )
 
 
@@ -277,7 +282,7 @@ def test_session_key_is_a_uuid():
 
 def test_variables_as_a_dict_get_their_types():
     given = {"$Context.EndUserLanguage": "en_US", "n": 1, "f": 1.5, "b": False}
-    assert checks.variables(given) == [
+    assert validation.variables(given) == [
         {"name": "$Context.EndUserLanguage", "type": "Text", "value": "en_US"},
         {"name": "n", "type": "Number", "value": 1},
         {"name": "f", "type": "Number", "value": 1.5},
@@ -287,11 +292,11 @@ def test_variables_as_a_dict_get_their_types():
 
 def test_variables_as_a_list_keep_their_types():
     given = ({"name": "o", "type": "Object", "value": {"a": [1, None]}}, {"name": "t", "value": "x"})
-    assert checks.variables(given) == [
+    assert validation.variables(given) == [
         {"name": "o", "type": "Object", "value": {"a": [1, None]}},
         {"name": "t", "type": "Text", "value": "x"},
     ]
-    assert checks.variables(None) == checks.variables([]) == checks.variables({}) == []
+    assert validation.variables(None) == validation.variables([]) == validation.variables({}) == []
 
 
 @pytest.mark.parametrize(
@@ -329,17 +334,17 @@ def test_variables_as_a_list_keep_their_types():
     ],
 )
 def test_bad_variables_are_refused(given):
-    assert refused(checks.variables, given).startswith("variables")
+    assert refused(validation.variables, given).startswith("variables")
 
 
 def test_variable_that_is_nested_too_deep_or_in_itself_is_refused():
     endless = []
     endless.append(endless)
-    assert "JSON" in refused(checks.variables, [{"name": "x", "value": endless}])
+    assert "JSON" in refused(validation.variables, [{"name": "x", "value": endless}])
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    assert "JSON" in refused(checks.variables, [{"name": "x", "value": deep}])
+    assert "JSON" in refused(validation.variables, [{"name": "x", "value": deep}])
 
 
 # Keys and secrets
@@ -347,13 +352,13 @@ def test_variable_that_is_nested_too_deep_or_in_itself_is_refused():
 
 @pytest.mark.parametrize("given", ["", " \n", "a\x00b", "a\nb", "é", "a\u200bb", 7777, b"x"])
 def test_bad_secret_is_refused_and_never_shown(given):
-    told = refused(checks.secret, given, "password")
+    told = refused(validation.secret, given, "password")
     assert told.startswith("password")
     assert repr(given) not in told
 
 
 def test_secret_loses_the_blanks_that_copying_leaves():
-    assert checks.secret(" abc\n", "password") == "abc"
+    assert validation.secret(" abc\n", "password") == "abc"
 
 
 # Settings
@@ -483,6 +488,7 @@ PIECES = st.sampled_from(
         "%2e",
         "127.0.0.1",
         "[::1]",
+        "[",
         " ",
         "\n",
         "é",
@@ -495,7 +501,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=60))
 def test_any_text_is_a_host_that_means_the_same_to_the_library_that_connects_or_one_error(text):
     try:
-        origin = checks.origin(text, "host")
+        origin = validation.origin(text, "host")
     except AgentforceInputError as error:
         told = str(error)
     else:
@@ -508,4 +514,38 @@ def test_any_text_is_a_host_that_means_the_same_to_the_library_that_connects_or_
     host = parsed.host or ""
     assert (parsed.auth, parsed.path, parsed.query, parsed.fragment) == (None, None, None, None)
     assert origin == f"{parsed.scheme}://{host}" + (f":{parsed.port}" if parsed.port is not None else "")
-    assert parsed.scheme == "https" or checks.is_loopback(host)
+    assert parsed.scheme == "https" or validation.is_loopback(host)
+
+
+CHECKS = {
+    "path_id": validation.path_id,
+    "agent": validation.agent,
+    "message_text": validation.message_text,
+    "sequence_id": validation.sequence_id,
+    "end_reason": validation.end_reason,
+    "feedback": validation.feedback,
+    "time_zone": validation.time_zone,
+    "name": validation.name,
+    "session_key": validation.session_key,
+    "variables": validation.variables,
+    "positive": validation.positive,
+    "count": validation.count,
+    "secret": validation.secret,
+    "session": session_from,
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@given(JSON | st.lists(PIECES, max_size=8).map("".join))
+def test_any_value_is_taken_or_refused_in_one_line_that_names_the_field(check, value):
+    try:
+        check(value, "field_7")
+    except AgentforceInputError as error:
+        told = str(error)
+        assert told.isprintable()
+        assert "field_7" in told

@@ -1,8 +1,8 @@
 """The token endpoint of the org.
 
-Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html and the help page
-on JWT-based access tokens; the error texts are those of the platform's OAuth endpoint. The tokens are not
-signed, but have the shape, the claims and the length of real ones.
+Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html and the help
+page on JWT-based access tokens; the error texts are those of the platform's OAuth endpoint. The tokens are
+not signed, but have the shape, the claims and the length of real ones.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import secrets
 import time
 from urllib.parse import parse_qs
 
-from airflow_provider_agentforce.emulator.app import OrgRequest, json_response
 from airflow_provider_agentforce.emulator.errors import ApiError
+from airflow_provider_agentforce.emulator.exchange import OrgRequest, OrgResponse, json_response
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, Org
-from airflow_provider_agentforce.emulator.server import OrgResponse
 
 _FORM = "application/x-www-form-urlencoded"
 _ORG_ID = "00DEM0000000001EAA"

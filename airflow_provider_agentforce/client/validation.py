@@ -10,9 +10,8 @@ import ipaddress
 import json
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
@@ -24,7 +23,8 @@ _ORIGIN = re.compile(
     r"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE
 )
 _AGENT_ID = re.compile(r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?")
-_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
+_AGENT = re.compile(rf"{_AGENT_ID.pattern}|[A-Za-z][A-Za-z0-9_]{{0,79}}")
+_NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
 _LAST_PORT = 65535
@@ -44,15 +44,11 @@ def origin(value: object, field: str) -> str:
         text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
     match = _ORIGIN.fullmatch(text)
     if match is None or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
-        raise AgentforceInputError(
-            f"{field} must look like https://acme.my.salesforce.com, without user, path or query, "
-            f"but is {_shown(value)}."
-        )
+        requirement = "must look like https://acme.my.salesforce.com, without user, path or query"
+        raise refusal(value, field, requirement)
     scheme, host, port = match.group(1).lower(), match.group(2).lower(), match.group(3) or ""
     if scheme == "http" and not is_loopback(host):
-        raise AgentforceInputError(
-            f"{field} must use https: http is allowed for a loopback address only, but is {_shown(value)}."
-        )
+        raise refusal(value, field, "must use https: http is allowed for a loopback address only")
     return f"{scheme}://{host}{'' if port == _USUAL_PORT[scheme] else port}"
 
 
@@ -104,23 +100,14 @@ def is_loopback(host: str) -> bool:
 
 def path_id(value: object, field: str) -> str:
     """Return an id that is safe as one segment of a URL path."""
-    text = _text(value, field).strip()
-    if not _PATH_ID.fullmatch(text):
-        raise AgentforceInputError(
-            f"{field} must be 1 to 128 letters, digits, '-' or '_', but is {_shown(value)}."
-        )
-    return text
+    return _matching(_PATH_ID, value, field, "must be 1 to 128 letters, digits, '-' or '_'")
 
 
 def agent(value: object, field: str = "agent_id") -> str:
     """Return an agent's id (``0Xx…``, 15 or 18 characters) or its API name."""
-    text = _text(value, field).strip()
-    if not (is_agent_id(text) or _API_NAME.fullmatch(text)):
-        raise AgentforceInputError(
-            f"{field} must be an agent's id (0Xx…, 15 or 18 letters and digits) or its API name (letters, "
-            f"digits, '_', a letter first), but is {_shown(value)}."
-        )
-    return text
+    api_name = "its API name (letters, digits, '_', a letter first)"
+    requirement = f"must be an agent's id (0Xx…, 15 or 18 letters and digits) or {api_name}"
+    return _matching(_AGENT, value, field, requirement)
 
 
 def is_agent_id(value: object) -> bool:
@@ -144,51 +131,32 @@ def sequence_id(value: object, field: str = "sequence_id") -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
         return value
-    raise AgentforceInputError(
-        f"{field} must be the whole number of the last message (0 after the start), but is {_shown(value)}."
-    )
+    raise refusal(value, field, "must be the whole number of the last message (0 after the start)")
 
 
 def end_reason(value: object, field: str = "reason") -> str:
     """Return a reason that the API lists for ending a session."""
-    if value in END_REASONS:
-        return str(value)
-    raise AgentforceInputError(f"{field} must be one of {', '.join(END_REASONS)}, but is {_shown(value)}.")
+    return _one_of(END_REASONS, value, field, f"must be one of {', '.join(END_REASONS)}")
 
 
 def feedback(value: object, field: str = "feedback") -> str:
     """Return ``GOOD`` or ``BAD``."""
-    if value in FEEDBACK:
-        return str(value)
-    raise AgentforceInputError(f"{field} must be GOOD or BAD, but is {_shown(value)}.")
+    return _one_of(FEEDBACK, value, field, f"must be {' or '.join(FEEDBACK)}")
 
 
 def time_zone(value: object, field: str = "tz") -> str:
     """Return a name of the tz database, such as ``Europe/Berlin``."""
-    text = _text(value, field)
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise AgentforceInputError(
-            f"{field} must be a time zone name such as Europe/Berlin, but is {_shown(value)}."
-        ) from None
-    return text
+    return _in_form(ZoneInfo, value, field, "must be a time zone name such as Europe/Berlin")
 
 
 def name(value: object, field: str) -> str:
     """Return a name as Salesforce gives them to its own things: letters, digits and underscores."""
-    text = _text(value, field)
-    if not re.fullmatch(r"[A-Za-z0-9_]{1,80}", text):
-        raise AgentforceInputError(f"{field} must be a name such as Custom, but is {_shown(value)}.")
-    return text
+    return _matching(_NAME, value, field, "must be a name such as Custom")
 
 
 def session_key(value: object, field: str = "external_session_key") -> str:
     """Return a UUID in its usual form. The API asks for one (agent-api reference, ``externalSessionKey``)."""
-    try:
-        return str(uuid.UUID(_text(value, field)))
-    except ValueError:
-        raise AgentforceInputError(f"{field} must be a UUID, but is {_shown(value)}.") from None
+    return _in_form(uuid.UUID, value, field, "must be a UUID")
 
 
 def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
@@ -203,10 +171,8 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         entries = [_variable(item, f"{field}[{index}]") for index, item in enumerate(value)]
     else:
-        raise AgentforceInputError(
-            f'{field} must be a list of {{"name", "type", "value"}} or a dict of names to values, '
-            f"but is {_shown(value)}."
-        )
+        requirement = 'must be a list of {"name", "type", "value"} or a dict of names to values'
+        raise refusal(value, field, requirement)
     names = [entry["name"] for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -214,13 +180,22 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     return entries
 
 
+def json_object(value: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Return *value* as a dict that JSON can hold."""
+    try:
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise refusal(value, field, "must hold JSON values only") from None
+    if _has_surrogate(text):
+        raise refusal(value, field, "holds characters that are not text")
+    return dict(value)
+
+
 def positive(value: object, field: str, most: float = 1_000_000) -> float:
     """Return a number above zero and up to *most*, also from its text."""
     number = _number(value, field)
     if not 0 < number <= most:
-        raise AgentforceInputError(
-            f"{field} must be a number above 0, up to {most:g}, but is {_shown(value)}."
-        )
+        raise refusal(value, field, f"must be a number above 0, up to {most:g}")
     return number
 
 
@@ -228,7 +203,7 @@ def count(value: object, field: str) -> int:
     """Return a whole number of at least 1, also from its text."""
     number = positive(value, field)
     if number != int(number):
-        raise AgentforceInputError(f"{field} must be a whole number, but is {_shown(value)}.")
+        raise refusal(value, field, "must be a whole number")
     return int(number)
 
 
@@ -251,9 +226,7 @@ def failures(value: Any, field: str = "max_failures") -> float | None:
     is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if value is None or is_number or (isinstance(value, float) and 0 < value < 1):
         return value  # type: ignore[no-any-return]
-    raise AgentforceInputError(
-        f"{field} must be a whole number from 0, or a share between 0 and 1, but is {value!r:.80}."
-    )
+    raise refusal(value, field, "must be a whole number from 0, or a share between 0 and 1")
 
 
 def secret(value: object, field: str) -> str:
@@ -262,6 +235,35 @@ def secret(value: object, field: str) -> str:
     if not text or not text.isprintable() or not text.isascii():
         raise AgentforceInputError(f"{field} is empty or holds characters that no Salesforce key has.")
     return text
+
+
+def refusal(value: object, field: str, requirement: str) -> AgentforceInputError:
+    """Return the error of a value that is not what *field* must be.
+
+    :param requirement: such as ``must be a number``.
+    """
+    return AgentforceInputError(f"{field} {requirement}, but is {_shown(value)}.")
+
+
+def _matching(pattern: re.Pattern[str], value: object, field: str, requirement: str) -> str:
+    text = _text(value, field).strip()
+    if pattern.fullmatch(text):
+        return text
+    raise refusal(value, field, requirement)
+
+
+def _one_of(choices: Sequence[str], value: object, field: str, requirement: str) -> str:
+    if value in choices:
+        return str(value)
+    raise refusal(value, field, requirement)
+
+
+def _in_form(form: Callable[[str], object], value: object, field: str, requirement: str) -> str:
+    text = _text(value, field)
+    try:
+        return str(form(text))
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise refusal(value, field, requirement) from None
 
 
 def _typed(name: object, value: object, field: str) -> dict[str, Any]:
@@ -295,14 +297,15 @@ def _number(value: object, field: str) -> float:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    raise AgentforceInputError(f"{field} must be a number, but is {_shown(value)}.")
+    raise refusal(value, field, "must be a number")
 
 
 def _text(value: object, field: str, *, shown: bool = True) -> str:
     if isinstance(value, str):
         return value
-    is_what = _shown(value) if shown else f"of type {type(value).__name__}"
-    raise AgentforceInputError(f"{field} must be text, but is {is_what}.")
+    if shown:
+        raise refusal(value, field, "must be text")
+    raise AgentforceInputError(f"{field} must be text, but is of type {type(value).__name__}.")
 
 
 def _has_surrogate(text: str) -> bool:
@@ -310,6 +313,12 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str) and "@" in value and urlsplit("//" + value.split("//")[-1]).password:
+    if isinstance(value, str) and _holds_password(value):
         return "a URL with a password in it"
     return one_line(repr(value), 80) if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _holds_password(text: str) -> bool:
+    # Not urlsplit, which raises on some texts and lets a password with a slash in it pass as a path.
+    before_host = (text.partition("://")[2] or text).rpartition("@")[0]
+    return ":" in before_host

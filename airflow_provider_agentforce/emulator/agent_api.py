@@ -1,29 +1,194 @@
 """The Agent API: sessions, messages, their end, and feedback.
 
-Source: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and
-its guide pages.
+Source: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and its guide
+pages. Bodies are as strict as the documents allow: required, unknown and malformed fields are refused.
 """
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_provider_agentforce.emulator import messages, sse
-from airflow_provider_agentforce.emulator.app import API_BASE, OrgRequest, json_response
-from airflow_provider_agentforce.emulator.endpoints import bodies
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from airflow_provider_agentforce.emulator import messages
 from airflow_provider_agentforce.emulator.errors import ApiError
-from airflow_provider_agentforce.emulator.models import SessionRecord, TurnRecord, iso_time, new_session_id
+from airflow_provider_agentforce.emulator.exchange import API_BASE, OrgRequest, OrgResponse, json_response
+from airflow_provider_agentforce.emulator.models import (
+    SessionRecord,
+    TurnRecord,
+    is_loopback,
+    iso_time,
+    new_session_id,
+)
 from airflow_provider_agentforce.emulator.org import update_variables
-from airflow_provider_agentforce.emulator.server import OrgResponse
-from airflow_provider_agentforce.emulator.settings import is_loopback
 
 END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
 _JWT_DOTS = 2
 # A stream is the last thing on its connection: the server closes it after the end of the turn.
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store", "connection": "close"}
+# `value` may be a text for every type: the base schema says so, and clients send it. `Id` is not an official
+# type, but public samples use it.
+_VALUES: dict[str, tuple[type, ...]] = {
+    "Text": (),
+    "Id": (),
+    "Date": (),
+    "DateTime": (),
+    "Number": (int, float),
+    "Money": (int, float),
+    "Boolean": (bool,),
+    "Object": (dict,),
+    "Json": (dict, list),
+    "Ref": (dict,),
+    "List": (list,),
+}
+# The documents have a text of their own for what is wrong with these fields.
+_DOCUMENTED = {"sequenceId": "invalid_sequence_id", "endpoint": "bad_endpoint"}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+
+def _fitting(variable: _Variable) -> _Variable:
+    kind, value = variable.type, variable.value
+    if kind not in _VALUES:
+        raise ValueError(f"{kind} is not a type of variable: one of {', '.join(_VALUES)}")
+    boolean = isinstance(value, bool)
+    if value is not None and (boolean != (kind == "Boolean") or not isinstance(value, (str, *_VALUES[kind]))):
+        raise ValueError(f"the value of the variable {variable.name} is not a {kind}")
+    return variable
+
+
+class _Variable(_Body):
+    """A variable as it is sent at a start or with a message."""
+
+    name: Annotated[str, Field(min_length=1)]
+    type: str
+    value: Any
+
+
+_Variables = list[Annotated[_Variable, AfterValidator(_fitting)]] | None
+
+
+def _values_of(variables: _Variables) -> dict[str, Any]:
+    """Return the values of ``variables`` by their names."""
+    return {variable.name: variable.value for variable in variables or []}
+
+
+class _InstanceConfig(_Body):
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")]
+
+
+class _StreamingCapabilities(_Body):
+    chunk_types: list[str] = []
+
+
+def _boolean(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+class _StartBody(_Body):
+    """The body of a session start."""
+
+    external_session_key: Annotated[str, Field(min_length=1)]
+    instance_config: _InstanceConfig
+    tz: str | None = None
+    variables: _Variables = None
+    feature_support: Literal["Sync", "Streaming"] | None = None
+    streaming_capabilities: _StreamingCapabilities | None = None
+    bypass_user: Annotated[bool | None, BeforeValidator(_boolean)] = None
+    surface_config: Any = None
+
+
+def _sequence_number(value: Any) -> Any:
+    """Return the number; clients are known to send it as a text too."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+class _Message(_Body):
+    sequence_id: Annotated[int | float, BeforeValidator(_sequence_number)]
+    in_reply_to_message_id: str | None = None
+
+
+class _Text(_Message):
+    type: Literal["Text"]
+    text: str
+
+
+class _ReplyItem(_Body):
+    type: Any = None
+    property: Any = None
+    value: Any = None
+
+
+class _Reply(_Message):
+    type: Literal["Reply"]
+    reply: list[_ReplyItem]
+
+
+class _Bare(_Message):
+    type: Literal["Cancel", "TransferSucceeded"]
+
+
+class _TransferFailed(_Message):
+    type: Literal["TransferFailed"]
+    reason: Literal["NoAgentAvailable", "Error"]
+    description: str | None = None
+
+
+class _PlanTemplate(_Message):
+    type: Literal["PlanTemplate"]
+    details: dict[str, Any]
+
+
+class _SendBody(_Body):
+    """The body of a message."""
+
+    message: Annotated[_Text | _Reply | _Bare | _TransferFailed | _PlanTemplate, Field(discriminator="type")]
+    variables: _Variables = None
+
+
+class _FeedbackBody(_Body):
+    """The body of a feedback."""
+
+    feedback_id: str
+    feedback: Literal["GOOD", "BAD"]
+    text: str | None = None
+    details: Annotated[dict[str, Any], Field(max_length=10)] | None = None
+
+
+_AnyBody = TypeVar("_AnyBody", bound=_Body)
+
+
+def _parse(kind: type[_AnyBody], body: dict[str, Any]) -> _AnyBody:
+    """Return ``body`` as a value of ``kind``.
+
+    :raises ApiError: 400, with the documented text where there is one.
+    """
+    if "sequenceId" in body and body.get("message") is None:
+        # Beside the message is the commonest mistake; the server names the one that is missing inside.
+        raise ApiError("missing_sequence_id")
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise _refusal(error.errors()[0]) from None
+
+
+def _refusal(problem: ErrorDetails) -> ApiError:
+    place = [str(part) for part in problem["loc"]]
+    documented = next((part for part in place if part in _DOCUMENTED), None)
+    field = "type" if problem["type"] == "union_tag_not_found" else documented or place[-1]
+    if problem["type"] == "extra_forbidden":
+        return ApiError("unrecognized_field", field=field)
+    if problem["type"] in ("missing", "union_tag_not_found") or problem["input"] is None:
+        return ApiError("missing_property", field=field)
+    name = _DOCUMENTED[documented] if documented else "bad_request"
+    return ApiError(name, detail=f"{'.'.join(place)}: {problem['msg']}")
 
 
 def _authorize(request: OrgRequest) -> None:
@@ -52,7 +217,7 @@ async def start(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /agents/{agent_id}/sessions``."""
     _authorize(request)
     org, agent_id = request.org, request.params["agent_id"]
-    body = bodies.parse(bodies.StartBody, request.json_object())
+    body = _parse(_StartBody, request.json_object())
     if not _same_place(body.instance_config.endpoint, org.url):
         raise ApiError("wrong_endpoint")
     if org.usable_agent(agent_id).employee and body.bypass_user:
@@ -62,7 +227,7 @@ async def start(request: OrgRequest) -> OrgResponse:
         session_id=_seed_session_id() if org.settings.seed else new_session_id(),
         agent_id=agent_id,
         external_session_key=body.external_session_key,
-        variables=bodies.values_of(body.variables),
+        variables=_values_of(body.variables),
         tz=body.tz,
         bypass_user=bool(body.bypass_user),
         feature_support=body.feature_support,
@@ -96,12 +261,12 @@ async def send(request: OrgRequest) -> OrgResponse:
     if request.record.stream:
         _check_accept(request)
     raw = request.json_object()
-    body = bodies.parse(bodies.SendBody, raw)
+    body = _parse(_SendBody, raw)
     session = request.lock_session()
     sequence_id = body.message.sequence_id
     request.org.check_message(session, sequence_id)
     await request.wait_while_held()
-    sent = bodies.values_of(body.variables)
+    sent = _values_of(body.variables)
     update_variables(session, sent)
     turn = messages.ScriptTurn(message=raw["message"], sequence_id=sequence_id, session=session)
     reply = await _act(request, turn)
@@ -132,7 +297,7 @@ def _answer(
     if request.record.stream or (settings.seed and session.feature_support == "Streaming"):
         changes = request.fault.stream if request.fault is not None else None
         reply = replace(reply, stream=reply.stream.but(changes, where="fault"))
-        pieces = list(sse.stream(reply, links=found, path=request.api_path))
+        pieces = list(messages.stream(reply, links=found, path=request.api_path))
         response = OrgResponse(headers=dict(_STREAM_HEADERS), pieces=pieces, hold_open=reply.stream.hold_open)
     elif settings.seed:
         response = json_response({"messages": [_seed_message(one, sequence_id) for one in reply.messages]})
@@ -169,7 +334,7 @@ async def feedback(request: OrgRequest) -> OrgResponse:
     _authorize(request)
     raw = request.json_object()
     session = request.lock_session()
-    if bodies.parse(bodies.FeedbackBody, raw).feedback_id not in session.feedback_ids():
+    if _parse(_FeedbackBody, raw).feedback_id not in session.feedback_ids():
         raise ApiError("bad_request", detail="no answer of this session has this feedbackId")
     await request.wait_while_held()
     session.feedback.append(raw)

@@ -1,0 +1,230 @@
+"""What a message to an agent says: a text, or what a person decides about the agent's question. Pure.
+
+Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+_ITEM = ("type", "property", "value")
+_REASONS = ("NoAgentAvailable", "Error")
+ONE_OF = "Give exactly one of text, reply, cancel and transfer."
+_GIVE_ITEMS = 'Give reply=[{"type": …, "property": …, "value": …}] with a value for each.'
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Approves what the agent wants to do (``Confirm``), or gives what it asks for (``Inquire``).
+
+    :param items: ``[{"type", "property", "value"}]``; ``None``: the items of the question itself.
+    :param turn: with the question, a :class:`.Turn` or its dict; ``None``: the session's last.
+    """
+
+    items: Sequence[Mapping[str, Any]] | None = None
+    turn: Turn | Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Declines what the agent wants to do or asks for.
+
+    :param turn: as of a :class:`Reply`.
+    """
+
+    turn: Turn | Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Reports what became of an escalation, which the API leaves to its client.
+
+    :param failed: ``None``: a person has taken over; ``NoAgentAvailable`` or ``Error``: nobody has.
+    :param description: why it failed.
+    :raises AgentforceInputError: *failed* is something else.
+    """
+
+    failed: str | None = None
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.failed not in (None, *_REASONS):
+            raise validation.refusal(self.failed, "failed", f"must be {' or '.join(_REASONS)}, or None")
+        if self.description is not None:
+            validation.message_text(self.description, "description")
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message that is checked and ready to be sent.
+
+    :param type: ``Text``, ``Reply``, ``Cancel``, ``TransferSucceeded`` or ``TransferFailed``.
+    :param content: the fields of its type, as the API has them; not shown, as they may be confidential.
+    :param in_reply_to: id of the agent's message that it answers.
+    """
+
+    type: str
+    content: dict[str, Any] = field(default_factory=dict, repr=False)
+    in_reply_to: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The text, ``None`` for a message of another type."""
+        return self.content.get("text")
+
+    def body(self, sequence_id: int) -> dict[str, Any]:
+        """Return the message as the API takes it."""
+        answers = {} if self.in_reply_to is None else {"inReplyToMessageId": self.in_reply_to}
+        return {"sequenceId": sequence_id, "type": self.type, **self.content, **answers}
+
+    def request(self, variables: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what :attr:`.Turn.request` says of it.
+
+        :param variables: in the API's form.
+        """
+        reply = self.content.get("reply")
+        return {"type": self.type, "text": self.text, "reply": reply, "variables": variables}
+
+    def asked(self, variables: list[dict[str, Any]], known_as: str | None = None) -> dict[str, Any]:
+        """Return what tells it from another message, for a journal.
+
+        :param known_as: stands for its text.
+        """
+        asked = {"text": known_as or self.text, "variables": variables, "in_reply_to": self.in_reply_to}
+        return asked if self.type == "Text" else {**asked, "type": self.type, **self.content}
+
+
+Said = str | Reply | Cancel | Transfer | Message
+
+
+def the_one_of(*, text: str | None, reply: Any, cancel: Any, transfer: Transfer | None) -> Said:
+    """Return the one that is given.
+
+    :param reply: a :class:`Reply`, its items, or the turn with the question.
+    :param cancel: a :class:`Cancel`, ``True``, or the turn with the question.
+    :raises AgentforceInputError: there is none, or more than one.
+    """
+    given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
+    found = [name for name, value in given.items() if value is not None]
+    if len(found) != 1:
+        raise AgentforceInputError(ONE_OF)
+    if reply is not None and not isinstance(reply, Reply):
+        return Reply(turn=reply) if _turn(reply) else Reply(reply)
+    if cancel and not isinstance(cancel, Cancel):
+        return Cancel(turn=cancel if _turn(cancel) else None)
+    only: Said = given[found[0]]
+    return only
+
+
+def message_of(
+    said: Said, *, in_reply_to: str | None = None, session: Session | None = None, last: object = None
+) -> Message:
+    """Return the message that says it.
+
+    :param in_reply_to: id of the agent's message that a text answers.
+    :param session: that the message is for; a question of another session or an older turn is refused.
+    :param last: the session's last turn, or its dict.
+    :raises AgentforceInputError: it is none, or does not fit the agent's question.
+    """
+    if isinstance(said, Message):
+        return said
+    if not isinstance(said, Reply | Cancel | Transfer):
+        answered = None if in_reply_to is None else validation.path_id(in_reply_to, "in_reply_to")
+        return Message("Text", {"text": validation.message_text(said)}, answered)
+    kind = type(said).__name__.lower()
+    if in_reply_to is not None:
+        raise AgentforceInputError(f"in_reply_to goes with a text; a {kind} finds the question by itself.")
+    if isinstance(said, Transfer):
+        return _report_of(said)
+    question = _question_of(_turn(said.turn) or _turn(last), session, kind)
+    if isinstance(said, Cancel):
+        return Message("Cancel", in_reply_to=question["id"])
+    return Message("Reply", {"reply": _items(said.items, question)}, question["id"])
+
+
+def _report_of(transfer: Transfer) -> Message:
+    if transfer.failed is None:
+        return Message("TransferSucceeded")
+    why = {} if transfer.description is None else {"description": transfer.description}
+    return Message("TransferFailed", {"reason": transfer.failed, **why})
+
+
+def _turn(value: object) -> Turn | None:
+    if isinstance(value, Mapping) and "messages" in value:
+        try:
+            return Turn.from_dict(value)
+        except TypeError:
+            return None
+    return value if isinstance(value, Turn) else None
+
+
+def _question_of(turn: Turn | None, session: Session | None, kind: str) -> dict[str, Any]:
+    if turn is None:
+        raise AgentforceInputError(f"{kind} needs the turn with the question: pass {kind}=turn.")
+    if session is not None and (turn.session_id, turn.sequence_id) != (
+        session.session_id,
+        session.sequence_id,
+    ):
+        raise AgentforceInputError(
+            f"{kind} answers message {turn.sequence_id} of session {turn.session_id}, but the last one is "
+            f"message {session.sequence_id} of session {session.session_id}."
+        )
+    question = turn.question
+    if question is None:
+        raise AgentforceInputError(
+            f"{kind} has nothing to answer: the outcome of the last turn is {turn.outcome}, and it holds no "
+            "Confirm or Inquire. Send a text."
+        )
+    return question
+
+
+def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the items of a reply.
+
+    :param given: by the caller; ``None``: those of the question.
+    """
+    asked = _asked_in(question)
+    if given is None:
+        if question["type"] == "Inquire" and not all(_is_value(item["value"]) for item in asked):
+            names = ", ".join(str(item["property"]) for item in asked) or "nothing by name"
+            raise AgentforceInputError(f"The agent asks for {names} and proposes no value. {_GIVE_ITEMS}")
+        return asked
+    if isinstance(given, str | Mapping) or not isinstance(given, Sequence) or not given:
+        raise validation.refusal(given, "reply", "must be a list of items with type, property and value")
+    return [_fitting(item, number, asked) for number, item in enumerate(given)]
+
+
+def _asked_in(question: dict[str, Any]) -> list[dict[str, Any]]:
+    if question["type"] == "Confirm":
+        found = _dicts(question.get("confirm"))
+        return [{name: item.get(name) for name in _ITEM} for item in found]
+    return [
+        {"type": item.get("targetType"), "property": item.get("targetProperty"), "value": item.get("data")}
+        for item in _dicts(question.get("collect"))
+    ]
+
+
+def _fitting(item: object, number: int, asked: list[dict[str, Any]]) -> dict[str, Any]:
+    field_name = f"reply[{number}]"
+    if not isinstance(item, Mapping) or set(item) != set(_ITEM):
+        raise validation.refusal(item, field_name, "must have type, property and value, and nothing else")
+    places = [(one["type"], one["property"]) for one in asked]
+    if asked and (item["type"], item["property"]) not in places:
+        known = ", ".join(f"{kind}/{name}" for kind, name in places)
+        place = f"{item['type']}/{item['property']}"
+        raise AgentforceInputError(f"{field_name} is for {place}, but the agent asks about {known}.")
+    return validation.json_object(item, field_name)
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_value(value: object) -> bool:
+    return value is not None and not isinstance(value, list)

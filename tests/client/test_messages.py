@@ -1,0 +1,130 @@
+"""What a person decides about the agent's question reaches the agent, or is refused before it is sent."""
+
+import pytest
+
+from airflow_provider_agentforce.client import Cancel, Reply, Session, Transfer, Turn
+from airflow_provider_agentforce.client.messages import Message, message_of, the_one_of
+from airflow_provider_agentforce.client.open_session import OpenSession
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+ITEM = {"type": "copilotActionInput/Refund", "property": "amount", "value": 12}
+CONFIRM = {"type": "Confirm", "id": "c1", "confirm": [{**ITEM, "label": "Amount"}]}
+INQUIRE = {
+    "type": "Inquire",
+    "id": "i1",
+    "collect": [{"targetType": "order", "targetProperty": "number", "data": None}],
+}
+FILLED = {**INQUIRE, "collect": [{"targetType": "order", "targetProperty": "number", "data": 7}]}
+NUMBER = {"type": "order", "property": "number", "value": 9}
+
+
+def turn(*messages, number=3):
+    return Turn("s", number, None, "", "needs_confirmation", messages=list(messages))
+
+
+LAST = Session("s", 3)
+ANSWERS = {
+    "approve": (Reply(), CONFIRM, ("Reply", {"reply": [ITEM]}, "c1")),
+    "approve other values": (
+        Reply([{**ITEM, "value": 5}]),
+        CONFIRM,
+        ("Reply", {"reply": [{**ITEM, "value": 5}]}, "c1"),
+    ),
+    "decline": (Cancel(), CONFIRM, ("Cancel", {}, "c1")),
+    "fill": (Reply([NUMBER]), INQUIRE, ("Reply", {"reply": [NUMBER]}, "i1")),
+    "fill with what is proposed": (Reply(), FILLED, ("Reply", {"reply": [{**NUMBER, "value": 7}]}, "i1")),
+    "cancel an Inquire": (Cancel(), INQUIRE, ("Cancel", {}, "i1")),
+    "handed over": (Transfer(), INQUIRE, ("TransferSucceeded", {}, None)),
+    "not handed over": (
+        Transfer("NoAgentAvailable", "It is Sunday."),
+        INQUIRE,
+        ("TransferFailed", {"reason": "NoAgentAvailable", "description": "It is Sunday."}, None),
+    ),
+}
+REFUSED = {
+    "no turn": (Reply(), None, "reply needs the turn with the question"),
+    "nothing asked": (Reply(), turn({"type": "Inform", "id": "m"}), "holds no Confirm or Inquire"),
+    "session ended": (Cancel(), turn(CONFIRM, {"type": "SessionEnded"}), "cancel has nothing to answer"),
+    "question without an id": (Reply(), turn({**CONFIRM, "id": ""}), "nothing to answer"),
+    "older turn": (Reply(turn=turn(CONFIRM, number=2)), None, "answers message 2 of session s, but the last"),
+    "no proposal": (Reply(), turn(INQUIRE), r"asks for number and proposes no value.*Give reply=\["),
+    "unknown property": (
+        Reply([{**ITEM, "property": "sum"}]),
+        turn(CONFIRM),
+        r"reply\[0\] is for copilotActionInput/Refund/sum, but the agent asks about \S+/amount",
+    ),
+    "unknown type": (Reply([{**ITEM, "type": "x"}]), turn(CONFIRM), r"reply\[0\] is for x/amount"),
+    "no items": (Reply([]), turn(CONFIRM), "reply must be a list of items"),
+    "one item": (Reply(ITEM), turn(CONFIRM), "reply must be a list of items"),
+    "text": (Reply("yes"), turn(CONFIRM), "reply must be a list of items"),
+    "half an item": (Reply([{"property": "amount"}]), turn(CONFIRM), r"reply\[0\] must have type, property"),
+    "no JSON": (Reply([{**ITEM, "value": {1}}]), turn(CONFIRM), r"reply\[0\] must hold JSON values only"),
+    "NaN": (
+        Reply([{**ITEM, "value": float("nan")}]),
+        turn(CONFIRM),
+        r"reply\[0\] must hold JSON values only",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("as_dict", [False, True], ids=["turn", "its dict"])
+def test_message_fits_the_question(name, as_dict):
+    said, question, expected = ANSWERS[name]
+    last = turn({"type": "Inform", "message": "Well."}, question)
+    message = message_of(said, session=LAST, last=last.to_dict() if as_dict else last)
+    assert (message.type, message.content, message.in_reply_to) == expected
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused(name):
+    said, last, words = REFUSED[name]
+    with pytest.raises(AgentforceInputError, match=words):
+        message_of(said, session=LAST, last=last)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"text": "a", "cancel": True}, {"reply": [ITEM], "transfer": Transfer()}, {"cancel": False}]
+)
+def test_exactly_one_is_said(given):
+    with pytest.raises(AgentforceInputError, match="exactly one of text, reply, cancel and transfer"):
+        the_one_of(**{"text": None, "reply": None, "cancel": None, "transfer": None, **given})
+
+
+def test_in_reply_to_is_for_texts():
+    with pytest.raises(AgentforceInputError, match="a cancel finds the question by itself"):
+        message_of(Cancel(), in_reply_to="m1", session=LAST, last=turn(CONFIRM))
+    assert message_of("yes", in_reply_to="m1") == Message("Text", {"text": "yes"}, "m1")
+
+
+def test_reason_of_a_failed_transfer_is_one_of_two():
+    with pytest.raises(AgentforceInputError, match="failed must be NoAgentAvailable or Error, or None"):
+        Transfer("lunch")
+
+
+@pytest.mark.parametrize(("said", "acted"), [(Reply(), 1), (Cancel(), 0), ("well, hm", 0)])
+@pytest.mark.parametrize("stream", [False, True])
+def test_agent_acts_only_when_it_is_approved(org, client, said, acted, stream):
+    session = client.start_session()
+    asked = client.send_message(session, "refund order 7", stream=stream)
+    assert asked.outcome == "needs_confirmation"
+    answered = client.send_message(asked, said, stream=stream)
+    assert (answered.sequence_id, answered.outcome) == (2, "answered")
+    assert len(answered.results) == acted
+    assert answered.request["type"] == (type(said).__name__ if acted or isinstance(said, Cancel) else "Text")
+    client.end_session(answered)
+
+
+def test_conversation_knows_its_last_question(org, client):
+    with client.conversation() as chat:
+        with pytest.raises(AgentforceInputError, match="reply needs the turn"):
+            chat.send(Reply())
+        asked = chat.send("refund order 7")
+        done = chat.send(Reply())
+        assert done.request["reply"] == [
+            {name: item[name] for name in ("type", "property", "value")} for item in asked.question["confirm"]
+        ]
+        with pytest.raises(AgentforceInputError, match="nothing to answer"):
+            chat.send(Reply())
+    assert isinstance(chat, OpenSession)
+    assert [len(session.turns) for session in org.sessions.values()] == [2]

@@ -1,0 +1,149 @@
+"""The page of the architecture shows the imports as they are."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_agentforce
+
+PACKAGE = Path(airflow_provider_agentforce.__file__).parent
+NAME = PACKAGE.name
+PAGE = (Path(__file__).parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+PICTURE = re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
+# Each package, and those that it may import beside itself and the exceptions.
+ALLOWED = {
+    name: set(re.findall(r"`(\w+)`", imports))
+    for name, imports in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", PAGE, re.MULTILINE)
+}
+EVERYWHERE = {"exceptions"}
+
+
+def modules():
+    """Return every module by its name inside the package; the package itself is ``""``."""
+    files = (file for file in PACKAGE.rglob("*.py") if "example_dags" not in file.parts)
+    names = ((".".join(file.relative_to(PACKAGE).with_suffix("").parts), file) for file in files)
+    return {re.sub(r"\.?__init__$", "", name): file for name, file in names}
+
+
+def imports_of(file, known):
+    """Yield the modules of the package that *file* imports, also inside functions and for types alone."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in found:
+            if name.split(".")[0] == NAME:
+                inside = name.partition(".")[2]
+                yield inside if inside in known else inside.rpartition(".")[0]
+
+
+def imported():
+    known = modules()
+    return {name: set(imports_of(file, known)) for name, file in known.items()}
+
+
+IMPORTS = imported()
+
+
+def below(names, top):
+    """Return those of *names* that are *top* or inside of it."""
+    return {name for name in names if name == top or name.startswith(f"{top}.")}
+
+
+def names_at(row):
+    """Return the names of modules in a line of the picture, with the columns that they take."""
+    found = re.finditer(r"[a-z_]+(\.[a-z_]+)+", PICTURE[row])
+    return [(name.start(), name.end(), name[0]) for name in found]
+
+
+def name_at(row, column):
+    """Return the module, if one does, that stands in the picture at *column*."""
+    inside = [name for start, end, name in names_at(row) if start <= column < end]
+    return inside[0] if inside else None
+
+
+def origin(row, column):
+    """Follow a line of the picture from one of its points back to the module where it begins."""
+    line = PICTURE[row]
+    char = line[column]
+    if char in "─┐":
+        begin = re.search(r"(\S+) ─+$", line[:column])
+        return begin and begin[1]
+    if char == "┌":
+        return origin(row, line.index("┘", column))
+    if char in "│├└┘":
+        return name_at(row - 1, column) or origin(row - 1, column)
+    return None
+
+
+def arrows():
+    """Yield each arrow of the picture: a module, and one that it uses."""
+    for row, line in enumerate(PICTURE):
+        for head in re.finditer("[▼▶]", line):
+            column = head.start()
+            if head[0] == "▼":
+                yield origin(row - 1, column), name_at(row + 1, column)
+            else:
+                yield origin(row, column - 1), name_at(row, column + 2)
+
+
+def test_every_module_in_the_picture_exists():
+    named = {name for row in range(len(PICTURE)) for _, _, name in names_at(row)}
+    assert len(named) > 15
+    assert [name for name in named if not below(IMPORTS, name)] == []
+
+
+def test_every_arrow_of_the_picture_is_an_import():
+    drawn = list(arrows())
+    between = [(user, used) for user, used in drawn if user and used]
+    assert len(between) == len(drawn) - 3  # the Dag above has two arrows, the Agent API below one
+    for user, used in between:
+        found = set().union(*(IMPORTS[name] for name in below(IMPORTS, user)))
+        assert below(found, used), f"{user} does not import {used}"
+
+
+def test_the_promise_names_every_module_that_the_picture_numbers():
+    numbered = {sign for line in PICTURE for sign in re.findall("[①-⑨]", line)}
+    explained = re.findall(r"^\| ([①-⑨]) \|", PAGE, re.MULTILINE)
+    assert sorted(numbered) == explained
+
+
+def package_of(name):
+    return name.split(".")[0]
+
+
+@pytest.mark.parametrize("package", sorted({package_of(name) for name in IMPORTS} - {""}))
+def test_a_package_imports_what_the_page_says(package):
+    assert package in ALLOWED, f"docs/architecture.md has no row for {package}"
+    used = defaultdict(set)
+    for name in below(IMPORTS, package):
+        for target in IMPORTS[name]:
+            used[package_of(target)].add(name)
+    known = {"", package, *EVERYWHERE, *ALLOWED[package]}
+    assert {target: users for target, users in used.items() if target not in known} == {}
+    assert ALLOWED[package] <= set(used), "the page allows an import that nothing makes"
+
+
+def test_a_folder_says_what_is_inside_and_which_way_data_goes():
+    for name, file in modules().items():
+        if file.name == "__init__.py" and name:
+            lines = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).splitlines()
+            assert 3 <= len(lines) <= 8, f"{name}: {lines}"
+
+
+def test_the_page_names_no_package_that_is_gone():
+    assert set(ALLOWED) == {package_of(name) for name in IMPORTS} - {""}
+
+
+def test_a_package_imports_only_packages_that_stand_above_it_on_the_page():
+    above = set()
+    for package, imports in ALLOWED.items():
+        assert imports <= above, package
+        above.add(package)

@@ -22,7 +22,8 @@ from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit
 
 # Of CPU time, so a machine that is busy with something else makes no answer invalid.
 SECONDS = 2.0
-_PROGRAM = f"from {__name__} import serve; serve()"
+# Without the working folder, where a file may have the name of a module.
+_PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import serve; serve()"
 
 
 class CheckerProcess:
@@ -35,6 +36,7 @@ class CheckerProcess:
         self._schema = schema
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
 
     def first_fit(self, pieces: Iterable[Found]) -> Any:
         """Return the value of the first piece that fits.
@@ -49,14 +51,15 @@ class CheckerProcess:
 
     def _ask(self, texts: list[str]) -> dict[str, Any]:
         try:
-            if self._process is None:
-                self._process = _started(self._schema)
-                weakref.finalize(self, _end, self._process)
+            if self._process is None or self._pid != os.getpid():
+                # After a fork the other one is the parent's.
+                self._process, self._pid = _started(self._schema), os.getpid()
+                weakref.finalize(self, _end, self._process, self._pid)
             return _exchanged(self._process, texts)
         except BaseException as error:
             # What it says next would be taken for the answer to another question.
             if self._process is not None:
-                _end(self._process)
+                _end(self._process, self._pid)
                 self._process = None
             if not isinstance(error, OSError | ValueError):
                 raise
@@ -114,6 +117,7 @@ def _send(process: subprocess.Popen[bytes], value: Any) -> None:
     process.stdin.flush()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.communicate()
+def _end(process: subprocess.Popen[bytes], started_by: int) -> None:
+    if started_by == os.getpid():
+        process.kill()
+        process.communicate()

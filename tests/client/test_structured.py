@@ -309,6 +309,26 @@ class TestTime:
             ):
                 time.sleep(0.01)
 
+    def test_a_file_in_the_working_folder_is_no_module_of_the_process(self, tmp_path, monkeypatch):
+        (tmp_path / "json.py").write_text("raise SystemExit(1)")
+        monkeypatch.chdir(tmp_path)
+        assert OutputType({"type": "string", "pattern": "^a"}).read(turn('"a"')) == "a"
+
+    def test_a_process_that_was_forked_has_a_process_of_its_own_for_the_check(self):
+        code = (
+            "import os, sys\n"
+            "from airflow_provider_agentforce.client import Turn\n"
+            "from airflow_provider_agentforce.structured import OutputType\n"
+            "output = OutputType({'type': 'string', 'pattern': '^.$'})\n"
+            "def read(text): return output.read(Turn('s', 1, 'a', text, 'answered'))\n"
+            "read('\"a\"')\n"
+            "child = os.fork()\n"
+            "if not child: sys.exit(read('\"b\"') != 'b')\n"
+            "assert os.waitpid(child, 0)[1] == 0\n"
+            "assert read('\"c\"') == 'c'\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
 
 def children():
     """Return the processes that this one has started and that still run."""

@@ -73,13 +73,8 @@ class SendMessageOperator(TakesSession, SendsMessages):
     """
 
     template_fields: Sequence[str] = (
-        "text",
-        "session",
-        "session_id",
-        "sequence_id",
-        "variables",
-        "in_reply_to",
-        "agentforce_conn_id",
+        *("text", "sequence_id", "variables", "in_reply_to"),
+        *TakesSession.template_fields,
     )
     template_fields_renderers = {"session": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
 

@@ -67,7 +67,7 @@ def tested(counts: dict[str, int]) -> str:
         return "not run"
     if bad := counts["errors"] + counts["failures"]:
         return f"FAILED: {bad}"
-    skipped = f", {counts['skipped']} are of loops" if counts["skipped"] else ""
+    skipped = f"; {counts['skipped']} more need loops" if counts["skipped"] else ""
     return f"all {counts['tests'] - counts['skipped']}{skipped}"
 
 

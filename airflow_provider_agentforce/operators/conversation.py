@@ -91,7 +91,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
-    template_fields: Sequence[str] = ("messages", "agent_id", "variables", "tz", "agentforce_conn_id")
+    template_fields: Sequence[str] = ("messages", *StartsSessions.template_fields)
     template_fields_renderers = {"messages": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
 
     def __init__(

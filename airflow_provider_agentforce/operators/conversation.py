@@ -71,7 +71,8 @@ class ConversationOperator(StartsSessions, SendsMessages):
         A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
+        connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
         response formats, which ``output_type`` reads.
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.

@@ -60,9 +60,9 @@ class ConversationOperator(StartsSessions, SendsMessages):
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
     :param messages: a list of texts, of dicts with ``text`` and ``variables``, or of
-        :class:`~airflow_provider_agentforce.client.Reply`, ``Cancel`` or ``Transfer``; or a function that is
-        given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the
-        next message, or ``None`` to end.
+        :class:`~airflow_provider_agentforce.client.messages.Reply`, ``Cancel`` or ``Transfer``; or a function
+        that is given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
+        returns the next message, or ``None`` to end.
     :param on_needs_confirmation: decides when the agent wants an approval: a function that is given the turn
         and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message.
     :param on_needs_input: the same for what the agent asks back. A next try calls both again, so they must

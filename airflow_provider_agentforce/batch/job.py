@@ -277,7 +277,7 @@ class _Results:
         raise error
 
     def _lines(self) -> Iterator[bytes]:
-        for position, key in enumerate(self.known.keys()):
+        for position, key in enumerate(self.known.keys):
             if self._rows.status(position) is None:
                 yield Row(key=key, status=SKIPPED).line()
             else:

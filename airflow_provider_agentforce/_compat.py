@@ -1,4 +1,4 @@
-"""The names of Airflow that have moved between 2.11 and 3.3. Nothing else of the package knows about it."""
+"""The names of Airflow that have moved between 2.11 and 3.4. Nothing else of the package knows about it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+
+def _first(modules: Iterable[str], name: str) -> Any:
+    for module in modules:
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError):  # noqa: PERF203 - each place gets its chance
+            continue
+    raise ImportError(f"This Airflow has no {name}.")
+
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,39 +38,17 @@ if TYPE_CHECKING:
         AirflowTaskTerminated,
     )
 else:
-    try:
-        from airflow.sdk import BaseOperator
-    except ImportError:
-        from airflow.models import BaseOperator
-    try:
-        from airflow.sdk import BaseOperatorLink
-    except ImportError:
-        from airflow.models.baseoperatorlink import BaseOperatorLink
-    try:
-        from airflow.sdk import BaseHook
-    except ImportError:
-        from airflow.hooks.base import BaseHook
-    try:
-        from airflow.sdk.exceptions import (
-            AirflowFailException,
-            AirflowNotFoundException,
-            AirflowOptionalProviderFeatureException,
-            AirflowSkipException,
-            AirflowTaskTerminated,
-        )
-    except ImportError:
-        from airflow.exceptions import (
-            AirflowFailException,
-            AirflowNotFoundException,
-            AirflowOptionalProviderFeatureException,
-            AirflowSkipException,
-            AirflowTaskTerminated,
-        )
-    try:
-        from airflow.sdk.configuration import conf
-    except ImportError:
-        from airflow.configuration import conf
-
+    # The last place is Airflow 2's, or that of 3.0.
+    BaseOperator = _first(("airflow.sdk", "airflow.models"), "BaseOperator")
+    BaseOperatorLink = _first(("airflow.sdk", "airflow.models.baseoperatorlink"), "BaseOperatorLink")
+    BaseHook = _first(("airflow.sdk", "airflow.hooks.base"), "BaseHook")
+    conf = _first(("airflow.sdk.configuration", "airflow.configuration"), "conf")
+    _EXCEPTIONS = ("airflow.sdk.exceptions", "airflow.exceptions")
+    AirflowFailException = _first(_EXCEPTIONS, "AirflowFailException")
+    AirflowNotFoundException = _first(_EXCEPTIONS, "AirflowNotFoundException")
+    AirflowOptionalProviderFeatureException = _first(_EXCEPTIONS, "AirflowOptionalProviderFeatureException")
+    AirflowSkipException = _first(_EXCEPTIONS, "AirflowSkipException")
+    AirflowTaskTerminated = _first(_EXCEPTIONS, "AirflowTaskTerminated")
     Context = dict
 
 # Airflow 2 makes the links of a task in the webserver, Airflow 3 in the task's own process.
@@ -161,15 +149,6 @@ def date_time_trigger(moment: datetime) -> Any:
 def default_deferrable() -> bool:
     """Return Airflow's setting ``[operators] default_deferrable``."""
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
-
-
-def _first(modules: Iterable[str], name: str) -> Any:
-    for module in modules:
-        try:
-            return getattr(import_module(module), name)
-        except (ImportError, AttributeError):  # noqa: PERF203 - each place gets its chance
-            continue
-    raise ImportError(f"This Airflow has no {name}.")
 
 
 def add_listener(listener: Any) -> None:

@@ -73,45 +73,39 @@ CONFIG: dict[str, Any] = {
 }
 
 
+CONNECTION_TYPE: dict[str, Any] = {
+    "connection-type": "agentforce",
+    "hook-class-name": f"{_PACKAGE}.hooks.agentforce.AgentforceHook",
+    "hook-name": "Salesforce Agentforce",
+    "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+    "conn-fields": CONN_FIELDS,
+}
+
+_OPERATORS = ("batch", "conversation", "feedback", "message", "session")
+_SERVICE = {"integration-name": "Salesforce Agentforce"}
+
+
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
-    integration = "Salesforce Agentforce"
     return {
         "package-name": "airflow-provider-agentforce",
         "name": "Salesforce Agentforce",
         "description": "Talk to a deployed Salesforce Agentforce agent through the Agent API.",
         "integrations": [
             {
-                "integration-name": integration,
+                **_SERVICE,
                 "external-doc-url": "https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api.html",
                 "tags": ["service"],
             }
         ],
         "operators": [
-            {
-                "integration-name": integration,
-                "python-modules": [
-                    f"{_PACKAGE}.operators.batch",
-                    f"{_PACKAGE}.operators.conversation",
-                    f"{_PACKAGE}.operators.feedback",
-                    f"{_PACKAGE}.operators.message",
-                    f"{_PACKAGE}.operators.session",
-                ],
-            }
+            {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
-        "hooks": [{"integration-name": integration, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
+        "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}
         ],
-        "extra-links": [f"{_PACKAGE}.links.AgentLink"],
+        "extra-links": [f"{_PACKAGE}.links.agent.AgentLink"],
         "config": CONFIG,
-        "connection-types": [
-            {
-                "connection-type": "agentforce",
-                "hook-class-name": f"{_PACKAGE}.hooks.agentforce.AgentforceHook",
-                "hook-name": "Salesforce Agentforce",
-                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
-                "conn-fields": CONN_FIELDS,
-            }
-        ],
+        "connection-types": [CONNECTION_TYPE],
     }

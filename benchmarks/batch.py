@@ -30,8 +30,9 @@ from report import Row, table
 RECORDS = 1000
 THREADS_RECORDS = 300
 MANY = 10_000
-MANY_DELAY = 0.1
+MANY_DELAY = 0.5
 MANY_TOKEN_SECONDS = 60
+CPU_GOAL = 1.4
 WRONG_RECORDS = 400
 WRONG_CAP = 20
 PAIRS = 3
@@ -195,10 +196,10 @@ def at_the_cap() -> list[Row]:
         ),
         Row(
             "The same: CPU time per conversation",
-            "at most 1.5 ms",
+            f"at most {CPU_GOAL} ms",
             f"{cpu:.2f} ms (the aiohttp loop: {_cpu_ms(loop, RECORDS):.2f} ms; 50 threads with bare "
             f"`requests`, {THREADS_RECORDS} conversations: {threads:.2f} ms)",
-            cpu <= 1.5,
+            cpu <= CPU_GOAL,
         ),
         Row(
             "The same: token exchanges while the token lives (30 min)",
@@ -230,13 +231,12 @@ def many() -> list[Row]:
         ),
         Row(
             "The same: CPU time per conversation",
-            "at most 1.5 ms",
+            "",
             f"{cpu:.2f} ms",
-            cpu <= 1.5,
         ),
         Row(
             f"The same: share of the ideal {ideal:.1f} s, and of the time in which the ledger is synced",
-            "at least 98 %, and any",
+            "at least 98 %",
             f"{ideal / batch['seconds']:.1%} ({batch['seconds']:.1f} s), and {ledger / batch['seconds']:.1%}",
             ideal / batch["seconds"] >= 0.98,
         ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,32 @@ from noxfile import PAIRS, result_folder  # noqa: E402 - a file of the checkout,
 
 PAGE = ROOT / "docs" / "versions.md"
 NOT_RUN = {"not run": {"worked": False, "missing": []}}
+TITLES = ["Airflow", "Python", "example Dags that ran", "border tests", "not there"]
 
 
 def main() -> int:
     """Write the table and return the exit status."""
     results = [result(airflow, python) for python, airflow, _ in PAIRS]
-    table = generated.table(["Airflow", "Python", "example Dags that ran", "not there"], [*map(row, results)])
+    table = generated.table(TITLES, [*map(row, results)])
     sys.stdout.write(table)
     return generated.write(PAGE, "versions", table) or int(any(failed(one) for one in results))
 
 
 def result(airflow: str, python: str) -> dict[str, Any]:
-    """Return what scripts/demo.py wrote on a pair."""
+    """Return what scripts/demo.py and pytest wrote on a pair."""
     path = result_folder(airflow, python) / "result.json"
     if not path.exists():
-        return {"airflow": airflow, "python": python, "runs": NOT_RUN}
+        return {"airflow": airflow, "python": python, "runs": NOT_RUN, "borders": {}}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return {**found, "borders": borders(path.with_name("borders.xml"))}
+
+
+def borders(report: Path) -> dict[str, int]:
+    """Return how many tests there were, and how many of them failed or were skipped."""
+    if not report.exists():
+        return {}
+    suite = ET.parse(report).getroot()[0]  # noqa: S314 - pytest has just written it
+    return {name: int(suite.attrib[name]) for name in ("tests", "errors", "failures", "skipped")}
 
 
 def row(found: dict[str, Any]) -> list[str]:
@@ -44,15 +54,30 @@ def row(found: dict[str, Any]) -> list[str]:
     why = "; ".join(f"`{name}`: needs `{', '.join(needs)}`" for name, needs in absent.items())
     if found["runs"] == NOT_RUN:
         ran = "not run"
-    elif failed(found):
-        ran = f"FAILED: {', '.join(failed(found))}"
+    elif broken := failed_dags(found):
+        ran = f"FAILED: {', '.join(broken)}"
     else:
         ran = f"all {len(runs) - len(absent)}"
-    return [found["airflow"], found["python"], ran, why]
+    return [found["airflow"], found["python"], ran, tested(found["borders"]), why]
 
 
-def failed(found: dict[str, Any]) -> list[str]:
-    """Return the names of what did not work."""
+def tested(counts: dict[str, int]) -> str:
+    """Return what became of the tests, in words."""
+    if not counts:
+        return "not run"
+    if bad := counts["errors"] + counts["failures"]:
+        return f"FAILED: {bad}"
+    skipped = f"; {counts['skipped']} more need loops" if counts["skipped"] else ""
+    return f"all {counts['tests'] - counts['skipped']}{skipped}"
+
+
+def failed(found: dict[str, Any]) -> bool:
+    """Tell whether something did not work, or was not run."""
+    return bool(failed_dags(found)) or not tested(found["borders"]).startswith("all")
+
+
+def failed_dags(found: dict[str, Any]) -> list[str]:
+    """Return the names of the Dags that did not work."""
     return [name for name, run in found["runs"].items() if not run["worked"]]
 
 

@@ -253,14 +253,12 @@ class Run:
 
     def asked(self, task_id: str) -> dict[str, Any]:
         """Wait until a task asks a person, and return what the person sees."""
-        self.wait_for(task_id, "awaiting_input")
+        id_ = self.wait_for(task_id, "awaiting_input")["id"]
         # Airflow 3.3 fails a task that is answered before its scheduler has heard that the worker is free.
-        heard = f"TaskInstanceKey(dag_id='{self.dag_id}', task_id='{task_id}', run_id='{self.run_id}'"
+        key = f"TaskInstanceKey(dag_id='{self.dag_id}', task_id='{task_id}', run_id='{self.run_id}'"
+        heard = [f"with state success for task instance {one}" for one in (key, id_)]  # up to 3.3, from 3.4
         out = self.airflow.home / "scheduler.out"
-        until(
-            "the scheduler has heard of the wait",
-            lambda: f"with state success for task instance {heard}" in out.read_text(),
-        )
+        until("the scheduler has heard of the wait", lambda: any(one in out.read_text() for one in heard))
         return self.airflow.ask("GET", f"{self._path}/taskInstances/{task_id}/-1/hitlDetails")
 
     def answer(self, task_id: str, option: str, fields: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What the operators use of Airflow's task instance and its task state store."""
+"""What the operators use of Airflow's task instance and its task state store, and what a Dag calls."""
 
 import json
 
@@ -63,3 +63,11 @@ class StateStore:
 
     def delete(self, key):
         self.values = {name: value for name, value in self.values.items() if name != key}
+
+
+def ask_with_a_hook(text):
+    """Hold a conversation with the hook: here, where other processes find it by its name."""
+    from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - needs Airflow
+
+    with AgentforceHook().conversation() as chat:
+        return chat.send(text).text

@@ -19,7 +19,7 @@ _MOST_CALM = 64.0
 _LONGEST_REQUEST = 7200.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Slot:
     """The right to start one session, and then the session's place.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
     one_line,
 )
-from airflow_provider_agentforce.links import LINK_XCOM, AgentLink, agent_url
+from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.operators._arguments import check_names, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
 
@@ -33,6 +33,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     :param agentforce_conn_id: connection of type ``agentforce``. Templated.
     """
 
+    template_fields: Sequence[str] = ("agentforce_conn_id",)
     ui_color = "#d7e9fb"
     operator_extra_links = (AgentLink(),)
     agent_url = ""

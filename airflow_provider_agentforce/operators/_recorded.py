@@ -133,8 +133,8 @@ class RecordedConversation:
         if self._left_open:
             log.info("Session %s stays open for the next try.", session.session_id)
             return
-        self.chat.try_end()
-        self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": True})
+        ended = self.chat.try_end()
+        self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})
 
     def _start(self) -> None:
         session, resumed = start_recorded(self._client, self._ledger, self._mark, self._options)

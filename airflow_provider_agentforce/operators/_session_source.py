@@ -25,6 +25,8 @@ class TakesSession(AgentforceBaseOperator):
     :param session_id: instead of *session*.
     """
 
+    template_fields: Sequence[str] = ("session", "session_id", *AgentforceBaseOperator.template_fields)
+
     def __init__(self, *, session: Any = None, session_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.session = session

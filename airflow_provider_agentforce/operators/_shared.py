@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce.operators import _arguments as arguments
@@ -20,6 +21,8 @@ class StartsSessions(AgentforceBaseOperator):
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
     :param surface_type: ``Custom`` for an agent that has a custom connection.
     """
+
+    template_fields: Sequence[str] = ("agent_id", "variables", "tz", *AgentforceBaseOperator.template_fields)
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, Transfer
-from airflow_provider_agentforce.client.models import FAILED, Turn
+from airflow_provider_agentforce.client.models import FAILED, NEEDS_CONFIRMATION, NEEDS_INPUT, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
+Decide = Callable[[Turn], Said | None]
 NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
 
+_OPEN_QUESTION = (
+    "The conversation ends with the outcome %s: the agent waits for an answer and has not done what it asked "
+    "about. on_needs_confirmation, on_needs_input or another message answers it; fail_on makes it a failure."
+)
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
@@ -58,6 +63,10 @@ class ConversationOperator(StartsSessions, SendsMessages):
         :class:`~airflow_provider_agentforce.client.Reply`, ``Cancel`` or ``Transfer``; or a function that is
         given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the
         next message, or ``None`` to end.
+    :param on_needs_confirmation: decides when the agent wants an approval: a function that is given the turn
+        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message.
+    :param on_needs_input: the same for what the agent asks back. A next try calls both again, so they must
+        decide alike about the same turn.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
         A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
@@ -82,13 +91,15 @@ class ConversationOperator(StartsSessions, SendsMessages):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
-    template_fields: Sequence[str] = ("messages", "agent_id", "variables", "tz", "agentforce_conn_id")
+    template_fields: Sequence[str] = ("messages", *StartsSessions.template_fields)
     template_fields_renderers = {"messages": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
 
     def __init__(
         self,
         *,
         messages: Any,
+        on_needs_confirmation: Decide | None = None,
+        on_needs_input: Decide | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
         end_reason: str = "UserRequest",
@@ -99,6 +110,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
         # Airflow calls a template field that is a function itself, with other arguments.
         self.next_message: NextMessage | None = messages if callable(messages) else None
         self.messages = None if callable(messages) else messages
+        self.decisions = {NEEDS_CONFIRMATION: on_needs_confirmation, NEEDS_INPUT: on_needs_input}
         self.stream = stream
         self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = validation.end_reason(end_reason, "end_reason")
@@ -108,6 +120,11 @@ class ConversationOperator(StartsSessions, SendsMessages):
     def check_arguments(self) -> None:
         """Refuse messages that cannot be sent."""
         arguments.check_messages(self.messages)
+        for outcome, decide in self.decisions.items():
+            if decide is not None and not callable(decide):
+                raise AgentforceInputError(
+                    f"on_{outcome} must be a function of the turn, but is {decide!r:.80}."
+                )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversation, or the rest of one that an earlier try began."""
@@ -178,12 +195,14 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self, talk: RecordedConversation, following: NextMessage, output: OutputType | None
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for said, variables in messages_of(following, talk.turns):
+        for said, variables in messages_of(following, talk.turns, self._decision_on):
             if self._send(talk, said, variables).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
         if not talk.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
+        if talk.turns[-1].question is not None:
+            self.log.warning(_OPEN_QUESTION, talk.turns[-1].outcome)
         if output is None:
             return {}
         from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
@@ -196,6 +215,10 @@ class ConversationOperator(StartsSessions, SendsMessages):
             most_messages=self.hook.settings.max_messages_per_session,
         )
         return {"result": result}
+
+    def _decision_on(self, turn: Turn) -> Said | None:
+        decide = self.decisions.get(turn.outcome)
+        return None if decide is None else decide(turn)
 
     def _send(self, talk: RecordedConversation, said: Said, variables: Any, *, known_as: str = "") -> Turn:
         turn = talk.chat.send(
@@ -259,13 +282,21 @@ def in_order(messages: Any) -> NextMessage:
     return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
 
 
-def messages_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[Said, Any]]:
+def messages_of(
+    following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], Said | None]
+) -> Iterator[tuple[Said, Any]]:
     """Yield what is said in each message and its variables, asking for the next when its time has come.
 
     :param turns: the answers so far; grows with the conversation.
+    :param decision_on: answers a question of the agent, or returns ``None``.
     """
-    while (message := following(turns)) is not None:
-        yield _read(message, f"messages[{len(turns)}]")
+    asked: list[Turn] = []
+    while (message := following(asked)) is not None:
+        yield _read(message, f"messages[{len(asked)}]")
+        asked.append(turns[-1])
+        while (decision := decision_on(turns[-1])) is not None:
+            yield _read(decision, f"on_{turns[-1].outcome}")
+            asked[-1] = turns[-1]
 
 
 def _read(message: Any, field: str) -> tuple[Said, Any]:

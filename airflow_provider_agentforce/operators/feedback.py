@@ -37,12 +37,8 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "turn",
-        "session_id",
-        "feedback_id",
-        "feedback",
-        "text",
-        "agentforce_conn_id",
+        *("turn", "session_id", "feedback_id", "feedback", "text"),
+        *AgentforceBaseOperator.template_fields,
     )
     template_fields_renderers = {"turn": "json"}  # noqa: RUF012 - Airflow's own form
 

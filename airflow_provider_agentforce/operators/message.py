@@ -84,15 +84,8 @@ class SendMessageOperator(TakesSession, SendsMessages):
     """
 
     template_fields: Sequence[str] = (
-        "text",
-        "reply",
-        "cancel",
-        "session",
-        "session_id",
-        "sequence_id",
-        "variables",
-        "in_reply_to",
-        "agentforce_conn_id",
+        *("text", "reply", "cancel", "sequence_id", "variables", "in_reply_to"),
+        *TakesSession.template_fields,
     )
     template_fields_renderers = {  # noqa: RUF012 - Airflow's own form
         "reply": "json",

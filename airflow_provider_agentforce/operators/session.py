@@ -38,13 +38,7 @@ class StartSessionOperator(StartsSessions):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
-    template_fields: Sequence[str] = (
-        "agent_id",
-        "variables",
-        "tz",
-        "external_session_key",
-        "agentforce_conn_id",
-    )
+    template_fields: Sequence[str] = ("external_session_key", *StartsSessions.template_fields)
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - Airflow's own form
     starts_session = True
 
@@ -102,7 +96,7 @@ class EndSessionOperator(TakesSession):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
-    template_fields: Sequence[str] = ("session", "session_id", "reason", "agentforce_conn_id")
+    template_fields: Sequence[str] = ("reason", *TakesSession.template_fields)
     template_fields_renderers = {"session": "json"}  # noqa: RUF012 - Airflow's own form
 
     def __init__(self, *, reason: str = "UserRequest", **kwargs: Any) -> None:

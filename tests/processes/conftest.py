@@ -17,11 +17,13 @@ DAG_IDS = {
     "talk",
     "talk_in_steps",
     "talk_recorded",
+    "talk_stopping",
     "talk_in_time",
     "shared",
     "shared_recorded",
     "shared_resend",
     "shared_started",
+    "shared_stopping",
     "person",
     "person_too_late",
     *(
@@ -97,7 +99,7 @@ def gates(gates_folder):
         open=lambda name: (gates_folder / f"{name}.open").touch(),
         forget=lambda name: (gates_folder / f"{name}.reached").unlink(),
     )
-    for name in ("recorded", "between"):
+    for name in ("recorded", "between", "intended", "answered"):
         (gates_folder / f"{name}.open").touch()
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from real_airflow import kill
+import pytest
+from installed import AIRFLOW
+from real_airflow import kill, until
+
+# Airflow 3.4 discards a task's state when a person clears it over REST.
+KEEPS_STATE = AIRFLOW == "3.3"
 
 
 def test_a_conversation_that_is_cleared_after_success_runs_afresh(airflow, org, figures):
@@ -38,6 +43,62 @@ def test_a_conversation_that_is_cleared_after_a_kill_runs_afresh(airflow, org, f
     assert [turn.text for turn in first.turns] == ["first"]
     assert [turn.text for turn in second.turns] == ["first", "second"]
     assert (org.count("send"), org.open_sessions) == (3, [])
+
+
+def test_a_clear_ends_the_session_that_was_left_open_where_airflow_keeps_its_record(airflow, org, figures):
+    hold = org.hold("send")
+    run = airflow.trigger("talk")
+    hold.wait_until_held(60)
+    kill(run.runner("talk"))
+    # The session cannot be ended while the agent works in it.
+    assert run.wait() == "failed"
+    hold.release()
+    (left,) = org.open_sessions
+
+    figures.kind, figures.again = "SIGKILL, clear", True
+    run.clear("talk")
+    run.wait_for("talk", "queued", "running")
+    assert run.wait() == "success"
+    assert (org.count("start"), org.count("send"), org.applied("first")) == (2, 3, 2)
+    assert org.open_sessions == ([] if KEEPS_STATE else [left])
+
+
+def test_a_clear_sends_a_message_of_unknown_delivery_again(airflow, org, figures):
+    org.fail("send", drop=True, after=True)
+    run = airflow.trigger("shared")
+    run.wait()
+    assert run.states()["send"] == "failed"
+    assert "clearing the task sends the message again" in run.log("send", 1)
+    assert (org.count("send"), org.applied(), org.open_sessions) == (1, 1, [])
+
+    # Airflow clears the setup and the teardown with it.
+    figures.kind, figures.again = "unknown, clear", True
+    run.clear("send")
+    run.wait_for("send", "queued", "running", "success")
+    assert run.wait() == "success"
+    assert (org.count("start"), org.count("send"), org.applied()) == (2, 2, 2)
+    assert org.open_sessions == []
+
+
+@pytest.mark.parametrize(("dag_id", "task", "sends"), [("talk", "talk", 3), ("shared", "send", 2)])
+def test_a_clear_while_the_message_is_on_its_way_stops_the_task_and_sends_again(
+    airflow, org, figures, dag_id, task, sends
+):
+    hold = org.hold("send")
+    run = airflow.trigger(dag_id)
+    hold.wait_until_held(60)
+    runner = run.runner(task)
+    (left,) = org.open_sessions
+    figures.kind, figures.again = "clear", True
+    run.clear(task)
+    until("the task has stopped", lambda: not runner.is_running() or runner.status() == "zombie")
+    hold.release()
+    assert run.wait() == "success"
+
+    assert "DeliveryUnknownError" in run.log(task, 1)
+    assert (org.count("start"), org.count("send"), org.applied()) == (2, sends, sends)
+    # It could not be ended while the agent worked in it.
+    assert org.open_sessions == ([] if KEEPS_STATE else [left])
 
 
 def test_the_teardown_ends_the_session_after_a_failed_send(airflow, org, figures):

@@ -61,15 +61,24 @@ def environment(tmp_path):
 
 
 @pytest.fixture
-def dag_test(airflow_db, environment, monkeypatch, capfd):
+def dag_bag(airflow_db):
+    """Load Dags from a folder or a file. Airflow is imported here, after its environment is set."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415
+    except ImportError:  # Airflow 2 and 3.0
+        from airflow.models import DagBag  # noqa: PLC0415
+    return DagBag
+
+
+@pytest.fixture
+def dag_test(dag_bag, environment, monkeypatch, capfd):
     """Run a Dag in this process against an org, and give its exit status and output."""
-    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - after the environment is set
 
     def run(dag_id, org, folder=HERE / "dags", conf=None, **variables):
         for name, value in environment(org, **variables).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
-        bag = DagBag(folder)
+        bag = dag_bag(folder)
         assert bag.import_errors == {}
         capfd.readouterr()
         state = bag.dags[dag_id].test(run_conf=conf).state

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from installed import AIRFLOW
 
+from airflow_provider_agentforce._compat import AirflowFailException
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators import (
     ConversationOperator,
@@ -25,6 +28,11 @@ from airflow_provider_agentforce.operators import (
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import Ledger
 
+ROOT = Path(__file__).resolve().parents[2]
+BORDERS, LOOPED = (Path(__file__).parent / "dags" / f"{name}.py" for name in ("borders", "loops"))
+needs_loops = pytest.mark.skipif(AIRFLOW != "3.4", reason="Airflow has loops from 3.4 on")
+# The child of the process pool uses nothing of the emulator's thread.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 WORDS = "{{ conn.agentforce_default.password }} {{ 7 * 7 }}"
 
 
@@ -32,12 +40,18 @@ def sent(org):
     return sorted(turn.text for session in org.sessions.values() for turn in session.turns)
 
 
+def received(org):
+    """Return the texts of the messages that the org acted on, as often as it did."""
+    turns = [turn for session in org.sessions.values() for turn in session.turns]
+    return [turn.text for turn in turns for _ in range(turn.applied)]
+
+
 def started_with(org):
     return [request.body for request in org.requests if request.operation == "start"]
 
 
 def test_what_came_from_xcom_is_never_rendered_and_what_the_author_wrote_is(dag_test, org):
-    status, output = dag_test("data_is_data", org)
+    status, output = dag_test("data_is_data", org, BORDERS)
     assert status == 0, output
     assert sent(org) == sorted(
         [
@@ -63,15 +77,13 @@ def test_what_came_from_xcom_is_never_rendered_and_what_the_author_wrote_is(dag_
     assert "{{ 'Europe" not in bodies
 
 
-def test_references_at_any_depth_are_resolved_and_make_the_dependency(dag_test, org):
-    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - after the environment is set
-
-    status, output = dag_test("references", org)
+def test_references_at_any_depth_are_resolved_and_make_the_dependency(dag_test, dag_bag, org):
+    status, output = dag_test("references", org, BORDERS)
     assert status == 0, output
     assert sent(org) == sorted(
         [WORDS, WORDS, WORDS, f"q {WORDS} manual", "q b manual", WORDS, WORDS, f"q {WORDS}"]
     )
-    dag = DagBag(Path(__file__).parent / "dags").dags["references"]
+    dag = dag_bag(BORDERS).dags["references"]
     for task_id, upstream in {
         "talk": {"up", "other"},
         "mapped": {"up", "other"},
@@ -81,38 +93,124 @@ def test_references_at_any_depth_are_resolved_and_make_the_dependency(dag_test, 
         assert dag.get_task(task_id).upstream_task_ids == upstream
 
 
-@pytest.mark.parametrize(
-    "dag_id",
-    [
-        "end_after_a_failed_send",
-        "end_after_two_sends",
-        "end_after_a_skipped_send",
-        "end_after_a_mapped_send",
-        "end_after_a_send_by_template",
-        "end_in_a_mapped_group",
-    ],
-)
-def test_a_session_is_ended_whatever_became_of_its_messages(dag_test, org, dag_id):
-    dag_test(dag_id, org)
-    assert len(org.sessions) == (2 if "group" in dag_id else 1)
+@dataclass(frozen=True)
+class Run:
+    """What becomes of a run.
+
+    :param sent: the messages that the org got, in order; one that came twice is there twice.
+    :param says: words of the log.
+    :param starts: how many sessions were started.
+    :param left_open: how many of them are open afterwards.
+    """
+
+    state: str
+    sent: Sequence[str] = ()
+    says: str = ""
+    starts: int = 1
+    left_open: int = 0
+
+
+def everywhere(*run, **more):
+    return dict.fromkeys(("2.11", "3.3", "3.4"), Run(*run, **more))
+
+
+def with_records(*run, below, **more):
+    """Give the run that Airflow's task state store makes possible, and that *below* it."""
+    return {**everywhere(*run, **more), "2.11": below}
+
+
+CHANGED = "has changed since an earlier try sent it"
+UNKNOWN = "DeliveryUnknownError"
+FAILS = "please fail"
+# What each Dag of dags/borders.py comes to on each Airflow: "2.11" is every one below 3.3.
+RUNS = {
+    # The error comes back from another process, and still ends the task.
+    "in_a_process_pool": everywhere("failed", ["pooled"], UNKNOWN),
+    "answer_that_is_lost_fail": everywhere("failed", ["first"], UNKNOWN),
+    "answer_that_is_lost_resend": with_records(
+        "success",
+        ["first", "first", "second"],
+        below=Run("success", ["first", "first", "second"], starts=2),
+    ),
+    # A session is ended, whatever became of its messages.
+    "end_after_a_failed_send": everywhere("failed", [FAILS]),
+    "end_after_two_sends": everywhere("failed", [FAILS, FAILS]),
+    "end_after_a_skipped_send": everywhere("success"),
+    "end_after_a_mapped_send": everywhere("failed", [FAILS]),
+    "end_after_a_send_by_template": everywhere("failed", [FAILS]),
+    "end_in_a_mapped_group": everywhere("failed", [FAILS, FAILS], starts=2),
+    # What is not there fails at once, and is named.
+    "nothing_to_send_in": everywhere(
+        "failed", says="session is None: the task nothing left no session", starts=0
+    ),
+    "nothing_to_end": everywhere(
+        "failed", says="session is None: the task nothing left no session", starts=0
+    ),
+    "nothing_by_template": everywhere(
+        "failed", says="session_id is 'None': the task nothing left no session", starts=0
+    ),
+    "no_connection": everywhere("failed", says="Connection typo does not exist.", starts=0),
+    "failure_without_words": everywhere(
+        "failed", ["first"], "The agent's answer has the outcome failed. The agent"
+    ),
+    # A try that fails once the agent has answered.
+    "message_that_changes": with_records(
+        "failed", ["first in try 1"], CHANGED, below=Run("failed", ["first in try 1"], "are answered")
+    ),
+    "fails_between": with_records(
+        "success", ["first", "second"], below=Run("failed", ["first"], "are answered")
+    ),
+    "talk_then_fail": with_records(
+        "success", ["first", "second"], below=Run("success", ["first", "second"] * 2, starts=2)
+    ),
+    "send_then_fail": with_records("success", ["first"], below=Run("success", ["first", "first"])),
+    "start_then_fail": with_records("success", below=Run("success", starts=2, left_open=1)),
+    "records_with_na": everywhere("success", ["q a"]),
+}
+TAKES_AN_ANSWER_AWAY = ("in_a_process_pool", "answer_that_is_lost_fail", "answer_that_is_lost_resend")
+
+
+@pytest.mark.parametrize("dag_id", RUNS)
+def test_what_becomes_of_a_run(dag_test, make_org, dag_id):
+    wordless = {"messages": [{"type": "Failure", "id": "1"}]}
+    org = make_org(script=(lambda _: wordless) if dag_id == "failure_without_words" else None)
+    if dag_id in TAKES_AN_ANSWER_AWAY:
+        org.fail("send", drop=True, after=True)
+    status, output = dag_test(dag_id, org, BORDERS)
+    expected = RUNS[dag_id][AIRFLOW]
+    assert ("failed" if status else "success") == expected.state, output
+    assert expected.says in output
+    assert received(org) == list(expected.sent)
+    assert (len(org.sessions), len(org.open_sessions)) == (expected.starts, expected.left_open)
+
+
+# The same in loops, which Airflow has from 3.4 on: each iteration does all that one run does.
+LOOPS = {
+    "batch_in_a_loop": Run("success", ["a", "b"] * 2, starts=4),
+    "batch_in_a_loop_with_one_folder": Run("failed", ["a"], "holds the results of another batch"),
+    "conversation_in_a_loop": Run("success", ["the same", "in each"] * 2, starts=2),
+    "session_in_a_loop": Run("success", ["the same"] * 2, starts=2),
+}
+
+
+@needs_loops
+@pytest.mark.parametrize("dag_id", LOOPS)
+def test_every_iteration_of_a_loop_asks(dag_test, org, dag_id):
+    status, output = dag_test(dag_id, org, LOOPED)
+    expected = LOOPS[dag_id]
+    assert ("failed" if status else "success") == expected.state, output
+    assert expected.says in output
+    assert sorted(received(org)) == sorted(expected.sent)
     assert org.open_sessions == []
+    assert len({session.external_session_key for session in org.sessions.values()}) == expected.starts
 
 
-@pytest.mark.parametrize(
-    ("dag_id", "words"),
-    [
-        ("nothing_to_send_in", "session is None: the task nothing left no session"),
-        ("nothing_to_end", "session is None: the task nothing left no session"),
-        ("nothing_by_template", "session_id is 'None': the task nothing left no session"),
-        ("no_connection", "Connection typo does not exist."),
-    ],
-)
-def test_what_is_not_there_fails_at_once_and_is_named(dag_test, org, dag_id, words):
-    status, output = dag_test(dag_id, org)
-    assert status == 1
-    assert words in output
-    assert "up_for_retry" not in output.lower().replace(" ", "_")
-    assert org.requests == []
+@needs_loops
+def test_the_loop_of_the_examples_ends_with_the_first_answer(dag_test, org):
+    status, output = dag_test("example_agentforce_loop", org, ROOT / "example_dags")
+    assert status == 0, output
+    assert len(received(org)) == 2
+    assert org.open_sessions == []
 
 
 def test_a_connection_of_another_type_is_named(org, run, monkeypatch):

@@ -387,6 +387,15 @@ class TestConversation:
         assert len(org.sessions) == 2
         assert org.open_sessions == []
 
+    def test_a_clear_ends_a_session_that_could_not_be_ended(self, org):
+        task = Task(ConversationOperator, messages=THREE)
+        org.fail("end", status=400)
+        task.run()
+        assert len(org.open_sessions) == 1
+        task.clear()
+        task.run()
+        assert org.open_sessions == []
+
     def test_a_function_goes_on_with_the_recorded_answers(self, org):
         seen = []
 

@@ -14,9 +14,9 @@ import requests
 import trustme
 import wire
 
-from airflow_provider_agentforce import links
 from airflow_provider_agentforce.emulator import Emulator
-from airflow_provider_agentforce.links import LINK_XCOM, AgentLink, agent_url
+from airflow_provider_agentforce.links import agent as links
+from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.operators import (
     ConversationOperator,
     EndSessionOperator,
@@ -217,6 +217,8 @@ def salesforce(tmp_path):
 
 
 def test_airflow_stores_the_link_of_every_task_of_a_run(dag_test, airflow_db, salesforce):
+    from airflow.models.xcom import XComModel  # noqa: PLC0415 - after the environment is set
+
     org, environment = salesforce
     connection = json.loads(org.connection())
     connection["host"] = connection["extra"]["api_url"] = MY_DOMAIN
@@ -226,8 +228,8 @@ def test_airflow_stores_the_link_of_every_task_of_a_run(dag_test, airflow_db, sa
     assert org.count("send") == 3
     with contextlib.closing(sqlite3.connect(Path(airflow_db) / "airflow.db")) as database:
         rows = database.execute(
-            "SELECT task_id, value FROM xcom WHERE key = '_link_AgentLink' AND dag_id = 'chain' "
-            "ORDER BY timestamp"
+            f"SELECT task_id, value FROM {XComModel.__tablename__} "  # noqa: S608 - a name of Airflow's
+            "WHERE key = '_link_AgentLink' AND dag_id = 'chain' ORDER BY timestamp"
         ).fetchall()
     links = {task: json.loads(value) for task, value in rows}
     agent = f"{MY_DOMAIN}/lightning/setup/EinsteinCopilot/{org.agent_id}/edit"

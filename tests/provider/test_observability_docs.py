@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import airflow_provider_agentforce
 
 PACKAGE = Path(airflow_provider_agentforce.__file__).parent
@@ -16,11 +18,20 @@ def in_code(pattern, *folders):
     return {name for file in files for name in re.findall(pattern, file.read_text())}
 
 
-def rows(section):
-    """Return the names in the first cells of the tables of a section."""
+def listed(section):
+    """Return the names in the first cells of the tables of a section, as often as they are there."""
     text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
     cells = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
-    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def rows(section):
+    return set(listed(section))
+
+
+@pytest.mark.parametrize("section", ["Metrics", "Traces"])
+def test_nothing_is_listed_twice(section):
+    assert sorted(listed(section)) == sorted(rows(section))
 
 
 def test_every_metric_is_on_the_page_and_every_metric_on_the_page_exists():

@@ -12,7 +12,7 @@ import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from stand_ins import StateStore, TaskInstance
 
-from airflow_provider_agentforce.client import Reply, Turn
+from airflow_provider_agentforce.client import Cancel, Reply, Turn
 from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.emulator.errors import ERRORS
 from airflow_provider_agentforce.exceptions import (
@@ -455,6 +455,48 @@ class TestConversation:
         assert seen == [[], ["needs_confirmation"], ["needs_confirmation", "answered"]]
         assert [turn.type for turn in the_session(org).turns] == ["Text", "Reply"]
         assert done.value["sequence_id"] == 2
+
+    @pytest.mark.parametrize(
+        ("decision", "types"),
+        [
+            (Reply(), ["Text", "Reply", "Text"]),
+            (Cancel(), ["Text", "Cancel", "Text"]),
+            ("no", ["Text", "Text", "Text"]),
+            (None, ["Text", "Text"]),
+        ],
+    )
+    def test_a_function_decides_what_the_agent_asks_amid_a_list(self, org, run, decision, types):
+        asked = []
+
+        def decide(turn):
+            asked.append(turn.outcome)
+            return decision
+
+        messages = ["please refund order 7", "thank you"]
+        done = run(ConversationOperator(task_id="talk", messages=messages, on_needs_confirmation=decide))
+        assert asked == ["needs_confirmation"]
+        assert [turn.type for turn in the_session(org).turns] == types
+        assert [turn["request"]["type"] for turn in done.value["turns"]] == types
+
+    def test_a_question_left_open_is_told_in_the_log(self, org, run, capsys):
+        done = run(ConversationOperator(task_id="talk", messages=["please refund order 7"]))
+        assert done.value["outcome"] == "needs_confirmation"
+        assert "has not done what it asked about" in capsys.readouterr().out
+
+    def test_a_decision_that_does_not_fit_ends_the_task_and_the_session(self, org, run):
+        wrong = Reply([{"type": "a", "property": "b", "value": 1}])
+        done = run(
+            ConversationOperator(
+                task_id="talk", messages=["please refund order 7"], on_needs_confirmation=lambda _turn: wrong
+            )
+        )
+        assert "asks about" in str(done.error)
+        assert ends_the_task(done.error)
+        assert (org.count("send"), org.open_sessions) == (1, [])
+
+    def test_a_decision_is_a_function(self):
+        with pytest.raises(AgentforceInputError, match="on_needs_input must be a function"):
+            ConversationOperator(task_id="talk", messages=["a"], on_needs_input="yes")
 
     def test_stops_when_the_agent_ends_the_session(self, org, run):
         done = run(ConversationOperator(task_id="talk", messages=["goodbye", "still there?"]))

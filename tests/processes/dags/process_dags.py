@@ -65,6 +65,50 @@ class RecordedStart(StartSessionOperator):
         return value
 
 
+class StoppingStore:
+    """A task state store that stops the task at one record: one ``intended`` or one ``answered``.
+
+    ``intended``: it is written, and nothing has left yet; ``answered``: the org has answered, and it is not.
+    """
+
+    def __init__(self, store, record, at):
+        self._store, self._record, self._at = store, record, at
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def set(self, key, value, **options):
+        """Write, and stop before or after it."""
+        point = "answered" if value["done"] else "intended"
+        stops = point == self._at and key.startswith(f"agentforce_{self._record}")
+        if stops and point == "answered":
+            gate(point)
+        self._store.set(key, value, **options)
+        if stops and point == "intended":
+            gate(point)
+
+
+class StopsAtARecord:
+    """Stops at the record that the run's configuration names."""
+
+    def execute(self, context):
+        """Execute with such a store."""
+        store = StoppingStore(context["task_state_store"], **context["dag_run"].conf)
+        return super().execute({**context, "task_state_store": store})
+
+
+class StoppingConversation(StopsAtARecord, ConversationOperator):
+    """A conversation."""
+
+
+class StoppingStart(StopsAtARecord, StartSessionOperator):
+    """A start."""
+
+
+class StoppingSend(StopsAtARecord, SendMessageOperator):
+    """A message."""
+
+
 def step_by_step(turns):
     """Give three messages and stop before the second."""
     if len(turns) == 1:
@@ -74,6 +118,9 @@ def step_by_step(turns):
 
 with DAG("talk", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first", "second"])
+
+with DAG("talk_stopping", schedule=None, **SETTINGS):
+    StoppingConversation(task_id="talk", messages=["first", "second"])
 
 with DAG("talk_in_steps", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=step_by_step)
@@ -97,6 +144,7 @@ def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator, *
 shared("shared")
 shared("shared_recorded", sending=RecordedSend)
 shared("shared_started", starting=RecordedStart)
+shared("shared_stopping", starting=StoppingStart, sending=StoppingSend)
 shared("shared_resend", on_unknown_delivery="resend")
 
 

@@ -1,11 +1,14 @@
-"""Dags for tests/provider/test_borders.py: data between tasks, and sessions that are found again."""
+"""Dags for tests/provider/test_borders.py, which runs on every Airflow: so do they."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
-from airflow.sdk import DAG, task, task_group
+from stand_ins import ask_with_a_hook
 
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
@@ -15,11 +18,18 @@ from airflow_provider_agentforce.operators import (
     StartSessionOperator,
 )
 
+try:
+    from airflow.sdk import DAG, task, task_group
+except ImportError:  # Airflow 2
+    from airflow import DAG
+    from airflow.decorators import task, task_group
+
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 AGAIN = {"retries": 2, "retry_delay": timedelta(0)}
 # What an agent or a customer could say.
 WORDS = "{{ conn.agentforce_default.password }} {{ 7 * 7 }}"
-FOLDER = f"file://{os.environ.get('AGENTFORCE_EXAMPLE_OUTPUT', '/tmp')}"  # noqa: S108 - a test sets it
+OUT = Path(os.environ.get("AGENTFORCE_EXAMPLE_OUTPUT", "/nowhere"))
+FOLDER = f"file://{OUT}"
 
 
 @task
@@ -133,14 +143,18 @@ with DAG("end_after_a_mapped_send", start_date=BEGIN, schedule=None):
     )
 
 with DAG("end_after_a_send_by_template", start_date=BEGIN, schedule=None):
-    shared(
-        lambda start: SendMessageOperator(
+
+    def by_template(start):
+        send = SendMessageOperator(
             task_id="ask",
             session_id="{{ ti.xcom_pull('start')['session_id'] }}",
             sequence_id=0,
             text="please fail",
         )
-    )
+        start >> send
+        return send
+
+    shared(by_template)
 
 with DAG("end_in_a_mapped_group", start_date=BEGIN, schedule=None):
 
@@ -170,3 +184,86 @@ with DAG("nothing_by_template", start_date=BEGIN, schedule=None, default_args=AG
 
 with DAG("no_connection", start_date=BEGIN, schedule=None, default_args=AGAIN):
     StartSessionOperator(task_id="ask", agentforce_conn_id="typo")
+
+
+with DAG("in_a_process_pool", start_date=BEGIN, schedule=None, default_args=AGAIN):
+
+    @task
+    def pooled():
+        """Ask in another process, whose errors come back as copies."""
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            return pool.submit(ask_with_a_hook, "pooled").result()
+
+    pooled()
+
+
+class Fails(Exception):  # noqa: N818 - what a Dag's author calls it
+    """The first try fails with it."""
+
+
+def once(what):
+    """Raise an error, the first time that it is called in a run."""
+    try:
+        (OUT / what).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    raise Fails(what)
+
+
+def afterwards(context, _result):
+    """Fail a first try that has all it wants: Airflow may, as soon as the operator is done."""
+    once(context["ti"].task_id)
+
+
+def in_steps(turns):
+    """Give two messages, and fail once between them."""
+    if turns:
+        once("between")
+    return ["first", "second", None][len(turns)]
+
+
+def changing(turns):
+    """Give a message that is another in each try, as a partial of a function could."""
+    return None if len(turns) > 1 else f"{in_steps(turns)} in try {1 + (OUT / 'between').exists()}"
+
+
+with DAG("message_that_changes", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    ConversationOperator(task_id="talk", messages=changing)
+
+with DAG("fails_between", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    ConversationOperator(task_id="talk", messages=in_steps)
+
+with DAG("talk_then_fail", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    ConversationOperator(task_id="talk", messages=["first", "second"], post_execute=afterwards)
+
+with DAG("send_then_fail", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    start = StartSessionOperator(task_id="start")
+    ask_once = SendMessageOperator(task_id="ask", session=start.output, text="first", post_execute=afterwards)
+    end = EndSessionOperator(task_id="end", session=ask_once.output)
+    start >> ask_once >> end.as_teardown(setups=start)
+
+with DAG("start_then_fail", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    start = StartSessionOperator(task_id="start", post_execute=afterwards)
+    EndSessionOperator(task_id="end", session=start.output).as_teardown(setups=start)
+
+for how in ("fail", "resend"):
+    with DAG(f"answer_that_is_lost_{how}", start_date=BEGIN, schedule=None, default_args=AGAIN):
+        ConversationOperator(task_id="talk", messages=["first", "second"], on_unknown_delivery=how)
+
+with DAG("failure_without_words", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    ConversationOperator(task_id="talk", messages=["first"])
+
+
+class NAType:
+    """As pandas' ``NA``."""
+
+    __module__ = "pandas._libs.missing"
+
+
+with DAG("records_with_na", start_date=BEGIN, schedule=None):
+    ConversationBatchOperator(
+        task_id="batch",
+        records=[{"q": "a", "na": NAType()}],
+        message="q {{ record.q }}",
+        result_path=f"{FOLDER}/na",
+    )

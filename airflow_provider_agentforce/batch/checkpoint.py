@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.parts import PREFIX, Block, Found, PartName, blocks, unreadable
 from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
-from airflow_provider_agentforce.batch.storage import Storage
+from airflow_provider_agentforce.batch.storage import Storage, guarded
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -452,9 +452,4 @@ class Checkpoint:
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except Exception as error:
-            raise LedgerError(
-                f"The ledger of {self._shown} cannot be {what} ({type(error).__name__}: {error!s:.200})."
-            ) from error
+        return guarded(call, f"The ledger of {self._shown} cannot be {what}")

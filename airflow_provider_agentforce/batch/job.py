@@ -28,13 +28,12 @@ from airflow_provider_agentforce.batch.results import (
     Row,
 )
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
-from airflow_provider_agentforce.batch.storage import Storage, storage_of
+from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     BatchFailedError,
-    LedgerError,
     one_line,
 )
 from airflow_provider_agentforce.structured import OutputType
@@ -278,7 +277,7 @@ class _Results:
         raise error
 
     def _lines(self) -> Iterator[bytes]:
-        for position, key in enumerate(self.known.keys()):
+        for position, key in enumerate(self.known.keys):
             if self._rows.status(position) is None:
                 yield Row(key=key, status=SKIPPED).line()
             else:
@@ -332,13 +331,10 @@ class _Results:
         self._do("written", lambda: self._storage.write(name, content))
 
     def _do(self, what: str, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except OSError as error:
-            raise LedgerError(
-                f"The results in {self._folder} cannot be {what} ({type(error).__name__}: {error!s:.200}). "
-                "The answers are in the ledger; the next try writes them without asking again."
-            ) from error
+        failure = f"The results in {self._folder} cannot be {what}"
+        guarded(
+            call, failure, "The answers are in the ledger; the next try writes them without asking again."
+        )
 
 
 def _killed(record: Record, attempts: int) -> Row:

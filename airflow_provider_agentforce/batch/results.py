@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ STATUSES = (
 FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
 _MOST_COUNTED = 65535
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+# As the encoder writes what storable() replaces.
+_UNSTORABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,10 @@ class Row:
 
     def line(self) -> bytes:
         """Return the line of the results file."""
-        try:
-            text = _ENCODER.encode(vars(self))
-            line = text.encode("utf-8")
-        except UnicodeEncodeError:
-            text = ""
-        if not text or "\\u0000" in text:
-            line = _ENCODER.encode(storable(vars(self))).encode("utf-8")
-        return line + b"\n"
+        text = _ENCODER.encode(vars(self))
+        if _UNSTORABLE.search(text):
+            text = _ENCODER.encode(storable(vars(self)))
+        return text.encode("utf-8") + b"\n"
 
 
 def moment(seconds: float) -> str:

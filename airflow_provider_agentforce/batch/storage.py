@@ -10,9 +10,13 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tenacity
+
+from airflow_provider_agentforce.exceptions import AgentforceError, LedgerError
+
+_T = TypeVar("_T")
 
 _ATTEMPTS = 4
 # Stores without folders: to make one there would make the bucket, also one whose name is misspelt.
@@ -186,6 +190,21 @@ def storage_of(folder: Any) -> Storage:
     if store is None:
         return LocalStorage(Path(folder))
     return LocalStorage(Path(folder.path)) if "local" in store.protocol else Storage(folder)
+
+
+def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
+    """Return what *call* returns.
+
+    :param failure: what a failure of the store means, such as ``The ledger cannot be read``.
+    :param hint: the way out.
+    :raises LedgerError: for whatever the store's library raises.
+    """
+    try:
+        return call()
+    except AgentforceError:
+        raise
+    except Exception as error:
+        raise LedgerError(f"{failure} ({type(error).__name__}: {error!s:.200}).", hint=hint) from error
 
 
 def _forget_listing(path: Any) -> None:

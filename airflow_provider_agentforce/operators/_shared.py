@@ -74,11 +74,11 @@ class SendsMessages(AgentforceBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.output_type = arguments.check_output_type(output_type)
-        self.output_retries = arguments.check_output_retries(output_retries)
+        self.output_retries = arguments.check_choice("output_retries", output_retries, 0, 1)
         self.on_unknown_delivery = arguments.check_choice(
             "on_unknown_delivery", on_unknown_delivery, "fail", "resend"
         )
-        self.store_requests = arguments.check_flag("store_requests", store_requests)
+        self.store_requests = arguments.check_choice("store_requests", store_requests, True, False)
 
     @property
     def resends(self) -> bool:

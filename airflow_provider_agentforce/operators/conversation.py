@@ -119,8 +119,10 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse messages that cannot be sent."""
-        arguments.check_messages(self.messages)
+        """Refuse a literal that cannot be messages. A template or a reference may yet become them."""
+        template = isinstance(self.messages, str) and arguments.has_template(self.messages)
+        if isinstance(self.messages, Sequence | Mapping) and not template:
+            arguments.check_messages(self.messages)
         for outcome, decide in self.decisions.items():
             if decide is not None and not callable(decide):
                 raise AgentforceInputError(
@@ -272,11 +274,6 @@ def in_order(messages: Any) -> NextMessage:
 
     :raises AgentforceInputError: if one of them cannot be sent, before any is.
     """
-    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise AgentforceInputError(
-            f"messages must be a list of texts or of dicts with text and variables, or a function, "
-            f"but is {type(messages).__name__}."
-        )
     arguments.check_messages(messages)
     for index, message in enumerate(messages):
         _read(message, f"messages[{index}]")

@@ -132,10 +132,7 @@ class AgentforceClient:
         """
         bypass = self.settings.bypass_user if bypass_user is None else bypass_user
         options = SessionOptions(agent_id, variables, tz, bypass, external_session_key, surface_type)
-        agent, key = self.agent(agent_id), options.external_session_key or str(uuid.uuid4())
-        request = StartRequest(
-            agent_id=agent, my_domain=self.settings.host, external_session_key=key, options=options
-        )
+        request = self._start_request(agent_id, options)
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
@@ -304,6 +301,14 @@ class AgentforceClient:
                 pause = error.retry_after or _SLICE
                 if not deadline.allows(pause) or waited + pause > self.timing.longest_wait:
                     raise
+
+    def _start_request(self, agent_id: str | None, options: SessionOptions) -> StartRequest:
+        return StartRequest(
+            agent_id=self.agent(agent_id),
+            my_domain=self.settings.host,
+            external_session_key=options.external_session_key or str(uuid.uuid4()),
+            options=options,
+        )
 
     def _send_request(
         self, session: Session, message: Message, variables: list[dict[str, Any]], *, stream: bool

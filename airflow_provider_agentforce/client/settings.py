@@ -106,15 +106,8 @@ class Settings:
         if (extra.get("auth") or CLIENT_CREDENTIALS) == CLIENT_CREDENTIALS:
             needed["password (consumer secret)"] = password
         missing = [name for name, value in needed.items() if not (value or "").strip()]
-        unknown = sorted(set(extra) - set(EXTRAS))
-        problems = []
-        if missing:
-            problems.append(f"The connection lacks {', '.join(missing)}.")
-        if unknown:
-            problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
         given = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
-        if missing and "auth" not in given:
-            problems += _only_of_jwt_bearer(given)
+        problems = _problems(missing, extra, given)
         if problems:
             raise AgentforceInputError(" ".join(problems))
         return cls(str(host), str(login), (password or "").strip() or None, **given)
@@ -146,6 +139,16 @@ class Settings:
         if chosen is None:
             raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
         return validation.agent(chosen)
+
+
+def _problems(missing: list[str], extra: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    problems = [f"The connection lacks {', '.join(missing)}."] if missing else []
+    unknown = sorted(set(extra) - set(EXTRAS))
+    if unknown:
+        problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
+    if missing and "auth" not in given:
+        problems += _only_of_jwt_bearer(given)
+    return problems
 
 
 def _only_of_jwt_bearer(given: Mapping[str, Any]) -> list[str]:

@@ -32,11 +32,7 @@ def user_of(assertion: str, org: Org) -> str:
     audience = claims.get("aud")
     if not isinstance(audience, str) or audience not in {org.settings.audience, org.url}:
         raise ApiError("wrong_audience")
-    ends = claims.get("exp")
-    if isinstance(ends, bool) or not isinstance(ends, int | float):
-        raise ApiError("invalid_assertion")
-    if not 0 < ends - time.time() <= _LONGEST:
-        raise ApiError("expired_assertion")
+    _check_end(claims.get("exp"))
     username = claims.get("sub")
     allowed = org.settings.usernames
     if not isinstance(username, str) or "@" not in username:
@@ -44,6 +40,13 @@ def user_of(assertion: str, org: Org) -> str:
     if allowed is not None and username.lower() not in {one.strip().lower() for one in allowed.split(",")}:
         raise ApiError("app_not_approved")
     return username
+
+
+def _check_end(ends: Any) -> None:
+    if isinstance(ends, bool) or not isinstance(ends, int | float):
+        raise ApiError("invalid_assertion")
+    if not 0 < ends - time.time() <= _LONGEST:
+        raise ApiError("expired_assertion")
 
 
 def _claims(assertion: str, certificate: str | None) -> dict[str, Any]:

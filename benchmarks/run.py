@@ -43,8 +43,8 @@ from those with a share of an ideal time.
   process of its own that answers a fixed `Inform` in one write; there is no agent behind it.
   `requests.Session.post` on a kept connection sends the same JSON and does not parse the reply. It reads
   proxies and the CA bundle from the environment for every request, our client once per host; the row without
-  the environment shows how much that is. With `NO_PROXY` for the host `requests` finds out quickly that it
-  needs no proxy, so that row has no goal. Through a proxy it sends head and body in two segments and waits
+  the environment shows how much that is. With `NO_PROXY` for the host `requests` finds out more quickly that
+  it needs no proxy. Through a proxy it sends head and body in two segments and waits
   40 ms for the acknowledgement of the first; our client sends one. What else the client does (numbering, a
   deadline for the whole call, reading the answer) is in its figure.
 - **Connections**: what the server accepted from the client while the messages were sent. A connection that

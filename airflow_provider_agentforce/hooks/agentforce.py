@@ -94,7 +94,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         *,
         variables: Any = None,
         tz: str | None = None,
-        bypass_user: bool = True,
+        bypass_user: bool | None = None,
         external_session_key: str | None = None,
         surface_type: str | None = None,
     ) -> Session:
@@ -187,22 +187,26 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's extra fields for Airflow up to 3.1; later ones read the provider info."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415 - only there
-        from wtforms import StringField  # noqa: PLC0415 - only there
+        from flask_appbuilder.fieldwidgets import (  # noqa: PLC0415 - only there
+            BS3PasswordFieldWidget,
+            BS3TextFieldWidget,
+        )
+        from wtforms import PasswordField, StringField  # noqa: PLC0415 - only there
 
-        return {
-            name: StringField(
-                field["label"], description=field.get("description", ""), widget=BS3TextFieldWidget()
-            )
-            for name, field in CONN_FIELDS.items()
-        }
+        kinds = {"password": (PasswordField, BS3PasswordFieldWidget)}
+        widgets = {}
+        for name, field in CONN_FIELDS.items():
+            kind, widget = kinds.get(field["schema"].get("format"), (StringField, BS3TextFieldWidget))
+            widgets[name] = kind(field["label"], description=field["description"], widget=widget())
+        return widgets
 
     def _named(self) -> str:
         return f"Connection {self.agentforce_conn_id}"
 
 
 def _mask(settings: Settings) -> None:
-    for form in settings.secret_forms():
+    # Airflow compiles all that it has for each that it gets, so the long ones come last.
+    for form in sorted(settings.secret_forms(), key=len):
         mask_secret(form)
 
 

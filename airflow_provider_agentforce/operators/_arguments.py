@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
@@ -13,6 +13,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 if TYPE_CHECKING:
     from airflow_provider_agentforce.structured import OutputType
 
+_Given = TypeVar("_Given")
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 
@@ -48,25 +49,13 @@ def check_fail_on(fail_on: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_choice(field: str, given: str, *choices: str) -> str:
-    """Return *given* if it is one of *choices*."""
-    if given not in choices:
-        raise AgentforceInputError(f"{field} must be {' or '.join(choices)}, but is {given!r:.80}.")
-    return given
-
-
-def check_flag(field: str, given: Any) -> bool:
-    """Return *given* if it is ``True`` or ``False``."""
-    if not isinstance(given, bool):
-        raise AgentforceInputError(f"{field} must be True or False, but is {given!r:.80}.")
-    return given
-
-
-def check_output_retries(value: Any) -> int:
-    """Return how many corrective questions may be asked: 0 or 1."""
-    if value not in (0, 1) or not isinstance(value, int) or isinstance(value, bool):
-        raise AgentforceInputError(f"output_retries must be 0 or 1, but is {value!r:.80}.")
-    return value
+def check_choice(field: str, given: _Given, *choices: _Given) -> _Given:
+    """Return *given* if it is one of *choices*; ``True`` is not 1."""
+    for choice in choices:
+        same_kind = isinstance(given, type(choice)) and isinstance(given, bool) == isinstance(choice, bool)
+        if same_kind and given == choice:
+            return given
+    raise AgentforceInputError(f"{field} must be {' or '.join(map(str, choices))}, but is {given!r:.80}.")
 
 
 def check_output_type(output_type: Any) -> Any:
@@ -92,13 +81,16 @@ def output_of(output_type: Any) -> OutputType | None:
 
 
 def check_messages(messages: Any) -> None:
-    """Refuse a literal that cannot be the messages of a conversation. A template may yet become them."""
-    if isinstance(messages, str) and not has_template(messages):
+    """Refuse what cannot be the messages of a conversation."""
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        found = type(messages).__name__
+        if isinstance(messages, str):
+            found = f"a text. Write messages=[{one_line(messages, 40)!r}]"
         raise AgentforceInputError(
-            f"messages must be a list of texts or of dicts with text and variables, or a function, but is a "
-            f"text. Write messages=[{one_line(messages, 40)!r}]."
+            f"messages must be a list of texts or of dicts with text and variables, or a function, "
+            f"but is {found}."
         )
-    if isinstance(messages, Sequence) and not messages:
+    if not messages:
         raise AgentforceInputError("messages is empty. Give at least one message.")
 
 

@@ -18,7 +18,8 @@ class StartsSessions(AgentforceBaseOperator):
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
+        connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection.
     """
 
@@ -30,7 +31,7 @@ class StartsSessions(AgentforceBaseOperator):
         agent_id: str | None = None,
         variables: Any = None,
         tz: str | None = None,
-        bypass_user: bool = True,
+        bypass_user: bool | None = None,
         surface_type: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,11 +74,11 @@ class SendsMessages(AgentforceBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.output_type = arguments.check_output_type(output_type)
-        self.output_retries = arguments.check_output_retries(output_retries)
+        self.output_retries = arguments.check_choice("output_retries", output_retries, 0, 1)
         self.on_unknown_delivery = arguments.check_choice(
             "on_unknown_delivery", on_unknown_delivery, "fail", "resend"
         )
-        self.store_requests = arguments.check_flag("store_requests", store_requests)
+        self.store_requests = arguments.check_choice("store_requests", store_requests, True, False)
 
     @property
     def resends(self) -> bool:

@@ -60,9 +60,9 @@ class ConversationOperator(StartsSessions, SendsMessages):
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
     :param messages: a list of texts, of dicts with ``text`` and ``variables``, or of
-        :class:`~airflow_provider_agentforce.client.Reply`, ``Cancel`` or ``Transfer``; or a function that is
-        given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the
-        next message, or ``None`` to end.
+        :class:`~airflow_provider_agentforce.client.messages.Reply`, ``Cancel`` or ``Transfer``; or a function
+        that is given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
+        returns the next message, or ``None`` to end.
     :param on_needs_confirmation: decides when the agent wants an approval: a function that is given the turn
         and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message.
     :param on_needs_input: the same for what the agent asks back. A next try calls both again, so they must
@@ -71,7 +71,8 @@ class ConversationOperator(StartsSessions, SendsMessages):
         A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
+        connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
         response formats, which ``output_type`` reads.
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
@@ -118,8 +119,10 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse messages that cannot be sent."""
-        arguments.check_messages(self.messages)
+        """Refuse a literal that cannot be messages. A template or a reference may yet become them."""
+        template = isinstance(self.messages, str) and arguments.has_template(self.messages)
+        if isinstance(self.messages, Sequence | Mapping) and not template:
+            arguments.check_messages(self.messages)
         for outcome, decide in self.decisions.items():
             if decide is not None and not callable(decide):
                 raise AgentforceInputError(
@@ -271,11 +274,6 @@ def in_order(messages: Any) -> NextMessage:
 
     :raises AgentforceInputError: if one of them cannot be sent, before any is.
     """
-    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise AgentforceInputError(
-            f"messages must be a list of texts or of dicts with text and variables, or a function, "
-            f"but is {type(messages).__name__}."
-        )
     arguments.check_messages(messages)
     for index, message in enumerate(messages):
         _read(message, f"messages[{index}]")

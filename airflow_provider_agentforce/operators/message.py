@@ -62,8 +62,8 @@ class SendMessageOperator(TakesSession, SendsMessages):
     :param reply: approves what the agent wants to do, or gives what it asks for: the output of the send that
         was answered with the question, or ``[{"type", "property", "value"}]``.
     :param cancel: declines it: ``True``, or the output of that send.
-    :param transfer: a :class:`~airflow_provider_agentforce.client.Transfer` that reports what became of an
-        escalation.
+    :param transfer: a :class:`~airflow_provider_agentforce.client.messages.Transfer` that reports what became
+        of an escalation.
     :param session: the output of the start or of the last send.
     :param session_id: instead of ``session``, together with ``sequence_id``.
     :param sequence_id: number of the last message, 0 after the start; text with digits is fine.

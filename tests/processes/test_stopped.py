@@ -23,7 +23,7 @@ TOLD = {
 
 def ended(runner):
     """Wait until a task's process has ended, whether or not its supervisor has noticed."""
-    until("the task has ended", lambda: not runner.is_running() or runner.status() == "zombie", timeout=10)
+    until("the task has ended", lambda: not runner.is_running() or runner.status() == "zombie")
 
 
 @pytest.mark.parametrize("whom", TOLD if AIRFLOW == "3.3" else ["task", "both"])

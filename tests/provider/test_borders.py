@@ -190,6 +190,7 @@ LOOPS = {
     "batch_in_a_loop_with_one_folder": Run("failed", ["a"], "holds the results of another batch"),
     "conversation_in_a_loop": Run("success", ["the same", "in each"] * 2, starts=2),
     "session_in_a_loop": Run("success", ["the same"] * 2, starts=2),
+    "retries_in_a_loop": Run("success", ["the same"] * 2, starts=2),
 }
 
 

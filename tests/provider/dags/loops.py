@@ -54,6 +54,11 @@ if LoopDecision is not None:
         send = SendMessageOperator(task_id="send", session=start.output, text="the same")
         EndSessionOperator(task_id="end", session=send.output)
 
+    def fail_once(context, _result):
+        """Fail a first try whose answer is recorded."""
+        if context["ti"].try_number == 1:
+            raise RuntimeError("the first try")
+
     @looped
-    def failures_in_a_loop():
-        ConversationOperator(task_id="talk", messages=["the same"], fail_on=())
+    def retries_in_a_loop():
+        ConversationOperator(task_id="talk", messages=["the same"], post_execute=fail_once)

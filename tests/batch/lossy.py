@@ -33,11 +33,14 @@ class Disk:
         status = os.fstat(descriptor)
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if stat.S_ISDIR(status.st_mode):
-            inodes = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
-            text = "\n".join(f"{inode} {name}" for name, inode in inodes.items())
-            self._put(self._names / str(path).replace("/", "#"), text.encode())
+            self._put_names(path)
         elif not (self._forgets and _claims(path) and (self._files / str(status.st_ino)).exists()):
             self._put(self._files / str(status.st_ino), path.read_bytes())
+
+    def _put_names(self, folder):
+        inodes = {entry.name: entry.inode() for entry in os.scandir(folder) if entry.is_file()}
+        text = "\n".join(f"{inode} {name}" for name, inode in inodes.items())
+        self._put(self._names / str(folder).replace("/", "#"), text.encode())
 
     @staticmethod
     def _put(path, content):
@@ -50,23 +53,24 @@ class Disk:
         left = {}
         for listing in self._names.iterdir():
             folder = Path(listing.name.replace("#", "/"))
-            contents = {}
+            contents = left[folder] = {}
             for line in listing.read_text().splitlines():
                 inode, _, name = line.partition(" ")
                 synced = self._files / inode
-                contents[name] = synced.read_bytes() if synced.exists() else b""
+                if not name.endswith(".tmp"):
+                    contents[name] = synced.read_bytes() if synced.exists() else b""
             for path in folder.iterdir():
                 if path.is_file():
                     path.unlink()
             for name, content in contents.items():
-                if not name.endswith(".tmp"):
-                    (folder / name).write_bytes(content)
-                    left[folder / name] = content
+                (folder / name).write_bytes(content)
         shutil.rmtree(self.folder)
         self._make()
         # What is left is on the disk.
-        for path, content in left.items():
-            self._put(self._files / str(path.stat().st_ino), content)
+        for folder, contents in left.items():
+            for name, content in contents.items():
+                self._put(self._files / str((folder / name).stat().st_ino), content)
+            self._put_names(folder)
 
     def _make(self):
         self._files.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "host": "https://acme.my.salesforce.com",
         "port": "443 (the Test button needs a port)",
         "login": "Consumer Key of the External Client App",
-        "password": "Consumer Secret of the External Client App",
+        "password": "Consumer Secret of the External Client App (not for jwt_bearer)",
     },
 }
 
@@ -27,6 +27,35 @@ CONN_FIELDS: dict[str, Any] = {
     "api_url": {
         "label": "Agent API URL",
         "description": "Leave it empty, except for Government Cloud: https://api.gov.salesforce.com",
+        "schema": {"type": ["string", "null"], "format": "url"},
+    },
+    "auth": {
+        "label": "Authentication",
+        "description": "client_credentials (default), or jwt_bearer to act as a named user.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "username": {
+        "label": "Username",
+        "description": "For jwt_bearer: the Salesforce user to act as.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "private_key": {
+        "label": "Private Key",
+        "description": "For jwt_bearer: the PEM of the RSA key whose certificate the app has.",
+        # Masked. The browser drops the line ends of what is pasted here, which the PEM can do without.
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "private_key_path": {
+        "label": "Private Key Path",
+        "description": "For jwt_bearer, in the place of the key: a file with it on every worker.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "audience": {
+        "label": "Audience",
+        "description": (
+            "For jwt_bearer. Default: https://test.salesforce.com for a sandbox, else "
+            "https://login.salesforce.com. My Domain works, too."
+        ),
         "schema": {"type": ["string", "null"], "format": "url"},
     },
     "timeout": {

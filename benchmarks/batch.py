@@ -30,14 +30,16 @@ from report import Row, table
 RECORDS = 1000
 THREADS_RECORDS = 300
 MANY = 10_000
-MANY_DELAY = 0.1
+MANY_DELAY = 0.5
 MANY_TOKEN_SECONDS = 60
+CPU_GOAL = 1.4
 WRONG_RECORDS = 400
 WRONG_CAP = 20
 PAIRS = 3
 PAIR_RECORDS = 2000
 PAIR_DELAY = 0.05
 KILL_AT = 5000
+RESUMED = (10_000, 50_000, 100_000)
 KILL_DELAY = 0.2
 _LONGEST_SECONDS = 600
 _PROGRAM = str(Path(__file__).with_name("batch_process.py"))
@@ -66,6 +68,17 @@ class Bench:
         """Start a process that runs the operator."""
         options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/{results}"}
         return self._start("operator", {**options, "syncs": syncs}, self.org.connection(**limits))
+
+    def resume(self) -> dict[str, Any]:
+        """Run the operator on a ledger that says that all records are answered.
+
+        :returns: what it took.
+        """
+        ledger = f"{self.folder}/results/_ledger"
+        self._finished(self._start("fill", {"records": str(self._input()), "ledger": ledger}, ""))
+        options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/results"}
+        options |= {"on_change": "continue", "syncs": True}
+        return self._finished(self._start("operator", options, self.org.connection()))
 
     def by_hand(self, way: str) -> dict[str, Any]:
         """Run the ``loop`` of aiohttp or the ``threads`` of requests in a new process.
@@ -183,10 +196,10 @@ def at_the_cap() -> list[Row]:
         ),
         Row(
             "The same: CPU time per conversation",
-            "at most 3 ms",
+            f"at most {CPU_GOAL} ms",
             f"{cpu:.2f} ms (the aiohttp loop: {_cpu_ms(loop, RECORDS):.2f} ms; 50 threads with bare "
             f"`requests`, {THREADS_RECORDS} conversations: {threads:.2f} ms)",
-            cpu <= 3,
+            cpu <= CPU_GOAL,
         ),
         Row(
             "The same: token exchanges while the token lives (30 min)",
@@ -218,14 +231,14 @@ def many() -> list[Row]:
         ),
         Row(
             "The same: CPU time per conversation",
-            "at most 3 ms",
+            "",
             f"{cpu:.2f} ms",
-            cpu <= 3,
         ),
         Row(
             f"The same: share of the ideal {ideal:.1f} s, and of the time in which the ledger is synced",
-            "",
+            "at least 98 %",
             f"{ideal / batch['seconds']:.1%} ({batch['seconds']:.1f} s), and {ledger / batch['seconds']:.1%}",
+            ideal / batch["seconds"] >= 0.98,
         ),
         Row(
             "The same: records without an answer, starts refused, messages sent twice",
@@ -334,13 +347,43 @@ def killed() -> list[Row]:
     ]
 
 
+def resumed() -> list[Row]:
+    """Go on where all records are done, to see what a record costs in time and memory."""
+    grown: dict[int, float] = {}
+    for records in RESUMED:
+        with bench(records) as it:
+            done = it.resume()
+            asked = it.org.counts()["messages"]
+        grown[records] = done["peak_mb"] - done["first_mb"]
+    most = RESUMED[-1]
+    per_record = (grown[most] - grown[RESUMED[0]]) / (most - RESUMED[0])
+    at_a_million = grown[most] + per_record * (1_000_000 - most)
+    opened = done["inside"]["open"]
+    return [
+        Row(
+            f"A try that finds {most:,} records done: seconds to read the ledger, and messages sent",
+            "at most 3 s and 0",
+            f"{opened:.2f} s and {asked} (with the input read and the results written: "
+            f"{done['seconds']:.2f} s)",
+            opened <= 3 and not asked,
+        ),
+        Row(
+            f"The same: memory above the start at {most:,} records, and extrapolated to a million",
+            "at most 120 and 350 MB",
+            f"{grown[most]:.0f} and {at_a_million:.0f} MB "
+            f"({', '.join(f'{size:,}: {mb:.0f}' for size, mb in grown.items())})",
+            grown[most] <= 120 and at_a_million <= 350,
+        ),
+    ]
+
+
 def _cpu_ms(run: dict[str, Any], conversations: int) -> float:
     return float(run["cpu"]) * 1000 / conversations
 
 
 def main() -> list[Row]:
     warm_up()
-    return [*at_the_cap(), *wrong_limit(), *many(), *cost_of_syncs(), *killed()]
+    return [*at_the_cap(), *wrong_limit(), *many(), *cost_of_syncs(), *killed(), *resumed()]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Asks about many records in this process, in one of three ways, and prints what that took as JSON.
+"""Asks about many records in this process, in one of several ways, and prints what that took as JSON.
 
 ``operator`` runs :class:`ConversationBatchOperator` as a task does, with Airflow loaded, in ``execute``;
 ``loop`` is what one writes without it: asyncio, aiohttp and a semaphore; ``threads`` is the same with threads
@@ -62,6 +62,31 @@ def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) ->
         **options,
     )
     return {**_measured(lambda: _counts(operator)), "inside": noted}
+
+
+def _fill(*, records: str, ledger: str) -> dict[str, Any]:
+    """Write the ledger of a batch whose records are all answered."""
+    from airflow_provider_agentforce.batch.checkpoint import Checkpoint  # noqa: PLC0415
+    from airflow_provider_agentforce.batch.results import Row  # noqa: PLC0415
+    from airflow_provider_agentforce.batch.storage import LocalStorage  # noqa: PLC0415
+
+    rows = [json.loads(line) for line in Path(records).read_text(encoding="utf-8").splitlines()]
+    positions = {row["id"]: position for position, row in enumerate(rows)}
+    checkpoint = Checkpoint(LocalStorage(Path(ledger), _nothing), {}, positions, ledger)
+
+    def fill() -> dict[str, int]:
+        checkpoint.open(changes_allowed=True)
+        for position, row in enumerate(rows):
+            text = f"The order of {row['name']} is on its way to {row['city']}. " * 5
+            answer = Row(row["id"], "answered", text=text, outcome="answered", applied=True, attempts=1)
+            checkpoint.settle(row["id"], answer)
+            if position % 50 == 0:
+                checkpoint.claim(row["id"])
+        checkpoint.flush()
+        checkpoint.close()
+        return {"answered": len(rows)}
+
+    return _measured(fill)
 
 
 def _load_airflow() -> None:
@@ -205,5 +230,5 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    _way = {"operator": _operator, "loop": _loop, "threads": _threads}[sys.argv[1]]
+    _way = {"operator": _operator, "fill": _fill, "loop": _loop, "threads": _threads}[sys.argv[1]]
     print(json.dumps(_way(**json.loads(sys.argv[2]))))

@@ -35,7 +35,7 @@ with DAG(
         ways = {"needs_confirmation": "confirm", "escalated": "hand_over"}
         return ways.get(answer["outcome"], "answered")
 
-    confirm = SendMessageOperator(task_id="confirm", session=request.output, text="yes")
+    confirm = SendMessageOperator(task_id="confirm", session=request.output, reply=request.output)
 
     @task
     def hand_over(answer: dict) -> str:

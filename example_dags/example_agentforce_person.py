@@ -15,16 +15,16 @@ from airflow_provider_agentforce.operators import (
 )
 
 try:
-    from airflow.providers.standard.operators.hitl import HITLEntryOperator, HITLOperator
+    from airflow.providers.standard.operators.hitl import HITLBranchOperator, HITLEntryOperator
     from airflow.sdk import DAG, Param, task
 except (ImportError, AirflowOptionalProviderFeatureException):
-    HITLOperator = None  # Airflow below 3.1 cannot ask people, so there this file has no Dag.
+    HITLBranchOperator = None  # Airflow below 3.1 cannot ask people, so there this file has no Dag.
 
 # The session waits as long as the person does, and Salesforce does not say how long a session may be idle.
 # Reports speak of 15 minutes.
 ANSWER_WITHIN = timedelta(minutes=10)
 
-if HITLOperator is not None:
+if HITLBranchOperator is not None:
     with DAG(
         dag_id="example_agentforce_person",
         description=__doc__,
@@ -59,19 +59,17 @@ if HITLOperator is not None:
             text="{{ ti.xcom_pull('ask')['params_input']['answer'] }}",
         )
 
-        # The agent wants a yes or a no: a person says which.
-        decide = HITLOperator(
+        # The agent wants to act: a person approves or declines. When nobody decides, it is declined.
+        decide = HITLBranchOperator(
             task_id="decide",
-            subject="The agent asks for a yes or a no",
+            subject="The agent asks for your approval",
             body=request.output["text"],
-            options=["yes", "no"],
+            options=["approve", "decline"],  # the tasks that follow
+            defaults=["decline"],
             response_timeout=ANSWER_WITHIN,
         )
-        confirm = SendMessageOperator(
-            task_id="confirm",
-            session=request.output,
-            text="{{ ti.xcom_pull('decide')['chosen_options'][0] }}",
-        )
+        approve = SendMessageOperator(task_id="approve", session=request.output, reply=request.output)
+        decline = SendMessageOperator(task_id="decline", session=request.output, cancel=request.output)
 
         # The agent gives up: a person gets the case. That needs no session, so nothing waits for it.
         hand_over = HITLEntryOperator(
@@ -91,7 +89,7 @@ if HITLOperator is not None:
 
         way, use = by_outcome(request.output), answered(request.output)
         way >> ask >> tell
-        way >> decide >> confirm
+        way >> decide >> [approve, decline]
         way >> [hand_over, use]
-        [tell, confirm, use] >> end.as_teardown(setups=start)
+        [tell, approve, decline, use] >> end.as_teardown(setups=start)
         # [END person]

@@ -15,6 +15,7 @@ import generated
 from airflow_provider_agentforce.client import failure_catalogue, responses
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
+from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.emulator.errors import ERRORS, render
 
 TOKEN, QUERY, START = Operation.TOKEN, Operation.QUERY, Operation.START
@@ -42,6 +43,7 @@ class Symptom:
     operation: Operation
     cause: str
     kinds: tuple[Kind, ...]
+    auth: str = ""
 
     @property
     def shown(self) -> str:
@@ -51,13 +53,18 @@ class Symptom:
     @property
     def remedy(self) -> str:
         """What the provider's error says to do; all kinds of a row have the same."""
-        (remedy,) = {_remedy(self.operation, kind) for kind in self.kinds}
+        (remedy,) = {_remedy(self.operation, kind, self.auth) for kind in self.kinds}
         return remedy
 
 
-def row(operation: Operation, cause: str, *kinds: Kind) -> Symptom:
+def row(operation: Operation, cause: str, *kinds: Kind, auth: str = "") -> Symptom:
     """Return one row."""
-    return Symptom(operation, cause, kinds)
+    return Symptom(operation, cause, kinds, auth)
+
+
+def jwt_row(cause: str, *kinds: Kind) -> Symptom:
+    """Return a row about the token of a named user."""
+    return row(TOKEN, cause, *kinds, auth=JWT_BEARER)
 
 
 INACTIVE = ("inactive_agent", "inactive_agent_422", "inactive_agent_412", "inactive_agent_500")
@@ -79,6 +86,18 @@ SECTIONS = {
         row(TOKEN, "the URL's scheme or port is wrong", Failure.WRONG_PROTOCOL),
         row(TOKEN, "the host asks for a client certificate", Failure.CLIENT_CERTIFICATE),
         row(TOKEN, "a SOCKS proxy, or a file that is not there", Failure.BAD_ROUTE),
+    ],
+    "Getting a token with `jwt_bearer`": [
+        jwt_row("wrong consumer key, or a new app", "wrong_key"),
+        jwt_row("the app's JWT Bearer Flow is off", "wrong_grant_type"),
+        jwt_row("a new app; an External Client App, and `audience` is no My Domain", (400, "app_not_found")),
+        jwt_row(
+            "wrong `username`, or a user whom nothing allows to use the app", "app_not_approved", "app_access"
+        ),
+        jwt_row("the user is inactive, locked or lacks a permission", (400, "inactive_user")),
+        jwt_row("a sandbox, or a production org, taken for the other", "wrong_audience"),
+        jwt_row("the key is not that of the certificate", "invalid_assertion", "wrong_secret"),
+        jwt_row("the worker's clock is wrong by minutes", "expired_assertion"),
     ],
     "Looking up an agent's name": [
         row(
@@ -161,7 +180,7 @@ def _words(kind: Kind) -> str:
     return f"{status} `{words}`" if words else f"{status} without a word"
 
 
-def _remedy(operation: Operation, kind: Kind) -> str:
+def _remedy(operation: Operation, kind: Kind, auth: str = "") -> str:
     if isinstance(kind, Failure):
         status = 404 if kind is Failure.NOT_FOUND else None
         return _for_people(
@@ -174,7 +193,7 @@ def _remedy(operation: Operation, kind: Kind) -> str:
     opaque = kind == "opaque_token"
     return _for_people(
         failure_catalogue.remedy_of(
-            operation, failure, status=status, said=said, opaque_token=opaque, agent="{agent}"
+            operation, failure, status=status, said=said, opaque_token=opaque, auth=auth, agent="{agent}"
         )
     )
 

@@ -18,7 +18,8 @@ from airflow_provider_agentforce.client import delivery_policy
 from airflow_provider_agentforce.client.delivery_policy import Failure
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "client"
-FILES = [str(TESTS / name) for name in ("test_table.py", "test_wire.py", "test_client.py", "test_tokens.py")]
+NAMES = ("table", "wire", "client", "tokens", "answers", "transport_fuzz")
+FILES = [str(TESTS / f"test_{name}.py") for name in NAMES]
 OPERATIONS = ("token", "start", "send", "end", "feedback", "query")
 FLIPPED = {
     "R3>T": "R2>T",

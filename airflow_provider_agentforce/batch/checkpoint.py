@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.parts import PREFIX, Block, Found, PartName, blocks, unreadable
 from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
-from airflow_provider_agentforce.batch.storage import Storage
+from airflow_provider_agentforce.batch.storage import Storage, guarded
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -62,6 +62,7 @@ class Past:
     began: float = field(default_factory=time.time)
 
 
+@dataclass
 class _Write(Block):
     """A block on its way to the storage.
 
@@ -69,11 +70,9 @@ class _Write(Block):
     :ivar error: why it is not written.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bound = 0
-        self.done = False
-        self.error: AgentforceError | None = None
+    bound: int = 0
+    done: bool = False
+    error: AgentforceError | None = None
 
 
 class Checkpoint:
@@ -148,6 +147,17 @@ class Checkpoint:
             write.bound = max(write.bound, self._positions[name] + 1)
         self._commit(write)
 
+    def starting(self, external_key: str) -> None:
+        """Write down that a session is about to be started, so that its key is known whatever happens.
+
+        :raises LedgerError: if it cannot be written; then the session may not be started.
+        :raises TaskStoppedError: if another process has taken over.
+        """
+        with self._changed:
+            write = self._pending
+            write.starting.append(external_key)
+        self._commit(write)
+
     def settle(self, name: str, row: Row, record: bytes = b"") -> None:
         """Take the row of a record. It is written with the next claim, or by :meth:`flush`.
 
@@ -163,11 +173,6 @@ class Checkpoint:
         """Note that a record was claimed, and is not asked."""
         with self._changed:
             self._pending.withdrawn.append(name)
-
-    def starting(self, external_key: str) -> None:
-        """Note that a session is being started."""
-        with self._changed:
-            self._pending.starting.append(external_key)
 
     def started(self, session_id: str, external_key: str | None) -> None:
         """Note that a session has started; it is written with its first claim."""
@@ -235,7 +240,7 @@ class Checkpoint:
         error: AgentforceError | None = LedgerError("Writing the ledger was interrupted.")
         try:
             self._put(write)
-            if write.claims:
+            if write.claims or write.starting:
                 self._check_owner()
             error = None
             self._merge()
@@ -447,9 +452,4 @@ class Checkpoint:
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except Exception as error:
-            raise LedgerError(
-                f"The ledger of {self._shown} cannot be {what} ({type(error).__name__}: {error!s:.200})."
-            ) from error
+        return guarded(call, f"The ledger of {self._shown} cannot be {what}")

@@ -28,13 +28,12 @@ from airflow_provider_agentforce.batch.results import (
     Row,
 )
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
-from airflow_provider_agentforce.batch.storage import Storage, storage_of
+from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     BatchFailedError,
-    LedgerError,
     one_line,
 )
 from airflow_provider_agentforce.structured import OutputType
@@ -97,11 +96,11 @@ class Job:
         :raises LongWait: if the options allow to yield.
         :raises AgentforceError: if nothing further can be asked; what was answered is kept.
         """
-        options = self.options
-        options.check(self.client.settings)
+        options, settings = self.options, self.client.settings
+        options.check(settings)
         self._check_input_is_not_output()
         output = None if options.output_type is None else OutputType(options.output_type)
-        prompts = self._prompts()
+        prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
         source = source_of(self.records, self.source_path)
         known = survey(source, options.key)
         marks = {
@@ -111,26 +110,18 @@ class Job:
             "agent": str(options.start.agent_id),
         }
         ledger = self.storage_of(self.result_folder / LEDGER)
-        checkpoint = Checkpoint(ledger, marks, known.positions, self.result_folder)
-        with closing(checkpoint):
+        with closing(Checkpoint(ledger, marks, known.positions, self.result_folder)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
             asking = Runner(self.client, checkpoint, options, output, killed=killed, watcher=watcher)
-            todo = _Todo(source, prompts, checkpoint, past, options)
+            todo = _Todo(source, prompts, checkpoint, past.pending, options)
             pause = asking.run(iter(todo))
             if pause is not None:
                 raise LongWait(pause)
-            results = _Results(self, source, known, checkpoint=checkpoint, todo=todo, left=asking.left)
+            results = _Results(self, source, known, checkpoint, todo, asking.left)
             manifest = results.write(past)
             results.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
-
-    def _prompts(self) -> Prompts:
-        options, most = self.options, self.client.settings.max_messages_per_session
-        compiling = self.compile_template
-        return Prompts(
-            options.message, options.variables, compile_template=compiling, key=options.key, most=most
-        )
 
     def _check_input_is_not_output(self) -> None:
         names = (RESULTS, *(DEAD_LETTER + suffix for suffix in _SUFFIXES))
@@ -164,34 +155,32 @@ class Job:
         self.client.limiter.recall(now - start for start in past.starts if now - start < _HOUR)
 
 
+@dataclass
 class _Todo:
     """The records that are still to be asked, in the order of the input.
 
+    :param pending: positions of records that an earlier try may have asked.
     :ivar read_to: the position of the next record.
     """
 
-    def __init__(
-        self, source: Source, prompts: Prompts, checkpoint: Checkpoint, past: Past, options: Options
-    ) -> None:
-        self.read_to = 0
-        self._source = source
-        self._key = options.key
-        self._prompts = prompts
-        self._checkpoint = checkpoint
-        self._pending = past.pending
-        self._resend = options.resend_unknown
-        self._records: Iterator[Record] | None = None
+    source: Source
+    prompts: Prompts
+    checkpoint: Checkpoint
+    pending: set[int]
+    options: Options
+    read_to: int = 0
+    _records: Iterator[Record] | None = None
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
 
         Takes down the rows of what cannot or must not be asked.
         """
-        rows = self._checkpoint.rows
-        if not self._pending and all(self._is_done(position) for position in range(len(rows))):
+        rows = self.checkpoint.rows
+        if not self.pending and all(self._is_done(position) for position in range(len(rows))):
             self.read_to = len(rows)
             return
-        self._records = read(self._source, self._key)
+        self._records = read(self.source, self.options.key)
         for record in self._records:
             self.read_to = record.position + 1
             item = None if self._is_done(record.position) else self._item(record)
@@ -203,59 +192,53 @@ class _Todo:
         records, self._records = self._records, None
         if records is not None:
             return records
-        return islice(read(self._source, self._key), self.read_to, None) if self._unread else iter(())
+        # Not begun, or written once more.
+        return islice(read(self.source, self.options.key), self.read_to, None) if self._unread else iter(())
 
     @property
     def _unread(self) -> bool:
-        return self.read_to < len(self._checkpoint.rows)
+        return self.read_to < len(self.checkpoint.rows)
 
     def _is_done(self, position: int) -> bool:
-        rows = self._checkpoint.rows
+        rows = self.checkpoint.rows
         status = rows.status(position)
-        again = rows.asked_again(position) or (self._resend and status == UNKNOWN)
-        return status is not None and not again and position not in self._pending
+        again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
+        return status is not None and not again and position not in self.pending
 
     def _item(self, record: Record) -> WorkItem | None:
-        rows, position = self._checkpoint.rows, record.position
+        rows, position = self.checkpoint.rows, record.position
         before = rows.attempts(position) if rows.status(position) else 0
         rows.drop(position)
-        if position in self._pending:
+        if position in self.pending:
             before += 1
-            if not self._resend:
-                settle(self._checkpoint, record, _killed(record, before))
+            if not self.options.resend_unknown:
+                settle(self.checkpoint, record, _killed(record, before))
                 return None
-        item = self._prompts.about(record)
+        item = self.prompts.about(record)
         if isinstance(item, Row):
-            settle(self._checkpoint, record, item)
+            settle(self.checkpoint, record, item)
             return None
         return replace(item, before=before)
 
 
+@dataclass
 class _Results:
     """What is written at the end.
 
     :param left: records that were read and have no row, by position.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        source: Source,
-        known: Survey,
-        *,
-        checkpoint: Checkpoint,
-        todo: _Todo,
-        left: dict[int, WorkItem],
-    ) -> None:
-        self._folder = job.result_folder
-        self._storage = job.storage_of(job.result_folder)
-        self._options = job.options
-        self._source = source
-        self._known = known
-        self._checkpoint = checkpoint
-        self._rows = checkpoint.rows
-        self._todo = todo
-        self._left = left
+    job: Job
+    source: Source
+    known: Survey
+    checkpoint: Checkpoint
+    todo: _Todo
+    left: dict[int, WorkItem]
+
+    def __post_init__(self) -> None:
+        self._folder = self.job.result_folder
+        self._storage = self.job.storage_of(self._folder)
+        self._rows = self.checkpoint.rows
         skipped = len(self._rows) - self._rows.counts.total()
         self._counts = self._rows.counts + Counter({SKIPPED: skipped})
 
@@ -271,7 +254,7 @@ class _Results:
             "dead_letter": self._write_dead_letter(),
             "records": len(self._rows),
             "counts": counts,
-            "sessions": len(past.starts) + self._checkpoint.sessions,
+            "sessions": len(past.starts) + self.checkpoint.sessions,
             "messages": self._rows.messages,
             "duration": round(time.time() - past.began, 3),
         }
@@ -282,7 +265,7 @@ class _Results:
         :raises BatchFailedError: it says why, by the commonest reasons.
         """
         failures, total = sum(self._counts[status] for status in FAILURES), len(self._rows)
-        partial = failures and self._options.fail_on_partial_error
+        partial = failures and self.job.options.fail_on_partial_error
         if not (stopped_early or partial or failures == total):
             return
         more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
@@ -294,30 +277,30 @@ class _Results:
         raise error
 
     def _lines(self) -> Iterator[bytes]:
-        for position, key in enumerate(self._known.keys()):
+        for position, key in enumerate(self.known.keys):
             if self._rows.status(position) is None:
                 yield Row(key=key, status=SKIPPED).line()
             else:
-                yield self._checkpoint.row_at(position)
+                yield self.checkpoint.row_at(position)
 
     def _write_dead_letter(self) -> str | None:
         """Write the records that are worth another run, in the form of the input."""
-        worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self._options.resend_unknown else [])}
-        name = f"{DEAD_LETTER}{self._source.suffix}"
+        worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.job.options.resend_unknown else [])}
+        name = f"{DEAD_LETTER}{self.source.suffix}"
         if not any(self._counts[status] for status in worth):
             self._do("removed", lambda: self._storage.remove(name))
             return None
-        self._write(name, lambda: self._source.encode(self._dead(worth)))
+        self._write(name, lambda: self.source.encode(self._dead(worth)))
         return str(self._folder / name)
 
     def _dead(self, worth: set[str]) -> Iterator[bytes]:
         """Yield the records whose status is one of *worth*, as lines of JSON."""
-        for position in range(self._todo.read_to):
-            if position in self._left:
-                yield self._left[position].record.line()
+        for position in range(self.todo.read_to):
+            if position in self.left:
+                yield self.left[position].record.line()
             elif self._rows.status(position) in worth:
-                yield self._checkpoint.record_at(position)
-        for record in self._todo.rest():
+                yield self.checkpoint.record_at(position)
+        for record in self.todo.rest():
             status = self._rows.status(record.position)
             if status is None or status in worth:
                 yield record.line()
@@ -327,7 +310,7 @@ class _Results:
         counted: Counter[str] = Counter()
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
-            row = json.loads(self._checkpoint.row_at(position))
+            row = json.loads(self.checkpoint.row_at(position))
             reason = one_line(_PLACE.sub("", row["error"] or row["status"]), 120)
             counted[reason] += 1
             first.setdefault(reason, position)
@@ -336,9 +319,9 @@ class _Results:
         return "; ".join(shown + ([f"{more} other reasons"] if more else []))
 
     def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
-        row = json.loads(self._checkpoint.row_at(first[reason]))
+        row = json.loads(self.checkpoint.row_at(first[reason]))
         where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
-        record = self._checkpoint.record_at(first[reason])
+        record = self.checkpoint.record_at(first[reason])
         has = ""
         if row["attempts"] == 0 and record:
             has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"
@@ -348,13 +331,10 @@ class _Results:
         self._do("written", lambda: self._storage.write(name, content))
 
     def _do(self, what: str, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except OSError as error:
-            raise LedgerError(
-                f"The results in {self._folder} cannot be {what} ({type(error).__name__}: {error!s:.200}). "
-                "The answers are in the ledger; the next try writes them without asking again."
-            ) from error
+        failure = f"The results in {self._folder} cannot be {what}"
+        guarded(
+            call, failure, "The answers are in the ledger; the next try writes them without asking again."
+        )
 
 
 def _killed(record: Record, attempts: int) -> Row:

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record, as_json
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
@@ -21,30 +22,21 @@ Compile = Callable[[str], Callable[[Mapping[str, Any]], str]]
 class Prompts:
     """Makes a :class:`WorkItem` of a record. What is in the record is never taken for a template.
 
-    :param message: a template, a list of templates (one conversation of several messages), or a function
-        that is given the record and returns a text or a list of texts.
-    :param variables: a dict or list as of a session's ``variables``, whose texts are templates; or a
-        function that is given the record and returns one; or ``None``.
+    :param options: for ``message``, ``variables`` and ``key``.
     :param compile_template: makes of a template a function from a record to text.
-    :param key: the field that names a record.
     :param most: messages that a session may have.
-    :raises AgentforceInputError: if *message* or *variables* is something else.
+    :raises AgentforceInputError: if ``message`` or ``variables`` cannot be used.
     """
 
-    def __init__(
-        self, message: Any, variables: Any, *, compile_template: Compile, key: str | None, most: int
-    ) -> None:
+    def __init__(self, options: Options, compile_template: Compile, most: int) -> None:
+        message, variables = options.message, options.variables
         self._given = (message, variables)
-        self._key = key
+        self._key = options.key
         self._most = most
         self._messages = _maker(message, "message", compile_template)
         self._variables = _maker(variables, "variables", compile_template)
         if not callable(message):
-            checked = _texts(message)
-            if len(checked) > most:
-                raise AgentforceInputError(
-                    f"message: {len(checked)} messages are more than a session may have ({most})."
-                )
+            self._checked(message, "message: {} messages are more than a session may have ({}).")
         if not callable(variables):
             validation.variables(variables)
 
@@ -70,11 +62,14 @@ class Prompts:
     def _asked(self, record: Record) -> WorkItem:
         if record.key is None:
             raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
-        texts = _texts(self._messages(record.fields))
+        texts = self._checked(self._messages(record.fields), "{} messages; a session may have {}.")
+        return WorkItem(record, texts, validation.variables(self._variables(record.fields)))
+
+    def _checked(self, messages: Any, too_many: str) -> tuple[str, ...]:
+        texts = _texts(messages)
         if len(texts) > self._most:
-            raise AgentforceInputError(f"{len(texts)} messages; a session may have {self._most}.")
-        checked = validation.variables(self._variables(record.fields))
-        return WorkItem(record, texts, checked)
+            raise AgentforceInputError(too_many.format(len(texts), self._most))
+        return texts
 
 
 def _maker(given: Any, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], Any]:

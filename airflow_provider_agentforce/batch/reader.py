@@ -9,7 +9,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
@@ -233,30 +233,18 @@ def _key(value: Any, where: str, field: str) -> str | int | float | None:
     return value  # type: ignore[no-any-return]
 
 
+@dataclass
 class Survey:
     """What a first reading of the whole input found, some 200 bytes a record.
 
     :ivar positions: the position of each record by its name, in the order of the input.
+    :ivar keys: the key of each record.
     :ivar fingerprint: of their contents.
     """
 
-    def __init__(self) -> None:
-        self.positions: dict[str, int] = {}
-        self.fingerprint = ""
-        self._kinds = bytearray()
-
-    def add(self, record: Record) -> bool:
-        """Take a record; tell whether its name is new."""
-        self._kinds.append(len(_KEYS) if record.key is None else _KEYS.index(type(record.key)))
-        return self.positions.setdefault(record.name, record.position) == record.position
-
-    def keys(self) -> Iterator[Any]:
-        """Yield the keys of the records, in the order of the input."""
-        for name, kind in zip(self.positions, self._kinds, strict=True):
-            if kind == len(_KEYS):
-                yield None
-            else:
-                yield name == "True" if _KEYS[kind] is bool else _KEYS[kind](name)
+    positions: dict[str, int] = field(default_factory=dict)
+    keys: list[Any] = field(default_factory=list)
+    fingerprint: str = ""
 
 
 def survey(source: Source, key: str | None) -> Survey:
@@ -267,15 +255,14 @@ def survey(source: Source, key: str | None) -> Survey:
     """
     found = Survey()
     digest = hashlib.sha256()
-    keyed = False
     for record in read(source, key):
-        if not found.add(record):
+        if found.positions.setdefault(record.name, record.position) != record.position:
             raise _twice(source, key, record)
+        found.keys.append(record.key)
         digest.update(_canonical(record))
-        keyed = keyed or record.key is not None
-    if not found.positions:
+    if not found.keys:
         raise AgentforceInputError("records is empty. Give at least one record, or skip the task.")
-    if not keyed:
+    if all(value is None for value in found.keys):
         fields = one_line(", ".join(map(str, record.fields)), 200)
         raise AgentforceInputError(
             f"key: no record has a value in the field {key!r:.80}. The last one has the fields {fields}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ STATUSES = (
 )
 FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
 _MOST_COUNTED = 65535
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+# As the encoder writes what storable() replaces.
+_UNSTORABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ class Row:
 
     def line(self) -> bytes:
         """Return the line of the results file."""
-        return json.dumps(storable(vars(self)), ensure_ascii=False).encode("utf-8") + b"\n"
+        text = _ENCODER.encode(vars(self))
+        if _UNSTORABLE.search(text):
+            text = _ENCODER.encode(storable(vars(self)))
+        return text.encode("utf-8") + b"\n"
 
 
 def moment(seconds: float) -> str:

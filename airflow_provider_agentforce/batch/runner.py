@@ -209,8 +209,8 @@ class Runner:
             case Retry():
                 due = time.monotonic() + news.delay
                 heapq.heappush(self._delayed, (due, next(self._numbers), news))
-            case Fatal():
-                self._error = self._error or news.error
+            case Fatal(error):
+                self._error = self._error or error
             case NotStarted():
                 pass
 
@@ -303,7 +303,7 @@ class Runner:
     def _work(self, worker: Worker) -> None:
         try:
             while (item := self._next(worker)) is not None:
-                self._outbox.put(NotStarted(item) if self._stopping else worker.ask(item))
+                self._outbox.put(NotStarted() if self._stopping else worker.ask(item))
             worker.close()
         except Exception as error:  # noqa: BLE001 - a defect; the calling thread raises it
             self._outbox.put(error)

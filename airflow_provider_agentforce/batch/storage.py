@@ -10,9 +10,13 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import tenacity
+
+from airflow_provider_agentforce.exceptions import AgentforceError, LedgerError
+
+_T = TypeVar("_T")
 
 _ATTEMPTS = 4
 # Stores without folders: to make one there would make the bucket, also one whose name is misspelt.
@@ -26,60 +30,99 @@ _again = tenacity.Retrying(
     stop=tenacity.stop_after_attempt(_ATTEMPTS),
     reraise=True,
 )
+_once = tenacity.Retrying(stop=tenacity.stop_after_attempt(1), reraise=True)
 
 
-class Storage(Protocol):
-    """A folder. Methods raise :class:`OSError`, or what the store's library raises.
+class Storage:
+    """A folder of a store whose files are written as a whole. What fails for a moment is tried again.
 
+    Methods raise :class:`OSError`, or what the store's library raises.
+
+    :param folder: path object, such as Airflow's ``ObjectStoragePath``.
     :ivar appends: whether :meth:`append` can be used.
     """
 
-    appends: bool
+    appends = False
+    _try = _again
+
+    def __init__(self, folder: Any) -> None:
+        self._folder = folder
 
     def prepare(self) -> None:
-        """Make the folder."""
+        """Make the folder, where there are folders."""
+        if getattr(self._folder, "protocol", "") not in _BUCKETS:
+            self._try(self._folder.mkdir, parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
         """Return the names of the files in it."""
 
+        def listed() -> list[str]:
+            _forget_listing(self._folder)
+            try:
+                return [path.name for path in self._folder.iterdir()]
+            except FileNotFoundError:  # a store without folders, and nothing in this one
+                return []
+
+        names = self._try(listed)
+        return [name for name in names if not name.endswith(_TEMPORARY)]
+
     def read(self, name: str) -> bytes | None:
         """Return the contents of a file, ``None`` if there is none."""
 
+        def read() -> bytes | None:
+            try:
+                with self.open(name) as file:
+                    body: bytes = file.read()
+            except FileNotFoundError:
+                return None
+            return body
+
+        return self._try(read)
+
     def open(self, name: str) -> Any:
         """Open a file for reading bytes at any place."""
+        path = self._folder / name
+        _forget_listing(path)
+        return path.open("rb")
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        """Write a whole file, durably. *content* is called again when a store has to be tried again."""
+        """Write a whole file, durably: its close is the store's acknowledgement.
+
+        :param content: is called again when a store has to be tried again.
+        """
+        path = self._folder / name
+
+        def write() -> None:
+            with path.open("wb") as file:
+                for chunk in content():
+                    file.write(chunk)
+
+        self._try(write)
 
     def append(self, name: str, size: int, data: bytes) -> None:
         """Make *data* what follows the first *size* bytes of a file, durably."""
+        raise NotImplementedError
 
     def remove(self, name: str) -> None:
         """Remove a file. One that is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._try((self._folder / name).unlink)
 
     def close(self) -> None:
         """Close what :meth:`append` keeps open."""
 
 
-def storage_of(folder: Any) -> Storage:
-    """Return the storage for a path object: :class:`pathlib.Path`, or Airflow's ``ObjectStoragePath``."""
-    # In Airflow 2 its path object is a pathlib.Path, too, so the file system decides.
-    store = getattr(folder, "fs", None)
-    if store is None:
-        return LocalStorage(Path(folder))
-    return LocalStorage(Path(folder.path)) if "local" in store.protocol else ObjectStorage(folder)
-
-
-class LocalStorage:
+class LocalStorage(Storage):
     """A folder of this machine, or one that is mounted.
 
     :param sync: makes the file or folder of a descriptor durable. Tests record what it is called for.
     """
 
     appends = True
+    _try = _once
 
     def __init__(self, folder: Path, sync: Callable[[int], None] = os.fsync) -> None:
-        self._folder = folder
+        super().__init__(folder)
         self._sync = sync
         self._appended: tuple[str, int] | None = None
 
@@ -89,21 +132,6 @@ class LocalStorage:
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
             self._sync_folder(path.parent)
-
-    def names(self) -> list[str]:
-        """Return the names of the files."""
-        return [name for name in os.listdir(self._folder) if not name.endswith(_TEMPORARY)]  # noqa: PTH208
-
-    def read(self, name: str) -> bytes | None:
-        """Return the contents of a file."""
-        try:
-            return (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def open(self, name: str) -> Any:
-        """Open a file for reading."""
-        return (self._folder / name).open("rb")
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
         """Write a file beside the old one, and put it in its place."""
@@ -135,10 +163,6 @@ class LocalStorage:
                 os.ftruncate(descriptor, size)
             raise
 
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        (self._folder / name).unlink(missing_ok=True)
-
     def close(self) -> None:
         """Close the file that was appended to."""
         if self._appended is not None:
@@ -159,77 +183,28 @@ class LocalStorage:
             os.close(descriptor)
 
 
-class ObjectStorage:
-    """A folder of another store. What fails for a moment is tried again.
+def storage_of(folder: Any) -> Storage:
+    """Return the storage for a path object: :class:`pathlib.Path`, or Airflow's ``ObjectStoragePath``."""
+    # In Airflow 2 its path object is a pathlib.Path, too, so the file system decides.
+    store = getattr(folder, "fs", None)
+    if store is None:
+        return LocalStorage(Path(folder))
+    return LocalStorage(Path(folder.path)) if "local" in store.protocol else Storage(folder)
 
-    :param folder: path object, such as Airflow's ``ObjectStoragePath``.
+
+def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
+    """Return what *call* returns.
+
+    :param failure: what a failure of the store means, such as ``The ledger cannot be read``.
+    :param hint: the way out.
+    :raises LedgerError: for whatever the store's library raises.
     """
-
-    appends = False
-
-    def __init__(self, folder: Any) -> None:
-        self._folder = folder
-
-    def prepare(self) -> None:
-        """Make the folder, where there are folders."""
-        if getattr(self._folder, "protocol", "") not in _BUCKETS:
-            _again(self._folder.mkdir, parents=True, exist_ok=True)
-
-    def names(self) -> list[str]:
-        """Return the names of the files."""
-
-        def listed() -> list[str]:
-            _forget_listing(self._folder)
-            try:
-                return [path.name for path in self._folder.iterdir()]
-            except FileNotFoundError:  # a store without folders, and nothing in this one
-                return []
-
-        names: list[str] = _again(listed)
-        return names
-
-    def read(self, name: str) -> bytes | None:
-        """Return the contents of a file."""
-
-        def read() -> bytes | None:
-            try:
-                with self.open(name) as file:
-                    body: bytes = file.read()
-            except FileNotFoundError:
-                return None
-            return body
-
-        found: bytes | None = _again(read)
-        return found
-
-    def open(self, name: str) -> Any:
-        """Open a file for reading."""
-        path = self._folder / name
-        _forget_listing(path)
-        return path.open("rb")
-
-    def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        """Write a file; its close is the store's acknowledgement."""
-        path = self._folder / name
-
-        def write() -> None:
-            with path.open("wb") as file:
-                for chunk in content():
-                    file.write(chunk)
-
-        _again(write)
-
-    def append(self, name: str, size: int, data: bytes) -> None:
-        """Not possible here."""
-        raise NotImplementedError
-
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        with contextlib.suppress(FileNotFoundError):
-            _again((self._folder / name).unlink)
-
-    def close(self) -> None:
-        """Nothing is kept open."""
+    try:
+        return call()
+    except AgentforceError:
+        raise
+    except Exception as error:
+        raise LedgerError(f"{failure} ({type(error).__name__}: {error!s:.200}).", hint=hint) from error
 
 
 def _forget_listing(path: Any) -> None:

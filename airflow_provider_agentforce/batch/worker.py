@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
@@ -13,21 +14,14 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
-from airflow_provider_agentforce.client.models import (
-    ANSWERED,
-    ENDED,
-    FAILED,
-    Session,
-    Turn,
-    text_request,
-)
+from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
+from airflow_provider_agentforce.client.open_session import NoJournal, OpenSession
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
     AgentforceRequestError,
     AgentforceTransientError,
     DeliveryUnknownError,
-    InvalidOutputError,
     LedgerError,
     RateLimitedError,
     SessionNotFoundError,
@@ -35,6 +29,7 @@ from airflow_provider_agentforce.exceptions import (
     one_line,
 )
 from airflow_provider_agentforce.structured import OutputType
+from airflow_provider_agentforce.structured.corrective_question import read_or_ask
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -96,57 +91,66 @@ class Retry:
 class NotStarted:
     """Nothing was sent for the record, and nothing more is asked."""
 
-    item: WorkItem
-
 
 @dataclass(frozen=True)
 class Fatal:
     """Every other record would meet *error*, too; nothing was sent for this one."""
 
-    item: WorkItem
     error: AgentforceError
 
 
 Outcome = Answered | Retry | NotStarted | Fatal
 
 
-@dataclass
-class _Attempt:
-    """One attempt at a record.
+class _Attempt(NoJournal):
+    """One attempt at a record, and the journal of its messages: claims it right before the first one leaves.
 
-    :ivar claimed: whether the checkpoint says that it may have been asked.
-    :ivar partial: what could be read of an answer whose delivery is unknown.
+    :ivar session: the one that it is asked in.
     """
 
-    item: WorkItem
-    began: float = field(default_factory=time.time)
-    clock: float = field(default_factory=time.monotonic)
-    turns: list[Turn] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    claimed: bool = False
-    partial: str = ""
+    def __init__(self, item: WorkItem, checkpoint: Checkpoint) -> None:
+        self.session: OpenSession | None = None
+        self._item = item
+        self._checkpoint = checkpoint
+        self._requests: dict[int, dict[str, Any] | None] = {}
+        self._began, self._clock = time.time(), time.monotonic()
 
-    def row(self, session: Session | None, status: str, *, error: str | None = None, **more: Any) -> Row:
+    @property
+    def turns(self) -> list[Turn]:
+        """The answers."""
+        return self.session.turns if self.session else []
+
+    def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:  # noqa: ARG002
+        """Claim the record, and keep what is asked."""
+        if not self._requests:
+            self._checkpoint.claim(self._item.name)
+        self._requests[number] = request
+
+    def withdraw(self) -> None:
+        """Give the claim up: the agent did not act on the record."""
+        if self._requests:
+            self._checkpoint.withdraw(self._item.name)
+
+    def row(self, status: str, *, partial: str = "", **more: Any) -> Row:
         """Return the row of the record.
 
-        :param session: the one that it was asked in.
+        :param partial: what could be read of an answer whose delivery is unknown.
         """
         last = self.turns[-1] if self.turns else None
-        earlier = self.turns if self.partial else self.turns[:-1]
+        requests = list(self._requests.values())
         return Row(
-            key=self.item.record.key,
+            key=self._item.record.key,
             status=status,
-            text=self.partial or (last.text if last else ""),
+            text=partial or (last.text if last else ""),
             outcome=last.outcome if last else None,
-            earlier_answers=[turn.text for turn in earlier],
-            request=self.requests[-1] if self.requests else None,
-            earlier_requests=self.requests[:-1],
-            session_id=last.session_id if last else (session.session_id if session else None),
+            earlier_answers=[turn.text for turn in (self.turns if partial else self.turns[:-1])],
+            request=requests[-1] if requests else None,
+            earlier_requests=[request for request in requests[:-1] if request],
+            session_id=self.session.session.session_id if self.session else None,
             sequence_id=last.sequence_id if last else None,
-            error=error,
-            attempts=self.item.before + self.item.attempts + 1,
-            started_at=moment(self.began),
-            duration=round(time.monotonic() - self.clock, 3),
+            attempts=self._item.before + self._item.attempts + 1,
+            started_at=moment(self._began),
+            duration=round(time.monotonic() - self._clock, 3),
             **{"applied": True, **more},
         )
 
@@ -174,34 +178,35 @@ class Worker:
         self._output = output
         self._stopping = stopping
         self._slot: Slot | None = None
-        self._session: Session | None = None
+        self._session: OpenSession | None = None
         self._reusable = False
 
     def ask(self, item: WorkItem) -> Outcome:
         """Ask about one record, in the session that is open or in a new one. Takes its row down."""
-        if self._session is not None and not self._fits(item):
+        if self._session is not None and not self._fits(self._session, item):
             self.close()
         if self._session is None and not self._take_slot():
-            return NotStarted(item)
+            return NotStarted()
         self.busy = True
-        attempt = _Attempt(item)
         try:
-            outcome = self._attempt(attempt)
+            return self._attempt(item)
         finally:
-            if not (self._reusable and self._options.messages_per_session > 1):
+            if not (self._reusable and self._shares):
                 self.close()
             self.busy = False
-        return outcome
 
     def close(self) -> None:
         """End the session that is open."""
         session, self._session, self._reusable = self._session, None, False
-        if session is not None and self._client.end_quietly(session):
-            self._checkpoint.ended(session.session_id)
+        if session is not None and session.try_end():
+            self._checkpoint.ended(session.session.session_id)
 
-    def _fits(self, item: WorkItem) -> bool:
-        used = self._session.sequence_id if self._session else 0
-        return used + len(item.messages) <= self._options.messages_per_session
+    @property
+    def _shares(self) -> bool:
+        return self._options.messages_per_session > 1
+
+    def _fits(self, session: OpenSession, item: WorkItem) -> bool:
+        return session.session.sequence_id + len(item.messages) <= self._options.messages_per_session
 
     def _take_slot(self) -> bool:
         settings = self._client.settings
@@ -218,125 +223,106 @@ class Worker:
             return True
         return False
 
-    def _attempt(self, attempt: _Attempt) -> Outcome:
-        item = attempt.item
+    def _attempt(self, item: WorkItem) -> Outcome:
+        attempt = _Attempt(item, self._checkpoint)
         try:
-            if self._session is None:
-                self._start(item)
-            self._checkpoint.claim(item.name)
-            attempt.claimed = True
-            row = self._talk(attempt)
-        except TaskStoppedError as error:
-            if not attempt.turns:
-                return self._given_back(attempt, NotStarted(item) if attempt.claimed else Fatal(item, error))
-            row = attempt.row(self._session, FAILED, error="The task was killed between two messages.")
+            session = self._open(attempt, item)
+            row = self._talk(session, attempt, item)
         except AgentforceError as error:
             early = None if attempt.turns else self._not_asked(item, error)
             if early is not None:
-                return self._given_back(attempt, early)
-            row = self._failed(attempt, error)
+                attempt.withdraw()
+                return early
+            row = _failed(attempt, error)
         except Exception as error:
             log.exception("Asking about a record failed.")
-            self._reusable = False
             what = f"Unexpected {type(error).__name__}; see the task log."
-            row = attempt.row(self._session, UNKNOWN, error=what, applied=None)
-        return self._settled(attempt, row)
-
-    def _given_back(self, attempt: _Attempt, outcome: Outcome) -> Outcome:
-        if attempt.claimed:
-            self._checkpoint.withdraw(attempt.item.name)
-        return outcome
-
-    def _settled(self, attempt: _Attempt, row: Row) -> Outcome:
-        item = attempt.item
+            row = attempt.row(UNKNOWN, error=what, applied=None)
         if row.status == UNKNOWN and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
             return Retry(item.next_attempt(), self._client.timing.record_delay, row)
         settle(self._checkpoint, item.record, row)
         return Answered(item, row)
 
-    def _start(self, item: WorkItem) -> None:
+    def _open(self, attempt: _Attempt, item: WorkItem) -> OpenSession:
+        """Hold the session that is open, or a new one, for the messages of *attempt*."""
+        held = self._session.session if self._session else self._start(item)
+        keeps = self._options.store_requests
+        self._session = OpenSession(self._client, held, journal=attempt, store_requests=keeps)
+        attempt.session = self._session
+        return self._session
+
+    def _start(self, item: WorkItem) -> Session:
         assert self._slot is not None  # noqa: S101 - ask() has taken one
-        options = self._options.start
-        if self._options.messages_per_session == 1:
-            options = replace(options, variables=item.variables)
-        keys: list[str] = []
+        slot, limiter, key = self._slot, self._client.limiter, ""
 
-        def starting(key: str | None) -> None:
+        def starting(external_key: str | None) -> None:
             # Also the key of a start that is repeated after one that may have arrived.
-            keys.append(str(key))
-            self._checkpoint.starting(str(key))
+            nonlocal key
+            key = str(external_key)
+            self._checkpoint.starting(key)
 
+        options = vars(self._options.start)
+        if not self._shares:
+            options = {**options, "variables": item.variables}
         try:
-            session = self._client.start_session(**vars(options), slot=self._slot, before_send=starting)
-        except RateLimitedError as error:
-            self._client.limiter.refused(self._slot, error.retry_after)
-            self._checkpoint.ended(*keys[-1:])
-            raise
+            session = self._client.start_session(**options, slot=slot, before_send=starting)
         except BaseException as error:
-            self._client.limiter.release(self._slot)
-            if isinstance(error, AgentforceError) and error.applied is False:
-                self._checkpoint.ended(*keys[-1:])
+            if isinstance(error, RateLimitedError):
+                limiter.refused(slot, error.retry_after)
+            else:
+                limiter.release(slot)
+            if key and isinstance(error, AgentforceError) and error.applied is False:
+                self._checkpoint.ended(key)
             raise
-        self._session, self._reusable = session, True
         self._checkpoint.started(session.session_id, session.external_session_key)
+        return session
 
-    def _talk(self, attempt: _Attempt) -> Row:
-        item, turns = attempt.item, attempt.turns
-        for number, text in enumerate(item.messages):
-            first = number == 0 and self._options.messages_per_session > 1
-            self._send(attempt, text, item.variables if first else [])
-            if turns[-1].outcome == FAILED or turns[-1].session_ended:
+    def _talk(self, session: OpenSession, attempt: _Attempt, item: WorkItem) -> Row:
+        variables = item.variables if self._shares else []
+        for text in item.messages:
+            last = self._send(session, text, variables)
+            variables = []
+            if last.outcome == FAILED or last.session_ended:
                 break
-        if len(turns) < len(item.messages) and turns[-1].outcome != FAILED:
-            said = f"The agent ended the session after {len(turns)} of {len(item.messages)} messages."
-            return attempt.row(self._session, FAILED, error=said)
-        return self._judged(attempt)
+        why = _failure_of(last, len(attempt.turns), len(item.messages))
+        if why:
+            return attempt.row(FAILED, error=why)
+        if self._output is None or last.outcome not in {ANSWERED, ENDED}:
+            return attempt.row(ANSWERED if last.outcome == ENDED else last.outcome)
+        return self._read(self._output, session, attempt)
 
-    def _send(self, attempt: _Attempt, text: str, variables: list[dict[str, Any]]) -> None:
-        assert self._session is not None  # noqa: S101 - _attempt() has started one
-        if self._options.store_requests:
-            attempt.requests.append(text_request(text, variables))
-        turn = self._client.send_message(self._session, text, variables=variables)
-        attempt.turns.append(turn)
-        self._session = replace(self._session, sequence_id=turn.sequence_id)
+    def _send(self, session: OpenSession, text: str, variables: Any = None) -> Turn:
         # After anything but a plain answer the next record's message would be taken for a reply.
+        self._reusable = False
+        turn = session.send(text, variables=variables)
         self._reusable = turn.outcome == ANSWERED and not turn.session_ended
+        return turn
 
-    def _judged(self, attempt: _Attempt) -> Row:
-        last = attempt.turns[-1]
-        if last.outcome == FAILED:
-            why = one_line(last.failure_reason) or "The agent failed."
-            return attempt.row(self._session, FAILED, error=why)
-        if last.outcome == ENDED and not last.text:
-            return attempt.row(self._session, FAILED, error="The agent ended the session without an answer.")
-        status = ANSWERED if last.outcome == ENDED else last.outcome
-        if self._output is None or status != ANSWERED:
-            return attempt.row(self._session, status)
-        return self._read(self._output, attempt)
-
-    def _read(self, output: OutputType, attempt: _Attempt) -> Row:
+    def _read(self, output: OutputType, session: OpenSession, attempt: _Attempt) -> Row:
         try:
-            return attempt.row(self._session, ANSWERED, result=output.read(attempt.turns[-1]))
-        except InvalidOutputError as error:
-            if not self._options.output_retries or attempt.turns[-1].session_ended:
-                return attempt.row(self._session, INVALID_OUTPUT, error=error.what)
-            wrong = error
-        try:
-            self._send(attempt, output.question(wrong), [])
-            return attempt.row(self._session, ANSWERED, result=output.read(attempt.turns[-1]))
+            result = read_or_ask(
+                output,
+                attempt.turns[-1],
+                partial(self._send, session),
+                retries=self._options.output_retries,
+                most_messages=self._client.settings.max_messages_per_session,
+            )
         except AgentforceError as error:
             # The record is answered; whatever became of the question about the answer, it is not asked again.
-            self._reusable = self._reusable and isinstance(error, InvalidOutputError)
-            return attempt.row(self._session, INVALID_OUTPUT, error=error.what)
+            return attempt.row(INVALID_OUTPUT, error=error.what)
+        last = attempt.turns[-1]
+        if result is None and last.outcome != ANSWERED:
+            words = f"The agent's last words (outcome {last.outcome}) do not fit output_type."
+            return attempt.row(INVALID_OUTPUT, error=words)
+        return attempt.row(ANSWERED, result=result)
 
     def _not_asked(self, item: WorkItem, error: AgentforceError) -> Outcome | None:
         """Return what follows when the agent did not act on the record, ``None`` if that makes its row."""
-        if isinstance(error, AgentforceAuthError | LedgerError):
-            return Fatal(item, error)
+        if isinstance(error, AgentforceAuthError | LedgerError | TaskStoppedError):
+            return Fatal(error)
         if isinstance(error, RateLimitedError):
             if self._session is not None and self._slot is not None:
                 self._client.limiter.refused(self._slot, error.retry_after)
-                self._reusable = False
             return Retry(item)
         if _acted(error) is not False:
             return None
@@ -344,29 +330,39 @@ class Worker:
             return self._later(item, error.retry_after or 0.0)
         if error.operation == "start" and isinstance(error, AgentforceRequestError):
             # Before the first session that started: the agent or the org is set up wrongly for every record.
-            return None if self._checkpoint.sessions else Fatal(item, error)
+            return None if self._checkpoint.sessions else Fatal(error)
         return None
 
     def _later(self, item: WorkItem, asked: float) -> Outcome | None:
         """Have the record asked again, unless it has been tried often or would have to wait for long."""
-        self._reusable = False
         timing = self._client.timing
         if item.attempts + 1 >= MOST_ATTEMPTS or asked > timing.longest_wait:
             return None
         return Retry(item.next_attempt(), max(asked, timing.record_delay * 2**item.attempts))
 
-    def _failed(self, attempt: _Attempt, error: AgentforceError) -> Row:
-        self._reusable = False
-        if isinstance(error, DeliveryUnknownError):
-            attempt.partial = error.turn.text if error.turn is not None else ""
-            return attempt.row(self._session, UNKNOWN, error=str(error), applied=error.applied)
-        applied = True if attempt.turns else _acted(error)
-        return attempt.row(self._session, FAILED, error=str(error), applied=applied)
-
 
 def settle(checkpoint: Checkpoint, record: Record, row: Row) -> None:
     """Take down a row, with its record if that may go into the dead letter."""
     checkpoint.settle(record.name, row, record.line() if row.status in FAILURES else b"")
+
+
+def _failure_of(last: Turn, answers: int, messages: int) -> str:
+    """Return why a conversation whose *last* answer has come is a failure, ``""`` if it is not."""
+    if last.outcome == FAILED:
+        return one_line(last.failure_reason) or "The agent failed."
+    if answers < messages:
+        return f"The agent ended the session after {answers} of {messages} messages."
+    if last.outcome == ENDED and not last.text:
+        return "The agent ended the session without an answer."
+    return ""
+
+
+def _failed(attempt: _Attempt, error: AgentforceError) -> Row:
+    if isinstance(error, DeliveryUnknownError):
+        read = error.turn.text if error.turn is not None else ""
+        return attempt.row(UNKNOWN, partial=read, error=str(error), applied=error.applied)
+    applied = True if attempt.turns else _acted(error)
+    return attempt.row(FAILED, error=str(error), applied=applied)
 
 
 def _acted(error: AgentforceError) -> bool | None:

@@ -87,8 +87,11 @@ def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
 
 def _is_active(record: dict[str, Any]) -> bool:
     # A query leaves out the list of a record's children when there are none.
-    versions = (record.get("BotVersions") or {}).get("records") or []
-    return any(version.get("Status") == "Active" for version in versions)
+    found = record.get("BotVersions")
+    versions = found.get("records") if isinstance(found, dict) else None
+    if not isinstance(versions, list):
+        return False
+    return any(one.get("Status") == "Active" for one in versions if isinstance(one, dict))
 
 
 class AgentIds:

@@ -24,6 +24,7 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|(?P<opens>[\[{])|[\
 _BEGINS_A_VALUE = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
 # What may stand before JSON or an event stream: a byte order mark and blank lines.
 _BLANK = b"\xef\xbb\xbf \t\r\n"
+_PROGRESS = "PROGRESS_INDICATOR"
 _LAST = {"EndOfTurn", "SessionEnded", "Error"}
 _ON_THE_WAY = {"ProgressIndicator", "TextChunk", "ValidationFailureChunk", "EndOfTurn"}
 
@@ -238,7 +239,8 @@ class _EventStream:
         try:
             messages = _messages_in(event)
         except UnreadableReplyError as error:
-            self._garbled = self._garbled or error
+            if event.name.upper() != _PROGRESS:
+                self._garbled = self._garbled or error
             return []
         return [message for message in messages if self._note(message)]
 

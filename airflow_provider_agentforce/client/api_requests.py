@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -51,6 +52,7 @@ class ApiRequest(ABC):
     :param external_session_key: by which the org's event log knows the session that the request starts.
     :param sequence_id: number of the message that the request sends.
     :param text: the message; not shown, as it may be confidential.
+    :param auth: how the token is asked for, where it is.
     :cvar doing: the operation in words.
     """
 
@@ -61,6 +63,7 @@ class ApiRequest(ABC):
     external_session_key: str | None = None
     sequence_id: int | None = None
     text: str | None = field(default=None, repr=False)
+    auth: str = ""
 
     @abstractmethod
     def call(self, api_url: str) -> HttpCall:
@@ -93,28 +96,23 @@ class ApiRequest(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest(ApiRequest):
-    """The client-credentials exchange. The secret goes into the body, never into a URL.
+    """The exchange of what the app or the user can show for a token. It goes into the body, never into a URL.
 
+    :param form: returns the fields of the form, once for each attempt, since an assertion is short-lived.
     :param now: wall clock in seconds, for a token that tells only its end.
     """
 
     operation = Operation.TOKEN
     doing = "Getting an access token"
     host: str
-    consumer_key: str
-    consumer_secret: str = field(repr=False)
+    form: Callable[[], Mapping[str, str]] = field(repr=False)
     now: float
 
     def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host issues tokens
         """Return ``POST /services/oauth2/token``."""
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self.consumer_key,
-            "client_secret": self.consumer_secret,
-        }
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": _JSON}
         url = f"{self.host}/services/oauth2/token"
-        return HttpCall("POST", url, headers, urlencode(form).encode("ascii"))
+        return HttpCall("POST", url, headers, urlencode(self.form()).encode("ascii"))
 
     def read(self, reader: JsonReader) -> TokenReply:
         """Return the token."""

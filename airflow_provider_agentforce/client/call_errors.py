@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -9,6 +11,7 @@ from airflow_provider_agentforce.client import failure_catalogue, validation
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
+from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     DeliveryUnknownError,
@@ -24,6 +27,8 @@ _KEPT_BODY = 2048
 
 _Value = TypeVar("_Value", Session, Turn)
 _LONGEST_REASON = 220
+# Seconds: what an assertion allows for.
+_TOLERATED = 60
 
 
 def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redactor) -> AgentforceError:
@@ -39,7 +44,7 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
     request_id = redactor.redact(attempt.headers.get("x-request-id", ""))
     return kind(
         f"{request.doing} failed: {_reason(attempt, failure, redactor)}.",
-        hint=_remedy(call, attempt, failure),
+        hint=_remedy(call, attempt, failure) + _clock_difference(call, attempt),
         operation=request.operation.value,
         status=attempt.status,
         applied=row.delivery.applied,
@@ -50,6 +55,20 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
         body=redactor.redact(_shown_body(request.operation, attempt)),
         **more,
     )
+
+
+def _clock_difference(call: Progress, attempt: Attempt) -> str:
+    """Tell by how much the clocks differ, where an assertion was refused, whose time they judge."""
+    if call.request.auth != JWT_BEARER or attempt.failure is not Failure.TOKEN_REFUSED:
+        return ""
+    try:
+        theirs = parsedate_to_datetime(attempt.headers.get("date", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    ahead = time.time() - theirs
+    if abs(ahead) < _TOLERATED:
+        return ""
+    return f" This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the org's."
 
 
 def _refused(attempt: Attempt) -> bool:
@@ -129,5 +148,6 @@ def _remedy(call: Progress, attempt: Attempt, failure: Failure) -> str:
         status=attempt.status,
         said=attempt.said,
         opaque_token=attempt.access is not None and attempt.access.opaque,
+        auth=request.auth,
         agent=request.agent_id,
     )

@@ -48,7 +48,8 @@ class AgentforceClient:
     """Talks to the agents of one org. Safe to share between threads; needs no Airflow.
 
     :param settings: how to reach the org.
-    :param on_secret: is told every access token as it is issued, in all forms to be masked in a log.
+    :param on_secret: is told every access token as it is issued, and every assertion as it is signed, in all
+        forms to be masked in a log.
     :param observers: are shown every call, each an
         :data:`~airflow_provider_agentforce.client.call_events.Observer`.
     :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
@@ -68,16 +69,17 @@ class AgentforceClient:
     ) -> None:
         self.settings = settings
         self.timing = timing or default_timing()
+        org = org_state.state_of(settings)
+        self.limiter, self._agent_ids = org.limiter, org.agent_ids
         self._executor = RequestExecutor(
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
             timeout=settings.timeout,
             timing=self.timing,
-            redactor=Redactor([settings.consumer_secret]),
+            redactor=Redactor(settings.secrets),
             observers=observers,
+            on_throttled=self.limiter.throttled,
         )
         self._tokens = TokenSource(settings, self._executor, on_secret)
-        org = org_state.state_of(settings)
-        self.limiter, self._agent_ids = org.limiter, org.agent_ids
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -110,7 +112,7 @@ class AgentforceClient:
         *,
         variables: Any = None,
         tz: str | None = None,
-        bypass_user: bool = True,
+        bypass_user: bool | None = None,
         external_session_key: str | None = None,
         surface_type: str | None = None,
         slot: Slot | None = None,
@@ -128,11 +130,9 @@ class AgentforceClient:
         :param before_send: as in :class:`.CallOptions`.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
-        options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
-        agent, key = self.agent(agent_id), options.external_session_key or str(uuid.uuid4())
-        request = StartRequest(
-            agent_id=agent, my_domain=self.settings.host, external_session_key=key, options=options
-        )
+        bypass = self.settings.bypass_user if bypass_user is None else bypass_user
+        options = SessionOptions(agent_id, variables, tz, bypass, external_session_key, surface_type)
+        request = self._start_request(agent_id, options)
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
@@ -276,6 +276,10 @@ class AgentforceClient:
         self._executor.deadline.stop()
         self._executor.transport.stop(keep_starts=keep_starts)
 
+    def redact(self, text: str) -> str:
+        """Return *text* with every secret of the connection masked."""
+        return self._executor.redactor.redact(text)
+
     def close(self) -> None:
         """Close idle connections."""
         self._executor.transport.close()
@@ -297,6 +301,14 @@ class AgentforceClient:
                 pause = error.retry_after or _SLICE
                 if not deadline.allows(pause) or waited + pause > self.timing.longest_wait:
                     raise
+
+    def _start_request(self, agent_id: str | None, options: SessionOptions) -> StartRequest:
+        return StartRequest(
+            agent_id=self.agent(agent_id),
+            my_domain=self.settings.host,
+            external_session_key=options.external_session_key or str(uuid.uuid4()),
+            options=options,
+        )
 
     def _send_request(
         self, session: Session, message: Message, variables: list[dict[str, Any]], *, stream: bool

@@ -19,7 +19,7 @@ _MOST_CALM = 64.0
 _LONGEST_REQUEST = 7200.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Slot:
     """The right to start one session, and then the session's place.
 
@@ -55,6 +55,9 @@ class Limiter(Protocol):
 
     def refused(self, slot: Slot, retry_after: float | None) -> None:
         """Note that the org refused a call for its limits, and free the slot."""
+
+    def throttled(self, retry_after: float | None) -> None:
+        """Note that the org refused some call for its limits, and asks all to wait."""
 
     def recall(self, ages: Iterable[float]) -> None:
         """Count starts of another process, *ages* seconds ago."""
@@ -203,13 +206,25 @@ class ConcurrencyLimiter:
             self._refused_since = self._refused_since or now
             if slot.round == self._round:
                 self._begin_round(min(self._limit, slot.wanted))
-                if retry_after is None and not self._open:
+                if not retry_after and not self._open:
                     self._guess_pause(now)
             left = float(len(self._starting) + len(self._open))
             self._limit = min(self._limit, slot.wanted, max(self._floor, left))
-            if retry_after:
-                self._asked_until = max(self._asked_until, now + min(retry_after, _LONGEST_REQUEST))
-                self._not_before = max(self._not_before, now + min(retry_after, self.longest_pause))
+            self._wait_as_asked(retry_after)
+
+    def throttled(self, retry_after: float | None) -> None:
+        """Note that the org refused a call for its limits, be it that of a session which stays open.
+
+        :param retry_after: seconds that the org asked to wait; until then no session starts.
+        """
+        with self._changed:
+            self._wait_as_asked(retry_after)
+
+    def _wait_as_asked(self, retry_after: float | None) -> None:
+        if retry_after:
+            now = self._clock()
+            self._asked_until = max(self._asked_until, now + min(retry_after, _LONGEST_REQUEST))
+            self._not_before = max(self._not_before, now + min(retry_after, self.longest_pause))
 
     def _free(self, slot: Slot) -> None:
         self._starting.discard(slot)

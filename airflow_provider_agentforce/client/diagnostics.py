@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client import jwt_bearer, validation
 from airflow_provider_agentforce.client.agent_lookup import only_match
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.failure_catalogue import OPAQUE_TOKEN
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.exceptions import AgentforceError
+from airflow_provider_agentforce.client.settings import JWT_BEARER, Settings
+from airflow_provider_agentforce.exceptions import AgentforceAuthError, AgentforceError
 
 _NEEDED = frozenset({"api", "chatbot_api", "sfap_api"})
 
@@ -18,16 +19,34 @@ def diagnose(client: AgentforceClient) -> tuple[bool, str]:
     :returns: whether the connection should work, and what was found or has to be fixed.
     :raises AgentforceError: if no token is given or the agent cannot be used, with the reason.
     """
-    token, api = client.authenticate()
     settings = client.settings
+    try:
+        token, api = client.authenticate()
+    except AgentforceAuthError as error:
+        if settings.auth != JWT_BEARER:
+            raise
+        return False, f"{error} {_asked(settings)}"
     problems = _problems(token, settings.host)
     if problems:
-        return False, " ".join(problems)
+        return False, client.redact(" ".join(problems))
     life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
     scopes = "not stated" if token.scopes is None else " ".join(sorted(token.scopes))
     return True, (
-        f"Token received from {settings.host}: a JWT {life}, scopes {scopes}. "
+        f"Token received from {settings.host}{_for_whom(settings)}: a JWT {life}, scopes {scopes}. "
         f"Agent API: {api}. Default agent: {_agent(client)}. No session was started."
+    )
+
+
+def _for_whom(settings: Settings) -> str:
+    return "" if settings.username is None else f" for {settings.username}"
+
+
+def _asked(settings: Settings) -> str:
+    """Name what the org compared with its own settings."""
+    key = jwt_bearer.fingerprint(settings.signing_key)
+    return (
+        f"Asked with consumer key {settings.consumer_key}, username {settings.username}, audience "
+        f"{settings.audience}, and the key whose public key has the SHA-256 {key}."
     )
 
 

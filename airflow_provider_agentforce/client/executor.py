@@ -157,6 +157,7 @@ class RequestExecutor:
 
     :param timeout: seconds for one attempt, from connecting to the last byte of the reply.
     :param redactor: takes secrets out of what the org says.
+    :param on_throttled: is told of each 429, with the seconds that the org asks to wait, if it does.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class RequestExecutor:
         timing: Timing,
         redactor: Redactor,
         observers: Sequence[Observer] = (),
+        on_throttled: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self.transport = transport
         self.timing = timing
@@ -174,6 +176,7 @@ class RequestExecutor:
         self.redactor = redactor
         self._timeout = timeout
         self._observers = observers
+        self._on_throttled = on_throttled
 
     def sibling(self) -> RequestExecutor:
         """Return an executor over the same connections with its own deadline, which can be stopped alone."""
@@ -183,6 +186,7 @@ class RequestExecutor:
             timing=self.timing,
             redactor=self.redactor,
             observers=self._observers,
+            on_throttled=self._on_throttled,
         )
 
     def execute(
@@ -260,6 +264,8 @@ class RequestExecutor:
         last = _Reading(call, request, exchange, access, self.redactor.redact).attempt()
         if last.failure is not None:
             self._note_loss(call, last.failure)
+        if last.failure is Failure.THROTTLED:
+            self._on_throttled(last.asked_to_wait)
         call.last = last
         return last
 
@@ -289,7 +295,8 @@ class RequestExecutor:
         if call.verdict(attempt.failure).renewals:
             return self.timing.renewal_pause(state) if call.renewals else 0.0
         asked = attempt.asked_to_wait
-        return self.timing.back_off(state) if asked is None else asked
+        # An org that names no time, or one that has passed, does not ask to be called without a pause.
+        return asked or self.timing.back_off(state)
 
     def _has_time(self, call: Progress, pause: float) -> bool:
         if call.options.during_cleanup:
@@ -357,7 +364,7 @@ class _Reading:
         except TransportError as error:
             return self._judged(error.failure, error.detail)
         except UnreadableReplyError as error:
-            return self._failed(error.failure, str(error), error)
+            return self._failed(error.failure, str(error))
         except BaseException as error:  # a time-out or kill raised by a signal handler
             if not exchange.sent or self._refused():
                 raise
@@ -376,7 +383,7 @@ class _Reading:
             messages = self._reader.feed(piece)
             if messages and listener is not None:
                 began = time.monotonic()
-                _pass_on(messages, listener)
+                _pass_on([_redacted(message, self._redact) for message in messages], listener)
                 self._exchange.extend(time.monotonic() - began)
             if self._reader.complete:
                 return
@@ -402,16 +409,17 @@ class _Reading:
         if broken is not None and not self._answered:
             return self._failed(broken, detail)
         try:
+            # Its causes are not shown: they may quote the reply.
             value = self._request.read(self._reader)
+            if isinstance(value, Turn):
+                value = _without_secrets(value, self._redact)
         except UnreadableReplyError as error:
             # An answer that is whole counts, however its connection ended.
             if broken is not None:
                 return self._failed(broken, detail)
-            return self._failed(error.failure, str(error), error)
+            return self._failed(error.failure, str(error))
         except Exception as error:  # noqa: BLE001 - the call succeeded; nothing may make it look unsent
-            return self._failed(Failure.UNREADABLE, type(error).__name__, error)
-        if isinstance(value, Turn):
-            value = _without_secrets(value, self._redact)
+            return self._failed(Failure.UNREADABLE, type(error).__name__)
         return Attempt(value, None, status, self._exchange.headers, access=self._access)
 
     def _refused(self) -> bool:
@@ -441,17 +449,29 @@ class _Reading:
             body=reader.body,
             detail=detail,
             cause=cause,
-            partial=reader.partial() if isinstance(reader, AnswerReader) else None,
+            partial=self._partial(),
             access=self._access,
         )
 
+    def _partial(self) -> Turn | None:
+        turn = self._reader.partial() if isinstance(self._reader, AnswerReader) else None
+        return None if turn is None else _without_secrets(turn, self._redact)
+
 
 def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
-    """Take secrets out of an org's error that stands in the place of an answer."""
-    if not any(message.get("type") == "Error" for message in turn.messages):
+    """Take secrets out of what an org says of a failure in the place of an answer."""
+    if not any(map(_tells_of_a_failure, turn.messages)):
         return turn
-    messages = json_values.mapped(turn.messages, redact)
+    messages = [_redacted(message, redact) for message in turn.messages]
     return replace(turn, text=redact(turn.text), messages=messages)
+
+
+def _redacted(message: dict[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
+    return json_values.mapped(message, redact) if _tells_of_a_failure(message) else message
+
+
+def _tells_of_a_failure(message: dict[str, Any]) -> bool:
+    return message.get("type") in ("Error", "Failure")
 
 
 def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]], None]) -> None:

@@ -1,7 +1,8 @@
 """Names the failure that a reply or an accident on the wire is, and what to do about it. Pure.
 
 Symptoms and causes: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html,
-https://help.salesforce.com (client-credentials flow, login rate) and error bodies seen in public code.
+https://help.salesforce.com (client-credentials and JWT-bearer flow, login rate) and error bodies seen in
+public code.
 
 For a message only the status and the error's class may say that the agent did not act: its words can be
 those of an action of the agent, which failed after it changed something.
@@ -48,6 +49,7 @@ class Symptom:
     :param code: pattern that the whole error class or code matches.
     :param words: pattern found in the error's class or words, in any case.
     :param opaque: the call carried a token that is not a JWT.
+    :param auth: how the token was asked for; empty: either way.
     :param failure: what it is; ``None``: what its status says.
     :param remedy: what to do; ``{agent}`` stands for the agent.
     """
@@ -58,6 +60,7 @@ class Symptom:
     code: str = ""
     words: str = ""
     opaque: bool = False
+    auth: str = ""
     failure: Failure | None = None
 
     @property
@@ -65,20 +68,28 @@ class Symptom:
         """Whether it tells more than an operation and its status."""
         return bool(self.code or self.words or self.opaque)
 
-    def fits(self, operation: Operation, status: int | None, said: ErrorReply, opaque: bool = False) -> bool:
+    def fits(
+        self,
+        operation: Operation,
+        status: int | None,
+        said: ErrorReply,
+        opaque: bool = False,
+        auth: str = "",
+    ) -> bool:
         """Tell whether a reply is of this kind."""
         return (
             operation in self.operations
             and opaque >= self.opaque
+            and self.auth in {"", auth}
             and (not self.statuses or status in self.statuses)
             and (not self.code or re.fullmatch(self.code, said.error) is not None)
             and (not self.words or re.search(self.words, said.text, re.IGNORECASE | re.DOTALL) is not None)
         )
 
 
-def _explained(operations: frozenset[Operation], remedies: dict[str, str]) -> list[Symptom]:
+def _explained(operations: frozenset[Operation], remedies: dict[str, str], auth: str = "") -> list[Symptom]:
     """Return what only explains: patterns of words, and the remedy for each."""
-    return [Symptom(operations, remedy, words=words) for words, remedy in remedies.items()]
+    return [Symptom(operations, remedy, words=words, auth=auth) for words, remedy in remedies.items()]
 
 
 # The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
@@ -142,6 +153,43 @@ SYMPTOMS = (
         "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
         words=r"REQUEST_LIMIT_EXCEEDED",
     ),
+    # The first word names what is wrong: app, user, audience, key or clock.
+    *_explained(
+        _TOKEN,
+        {
+            r"audience": (
+                "Audience: the org does not take it. Set the extra audience to the org's My Domain URL, to "
+                "https://login.salesforce.com or, for a sandbox, to https://test.salesforce.com."
+            ),
+            r"expired": (
+                "Clock: to the org, the assertion was not valid at that time. Set the clock of this machine."
+            ),
+            r"invalid assertion|signature|invalid_client\b": (
+                "Key: the org cannot verify the signature. The private key must belong to the certificate "
+                "that the app has for its JWT Bearer Flow."
+            ),
+            r"hasn't approved|not admin approved|invalid_app_access": (
+                "User: no user of this org with this username may use the app. Check username. In the app's "
+                "Policies choose that admin-approved users are pre-authorized, and add a permission set of "
+                "the user."
+            ),
+            r"\buser\b|inactive_user|authentication failure": (
+                "User: the org does not let username log in. Check that the user is active and not locked, "
+                "has the API Enabled permission, and may log in at this time from this address."
+            ),
+            r"app_not_found": (
+                "App or audience: install the External Client App in the org that host names, and wait up to "
+                "ten minutes. If it is there, set the extra audience to the org's My Domain URL."
+            ),
+            r"unsupported_grant_type|grant type not supported": (
+                "App: enable its JWT Bearer Flow, and upload the certificate of the private key."
+            ),
+            r"invalid_client_id|client identifier invalid": (
+                "App: check the consumer key (login). A new app can take up to ten minutes to become active."
+            ),
+        },
+        auth="jwt_bearer",
+    ),
     *_explained(
         _TOKEN,
         {
@@ -177,7 +225,8 @@ SYMPTOMS = (
         {
             r"bot version id": "The agent was just published or its version is stale. Activate it again.",
             r"invalid user id provided on start session": (
-                "An employee agent needs bypass_user=False and a token of a user who may use it."
+                "An employee agent needs bypass_user=False and a token of a user who may use it (auth "
+                "jwt_bearer)."
             ),
             r"not a valid agent id": "agent_id must be the agent's own id (0Xx…) or its API name.",
             r"bad force-config endpoint|engine config": _MY_DOMAIN,
@@ -186,7 +235,8 @@ SYMPTOMS = (
     ),
     Symptom(
         _ANY - _QUERY,
-        "Give the Run As user the API Enabled permission, and the app the scopes api, chatbot_api, sfap_api.",
+        "Give the user (Run As, or username) the API Enabled permission, and the app the scopes api, "
+        "chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
     ),
     Symptom(
@@ -200,8 +250,8 @@ SYMPTOMS = (
     # What an operation and its status tell.
     Symptom(
         _QUERY,
-        "A name is looked up with the app's scope api, by a Run As user who may use the API and see agents "
-        "(BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
+        "A name is looked up with the app's scope api, by a user (Run As, or username) who may use the API "
+        "and see agents (BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
         (400, 401, 403, 404),
     ),
     Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
@@ -229,9 +279,10 @@ _BY_FAILURE: dict[Failure | tuple[Operation, Failure], str] = {
         "The session is still working on another message. Send one message at a time; do not map sends."
     ),
     Failure.UNAUTHORIZED: (
-        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and its Run As user."
+        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run As, or "
+        "username."
     ),
-    Failure.FORBIDDEN: "The Run As user or the app's scopes lack access to this agent.",
+    Failure.FORBIDDEN: "The user (Run As, or username) or the app's scopes lack access to this agent.",
     Failure.THROTTLED: "Slow down: a limit of the org is reached.",
     Failure.UNREACHABLE: "Check the host and the network.",
     Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
@@ -326,17 +377,21 @@ def remedy_of(
     status: int | None,
     said: ErrorReply,
     opaque_token: bool = False,
+    auth: str = "",
     agent: str | None = None,
 ) -> str:
     """Return the most exact remedy known, or ``""``.
 
     :param opaque_token: the call carried a token that is not a JWT, which a gateway answers with a 404.
+    :param auth: how the token was asked for.
     :param agent: the agent that the call is about.
     """
     row = TABLE[failure]
     if operation is Operation.SEND and row.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
         return row.in_doubt
-    fitting = [one for one in SYMPTOMS if one.remedy and one.fits(operation, status, said, opaque_token)]
+    fitting = [
+        one for one in SYMPTOMS if one.remedy and one.fits(operation, status, said, opaque_token, auth)
+    ]
     # What tells more goes before what comes first; with neither, the failure has to do.
     best = min(fitting, key=lambda one: not one.exact, default=None)
     by_failure = _BY_FAILURE.get((operation, failure)) or _BY_FAILURE.get(failure, "")

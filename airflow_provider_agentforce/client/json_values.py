@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+# What databases take, and far below what Python follows.
+_DEEPEST = 100
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -21,18 +23,32 @@ def decode(body: bytes) -> Any:
 
     :raises ValueError: if it is not JSON. The text says what it is instead.
     """
-    try:
-        text = body.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+    # A byte that is not UTF-8 becomes U+FFFD, as other characters that cannot be stored do.
+    text = body.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
     try:
         value = _DECODER.decode(text)
+        if text.count("[") + text.count("{") > _DEEPEST:
+            _check_depth(value)
         # Only an escape can stand for a character that UTF-8 or JSON does not allow.
         return storable(value) if "\\u" in text else value
     except RecursionError:
         raise ValueError("JSON nested too deep") from None
     except ValueError as error:
         raise ValueError("empty" if not text.strip() else f"not JSON ({error})") from None
+
+
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:

@@ -15,6 +15,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 _ITEM = ("type", "property", "value")
 _REASONS = ("NoAgentAvailable", "Error")
+ONE_OF = "Give exactly one of text, reply, cancel and transfer."
 _GIVE_ITEMS = 'Give reply=[{"type": …, "property": …, "value": …}] with a value for each.'
 
 
@@ -112,7 +113,7 @@ def the_one_of(*, text: str | None, reply: Any, cancel: Any, transfer: Transfer 
     given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
     found = [name for name, value in given.items() if value is not None]
     if len(found) != 1:
-        raise AgentforceInputError("Give exactly one of text, reply, cancel and transfer.")
+        raise AgentforceInputError(ONE_OF)
     if reply is not None and not isinstance(reply, Reply):
         return Reply(turn=reply) if _turn(reply) else Reply(reply)
     if cancel and not isinstance(cancel, Cancel):

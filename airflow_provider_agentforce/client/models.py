@@ -26,8 +26,8 @@ class SessionOptions:
     :param agent_id: id (``0Xx…``) or API name of the agent; ``None``: the settings' one.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict; kept as that list.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True``: the agent runs as its own user, as client credentials need; ``False``: as
-        the token's user, as employee agents need.
+    :param bypass_user: ``True``: the agent runs as its own user; ``False``: as the token's user, as employee
+        agents need; ``None``: ``True`` with client credentials, ``False`` with a token of a named user.
     :param external_session_key: UUID that the org's event log shows; ``None``: a random one.
     :param surface_type: ``Custom``: have the agent answer in the response formats of its custom connection;
         ``None``: in text.
@@ -37,13 +37,15 @@ class SessionOptions:
     agent_id: str | None = None
     variables: Any = None
     tz: str | None = None
-    bypass_user: bool = True
+    bypass_user: bool | None = None
     external_session_key: str | None = None
     surface_type: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bypass_user, bool):
-            raise validation.refusal(self.bypass_user, "bypass_user", "must be True or False")
+        if not isinstance(self.bypass_user, bool | None):
+            raise validation.refusal(
+                self.bypass_user, "bypass_user", "must be True or False, or None for what auth needs"
+            )
         key, surface = self.external_session_key, self.surface_type
         checked = {
             "variables": validation.variables(self.variables),
@@ -148,14 +150,6 @@ class Turn:
             reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
         ]
         return "; ".join(dict.fromkeys(filter(None, reasons)))
-
-
-def text_request(text: str, variables: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what :attr:`Turn.request` says of a message.
-
-    :param variables: in the API's form.
-    """
-    return {"type": "Text", "text": text, "reply": None, "variables": variables}
 
 
 SessionLike = Session | Turn | Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,6 +99,8 @@ class OpenSession:
         self._sending = ForkSafeLock()
         self._ending = ForkSafeLock()
         self._under_way: AgentforceClient | None = None
+        self._sender: int | None = None
+        self._answer: Turn | None = None
         renew_in_child(self)
 
     def renew(self) -> None:
@@ -171,7 +174,7 @@ class OpenSession:
             given = validation.variables(variables)
             options = {"variables": given, "stream": stream, "on_chunk": on_chunk, "repeated": repeated}
             asked = message.asked(given, known_as)
-            return self._noted(self._replayed_or_sent(sender, held, message, asked, options))
+            return self._answer_to(sender, held, message, asked, options)
 
     def end(self) -> bool:
         """End the session.
@@ -222,6 +225,20 @@ class OpenSession:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn
 
+    def _answer_to(self, *given: Any) -> Turn:
+        try:
+            return self._noted(self._replayed_or_sent(*given))
+        except AgentforceError:
+            raise
+        except BaseException as error:
+            # A time-out or kill that a signal handler raised must not look like a message that failed.
+            if self._answer is None:
+                raise
+            self._state = "in_doubt"
+            raise answer_interrupted(error, self._answer) from error
+        finally:
+            self._answer = None
+
     def _replayed_or_sent(
         self,
         sender: AgentforceClient,
@@ -255,7 +272,7 @@ class OpenSession:
         """
         intent = _Intent(lambda: self._journal.intend(number, asked, request))
         try:
-            turn = send(before_send=intent)
+            self._answer = turn = send(before_send=intent)
         except AgentFailedError:
             # It was delivered, so its number is used up.
             self._session = replace(self.session, sequence_id=number)
@@ -266,15 +283,8 @@ class OpenSession:
             elif intent.recorded and withdraw:
                 self._journal.settle(number, asked, None)
             raise
-        try:
-            turn = replace(turn, request=request)
-            self._journal.settle(number, asked, turn)
-        except AgentforceError:
-            raise
-        except BaseException as error:
-            # A time-out or kill that a signal handler raised must not look like a message that failed.
-            self._state = "in_doubt"
-            raise answer_interrupted(error, turn) from error
+        self._answer = turn = replace(turn, request=request)
+        self._journal.settle(number, asked, turn)
         return turn
 
     def _check_open(self) -> None:
@@ -291,15 +301,20 @@ class OpenSession:
 
     @contextmanager
     def _one_at_a_time(self, sender: AgentforceClient, timeout: float | None) -> Iterator[AgentforceClient]:
+        if self._sender == threading.get_ident():
+            raise AgentforceInputError(
+                "on_chunk cannot send in the session whose answer it hears.",
+                session_id=self.session.session_id,
+            )
         if not self._sending.acquire(timeout=-1 if timeout is None else timeout):
             raise SessionBusyError(
                 "Another message of the session is under way.", session_id=self.session.session_id
             )
         try:
-            self._under_way = sender
+            self._under_way, self._sender = sender, threading.get_ident()
             yield sender
         finally:
-            self._under_way = None
+            self._under_way = self._sender = None
             self._sending.release()
 
 

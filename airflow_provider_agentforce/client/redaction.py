@@ -6,7 +6,6 @@ import base64
 import html
 import json
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
@@ -58,18 +57,19 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._lasting = tuple(filter(None, secrets))
-        self._added: deque[str] = deque(maxlen=_MOST_ADDED)
+        self._added: tuple[str, ...] = ()
 
     def add(self, secret: str) -> None:
         """Mask *secret*, too, until 4 others are added after it. For tokens, which expire."""
-        if secret and secret not in self._added:
-            self._added.append(secret)
+        if secret:
+            others = tuple(one for one in self._added if one != secret)
+            self._added = (*others, secret)[-_MOST_ADDED:]
 
     def redact(self, text: str) -> str:
         """Return *text* with ``***`` in the place of every secret. Takes time linear in its length."""
         hidden = bytearray(len(text))
         wanted: dict[int, list[frozenset[str]]] = {}
-        for secret in (*self._lasting, *tuple(self._added)):
+        for secret in (*self._lasting, *self._added):
             for length, runs in _runs(secret).items():
                 wanted.setdefault(length, []).append(runs)
         for layer, edges in _layers(text):
@@ -120,7 +120,7 @@ def _character(escape: re.Match[str]) -> str:
     return code if kind == "itself" else chr(int(code, 16))
 
 
-@lru_cache(maxsize=2 * _MOST_ADDED)
+@lru_cache(maxsize=4 * _MOST_ADDED)
 def _runs(secret: str) -> dict[int, frozenset[str]]:
     """Return the runs that give a secret away, by their length."""
     whole = {layer for layer, _ in _layers(secret)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -110,7 +111,7 @@ def token(body: bytes, *, now: float) -> TokenReply:
     """
     reply = decode_object(body)
     access_token = reply.get("access_token")
-    if not isinstance(access_token, str) or not re.fullmatch(r"[\x21-\x7e]+", access_token):
+    if not isinstance(access_token, str) or not re.fullmatch(r"[\x21-\x7e]{1,20000}", access_token):
         raise UnreadableReplyError("a JSON object without an access_token")
     if str(reply.get("token_type", "Bearer")).lower() != "bearer":
         raise UnreadableReplyError("a token that is not of type Bearer")
@@ -190,11 +191,11 @@ def turn(
 
 
 def identity_of(message: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return what tells a message from another one, ``None`` for one that has no id."""
+    """Return what only a repetition of the message has in common with it, ``None`` for one without an id."""
     is_chunk_without_place = message.get("type") == "TextChunk" and "offset" not in message
     if is_chunk_without_place or not isinstance(message.get("id"), str) or not message["id"]:
         return None
-    return str(message["id"]), str(message.get("type")), str(message.get("offset"))
+    return message["id"], json.dumps(message, sort_keys=True)
 
 
 def error(body: bytes) -> ErrorReply:
@@ -311,7 +312,7 @@ def _all_safe(messages: list[dict[str, Any]]) -> bool | None:
 
 
 def _plain(body: bytes) -> str:
-    text = body.decode("utf-8", "replace")
+    text = body.decode("utf-8", "replace").replace("\0", "")
     title = re.search(r"<title[^<>]*>([^<]{0,200})</title>", text, re.IGNORECASE)
     return title.group(1) if title else ("" if text.lstrip().startswith("<") else text[:_LONGEST_ERROR])
 

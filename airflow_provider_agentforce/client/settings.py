@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client import jwt_bearer, validation
 from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+CLIENT_CREDENTIALS = "client_credentials"
+JWT_BEARER = "jwt_bearer"
+_OF_JWT_BEARER = ("username", "private_key", "private_key_path", "audience")
 
 
 @dataclass(frozen=True)
@@ -17,40 +21,78 @@ class Settings:
 
     :param host: the org's My Domain URL, ``https://acme.my.salesforce.com``.
     :param consumer_key: of the External Client App.
-    :param consumer_secret: of the External Client App; never shown.
+    :param consumer_secret: of the External Client App; never shown. ``jwt_bearer`` needs none.
     :param agent_id: id (``0Xx…``) or API name of the agent that is used where a call names none.
     :param api_url: Agent API host. Default: the token reply's ``api_instance_url``, else
         ``https://api.salesforce.com``.
+    :param auth: ``client_credentials``, or ``jwt_bearer`` for a token of the user that *username* names.
+    :param username: by which the user logs in to Salesforce.
+    :param private_key: RSA key in a PEM, or the Base64 of one; never shown. Its certificate is on the app.
+    :param private_key_path: of a file with it, in its place.
+    :param audience: of the JWT that is signed with it. Default: ``https://test.salesforce.com`` for the My
+        Domain of a sandbox, else ``https://login.salesforce.com``.
     :param timeout: seconds for one whole call. The API gives up after 120 s and says so; a longer time lets
         that verdict arrive.
     :param max_concurrent_sessions: sessions that this process may hold open at once.
     :param max_sessions_per_hour: session starts per hour from this process.
     :param max_messages_per_session: messages in one session.
+    :ivar signing_key: the private key as a PEM, ``""`` without one.
     :raises AgentforceInputError: if a value cannot be used.
     """
 
     host: str
     consumer_key: str
-    consumer_secret: str = field(repr=False)
+    consumer_secret: str | None = field(default=None, repr=False)
     agent_id: str | None = None
     api_url: str | None = None
+    auth: str = CLIENT_CREDENTIALS
+    username: str | None = None
+    private_key: str | None = field(default=None, repr=False)
+    private_key_path: str | None = None
+    audience: str | None = None
     timeout: float = 130.0
     max_concurrent_sessions: int = 50
     max_sessions_per_hour: int = 1000
     max_messages_per_session: int = 100
+    signing_key: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
             "host": validation.my_domain(self.host),
             "consumer_key": validation.secret(self.consumer_key, "login (consumer key)"),
-            "consumer_secret": validation.secret(self.consumer_secret, "password (consumer secret)"),
             "agent_id": None if self.agent_id is None else validation.agent(self.agent_id),
             "api_url": None if self.api_url is None else validation.origin(self.api_url, "api_url"),
             "timeout": validation.positive(self.timeout, "timeout", most=3600),
         }
         for limit in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
             checked[limit] = validation.count(getattr(self, limit), limit)
-        vars(self).update(checked)
+        grants = {CLIENT_CREDENTIALS: self._client_credentials, JWT_BEARER: self._jwt_bearer}
+        grant = grants[validation.one_of(tuple(grants), self.auth, "auth")]
+        vars(self).update(checked, **grant(checked["host"]))
+
+    def _client_credentials(self, _host: str) -> dict[str, Any]:
+        problems = _only_of_jwt_bearer(vars(self))
+        if problems:
+            raise AgentforceInputError(problems[0])
+        return {"consumer_secret": _secret(self.consumer_secret)}
+
+    def _jwt_bearer(self, host: str) -> dict[str, Any]:
+        keys = [self.private_key, self.private_key_path]
+        if self.username is None or keys.count(None) == len(keys):
+            raise AgentforceInputError(
+                f"auth {JWT_BEARER} needs a username, and a private_key or a private_key_path."
+            )
+        if None not in keys:
+            raise AgentforceInputError("Give either private_key or private_key_path, not both.")
+        key = None if self.private_key is None else validation.text(self.private_key, "private_key")
+        path = None if self.private_key_path is None else validation.path_of_key(self.private_key_path)
+        return {
+            "consumer_secret": None if self.consumer_secret is None else _secret(self.consumer_secret),
+            "username": validation.username(self.username),
+            "private_key_path": path,
+            "audience": validation.audience(self.audience or jwt_bearer.default_audience(host)),
+            "signing_key": jwt_bearer.read_key(key, path),
+        }
 
     @classmethod
     def from_fields(
@@ -61,22 +103,32 @@ class Settings:
         :raises AgentforceInputError: one that lists every missing field and every unknown extra.
         """
         needed = {"host (My Domain URL)": host, "login (consumer key)": login}
-        needed["password (consumer secret)"] = password
+        if (extra.get("auth") or CLIENT_CREDENTIALS) == CLIENT_CREDENTIALS:
+            needed["password (consumer secret)"] = password
         missing = [name for name, value in needed.items() if not (value or "").strip()]
-        unknown = sorted(set(extra) - set(EXTRAS))
-        problems = []
-        if missing:
-            problems.append(f"The connection lacks {', '.join(missing)}.")
-        if unknown:
-            problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
+        given = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
+        problems = _problems(missing, extra, given)
         if problems:
             raise AgentforceInputError(" ".join(problems))
-        given = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
-        return cls(str(host), str(login), str(password), **given)
+        return cls(str(host), str(login), (password or "").strip() or None, **given)
+
+    @property
+    def bypass_user(self) -> bool:
+        """Whether an agent runs as its own user where a call does not say: not for a named user."""
+        return self.auth == CLIENT_CREDENTIALS
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown, in whole or in part."""
+        key = jwt_bearer.key_parts(self.signing_key, self.private_key) if self.signing_key else ()
+        return (*((self.consumer_secret,) if self.consumer_secret else ()), *key)
 
     def secret_forms(self) -> set[str]:
-        """Return every form in which the secret could be written, for masking."""
-        return forms(self.consumer_key, self.consumer_secret) - forms(self.consumer_key)
+        """Return every form in which the secrets could be written, for masking."""
+        found = jwt_bearer.key_forms(self.signing_key, self.private_key) if self.signing_key else set()
+        if self.consumer_secret is not None:
+            found |= forms(self.consumer_key, self.consumer_secret) - forms(self.consumer_key)
+        return found
 
     def agent(self, agent_id: object = None) -> str:
         """Return *agent_id*, else the connection's, checked: an id or an API name, as it was given.
@@ -89,4 +141,25 @@ class Settings:
         return validation.agent(chosen)
 
 
-EXTRAS = tuple(one.name for one in fields(Settings) if one.default is not MISSING)
+def _problems(missing: list[str], extra: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    problems = [f"The connection lacks {', '.join(missing)}."] if missing else []
+    unknown = sorted(set(extra) - set(EXTRAS))
+    if unknown:
+        problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
+    if missing and "auth" not in given:
+        problems += _only_of_jwt_bearer(given)
+    return problems
+
+
+def _only_of_jwt_bearer(given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with settings that the other flow does not use."""
+    unused = ", ".join(name for name in _OF_JWT_BEARER if given.get(name) is not None)
+    return [f"Only auth {JWT_BEARER} uses {unused}: set the extra auth to {JWT_BEARER}."] if unused else []
+
+
+def _secret(value: object) -> str:
+    return validation.secret(value, "password (consumer secret)")
+
+
+_STANDARD = {"host", "consumer_key", "consumer_secret"}
+EXTRAS = tuple(one.name for one in fields(Settings) if one.init and one.name not in _STANDARD)

@@ -65,9 +65,16 @@ class SingleFlight(Generic[T]):
             flight.set_result(made)
             return made
         finally:
-            self._land(flight)
-            if not flight.done():
-                flight.set_exception(failure)
+            try:
+                self._give_up(flight, failure)
+            finally:
+                # Once more, as a signal may have cut the first.
+                self._give_up(flight, failure)
+
+    def _give_up(self, flight: Future[T], failure: Exception) -> None:
+        self._land(flight)
+        if not flight.done():
+            flight.set_exception(failure)
 
     def _land(self, flight: Future[T]) -> None:
         if self._flights.get(_ONLY) is flight:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_agentforce.client import failure_catalogue, redaction, validation
+from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, redaction, validation
 from airflow_provider_agentforce.client.api_requests import TokenRequest
 from airflow_provider_agentforce.client.executor import Access, RequestExecutor
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.client.settings import CLIENT_CREDENTIALS, JWT_BEARER, Settings
 from airflow_provider_agentforce.client.single_flight import SingleFlight
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
 
@@ -52,7 +52,7 @@ class TokenSource:
     """Gives access to an org with its own token call. Safe to share between threads.
 
     :param executor: makes the token call.
-    :param on_secret: is given every new token, in all forms to be masked in a log.
+    :param on_secret: is given every new token and assertion, in all forms to be masked in a log.
     :param cache: shared with the sources of sibling clients.
     """
 
@@ -110,21 +110,19 @@ class TokenSource:
             if old is None or old.access is refused or self._now() >= old.ends_at:
                 raise
             log.warning("The access token could not be renewed early; it is used until it ends.")
+            # The assertions of the attempts have taken its place among the last secrets.
+            self._executor.redactor.add(old.reply.access_token)
             self._cache.token = new = replace(old, renew_at=self._now() + _PAUSE)
         return new
 
     def _fetch(self) -> Token:
         settings, asked_at = self._settings, self._now()
+        forms = {CLIENT_CREDENTIALS: self._client_credentials, JWT_BEARER: self._assertion}
         request = TokenRequest(
-            host=settings.host,
-            consumer_key=settings.consumer_key,
-            consumer_secret=settings.consumer_secret,
-            now=time.time(),
+            host=settings.host, form=forms[settings.auth], auth=settings.auth, now=time.time()
         )
         reply: TokenReply = self._executor.execute(request, None).value
-        self._executor.redactor.add(reply.access_token)
-        for form in redaction.forms(reply.access_token):
-            self._on_secret(form)
+        self._hide(reply.access_token)
         if not reply.is_jwt:
             log.warning(failure_catalogue.OPAQUE_TOKEN)
         lifetime = UNTOLD_LIFETIME if reply.lifetime is None else reply.lifetime
@@ -133,12 +131,39 @@ class TokenSource:
         access = Access(reply.access_token, self._api_url(reply), opaque=not reply.is_jwt)
         return Token(reply, access, renew_at=asked_at + lifetime - early, ends_at=asked_at + lifetime)
 
+    def _client_credentials(self) -> dict[str, str]:
+        return {
+            "grant_type": "client_credentials",
+            "client_id": self._settings.consumer_key,
+            "client_secret": self._settings.consumer_secret or "",
+        }
+
+    def _assertion(self) -> dict[str, str]:
+        settings = self._settings
+        assertion = jwt_bearer.assertion(
+            settings.signing_key,
+            consumer_key=settings.consumer_key,
+            username=settings.username or "",
+            audience=settings.audience or "",
+            now=time.time(),
+        )
+        self._hide(assertion)
+        return {"grant_type": jwt_bearer.GRANT_TYPE, "assertion": assertion}
+
+    def _hide(self, secret: str) -> None:
+        self._executor.redactor.add(secret)
+        for form in redaction.forms(secret):
+            self._on_secret(form)
+
     def _api_url(self, reply: TokenReply) -> str:
         """Return the Agent API's origin: the setting, else what the token reply names, else the default."""
         if self._settings.api_url is not None:
             return self._settings.api_url
         named = reply.api_instance_url
-        return validation.named_by_reply(named, trusted=(self._settings.host,)) if named else DEFAULT_API
+        if not named:
+            return DEFAULT_API
+        redacted = self._executor.redactor.redact(named)
+        return validation.named_by_reply(redacted, trusted=(self._settings.host,))
 
     def _now(self) -> float:
         return self._executor.timing.clock()

@@ -26,6 +26,11 @@ _AGENT_ID = re.compile(r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?")
 _AGENT = re.compile(rf"{_AGENT_ID.pattern}|[A-Za-z][A-Za-z0-9_]{{0,79}}")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# Salesforce has usernames in the form of an e-mail address, of 80 characters at most.
+_USERNAME = re.compile(r"(?=.{3,80}$)[^\s@<>\"']+@[^\s@<>\"']+")
+_AUDIENCE = re.compile(r"(https?://[^/?#\s]+)((?:/[\w.~-]+)*)/?", re.ASCII)
+# A PEM, the beginning of its Base64, or the inside of one.
+_PRIVATE_KEY = re.compile(r"PRIVATE KEY-----|LS0tLS1CRUdJTi|(?:[A-Za-z0-9+/]{64}\s*){3}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
 _LAST_PORT = 65535
 _USUAL_PORT = {"http": ":80", "https": ":443"}
@@ -43,7 +48,7 @@ def origin(value: object, field: str) -> str:
         # A connection given as a URI has no scheme of its own for the host.
         text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
     match = _ORIGIN.fullmatch(text)
-    if match is None or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
+    if match is None or looks_like_key(text) or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
         requirement = "must look like https://acme.my.salesforce.com, without user, path or query"
         raise refusal(value, field, requirement)
     scheme, host, port = match.group(1).lower(), match.group(2).lower(), match.group(3) or ""
@@ -141,12 +146,38 @@ def end_reason(value: object, field: str = "reason") -> str:
 
 def feedback(value: object, field: str = "feedback") -> str:
     """Return ``GOOD`` or ``BAD``."""
-    return _one_of(FEEDBACK, value, field, f"must be {' or '.join(FEEDBACK)}")
+    return one_of(FEEDBACK, value, field)
 
 
 def time_zone(value: object, field: str = "tz") -> str:
     """Return a name of the tz database, such as ``Europe/Berlin``."""
     return _in_form(ZoneInfo, value, field, "must be a time zone name such as Europe/Berlin")
+
+
+def username(value: object, field: str = "username") -> str:
+    """Return the name by which a user logs in to Salesforce."""
+    return _matching(_USERNAME, value, field, "must be a Salesforce username such as etl@acme.com")
+
+
+def audience(value: object, field: str = "audience") -> str:
+    """Return the URL of a login host, a My Domain or a site, without a slash at its end."""
+    match = _AUDIENCE.fullmatch(_text(value, field).strip())
+    if match is None:
+        raise refusal(value, field, "must be a URL such as https://login.salesforce.com")
+    return origin(match[1], field) + match[2]
+
+
+def path_of_key(value: object, field: str = "private_key_path") -> str:
+    """Return the path of a file. The key itself, in the place of its path, is refused."""
+    path = _text(value, field, shown=False).strip()
+    if looks_like_key(path):
+        raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
+    return path
+
+
+def one_of(choices: Sequence[str], value: object, field: str) -> str:
+    """Return a value that is one of *choices*."""
+    return _one_of(choices, value, field, f"must be {' or '.join(choices)}")
 
 
 def name(value: object, field: str) -> str:
@@ -232,9 +263,21 @@ def failures(value: Any, field: str = "max_failures") -> float | None:
 def secret(value: object, field: str) -> str:
     """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
     text = _text(value, field, shown=False).strip()
+    if looks_like_key(text):
+        raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
     if not text or not text.isprintable() or not text.isascii():
         raise AgentforceInputError(f"{field} is empty or holds characters that no Salesforce key has.")
     return text
+
+
+def looks_like_key(text: str) -> bool:
+    """Tell whether *text* is, or holds, a private key or a large part of one."""
+    return _PRIVATE_KEY.search(text) is not None
+
+
+def text(value: object, field: str) -> str:
+    """Return a text that is never shown."""
+    return _text(value, field, shown=False)
 
 
 def refusal(value: object, field: str, requirement: str) -> AgentforceInputError:
@@ -315,6 +358,8 @@ def _has_surrogate(text: str) -> bool:
 def _shown(value: object) -> str:
     if isinstance(value, str) and _holds_password(value):
         return "a URL with a password in it"
+    if isinstance(value, str) and looks_like_key(value):
+        return "a private key"
     return one_line(repr(value), 80) if isinstance(value, str | int | float | None) else type(value).__name__
 
 

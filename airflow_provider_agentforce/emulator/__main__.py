@@ -85,7 +85,8 @@ def _taken(kind: Any) -> dict[str, Any]:
     if get_origin(kind) is Literal:
         return {"type": type(get_args(kind)[0]), "choices": get_args(kind)}
     # `float | None` is given as a number, or not at all.
-    return {"type": (get_args(kind) or (kind,))[0], "metavar": "N" if kind is not str else "NAME"}
+    value = (get_args(kind) or (kind,))[0]
+    return {"type": value, "metavar": "N" if value is not str else "NAME"}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce.emulator.assertions import public_key
 from airflow_provider_agentforce.emulator.faults import Fault, Hold
 from airflow_provider_agentforce.emulator.models import DEFAULT_AGENTS, Agent, RequestRecord, SessionRecord
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, EmulatorSettings, Org
@@ -48,6 +49,8 @@ class Emulator:
         from airflow_provider_agentforce.emulator.script import load_script  # noqa: PLC0415
 
         chosen = EmulatorSettings(**settings)
+        if chosen.certificate is not None:
+            public_key(chosen.certificate)
         loaded = load_script(script)
         self._org = Org(chosen, list(agents or loaded.agents or DEFAULT_AGENTS), loaded)
         self._port = chosen.port

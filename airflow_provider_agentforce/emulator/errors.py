@@ -63,6 +63,11 @@ ERRORS: dict[str, ErrorSpec] = {
     "wrong_key": _oauth("invalid_client_id", "client identifier invalid"),
     "wrong_grant_type": _oauth("unsupported_grant_type", "grant type not supported"),
     "scope_not_supported": _oauth("invalid_request", "scope parameter not supported"),
+    "invalid_assertion": _oauth("invalid_grant", "invalid assertion"),
+    "wrong_audience": _oauth("invalid_grant", "audience is invalid"),
+    # The platform's words for an assertion that has expired.
+    "expired_assertion": _oauth("invalid_grant", "expired authorization code"),
+    "app_access": _oauth("invalid_app_access", "user is not admin approved to access this app"),
     "app_not_approved": _oauth("invalid_grant", "user hasn't approved this consumer"),
     "max_logins": _oauth("invalid_grant", "Maximum Logins Exceeded"),
     "login_rate": _oauth("invalid_grant", "login rate exceeded"),

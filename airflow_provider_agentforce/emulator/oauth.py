@@ -1,8 +1,8 @@
 """The token endpoint of the org.
 
 Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html and the help
-page on JWT-based access tokens; the error texts are those of the platform's OAuth endpoint. The tokens are
-not signed, but have the shape, the claims and the length of real ones.
+pages on JWT-based access tokens and on the JWT-bearer flow; the error texts are those of the platform's
+OAuth endpoint. The tokens are not signed, but have the shape, the claims and the length of real ones.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import hmac
 import json
 import secrets
 import time
+import zlib
 from urllib.parse import parse_qs
 
+from airflow_provider_agentforce.emulator import assertions
 from airflow_provider_agentforce.emulator.errors import ApiError
 from airflow_provider_agentforce.emulator.exchange import OrgRequest, OrgResponse, json_response
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, Org
 
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _FORM = "application/x-www-form-urlencoded"
 _ORG_ID = "00DEM0000000001EAA"
 _USER_ID = "005EM0000000001AAA"
@@ -29,16 +32,16 @@ _RS256_BYTES = 256
 
 async def token(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /services/oauth2/token``."""
-    _check_client(request)
+    user_id = _user_of(request)
     await request.wait_while_held()
     settings = request.org.settings
-    issued = _opaque_token() if settings.opaque_tokens else _jwt(request.org)
+    issued = _opaque_token() if settings.opaque_tokens else _jwt(request.org, user_id)
     request.org.add_token(issued)
     answer = {
         "access_token": issued,
         "signature": _SIGNATURE,
         "instance_url": request.org.url,
-        "id": f"https://login.salesforce.com/id/{_ORG_ID}/{_USER_ID}",
+        "id": f"https://login.salesforce.com/id/{_ORG_ID}/{user_id}",
         "token_type": "Bearer",
         "issued_at": str(int(time.time() * 1000)),
     }
@@ -48,13 +51,25 @@ async def token(request: OrgRequest) -> OrgResponse:
     return json_response({**answer, **kind, "scope": _SCOPE, "api_instance_url": request.org.url})
 
 
-def _check_client(request: OrgRequest) -> None:
+def _user_of(request: OrgRequest) -> str:
+    """Return the id of the user whom the token is for.
+
+    :raises ApiError: no token is given.
+    """
     body = request.record.body
     if request.content_type() != _FORM or not isinstance(body, str):
         raise ApiError("wrong_grant_type")
     form = {key: values[0] for key, values in parse_qs(body).items()}
+    if form.get("grant_type") == _JWT_BEARER:
+        username = assertions.user_of(form.get("assertion", ""), request.org)
+        return f"005EM{zlib.crc32(username.lower().encode()):010d}AAA"
     if form.get("grant_type") != "client_credentials":
         raise ApiError("wrong_grant_type")
+    _check_client(request, form)
+    return _USER_ID
+
+
+def _check_client(request: OrgRequest, form: dict[str, str]) -> None:
     if "scope" in form:
         raise ApiError("scope_not_supported")
     key, secret = _basic_credentials(request)
@@ -80,7 +95,7 @@ def _opaque_token() -> str:
     return f"{_ORG_ID[:15]}!{secrets.token_urlsafe(48)}"
 
 
-def _jwt(org: Org) -> str:
+def _jwt(org: Org, user_id: str) -> str:
     now = time.time()
     header = {
         "tnk": f"core/prod/{_ORG_ID}",
@@ -93,7 +108,7 @@ def _jwt(org: Org) -> str:
     claims = {
         "scp": _SCOPE,
         "aud": [org.url, "https://api.salesforce.com"],
-        "sub": f"uid:{_USER_ID}",
+        "sub": f"uid:{user_id}",
         "nbf": int(now),
         "mty": "oauth",
         # As long as it takes to be as long as a real token, whose other claims are not published.

@@ -42,6 +42,10 @@ class EmulatorSettings:
     :param opaque_tokens: issue tokens that are not JWTs; the Agent API answers those with a bare 404.
     :param reject_opaque: answer an opaque token with that 404; false lets it pass.
     :param run_as_user: the app has a Run As user; false refuses tokens as an app without one does.
+    :param certificate: PEM file with the certificate, or the public key, that the app has for the JWT-bearer
+        flow; a token is given only for an assertion that its private key has signed. None: any key will do.
+    :param audience: what an assertion must name, beside the address of the org.
+    :param usernames: users who may use the app in the JWT-bearer flow, separated by commas; None: all.
     :param strict_sequence: accept only the last ``sequenceId`` plus one.
     :param max_concurrent_sessions: open sessions, above which a start answers 429.
     :param max_sessions_per_hour: starts within an hour, above which a start answers 429.
@@ -63,6 +67,9 @@ class EmulatorSettings:
     opaque_tokens: bool = False
     reject_opaque: bool = True
     run_as_user: bool = True
+    certificate: str | None = None
+    audience: str = "https://login.salesforce.com"
+    usernames: str | None = None
     strict_sequence: bool = False
     max_concurrent_sessions: int = 50
     max_sessions_per_hour: int = 1000

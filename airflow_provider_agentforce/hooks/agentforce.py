@@ -94,7 +94,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         *,
         variables: Any = None,
         tz: str | None = None,
-        bypass_user: bool = True,
+        bypass_user: bool | None = None,
         external_session_key: str | None = None,
         surface_type: str | None = None,
     ) -> Session:
@@ -187,22 +187,26 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's extra fields for Airflow up to 3.1; later ones read the provider info."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415 - only there
-        from wtforms import StringField  # noqa: PLC0415 - only there
+        from flask_appbuilder.fieldwidgets import (  # noqa: PLC0415 - only there
+            BS3PasswordFieldWidget,
+            BS3TextFieldWidget,
+        )
+        from wtforms import PasswordField, StringField  # noqa: PLC0415 - only there
 
-        return {
-            name: StringField(
-                field["label"], description=field.get("description", ""), widget=BS3TextFieldWidget()
-            )
-            for name, field in CONN_FIELDS.items()
-        }
+        kinds = {"password": (PasswordField, BS3PasswordFieldWidget)}
+        widgets = {}
+        for name, field in CONN_FIELDS.items():
+            kind, widget = kinds.get(field["schema"].get("format"), (StringField, BS3TextFieldWidget))
+            widgets[name] = kind(field["label"], description=field["description"], widget=widget())
+        return widgets
 
     def _named(self) -> str:
         return f"Connection {self.agentforce_conn_id}"
 
 
 def _mask(settings: Settings) -> None:
-    for form in settings.secret_forms():
+    # Airflow compiles all that it has for each that it gets, so the long ones come last.
+    for form in sorted(settings.secret_forms(), key=len):
         mask_secret(form)
 
 
@@ -216,6 +220,13 @@ class TaskClient(AgentforceClient):
         vars(other).update(vars(client))
         return other
 
+    @airflow_errors()
+    def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
+        """Return a context manager that holds one session and ends it on every path."""
+        return TaskConversation(self, agent_id, **options)
+
+    agent = airflow_errors()(AgentforceClient.agent)
+    end_quietly = airflow_errors()(AgentforceClient.end_quietly)
     authenticate = airflow_errors()(AgentforceClient.authenticate)
     find_agents = airflow_errors()(AgentforceClient.find_agents)
     start_session = airflow_errors()(AgentforceClient.start_session)
@@ -224,14 +235,21 @@ class TaskClient(AgentforceClient):
     end_session = airflow_errors()(AgentforceClient.end_session)
 
 
-class _HookConversation(Conversation):
-    """Raises errors as the hook does, and shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
+class TaskConversation(Conversation):
+    """A conversation whose errors end the Airflow task where no retry may follow."""
+
+    __enter__ = airflow_errors()(Conversation.__enter__)
+    send = airflow_errors()(Conversation.send)
+    end = airflow_errors()(Conversation.end)
+
+
+class _HookConversation(TaskConversation):
+    """Shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
 
     def __init__(self, hook: AgentforceHook, *args: Any, **options: Any) -> None:
         super().__init__(hook.client, *args, **options)
         self._hook = hook
 
-    @airflow_errors()
     def __enter__(self) -> Self:
         super().__enter__()
         self._hook.held_sessions[self.session.session_id] = self
@@ -240,9 +258,6 @@ class _HookConversation(Conversation):
     def try_end(self) -> bool:
         self._hook.forget_session(self.session)
         return super().try_end()
-
-    send = airflow_errors()(Conversation.send)
-    end = airflow_errors()(Conversation.end)
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

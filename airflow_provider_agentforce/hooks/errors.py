@@ -7,30 +7,57 @@ or a ``tenacity.RetryError`` around such an error hides it from Airflow: raise t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, TypeVar, cast
 
 from airflow_provider_agentforce import exceptions
 from airflow_provider_agentforce._compat import AirflowFailException
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _classes: dict[type, type[exceptions.AgentforceError]] = {}
 
 
-@contextmanager
-def airflow_errors(*, resend_unknown: bool = False) -> Iterator[None]:
+def airflow_errors(*, resend_unknown: bool = False) -> _AirflowErrors:
     """Raise every error of the client that no retry of the task may follow as its final class.
 
     :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries, but not ``AnswerLostError``.
+    :returns: a context manager and decorator.
     """
-    try:
-        yield
-    except exceptions.AgentforceError as error:
+    return _AirflowErrors(resend_unknown=resend_unknown)
+
+
+class _AirflowErrors:
+    def __init__(self, *, resend_unknown: bool) -> None:
+        self._resend_unknown = resend_unknown
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, exceptions.AgentforceError) and self._is_final(error):
+            raise final(error) from error.__cause__
+
+    def __call__(self, function: _Function) -> _Function:
+        # No context manager: a signal on the way out of one would lose what the function returns.
+        @wraps(function)
+        def wrapper(*args: Any, **options: Any) -> Any:
+            try:
+                return function(*args, **options)
+            except exceptions.AgentforceError as error:
+                if self._is_final(error):
+                    raise final(error) from error.__cause__
+                raise
+
+        return cast("_Function", wrapper)
+
+    def _is_final(self, error: exceptions.AgentforceError) -> bool:
         unknown = isinstance(error, exceptions.DeliveryUnknownError)
-        repeatable = unknown and resend_unknown and not isinstance(error, exceptions.AnswerLostError)
-        if error.retryable or repeatable or isinstance(error, AirflowFailException):
-            raise
-        raise final(error) from error.__cause__
+        repeatable = unknown and self._resend_unknown and not isinstance(error, exceptions.AnswerLostError)
+        return not (error.retryable or repeatable or isinstance(error, AirflowFailException))
 
 
 def final(error: exceptions.AgentforceError, **fields: Any) -> exceptions.AgentforceError:

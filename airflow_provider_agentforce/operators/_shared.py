@@ -18,7 +18,8 @@ class StartsSessions(AgentforceBaseOperator):
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
+        connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection.
     """
 
@@ -30,7 +31,7 @@ class StartsSessions(AgentforceBaseOperator):
         agent_id: str | None = None,
         variables: Any = None,
         tz: str | None = None,
-        bypass_user: bool = True,
+        bypass_user: bool | None = None,
         surface_type: str | None = None,
         **kwargs: Any,
     ) -> None:

@@ -78,7 +78,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         or with its first message when sessions are shared.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
+        connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
         response formats, which ``output_type`` reads.
     :param max_concurrency: sessions open at once; default and upper bound: the connection's

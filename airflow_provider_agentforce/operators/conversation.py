@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.models import FAILED, Turn
+from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, Transfer
+from airflow_provider_agentforce.client.models import FAILED, NEEDS_CONFIRMATION, NEEDS_INPUT, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
-Message = str | Mapping[str, Any]
-NextMessage = Callable[[list[Turn]], Message | None]
+Decide = Callable[[Turn], Said | None]
+NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
 
+_OPEN_QUESTION = (
+    "The conversation ends with the outcome %s: the agent waits for an answer and has not done what it asked "
+    "about. on_needs_confirmation, on_needs_input or another message answers it; fail_on makes it a failure."
+)
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
@@ -54,14 +59,20 @@ class ConversationOperator(StartsSessions, SendsMessages):
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
-    :param messages: a list of texts, or of dicts with ``text`` and ``variables``; or a function that is given
-        the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and returns the next
-        message, or ``None`` to end.
+    :param messages: a list of texts, of dicts with ``text`` and ``variables``, or of
+        :class:`~airflow_provider_agentforce.client.messages.Reply`, ``Cancel`` or ``Transfer``; or a function
+        that is given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
+        returns the next message, or ``None`` to end.
+    :param on_needs_confirmation: decides when the agent wants an approval: a function that is given the turn
+        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message.
+    :param on_needs_input: the same for what the agent asks back. A next try calls both again, so they must
+        decide alike about the same turn.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
         A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
+        connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
         response formats, which ``output_type`` reads.
     :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
@@ -88,6 +99,8 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self,
         *,
         messages: Any,
+        on_needs_confirmation: Decide | None = None,
+        on_needs_input: Decide | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
         end_reason: str = "UserRequest",
@@ -98,6 +111,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
         # Airflow calls a template field that is a function itself, with other arguments.
         self.next_message: NextMessage | None = messages if callable(messages) else None
         self.messages = None if callable(messages) else messages
+        self.decisions = {NEEDS_CONFIRMATION: on_needs_confirmation, NEEDS_INPUT: on_needs_input}
         self.stream = stream
         self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = validation.end_reason(end_reason, "end_reason")
@@ -109,6 +123,11 @@ class ConversationOperator(StartsSessions, SendsMessages):
         template = isinstance(self.messages, str) and arguments.has_template(self.messages)
         if isinstance(self.messages, Sequence | Mapping) and not template:
             arguments.check_messages(self.messages)
+        for outcome, decide in self.decisions.items():
+            if decide is not None and not callable(decide):
+                raise AgentforceInputError(
+                    f"on_{outcome} must be a function of the turn, but is {decide!r:.80}."
+                )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversation, or the rest of one that an earlier try began."""
@@ -179,12 +198,14 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self, talk: RecordedConversation, following: NextMessage, output: OutputType | None
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for text, variables in texts_of(following, talk.turns):
-            if self._send(talk, text, variables).session_ended:
+        for said, variables in messages_of(following, talk.turns, self._decision_on):
+            if self._send(talk, said, variables).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
         if not talk.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
+        if talk.turns[-1].question is not None:
+            self.log.warning(_OPEN_QUESTION, talk.turns[-1].outcome)
         if output is None:
             return {}
         from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
@@ -198,9 +219,13 @@ class ConversationOperator(StartsSessions, SendsMessages):
         )
         return {"result": result}
 
-    def _send(self, talk: RecordedConversation, text: str, variables: Any, *, known_as: str = "") -> Turn:
+    def _decision_on(self, turn: Turn) -> Said | None:
+        decide = self.decisions.get(turn.outcome)
+        return None if decide is None else decide(turn)
+
+    def _send(self, talk: RecordedConversation, said: Said, variables: Any, *, known_as: str = "") -> Turn:
         turn = talk.chat.send(
-            text, variables=variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
+            said, variables=variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
         )
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         check_outcome(turn, self.fail_on)
@@ -255,16 +280,26 @@ def in_order(messages: Any) -> NextMessage:
     return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
 
 
-def texts_of(following: NextMessage, turns: list[Turn]) -> Iterator[tuple[str, Any]]:
-    """Yield text and variables of each message, asking for the next when its time has come.
+def messages_of(
+    following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], Said | None]
+) -> Iterator[tuple[Said, Any]]:
+    """Yield what is said in each message and its variables, asking for the next when its time has come.
 
     :param turns: the answers so far; grows with the conversation.
+    :param decision_on: answers a question of the agent, or returns ``None``.
     """
-    while (message := following(turns)) is not None:
-        yield _read(message, f"messages[{len(turns)}]")
+    asked: list[Turn] = []
+    while (message := following(asked)) is not None:
+        yield _read(message, f"messages[{len(asked)}]")
+        asked.append(turns[-1])
+        while (decision := decision_on(turns[-1])) is not None:
+            yield _read(decision, f"on_{turns[-1].outcome}")
+            asked[-1] = turns[-1]
 
 
-def _read(message: Any, field: str) -> tuple[str, Any]:
+def _read(message: Any, field: str) -> tuple[Said, Any]:
+    if isinstance(message, Reply | Cancel | Transfer):
+        return message, None
     if not isinstance(message, Mapping):
         return validation.message_text(message, field), None
     unknown = sorted(set(message) - {"text", "variables"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client.messages import ONE_OF, Cancel, Reply, the_one_of
 from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, DeliveryUnknownError
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import check_outcome
 from airflow_provider_agentforce.operators._ledger import (
@@ -24,6 +26,7 @@ from airflow_provider_agentforce.operators._session_source import TakesSession
 from airflow_provider_agentforce.operators._shared import SendsMessages
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.messages import Said, Transfer
     from airflow_provider_agentforce.client.open_session import OpenSession
     from airflow_provider_agentforce.structured import OutputType
 
@@ -46,18 +49,26 @@ class SendMessageOperator(TakesSession, SendsMessages):
     ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too: the next one
     returns the answer that was recorded, or fails if there is none. A person's clear sends the message again.
 
-    **Templated:** ``text``, ``session``, ``session_id``, ``sequence_id``, ``variables``, ``in_reply_to``,
-    ``agentforce_conn_id``. An answer that comes in through XCom is not rendered again.
+    **Templated:** ``text``, ``reply``, ``cancel``, ``session``, ``session_id``, ``sequence_id``,
+    ``variables``, ``in_reply_to``, ``agentforce_conn_id``. What comes in through XCom is not rendered again.
+
+    Give exactly one of ``text``, ``reply``, ``cancel`` and ``transfer``. A reply or a cancel that does not
+    fit what the agent asks for in its last answer is refused before anything is sent.
 
     The session is not ended here, also not on failure: that is the job of the
     :class:`~airflow_provider_agentforce.operators.EndSessionOperator` at its end.
 
     :param text: the message.
+    :param reply: approves what the agent wants to do, or gives what it asks for: the output of the send that
+        was answered with the question, or ``[{"type", "property", "value"}]``.
+    :param cancel: declines it: ``True``, or the output of that send.
+    :param transfer: a :class:`~airflow_provider_agentforce.client.messages.Transfer` that reports what became
+        of an escalation.
     :param session: the output of the start or of the last send.
     :param session_id: instead of ``session``, together with ``sequence_id``.
     :param sequence_id: number of the last message, 0 after the start; text with digits is fine.
     :param variables: context variables to set with this message.
-    :param in_reply_to: id of the message that this one answers.
+    :param in_reply_to: id of the agent's message that the text answers.
     :param stream: have the answer sent in pieces and log what the agent is doing; the result is the same.
     :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
         ``needs_confirmation``, ``ended``, ``answered``.
@@ -73,15 +84,23 @@ class SendMessageOperator(TakesSession, SendsMessages):
     """
 
     template_fields: Sequence[str] = (
-        *("text", "sequence_id", "variables", "in_reply_to"),
+        *("text", "reply", "cancel", "sequence_id", "variables", "in_reply_to"),
         *TakesSession.template_fields,
     )
-    template_fields_renderers = {"session": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
+    template_fields_renderers = {  # noqa: RUF012 - Airflow's own form
+        "reply": "json",
+        "cancel": "json",
+        "session": "json",
+        "variables": "json",
+    }
 
     def __init__(
         self,
         *,
-        text: str,
+        text: str | None = None,
+        reply: Any = None,
+        cancel: Any = None,
+        transfer: Transfer | None = None,
         sequence_id: int | str | None = None,
         variables: Any = None,
         in_reply_to: str | None = None,
@@ -91,12 +110,23 @@ class SendMessageOperator(TakesSession, SendsMessages):
     ) -> None:
         super().__init__(**kwargs)
         self.text = text
+        self.reply = reply
+        self.cancel = cancel
+        self.transfer = transfer
         self.sequence_id = sequence_id
         self.variables = variables
         self.in_reply_to = in_reply_to
         self.stream = stream
         self.fail_on = arguments.check_fail_on(fail_on)
         self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse a message that is none, or more than one."""
+        super().check_arguments()
+        cancel = None if self.cancel is False else self.cancel
+        given = [value for value in (self.text, self.reply, cancel, self.transfer) if value is not None]
+        if len(given) != 1:
+            raise AgentforceInputError(ONE_OF)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, and make data of the answer."""
@@ -121,15 +151,22 @@ class SendMessageOperator(TakesSession, SendsMessages):
             # The session is not ended here, so its holder is no context manager.
             chat = OpenSession(client, session, journal=journal, store_requests=self.store_requests)
             send = partial(self._send, context, chat, recorded=lambda: ledger.keeps)
-            turn = send(self.text, variables=self.variables, in_reply_to=self.in_reply_to)
+            turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to)
             check_outcome(turn, self.fail_on)
             if output is None:
                 return without_requests(turn.to_dict())
             most = client.settings.max_messages_per_session
             return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
 
+    def _said(self) -> Said:
+        """Return what is said, with the turn that it answers."""
+        said = the_one_of(text=self.text, reply=self.reply, cancel=self.cancel, transfer=self.transfer)
+        if isinstance(said, Reply | Cancel) and said.turn is None:
+            return replace(said, turn=self.session)
+        return said
+
     def _send(
-        self, context: Context, chat: OpenSession, text: str, *, recorded: Callable[[], bool], **options: Any
+        self, context: Context, chat: OpenSession, text: Said, *, recorded: Callable[[], bool], **options: Any
     ) -> Turn:
         """Send a message once and keep its answer in XCom."""
         # Without records, a second try has to suppose that the first one is still being worked on.

@@ -30,7 +30,7 @@ class StartSessionOperator(StartsSessions):
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True``: the agent runs as its own user, as service agents need with client
-        credentials. Employee agents need ``False``.
+        credentials. Employee agents need ``False``. Default: as the connection's ``auth`` needs.
     :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
         response formats, see :class:`~airflow_provider_agentforce.structured.OutputType`.
     :param external_session_key: UUID for the org's event log. Default: made of the Dag, run, task, map index

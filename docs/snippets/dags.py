@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
-from airflow_provider_agentforce.client import Turn
+from airflow_provider_agentforce.client import Reply, Turn
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
@@ -25,12 +25,12 @@ BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 with DAG("docs_function", start_date=BEGIN, schedule=None):
     # [START function]
-    def following(turns: list[Turn]) -> str | None:
+    def following(turns: list[Turn]) -> str | Reply | None:
         """Ask for the refund, and confirm it if the agent wants that."""
         if not turns:
             return "Please refund order 4711."
         if len(turns) == 1 and turns[0].outcome == "needs_confirmation":
-            return "yes"
+            return Reply()
         return None
 
     refund = ConversationOperator(task_id="refund", messages=following)

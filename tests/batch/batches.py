@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -76,19 +81,42 @@ def rows(folder):
     return {row["key"]: row for row in found}
 
 
-def in_a_process(fields, folder, records, **replaced):
-    """Start a batch in a process of its own."""
+def in_a_process(fields, folder, records, *, log=None, **replaced):
+    """Start a batch in a process of its own.
+
+    :param log: path of a file that gets what the process says.
+    :param replaced: as for :func:`job`, and what :func:`_disturbed` takes.
+    """
     asked = json.dumps({"fields": fields, "folder": str(folder), "records": records, "replaced": replaced})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True, env=environment)
+    with Path(log).open("w") if log else contextlib.nullcontext() as output:
+        process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stderr=output, text=True, env=environment
+        )
     process.stdin.write(asked)
     process.stdin.close()
     return process
 
 
+def _disturbed(replaced):
+    """Set up what disturbs this process, and return the rest.
+
+    Takes ``most_bytes`` of any file; ``temporary``: the folder for temporary files; ``clock_jumps``: seconds
+    by which the wall clock jumps back and forth.
+    """
+    most, jumps = replaced.pop("most_bytes", None), replaced.pop("clock_jumps", 0)
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    tempfile.tempdir = replaced.pop("temporary", None)
+    if jumps:
+        real, way = time.time, itertools.cycle([0, 1, -1, 2])
+        time.time = lambda: real() + jumps * next(way)
+    return replaced
+
+
 def main():
     asked = json.loads(sys.stdin.read())
-    client, replaced = client_of(asked["fields"]), asked["replaced"]
+    client, replaced = client_of(asked["fields"]), _disturbed(asked["replaced"])
     disk = replaced.pop("disk", None)
     if disk is not None:
         replaced["storage_of"] = Disk(disk, forgets=replaced.pop("forgets", False)).storage_of

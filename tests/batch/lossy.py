@@ -14,7 +14,7 @@ class Disk:
     """Keeps, of each file that is synced, the contents of that moment, and of each folder its names.
 
     :param folder: where the synced contents go. It is what the machine finds after the loss.
-    :param forgets: keep of an appended file only what it began with, as if nobody synced it.
+    :param forgets: keep of a file that claims records only what it began with, as if nobody synced it.
     """
 
     def __init__(self, folder, *, forgets=False):
@@ -36,7 +36,7 @@ class Disk:
             inodes = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
             text = "\n".join(f"{inode} {name}" for name, inode in inodes.items())
             self._put(self._names / str(path).replace("/", "#"), text.encode())
-        elif not (self._forgets and (self._files / str(status.st_ino)).exists()):
+        elif not (self._forgets and _claims(path) and (self._files / str(status.st_ino)).exists()):
             self._put(self._files / str(status.st_ino), path.read_bytes())
 
     @staticmethod
@@ -71,3 +71,8 @@ class Disk:
     def _make(self):
         self._files.mkdir(parents=True, exist_ok=True)
         self._names.mkdir(exist_ok=True)
+
+
+def _claims(path):
+    """Tell whether a file of the ledger may claim records, which its name says."""
+    return path.name.startswith("part-") and not path.name.endswith("-00000000.jsonl")

@@ -157,3 +157,14 @@ def test_a_slot_that_comes_free_goes_to_who_waits():
         waiting = pool.submit(limiter.acquire, most_open=1, most_per_hour=9, wait=30)
         limiter.ended("a")
         assert waiting.result(30).session_id is None
+
+
+def test_a_wait_that_any_call_is_asked_for_holds_for_all_starts(limiter, clock):
+    limiter.started(limiter.acquire(most_open=50, most_per_hour=1000), "one")
+    limiter.throttled(None)
+    assert limiter.paused_for(1000) == 0
+    limiter.throttled(20.0)
+    limiter.throttled(5.0)
+    assert (limiter.paused_for(1000), limiter.open_sessions) == (20.0, 1)
+    clock.now += 20.0
+    limiter.acquire(most_open=50, most_per_hour=1000)

@@ -66,6 +66,21 @@ def test_the_org_is_given_the_time_it_asks_for(make_org, make_client, folder):
     assert refused(org) <= 4
 
 
+@pytest.mark.parametrize("operation", ["send", "end"])
+def test_a_limit_that_any_call_meets_slows_all_and_what_is_open_goes_on(
+    make_org, make_client, folder, operation
+):
+    org = make_org()
+    org.fail(operation, status=429, headers={"Retry-After": "1"})
+    manifest = job(make_client(org), folder, accounts(60)).run(killed=never)
+    assert manifest["counts"] == {"answered": 60}
+    assert org.applied() == 60
+    (told,) = (request.at for request in org.requests if request.status == 429)
+    # Those that were on their way when the org said it.
+    starts = [request for request in org.requests if request.operation == "start"]
+    assert sum(told < request.at < told + 0.9 for request in starts) <= 3
+
+
 def test_no_more_sessions_start_in_an_hour_than_are_allowed(org, make_client, folder):
     client = make_client(max_sessions_per_hour=5)
     client.limiter.window = hour = 0.5

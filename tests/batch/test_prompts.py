@@ -5,10 +5,12 @@ from functools import partial
 import pytest
 from jinja2 import Environment, StrictUndefined
 
+from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import ListSource, read
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
+from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 
@@ -18,7 +20,8 @@ def compile_template(text):
 
 
 def prompts(message, variables=None, key="id", most=5):
-    return Prompts(message, variables, compile_template=compile_template, key=key, most=most)
+    options = Options(message, SessionOptions(), key=key, variables=variables)
+    return Prompts(options, compile_template, most)
 
 
 def one(record):

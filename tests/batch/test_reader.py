@@ -407,5 +407,5 @@ def test_a_name_of_a_column_cannot_forge_a_line_of_the_log(written):
 
 def test_keys_keep_their_type(written):
     given = ["a", 7, 1.5, True, None]
-    assert list(survey(ListSource([{"id": key} for key in given]), "id").keys()) == given
-    assert list(survey(written("a.csv", "id\nx\ny\n"), None).keys()) == [0, 1]
+    assert list(survey(ListSource([{"id": key} for key in given]), "id").keys) == given
+    assert list(survey(written("a.csv", "id\nx\ny\n"), None).keys) == [0, 1]

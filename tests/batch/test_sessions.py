@@ -139,7 +139,7 @@ def test_a_defect_in_the_client_is_an_unknown_record_and_not_a_hang(org, client,
 
     def broken(session, text, **options):
         turn = real(session, text, **options)
-        if "account-1." in text:
+        if "account-1." in text.text:
             raise ZeroDivisionError
         return turn
 

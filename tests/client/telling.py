@@ -5,7 +5,6 @@ import pickle
 import pytest
 from quick import secrets_of
 
-from airflow_provider_agentforce.client import redaction
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 FEEDBACK_ID = "f8308c08-5c63-479f-af71-c1e80ccdb166"
@@ -62,6 +61,6 @@ def look_over(error, client):
     assert (type(copy), str(copy), copy.cause) == (type(error), told, error.cause)
     assert vars(copy) == {**vars(error), "_cause": error.cause}
     settings = client.settings
-    hidden = redaction.forms(settings.consumer_secret) | secrets_of(client)
+    hidden = settings.secret_forms() | secrets_of(client)
     shown = f"{told} {error!r} {vars(error)!r}"
     assert [form for form in hidden if form in shown] == []

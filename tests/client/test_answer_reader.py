@@ -88,6 +88,26 @@ CASES = {
     "plain, no media type": (None, BODY, ANSWERED),
     "plain, other media type": ("text/plain", BODY, ANSWERED),
     "plain, blanks and mark around it": (JSON, b"\xef\xbb\xbf \r\n" + BODY + b"\n\n", ANSWERED),
+    "plain, a byte that is not UTF-8": (
+        JSON,
+        BODY.replace(b"Hello.", b"Hell\xf6."),
+        ("answered", "Hell\ufffd.", ""),
+    ),
+    "plain, same id and other words": (
+        JSON,
+        json.dumps({"messages": [HELLO, {**HELLO, "message": "And more."}]}).encode(),
+        ("answered", "Hello.\nAnd more.", ""),
+    ),
+    "stream, same id and other words": (
+        STREAM,
+        events(HELLO, {**HELLO, "message": "And more."}, END),
+        ("answered", "Hello.\nAnd more.", ""),
+    ),
+    "stream, progress that cannot be read": (
+        STREAM,
+        raw('{"message":{"type":', "PROGRESS_INDICATOR") + WHOLE,
+        ANSWERED,
+    ),
     "plain, garbage after it": (JSON, BODY + b"\r\n0\r\n}]x", ANSWERED),
     "plain, brackets in text": (
         JSON,
@@ -291,7 +311,6 @@ CUT = {
     "plain, cut in a string": (JSON, BODY[: BODY.index(b"Hello") + 2], Failure.UNREADABLE, None),
     "plain, not JSON": (JSON, b"<style>{}</style>", Failure.UNREADABLE, None),
     "plain, nearly JSON": (JSON, b"{oops}", Failure.UNREADABLE, None),
-    "plain, not UTF-8": (JSON, b'{"messages":["\xff"]}', Failure.UNREADABLE, None),
     "plain, a number": (JSON, b"12", Failure.UNREADABLE, None),
     "plain, mismatched": (JSON, b'[{"messages":[}]]', Failure.UNREADABLE, None),
     "plain, too long": (JSON, b'{"messages":["' + b"x" * MAX_BODY_BYTES + b'"]}', Failure.UNREADABLE, None),

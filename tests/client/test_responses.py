@@ -436,14 +436,12 @@ def test_value_is_made_storable(text, value):
         (b'{"a":', "not JSON"),
         (b'{"a":1}x', "not JSON"),
         (b"{'a':1}", "not JSON"),
-        (b'"\xff"', "not UTF-8"),
-        (b'"\xed\xa0\xbd"', "not UTF-8"),
-        ('{"a":1}'.encode("utf-16"), "not UTF-8"),
+        ('{"a":1}'.encode("utf-16"), "not JSON"),
         ('{"a":1}'.encode("utf-16-le"), "not JSON"),
-        ('{"a":"é"}'.encode("latin-1"), "not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"a":' * 100_000, "nested too deep"),
         (b"[" * 5000 + b"]" * 5000, "nested too deep"),
+        (b"[" * 102 + b"]" * 102, "nested too deep"),
     ],
 )
 def test_bytes_that_are_no_json_are_unreadable(body, why):

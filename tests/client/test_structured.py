@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -21,7 +25,7 @@ from typing_extensions import TypedDict
 
 from airflow_provider_agentforce.client import Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError
-from airflow_provider_agentforce.structured import OutputType, json_in_answer
+from airflow_provider_agentforce.structured import OutputType, checker_process, json_in_answer
 from airflow_provider_agentforce.structured.json_in_answer import json_in
 
 
@@ -188,6 +192,148 @@ class TestWrongType:
         code = "import sys, airflow_provider_agentforce.structured; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
         assert {"pydantic", "jsonschema", "referencing"} & set(done.stdout.split()) == set()
+
+
+NESTED = '{"a": ' * 25 + "1" + "}" * 25
+TWICE = {"properties": {"a": {"$ref": "#"}}}
+
+
+class TestTime:
+    """A check of a schema has an end, whatever the answer is, and what is legitimate fits."""
+
+    @pytest.mark.parametrize(
+        ("schema", "answer"),
+        [
+            ({"items": {"pattern": "^(a+)+$"}}, json.dumps(["a" * 60 + "!"])),
+            ({"patternProperties": {"^(a+)+$": {}}}, json.dumps({"a" * 60 + "!": 1})),
+            (
+                {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+                json.dumps({"a" * 60 + "!": 1}),
+            ),
+            ({"anyOf": [{**TWICE, "required": ["b"]}, TWICE]}, NESTED),
+            ({"oneOf": [{**TWICE, "required": ["b"]}, TWICE]}, NESTED),
+            ({"allOf": [TWICE], **TWICE}, NESTED),
+            ({"allOf": [TWICE], "unevaluatedProperties": False}, NESTED),
+            ({"dependentSchemas": {"a": TWICE}, **TWICE}, NESTED),
+            (
+                {
+                    "$schema": "http://json-schema.org/draft-07/schema#",
+                    "properties": {"a": {"$ref": "#"}},
+                    "items": {"properties": {"n": {}}},
+                    "uniqueItems": True,
+                },
+                json.dumps({"a": [{"n": number} for number in range(9000)]}),
+            ),
+        ],
+        ids=range(9),
+    )
+    def test_a_check_without_end_is_given_up_and_says_so(self, schema, answer, monkeypatch):
+        monkeypatch.setattr(checker_process, "SECONDS", 0.2)
+        output, begun = OutputType(schema), time.process_time()
+        for _ in range(2):
+            with pytest.raises(InvalidOutputError, match=r"takes more than 0\.2 s to check"):
+                output.read(turn(answer))
+        assert time.process_time() - begun < 2, "The process of the task does not do the work."
+        assert output.read(turn("{}")) == {}
+
+    @pytest.mark.parametrize(
+        "item", [lambda n: {"n": n}, lambda n: [n, str(n)], lambda n: n if n % 2 else str(n)]
+    )
+    def test_many_unique_items_are_checked_in_the_time_of_reading_them(self, item):
+        output = OutputType({"type": "array", "uniqueItems": True})
+        items = [item(number) for number in range(8000)]
+        begun = time.process_time()
+        assert output.read(turn(json.dumps(items))) == items
+        assert time.process_time() - begun < 5
+        assert "has non-unique elements" in str(refused({"uniqueItems": True}, json.dumps([*items, item(7)])))
+
+    @pytest.mark.parametrize(
+        ("items", "unique"),
+        [
+            ("[1, 1.0]", False),
+            ("[1, true]", True),
+            ('[{"a": 1, "b": 2}, {"b": 2.0, "a": 1}]', False),
+            ("[[0], [false]]", True),
+        ],
+    )
+    def test_items_are_the_same_as_json_schema_says(self, items, unique):
+        if unique:
+            assert OutputType({"uniqueItems": True}).read(turn(items)) == json.loads(items)
+        else:
+            refused({"uniqueItems": True}, items)
+
+    def test_an_answer_with_many_errors_quotes_few_of_them(self):
+        schema = {"type": "array", "items": {"enum": [f"country {number}" for number in range(2000)]}}
+        begun = time.process_time()
+        refused(schema, json.dumps(["x"] * 16_000))
+        assert time.process_time() - begun < 2
+
+    @pytest.mark.parametrize("pattern", [r"^(?!\s*$).+", r"^\d{4}-\d{2}$", r"^[\[a-z]+$"])
+    def test_a_pattern_means_what_it_means_to_python(self, pattern):
+        schema = {"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}}
+        for text in ("2026-11", "abc", " ", ""):
+            fits = re.search(pattern, text) is not None
+            answer = json.dumps({"x": text})
+            if fits:
+                assert OutputType(schema).read(turn(answer)) == {"x": text}
+            else:
+                assert "x: " in str(refused(schema, answer))
+
+    def test_the_process_of_the_check_may_die_and_is_started_again(self):
+        output, others = OutputType({"type": "string", "pattern": "^a"}), children()
+        assert output.read(turn('"a"')) == "a"
+        (child,) = children() - others
+        os.kill(child, signal.SIGKILL)
+        while child in children():
+            time.sleep(0.01)
+        with pytest.raises(InvalidOutputError, match="could not be checked"):
+            output.read(turn('"a"'))
+        assert output.read(turn('"a"')) == "a"
+
+    def test_no_process_is_left_when_the_type_is_gone_or_the_task_is_killed(self):
+        code = (
+            "import os, signal\n"
+            "from airflow_provider_agentforce.client import Turn\n"
+            "from airflow_provider_agentforce.structured import OutputType\n"
+            "output = OutputType({'type': 'string', 'pattern': '^a'})\n"
+            "output.read(Turn('s', 1, 'a', '\"a\"', 'answered'))\n"
+            "print(open(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read(), flush=True)\n"
+        )
+        for end in ("", "os.kill(os.getpid(), signal.SIGKILL)"):
+            done = subprocess.run(
+                [sys.executable, "-c", code + end], capture_output=True, text=True, check=False
+            )
+            child = int(done.stdout)
+            while (
+                Path(f"/proc/{child}").exists() and "zombie" not in Path(f"/proc/{child}/status").read_text()
+            ):
+                time.sleep(0.01)
+
+    def test_a_file_in_the_working_folder_is_no_module_of_the_process(self, tmp_path, monkeypatch):
+        (tmp_path / "json.py").write_text("raise SystemExit(1)")
+        monkeypatch.chdir(tmp_path)
+        assert OutputType({"type": "string", "pattern": "^a"}).read(turn('"a"')) == "a"
+
+    def test_a_process_that_was_forked_has_a_process_of_its_own_for_the_check(self):
+        code = (
+            "import os, sys\n"
+            "from airflow_provider_agentforce.client import Turn\n"
+            "from airflow_provider_agentforce.structured import OutputType\n"
+            "output = OutputType({'type': 'string', 'pattern': '^.$'})\n"
+            "def read(text): return output.read(Turn('s', 1, 'a', text, 'answered'))\n"
+            "read('\"a\"')\n"
+            "child = os.fork()\n"
+            "if not child: sys.exit(read('\"b\"') != 'b')\n"
+            "assert os.waitpid(child, 0)[1] == 0\n"
+            "assert read('\"c\"') == 'c'\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def children():
+    """Return the processes that this one has started and that still run."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {int(pid) for pid in listed if "zombie" not in Path(f"/proc/{pid}/status").read_text()}
 
 
 class TestFinding:

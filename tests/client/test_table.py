@@ -8,6 +8,7 @@ which its own time-out of 120 s arrives as HTTP 500.
 from __future__ import annotations
 
 import itertools
+import ssl
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -418,6 +419,21 @@ def test_tls_to_a_plain_port_is_final_at_once(org, make_client, some_session, op
     assert error.operation == counted_as(operation)
     assert (type(error), error.applied, server.accepted) == (AgentforceRequestError, False, 1)
     assert "http or https" in error.hint
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_host_that_asks_for_a_client_certificate_is_final_at_once(
+    org, make_client, some_session, trusted, operation
+):
+    trusted.verify_mode = ssl.CERT_REQUIRED
+    with wire.Server(wire.answering(), tls=trusted) as server:
+        error = failing(aim(make_client, org, operation, server.url), operation, some_session)
+    assert error.operation == counted_as(operation)
+    assert (type(error), error.applied) == (AgentforceRequestError, False)
+    # Two when the host closes the first one before the request leaves.
+    assert server.accepted in (1, 2)
+    assert server.requests == []
+    assert "client certificate" in error.hint
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -221,6 +221,13 @@ def test_token_that_is_refused_twice_ends_after_two_sends_and_two_exchanges(org,
 FORMAT = {"status": 401, "body": [{"errorCode": "INVALID_JWT_FORMAT", "message": "Invalid JWT format"}]}
 
 
+def test_token_call_that_is_refused_as_without_a_token_is_final(org, make_client):
+    org.fail("token", **FORMAT)
+    error = failing(make_client(org), "token")
+    assert type(error) is AgentforceAuthError
+    assert org.count("token") == 1
+
+
 @pytest.mark.parametrize("operation", ["start", "send", "end", "query"])
 def test_renewed_token_that_is_refused_for_its_format_is_renewed_once_more(org, make_client, operation):
     pauses = []

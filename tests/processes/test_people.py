@@ -11,14 +11,15 @@ ASKS = "Please give me {{ 7 * 7 }} numbers."
 
 
 def turns(org):
-    return [[turn.text for turn in session.turns] for session in org.sessions.values()]
+    return [[turn.text or turn.type for turn in session.turns] for session in org.sessions.values()]
 
 
 @pytest.mark.parametrize(
     ("outcome", "answer", "said"),
     [
         ("needs_input", ("ask", "Send", {"answer": "{{ 6 * 6 }}"}), "{{ 6 * 6 }}"),
-        ("needs_confirmation", ("decide", "no", {}), "no"),
+        ("needs_confirmation", ("decide", "approve", {}), "Reply"),
+        ("needs_confirmation", ("decide", "decline", {}), "Cancel"),
     ],
 )
 def test_what_a_person_says_is_the_next_message(airflow, org, outcome, answer, said):
@@ -28,6 +29,13 @@ def test_what_a_person_says_is_the_next_message(airflow, org, outcome, answer, s
     run.answer(*answer)
     assert run.wait() == "success", run.states()
     assert turns(org) == [[outcome, said]]
+    assert org.open_sessions == []
+
+
+def test_what_nobody_approves_in_time_is_declined(airflow, org):
+    run = airflow.trigger("person_too_late", request="needs_confirmation")
+    assert run.wait() == "success", run.states()
+    assert turns(org) == [["needs_confirmation", "Cancel"]]
     assert org.open_sessions == []
 
 

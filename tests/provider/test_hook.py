@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from urllib.parse import parse_qs, urlencode
 
+import keys
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.log import mask_logs
 
+from airflow_provider_agentforce._compat import mask_secret
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
     DeliveryUnknownError,
 )
+from airflow_provider_agentforce.hooks import agentforce
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.operators import ConversationOperator
 
 CANARY = "canary/secret+42 %"
+
+
+@pytest.fixture
+def airflow_masker(monkeypatch):
+    """Let Airflow mask what the hook names, and return what it makes of a value."""
+    monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
+    return lambda value: str(mask_logs(None, "info", {"event": value}))
 
 
 @pytest.fixture
@@ -123,6 +137,88 @@ class TestConnection:
         del connection["extra"]["agent_id"]
         with pytest.raises(AgentforceInputError, match="extra agent_id"):
             connect(**connection).start_session()
+
+
+PEM = keys.pem_of(keys.rsa_key())
+
+
+@pytest.fixture
+def named_user(make_org, tmp_path, connect):
+    """Give a hook for a named user of an org, with changes of its connection; the org is its ``org``."""
+    certificate = tmp_path / "app.pem"
+    certificate.write_text(keys.certificate(keys.rsa_key()))
+    org = make_org(certificate=str(certificate), usernames=keys.USERNAME)
+
+    def build(login=org.consumer_key, **extra):
+        given = {"auth": "jwt_bearer", "username": keys.USERNAME, "private_key": PEM, **extra}
+        connection = json.loads(org.connection(**given))
+        return connect(**{**connection, "login": login, "password": None})
+
+    build.org = org
+    return build
+
+
+class TestNamedUser:
+    def test_an_employee_agent_answers_without_a_password_and_without_more_arguments(self, named_user):
+        employee = next(agent for agent in named_user.org.agents if agent.employee)
+        with named_user().conversation(employee.developer_name) as chat:
+            assert chat.send("order 7?").text
+        (session,) = named_user.org.sessions.values()
+        assert session.bypass_user is False
+
+    def test_an_operator_asks_it_likewise(self, named_user, run):
+        employee = next(agent for agent in named_user.org.agents if agent.employee)
+        named_user()
+        operator = ConversationOperator(task_id="ask", agent_id=employee.id, messages=["order 7?"])
+        assert run(operator).error is None
+        (session,) = named_user.org.sessions.values()
+        assert session.bypass_user is False
+
+    def test_a_uri_holds_the_key_too(self, named_user, monkeypatch):
+        org = named_user.org
+        extra = {"auth": "jwt_bearer", "username": keys.USERNAME, "private_key": PEM, "api_url": org.url}
+        host = org.url.removeprefix("http://")
+        uri = f"agentforce://{org.consumer_key}@{host}/?{urlencode(extra)}"
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", uri)
+        assert AgentforceHook().test_connection()[0]
+
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"login": "another"}, "App: "),
+            ({"username": "stranger@acme.com"}, "User: "),
+            ({"audience": "https://test.salesforce.com"}, "Audience: "),
+            ({"private_key": keys.pem_of(keys.rsa_key(1))}, "Key: "),
+            ({"private_key": keys.pem_of(keys.rsa_key(1))[:400]}, "private_key is not a PEM"),
+            ({"username": None}, "needs a username"),
+        ],
+        ids=["app", "user", "audience", "key", "PEM", "no user"],
+    )
+    def test_the_test_button_names_what_is_wrong(self, named_user, changes, named):
+        works, message = named_user(**changes).test_connection()
+        assert not works
+        assert named in message
+        assert message.isprintable()
+        assert keys.quoted(PEM, message) == []
+
+    def test_the_test_button_names_the_user_of_a_good_connection(self, named_user):
+        works, message = named_user().test_connection()
+        assert works, message
+        assert f"for {keys.USERNAME}" in message
+
+    def test_airflow_masks_the_key_in_logs_and_rendered_fields(self, named_user, airflow_masker):
+        _ = named_user().client
+        encoded = b64encode(PEM.encode()).decode()
+        for text in (PEM, PEM.replace("\n", "\\n"), PEM.replace("\n", ""), encoded):
+            shown = airflow_masker({"message": f"key {text}", "lines": text.splitlines()})
+            assert keys.quoted(PEM, shown) + keys.quoted(encoded[48:-48], shown) == []
+
+    def test_airflow_masks_an_assertion(self, named_user, airflow_masker):
+        hook = named_user()
+        hook.start_session()
+        (sent,) = [record.body for record in named_user.org.requests if record.operation == "token"]
+        (assertion,) = parse_qs(sent)["assertion"]
+        assert keys.quoted(assertion, airflow_masker(f"sent {assertion}")) == []
 
 
 class TestTheTestButton:

@@ -12,7 +12,7 @@ import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from stand_ins import StateStore, TaskInstance
 
-from airflow_provider_agentforce.client import Turn
+from airflow_provider_agentforce.client import Cancel, Reply, Turn
 from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.emulator.errors import ERRORS
 from airflow_provider_agentforce.exceptions import (
@@ -189,6 +189,42 @@ class TestSend:
             "variables": [{"name": "$Context.EndUserLanguage", "type": "Text", "value": "de"}],
         }
 
+    @pytest.mark.parametrize(
+        ("decision", "kind", "said"),
+        [
+            (lambda turn: {"reply": turn}, "Reply", "Done."),
+            (lambda turn: {"reply": turn["messages"][0]["confirm"]}, "Reply", "Done."),
+            (lambda turn: {"cancel": turn}, "Cancel", "All right, I changed nothing."),
+            (lambda turn: {"cancel": True}, "Cancel", "All right, I changed nothing."),
+        ],
+    )
+    def test_a_decision_answers_the_agents_question(self, org, run, started, decision, kind, said):
+        asked = run(SendMessageOperator(task_id="ask", session=started, text="refund order 7")).value
+        answer = run(SendMessageOperator(task_id="decide", session=asked, **decision(asked))).value
+        assert (answer["text"], answer["sequence_id"], answer["request"]["type"]) == (said, 2, kind)
+        (session,) = org.sessions.values()
+        assert [turn.type for turn in session.turns] == ["Text", kind]
+
+    @pytest.mark.parametrize(
+        ("decision", "words"),
+        [
+            ({"reply": [{"type": "a", "property": "b", "value": 1}]}, "asks about"),
+            ({"reply": "yes"}, "reply must be a list of items"),
+            ({"reply": {"session_id": "s"}}, "reply must be a list of items"),
+        ],
+    )
+    def test_a_decision_that_does_not_fit_sends_nothing(self, org, run, started, decision, words):
+        asked = run(SendMessageOperator(task_id="ask", session=started, text="refund order 7")).value
+        error = run(SendMessageOperator(task_id="decide", session=asked, **decision)).error
+        assert ends_the_task(error)
+        assert words in str(error)
+        assert len(sent(org)) == 1
+
+    @pytest.mark.parametrize("given", [{}, {"text": "Hi", "cancel": True}, {"cancel": False}])
+    def test_a_message_is_exactly_one_thing(self, given):
+        with pytest.raises(AgentforceInputError, match="exactly one of text, reply, cancel and transfer"):
+            SendMessageOperator(task_id="send", session={"session_id": "s"}, **given)
+
     def test_a_failure_inside_a_200_fails_the_task_and_keeps_the_answer(self, org, run, started):
         done = run(SendMessageOperator(task_id="a", session=started, text="please fail"))
         assert isinstance(done.error, AgentFailedError)
@@ -281,7 +317,6 @@ class TestBadInput:
         [
             ({"text": ""}, "text"),
             ({"text": "  \n"}, "text"),
-            ({"text": None}, "text"),
             ({"text": 7}, "text"),
             ({"text": ["a"]}, "text"),
             ({"variables": "x"}, "variables"),
@@ -414,12 +449,54 @@ class TestConversation:
             seen.append([turn.outcome for turn in turns])
             if not turns:
                 return "please refund order 7"
-            return "yes" if turns[-1].outcome == "needs_confirmation" else None
+            return Reply() if turns[-1].outcome == "needs_confirmation" else None
 
         done = run(ConversationOperator(task_id="talk", messages=following))
         assert seen == [[], ["needs_confirmation"], ["needs_confirmation", "answered"]]
-        assert [turn.text for turn in the_session(org).turns] == ["please refund order 7", "yes"]
+        assert [turn.type for turn in the_session(org).turns] == ["Text", "Reply"]
         assert done.value["sequence_id"] == 2
+
+    @pytest.mark.parametrize(
+        ("decision", "types"),
+        [
+            (Reply(), ["Text", "Reply", "Text"]),
+            (Cancel(), ["Text", "Cancel", "Text"]),
+            ("no", ["Text", "Text", "Text"]),
+            (None, ["Text", "Text"]),
+        ],
+    )
+    def test_a_function_decides_what_the_agent_asks_amid_a_list(self, org, run, decision, types):
+        asked = []
+
+        def decide(turn):
+            asked.append(turn.outcome)
+            return decision
+
+        messages = ["please refund order 7", "thank you"]
+        done = run(ConversationOperator(task_id="talk", messages=messages, on_needs_confirmation=decide))
+        assert asked == ["needs_confirmation"]
+        assert [turn.type for turn in the_session(org).turns] == types
+        assert [turn["request"]["type"] for turn in done.value["turns"]] == types
+
+    def test_a_question_left_open_is_told_in_the_log(self, org, run, capsys):
+        done = run(ConversationOperator(task_id="talk", messages=["please refund order 7"]))
+        assert done.value["outcome"] == "needs_confirmation"
+        assert "has not done what it asked about" in capsys.readouterr().out
+
+    def test_a_decision_that_does_not_fit_ends_the_task_and_the_session(self, org, run):
+        wrong = Reply([{"type": "a", "property": "b", "value": 1}])
+        done = run(
+            ConversationOperator(
+                task_id="talk", messages=["please refund order 7"], on_needs_confirmation=lambda _turn: wrong
+            )
+        )
+        assert "asks about" in str(done.error)
+        assert ends_the_task(done.error)
+        assert (org.count("send"), org.open_sessions) == (1, [])
+
+    def test_a_decision_is_a_function(self):
+        with pytest.raises(AgentforceInputError, match="on_needs_input must be a function"):
+            ConversationOperator(task_id="talk", messages=["a"], on_needs_input="yes")
 
     def test_stops_when_the_agent_ends_the_session(self, org, run):
         done = run(ConversationOperator(task_id="talk", messages=["goodbye", "still there?"]))

@@ -11,7 +11,7 @@ from real_airflow import DONE, until
 
 @pytest.fixture
 def waiting_run(form, org, airflow):
-    """A run in which the agent wants a yes or a no, and somebody is to say it."""
+    """A run in which the agent wants to act, and somebody is to approve it."""
     fields = json.loads(org.connection())
     extra = json.dumps(fields.pop("extra"))
     airflow.ask("POST", "connections", {**fields, "connection_id": CONN_ID, "extra": extra})
@@ -22,15 +22,18 @@ def waiting_run(form, org, airflow):
     assert run.wait() in DONE
 
 
-def test_a_persons_yes_is_the_next_message_to_the_agent(page, waiting_run, org, picture):
+def test_a_person_approves_what_the_agent_wants_to_do(page, waiting_run, org, picture):
     page.set_viewport_size({"width": 1200, "height": 700})
     page.goto(f"/dags/{waiting_run.dag_id}/runs/{waiting_run.run_id}/tasks/decide/required_actions")
-    yes = page.get_by_role("button", name="yes", exact=True)
-    yes.wait_for()
-    asked = page.get_by_text("The agent asks for a yes or a no", exact=True)
-    picture("required-action", page.get_by_role("link", name="Logs"), asked, yes, margin=16)
-    yes.click()
+    approve = page.get_by_role("button", name="approve", exact=True)
+    approve.wait_for()
+    asked = page.get_by_text("The agent asks for your approval", exact=True)
+    picture("required-action", page.get_by_role("link", name="Logs"), asked, approve, margin=16)
+    approve.click()
     assert waiting_run.wait() == "success"
     (session,) = org.sessions.values()
-    assert [turn.text for turn in session.turns] == ["Please refund order 4711.", "yes"]
+    assert [(turn.type, turn.text) for turn in session.turns] == [
+        ("Text", "Please refund order 4711."),
+        ("Reply", ""),
+    ]
     assert not org.open_sessions

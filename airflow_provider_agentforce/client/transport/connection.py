@@ -17,6 +17,8 @@ from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.transport.errors import (
     DeadlineError,
     FramingError,
+    WireError,
+    is_foreign,
 )
 from airflow_provider_agentforce.client.transport.routes import Route
 
@@ -27,6 +29,7 @@ _CONNECT_SECONDS = 10.0
 _SLICE = 0.1
 _SHORTEST = 0.001  # to a socket, 0 means not to wait at all
 _PIECE = 64 * 1024
+_CLOSED_BY_PEER = getattr(select, "POLLRDHUP", select.POLLHUP)  # the first is Linux's
 # Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
 # being closed cannot be told from one that was acted on, so an older connection is not used again.
 MAX_IDLE_SECONDS = 1.5
@@ -42,6 +45,8 @@ class Connection:
     :param check: raises when the exchange was stopped; called while connecting.
     """
 
+    _sock: socket.socket | None = None  # for __del__, should a signal cut the constructor
+
     def __init__(self, route: Route, check: Callable[[], None]) -> None:
         self.route = route
         self.connected = False
@@ -53,7 +58,6 @@ class Connection:
         self._idle_since = 0.0
         self._received = 0
         self._content = 0
-        self._sock: socket.socket | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     def open(self, end: float) -> None:
@@ -76,6 +80,11 @@ class Connection:
             self._check()
             with _ours(end):
                 secure.do_handshake()
+
+    @property
+    def open_at_peer(self) -> bool:
+        """Whether the peer has not sent its end. What it says may be a part of TLS."""
+        return not self._readable(0.0, _CLOSED_BY_PEER)
 
     def usable(self) -> bool:
         """Tell whether the connection is fresh and of this process, and its peer is silent."""
@@ -180,20 +189,22 @@ class Connection:
 
     def _connect(self, end: float) -> None:
         addresses = socket.getaddrinfo(*self.route.first, type=socket.SOCK_STREAM)
-        error: OSError | None = None
+        error: Exception | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             # All addresses of a name share the time, so that one that drops packets leaves some to the next.
             share = (end - time.monotonic()) / (len(addresses) - number)
             self._sock = sock = socket.socket(family, kind, protocol)
             try:
                 self._connect_to(sock, address, time.monotonic() + share)
-            except OSError as failed:
+            except (OSError, WireError) as failed:
+                if is_foreign(failed):
+                    raise
                 error = failed
                 sock.close()
             else:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return
-        raise error or OSError("the name has no address")
+        raise error or WireError("the name has no address")
 
     def _connect_to(self, sock: socket.socket, address: object, end: float) -> None:
         sock.setblocking(False)
@@ -205,7 +216,7 @@ class Connection:
         while not poll.poll(max(0.0, min(_SLICE, end - time.monotonic())) * 1000):
             self._check()
             if time.monotonic() >= end:
-                raise ConnectionError("no connection in time")
+                raise WireError("no connection in time")
         self._check()
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -222,19 +233,19 @@ class Connection:
         while isinstance(reply, h11.InformationalResponse):
             reply = self.next_event(end)
         if not (isinstance(reply, h11.Response) and 200 <= reply.status_code < 300):  # noqa: PLR2004
-            raise ConnectionError(f"it answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
+            raise WireError(f"it answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
         if self._http.trailing_data[0]:
-            raise ConnectionError("the proxy sent bytes that belong to no reply")
+            raise WireError("the proxy sent bytes that belong to no reply")
         self._http, self._received, self.head = kept, 0, b""
 
-    def _readable(self, seconds: float) -> bool:
+    def _readable(self, seconds: float, event: int = select.POLLIN) -> bool:
         sock = self._sock
         if sock is None:
             return True
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        if event == select.POLLIN and isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         poll = select.poll()
-        poll.register(sock, select.POLLIN)
+        poll.register(sock, event)
         return bool(poll.poll(max(0.0, seconds) * 1000))
 
     def _set_time(self, end: float) -> None:
@@ -254,6 +265,6 @@ def _ours(end: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        if time.monotonic() < end - _SHORTEST:
+        if error.errno is not None or time.monotonic() < end - _SHORTEST:
             raise
         raise DeadlineError("no reply in time") from error

@@ -58,6 +58,11 @@ class RouteError(WireError):
 WIRE_ERRORS = (OSError, h11.ProtocolError, WireError)
 
 
+def is_foreign(error: BaseException) -> bool:
+    """Tell whether a signal handler raised *error*, and not the network: that gives every error a number."""
+    return isinstance(error, OSError) and error.errno is None and not isinstance(error, ssl.SSLError)
+
+
 def before_sending(error: Exception, *, connected: bool, closed: bool, address: str) -> TransportError:
     """Classify an error that came before the first byte of the request left.
 

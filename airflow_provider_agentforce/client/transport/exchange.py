@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.transport import errors
 from airflow_provider_agentforce.client.transport.connection import Connection
-from airflow_provider_agentforce.client.transport.errors import FramingError, TransportError
+from airflow_provider_agentforce.client.transport.errors import FramingError, TransportError, WireError
 from airflow_provider_agentforce.client.transport.routes import Route
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Exchange:
         connection, data = self._ready()
         if self._before_send is not None:
             self._before_send()
-            if connection.kept and not connection.usable():
+            if not (connection.usable() if connection.kept else connection.open_at_peer):
                 # That took long enough for the other side to close it.
                 connection.close()
                 connection, data = self._ready()
@@ -115,7 +115,7 @@ class Exchange:
             self._write(connection, data)
             reply = self._head(connection)
         except errors.WIRE_ERRORS as error:
-            if isinstance(error, TimeoutError):
+            if errors.is_foreign(error):
                 raise
             head, closed = connection.head, connection.closed_by_peer
             self.status = errors.status_begun(head)
@@ -137,7 +137,7 @@ class Exchange:
         try:
             yield from self._pieces(connection)
         except errors.WIRE_ERRORS as error:
-            if isinstance(error, TimeoutError):
+            if errors.is_foreign(error):
                 raise
             raise self._error(errors.in_reply(error, closed=connection.closed_by_peer)) from error
         if self._stopped and not self._complete_by_itself:
@@ -188,7 +188,7 @@ class Exchange:
                 connection.open(self._end)
             return connection, connection.encode(self._events(route))
         except (*errors.WIRE_ERRORS, ValueError) as error:
-            if isinstance(error, TimeoutError):
+            if errors.is_foreign(error):
                 raise
             found = errors.before_sending(
                 error,
@@ -203,7 +203,7 @@ class Exchange:
         try:
             connection.write(data, self._end)
         except (OSError, errors.DeadlineError) as error:
-            if isinstance(error, TimeoutError):
+            if errors.is_foreign(error):
                 raise
             # A server that refuses (401, 413, 429) may have answered before it read everything.
             if self._stopped:
@@ -226,7 +226,7 @@ class Exchange:
             if type(event) is h11.Response:
                 return event
             if type(event) is not h11.InformationalResponse or event.status_code == _SWITCHING:
-                raise ConnectionError("the connection ended without a reply")
+                raise WireError("the connection ended without a reply")
         raise FramingError(f"more than {_MAX_INTERIM_REPLIES} interim replies")
 
     def _is_clean(self, connection: Connection, kind: type[BaseException] | None) -> bool:
@@ -237,7 +237,9 @@ class Exchange:
             return False
         try:
             return connection.finish(_GRACE_SECONDS)
-        except errors.WIRE_ERRORS:
+        except errors.WIRE_ERRORS as error:
+            if errors.is_foreign(error):
+                raise
             return False  # the answer is here; only the connection is not used again
 
     @property
@@ -276,15 +278,28 @@ def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
     def decode(data: bytes, most: int) -> bytes:
         nonlocal inflate
         found = b""
-        try:
-            while data and len(found) < most:
-                if inflate.eof:
-                    # A gzip body may have several members.
-                    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+        while data and len(found) < most:
+            if inflate.eof:
+                # A gzip body may have several members.
+                inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+            before = inflate.copy()
+            try:
                 found += inflate.decompress(data, most - len(found))
-                data = inflate.unused_data
-        except zlib.error as error:
-            raise FramingError(f"not valid {encoding}") from error
+            except zlib.error as error:
+                # What stands before a bad end counts, as it does when it comes in a piece of its own.
+                found += _decoded_before(before, data)
+                if not found:
+                    raise FramingError(f"not valid {encoding}") from error
+                return found
+            data = inflate.unused_data
         return found
 
     return decode
+
+
+def _decoded_before(inflate: zlib._Decompress, data: bytes) -> bytes:
+    found = b""
+    with suppress(zlib.error):
+        for place in range(len(data)):
+            found += inflate.decompress(data[place : place + 1], MAX_BODY_BYTES)
+    return found

@@ -82,7 +82,8 @@ def _proxy(url: str) -> tuple[SplitResult, tuple[str, int]]:
     """Return the parts of a proxy's URL, and the host and port to connect to."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname, parts.port or _PORTS["http"]
+        # A password that is not escaped ends the host early.
+        host, port = None if parts.fragment else parts.hostname, parts.port or _PORTS["http"]
     except ValueError:
         host = None
     if not host:

@@ -1,0 +1,163 @@
+"""The JWT-bearer flow: reads the private key and signs what asks for a token of a named user.
+
+PyJWT and cryptography are imported by the functions that need them, so that only this flow pays for them.
+https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_jwt_flow.htm
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import textwrap
+from pathlib import Path
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+# The org accepts three minutes at most. Two leave a minute to clocks that differ, either way.
+_LIFETIME = 120
+# RFC 7518, section 3.3.
+_FEWEST_BITS = 2048
+_LARGEST_FILE = 65_536
+# A shorter line does not give a key away, and is too likely to be a part of something else.
+_SHORTEST_LINE = 8
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_ESCAPED_LINE_END = re.compile(r"\\+[nr]")
+_READABLE = ("PRIVATE KEY", "RSA PRIVATE KEY")
+_SANDBOX = re.compile(r"//([a-z0-9-]*--[a-z0-9-]*\.|([a-z0-9-]+\.)+(sandbox|scratch)\.)")
+_UNENCRYPTED = "Give it without one: openssl pkey -in key.pem -out plain.pem."
+_PRIVATE = "Give the private key that belongs to the app's certificate."
+
+
+def default_audience(host: str) -> str:
+    """Return the login host that the org behind *host* (its My Domain URL) belongs to."""
+    return f"https://{'test' if _SANDBOX.match(host, host.index('//')) else 'login'}.salesforce.com"
+
+
+def read_key(text: str | None, path: str | None) -> str:
+    """Return the private key as a PEM text, whichever of the two forms it is given in.
+
+    :param text: the PEM, or its Base64. Line ends may be escaped, blanks, or missing.
+    :param path: of a file with such a text.
+    :raises AgentforceInputError: it is not an RSA private key without a passphrase; the key is not shown.
+    """
+    field = "private_key" if path is None else "private_key_path"
+    given = text if path is None else _file(path)
+    assert given is not None  # noqa: S101 - one of the two is given
+    pem = _private_block(_decoded(given), field)
+    _check(pem, field)
+    return pem
+
+
+def assertion(pem: str, *, consumer_key: str, username: str, audience: str, now: float) -> str:
+    """Return what is exchanged for a token: a JWT signed with RS256.
+
+    :param now: wall clock in seconds.
+    """
+    import jwt  # noqa: PLC0415 - see the module
+
+    claims = {"iss": consumer_key, "sub": username, "aud": audience, "exp": int(now) + _LIFETIME}
+    return jwt.encode(claims, pem, algorithm="RS256")
+
+
+def fingerprint(pem: str) -> str:
+    """Return the SHA-256 of the public key that belongs to *pem*, in hexadecimal digits.
+
+    It is that of the DER of the public key, which a certificate holds, too.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see the module
+
+    public = serialization.load_pem_private_key(pem.encode("ascii"), password=None).public_key()
+    shape = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(serialization.Encoding.DER, shape)).hexdigest()
+
+
+def key_parts(pem: str, given: str | None) -> tuple[str, ...]:
+    """Return what must not be seen in part: the key's lines, as they stand and as one, and what was *given*.
+
+    :param given: the key as the connection has it, ``None`` for a file.
+    """
+    body = pem.split("-----")[2].strip()
+    other = () if given is None or "-----" in given else ("".join(given.split()),)
+    return (body, "".join(body.split()), *other)
+
+
+def key_forms(pem: str, given: str | None) -> set[str]:
+    """Return few texts without which no form of the key can be quoted: its lines, and those of its Base64.
+
+    A log that masks exact texts takes time for each. A line is a part of the PEM with line ends of any kind.
+    """
+    encoded = base64.b64encode(pem.encode()).decode()
+    # The last bytes depend on the line end after the PEM.
+    lines = [*pem.splitlines(), *(given or "").split(), encoded[:-8]]
+    return {line for line in lines if len(line) >= _SHORTEST_LINE and "-----" not in line}
+
+
+def _file(path: str) -> str:
+    shown = one_line(path, 200)
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a path"
+        raise AgentforceInputError(
+            f"private_key_path: {shown} cannot be read on this machine: {reason}."
+        ) from None
+    if len(content) > _LARGEST_FILE:
+        raise AgentforceInputError(f"private_key_path: {shown} is too large for a private key.")
+    return content.decode("utf-8-sig", "replace")
+
+
+def _decoded(given: str) -> str:
+    """Return the PEM in *given*, with line ends that are line ends."""
+    text = _ESCAPED_LINE_END.sub("\n", given)
+    if "-----" in text:
+        return text
+    try:
+        text = base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig")
+    except ValueError:
+        return ""
+    return _ESCAPED_LINE_END.sub("\n", text)
+
+
+def _private_block(text: str, field: str) -> str:
+    """Return the only private key in *text*, as PEM with lines of 64 characters."""
+    blocks: list[tuple[str, str]] = _BLOCK.findall(text)
+    private = [block for block in blocks if block[0].endswith("PRIVATE KEY")]
+    if not blocks:
+        raise AgentforceInputError(
+            f"{field} is not a PEM: it must begin with -----BEGIN PRIVATE KEY----- and end with "
+            "-----END PRIVATE KEY-----, or be the Base64 of such a text."
+        )
+    if not private:
+        raise AgentforceInputError(f"{field} holds a {blocks[0][0].lower()} only. {_PRIVATE}")
+    if len(private) > 1:
+        raise AgentforceInputError(f"{field} holds several private keys. {_PRIVATE}")
+    label, body = private[0]
+    if label == "ENCRYPTED PRIVATE KEY" or "ENCRYPTED" in body:
+        raise AgentforceInputError(f"{field} is encrypted with a passphrase. {_UNENCRYPTED}")
+    if label not in _READABLE:
+        raise AgentforceInputError(f"{field} is an {label}; it must be an RSA key in PKCS #8 or PKCS #1.")
+    lines = textwrap.wrap("".join(body.split()), 64)
+    return "\n".join((f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""))
+
+
+def _check(pem: str, field: str) -> None:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see the module
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        key = load_pem_private_key(pem.encode("ascii"), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise AgentforceInputError(
+            f"{field} cannot be read as a private key: the PEM is damaged or cut. Copy it again, as a whole."
+        ) from None
+    if not isinstance(key, RSAPrivateKey):
+        raise AgentforceInputError(f"{field} is not an RSA key, which the JWT-bearer flow needs (RS256).")
+    if key.key_size < _FEWEST_BITS:
+        raise AgentforceInputError(
+            f"{field} is an RSA key of {key.key_size} bits; RS256 needs {_FEWEST_BITS} or more."
+        )

@@ -1,0 +1,49 @@
+"""Why a value does not fit, and the search for the one that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from airflow_provider_agentforce.exceptions import one_line
+from airflow_provider_agentforce.structured.json_in_answer import Found
+
+_LONGEST_PROBLEM = 200
+
+
+class MisfitError(Exception):
+    """A value does not fit.
+
+    :ivar problems: why, one line each.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__()
+        self.problems = tuple(problems)
+
+
+def first_fit(fit: Callable[[Found], Any], pieces: Iterable[Found]) -> Any:
+    """Return what *fit* makes of the first piece that fits.
+
+    :raises MisfitError: if none does, with the problems of the longest piece; without any if there is none.
+    """
+    longest = 0
+    problems: tuple[str, ...] = ()
+    for piece in pieces:
+        try:
+            return fit(piece)
+        except MisfitError as misfit:  # noqa: PERF203 - each piece gets its chance
+            if len(piece.text) > longest:
+                longest, problems = len(piece.text), misfit.problems
+    raise MisfitError(problems)
+
+
+def problem(path: Iterable[Any], reason: str) -> str:
+    """Return one line that says where in a value something does not fit, and what."""
+    place = "".join(_steps(path))
+    return one_line(f"{place}: {reason}" if place else reason, _LONGEST_PROBLEM)
+
+
+def _steps(path: Iterable[Any]) -> Iterator[str]:
+    for number, step in enumerate(path):
+        yield f"[{step}]" if isinstance(step, int) else f"{'.' if number else ''}{step}"

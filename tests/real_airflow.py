@@ -348,8 +348,9 @@ def _settings(home: Path, dags: Path, url: str) -> dict[str, str]:
             "LOAD_EXAMPLES": "False",
             "DAGS_ARE_PAUSED_AT_CREATION": "False",
             "SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            # The beta of Airflow 3.4 waits that long for each task that it stops, whatever is in it.
-            "KILLED_TASK_CLEANUP_TIME": "8",
+            # The beta of Airflow 3.4 waits that long for each task that it stops, and its scheduler does not
+            # survive one that is silent for longer than the heartbeat's timeout meanwhile.
+            "KILLED_TASK_CLEANUP_TIME": "4",
             "EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
         },

@@ -15,7 +15,6 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 _ITEM = ("type", "property", "value")
 _REASONS = ("NoAgentAvailable", "Error")
-ONE_OF = "Give exactly one of text, reply, cancel and transfer."
 _GIVE_ITEMS = 'Give reply=[{"type": …, "property": …, "value": …}] with a value for each.'
 
 
@@ -111,14 +110,12 @@ def the_one_of(*, text: str | None, reply: Any, cancel: Any, transfer: Transfer 
     :raises AgentforceInputError: there is none, or more than one.
     """
     given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
-    found = [name for name, value in given.items() if value is not None]
-    if len(found) != 1:
-        raise AgentforceInputError(ONE_OF)
+    name = validation.only_one_of(**given)
     if reply is not None and not isinstance(reply, Reply):
         return Reply(turn=reply) if _turn(reply) else Reply(reply)
     if cancel and not isinstance(cancel, Cancel):
         return Cancel(turn=cancel if _turn(cancel) else None)
-    only: Said = given[found[0]]
+    only: Said = given[name]
     return only
 
 

@@ -222,6 +222,15 @@ def json_object(value: Mapping[str, Any], field: str) -> dict[str, Any]:
     return dict(value)
 
 
+def only_one_of(**given: Any) -> str:
+    """Return the name of the one value that is not ``None``."""
+    found = [name for name, value in given.items() if value is not None]
+    if len(found) != 1:
+        *names, last = given
+        raise AgentforceInputError(f"Give exactly one of {', '.join(names)} and {last}.")
+    return found[0]
+
+
 def positive(value: object, field: str, most: float = 1_000_000) -> float:
     """Return a number above zero and up to *most*, also from its text."""
     number = _number(value, field)

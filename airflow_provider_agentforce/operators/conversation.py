@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, Transfer
 from airflow_provider_agentforce.client.models import FAILED, NEEDS_CONFIRMATION, NEEDS_INPUT, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -27,11 +26,13 @@ from airflow_provider_agentforce.operators._retries import Resume, Stop, next_tr
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.messages import Said
     from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
-Decide = Callable[[Turn], Said | None]
-NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
+    Decide = Callable[[Turn], Said | None]
+    NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
+
 
 _OPEN_QUESTION = (
     "The conversation ends with the outcome %s: the agent waits for an answer and has not done what it asked "
@@ -298,8 +299,11 @@ def messages_of(
 
 
 def _read(message: Any, field: str) -> tuple[Said, Any]:
-    if isinstance(message, Reply | Cancel | Transfer):
-        return message, None
+    if not isinstance(message, str | Mapping):
+        from airflow_provider_agentforce.client.messages import Cancel, Reply, Transfer  # noqa: PLC0415
+
+        if isinstance(message, Reply | Cancel | Transfer):
+            return message, None
     if not isinstance(message, Mapping):
         return validation.message_text(message, field), None
     unknown = sorted(set(message) - {"text", "variables"})

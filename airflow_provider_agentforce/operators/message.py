@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client.messages import ONE_OF, Cancel, Reply, the_one_of
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, DeliveryUnknownError
+from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import check_outcome
 from airflow_provider_agentforce.operators._ledger import (
@@ -124,9 +124,7 @@ class SendMessageOperator(TakesSession, SendsMessages):
         """Refuse a message that is none, or more than one."""
         super().check_arguments()
         cancel = None if self.cancel is False else self.cancel
-        given = [value for value in (self.text, self.reply, cancel, self.transfer) if value is not None]
-        if len(given) != 1:
-            raise AgentforceInputError(ONE_OF)
+        validation.only_one_of(text=self.text, reply=self.reply, cancel=cancel, transfer=self.transfer)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, and make data of the answer."""
@@ -160,6 +158,8 @@ class SendMessageOperator(TakesSession, SendsMessages):
 
     def _said(self) -> Said:
         """Return what is said, with the turn that it answers."""
+        from airflow_provider_agentforce.client.messages import Cancel, Reply, the_one_of  # noqa: PLC0415
+
         said = the_one_of(text=self.text, reply=self.reply, cancel=self.cancel, transfer=self.transfer)
         if isinstance(said, Reply | Cancel) and said.turn is None:
             return replace(said, turn=self.session)

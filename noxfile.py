@@ -1,7 +1,8 @@
 """The versions that the package is run on: ``make matrix``, or one of ``nox --list``.
 
 ``smoke`` runs the example Dags, and the tests of what differs between Airflows, on each pair of Airflow and
-Python; ``tests`` runs the whole suite on the newest Airflow, ``processes`` kills and clears tasks of the next.
+Python; ``tests`` runs the whole suite on the newest Airflow; ``processes`` kills and clears tasks of the next
+one.
 """
 
 from __future__ import annotations

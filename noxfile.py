@@ -1,7 +1,8 @@
 """The versions that the package is run on: ``make matrix``, or one of ``nox --list``.
 
 ``smoke`` runs the example Dags, and the tests of what differs between Airflows, on each pair of Airflow and
-Python; ``tests`` runs the whole suite on the newest Airflow.
+Python; ``tests`` runs the whole suite on the newest Airflow; ``processes`` kills and clears tasks of the next
+one.
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ def tests(session: nox.Session) -> None:
     """Run the whole suite on the newest Airflow."""
     install(session, NEWEST, ".[dev]")
     session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs)
+
+
+@nox.session(python="3.13")
+def processes(session: nox.Session) -> None:
+    """Kill, stop and clear tasks of a running Airflow: the next one."""
+    install(session, NEXT, ".[common-ai,emulator,structured]", *TESTING, "opentelemetry-sdk", "psutil")
+    session.run("pytest", "-q", "-W", "default", str(ROOT / "tests" / "processes"), *session.posargs)
 
 
 def install(session: nox.Session, airflow: str, *packages: str, day: str | None = None) -> None:

@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_UI := $(VENV)/.ready-ui
 READY_BENCH := $(VENV)/.ready-bench
+CLIENTS := .venv-clients
+PYPI_CLIENTS := salesforce-agentforce agentforce-probe
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test coverage test-airflow test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
+.PHONY: help install demo test coverage test-airflow test-clients test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +56,21 @@ coverage: ## Run the tests, and measure branch coverage (part of CI)
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
 
+test-clients: $(READY) $(CLIENTS)/.ready ## Drive the emulator with the official npm client and others (needs npm)
+	AGENTFORCE_CLIENT_TESTS=1 $(BIN)/python -m pytest tests/clients -q
+
+# The versions are those of the lock files; Node.js 22, which the npm client needs, comes from npm too.
+$(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json $(PYPI_CLIENTS:%=tests/clients/%.txt)
+	@command -v npm >/dev/null || { echo "make test-clients needs npm, which comes with Node.js." >&2; exit 1; }
+	@mkdir -p $(CLIENTS)/npm
+	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)/npm
+	npm ci --prefix $(CLIENTS)/npm --no-audit --no-fund --loglevel=error
+	@for client in $(PYPI_CLIENTS); do \
+	  $(BIN)/python -m venv $(CLIENTS)/$$client && \
+	  $(CLIENTS)/$$client/bin/python -m pip install -q --require-hashes -r tests/clients/$$client.txt || exit 1; \
+	done
+	@touch $@
+
 docs: $(READY) ## Build the pages into build/docs; a warning or a broken link is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b dirhtml docs build/docs
 
@@ -88,4 +105,4 @@ airflow: $(READY) ## Start Airflow with the example Dags, and the emulator, to c
 	$(BIN)/python scripts/standalone.py
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) .airflow* out build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox
+	rm -rf $(VENV) $(CLIENTS) .airflow* out build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .nox

@@ -26,7 +26,8 @@ BLANKS = {"agent_id": "Order_Agent", "session_id": SESSION, "detail": "HttpServe
 NOT_OURS = {
     *("bad_request", "unrecognized_field", "missing_property", "missing_sequence_id", "invalid_sequence_id"),
     *("not_acceptable", "unsupported_media_type", "not_found"),
-    *(name for name in ERRORS if name.startswith("rest_")),
+    *(name for name in ERRORS if name.startswith(("rest_", "soap_"))),
+    "bad_oauth_token",
     # The client tries again, and knows a used number as ALREADY_DELIVERED where it repeats a message.
     *("retry_request", "sequence_id_used"),
 }

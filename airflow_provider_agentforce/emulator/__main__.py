@@ -48,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _announce(emulator: Emulator) -> None:
+    proxy = f"Proxy for Salesforce's hosts: HTTPS_PROXY={emulator.proxy_url}\n" if emulator.proxy_url else ""
     sys.stdout.write(
         f"The stand-in org is running. Open {emulator.url}/ to watch it; Ctrl-C stops it.\n"
-        "In the terminal that runs Airflow:\n\n"
+        f"{proxy}In the terminal that runs Airflow:\n\n"
         f"export {_VARIABLE}={shlex.quote(emulator.connection())}\n\n"
     )
     sys.stdout.flush()

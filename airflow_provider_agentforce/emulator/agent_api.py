@@ -99,7 +99,8 @@ class _StartBody(_Body):
     instance_config: _InstanceConfig
     tz: str | None = None
     variables: _Variables = None
-    feature_support: Literal["Sync", "Streaming"] | None = None
+    # Of the values only two mean something; a client in use sends the name of the field.
+    feature_support: str | None = None
     streaming_capabilities: _StreamingCapabilities | None = None
     bypass_user: Annotated[bool | None, BeforeValidator(_boolean)] = None
     surface_config: Any = None
@@ -191,7 +192,7 @@ def _refusal(problem: ErrorDetails) -> ApiError:
     return ApiError(name, detail=f"{'.'.join(place)}: {problem['msg']}")
 
 
-def _authorize(request: OrgRequest) -> None:
+def authorize(request: OrgRequest) -> None:
     """Refuse a caller as the gateway of the Agent API does, which looks at the shape of a token first."""
     token = request.credentials("bearer")
     is_jwt = token.startswith("eyJ") and token.count(".") == _JWT_DOTS
@@ -215,7 +216,7 @@ def _links(request: OrgRequest, session: SessionRecord) -> dict[str, Any]:
 
 async def start(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /agents/{agent_id}/sessions``."""
-    _authorize(request)
+    authorize(request)
     org, agent_id = request.org, request.params["agent_id"]
     body = _parse(_StartBody, request.json_object())
     if not _same_place(body.instance_config.endpoint, org.url):
@@ -257,7 +258,7 @@ def _same_place(endpoint: str, org_url: str) -> bool:
 
 async def send(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /sessions/{session_id}/messages`` and ``…/messages/stream``."""
-    _authorize(request)
+    authorize(request)
     if request.record.stream:
         _check_accept(request)
     raw = request.json_object()
@@ -316,7 +317,7 @@ def _check_accept(request: OrgRequest) -> None:
 
 async def end(request: OrgRequest) -> OrgResponse:
     """Answer ``DELETE /sessions/{session_id}``."""
-    _authorize(request)
+    authorize(request)
     reason = request.headers.get("x-session-end-reason", "")
     if reason not in END_REASONS:
         detail = f"x-session-end-reason must be one of {', '.join(END_REASONS)}"
@@ -331,7 +332,7 @@ async def end(request: OrgRequest) -> OrgResponse:
 
 async def feedback(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /sessions/{session_id}/feedback``. The documents disagree about the status."""
-    _authorize(request)
+    authorize(request)
     raw = request.json_object()
     session = request.lock_session()
     if _parse(_FeedbackBody, raw).feedback_id not in session.feedback_ids():

@@ -13,30 +13,56 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from airflow_provider_agentforce.emulator import admin, agent_api, data_api, oauth
+from airflow_provider_agentforce.emulator import (
+    admin,
+    agent_api,
+    data_api,
+    oauth,
+    testing_api,
+    trace,
+)
 from airflow_provider_agentforce.emulator.errors import ERRORS, ApiError, ErrorSpec, for_status, render
-from airflow_provider_agentforce.emulator.exchange import API_BASE, Handler, OrgRequest, OrgResponse
+from airflow_provider_agentforce.emulator.exchange import (
+    API_BASE,
+    PREVIEW_BASE,
+    Handler,
+    OrgRequest,
+    OrgResponse,
+)
 from airflow_provider_agentforce.emulator.faults import Fault
 from airflow_provider_agentforce.emulator.models import RequestRecord, is_loopback
 from airflow_provider_agentforce.emulator.org import Org
+from airflow_provider_agentforce.emulator.tls import is_salesforce
 
 _ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _SESSION = f"{API_BASE}/sessions/{{session_id}}"
 _DATA = "/services/data/v{version}"
-_RUNS = f"{_DATA}/einstein/ai-evaluations/runs"
+_PLAN = f"{PREVIEW_BASE}/preview/sessions/{{session_id}}/plans/{{plan_id}}"
 # Method, path, operation and handler.
 _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", "/services/oauth2/token", "token", oauth.token),
+    ("GET", "/services/oauth2/userinfo", "other", oauth.user_info),
+    ("GET", "/agentforce/bootstrap/nameduser", "other", oauth.named_user),
     ("POST", f"{API_BASE}/agents/{{agent_id}}/sessions", "start", agent_api.start),
     ("POST", f"{_SESSION}/messages", "send", agent_api.send),
     ("POST", f"{_SESSION}/messages/stream", "send", agent_api.send),
     ("POST", f"{_SESSION}/feedback", "feedback", agent_api.feedback),
     ("DELETE", _SESSION, "end", agent_api.end),
+    ("GET", _PLAN, "trace", trace.plan),
+    ("GET", "/services/data", "other", data_api.versions),
+    ("GET", _DATA, "other", data_api.resources),
     ("GET", f"{_DATA}/query", "query", data_api.query),
-    ("POST", _RUNS, "test", data_api.start_test),
-    ("GET", f"{_RUNS}/{{run_id}}", "test", data_api.test_status),
-    ("GET", f"{_RUNS}/{{run_id}}/results", "test", data_api.test_results),
-    ("POST", f"{_RUNS}/{{run_id}}/cancel", "test", data_api.cancel_test),
+    ("GET", f"{_DATA}/sobjects/{{type}}/{{id}}", "query", data_api.record),
+    ("POST", "/services/Soap/m/{version}", "test", testing_api.list_definitions),
+    *(
+        (method, f"{_DATA}/einstein/{{api}}/runs{path}", "test", handler)
+        for method, path, handler in (
+            ("POST", "", testing_api.start),
+            ("GET", "/{run_id}", testing_api.status),
+            ("GET", "/{run_id}/results", testing_api.results),
+            ("POST", "/{run_id}/cancel", testing_api.cancel),
+        )
+    ),
 )
 
 
@@ -48,7 +74,7 @@ def build_app(org: Org) -> ASGIApp:
     ]
     rest = Route("/{path:path}", _Endpoint(org, "other", _nothing_here), methods=_ANY_METHOD)
     app = FastAPI(routes=[*own, *admin.routes(org), rest], openapi_url=None, docs_url=None, redoc_url=None)
-    return LoopbackOnly(app)
+    return LoopbackOnly(app, salesforce=org.settings.tls is not None)
 
 
 async def _nothing_here(_request: OrgRequest) -> OrgResponse:
@@ -129,7 +155,7 @@ async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
 def _error_response(spec: ErrorSpec, request: OrgRequest, values: dict[str, Any]) -> OrgResponse:
     # What fills the blanks of a documented text when nothing better is known.
     blanks = {"agent_id": "My_Agent", "session_id": "unknown", "field": "userId", "detail": "Bad Request"}
-    known = {**blanks, "sequence_id": 1, **request.params, **values}
+    known = {**blanks, "sequence_id": 1, "definition": "My_Tests", **request.params, **values}
     headers, content = render(spec, path=request.api_path, values=known)
     return OrgResponse(status=spec.status, headers=headers, content=content)
 
@@ -167,17 +193,24 @@ def _body(body: dict[str, Any] | list[Any] | str | bytes) -> tuple[bytes, str]:
 
 
 class LoopbackOnly:
-    """Refuse what a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin."""
+    """Refuse what a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin.
 
-    def __init__(self, app: ASGIApp) -> None:
+    :param salesforce: its hosts are not foreign: the proxy leads them here.
+    """
+
+    def __init__(self, app: ASGIApp, *, salesforce: bool = False) -> None:
         self._app = app
+        self._salesforce = salesforce
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on when it comes from this machine by its own name."""
         headers = dict(scope["headers"])
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
-        allowed = _loopback(b"//" + host) and (origin is None or _loopback(origin))
+        known = _is_known(b"//" + host, salesforce=self._salesforce)
+        allowed = known and (origin is None or _is_known(origin))
         app = self._app if allowed else PlainTextResponse("Loopback hosts only.\n", status_code=403)
+        # Clients whose instance URL ends with a slash ask for //services/data, and an org answers.
+        scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
         # A stopped server cancels what still waits, and a killed client leaves half a request behind: neither
         # can be answered.
         try:
@@ -186,8 +219,9 @@ class LoopbackOnly:
             return
 
 
-def _loopback(url: bytes) -> bool:
+def _is_known(url: bytes, *, salesforce: bool = False) -> bool:
     try:
-        return is_loopback(urlsplit(url.decode("latin-1")).hostname or "")
+        host = urlsplit(url.decode("latin-1")).hostname or ""
     except ValueError:
         return False
+    return is_loopback(host) or (salesforce and is_salesforce(host))

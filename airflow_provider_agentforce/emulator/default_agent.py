@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from airflow_provider_agentforce.emulator.messages import ACTION, ScriptTurn
+from airflow_provider_agentforce.emulator.models import salesforce_id
 
 _ORDER = re.compile(r"\border\s+(?:number\s+|no\.?\s*)?#?(?P<number>\d+)", re.IGNORECASE)
 _NAMED_ACCOUNT = re.compile(
@@ -132,7 +133,7 @@ def _inform(subject: _Subject, text: str) -> dict[str, Any]:
     action = f"copilotActionOutput/{subject.action}_179EM0000000001"
     answer = {"text": subject.text(facts), "result": [{"type": action, "property": "", "value": facts}]}
     if subject is _ACCOUNTS:
-        claim, record_id = _claim(facts), "001EM0000000001AAA"
+        claim, record_id = _claim(facts), salesforce_id("001EM0000000001")
         source = {"type": "record", "value": record_id, "recordId": record_id, "label": facts["account"]}
         answer["citedReferences"] = [{**source, "inlineMetadata": [{"claim": claim, "location": len(claim)}]}]
     return answer

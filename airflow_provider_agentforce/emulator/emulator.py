@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.emulator.server import ThreadedServer
 
 EXTRA_HINT = "The emulator needs its extra: pip install 'airflow-provider-agentforce[emulator]'"
-_EXTRA = ("fastapi", "pydantic", "uvicorn", "yaml", "jinja2")
+_EXTRA = ("fastapi", "pydantic", "uvicorn", "yaml", "jinja2", "trustme")
 
 
 class Emulator:
@@ -54,6 +54,7 @@ class Emulator:
         loaded = load_script(script)
         self._org = Org(chosen, list(agents or loaded.agents or DEFAULT_AGENTS), loaded)
         self._port = chosen.port
+        self._proxy_url: str | None = None
         self._server: ThreadedServer | None = None
 
     def __enter__(self) -> Self:
@@ -73,13 +74,21 @@ class Emulator:
 
         if self._server is not None:
             return
-        settings = self._org.settings
-        app = build_app(self._org)
-        server = ThreadedServer(app, host=settings.host, port=self._port, keep_alive=settings.keep_alive)
+        from airflow_provider_agentforce.emulator.tls import server_context  # noqa: PLC0415
+
+        host, ca_file = self._org.settings.host, self._org.settings.tls
+        server = ThreadedServer(
+            build_app(self._org),
+            host=host,
+            port=self._port,
+            keep_alive=self._org.settings.keep_alive,
+            tls=server_context(ca_file) if ca_file else None,
+        )
         self._port = server.port
-        name = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self._org.url = f"http://{name}:{server.port}"
+        name = f"[{host}]" if ":" in host else host
+        self._org.url = f"{'https' if ca_file else 'http'}://{name}:{server.port}"
         server.start()
+        self._proxy_url = f"http://{name}:{server.proxy.port}" if server.proxy else None
         self._server = server
 
     def stop(self) -> None:
@@ -96,6 +105,11 @@ class Emulator:
     def url(self) -> str:
         """The address of the org, which is My Domain and Agent API host in one."""
         return self._org.url
+
+    @property
+    def proxy_url(self) -> str | None:
+        """The proxy that leads Salesforce's hosts to this org; None without the setting ``tls``."""
+        return self._proxy_url
 
     @property
     def agents(self) -> list[Agent]:
@@ -122,7 +136,8 @@ class Emulator:
     def fail(self, operation: str, **fault: Any) -> Fault:
         """Program a fault for the next requests of ``operation``, behind those programmed before.
 
-        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``test``.
+        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``query`` or
+            ``test``.
         :param fault: the fields of :class:`Fault`.
         :raises ValueError: an unknown operation or error, or fields that exclude each other.
         """

@@ -49,6 +49,22 @@ def _org_failed(message: str) -> ErrorSpec:
     return ErrorSpec(500, "HttpServerErrorException", f"500 {nested}", expected=False)
 
 
+def soap(body: str) -> str:
+    """Return ``body`` in the envelope of the Metadata API."""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" '
+        'xmlns="http://soap.sforce.com/2006/04/metadata" xmlns:sf="http://soap.sforce.com/2006/04/metadata">'
+        f"<soapenv:Body>{body}</soapenv:Body></soapenv:Envelope>"
+    )
+
+
+def _soap_fault(code: str, text: str) -> ErrorSpec:
+    fault = f"<faultcode>sf:{code}</faultcode><faultstring>{code}: {text}</faultstring>"
+    message = soap(f"<soapenv:Fault>{fault}</soapenv:Fault>")
+    return ErrorSpec(500, code, message, style="raw", content_type="text/xml")
+
+
 _CONTACT = "An unexpected error occurred. Please include this ErrorId if you contact support: 000000000-00000"
 _NO_VERSION = '404 [{"errorCode":"NOT_FOUND","message":"No valid version available"}]'
 _NO_ACCESS = '412 [{"errorCode":"PRECONDITION_FAILED","message":"No access to Einstein Copilot."}]'
@@ -92,6 +108,7 @@ ERRORS: dict[str, ErrorSpec] = {
     ),
     # For an expired token, and for a second or two after another process renewed its own.
     "invalid_jwt_format": ErrorSpec(401, "INVALID_AUTH_HEADER", "INVALID_JWT_FORMAT", style="rest"),
+    "bad_oauth_token": ErrorSpec(403, "", "Bad_OAuth_Token", style="raw", content_type="text/html"),
     "forbidden": ErrorSpec(403, "ForbiddenError", "User forbidden from accessing the resource"),
     # 404 and 410
     "session_not_found": ErrorSpec(404, "NotFoundException", _NO_SESSION, expected=True),
@@ -136,13 +153,21 @@ ERRORS: dict[str, ErrorSpec] = {
         503, "ServiceUnavailable", "Service is unavailable possibly because Apex/Flow calls timed out"
     ),
     "gateway_timeout": _empty(504),
-    # Data API (SOQL)
+    # Data API and agent tests
     "rest_session_expired": ErrorSpec(401, "INVALID_SESSION_ID", "Session expired or invalid", style="rest"),
     "rest_malformed_query": ErrorSpec(400, "MALFORMED_QUERY", "{detail}", style="rest"),
     "rest_invalid_field": ErrorSpec(400, "INVALID_FIELD", "{detail}", style="rest"),
     "rest_invalid_type": ErrorSpec(400, "INVALID_TYPE", "{detail}", style="rest"),
     "rest_not_found": ErrorSpec(404, "NOT_FOUND", "The requested resource does not exist", style="rest"),
     "rest_empty": ErrorSpec(400, "INVALID_INPUT", "", style="rest"),
+    "rest_unknown_evaluation": ErrorSpec(
+        400, "INVALID_INPUT", "Invalid AiEvalDefinitionVersion identifier.", style="rest"
+    ),
+    "rest_unknown_suite": ErrorSpec(
+        404, "NOT_FOUND", "Failed to run test suite: {definition} not found.", style="rest"
+    ),
+    "soap_session": _soap_fault("INVALID_SESSION_ID", "Invalid Session ID found in SessionHeader"),
+    "soap_operation": _soap_fault("INVALID_OPERATION", "No operation available for request"),
     "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
 }
 

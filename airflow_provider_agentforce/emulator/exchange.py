@@ -17,6 +17,7 @@ from airflow_provider_agentforce.emulator.models import RequestRecord, SessionRe
 from airflow_provider_agentforce.emulator.org import Org
 
 API_BASE = "/einstein/ai-agent/v1"
+PREVIEW_BASE = "/einstein/ai-agent/v1.1"
 
 
 @dataclass(kw_only=True)
@@ -38,7 +39,7 @@ class OrgRequest:
     @property
     def api_path(self) -> str:
         """The path below the API base, as error bodies show it."""
-        return self.record.path.removeprefix(API_BASE)
+        return self.record.path.removeprefix(PREVIEW_BASE).removeprefix(API_BASE)
 
     def content_type(self) -> str:
         """Return the media type of the body without its parameters."""

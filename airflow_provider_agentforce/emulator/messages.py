@@ -17,7 +17,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from airflow_provider_agentforce.emulator.errors import ERRORS, agent_error_body
-from airflow_provider_agentforce.emulator.models import SessionRecord, TurnRecord, new_trace_id, new_uuid
+from airflow_provider_agentforce.emulator.models import (
+    SessionRecord,
+    TurnRecord,
+    new_trace_id,
+    new_uuid,
+    salesforce_id,
+)
 
 Message = dict[str, Any]
 
@@ -41,7 +47,7 @@ def _rated(text: str) -> Message:
 def _escalate(_text: str) -> Message:
     return {
         "feedbackId": new_uuid(),
-        "targets": [{"type": "Salesforce:Core:Flow:Id", "value": "300EM0000000001AAA"}],
+        "targets": [{"type": "Salesforce:Core:Flow:Id", "value": salesforce_id("300EM0000000001")}],
     }
 
 

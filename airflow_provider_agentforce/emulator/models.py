@@ -7,6 +7,7 @@ import ipaddress
 import os
 import time
 import uuid
+import zlib
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -48,6 +49,11 @@ def salesforce_id(fifteen: str) -> str:
         bits = sum(1 << position for position, char in enumerate(block) if char.isupper())
         suffix += _CHECKSUM_ALPHABET[bits]
     return fifteen + suffix
+
+
+def user_id_of(username: str) -> str:
+    """Return the id of a user, which stays the same from run to run."""
+    return salesforce_id(f"005EM{zlib.crc32(username.lower().encode()):010d}")
 
 
 def is_agent_id(value: str) -> bool:
@@ -93,6 +99,9 @@ class Agent:
             )
 
 
+ORG_ID = salesforce_id("00DEM0000000001")
+# The Run As user of the app.
+USERNAME = "agent.user@emulator.example"
 DEFAULT_AGENTS = (
     Agent(developer_name="Service_Agent", id=salesforce_id("0XxEM0000000001")),
     Agent(developer_name="Inactive_Agent", id=salesforce_id("0XxEM0000000002"), active=False),
@@ -161,7 +170,8 @@ class SessionRecord:
 class RequestRecord:
     """One request as it arrived.
 
-    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` or ``other``;
+    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``query``, ``test`` or
+    ``other``;
     ``stream`` tells a streamed send from a synchronous one. ``headers`` has lower-case names. ``body`` is the
     parsed JSON, else the text. ``status`` is None until answered, and stays None when the connection was
     dropped. ``at`` is in seconds since the epoch.
@@ -179,25 +189,25 @@ class RequestRecord:
 
 @dataclass(kw_only=True)
 class EvaluationRun:
-    """One run of the Testing API: new when started, then in progress, completed at the second look."""
+    """One run of an agent test: each look at its status takes it to the next of the statuses ``ahead``.
+
+    Without any ahead it has ended, unless it is ``endless``.
+    """
 
     definition: str
-    status: str = "NEW"
+    status: str
+    ahead: list[str]
+    endless: bool = False
     started: str = field(default_factory=lambda: iso_time(time.time()))
     ended: str | None = None
 
     def advance(self) -> None:
         """Take the next step, as a run does between two looks at it."""
-        if self.status == "NEW":
-            self.status = "IN_PROGRESS"
-        elif self.status == "IN_PROGRESS":
-            self.finish("COMPLETED")
+        if self.ahead:
+            self.status = self.ahead.pop(0)
+            if not self.ahead and not self.endless:
+                self.finish(self.status)
 
     def finish(self, status: str) -> None:
         """End the run."""
-        self.status, self.ended = status, iso_time(time.time())
-
-    def head(self) -> dict[str, Any]:
-        """Return the fields that status and results share."""
-        ended = {"endTime": self.ended} if self.ended else {}
-        return {"status": self.status, "startTime": self.started, **ended}
+        self.status, self.ahead, self.ended = status, [], iso_time(time.time())

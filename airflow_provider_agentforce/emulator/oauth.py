@@ -1,4 +1,4 @@
-"""The token endpoint of the org.
+"""The tokens of the org: their endpoint, whose they are, and the one that a logged-in user gets.
 
 Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html and the help
 pages on JWT-based access tokens and on the JWT-bearer flow; the error texts are those of the platform's
@@ -10,21 +10,21 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 import secrets
 import time
-import zlib
 from urllib.parse import parse_qs
 
 from airflow_provider_agentforce.emulator import assertions
 from airflow_provider_agentforce.emulator.errors import ApiError
 from airflow_provider_agentforce.emulator.exchange import OrgRequest, OrgResponse, json_response
+from airflow_provider_agentforce.emulator.models import ORG_ID, USERNAME, user_id_of
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, Org
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _FORM = "application/x-www-form-urlencoded"
-_ORG_ID = "00DEM0000000001EAA"
-_USER_ID = "005EM0000000001AAA"
 _SCOPE = "sfap_api chatbot_api api"
+_SID = re.compile(r"(?:^|;\s*)sid=([^;]+)")
 _SIGNATURE = base64.b64encode(b"emulator-signature").decode()
 # Of a key of 2,048 bits.
 _RS256_BYTES = 256
@@ -32,27 +32,39 @@ _RS256_BYTES = 256
 
 async def token(request: OrgRequest) -> OrgResponse:
     """Answer ``POST /services/oauth2/token``."""
-    user_id = _user_of(request)
+    username = _user_of(request)
     await request.wait_while_held()
     settings = request.org.settings
-    issued = _opaque_token() if settings.opaque_tokens else _jwt(request.org, user_id)
-    request.org.add_token(issued)
+    issued = _opaque_token() if settings.opaque_tokens else _jwt(request.org, username)
+    request.org.add_token(issued, username)
     answer = {
         "access_token": issued,
         "signature": _SIGNATURE,
         "instance_url": request.org.url,
-        "id": f"https://login.salesforce.com/id/{_ORG_ID}/{user_id}",
-        "token_type": "Bearer",
-        "issued_at": str(int(time.time() * 1000)),
+        "id": _identity(username),
     }
     if settings.seed:
-        return json_response({**answer, "issued_at": str(int(time.time()))})
+        return json_response({**answer, "token_type": "Bearer", "issued_at": str(int(time.time()))})
     kind = {} if settings.opaque_tokens else {"token_format": "jwt"}
-    return json_response({**answer, **kind, "scope": _SCOPE, "api_instance_url": request.org.url})
+    return json_response({**answer, **kind, **_access(request.org)})
+
+
+def _access(org: Org) -> dict[str, str]:
+    """Return what the org says of every token in the same words."""
+    return {
+        "scope": _SCOPE,
+        "token_type": "Bearer",
+        "issued_at": str(int(time.time() * 1000)),
+        "api_instance_url": org.url,
+    }
+
+
+def _identity(username: str) -> str:
+    return f"https://login.salesforce.com/id/{ORG_ID}/{user_id_of(username)}"
 
 
 def _user_of(request: OrgRequest) -> str:
-    """Return the id of the user whom the token is for.
+    """Return the name of the user whom the token is for.
 
     :raises ApiError: no token is given.
     """
@@ -61,12 +73,11 @@ def _user_of(request: OrgRequest) -> str:
         raise ApiError("wrong_grant_type")
     form = {key: values[0] for key, values in parse_qs(body).items()}
     if form.get("grant_type") == _JWT_BEARER:
-        username = assertions.user_of(form.get("assertion", ""), request.org)
-        return f"005EM{zlib.crc32(username.lower().encode()):010d}AAA"
+        return assertions.user_of(form.get("assertion", ""), request.org)
     if form.get("grant_type") != "client_credentials":
         raise ApiError("wrong_grant_type")
     _check_client(request, form)
-    return _USER_ID
+    return USERNAME
 
 
 def _check_client(request: OrgRequest, form: dict[str, str]) -> None:
@@ -92,15 +103,15 @@ def _basic_credentials(request: OrgRequest) -> tuple[str, str]:
 
 
 def _opaque_token() -> str:
-    return f"{_ORG_ID[:15]}!{secrets.token_urlsafe(48)}"
+    return f"{ORG_ID[:15]}!{secrets.token_urlsafe(48)}"
 
 
-def _jwt(org: Org, user_id: str) -> str:
+def _jwt(org: Org, username: str) -> str:
     now = time.time()
     header = {
-        "tnk": f"core/prod/{_ORG_ID}",
+        "tnk": f"core/prod/{ORG_ID}",
         "ver": "1.0",
-        "kid": f"CORE_ATJWT.{_ORG_ID[:15]}.{int(now * 1000)}",
+        "kid": f"CORE_ATJWT.{ORG_ID[:15]}.{int(now * 1000)}",
         "tty": "sfdc-core-token",
         "typ": "JWT",
         "alg": "RS256",
@@ -108,7 +119,7 @@ def _jwt(org: Org, user_id: str) -> str:
     claims = {
         "scp": _SCOPE,
         "aud": [org.url, "https://api.salesforce.com"],
-        "sub": f"uid:{user_id}",
+        "sub": f"uid:{user_id_of(username)}",
         "nbf": int(now),
         "mty": "oauth",
         # As long as it takes to be as long as a real token, whose other claims are not published.
@@ -123,3 +134,39 @@ def _jwt(org: Org, user_id: str) -> str:
     texts = (json.dumps(part, separators=(",", ":")).encode() for part in (header, claims))
     parts = (*texts, secrets.token_bytes(_RS256_BYTES))
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+async def user_info(request: OrgRequest) -> OrgResponse:
+    """Answer ``GET /services/oauth2/userinfo``: whose token this is."""
+    request.authorize("bad_oauth_token")
+    username = request.org.owners[request.credentials("bearer")]
+    about = {
+        "sub": _identity(username),
+        "user_id": user_id_of(username),
+        "organization_id": ORG_ID,
+        "preferred_username": username,
+        "name": username.partition("@")[0],
+        "email": username,
+        "email_verified": True,
+        "zoneinfo": "America/Los_Angeles",
+        "locale": "en_US",
+        "language": "en_US",
+        "user_type": "STANDARD",
+        "active": True,
+        "urls": {"rest": f"{request.org.url}/services/data/v{{version}}/"},
+    }
+    return json_response(about)
+
+
+async def named_user(request: OrgRequest) -> OrgResponse:
+    """Answer ``GET /agentforce/bootstrap/nameduser``: a JWT for the session in the cookie ``sid``.
+
+    It is not documented; https://github.com/forcedotcom/agents logs in like this.
+    """
+    session = _SID.search(request.headers.get("cookie", ""))
+    if session is None or not request.org.accepts_token(session[1]):
+        raise ApiError("rest_session_expired")
+    username = request.org.owners[session[1]]
+    issued = _jwt(request.org, username)
+    request.org.add_token(issued, username)
+    return json_response({"access_token": issued, "token_format": "jwt", **_access(request.org)})

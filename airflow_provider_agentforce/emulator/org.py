@@ -37,6 +37,8 @@ class EmulatorSettings:
 
     :param port: TCP port; 0 picks a free one.
     :param host: a loopback address.
+    :param tls: speak https, write the certificate of a new local CA to this PEM file, and start a proxy that
+        leads Salesforce's hosts here.
     :param mode: ``official``, or ``seed`` for the answer shapes of the original guide.
     :param token_lifetime: seconds until a token expires.
     :param opaque_tokens: issue tokens that are not JWTs; the Agent API answers those with a bare 404.
@@ -62,6 +64,7 @@ class EmulatorSettings:
 
     port: int = 0
     host: str = "127.0.0.1"
+    tls: str | None = None
     mode: Literal["official", "seed"] = "official"
     token_lifetime: float = 1800.0
     opaque_tokens: bool = False
@@ -124,6 +127,8 @@ class Org:
             self.faults = FaultQueue()
             # Every token issued, with the time at which it expires, in seconds since the epoch.
             self.tokens: dict[str, float] = {}
+            # The username for whom each of them was issued.
+            self.owners: dict[str, str] = {}
             self.sessions: dict[str, SessionRecord] = {}
             self.requests: list[RequestRecord] = []
             self.test_runs: dict[str, EvaluationRun] = {}
@@ -158,8 +163,9 @@ class Org:
             self.holds[operation] = Hold(operation)
             return self.holds[operation]
 
-    def add_token(self, token: str) -> None:
-        """Accept ``token`` from now on, until its lifetime is over."""
+    def add_token(self, token: str, username: str) -> None:
+        """Accept ``token`` of this user from now on, until its lifetime is over."""
+        self.owners[token] = username
         self.tokens[token] = time.time() + self.settings.token_lifetime
         self.changed()
 

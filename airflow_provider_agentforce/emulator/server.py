@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from airflow_provider_agentforce.emulator.tls import Proxy
 
 _BACKLOG = 512
 _START_TIMEOUT_S = 10.0
@@ -37,7 +40,9 @@ class ThreadedServer(uvicorn.Server):
     It is woken by an event where uvicorn polls, and stops without waiting for idle connections.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, keep_alive: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str, port: int, keep_alive: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=_Connection,
@@ -51,10 +56,13 @@ class ThreadedServer(uvicorn.Server):
             headers=[("X-Agentforce-Emulator", "1")],
             timeout_keep_alive=keep_alive,
         )
+        config.load()
+        config.ssl = tls
         super().__init__(config)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self.port: int = listener.getsockname()[1]
+        self.proxy = Proxy(host, self.port) if tls is not None else None
         self._ready = threading.Event()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(
@@ -80,6 +88,8 @@ class ThreadedServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Serve until :meth:`stop`; what uvicorn does ten times a second happens once."""
         self._loop = asyncio.get_running_loop()
+        if self.proxy is not None:
+            self.servers.append(await self.proxy.start())
         while not self._stopping.is_set():
             # The tick keeps the Date header right.
             await self.on_tick(0)
@@ -96,6 +106,8 @@ class ThreadedServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+        if self.proxy is not None:
+            await self.proxy.stop()
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()

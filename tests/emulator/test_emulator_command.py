@@ -46,6 +46,20 @@ def test_command_prints_address_and_connection_and_stops_cleanly(number):
         assert errors == ""
 
 
+def test_command_speaks_https_and_names_its_proxy(tmp_path):
+    ca_file = tmp_path / "ca.pem"
+    with started("--tls", str(ca_file)) as process:
+        url = re.search(r"https://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        proxy = process.stdout.readline().strip().partition("HTTPS_PROXY=")[2]
+        for place in (url, "https://api.salesforce.com/"):
+            answer = requests.get(
+                place + "services/data", verify=str(ca_file), proxies={"https": proxy}, timeout=5
+            )
+            assert answer.status_code == 200
+        process.terminate()
+        process.communicate(timeout=10)
+
+
 @pytest.fixture
 def _signals_are_blocked():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)

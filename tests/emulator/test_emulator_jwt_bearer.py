@@ -71,6 +71,24 @@ def test_assertion_is_exchanged_for_a_token_that_serves(strict):
     assert 1600 <= len(strict.bearer) <= 1700
 
 
+def test_an_end_in_milliseconds_is_good_since_the_official_library_sends_it(strict):
+    assert ask(strict, assertion(strict.org, exp=int(time.time() * 1000) + 300)).status_code == 200
+
+
+def test_user_info_and_record_are_those_of_the_named_user(strict):
+    answer = ask(strict, assertion(strict.org))
+    strict.bearer = answer.json()["access_token"]
+    found = strict.call("GET", "/services/oauth2/userinfo").json()
+    assert (found["preferred_username"], found["sub"]) == (keys.USERNAME, answer.json()["id"])
+    path = f"/services/data/v68.0/sobjects/User/{found['user_id']}"
+    assert strict.call("GET", path).json()["Username"] == keys.USERNAME
+    cookie = {"Cookie": f"sid={strict.bearer}", "Authorization": None}
+    strict.bearer = strict.call("GET", "/agentforce/bootstrap/nameduser", headers=cookie).json()[
+        "access_token"
+    ]
+    assert strict.call("GET", "/services/oauth2/userinfo").json()["user_id"] == found["user_id"]
+
+
 def test_each_user_has_an_id(strict):
     first, again = (user_of(ask(strict, assertion(strict.org))) for _ in range(2))
     second = user_of(ask(strict, assertion(strict.org, sub="second.user@acme.com")))

@@ -52,11 +52,98 @@ def test_all_agents_are_listed_with_the_fields_asked_for(caller, org):
     assert set(records[0]) == {"attributes", "Id", "DeveloperName"}
 
 
+NAMES = "SELECT DeveloperName FROM BotDefinition {}"
+OFFICIAL = (
+    "SELECT Id, IsDeleted, CreatedDate, LastModifiedById, SystemModstamp, Description, (SELECT Id, "
+    "IsDeleted, BotDefinitionId, ToneType, CopilotPrimaryLanguage FROM BotVersions "
+    "WHERE IsDeleted = false ORDER BY VersionNumber) FROM BotDefinition WHERE Id = '{}' LIMIT 1"
+)
+
+
+def test_every_field_that_the_official_library_asks_for_is_there(caller, org):
+    [record] = ask(caller, OFFICIAL.format(org.agent_id)).json()["records"]
+    assert (record["IsDeleted"], record["Description"]) == (False, None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000\+0000", record["CreatedDate"])
+    [version] = record["BotVersions"]["records"]
+    assert (version["BotDefinitionId"], version["IsDeleted"]) == (org.agent_id, False)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "found"),
+    [
+        ("WHERE Id IN (SELECT BotDefinitionId FROM BotVersion WHERE Status = 'active')", "SE"),
+        ("WHERE BotUserId = null", "E"),
+        ("WHERE BotUserId != null AND IsDeleted = false ORDER BY MasterLabel DESC", "SI"),
+        ("ORDER BY MasterLabel ASC LIMIT 2", "EI"),
+        ("order  by AgentType, masterlabel desc", "ESI"),
+        ("WHERE masterlabel = 'service agent'", "S"),
+        ("WHERE IsDeleted = true", ""),
+    ],
+)
+def test_conditions_order_and_limit_are_understood(caller, conditions, found):
+    records = ask(caller, NAMES.format(conditions)).json()["records"]
+    assert [record["DeveloperName"][0] for record in records] == list(found)
+
+
+def test_versions_name_their_agent_and_a_record_without_children_has_none(caller):
+    soql = "SELECT Status, BotDefinition.MasterLabel FROM BotVersion WHERE BotDefinition.Type != 'x' LIMIT 1"
+    [version] = ask(caller, soql).json()["records"]
+    assert version["BotDefinition"]["attributes"]["type"] == "BotDefinition"
+    assert version["BotDefinition"]["MasterLabel"] == "Service Agent"
+    soql = "SELECT (SELECT Id FROM BotVersions WHERE Status = 'Inactive') FROM BotDefinition LIMIT 1"
+    assert ask(caller, soql).json()["records"][0]["BotVersions"] is None
+
+
+def test_columns_of_a_query_are_described(caller):
+    soql = "SELECT Id, (SELECT Status FROM BotVersions) FROM BotDefinition"
+    path = "/services/data/v67.0/query?columns=true&q="
+    columns = caller.call("GET", path + quote(soql)).json()["columnMetadata"]
+    assert [(one["columnName"], one["aggregate"]) for one in columns] == [
+        ("Id", False),
+        ("BotVersions", True),
+    ]
+    assert [one["columnName"] for one in columns[1]["joinColumns"]] == ["Status"]
+    none = caller.call("GET", path + quote(soql + " WHERE Id = null"))
+    assert none.json() == {"columnMetadata": []}
+
+
+def test_the_versions_of_the_api_are_listed_without_a_token(caller):
+    caller.bearer = None
+    found = caller.call("GET", "/services/data").json()
+    assert {"label", "url", "version"} == set(found[0])
+    assert [float(one["version"]) for one in found] == sorted(float(one["version"]) for one in found)
+    path = found[-1]["url"]
+    assert caller.call("GET", path).status_code == 401
+    caller.login()
+    # A client whose instance URL ends with a slash asks like this.
+    assert caller.call("GET", "/" + path).json()["query"].endswith("/query")
+
+
+def test_one_record_is_read_with_every_field(caller, org):
+    user_id = caller.call("GET", "/services/oauth2/userinfo").json()["user_id"]
+    path = "/services/data/v51.0/sobjects"
+    user = caller.call("GET", f"{path}/User/{user_id}").json()
+    assert (user["Id"], user["Username"]) == (user_id, "agent.user@emulator.example")
+    agent = caller.call("GET", f"{path}/BotDefinition/{org.agent_id[:15]}").json()
+    assert (agent["DeveloperName"], "BotVersions" in agent) == ("Service_Agent", False)
+    for missing in ("User/005EM0000000009AAA", "Account/001EM0000000001AAA"):
+        assert caller.call("GET", f"{path}/{missing}").json()[0]["errorCode"] == "NOT_FOUND"
+
+
 @pytest.mark.parametrize(
     ("soql", "code"),
     [
         ("", "MALFORMED_QUERY"),
         ("SELECT Id", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition WHERE", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition WHERE Id > 1", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition WHERE Id = 'x", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition ORDER Id", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition LIMIT x", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition; DROP", "MALFORMED_QUERY"),
+        ("SELECT (SELECT Id FROM Contacts) FROM BotDefinition", "INVALID_FIELD"),
+        ("SELECT Id FROM BotDefinition WHERE Colour = 'red'", "INVALID_FIELD"),
+        ("SELECT Colour FROM BotDefinition WHERE Id = null", "INVALID_FIELD"),
         ("SELECT Id FROM Account", "INVALID_TYPE"),
         ("SELECT Colour FROM BotDefinition", "INVALID_FIELD"),
     ],

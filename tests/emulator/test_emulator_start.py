@@ -99,7 +99,7 @@ def test_optional_fields_are_accepted(caller, changes):
         ({"streamingCapabilities": {"x": 1}}, 'Unrecognized field "x"'),
         ({"streamingCapabilities": {"chunkTypes": "Text"}}, "chunkTypes"),
         ({"streamingCapabilities": []}, "streamingCapabilities"),
-        ({"featureSupport": "Both"}, "featureSupport"),
+        ({"featureSupport": 1}, "featureSupport"),
         ({"bypassUser": "yes"}, "bypassUser"),
         ({"bypassUser": 1}, "bypassUser"),
         ({"tz": 1}, "tz"),

@@ -5,6 +5,8 @@ import time
 import pytest
 from emulator_caller import BASE, assert_refused
 
+from airflow_provider_agentforce.emulator.models import salesforce_id
+
 
 def claims_of(token):
     part = token.split(".")[1]
@@ -71,6 +73,35 @@ def test_wrong_credentials_answer_as_documented(caller, changes, error, descript
     answer = caller.ask_token(**changes)
     assert answer.status_code == 400
     assert answer.json() == {"error": error, "error_description": description}
+
+
+def test_ids_have_the_checksum_of_real_ones(caller):
+    _, org_id, user_id = caller.ask_token().json()["id"].rsplit("/", 2)
+    assert (org_id, user_id) == (salesforce_id(org_id[:15]), salesforce_id(user_id[:15]))
+
+
+def test_user_info_says_whose_token_it_is(caller):
+    found = caller.call("GET", "/services/oauth2/userinfo").json()
+    _, org_id, user_id = caller.ask_token().json()["id"].rsplit("/", 2)
+    assert (found["organization_id"], found["user_id"]) == (org_id, user_id)
+    assert found["preferred_username"] == "agent.user@emulator.example"
+    refused = caller.call("GET", "/services/oauth2/userinfo", headers={"Authorization": "Bearer eyJ.a.b"})
+    assert (refused.status_code, refused.text) == (403, "Bad_OAuth_Token")
+
+
+def test_a_session_cookie_gets_a_jwt_for_the_agent_api(make_caller):
+    caller = make_caller(opaque_tokens=True)
+    assert caller.start().status_code == 404
+    session, caller.bearer = caller.bearer, None
+    path = "/agentforce/bootstrap/nameduser"
+    for cookie in (None, "sid=", "sid=00Dxx0000000001!made.up", f"other={session}"):
+        assert caller.call("GET", path, headers={"Cookie": cookie}).status_code == 401
+    answer = caller.call("GET", path, headers={"Cookie": f"a=b; sid={session}"}).json()
+    assert set(answer) == {
+        *("access_token", "token_format", "scope", "token_type", "issued_at", "api_instance_url")
+    }
+    caller.bearer = answer["access_token"]
+    assert caller.start().status_code == 200
 
 
 def test_http_basic_is_accepted_in_the_place_of_the_form_fields(caller, org):

@@ -96,7 +96,7 @@ class Checkpoint:
         self._storage = storage
         self._marks = marks
         self._positions = positions
-        self._shown = shown
+        self._shown = str(shown)  # text, since a path object takes long to show itself
         self._me = uuid.uuid4().hex[:12]
         self._turn = 0
         self._number = 0

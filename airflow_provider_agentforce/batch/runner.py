@@ -23,10 +23,10 @@ from airflow_provider_agentforce.batch.progress import Progress
 from airflow_provider_agentforce.batch.results import FAILURES, Row
 from airflow_provider_agentforce.batch.worker import (
     Answered,
+    AskAgain,
     Fatal,
     NotStarted,
     Outcome,
-    Retry,
     Worker,
     WorkItem,
     settle,
@@ -105,7 +105,7 @@ class Runner:
         ]
         self._inbox: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
-        self._delayed: list[tuple[float, int, Retry]] = []
+        self._delayed: list[tuple[float, int, AskAgain]] = []
         self._numbers = itertools.count()
         self._few = self._most_open // 4
         self._in_a_row = 0
@@ -206,7 +206,7 @@ class Runner:
                 del self.left[item.record.position]
                 self._watcher.row(row.status)
                 self._note_failing(row)
-            case Retry():
+            case AskAgain():
                 due = time.monotonic() + news.delay
                 heapq.heappush(self._delayed, (due, next(self._numbers), news))
             case Fatal(error):

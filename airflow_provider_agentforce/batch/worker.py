@@ -76,7 +76,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Retry:
+class AskAgain:
     """The record is to be asked again, after *delay* seconds.
 
     :param row: what becomes of it if nothing more is asked; ``None``: it was not asked.
@@ -99,7 +99,7 @@ class Fatal:
     error: AgentforceError
 
 
-Outcome = Answered | Retry | NotStarted | Fatal
+Outcome = Answered | AskAgain | NotStarted | Fatal
 
 
 class _Attempt(NoJournal):
@@ -239,7 +239,7 @@ class Worker:
             what = f"Unexpected {type(error).__name__}; see the task log."
             row = attempt.row(UNKNOWN, error=what, applied=None)
         if row.status == UNKNOWN and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
-            return Retry(item.next_attempt(), self._client.timing.record_delay, row)
+            return AskAgain(item.next_attempt(), self._client.timing.record_delay, row)
         settle(self._checkpoint, item.record, row)
         return Answered(item, row)
 
@@ -323,7 +323,7 @@ class Worker:
         if isinstance(error, RateLimitedError):
             if self._session is not None and self._slot is not None:
                 self._client.limiter.refused(self._slot, error.retry_after)
-            return Retry(item)
+            return AskAgain(item)
         if _acted(error) is not False:
             return None
         if isinstance(error, AgentforceTransientError | SessionNotFoundError):
@@ -338,7 +338,7 @@ class Worker:
         timing = self._client.timing
         if item.attempts + 1 >= MOST_ATTEMPTS or asked > timing.longest_wait:
             return None
-        return Retry(item.next_attempt(), max(asked, timing.record_delay * 2**item.attempts))
+        return AskAgain(item.next_attempt(), max(asked, timing.record_delay * 2**item.attempts))
 
 
 def settle(checkpoint: Checkpoint, record: Record, row: Row) -> None:

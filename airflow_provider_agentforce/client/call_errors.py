@@ -20,7 +20,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.executor import Attempt, Progress
+    from airflow_provider_agentforce.client.executor import Attempt, CallState
 
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
@@ -31,7 +31,7 @@ _LONGEST_REASON = 220
 _TOLERATED = 60
 
 
-def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redactor) -> AgentforceError:
+def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redactor) -> AgentforceError:
     """Return the error of a call whose last attempt failed."""
     request, failure = call.request, attempt.failure
     assert failure is not None  # noqa: S101 - otherwise there is no error
@@ -57,7 +57,7 @@ def error_of(call: Progress, attempt: Attempt, ending: Ending, redactor: Redacto
     )
 
 
-def _clock_difference(call: Progress, attempt: Attempt) -> str:
+def _clock_difference(call: CallState, attempt: Attempt) -> str:
     """Tell by how much the clocks differ, where an assertion was refused, whose time they judge."""
     if call.request.auth != JWT_BEARER or attempt.failure is not Failure.TOKEN_REFUSED:
         return ""
@@ -89,7 +89,7 @@ def _shown_body(operation: Operation, attempt: Attempt) -> str:
 
 
 def interrupted(
-    call: Progress, interruption: BaseException | None, turn: Turn | None = None
+    call: CallState, interruption: BaseException | None, turn: Turn | None = None
 ) -> DeliveryUnknownError:
     """Return the error of a message that had left when a signal handler raised *interruption*."""
     turn = turn or _arrived(call, Turn)
@@ -116,7 +116,7 @@ def answer_interrupted(interruption: BaseException | None, turn: Turn) -> Delive
     )
 
 
-def start_interrupted(call: Progress, interruption: BaseException) -> TaskStoppedError:
+def start_interrupted(call: CallState, interruption: BaseException) -> TaskStoppedError:
     """Return the error of a start that had left when a signal handler raised *interruption*.
 
     It names the session, if the answer had arrived, so that the session can be ended.
@@ -131,14 +131,14 @@ def start_interrupted(call: Progress, interruption: BaseException) -> TaskStoppe
     )
 
 
-def _arrived(call: Progress, kind: type[_Value]) -> _Value | None:
+def _arrived(call: CallState, kind: type[_Value]) -> _Value | None:
     """Return what the org answered, however far the client came with it."""
     last = call.last.value if call.last is not None else None
     found = last if last is not None or call.reading is None else call.reading.whole()
     return found if isinstance(found, kind) else None
 
 
-def _remedy(call: Progress, attempt: Attempt, failure: Failure) -> str:
+def _remedy(call: CallState, attempt: Attempt, failure: Failure) -> str:
     request = call.request
     if failure is Failure.UNREACHABLE and validation.is_loopback(urlsplit(call.url).hostname or ""):
         return "Check the host and the port. Is agentforce-emulator running?"

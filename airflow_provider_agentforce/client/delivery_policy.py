@@ -126,7 +126,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Row:
+class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
     :param transient: class of the error of a cell that ends in ``T``.
@@ -186,24 +186,24 @@ _LOOK = (
 _SLOW_ACTION = "An Apex or Flow action may have timed out."
 _ANSWER_LOST = f"Only the answer is lost. {_LOOK}"
 
-TABLE: dict[Failure, Row] = {
+TABLE: dict[Failure, Rule] = {
     # failure                               token   start    send    end     feedback query
-    Failure.UNREACHABLE: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.BAD_ROUTE: Row(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.BAD_CERTIFICATE: Row(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.WRONG_PROTOCOL: Row(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.TLS_BROKEN: Row(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.STOPPED_BEFORE: Row(_N, "T", "T", "T", "T", "T", "T", transient=TaskStoppedError),
-    Failure.CLIENT_CERTIFICATE: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.RESET: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.NO_REPLY: Row(_Q, "R2>T", "T!", "U", "R2>T", "R2>T", "R2>T", in_doubt=_LOOK),
-    Failure.STOPPED: Row(_Q, "T", "T!", "U", "T", "T", "T", transient=TaskStoppedError, in_doubt=_LOOK),
-    Failure.CUT_REPLY: Row(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
-    Failure.BAD_REQUEST: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.TOKEN_REFUSED: Row(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.OAUTH_TEMPORARY: Row(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.LOGIN_RATE: Row(_R, "T", "X", "X", "X", "X", "X", transient=RateLimitedError),
-    Failure.ALREADY_DELIVERED: Row(
+    Failure.UNREACHABLE: Rule(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
+    Failure.BAD_ROUTE: Rule(_N, "X", "X", "X", "X", "X", "X"),
+    Failure.BAD_CERTIFICATE: Rule(_N, "X", "X", "X", "X", "X", "X"),
+    Failure.WRONG_PROTOCOL: Rule(_N, "X", "X", "X", "X", "X", "X"),
+    Failure.TLS_BROKEN: Rule(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
+    Failure.STOPPED_BEFORE: Rule(_N, "T", "T", "T", "T", "T", "T", transient=TaskStoppedError),
+    Failure.CLIENT_CERTIFICATE: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.RESET: Rule(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
+    Failure.NO_REPLY: Rule(_Q, "R2>T", "T!", "U", "R2>T", "R2>T", "R2>T", in_doubt=_LOOK),
+    Failure.STOPPED: Rule(_Q, "T", "T!", "U", "T", "T", "T", transient=TaskStoppedError, in_doubt=_LOOK),
+    Failure.CUT_REPLY: Rule(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
+    Failure.BAD_REQUEST: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.TOKEN_REFUSED: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
+    Failure.OAUTH_TEMPORARY: Rule(_R, "R3>T", "X", "X", "X", "X", "X"),
+    Failure.LOGIN_RATE: Rule(_R, "T", "X", "X", "X", "X", "X", transient=RateLimitedError),
+    Failure.ALREADY_DELIVERED: Rule(
         _D,
         "X",
         "X",
@@ -217,19 +217,19 @@ TABLE: dict[Failure, Row] = {
             "answer back: look at the agent's session in Salesforce."
         ),
     ),
-    Failure.UNAUTHORIZED: Row(_R, "X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", final=_AUTH),
-    Failure.INVALID_JWT: Row(_R, "X", "RF2>T", "RF2>T", "RF2>T", "RF2>T", "RF2>T", final=_AUTH),
-    Failure.APP_NOT_ATTACHED: Row(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.FORBIDDEN: Row(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.NOT_FOUND: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.SESSION_GONE: Row(_R, "X", "X", "X", "OK", "X", "X", final=SessionNotFoundError),
-    Failure.TOO_EARLY: Row(_R, "R3>T", "R3>T", "R2>T", "R3>T", "R2>T", "R3>T"),
-    Failure.CONFLICT: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.PRECONDITION: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.PAYLOAD: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.UNPROCESSABLE: Row(_Q, "X", "X", "U", "X", "X", "X", in_doubt=f"{_SLOW_ACTION} {_LOOK}"),
-    Failure.LOCKED: Row(_R, "T", "T", "L>T", "R3>T", "R3>T", "T", transient=SessionBusyError),
-    Failure.STILL_RUNNING: Row(
+    Failure.UNAUTHORIZED: Rule(_R, "X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", final=_AUTH),
+    Failure.INVALID_JWT: Rule(_R, "X", "RF2>T", "RF2>T", "RF2>T", "RF2>T", "RF2>T", final=_AUTH),
+    Failure.APP_NOT_ATTACHED: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
+    Failure.FORBIDDEN: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
+    Failure.NOT_FOUND: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.SESSION_GONE: Rule(_R, "X", "X", "X", "OK", "X", "X", final=SessionNotFoundError),
+    Failure.TOO_EARLY: Rule(_R, "R3>T", "R3>T", "R2>T", "R3>T", "R2>T", "R3>T"),
+    Failure.CONFLICT: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.PRECONDITION: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.PAYLOAD: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.UNPROCESSABLE: Rule(_Q, "X", "X", "U", "X", "X", "X", in_doubt=f"{_SLOW_ACTION} {_LOOK}"),
+    Failure.LOCKED: Rule(_R, "T", "T", "L>T", "R3>T", "R3>T", "T", transient=SessionBusyError),
+    Failure.STILL_RUNNING: Rule(
         _Q,
         "X",
         "X",
@@ -239,9 +239,9 @@ TABLE: dict[Failure, Row] = {
         "X",
         in_doubt=(f"The session is still working, probably on the message of an earlier try. {_LOOK}"),
     ),
-    Failure.THROTTLED: Row(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", transient=RateLimitedError),
-    Failure.SERVER_CONFIG: Row(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.SERVER_ERROR: Row(
+    Failure.THROTTLED: Rule(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", transient=RateLimitedError),
+    Failure.SERVER_CONFIG: Rule(_R, "R3>T", "X", "X", "X", "X", "X"),
+    Failure.SERVER_ERROR: Rule(
         _Q,
         "R3>T",
         "T",
@@ -251,15 +251,15 @@ TABLE: dict[Failure, Row] = {
         "R3>T",
         in_doubt=(f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}"),
     ),
-    Failure.BAD_GATEWAY: Row(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.UNAVAILABLE: Row(
+    Failure.BAD_GATEWAY: Rule(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
+    Failure.UNAVAILABLE: Rule(
         _Q, "R3>T", "R2>T", "U", "R3>T", "R2>T", "R3>T", in_doubt=f"{_SLOW_ACTION} {_LOOK}"
     ),
-    Failure.REDIRECT: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.OTHER_CLIENT_ERROR: Row(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.OTHER_SERVER_ERROR: Row(_Q, "T", "T", "U", "T", "T", "T", in_doubt=_LOOK),
-    Failure.UNREADABLE: Row(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
-    Failure.STREAM_CUT: Row(_D, "X", "X", "U", "X", "X", "X", in_doubt=_ANSWER_LOST),
+    Failure.REDIRECT: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.OTHER_CLIENT_ERROR: Rule(_R, "X", "X", "X", "X", "X", "X"),
+    Failure.OTHER_SERVER_ERROR: Rule(_Q, "T", "T", "U", "T", "T", "T", in_doubt=_LOOK),
+    Failure.UNREADABLE: Rule(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
+    Failure.STREAM_CUT: Rule(_D, "X", "X", "U", "X", "X", "X", in_doubt=_ANSWER_LOST),
 }
 
 

@@ -112,7 +112,7 @@ class Attempt:
 
 
 @dataclass
-class Progress:
+class CallState:
     """How far a call has come. Belongs to the thread that makes it.
 
     :ivar key: external session key of the last attempt at a start.
@@ -198,7 +198,7 @@ class RequestExecutor:
         :returns: the last attempt, with the value, or with a failure that counts as success.
         :raises AgentforceError: as the retry table says.
         """
-        call = Progress(request, options, self.timing.clock())
+        call = CallState(request, options, self.timing.clock())
         try:
             with observed(self._observers, lambda error: _event(call, error, self.timing.clock())):
                 last = self._attempt(call, source)
@@ -220,7 +220,7 @@ class RequestExecutor:
                 raise start_interrupted(call, error) from error
             raise
 
-    def _retry(self, call: Progress, source: AccessSource | None, first: Attempt) -> Attempt:
+    def _retry(self, call: CallState, source: AccessSource | None, first: Attempt) -> Attempt:
         """Repeat a request whose first attempt failed, as often as the retry table allows."""
         made = [first]
         retrying = tenacity.Retrying(
@@ -239,7 +239,7 @@ class RequestExecutor:
             return last
         raise error_of(call, last, ending, self.redactor) from last.cause
 
-    def _attempt(self, call: Progress, source: AccessSource | None) -> Attempt:
+    def _attempt(self, call: CallState, source: AccessSource | None) -> Attempt:
         options, request = call.options, call.request.after_losses(call.losses)
         if not options.during_cleanup:
             self.deadline.check()
@@ -269,15 +269,15 @@ class RequestExecutor:
         call.last = last
         return last
 
-    def _time_for(self, call: Progress) -> float:
+    def _time_for(self, call: CallState) -> float:
         if call.options.during_cleanup:
             return max(self._cleanup_time(call), 0.1)
         return self.deadline.time_for_call(self._timeout)
 
-    def _cleanup_time(self, call: Progress) -> float:
+    def _cleanup_time(self, call: CallState) -> float:
         return call.began + CLEANUP_SECONDS - self.timing.clock()
 
-    def _note_loss(self, call: Progress, failure: Failure) -> None:
+    def _note_loss(self, call: CallState, failure: Failure) -> None:
         if TABLE[failure].delivery.applied is False:
             call.exchange = None
             return
@@ -285,7 +285,7 @@ class RequestExecutor:
         if call.verdict(failure).orphan:
             log.warning("A session may have been left open. Its external session key: %s", call.key)
 
-    def _pause(self, call: Progress, state: tenacity.RetryCallState) -> float:
+    def _pause(self, call: CallState, state: tenacity.RetryCallState) -> float:
         assert state.outcome is not None  # noqa: S101 - an attempt has ended
         attempt: Attempt = state.outcome.result()
         assert attempt.failure is not None  # noqa: S101 - otherwise there is no pause
@@ -298,7 +298,7 @@ class RequestExecutor:
         # An org that names no time, or one that has passed, does not ask to be called without a pause.
         return asked or self.timing.back_off(state)
 
-    def _has_time(self, call: Progress, pause: float) -> bool:
+    def _has_time(self, call: CallState, pause: float) -> bool:
         if call.options.during_cleanup:
             return self._cleanup_time(call) > 0
         assert call.last is not None and call.last.failure is not None  # noqa: PT018, S101 - see _pause
@@ -308,13 +308,13 @@ class RequestExecutor:
         return self.deadline.allows(pause)
 
 
-def _announce(call: Progress) -> None:
+def _announce(call: CallState) -> None:
     if call.options.before_send is not None and call.key not in call.announced:
         call.options.before_send(call.key)
         call.announced += (call.key,)
 
 
-def _may_repeat(call: Progress, attempt: Attempt) -> bool:
+def _may_repeat(call: CallState, attempt: Attempt) -> bool:
     if attempt.failure is None:
         return False
     if call.options.during_cleanup:
@@ -325,7 +325,7 @@ def _may_repeat(call: Progress, attempt: Attempt) -> bool:
     return verdict.until_free or call.attempts < verdict.attempts or call.renewals < verdict.renewals
 
 
-def _note_repetition(call: Progress, attempt: Attempt) -> None:
+def _note_repetition(call: CallState, attempt: Attempt) -> None:
     assert attempt.failure is not None  # noqa: S101 - otherwise there is no repetition
     call.repeated_after += (attempt.failure,)
     if call.verdict(attempt.failure).renewals:
@@ -338,7 +338,7 @@ class _Reading:
 
     def __init__(
         self,
-        call: Progress,
+        call: CallState,
         request: ApiRequest,
         exchange: Exchange,
         access: Access | None,
@@ -482,13 +482,13 @@ def _pass_on(messages: list[dict[str, Any]], listener: Callable[[dict[str, Any]]
         log.exception("on_chunk failed; the answer is not affected.")
 
 
-def _end_of(call: Progress) -> str | None:
+def _end_of(call: CallState) -> str | None:
     if call.last is None or call.request.operation is not Operation.END:
         return None
     return "gone" if call.last.failure is Failure.SESSION_GONE else "ended"
 
 
-def _event(call: Progress, error: BaseException | None, now: float) -> CallEvent:
+def _event(call: CallState, error: BaseException | None, now: float) -> CallEvent:
     request, last = call.request, call.last
     value = last.value if last is not None and error is None else None
     turn = value if isinstance(value, Turn) else None

@@ -39,7 +39,7 @@ _MOST_BYTES = 48_000
 
 
 @dataclass(frozen=True)
-class Record:
+class LedgerEntry:
     """One entry.
 
     :param fingerprint: of what was asked for.
@@ -129,7 +129,7 @@ class Ledger:
         """Whether the next try will find all that this one did."""
         return self._store is not None and self._complete
 
-    def read(self, key: str) -> Record | None:
+    def read(self, key: str) -> LedgerEntry | None:
         """Return the record that an earlier try of this cycle left.
 
         :raises LedgerError: if the store cannot be read, or holds something else.
@@ -137,7 +137,7 @@ class Ledger:
         record = self.read_any_cycle(key)
         return record if record is not None and record.cycle == self._cycle else None
 
-    def read_any_cycle(self, key: str) -> Record | None:
+    def read_any_cycle(self, key: str) -> LedgerEntry | None:
         """Return the record, also one from before a person's clear."""
         if self._store is None:
             return None
@@ -147,7 +147,7 @@ class Ledger:
         try:
             version, done, value = stored["v"], stored["done"], stored["value"]
             usable = version == _VERSION and isinstance(done, bool) and isinstance(value, dict | None)
-            record = Record(str(stored["fingerprint"]), done, value, int(stored["cycle"]))
+            record = LedgerEntry(str(stored["fingerprint"]), done, value, int(stored["cycle"]))
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
@@ -262,7 +262,7 @@ class TaskJournal:
         return fingerprint(*self._place, number, asked)
 
 
-def _unknown(record: Record) -> DeliveryUnknownError:
+def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
     if record.done:
         return DeliveryUnknownError(
             "An earlier try sent the message and got an answer that was too long to keep.",

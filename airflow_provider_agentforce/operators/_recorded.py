@@ -13,7 +13,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._ledger import (
     SESSION,
     Ledger,
-    Record,
+    LedgerEntry,
     TaskJournal,
     turn_key,
     unreadable,
@@ -54,7 +54,7 @@ def start_recorded(
     return session, False
 
 
-def end_left(client: AgentforceClient, record: Record) -> None:
+def end_left(client: AgentforceClient, record: LedgerEntry) -> None:
     """End the session that an earlier try left open."""
     if _open(record):
         session = _session(record)
@@ -155,11 +155,11 @@ class RecordedConversation:
         )
 
 
-def _open(record: Record) -> bool:
+def _open(record: LedgerEntry) -> bool:
     return record.done and record.value is not None and not record.value.get("ended")
 
 
-def _session(record: Record) -> Session:
+def _session(record: LedgerEntry) -> Session:
     value = dict(record.value or {})
     value.pop("ended", None)
     try:

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from airflow_provider_agentforce.structured.json_in_answer import Found
+from airflow_provider_agentforce.structured.json_in_answer import JsonPiece
 from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit
 
 # Of CPU time, so a machine that is busy with something else makes no answer invalid.
@@ -38,7 +38,7 @@ class CheckerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
 
-    def first_fit(self, pieces: Iterable[Found]) -> Any:
+    def first_fit(self, pieces: Iterable[JsonPiece]) -> Any:
         """Return the value of the first piece that fits.
 
         :raises MisfitError: if none does, or if that takes too long to find out.
@@ -76,7 +76,7 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
-            pieces = [Found(json.loads(text), text) for text in json.loads(line)]
+            pieces = [JsonPiece(json.loads(text), text) for text in json.loads(line)]
             found = {"value": first_fit(form.fit, pieces)}
         except MisfitError as misfit:
             found = {"problems": misfit.problems}

@@ -30,7 +30,7 @@ _MOST_FAILURES = 1000
 
 
 @dataclass(frozen=True)
-class Found:
+class JsonPiece:
     """A piece of JSON.
 
     :param value: with values that can be stored in an XCom.
@@ -46,7 +46,7 @@ def is_structured(result: Any) -> bool:
     return isinstance(result, dict) and str(result.get("type")).startswith("SURFACE_ACTION__")
 
 
-def json_in(turn: Turn) -> Iterator[Found]:
+def json_in(turn: Turn) -> Iterator[JsonPiece]:
     """Yield what may be the JSON that was asked for, the likeliest first, 200 pieces at most.
 
     The order: results of a custom connection; the whole text, and if that is JSON nothing else; what stands
@@ -56,7 +56,7 @@ def json_in(turn: Turn) -> Iterator[Found]:
     return islice(_everything(turn), _MOST_FOUND)
 
 
-def _everything(turn: Turn) -> Iterator[Found]:
+def _everything(turn: Turn) -> Iterator[JsonPiece]:
     for result in filter(is_structured, turn.results):
         found = _of_result(result.get("value"))
         if found is not None:
@@ -70,13 +70,13 @@ def _everything(turn: Turn) -> Iterator[Found]:
     yield from search.embedded()
 
 
-def _of_result(value: Any) -> Found | None:
+def _of_result(value: Any) -> JsonPiece | None:
     if isinstance(value, str):
         return _whole(value)
-    return Found(value, json.dumps(value)) if isinstance(value, dict | list) else None
+    return JsonPiece(value, json.dumps(value)) if isinstance(value, dict | list) else None
 
 
-def _whole(text: str) -> Found | None:
+def _whole(text: str) -> JsonPiece | None:
     stripped = text.strip()
     try:
         found, end = _read(stripped, 0)
@@ -85,12 +85,12 @@ def _whole(text: str) -> Found | None:
     return found if end == len(stripped) else None
 
 
-def _read(text: str, start: int) -> tuple[Found | None, int]:
+def _read(text: str, start: int) -> tuple[JsonPiece | None, int]:
     """Return the JSON at *start* and the place after it; ``None`` for what is JSON but for a ``NaN``."""
     value, end = _DECODER.raw_decode(text, start)
     kept = json_values.storable(value)
     try:
-        return Found(kept, json.dumps(kept, allow_nan=False)), end
+        return JsonPiece(kept, json.dumps(kept, allow_nan=False)), end
     except ValueError:
         return None, end
 
@@ -102,7 +102,7 @@ class _Search:
         self._text = text
         self._failures = 0
 
-    def fenced(self) -> Iterator[Found]:
+    def fenced(self) -> Iterator[JsonPiece]:
         """Yield what fills a fence by itself."""
         for fence in _FENCE.finditer(self._text):
             found, end = self._read(fence.end())
@@ -111,7 +111,7 @@ class _Search:
             if self._given_up:
                 return
 
-    def embedded(self) -> Iterator[Found]:
+    def embedded(self) -> Iterator[JsonPiece]:
         """Yield every object and array that is in no other."""
         position = 0
         while not self._given_up and (opener := _OPENER.search(self._text, position)):
@@ -125,7 +125,7 @@ class _Search:
     def _given_up(self) -> bool:
         return self._failures >= _MOST_FAILURES
 
-    def _read(self, start: int) -> tuple[Found | None, int]:
+    def _read(self, start: int) -> tuple[JsonPiece | None, int]:
         """Return the JSON at *start*, if any, and the place up to which the text was looked at."""
         try:
             return _read(self._text, start)

@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.structured.checker_process import CheckerProcess
-from airflow_provider_agentforce.structured.json_in_answer import Found
+from airflow_provider_agentforce.structured.json_in_answer import JsonPiece
 from airflow_provider_agentforce.structured.library import library
 from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit, problem
 
@@ -70,7 +70,7 @@ class JsonSchema:
         self._best_match = import_module("jsonschema.exceptions").best_match
         self._process = CheckerProcess(schema) if _may_take_long(schema) else None
 
-    def read(self, pieces: Iterable[Found]) -> Any:
+    def read(self, pieces: Iterable[JsonPiece]) -> Any:
         """Return the first value that fits.
 
         :raises MisfitError: if none does, or if that takes too long to find out.
@@ -79,7 +79,7 @@ class JsonSchema:
             return self._process.first_fit(pieces)
         return first_fit(self.fit, pieces)
 
-    def fit(self, found: Found) -> Any:
+    def fit(self, found: JsonPiece) -> Any:
         """Return the value, if it fits, however long that takes to find out.
 
         :raises MisfitError: if it does not.

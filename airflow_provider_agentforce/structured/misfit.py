@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from airflow_provider_agentforce.exceptions import one_line
-from airflow_provider_agentforce.structured.json_in_answer import Found
+from airflow_provider_agentforce.structured.json_in_answer import JsonPiece
 
 _LONGEST_PROBLEM = 200
 
@@ -22,7 +22,7 @@ class MisfitError(Exception):
         self.problems = tuple(problems)
 
 
-def first_fit(fit: Callable[[Found], Any], pieces: Iterable[Found]) -> Any:
+def first_fit(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> Any:
     """Return what *fit* makes of the first piece that fits.
 
     :raises MisfitError: if none does, with the problems of the longest piece; without any if there is none.

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from airflow_provider_agentforce.client import json_values
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError, one_line
-from airflow_provider_agentforce.structured.json_in_answer import Found, json_in
+from airflow_provider_agentforce.structured.json_in_answer import JsonPiece, json_in
 from airflow_provider_agentforce.structured.json_schema import JsonSchema
 from airflow_provider_agentforce.structured.library import library
 from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit, problem
@@ -88,7 +88,7 @@ class OutputType:
 class _Form(Protocol):
     schema: dict[str, Any]
 
-    def read(self, pieces: Iterable[Found]) -> Any: ...
+    def read(self, pieces: Iterable[JsonPiece]) -> Any: ...
 
 
 class _Type:
@@ -112,10 +112,10 @@ class _Type:
                 f"output_type: pydantic knows no JSON form of {name}: {reason}"
             ) from error
 
-    def read(self, pieces: Iterable[Found]) -> Any:
+    def read(self, pieces: Iterable[JsonPiece]) -> Any:
         return first_fit(self._fit, pieces)
 
-    def _fit(self, found: Found) -> Any:
+    def _fit(self, found: JsonPiece) -> Any:
         try:
             written = self._adapter.dump_json(self._adapter.validate_json(found.text), by_alias=True)
         except self._pydantic.ValidationError as error:

@@ -312,7 +312,7 @@ def test_deadline_holds_however_slowly_bytes_come(serve, transport, head, failur
         peer.drip(b"HTTP/1.1 200 OK" * 60, 0.03)
 
     server = serve(at_first(drip))
-    found = post(transport, server.url, timeout=0.3)
+    found = post(transport, server.url, timeout=1.0)
     assert (found.failure, found.status, found.sent) == (failure, status, True)
 
 

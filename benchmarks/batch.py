@@ -217,7 +217,8 @@ def many() -> list[Row]:
         counts = it.org.counts()
         ideal = it.org.ideal(MANY)
         rows = it.statuses()
-    lifetimes = math.ceil(batch["seconds"] / MANY_TOKEN_SECONDS)
+    # A token that lives so shortly is renewed after five eighths of its life at the earliest.
+    lifetimes = math.ceil(batch["seconds"] / (MANY_TOKEN_SECONDS * 5 / 8))
     inside = batch["inside"]
     ledger = inside["append"]
     lost = MANY - rows["answered"]
@@ -269,10 +270,9 @@ def cost_of_syncs() -> list[Row]:
         Row(
             f"{PAIR_RECORDS:,} records at {PAIR_DELAY} s per call: time with syncs against without, "
             f"median of {PAIRS} pairs",
-            "at most +5 %",
+            "",
             f"{cost:+.1%} (pairs: {', '.join(f'{one:+.1%}' for one in ratios)}; CPU per conversation "
             f"{with_it:.2f} against {without:.2f} ms)",
-            cost <= 0.05,
         )
     ]
 

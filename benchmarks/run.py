@@ -69,7 +69,10 @@ from those with a share of an ideal time.
   and HTTP. A call that follows a wait costs here twice the CPU time of one that follows another call,
   whoever makes it, and more while other programs use the CPU.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
-  that the CPU is busy; at the speed of a real agent it is lost in the noise.
+  that the CPU is busy; at the speed of a real agent it is lost in the noise. A record is synced twice: before
+  its session starts, and before its message leaves. Records that wait at the same time share a sync.
+- **A try that finds all records done** reads the input and the ledger and writes the results. What stays in
+  memory grows with the number of records, so two sizes say what a million would take.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.
 - **Killed**: a session whose start was under way at the kill is known by its external key only, so nobody can
   end it; the org does after a while. The shorter the calls, the larger their share.

@@ -24,7 +24,9 @@ assert dags, "no example Dags in the wheel"
 assert (home / "example_dags" / "agentforce_accounts.csv").exists()
 assert (home / "py.typed").exists()
 needed = [r for r in importlib.metadata.requires("airflow-provider-agentforce") if "extra ==" not in r]
-assert {r.split(">")[0] for r in needed} == {"apache-airflow", "h11", "requests", "tenacity"}, needed
+assert {r.split(">")[0] for r in needed} == {
+    "apache-airflow", "cryptography", "h11", "pyjwt", "requests", "tenacity"
+}, needed
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.emulator import Emulator
 with Emulator() as org:

@@ -309,7 +309,7 @@ def test_exchange_that_is_not_read_to_its_end_leaves_no_connection(serve, transp
 def test_deadline_holds_however_slowly_bytes_come(serve, transport, head, failure, status):
     def drip(peer):
         peer.send(head)
-        peer.drip(b"HTTP/1.1 200 OK" * 60, 0.03)
+        peer.drip(b"HTTP/1.1 200 OK" * 60, 0.15)
 
     server = serve(at_first(drip))
     found = post(transport, server.url, timeout=1.0)

@@ -436,6 +436,17 @@ def test_host_that_asks_for_a_client_certificate_is_final_at_once(
     assert "client certificate" in error.hint
 
 
+@pytest.mark.parametrize("operation", ["end", "feedback"])
+def test_success_that_cannot_be_read_is_a_success_where_it_says_nothing_more(
+    org, make_client, some_session, operation
+):
+    garbled = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    with wire.Server(wire.answering(garbled)) as server:
+        client = make_client(org, api_url=server.url)
+        assert call(client, operation, some_session) in (True, None)
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_reset_in_the_handshake_is_tried_three_times(org, make_client, some_session, operation):
     def reset(peer):

@@ -261,11 +261,11 @@ class Worker:
             key = str(external_key)
             self._checkpoint.starting(key)
 
-        options = vars(self._options.start)
+        options = self._options.start
         if not self._shares:
-            options = {**options, "variables": item.variables}
+            options = replace(options, variables=item.variables)
         try:
-            session = self._client.start_session(**options, slot=slot, before_send=starting)
+            session = self._client.start(options, slot=slot, before_send=starting)
         except BaseException as error:
             if isinstance(error, RateLimitedError):
                 limiter.refused(slot, error.retry_after)

@@ -124,6 +124,7 @@ class StartRequest(ApiRequest):
     """``POST /agents/{id}/sessions``. Unknown fields are answered with 400, so none is added.
 
     :param my_domain: the org's My Domain.
+    :param bypass_user: as in the options, or what the connection's ``auth`` needs.
     """
 
     operation = Operation.START
@@ -131,6 +132,7 @@ class StartRequest(ApiRequest):
     agent_id: str
     external_session_key: str
     my_domain: str
+    bypass_user: bool
     options: SessionOptions
 
     def call(self, api_url: str) -> HttpCall:
@@ -139,7 +141,7 @@ class StartRequest(ApiRequest):
             "externalSessionKey": self.external_session_key,
             "instanceConfig": {"endpoint": self.my_domain},
             "streamingCapabilities": {"chunkTypes": ["Text"]},
-            "bypassUser": self.options.bypass_user,
+            "bypassUser": self.bypass_user,
         }
         if self.options.tz is not None:
             body["tz"] = self.options.tz

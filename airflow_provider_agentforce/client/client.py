@@ -120,9 +120,24 @@ class AgentforceClient:
     ) -> Session:
         """Start a session with an agent.
 
-        The first six parameters are those of :class:`.SessionOptions`. When a start has to be repeated
-        although the first one may have arrived, the repetition gets another external session key, which the
-        session that is returned names.
+        The first six parameters are those of :class:`.SessionOptions`, the others those of :meth:`start`.
+
+        :raises AgentforceError: the session is not started, or is not known to be.
+        """
+        options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
+        return self.start(options, slot=slot, before_send=before_send)
+
+    def start(
+        self,
+        options: SessionOptions,
+        *,
+        slot: Slot | None = None,
+        before_send: Callable[[str | None], None] | None = None,
+    ) -> Session:
+        """Start a session with an agent.
+
+        When a start has to be repeated although the first one may have arrived, the repetition gets another
+        external session key, which the session that is returned names.
 
         :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
             its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
@@ -130,9 +145,7 @@ class AgentforceClient:
         :param before_send: as in :class:`.CallOptions`.
         :raises AgentforceError: the session is not started, or is not known to be.
         """
-        bypass = self.settings.bypass_user if bypass_user is None else bypass_user
-        options = SessionOptions(agent_id, variables, tz, bypass, external_session_key, surface_type)
-        request = self._start_request(agent_id, options)
+        request = self._start_request(options)
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
@@ -302,9 +315,11 @@ class AgentforceClient:
                 if not deadline.allows(pause) or waited + pause > self.timing.longest_wait:
                     raise
 
-    def _start_request(self, agent_id: str | None, options: SessionOptions) -> StartRequest:
+    def _start_request(self, options: SessionOptions) -> StartRequest:
+        bypass = options.bypass_user
         return StartRequest(
-            agent_id=self.agent(agent_id),
+            agent_id=self.agent(options.agent_id),
+            bypass_user=self.settings.bypass_user if bypass is None else bypass,
             my_domain=self.settings.host,
             external_session_key=options.external_session_key or str(uuid.uuid4()),
             options=options,

@@ -6,7 +6,7 @@ Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
@@ -102,20 +102,25 @@ class Message:
 Said = str | Reply | Cancel | Transfer | Message
 
 
-def the_one_of(*, text: str | None, reply: Any, cancel: Any, transfer: Transfer | None) -> Said:
+def the_one_of(
+    *, text: str | None, reply: Any, cancel: Any, transfer: Transfer | None, last: object = None
+) -> Said:
     """Return the one that is given.
 
     :param reply: a :class:`Reply`, its items, or the turn with the question.
     :param cancel: a :class:`Cancel`, ``True``, or the turn with the question.
+    :param last: the session's last turn, or its dict, for a *reply* or *cancel* that names none.
     :raises AgentforceInputError: there is none, or more than one.
     """
     given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
     name = validation.only_one_of(**given)
-    if reply is not None and not isinstance(reply, Reply):
-        return Reply(turn=reply) if _turn(reply) else Reply(reply)
-    if cancel and not isinstance(cancel, Cancel):
-        return Cancel(turn=cancel if _turn(cancel) else None)
     only: Said = given[name]
+    if name == "reply" and not isinstance(reply, Reply):
+        only = Reply(turn=reply) if _turn(reply) else Reply(reply)
+    elif name == "cancel" and not isinstance(cancel, Cancel):
+        only = Cancel(turn=cancel if _turn(cancel) else None)
+    if isinstance(only, Reply | Cancel) and only.turn is None:
+        return replace(only, turn=_turn(last))
     return only
 
 

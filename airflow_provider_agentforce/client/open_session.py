@@ -121,9 +121,9 @@ class OpenSession:
 
         :raises AgentforceError: as :meth:`.AgentforceClient.start_session`.
         """
+        # Before the start, after which only a holder ends the session.
         validation.end_reason(end_reason, "end_reason")
-        session = client.start_session(**vars(options))
-        return cls(client, session, journal=journal, end_reason=end_reason)
+        return cls(client, client.start(options), journal=journal, end_reason=end_reason)
 
     @property
     def session(self) -> Session:
@@ -158,7 +158,8 @@ class OpenSession:
 
         :param repeated: this message was sent before, and what became of it is not known.
         :param known_as: stands for *text* in the journal, for a text that another try may word differently.
-        :param sequence_id: number of the last message, if others send in the session, too.
+        :param sequence_id: number of the last message as the caller knows it, if others send in the session,
+            too; the higher one counts.
         :param client: for this message alone; it can be stopped without the others.
         :param lock_timeout: seconds to wait while another thread sends; default: as long as it takes.
         :raises SessionNotFoundError: if the session has ended.
@@ -168,7 +169,7 @@ class OpenSession:
         :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
         """
         with self._one_at_a_time(client or self._client, lock_timeout) as sender:
-            number = self.session.sequence_id if sequence_id is None else sequence_id
+            number = max(self.session.sequence_id, sequence_id or 0)
             held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
             message = message_of(text, in_reply_to=in_reply_to, session=held, last=last)
             given = validation.variables(variables)
@@ -348,7 +349,7 @@ class Conversation(OpenSession):
         self._options = SessionOptions(agent_id, **options)
 
     def __enter__(self) -> Self:
-        self._session = self._client.start_session(**vars(self._options))
+        self._session = self._client.start(self._options)
         self._state = "open"
         return self
 

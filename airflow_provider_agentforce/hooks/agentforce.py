@@ -13,7 +13,7 @@ from airflow_provider_agentforce.client import Conversation, Session, Settings, 
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
-from airflow_provider_agentforce.client.models import SessionLike
+from airflow_provider_agentforce.client.models import SessionLike, session_from
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
@@ -107,7 +107,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             external_session_key=external_session_key,
             surface_type=surface_type,
         )
-        self.note_session(session)
+        self.hold(session)
         return session
 
     @airflow_errors()
@@ -133,13 +133,16 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         :param cancel: declines it: a :class:`.Cancel`, ``True``, or the turn with the question.
         :param transfer: what became of an escalation.
         """
-        self.forget_session(session)
-        said = the_one_of(text=text, reply=reply, cancel=cancel, transfer=transfer)
-        turn = self.client.send_message(
-            session, said, variables=variables, in_reply_to=in_reply_to, stream=stream, on_chunk=on_chunk
+        known = session_from(session)
+        return self.hold(known).send(
+            the_one_of(text=text, reply=reply, cancel=cancel, transfer=transfer, last=session),
+            variables=variables,
+            in_reply_to=in_reply_to,
+            stream=stream,
+            on_chunk=on_chunk,
+            sequence_id=known.sequence_id,
+            client=self.client,
         )
-        self.note_session(turn)
-        return turn
 
     def submit_feedback(
         self, session: SessionLike, feedback_id: str, feedback: str, text: str | None = None
@@ -229,6 +232,7 @@ class TaskClient(AgentforceClient):
     end_quietly = airflow_errors()(AgentforceClient.end_quietly)
     authenticate = airflow_errors()(AgentforceClient.authenticate)
     find_agents = airflow_errors()(AgentforceClient.find_agents)
+    start = airflow_errors()(AgentforceClient.start)
     start_session = airflow_errors()(AgentforceClient.start_session)
     send_message = airflow_errors()(AgentforceClient.send_message)
     submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)

@@ -158,7 +158,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
                 with TaskSession.start(client, SessionOptions(agent or None, **options)) as own:
                     turn = own.send(text)
             else:
-                session = self._session(client, request.session_id, options.get("sequence_id"))
+                session = self._session(request.session_id, options.get("sequence_id"))
                 turn = session.send(text, client=client, lock_timeout=seconds, **options)
             _check_outcome(turn)
         goes_on = request.session_id is not None and not turn.session_ended
@@ -183,15 +183,16 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         self.held_sessions[kept.session.session_id] = kept
         return kept
 
-    def note_session(self, known: Session | Turn) -> None:
-        """Remember the number of a session's last message."""
-        self.held_sessions[known.session_id] = OpenSession(self.client, session_from(known))
+    def hold(self, known: Session) -> OpenSession:
+        """Return the one holder of a session, which knows its numbers and its state."""
+        held = self.held_sessions.get(known.session_id)
+        return held or self.held_sessions.setdefault(known.session_id, OpenSession(self.client, known))
 
     def forget_session(self, known: SessionLike) -> None:
-        """Forget the number of a session's last message: it changes, or the session ends."""
+        """Forget a session, which ends."""
         self.held_sessions.pop(session_from(known).session_id, None)
 
-    def _session(self, client: AgentforceClient, session_id: str, last: int | None) -> OpenSession:
+    def _session(self, session_id: str, last: int | None) -> OpenSession:
         checked = validation.path_id(session_id, "session_id")
         held = self.held_sessions.get(checked)
         if held is None and last is None:
@@ -200,9 +201,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
                 "give vendor_options={'sequence_id': n}, 0 after the start.",
                 session_id=checked,
             )
-        return held or self.held_sessions.setdefault(
-            checked, OpenSession(client, Session(checked, last or 0))
-        )
+        return self.hold(Session(checked, last or 0))
 
     def _ready_client(self) -> AgentforceClient:
         # The first use asks Airflow for the connection. Tools run in threads, and before Airflow 3.2 the

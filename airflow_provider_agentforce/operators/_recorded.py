@@ -46,9 +46,8 @@ def start_recorded(
         log.warning("An earlier try was killed while it started a session; it may be open. Its key: %s", lost)
 
     # Also before a repetition, which has another key.
-    session = client.start_session(
-        before_send=lambda key: ledger.intend(SESSION, mark, {"external_session_key": key}),
-        **vars(options),
+    session = client.start(
+        options, before_send=lambda key: ledger.intend(SESSION, mark, {"external_session_key": key})
     )
     ledger.settle(SESSION, mark, {**session.to_dict(), "ended": False})
     return session, False

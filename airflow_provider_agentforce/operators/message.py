@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -158,12 +157,15 @@ class SendMessageOperator(TakesSession, SendsMessages):
 
     def _said(self) -> Said:
         """Return what is said, with the turn that it answers."""
-        from airflow_provider_agentforce.client.messages import Cancel, Reply, the_one_of  # noqa: PLC0415
+        from airflow_provider_agentforce.client.messages import the_one_of  # noqa: PLC0415
 
-        said = the_one_of(text=self.text, reply=self.reply, cancel=self.cancel, transfer=self.transfer)
-        if isinstance(said, Reply | Cancel) and said.turn is None:
-            return replace(said, turn=self.session)
-        return said
+        return the_one_of(
+            text=self.text,
+            reply=self.reply,
+            cancel=self.cancel,
+            transfer=self.transfer,
+            last=self.session,
+        )
 
     def _send(
         self, context: Context, chat: OpenSession, text: Said, *, recorded: Callable[[], bool], **options: Any

@@ -229,6 +229,12 @@ class TestTheTestButton:
             assert part in message
         assert org.count("start") == 0
 
+    def test_airflow_masks_the_secret_before_it_is_used(self, org, connect, monkeypatch):
+        named = set()
+        monkeypatch.setattr(agentforce, "mask_secret", named.add)
+        connect(**{**json.loads(org.connection()), "password": CANARY}).test_connection()
+        assert CANARY in named
+
     def test_a_wrong_secret_is_named_and_not_shown(self, org, connect):
         works, message = connect(**{**json.loads(org.connection()), "password": CANARY}).test_connection()
         assert not works
@@ -294,6 +300,40 @@ class TestInATask:
         assert hook.end_session(again) is True
         assert hook.end_session(session) is False
         assert org.tokens_issued == 1
+
+    @pytest.mark.parametrize("given", ["as it stands", "as it was started"])
+    def test_the_hook_and_its_conversation_count_together(self, org, given):
+        hook = AgentforceHook()
+        with hook.conversation() as talk:
+            started = talk.session
+            talk.send("one")
+            hook.send_message(talk.session if given == "as it stands" else started, "two")
+            talk.send("three")
+        (session,) = org.sessions.values()
+        assert [(turn.sequence_id, turn.text) for turn in session.turns] == [
+            (1, "one"),
+            (2, "two"),
+            (3, "three"),
+        ]
+
+    def test_the_hook_answers_the_question_of_a_turn_that_it_did_not_get(self, org):
+        hook = AgentforceHook()
+        asked = hook.send_message(hook.start_session(), "refund order 7").to_dict()
+        turn = AgentforceHook().send_message(asked, reply=asked["messages"][0]["confirm"])
+        assert (turn.sequence_id, turn.text) == (2, "Done.")
+        assert hook.end_session(turn) is True
+
+    def test_after_an_unknown_delivery_the_session_takes_no_other_message(self, org):
+        hook = AgentforceHook()
+        session = hook.start_session()
+        org.fail("send", status=504, after=True)
+        with pytest.raises(DeliveryUnknownError):
+            hook.send_message(session, "change it")
+        with pytest.raises(AgentforceInputError, match="last message is unknown") as caught:
+            hook.send_message(session, "change it")
+        assert isinstance(caught.value, AirflowFailException)
+        assert org.count("send") == 1
+        assert hook.end_session(session) is True
 
     def test_an_unknown_delivery_ends_the_task_whatever_its_retries(self, org):
         org.fail("send", status=504, after=True)

@@ -916,6 +916,15 @@ def test_listener_that_fails_changes_nothing(org, client, session, caplog):
 # The word before the first byte
 
 
+def test_each_key_of_a_start_is_named_before_it_is_sent(org, client):
+    named = []
+    org.fail("start", drop=True)
+    session = client.start_session(before_send=lambda key: named.append((key, org.count("start"))))
+    (first, _), (second, sent_before) = named
+    assert first != second == session.external_session_key
+    assert (sent_before, org.count("start")) == (1, 2)
+
+
 @pytest.mark.parametrize("operation", ["start", "send"])
 def test_word_before_sending_is_given_once_however_often_is_sent(org, client, session, operation):
     told = []

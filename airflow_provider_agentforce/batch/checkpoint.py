@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.parts import PREFIX, Block, Found, PartName, blocks, unreadable
 from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
-from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -94,6 +94,7 @@ class Checkpoint:
         self.sessions = 0
         self.open_sessions: dict[str, None] = {}
         self._storage = storage
+        self._appending = storage if isinstance(storage, LocalStorage) else None
         self._marks = marks
         self._positions = positions
         self._shown = str(shown)  # text, since a path object takes long to show itself
@@ -261,14 +262,14 @@ class Checkpoint:
         self._bound = max(self._bound, write.bound)
         body, offset = write.encode(self._number)
         part = self._current
-        if part is None or not self._storage.appends or self._bound > part.bound:
-            bound = -(-self._bound // _WINDOW) * _WINDOW if self._storage.appends else self._bound
+        if part is None or self._appending is None or self._bound > part.bound:
+            bound = self._bound if self._appending is None else -(-self._bound // _WINDOW) * _WINDOW
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
             self._write(str(part), lambda: [body])
             self._files.append((str(part), 0))
             self._file = len(self._files) - 1
         else:
-            self._ask("written", lambda: self._storage.append(str(part), self._size, body))
+            self._ask("written", partial(self._appending.append, str(part), self._size, body))
         with self._changed:
             self._place(write, self._size + offset)
         self._current, self._size, self._number = part, self._size + len(body), self._number + 1
@@ -296,7 +297,7 @@ class Checkpoint:
         if self._unmerged <= _MOST_FILES:
             return
         self._unmerged = 0
-        closed = [name for name in self._own if not (self._storage.appends and name == str(self._current))]
+        closed = [name for name in self._own if self._appending is None or name != str(self._current)]
         run: list[str] = []
         try:
             for name in closed:

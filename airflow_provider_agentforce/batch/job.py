@@ -269,12 +269,11 @@ class _Results:
         if not (stopped_early or partial or failures == total):
             return
         more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
-        error = BatchFailedError(
-            f"{failures} of {total} records failed{more}: {self._reasons()}. Results: {manifest['results']}."
+        raise BatchFailedError(
+            f"{failures} of {total} records failed{more}: {self._reasons()}. Results: {manifest['results']}.",
+            manifest=manifest,
+            retryable=self._rows.again > 0,
         )
-        error.retryable = self._rows.again > 0
-        error.manifest = manifest
-        raise error
 
     def _lines(self) -> Iterator[bytes]:
         for position, key in enumerate(self.known.keys):

@@ -39,10 +39,8 @@ class Storage:
     Methods raise :class:`OSError`, or what the store's library raises.
 
     :param folder: path object, such as Airflow's ``ObjectStoragePath``.
-    :ivar appends: whether :meth:`append` can be used.
     """
 
-    appends = False
     _try = _again
 
     def __init__(self, folder: Any) -> None:
@@ -99,17 +97,13 @@ class Storage:
 
         self._try(write)
 
-    def append(self, name: str, size: int, data: bytes) -> None:
-        """Make *data* what follows the first *size* bytes of a file, durably."""
-        raise NotImplementedError
-
     def remove(self, name: str) -> None:
-        """Remove a file. One that is not there is no error."""
+        """Remove a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._try((self._folder / name).unlink)
 
     def close(self) -> None:
-        """Close what :meth:`append` keeps open."""
+        """Close what is kept open."""
 
 
 class LocalStorage(Storage):
@@ -118,7 +112,6 @@ class LocalStorage(Storage):
     :param sync: makes the file or folder of a descriptor durable. Tests record what it is called for.
     """
 
-    appends = True
     _try = _once
 
     def __init__(self, folder: Path, sync: Callable[[int], None] = os.fsync) -> None:

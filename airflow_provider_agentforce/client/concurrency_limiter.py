@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from airflow_provider_agentforce.client.after_fork import renew_in_child
 from airflow_provider_agentforce.exceptions import RateLimitedError
@@ -34,33 +33,6 @@ class Slot:
     wanted: int
     round: int
     session_id: str | None = field(default=None)
-
-
-class Limiter(Protocol):
-    """What the client and a batch need of a limiter. :class:`ConcurrencyLimiter` is the one of a process."""
-
-    def acquire(
-        self, *, most_open: int, most_per_hour: int, wanted: int | None = None, wait: float = 0.0
-    ) -> Slot:
-        """Take a slot, waiting up to *wait* seconds; raise :class:`RateLimitedError` if there is none."""
-
-    def started(self, slot: Slot, session_id: str) -> None:
-        """Note that the session of *slot* has started."""
-
-    def ended(self, session_id: str) -> None:
-        """Free the slot of a session."""
-
-    def release(self, slot: Slot) -> None:
-        """Free a slot whose session did not start."""
-
-    def refused(self, slot: Slot, retry_after: float | None) -> None:
-        """Note that the org refused a call for its limits, and free the slot."""
-
-    def throttled(self, retry_after: float | None) -> None:
-        """Note that the org refused some call for its limits, and asks all to wait."""
-
-    def recall(self, ages: Iterable[float]) -> None:
-        """Count starts of another process, *ages* seconds ago."""
 
 
 class ConcurrencyLimiter:
@@ -98,7 +70,7 @@ class ConcurrencyLimiter:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Begin anew in a forked child. What is open is the parent's, and the child never sees it end."""
+        """Start over in a forked child. What is open is the parent's, and the child never sees it end."""
         self._changed = threading.Condition()
         self._starting = set()
         self._open = {}

@@ -22,7 +22,7 @@ if has_retry_policies():
 
     with DAG("docs_retry_policy", start_date=BEGIN, schedule=None):
         # [START policy]
-        from airflow_provider_agentforce.policies.retry import AgentforceRetryPolicy
+        from airflow_provider_agentforce.retry_policy import AgentforceRetryPolicy
 
         ask = ConversationOperator(
             task_id="ask",

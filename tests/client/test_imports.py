@@ -128,10 +128,10 @@ WITH_AIRFLOW = {
     "hooks.agent_conversation",
     "hooks.managed_agent",
     "hooks.task_end",
-    "policies.retry",
+    "retry_policy",
     "toolsets.agentforce",
 }
-BY_COMPAT = {"decorators", "hooks", "instrumentation", "links", "operators", "policies", "toolsets"}
+BY_COMPAT = {"decorators", "hooks", "instrumentation", "links", "operators", "retry_policy", "toolsets"}
 
 
 def module_of(file):

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk import RetryAction
 
 from airflow_provider_agentforce.operators import StartSessionOperator
-from airflow_provider_agentforce.policies.retry import AgentforceRetryPolicy
+from airflow_provider_agentforce.retry_policy import AgentforceRetryPolicy
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ class Checkpoint:
     def ended(self, *sessions: str) -> None:
         """Note that sessions have ended, or have not started.
 
-        :param sessions: their ids; or their external keys, where there is no id.
+        :param sessions: their ids, or their external keys where the id is not known.
         """
         with self._changed:
             self._pending.ended.extend(sessions)

@@ -117,7 +117,7 @@ class JsonLinesSource(Source):
 
 
 class CsvSource(Source):
-    """A CSV file with a header, separated by commas. All values are texts; a missing one is no field.
+    """A CSV file with a header, separated by commas. All values are text; a missing value makes no field.
 
     Blank lines are passed over.
     """
@@ -362,7 +362,7 @@ def _opened(path: Any) -> Any:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise AgentforceInputError(f"records: there is no file {path}.") from None
+        raise AgentforceInputError(f"records: the file {path} does not exist.") from None
     except IsADirectoryError:
         raise AgentforceInputError(f"records: {path} is a folder, not a file.") from None
     except PermissionError:

@@ -101,7 +101,7 @@ def moment(seconds: float) -> str:
 
 
 class Entry(NamedTuple):
-    """What the checkpoint says of a row, so that nobody has to parse the row itself.
+    """What the checkpoint says of a row, so that the row itself need not be parsed.
 
     :param name: of the record.
     :param again: whether the next try asks it again by itself.

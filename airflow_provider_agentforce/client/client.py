@@ -197,7 +197,7 @@ class AgentforceClient:
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session. Ending one that is gone is no error.
+        """End a session. One that has ended already is not an error.
 
         :param reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
         :returns: ``True`` if it was open, ``False`` if it had ended before.
@@ -254,7 +254,7 @@ class AgentforceClient:
         return Conversation(self, agent_id, **options)
 
     def authenticate(self) -> tuple[TokenReply, str]:
-        """Get a token, or take the one at hand.
+        """Get a token, or use the current one.
 
         :returns: what the org said of it, and the API host that follows from it.
         :raises AgentforceError: no token is given, or the host it names is not trusted.

@@ -268,7 +268,7 @@ def retry_after(value: str | None, date: str | None, now: float) -> float | None
 
     :param value: the header: whole seconds or an HTTP date.
     :param date: the reply's ``Date`` header; a date is counted from it, so clocks need not agree.
-    :param now: the wall clock in seconds, used when there is no ``Date``.
+    :param now: the wall clock in seconds, used without a ``Date``.
     """
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]{1,10}", text):

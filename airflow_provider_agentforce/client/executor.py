@@ -211,7 +211,7 @@ class RequestExecutor:
             raise
         except BaseException as error:
             # A time-out or kill that a signal handler raised. Once a message has left, it must not look
-            # like a failure that another try mends.
+            # like a failure that another try can fix.
             if isinstance(error.__context__, DeliveryUnknownError):
                 raise error.__context__ from error
             if call.in_doubt and request.operation is Operation.SEND:

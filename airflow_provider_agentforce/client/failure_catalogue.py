@@ -1,11 +1,11 @@
-"""Names the failure that a reply or an accident on the wire is, and what to do about it. Pure.
+"""Names the failure behind a reply or a break of the connection, and what to do about it. Pure.
 
 Symptoms and causes: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html,
 https://help.salesforce.com (client-credentials and JWT-bearer flow, login rate) and error bodies seen in
 public code.
 
-For a message only the status and the error's class may say that the agent did not act: its words can be
-those of an action of the agent, which failed after it changed something.
+For a message, only the status and the error's class may say that the agent did not act: the words can come
+from an action of the agent that failed after it had changed something.
 """
 
 from __future__ import annotations

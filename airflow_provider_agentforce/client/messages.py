@@ -44,7 +44,7 @@ class Cancel:
 class Transfer:
     """Reports what became of an escalation, which the API leaves to its client.
 
-    :param failed: ``None``: a person has taken over; ``NoAgentAvailable`` or ``Error``: nobody has.
+    :param failed: ``None`` when a person has taken over, else ``NoAgentAvailable`` or ``Error``.
     :param description: why it failed.
     :raises AgentforceInputError: *failed* is something else.
     """

@@ -178,7 +178,9 @@ def test_a_file_of_another_form_is_refused(tmp_path, name):
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
     (tmp_path / "b.csv").mkdir()
-    assert refusal(source_of(None, tmp_path / "a.csv")) == f"records: there is no file {tmp_path}/a.csv."
+    assert (
+        refusal(source_of(None, tmp_path / "a.csv")) == f"records: the file {tmp_path}/a.csv does not exist."
+    )
     assert (
         refusal(source_of(None, tmp_path / "b.csv")) == f"records: {tmp_path}/b.csv is a folder, not a file."
     )

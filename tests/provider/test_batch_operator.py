@@ -410,7 +410,7 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"records": ["A1"]}, "records[0] must be a dict, but is str"),
         ({"records": "accounts.csv"}, "records must be a URI such as s3://bucket/accounts"),
         ({"records": "[{'id': 1}]"}, "To pass on what a task returned, give its .output, not a template"),
-        ({"records": "file:///nowhere/a.csv"}, "records: there is no file file:///nowhere/a.csv"),
+        ({"records": "file:///nowhere/a.csv"}, "records: the file file:///nowhere/a.csv does not exist"),
         ({"records": "file://a.csv"}, "records must be a URI"),
         ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson or .csv"),
         ({"records": "nope://bucket/a.csv"}, "records: 'nope://bucket/a.csv' cannot be used: Unsupported"),

@@ -110,11 +110,15 @@ class AgentIds:
         :param find: looks it up, or raises, and then nothing is kept.
         :param longest: seconds to wait for another thread's look-up.
         """
-        agent_id, until = self._known.get(agent, ("", 0.0))
-        if deadline.clock() < until:
-            return agent_id
+        known = self._fresh(agent, deadline)
+        if known is not None:
+            return known
 
         def look_up() -> str:
+            # Another thread may have found it since.
+            known = self._fresh(agent, deadline)
+            if known is not None:
+                return known
             found = find()
             log.info("The agent %s has the id %s.", agent, found)
             self._known[agent] = (found, deadline.clock() + _KEPT_SECONDS)
@@ -122,6 +126,10 @@ class AgentIds:
 
         flight = self._flights.setdefault(agent, SingleFlight())
         return flight.share(look_up, deadline, longest=longest)
+
+    def _fresh(self, agent: str, deadline: Deadline) -> str | None:
+        agent_id, until = self._known.get(agent, ("", 0.0))
+        return agent_id if deadline.clock() < until else None
 
     def forget(self, agent_id: str) -> None:
         """Have the agent with this id looked up again next time."""

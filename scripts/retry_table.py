@@ -13,9 +13,12 @@ _ENDINGS = {Ending.DONE: "ok", Ending.TRANSIENT: "retry", Ending.FINAL: "fail", 
 
 def table() -> str:
     """Return the table, one line per failure."""
-    titles = ["failure", "the message is", *(operation.value for operation in Operation)]
+    columns: dict[str, list[Operation]] = {}
+    for operation in Operation:
+        columns.setdefault(operation.column, []).append(operation)
+    titles = ["failure", "the message is", *(", ".join(sharing) for sharing in columns.values())]
     rows = [
-        [failure.value, row.delivery.value, *(cell(row.verdict(operation)) for operation in Operation)]
+        [failure.value, row.delivery.value, *(cell(row.verdict(first)) for first, *_ in columns.values())]
         for failure, row in TABLE.items()
     ]
     return generated.table(titles, rows)

@@ -38,6 +38,12 @@ class Operation(str, Enum):
     END = "end"
     FEEDBACK = "feedback"
     QUERY = "query"
+    SESSION_TRACE = "session_trace"
+
+    @property
+    def column(self) -> str:
+        """The column of the retry table: calls that only read share one."""
+        return "query" if self is Operation.SESSION_TRACE else self.value
 
 
 class Delivery(str, Enum):
@@ -149,7 +155,7 @@ class Rule:
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
-        return _VERDICTS[getattr(self, operation.value)]
+        return _VERDICTS[getattr(self, operation.column)]
 
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""

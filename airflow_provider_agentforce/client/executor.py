@@ -259,6 +259,7 @@ class RequestExecutor:
             before_send=lambda: _announce(call),
             during_cleanup=options.during_cleanup,
             starts_session=request.operation is Operation.START,
+            max_bytes=request.max_bytes,
         )
         call.attempts += 1
         last = _Reading(call, request, exchange, access, self.redactor.redact).attempt()

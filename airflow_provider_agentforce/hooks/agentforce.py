@@ -14,6 +14,7 @@ from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, session_from
+from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
@@ -150,6 +151,10 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """Rate an answer ``GOOD`` or ``BAD``. See :meth:`.AgentforceClient.submit_feedback`."""
         self.client.submit_feedback(session, feedback_id, feedback, text)
 
+    def get_session_trace(self, session: SessionLike) -> SessionTrace:
+        """Return the org's own trace of a session. See :meth:`.AgentforceClient.get_session_trace`."""
+        return self.client.get_session_trace(session)
+
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session; ``False`` if it was gone before. See :meth:`.AgentforceClient.end_session`."""
@@ -236,6 +241,7 @@ class TaskClient(AgentforceClient):
     start_session = airflow_errors()(AgentforceClient.start_session)
     send_message = airflow_errors()(AgentforceClient.send_message)
     submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
+    get_session_trace = airflow_errors()(AgentforceClient.get_session_trace)
     end_session = airflow_errors()(AgentforceClient.end_session)
 
 

@@ -22,6 +22,7 @@ PURE = (
     "models",
     "redaction",
     "responses",
+    "session_trace",
     "sse",
     "validation",
 )

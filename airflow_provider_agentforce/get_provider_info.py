@@ -130,6 +130,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
+        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.session_trace"]}],
         "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}

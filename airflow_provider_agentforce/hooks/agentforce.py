@@ -55,22 +55,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError(f"{self._named()} does not exist.") from None
-        if connection.conn_type and connection.conn_type != self.conn_type:
-            raise AgentforceInputError(
-                f"{self._named()} is of type {connection.conn_type}, not {self.conn_type}."
-            )
-        if connection.schema:
-            raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
-        try:
-            return Settings.from_fields(
-                host=_with_port(connection.host, connection.port),
-                login=connection.login,
-                password=connection.password,
-                extra=_extra(connection.extra),
-            )
-        except AgentforceInputError as error:
-            raise AgentforceInputError(f"{self._named()}: {error}") from None
+            raise AgentforceInputError(f"{_named(self.agentforce_conn_id)} does not exist.") from None
+        return settings_of(connection, self.agentforce_conn_id)
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
@@ -208,8 +194,30 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             widgets[name] = kind(field["label"], description=field["description"], widget=widget())
         return widgets
 
-    def _named(self) -> str:
-        return f"Connection {self.agentforce_conn_id}"
+
+def settings_of(connection: Any, conn_id: str) -> Settings:
+    """Return an Airflow connection, checked.
+
+    :raises AgentforceInputError: one that lists every missing field and unknown extra.
+    """
+    named, conn_type = _named(conn_id), AgentforceHook.conn_type
+    if connection.conn_type and connection.conn_type != conn_type:
+        raise AgentforceInputError(f"{named} is of type {connection.conn_type}, not {conn_type}.")
+    if connection.schema:
+        raise AgentforceInputError(f"{named}: schema is not used; leave it empty.")
+    try:
+        return Settings.from_fields(
+            host=_with_port(connection.host, connection.port),
+            login=connection.login,
+            password=connection.password,
+            extra=_extra(connection.extra),
+        )
+    except AgentforceInputError as error:
+        raise AgentforceInputError(f"{named}: {error}") from None
+
+
+def _named(conn_id: str) -> str:
+    return f"Connection {conn_id}"
 
 
 def _mask(settings: Settings) -> None:

@@ -1,0 +1,91 @@
+"""Looks for a message in the org's own trace of its session, and says whether another look may find more."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce.client.models import Session
+from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage
+from airflow_provider_agentforce.exceptions import AgentforceError, TaskStoppedError, one_line
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+_WINDOW = 72 * 3600.0
+_NOT_THERE = (404, 410)
+_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 30.0, 300.0, 2.0
+# The first pause is at most this share of the time that there is.
+_SHARE = 1 / 20
+_LONGEST_NOTE = 600
+
+
+@dataclass(frozen=True)
+class SoughtMessage:
+    """A message of which is not known whether it was delivered.
+
+    :param text: as it was sent; ``None``: it is enough to find the session.
+    :param position: its ``sequence_id``, or ``None``.
+    :param sent_at: seconds since the epoch, or ``None``.
+    """
+
+    session_id: str
+    text: str | None = None
+    position: int | None = None
+    sent_at: float | None = None
+
+
+@dataclass(frozen=True)
+class TraceFinding:
+    """What one look at the trace has shown.
+
+    :param message: the message, if it is there: it was delivered.
+    :param trace: the whole trace, if there is one.
+    :param final: whether another look would show no more.
+    :param note: what was seen, or why nothing, as one line.
+    """
+
+    message: TracedMessage | None = None
+    trace: SessionTrace | None = None
+    final: bool = False
+    note: str = ""
+
+
+def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:
+    """Look once. Nothing is changed in the org, so this may be repeated.
+
+    :raises TaskStoppedError: the client was stopped.
+    """
+    too_old = sought.sent_at is not None and time.time() - sought.sent_at > _WINDOW
+    try:
+        trace = client.get_session_trace(Session(sought.session_id))
+    except TaskStoppedError:
+        raise
+    except AgentforceError as error:
+        # What is not there yet may come, and what fails for a moment may work again.
+        waiting = (error.status in _NOT_THERE or error.retryable) and not too_old
+        return TraceFinding(final=not waiting, note=one_line(str(error), _LONGEST_NOTE))
+    if sought.text is None:
+        return TraceFinding(trace=trace, final=True, note="The org has a trace of the session.")
+    message = trace.find_message(sought.text, sought.position, sought.sent_at)
+    if message is None:
+        note = f"The message is not among the {len(trace.messages)} messages in the trace of its session."
+        if too_old:
+            note += " The session is older than 72 hours, so no more will come."
+        return TraceFinding(trace=trace, final=too_old, note=note)
+    answered = message.complete and message.answer is not None
+    note = "The message and its answer are in the trace of its session."
+    if not answered:
+        note = "The message is in the trace of its session, so it was delivered; its answer is not complete."
+    return TraceFinding(message, trace, final=answered or too_old, note=note)
+
+
+def first_pause(seconds: float) -> float:
+    """Return how long to wait after the first look, in seconds, when there are *seconds* in all."""
+    return min(_FIRST_PAUSE, max(seconds, 0.0) * _SHARE)
+
+
+def next_pause(pause: float) -> float:
+    """Return the pause after *pause*."""
+    return min(pause * _GROWTH, _LONGEST_PAUSE)

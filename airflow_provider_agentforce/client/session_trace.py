@@ -69,6 +69,11 @@ class TracedMessage:
     complete: bool = False
     at: float | None = None
 
+    @property
+    def answered(self) -> bool:
+        """Whether the whole answer is there."""
+        return self.complete and self.answer is not None
+
 
 @dataclass(frozen=True)
 class SessionTrace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_agentforce.client.models import Session
@@ -25,13 +25,13 @@ _LONGEST_NOTE = 600
 class SoughtMessage:
     """A message of which is not known whether it was delivered.
 
-    :param text: as it was sent; ``None``: it is enough to find the session.
+    :param text: as it was sent.
     :param position: its ``sequence_id``, or ``None``.
     :param sent_at: seconds since the epoch, or ``None``.
     """
 
     session_id: str
-    text: str | None = None
+    text: str
     position: int | None = None
     sent_at: float | None = None
 
@@ -44,41 +44,54 @@ class TraceFinding:
     :param trace: the whole trace, if there is one.
     :param final: whether another look would show no more.
     :param note: what was seen, or why nothing, as one line.
+    :param error: why there is no trace.
     """
 
     message: TracedMessage | None = None
     trace: SessionTrace | None = None
     final: bool = False
     note: str = ""
+    error: AgentforceError | None = None
 
 
-def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:
-    """Look once. Nothing is changed in the org, so this may be repeated.
+def read(client: AgentforceClient, session_id: str, started_at: float | None = None) -> TraceFinding:
+    """Read the trace of a session once. Nothing is changed in the org, so this may be repeated.
 
+    :param started_at: when the session started, in seconds since the epoch, or later.
     :raises TaskStoppedError: the client was stopped.
     """
-    too_old = sought.sent_at is not None and time.time() - sought.sent_at > _WINDOW
+    too_old = started_at is not None and time.time() - started_at > _WINDOW
     try:
-        trace = client.get_session_trace(Session(sought.session_id))
+        return TraceFinding(trace=client.get_session_trace(Session(session_id)), final=too_old)
     except TaskStoppedError:
         raise
     except AgentforceError as error:
         # What is not there yet may come, and what fails for a moment may work again.
         waiting = (error.status in _NOT_THERE or error.retryable) and not too_old
-        return TraceFinding(final=not waiting, note=one_line(str(error), _LONGEST_NOTE))
-    if sought.text is None:
-        return TraceFinding(trace=trace, final=True, note="The org has a trace of the session.")
-    message = trace.find_message(sought.text, sought.position, sought.sent_at)
+        # Without the session, so that many sessions share a note.
+        note = one_line(f"{error.what} {error.hint}", _LONGEST_NOTE)
+        return TraceFinding(final=not waiting, note=note, error=error)
+
+
+def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:
+    """Look for a message once.
+
+    :raises TaskStoppedError: the client was stopped.
+    """
+    found = read(client, sought.session_id, sought.sent_at)
+    if found.trace is None:
+        return found
+    message = found.trace.find_message(sought.text, sought.position, sought.sent_at)
     if message is None:
-        note = f"The message is not among the {len(trace.messages)} messages in the trace of its session."
-        if too_old:
+        count = len(found.trace.messages)
+        note = f"The message is not among the {count} messages in the trace of its session."
+        if found.final:
             note += " The session is older than 72 hours, so no more will come."
-        return TraceFinding(trace=trace, final=too_old, note=note)
-    answered = message.complete and message.answer is not None
+        return replace(found, note=note)
     note = "The message and its answer are in the trace of its session."
-    if not answered:
+    if not message.answered:
         note = "The message is in the trace of its session, so it was delivered; its answer is not complete."
-    return TraceFinding(message, trace, final=answered or too_old, note=note)
+    return replace(found, message=message, final=message.answered or found.final, note=note)
 
 
 def first_pause(seconds: float) -> float:

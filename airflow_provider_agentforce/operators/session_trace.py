@@ -32,9 +32,9 @@ class SessionTraceOperator(AgentforceBaseOperator):
 
     **Sends** no message: only ``GET …/einstein/audit/otel/{session_id}``, up to eight at once, again and
     again until every trace is complete or ``timeout`` is over, with pauses that grow to five minutes.
-    Salesforce writes a trace 5 to 15 minutes after a turn, sometimes hours, and keeps it for sessions that
-    started within 72 hours. The org needs Data 360, see the page *The org's own traces*; without it the task
-    fails, and the error says what to switch on.
+    Salesforce writes a trace 5 to 15 minutes after a turn, sometimes hours, and gives it for sessions that
+    started within 72 hours. The org needs Data 360, see the page *Read the org's own traces*; without it the
+    task fails, and the error says what to switch on.
 
     **Writes** for a batch ``traces.jsonl`` beside its results, a line per session: ``session_id``, ``found``,
     ``complete``, ``note``, ``agent``, ``actions`` (``name``, ``success``, ``duration`` in seconds),

@@ -165,8 +165,9 @@ def unexplained() -> list[str]:
     rows = [one for rows in SECTIONS.values() for one in rows]
     names = {kind for one in rows for kind in one.kinds}
     shown = {one.remedy for one in rows}
-    known = {_for_people(remedy) for remedy in failure_catalogue.REMEDIES}
-    known |= {row.in_doubt for row in TABLE.values()}
+    known = {rule.remedy for rule in TABLE.values()}
+    for symptom in failure_catalogue.SYMPTOMS:
+        known |= {_for_people(symptom.remedy), _for_people(symptom.jwt_remedy or "")}
     return sorted({*ERRORS} - names - NOT_OURS) + sorted(known - shown - {""})
 
 

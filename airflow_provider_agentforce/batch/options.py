@@ -59,6 +59,11 @@ class Options:
             )
         self.most_failures(1)
 
+    @property
+    def shares_sessions(self) -> bool:
+        """Whether a session is for more than one record."""
+        return self.messages_per_session > 1
+
     def workers(self, settings: Settings) -> int:
         """Return how many records are asked at once."""
         allowed = settings.max_concurrent_sessions

@@ -14,6 +14,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
+from airflow_provider_agentforce.client.messages import Message, Said
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
 from airflow_provider_agentforce.client.open_session import NoJournal, OpenSession
 from airflow_provider_agentforce.exceptions import (
@@ -45,14 +46,14 @@ _SLICE = 0.5
 class WorkItem:
     """A record with its messages, ready to be sent.
 
-    :param messages: texts, in order.
-    :param variables: context variables of the record, as the API takes them.
+    :param messages: in order; the first has the variables where sessions are shared.
+    :param variables: context variables of the session that the record has to itself.
     :param attempts: how often this try of the task has tried it.
     :param before: how often earlier tries did.
     """
 
     record: Record
-    messages: tuple[str, ...]
+    messages: tuple[Message, ...]
     variables: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
     before: int = 0
@@ -191,19 +192,15 @@ class Worker:
         try:
             return self._attempt(item)
         finally:
-            if not (self._reusable and self._shares):
+            if not (self._reusable and self._options.shares_sessions):
                 self.close()
             self.busy = False
 
     def close(self) -> None:
         """End the session that is open."""
         session, self._session, self._reusable = self._session, None, False
-        if session is not None and session.try_end():
+        if session is not None and session.end_quietly():
             self._checkpoint.ended(session.session.session_id)
-
-    @property
-    def _shares(self) -> bool:
-        return self._options.messages_per_session > 1
 
     def _fits(self, session: OpenSession, item: WorkItem) -> bool:
         return session.session.sequence_id + len(item.messages) <= self._options.messages_per_session
@@ -261,9 +258,7 @@ class Worker:
             key = str(external_key)
             self._checkpoint.starting(key)
 
-        options = self._options.start
-        if not self._shares:
-            options = replace(options, variables=item.variables)
+        options = self._options.start.with_variables(item.variables)
         try:
             session = self._client.start(options, slot=slot, before_send=starting)
         except BaseException as error:
@@ -278,10 +273,8 @@ class Worker:
         return session
 
     def _talk(self, session: OpenSession, attempt: _Attempt, item: WorkItem) -> Row:
-        variables = item.variables if self._shares else []
-        for text in item.messages:
-            last = self._send(session, text, variables)
-            variables = []
+        for message in item.messages:
+            last = self._send(session, message)
             if last.outcome == FAILED or last.session_ended:
                 break
         why = _failure_of(last, len(attempt.turns), len(item.messages))
@@ -291,10 +284,10 @@ class Worker:
             return attempt.row(ANSWERED if last.outcome == ENDED else last.outcome)
         return self._read(self._output, session, attempt)
 
-    def _send(self, session: OpenSession, text: str, variables: Any = None) -> Turn:
+    def _send(self, session: OpenSession, said: Said) -> Turn:
         # After anything but a plain answer the next record's message would be taken for a reply.
         self._reusable = False
-        turn = session.send(text, variables=variables)
+        turn = session.send(said)
         self._reusable = turn.outcome == ANSWERED and not turn.session_ended
         return turn
 

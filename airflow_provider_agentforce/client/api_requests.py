@@ -166,21 +166,20 @@ class SendRequest(ApiRequest):
     session_id: str
     sequence_id: int
     message: Message
-    variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
     stream: bool = False
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request, the same for every attempt."""
         body: dict[str, Any] = {"message": self.message.body(self.sequence_id)}
-        if self.variables:
-            body["variables"] = self.variables
+        if self.message.variables:
+            body["variables"] = self.message.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
         return _post(url, body, accept=_EVENTS if self.stream else _JSON)
 
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        asked = self.message.request(self.variables)
+        asked = self.message.request
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:

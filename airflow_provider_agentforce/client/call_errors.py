@@ -97,7 +97,7 @@ def interrupted(
         return answer_interrupted(interruption, turn)
     return DeliveryUnknownError(
         f"The message had left when the task was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.STOPPED].in_doubt,
+        hint=TABLE[Failure.STOPPED].remedy,
         operation=Operation.SEND.value,
         applied=None,
         session_id=call.request.session_id,
@@ -108,7 +108,7 @@ def answer_interrupted(interruption: BaseException | None, turn: Turn) -> Delive
     """Return the error of an answer that had come when a signal handler raised *interruption*."""
     return DeliveryUnknownError(
         f"The agent answered, but the task was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.UNREADABLE].in_doubt,
+        hint=TABLE[Failure.UNREADABLE].remedy,
         operation=Operation.SEND.value,
         applied=True,
         session_id=turn.session_id,

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, validation
@@ -188,11 +189,23 @@ class AgentforceClient:
         :raises AgentforceError: the agent did not act.
         """
         known = session_from(session)
-        message = message_of(text, in_reply_to=in_reply_to, session=known, last=session)
-        request = self._send_request(known, message, validation.variables(variables), stream=stream)
-        how = CallOptions(
-            before_send=before_send, on_chunk=on_chunk, repeated=repeated, on_value=self._note_end
+        message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=known, last=session)
+        how = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
+        return self.send(known, message, how, stream=stream)
+
+    def send(self, session: Session, message: Message, how: CallOptions, *, stream: bool = False) -> Turn:
+        """Send a message as :meth:`send_message` does; both it and the session are checked already."""
+        number = session.sequence_id + 1
+        validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
+        request = SendRequest(
+            agent_id=session.agent_id,
+            session_id=session.session_id,
+            sequence_id=number,
+            text=message.text,
+            message=message,
+            stream=stream,
         )
+        how = replace(how, on_value=self._note_end)
         turn: Turn = self._executor.execute(request, self._tokens, how).value
         return turn
 
@@ -323,21 +336,6 @@ class AgentforceClient:
             my_domain=self.settings.host,
             external_session_key=options.external_session_key or str(uuid.uuid4()),
             options=options,
-        )
-
-    def _send_request(
-        self, session: Session, message: Message, variables: list[dict[str, Any]], *, stream: bool
-    ) -> SendRequest:
-        number = session.sequence_id + 1
-        validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
-        return SendRequest(
-            agent_id=session.agent_id,
-            session_id=session.session_id,
-            sequence_id=number,
-            text=message.text,
-            message=message,
-            variables=variables,
-            stream=stream,
         )
 
     def _note_end(self, turn: Turn) -> None:

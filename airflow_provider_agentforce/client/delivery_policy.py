@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import Any
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -129,10 +130,12 @@ class Verdict:
 class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
+    :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
+    :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
+        answer is not known.
     :param transient: class of the error of a cell that ends in ``T``.
     :param final: class of the error of a cell that ends in ``X``.
     :param unknown: class of the error of a cell that ends in ``U``.
-    :param in_doubt: what to do about a message whose delivery or answer is not known.
     """
 
     delivery: Delivery
@@ -142,10 +145,16 @@ class Rule:
     end: str
     feedback: str
     query: str
+    statuses: tuple[int, ...] = ()
+    remedy: str = ""
     transient: type[AgentforceError] = AgentforceTransientError
     final: type[AgentforceError] = AgentforceRequestError
     unknown: type[AgentforceError] = DeliveryUnknownError
-    in_doubt: str = ""
+
+    @property
+    def about_a_message(self) -> bool:
+        """Whether it leaves open what became of a message, which is then what the remedy is about."""
+        return self.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
@@ -185,82 +194,123 @@ _LOOK = (
 )
 _SLOW_ACTION = "An Apex or Flow action may have timed out."
 _ANSWER_LOST = f"Only the answer is lost. {_LOOK}"
+_NEVER = "X X X X X X"
+_ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
+
+
+def _rule(delivery: Delivery, cells: str, *statuses: int, remedy: str = "", **classes: Any) -> Rule:
+    token, start, send, end, feedback, query = cells.split()
+    return Rule(delivery, token, start, send, end, feedback, query, statuses, remedy, **classes)
+
 
 TABLE: dict[Failure, Rule] = {
-    # failure                               token   start    send    end     feedback query
-    Failure.UNREACHABLE: Rule(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.BAD_ROUTE: Rule(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.BAD_CERTIFICATE: Rule(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.WRONG_PROTOCOL: Rule(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.TLS_BROKEN: Rule(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.STOPPED_BEFORE: Rule(_N, "T", "T", "T", "T", "T", "T", transient=TaskStoppedError),
-    Failure.CLIENT_CERTIFICATE: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.RESET: Rule(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.NO_REPLY: Rule(_Q, "R2>T", "T!", "U", "R2>T", "R2>T", "R2>T", in_doubt=_LOOK),
-    Failure.STOPPED: Rule(_Q, "T", "T!", "U", "T", "T", "T", transient=TaskStoppedError, in_doubt=_LOOK),
-    Failure.CUT_REPLY: Rule(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
-    Failure.BAD_REQUEST: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.TOKEN_REFUSED: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.OAUTH_TEMPORARY: Rule(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.LOGIN_RATE: Rule(_R, "T", "X", "X", "X", "X", "X", transient=RateLimitedError),
-    Failure.ALREADY_DELIVERED: Rule(
+    # failure                           token start send  end   feedback query
+    Failure.UNREACHABLE: _rule(_N, _ALWAYS, remedy="Check the host and the network."),
+    Failure.BAD_ROUTE: _rule(
+        _N, _NEVER, remedy="Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE."
+    ),
+    Failure.BAD_CERTIFICATE: _rule(
+        _N, _NEVER, remedy="Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE."
+    ),
+    Failure.WRONG_PROTOCOL: _rule(
+        _N, _NEVER, remedy="Check whether the URL begins with http or https, and its port."
+    ),
+    Failure.TLS_BROKEN: _rule(_N, _ALWAYS),
+    Failure.STOPPED_BEFORE: _rule(_N, "T    T     T     T     T     T", transient=TaskStoppedError),
+    Failure.CLIENT_CERTIFICATE: _rule(
+        _R,
+        _NEVER,
+        remedy="The host asks for a client certificate, which the client cannot send, or for another TLS "
+        "version.",
+    ),
+    Failure.RESET: _rule(_Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", remedy=_LOOK),
+    Failure.NO_REPLY: _rule(_Q, "R2>T T!    U     R2>T  R2>T  R2>T", remedy=_LOOK),
+    Failure.STOPPED: _rule(_Q, "T    T!    U     T     T     T", remedy=_LOOK, transient=TaskStoppedError),
+    Failure.CUT_REPLY: _rule(_D, "R2>T T!    U     OK    OK    R2>T", remedy=_ANSWER_LOST),
+    Failure.BAD_REQUEST: _rule(_R, _NEVER, 400),
+    Failure.TOKEN_REFUSED: _rule(_R, _NEVER, final=_AUTH),
+    Failure.OAUTH_TEMPORARY: _rule(_R, "R3>T X     X     X     X     X"),
+    Failure.LOGIN_RATE: _rule(_R, "T    X     X     X     X     X", transient=RateLimitedError),
+    Failure.ALREADY_DELIVERED: _rule(
         _D,
-        "X",
-        "X",
-        "U",
-        "X",
-        "X",
-        "X",
+        "X    X     U     X     X     X",
+        remedy="An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
+        "the answer back: look at the agent's session in Salesforce.",
         unknown=AnswerLostError,
-        in_doubt=(
-            "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring the "
-            "answer back: look at the agent's session in Salesforce."
-        ),
     ),
-    Failure.UNAUTHORIZED: Rule(_R, "X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", final=_AUTH),
-    Failure.INVALID_JWT: Rule(_R, "X", "RF2>T", "RF2>T", "RF2>T", "RF2>T", "RF2>T", final=_AUTH),
-    Failure.APP_NOT_ATTACHED: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.FORBIDDEN: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.NOT_FOUND: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.SESSION_GONE: Rule(_R, "X", "X", "X", "OK", "X", "X", final=SessionNotFoundError),
-    Failure.TOO_EARLY: Rule(_R, "R3>T", "R3>T", "R2>T", "R3>T", "R2>T", "R3>T"),
-    Failure.CONFLICT: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.PRECONDITION: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.PAYLOAD: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.UNPROCESSABLE: Rule(_Q, "X", "X", "U", "X", "X", "X", in_doubt=f"{_SLOW_ACTION} {_LOOK}"),
-    Failure.LOCKED: Rule(_R, "T", "T", "L>T", "R3>T", "R3>T", "T", transient=SessionBusyError),
-    Failure.STILL_RUNNING: Rule(
+    Failure.UNAUTHORIZED: _rule(
+        _R,
+        "X    RF1>X RF1>X RF1>X RF1>X RF1>X",
+        401,
+        remedy="The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
+        "As, or username.",
+        final=_AUTH,
+    ),
+    Failure.INVALID_JWT: _rule(_R, "X    RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH),
+    Failure.APP_NOT_ATTACHED: _rule(_R, _NEVER, final=_AUTH),
+    Failure.FORBIDDEN: _rule(
+        _R,
+        _NEVER,
+        403,
+        remedy="The user (Run As, or username) or the app's scopes lack access to this agent.",
+        final=_AUTH,
+    ),
+    Failure.NOT_FOUND: _rule(_R, _NEVER, 404, 410),
+    Failure.SESSION_GONE: _rule(
+        _R,
+        "X    X     X     OK    X     X",
+        remedy="The session has ended or expired. Start a new one; its context is gone.",
+        final=SessionNotFoundError,
+    ),
+    Failure.TOO_EARLY: _rule(_R, "R3>T R3>T  R2>T  R3>T  R2>T  R3>T", 408, 425),
+    Failure.CONFLICT: _rule(_R, _NEVER, 409),
+    Failure.PRECONDITION: _rule(_R, _NEVER, 412),
+    Failure.PAYLOAD: _rule(_R, _NEVER, 413, 414, 415),
+    Failure.UNPROCESSABLE: _rule(_Q, "X    X     U     X     X     X", 422, remedy=f"{_SLOW_ACTION} {_LOOK}"),
+    Failure.LOCKED: _rule(
+        _R,
+        "T    T     L>T   R3>T  R3>T  T",
+        423,
+        remedy="The session is still working on another message. Send one message at a time; do not map "
+        "sends.",
+        transient=SessionBusyError,
+    ),
+    Failure.STILL_RUNNING: _rule(
         _Q,
-        "X",
-        "X",
-        "U",
-        "X",
-        "X",
-        "X",
-        in_doubt=(f"The session is still working, probably on the message of an earlier try. {_LOOK}"),
+        "X    X     U     X     X     X",
+        remedy=f"The session is still working, probably on the message of an earlier try. {_LOOK}",
     ),
-    Failure.THROTTLED: Rule(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", transient=RateLimitedError),
-    Failure.SERVER_CONFIG: Rule(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.SERVER_ERROR: Rule(
+    Failure.THROTTLED: _rule(
+        _R, _ALWAYS, 429, remedy="Slow down: a limit of the org is reached.", transient=RateLimitedError
+    ),
+    Failure.SERVER_CONFIG: _rule(_R, "R3>T X     X     X     X     X"),
+    Failure.SERVER_ERROR: _rule(
         _Q,
-        "R3>T",
-        "T",
-        "U",
-        "R2>T",
-        "R2>T",
-        "R3>T",
-        in_doubt=(f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}"),
+        "R3>T T     U     R2>T  R2>T  R3>T",
+        500,
+        remedy=f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}",
     ),
-    Failure.BAD_GATEWAY: Rule(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.UNAVAILABLE: Rule(
-        _Q, "R3>T", "R2>T", "U", "R3>T", "R2>T", "R3>T", in_doubt=f"{_SLOW_ACTION} {_LOOK}"
+    Failure.BAD_GATEWAY: _rule(_Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", 502, 504, remedy=_LOOK),
+    Failure.UNAVAILABLE: _rule(
+        _Q, "R3>T R2>T  U     R3>T  R2>T  R3>T", 503, remedy=f"{_SLOW_ACTION} {_LOOK}"
     ),
-    Failure.REDIRECT: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.OTHER_CLIENT_ERROR: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.OTHER_SERVER_ERROR: Rule(_Q, "T", "T", "U", "T", "T", "T", in_doubt=_LOOK),
-    Failure.UNREADABLE: Rule(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
-    Failure.STREAM_CUT: Rule(_D, "X", "X", "U", "X", "X", "X", in_doubt=_ANSWER_LOST),
+    Failure.REDIRECT: _rule(
+        _R,
+        _NEVER,
+        3,
+        remedy="The host answers with a redirect, which is never followed. Check host and api_url.",
+    ),
+    Failure.OTHER_CLIENT_ERROR: _rule(_R, _NEVER, 4),
+    Failure.OTHER_SERVER_ERROR: _rule(_Q, "T    T     U     T     T     T", 5, remedy=_LOOK),
+    Failure.UNREADABLE: _rule(_D, "R2>T T!    U     OK    OK    R2>T", 1, 2, remedy=_ANSWER_LOST),
+    Failure.STREAM_CUT: _rule(_D, "X    X     U     X     X     X", remedy=_ANSWER_LOST),
 }
+_BY_STATUS = {status: failure for failure, rule in TABLE.items() for status in rule.statuses}
+
+
+def failure_of_status(status: int) -> Failure:
+    """Return the failure that an HTTP status means by itself."""
+    return _BY_STATUS.get(status) or _BY_STATUS.get(status // 100, Failure.OTHER_SERVER_ERROR)
 
 
 def retry_after(value: str | None, date: str | None, now: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -54,6 +55,12 @@ class SessionOptions:
             "surface_type": None if surface is None else validation.name(surface, "surface_type"),
         }
         vars(self).update(checked)
+
+    def with_variables(self, variables: list[dict[str, Any]]) -> SessionOptions:
+        """Return the same with other variables, which are checked already."""
+        other = copy(self)
+        vars(other).update(variables=variables)
+        return other
 
 
 @dataclass(frozen=True)

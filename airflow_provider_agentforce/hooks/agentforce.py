@@ -234,6 +234,7 @@ class TaskClient(AgentforceClient):
     find_agents = airflow_errors()(AgentforceClient.find_agents)
     start = airflow_errors()(AgentforceClient.start)
     start_session = airflow_errors()(AgentforceClient.start_session)
+    send = airflow_errors()(AgentforceClient.send)
     send_message = airflow_errors()(AgentforceClient.send_message)
     submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
     end_session = airflow_errors()(AgentforceClient.end_session)
@@ -259,9 +260,9 @@ class _HookConversation(TaskConversation):
         self._hook.held_sessions[self.session.session_id] = self
         return self
 
-    def try_end(self) -> bool:
+    def end_quietly(self) -> bool:
         self._hook.forget_session(self.session)
-        return super().try_end()
+        return super().end_quietly()
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

@@ -170,7 +170,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         )
 
     def keep_session(self, agent: str, request: ManagedAgentRequest) -> TaskSession:
-        """Start a session for :meth:`invoke_agent`, which ``try_end()`` ends, or else the end of the task.
+        """Start a session for :meth:`invoke_agent`, which ``end_quietly()`` or the end of the task ends.
 
         :param request: the first one of the session; its ``timeout`` and ``vendor_options`` are used.
         :raises Exception: as :meth:`invoke_agent`.

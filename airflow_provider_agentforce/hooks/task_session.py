@@ -12,13 +12,13 @@ log = logging.getLogger(__name__)
 
 
 class TaskSession(OpenSession):
-    """An open session that is ended by :meth:`try_end`, or else with the task."""
+    """An open session that is ended by :meth:`end_quietly`, or else with the task."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         at_task_end(self._end_at_once)
 
-    def try_end(self) -> bool:
+    def end_quietly(self) -> bool:
         """End the session, and cut a message that is under way. A failure is logged; a second end is none."""
         if self.cut():
             # The caller has stopped waiting for the answer, and may be a task that is being killed.
@@ -27,11 +27,11 @@ class TaskSession(OpenSession):
                 self.session.session_id,
             )
             self._client.stop()
-        ended = super().try_end()
+        ended = super().end_quietly()
         not_at_task_end(self._end_at_once)
         return ended
 
     def _end_at_once(self) -> None:
         log.warning("The task ends while session %s is open, so it is ended.", self.session.session_id)
         self._client.stop()
-        self.try_end()
+        self.end_quietly()

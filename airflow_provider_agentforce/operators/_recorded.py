@@ -132,7 +132,7 @@ class RecordedConversation:
         if self._left_open:
             log.info("Session %s stays open for the next try.", session.session_id)
             return
-        ended = self.chat.try_end()
+        ended = self.chat.end_quietly()
         self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})
 
     def _start(self) -> None:

@@ -135,15 +135,15 @@ def test_a_conversation_that_the_agent_ends_early_is_a_failure_that_keeps_its_an
 
 
 def test_a_defect_in_the_client_is_an_unknown_record_and_not_a_hang(org, client, folder, monkeypatch):
-    real = client.send_message
+    real = client.send
 
-    def broken(session, text, **options):
-        turn = real(session, text, **options)
-        if "account-1." in text.text:
+    def broken(session, message, how, **options):
+        turn = real(session, message, how, **options)
+        if "account-1." in message.text:
             raise ZeroDivisionError
         return turn
 
-    monkeypatch.setattr(client, "send_message", broken)
+    monkeypatch.setattr(client, "send", broken)
     manifest = job(client, folder, accounts(3)).run(killed=never)
     assert manifest["counts"] == {"answered": 2, "unknown": 1}
     assert "ZeroDivisionError" in rows(folder)["A1"]["error"]

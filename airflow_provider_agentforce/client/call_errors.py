@@ -20,7 +20,8 @@ from airflow_provider_agentforce.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.executor import Attempt, CallState
+    from airflow_provider_agentforce.client.attempt import Attempt
+    from airflow_provider_agentforce.client.executor import CallState
 
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
@@ -88,6 +89,20 @@ def _shown_body(operation: Operation, attempt: Attempt) -> str:
     return "" if holds_token else attempt.body[:_KEPT_BODY].decode("utf-8", "replace")
 
 
+def interruption_of(call: CallState, interruption: BaseException) -> AgentforceError | None:
+    """Return the error of a call in which a signal handler raised *interruption*.
+
+    :returns: ``None`` if nothing had left, or a repetition does no harm.
+    """
+    if isinstance(interruption.__context__, DeliveryUnknownError):
+        return interruption.__context__
+    if call.in_doubt and call.request.operation is Operation.SEND:
+        return interrupted(call, interruption)
+    if call.in_doubt and call.request.operation is Operation.START:
+        return start_interrupted(call, interruption)
+    return None
+
+
 def interrupted(
     call: CallState, interruption: BaseException | None, turn: Turn | None = None
 ) -> DeliveryUnknownError:
@@ -134,7 +149,7 @@ def start_interrupted(call: CallState, interruption: BaseException) -> TaskStopp
 def _arrived(call: CallState, kind: type[_Value]) -> _Value | None:
     """Return what the org answered, however far the client came with it."""
     last = call.last.value if call.last is not None else None
-    found = last if last is not None or call.reading is None else call.reading.whole()
+    found = last if last is not None or call.reader is None else call.reader.whole()
     return found if isinstance(found, kind) else None
 
 

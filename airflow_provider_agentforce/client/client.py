@@ -18,10 +18,11 @@ from airflow_provider_agentforce.client.api_requests import (
     SendRequest,
     StartRequest,
 )
+from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
-from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
+from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, RequestExecutor
 from airflow_provider_agentforce.client.messages import Message, Said, message_of
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
@@ -76,11 +77,11 @@ class AgentforceClient:
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
             timeout=settings.timeout,
             timing=self.timing,
-            redactor=Redactor(settings.secrets),
+            redactor=Redactor(settings.secrets, on_secret),
             observers=observers,
             on_throttled=self.limiter.throttled,
         )
-        self._tokens = TokenSource(settings, self._executor, on_secret)
+        self._tokens = TokenSource(settings, self._executor)
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -105,7 +106,7 @@ class AgentforceClient:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
         query = agent_lookup.query_for(validation.agent(agent))
         request = QueryRequest(my_domain=self.settings.host, soql=query)
-        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens).value)
+        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens.access).value)
 
     def start_session(
         self,
@@ -150,7 +151,7 @@ class AgentforceClient:
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
-            session: Session = self._executor.execute(request, self._tokens, how).value
+            session: Session = self._executor.execute(request, self._tokens.access, how).value
         except BaseException as error:
             if slot is None:
                 self.limiter.release(taken)
@@ -206,7 +207,7 @@ class AgentforceClient:
             stream=stream,
         )
         how = replace(how, on_value=self._note_end)
-        turn: Turn = self._executor.execute(request, self._tokens, how).value
+        turn: Turn = self._executor.execute(request, self._tokens.access, how).value
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -257,7 +258,7 @@ class AgentforceClient:
             rating=validation.feedback(feedback),
             comment=None if text is None else validation.message_text(text),
         )
-        self._executor.execute(request, self._tokens)
+        self._executor.execute(request, self._tokens.access)
 
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
         """Return a context manager that holds one session and ends it on every path.
@@ -345,7 +346,9 @@ class AgentforceClient:
     def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
         request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)
         options = CallOptions(during_cleanup=during_cleanup)
-        ended = self._executor.execute(request, self._tokens, options).failure is not Failure.SESSION_GONE
+        ended = (
+            self._executor.execute(request, self._tokens.access, options).failure is not Failure.SESSION_GONE
+        )
         self.limiter.ended(session.session_id)
         return ended
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
+from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
-from airflow_provider_agentforce.client.executor import CallOptions
 from airflow_provider_agentforce.client.messages import Message, Said, message_of
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (

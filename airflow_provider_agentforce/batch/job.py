@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch import runner
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
@@ -44,12 +44,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-LEDGER = "_ledger"
+CHECKPOINT = "_ledger"
 RESULTS = "results.jsonl"
 DEAD_LETTER = "dead_letter"
 _SUFFIXES = (".jsonl", ".csv")
 # Records without a question after which the runner has its turn again.
 _BREATH = 100
+_KEPT_IN_MEMORY = 8_000_000
 _SHOWN_REASONS = 3
 _PLACE = re.compile(r"^(records\[\d+\]|line \d+): (\w+Error: )?| \[session .*\]$")
 
@@ -109,8 +110,8 @@ class Job:
             "message or variables": prompts.fingerprint,
             "agent": str(options.start.agent_id),
         }
-        ledger = self.storage_of(self.result_folder / LEDGER)
-        with closing(Checkpoint(ledger, marks, known.positions, self.result_folder)) as checkpoint:
+        storage = self.storage_of(self.result_folder / CHECKPOINT)
+        with closing(Checkpoint(storage, marks, known.positions, self.result_folder)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
             asking = Runner(self.client, checkpoint, options, output, killed=killed, watcher=watcher)
@@ -161,6 +162,7 @@ class _Todo:
 
     :param pending: positions of records that an earlier try may have asked.
     :ivar read_to: the position of the next record.
+    :ivar rest: the records that were not read yet.
     """
 
     source: Source
@@ -169,7 +171,9 @@ class _Todo:
     pending: set[int]
     options: Options
     read_to: int = 0
-    _records: Iterator[Record] | None = None
+
+    def __post_init__(self) -> None:
+        self.rest = read(self.source, self.options.key)
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
@@ -178,26 +182,12 @@ class _Todo:
         """
         rows = self.checkpoint.rows
         if not self.pending and all(self._is_done(position) for position in range(len(rows))):
-            self.read_to = len(rows)
-            return
-        self._records = read(self.source, self.options.key)
-        for record in self._records:
+            self.read_to, self.rest = len(rows), iter(())
+        for record in self.rest:
             self.read_to = record.position + 1
             item = None if self._is_done(record.position) else self._item(record)
             if item is not None or record.position % _BREATH == 0:
                 yield item
-
-    def rest(self) -> Iterator[Record]:
-        """Yield the records that were not read yet."""
-        records, self._records = self._records, None
-        if records is not None:
-            return records
-        # Not begun, or written once more.
-        return islice(read(self.source, self.options.key), self.read_to, None) if self._unread else iter(())
-
-    @property
-    def _unread(self) -> bool:
-        return self.read_to < len(self.checkpoint.rows)
 
     def _is_done(self, position: int) -> bool:
         rows = self.checkpoint.rows
@@ -289,7 +279,10 @@ class _Results:
         if not any(self._counts[status] for status in worth):
             self._do("removed", lambda: self._storage.remove(name))
             return None
-        self._write(name, lambda: self.source.encode(self._dead(worth)))
+        # A store may have to be tried again, and the input is not read a third time.
+        with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY) as written:
+            self._do("written", lambda: written.writelines(self.source.encode(self._dead(worth))))
+            self._write(name, lambda: _from_start(written))
         return str(self._folder / name)
 
     def _dead(self, worth: set[str]) -> Iterator[bytes]:
@@ -299,7 +292,7 @@ class _Results:
                 yield self.left[position].record.line()
             elif self._rows.status(position) in worth:
                 yield self.checkpoint.record_at(position)
-        for record in self.todo.rest():
+        for record in self.todo.rest:
             status = self._rows.status(record.position)
             if status is None or status in worth:
                 yield record.line()
@@ -332,8 +325,13 @@ class _Results:
     def _do(self, what: str, call: Callable[[], None]) -> None:
         failure = f"The results in {self._folder} cannot be {what}"
         guarded(
-            call, failure, "The answers are in the ledger; the next try writes them without asking again."
+            call, failure, "The answers are in the checkpoint; the next try writes them without asking again."
         )
+
+
+def _from_start(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(file)
 
 
 def _killed(record: Record, attempts: int) -> Row:

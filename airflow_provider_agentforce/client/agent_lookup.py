@@ -28,7 +28,7 @@ _LOOK = (
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentInfo:
     """An agent of the org.
 
     :param agent_id: BotDefinition id (``0Xx…``).
@@ -51,13 +51,13 @@ def query_for(agent: str) -> str:
     return f"SELECT Id, DeveloperName, ({versions}) FROM BotDefinition {which}"  # noqa: S608 - no quote in it
 
 
-def parse_agents(records: Sequence[dict[str, Any]]) -> list[Agent]:
+def parse_agents(records: Sequence[dict[str, Any]]) -> list[AgentInfo]:
     """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
     found = [one for one in records if validation.is_agent_id(one.get("Id"))]
-    return [Agent(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
+    return [AgentInfo(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
 
 
-def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
+def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
     """Return the agent that was looked for.
 
     :param agent: its id or API name.

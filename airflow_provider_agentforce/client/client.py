@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, validation
-from airflow_provider_agentforce.client.agent_lookup import Agent
+from airflow_provider_agentforce.client.agent_lookup import AgentInfo
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
     FeedbackRequest,
@@ -102,7 +102,7 @@ class AgentforceClient:
             longest=self.settings.timeout,
         )
 
-    def find_agents(self, agent: str) -> list[Agent]:
+    def find_agents(self, agent: str) -> list[AgentInfo]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
         query = agent_lookup.query_for(validation.agent(agent))
         request = QueryRequest(my_domain=self.settings.host, soql=query)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -37,7 +36,7 @@ class Options:
     variables: Any = None
     max_concurrency: int | None = None
     messages_per_session: int = 1
-    max_failures: float | None = None
+    max_failures: int | float | None = None
     fail_on_partial_error: bool = False
     output_type: Any = None
     output_retries: int = 1
@@ -57,7 +56,6 @@ class Options:
                 f"messages_per_session is {self.messages_per_session}, and the connection allows {most} "
                 "messages a session (extra max_messages_per_session)."
             )
-        self.most_failures(1)
 
     @property
     def shares_sessions(self) -> bool:
@@ -71,5 +69,5 @@ class Options:
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
-        given = validation.failures(self.max_failures)
+        given = self.max_failures
         return int(given * total) if isinstance(given, float) else given

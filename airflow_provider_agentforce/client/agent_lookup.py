@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.failure_catalogue import ACTIVATE
 from airflow_provider_agentforce.client.single_flight import SingleFlight
+from airflow_provider_agentforce.client.timing import Deadline
 from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceRequestError
 
 log = logging.getLogger(__name__)

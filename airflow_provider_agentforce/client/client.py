@@ -37,6 +37,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceRequestError,
     AgentforceTransientError,
     RateLimitedError,
+    remade,
 )
 
 log = logging.getLogger(__name__)
@@ -377,12 +378,6 @@ class AgentforceClient:
         try:
             agent_lookup.only_match(agent_id, found, self.settings.host)
         except AgentforceError as reason:
-            raise AgentforceRequestError(
-                f"{error.what} {reason.what}",
-                hint=reason.hint,
-                operation=error.operation,
-                status=error.status,
-                request_id=error.request_id,
-                external_session_key=error.external_session_key,
-                body=error.body,
-            ) from error
+            fields = {"what": f"{error.what} {reason.what}", "hint": reason.hint}
+            known = {"applied": False, "retry_after": None, "session_id": None}
+            raise remade(error, AgentforceRequestError, **fields, **known) from error

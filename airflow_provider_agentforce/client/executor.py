@@ -16,12 +16,11 @@ from airflow_provider_agentforce.client.api_requests import ApiRequest
 from airflow_provider_agentforce.client.attempt import Access, Attempt, AttemptReader, CallOptions
 from airflow_provider_agentforce.client.call_errors import error_of, interruption_of
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
-from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation, Verdict
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
-from airflow_provider_agentforce.client.timing import Timing
-from airflow_provider_agentforce.client.transport import Transport
+from airflow_provider_agentforce.client.timing import Deadline, Timing
+from airflow_provider_agentforce.client.transport import Exchange, Transport
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 log = logging.getLogger(__name__)
@@ -258,11 +257,9 @@ class RequestExecutor:
         http = request.call(call.api_url)
         self.redactor.add(http.secret)
         call.url, call.key = http.url, request.external_session_key
-        exchange = self.transport.exchange(
-            http.method,
-            http.url,
-            http.headers,
-            http.body,
+        exchange = Exchange(
+            self.transport,
+            http,
             bearer=access.bearer if access else None,
             timeout=self._time_for(call),
             before_send=call.announce,

@@ -159,9 +159,7 @@ def _open(record: LedgerEntry) -> bool:
 
 
 def _session(record: LedgerEntry) -> Session:
-    value = dict(record.value or {})
-    value.pop("ended", None)
     try:
-        return Session(**value)
-    except TypeError:
+        return Session.from_dict(record.value or {})
+    except AgentforceInputError:
         raise unreadable(SESSION) from None

@@ -131,9 +131,9 @@ class StartRequest(ApiRequest):
         return _post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
     def read(self, reader: JsonReader) -> Session:
-        """Return the session. Only its id has to be there."""
-        reply = responses.start(reader.body)
-        return Session(reply.session_id, 0, self.agent_id, self.external_session_key, reply.greeting)
+        """Return the session."""
+        session_id, greeting = responses.start(reader.body)
+        return Session(session_id, 0, self.agent_id, self.external_session_key, greeting)
 
 
 @dataclass(frozen=True, kw_only=True)

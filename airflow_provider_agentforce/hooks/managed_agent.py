@@ -15,7 +15,7 @@ from airflow_provider_agentforce._compat import (
     AirflowOptionalProviderFeatureException,
     AirflowTaskTerminated,
 )
-from airflow_provider_agentforce.client import Session, Settings, Turn, validation
+from airflow_provider_agentforce.client import Session, Settings, validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, SessionOptions, session_from
@@ -26,7 +26,6 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
     DeliveryUnknownError,
-    one_line,
 )
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.task_session import TaskSession
@@ -160,7 +159,8 @@ class ManagedAgentMixin(BaseManagedAgentHook):
             else:
                 session = self._session(request.session_id, options.get("sequence_id"))
                 turn = session.send(text, client=client, lock_timeout=seconds, **options)
-            _check_outcome(turn)
+            if turn.outcome == FAILED:
+                raise turn.as_error()
         goes_on = request.session_id is not None and not turn.session_ended
         return ManagedAgentResponse(
             text=turn.text or f"The agent gave no text. Outcome: {turn.outcome}.",
@@ -228,13 +228,6 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
         # Not the terminal class: a group would send the message to its next member.
         return ManagedAgentRejected
     return FinalAgentError
-
-
-def _check_outcome(turn: Turn) -> None:
-    if turn.outcome == FAILED:
-        reason = one_line(turn.failure_reason).rstrip(".")
-        what = f"The agent's answer is a failure{': ' + reason if reason else ''}."
-        raise AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id, turn=turn)
 
 
 def _text(request: ManagedAgentRequest) -> str:

@@ -297,9 +297,7 @@ def test_late_reply_is_noticed_before_the_connection_is_used_again(serve, transp
 
 def test_exchange_that_is_not_read_to_its_end_leaves_no_connection(serve, transport):
     server = serve(sending(CHUNKED + b"4\r\npart\r\n", b"4\r\nmore\r\n"))
-    with Exchange(
-        transport, HttpCall("POST", f"{server.url}/x", {}, b"first"), bearer=None, timeout=5.0
-    ) as exchange:
+    with made(transport, server.url) as exchange:
         exchange.send()
         assert next(exchange.iter_bytes()) == b"part"
     assert post(transport, server.url, b"second") == own(b"second")
@@ -410,13 +408,7 @@ def test_nothing_leaves_when_before_send_fails(serve, transport):
     server = serve(echo)
     with (
         pytest.raises(LookupError, match="not recorded"),
-        Exchange(
-            transport,
-            HttpCall("POST", f"{server.url}/x", {}, b"first"),
-            bearer=None,
-            timeout=5.0,
-            before_send=refuse,
-        ) as exchange,
+        made(transport, server.url, before_send=refuse) as exchange,
     ):
         exchange.send()
     assert (exchange.sent, exchange.status) == (False, None)
@@ -648,9 +640,7 @@ def test_signal_in_a_call_comes_out_and_the_connection_is_closed(serve, transpor
         return True
 
     server = serve(at_first(answer))
-    exchange = Exchange(
-        transport, HttpCall("POST", f"{server.url}/x", {}, b"first"), bearer=None, timeout=5.0
-    )
+    exchange = made(transport, server.url)
     with pytest.raises(Interrupted):
         read(exchange)
     assert (exchange.sent, exchange.status) == (True, status)

@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_agentforce.client import failure_catalogue, json_values, responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.api_requests import ApiRequest
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Failure, retry_after
+from airflow_provider_agentforce.client.delivery_policy import Failure, retry_after
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.client.responses import ErrorReply, UnreadableReplyError
 from airflow_provider_agentforce.client.transport import Exchange, TransportError
@@ -192,7 +192,7 @@ class AttemptReader:
         said: ErrorReply = _NOTHING_SAID,
         value: Any = None,
     ) -> Attempt:
-        self._not_applied = TABLE[failure].delivery.applied is False
+        self._not_applied = failure.rule.delivery.applied is False
         return Attempt(
             value,
             failure,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import failure_catalogue, validation
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
+from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.settings import JWT_BEARER
@@ -38,7 +38,7 @@ def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redact
     assert failure is not None  # noqa: S101 - otherwise there is no error
     if isinstance(attempt.value, Turn):
         return interrupted(call, attempt.cause, attempt.value)
-    row = TABLE[failure]
+    row = failure.rule
     kind = row.error_class(ending)
     more: dict[str, Any] = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
     started = attempt.value.session_id if isinstance(attempt.value, Session) else None
@@ -112,7 +112,7 @@ def interrupted(
         return answer_interrupted(interruption, turn)
     return DeliveryUnknownError(
         f"The message had left when the task was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.STOPPED].remedy,
+        hint=Failure.STOPPED.rule.remedy,
         operation=Operation.SEND.value,
         applied=None,
         session_id=call.request.session_id,
@@ -123,7 +123,7 @@ def answer_interrupted(interruption: BaseException | None, turn: Turn) -> Delive
     """Return the error of an answer that had come when a signal handler raised *interruption*."""
     return DeliveryUnknownError(
         f"The agent answered, but the task was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.UNREADABLE].remedy,
+        hint=Failure.UNREADABLE.rule.remedy,
         operation=Operation.SEND.value,
         applied=True,
         session_id=turn.session_id,

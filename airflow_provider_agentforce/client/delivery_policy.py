@@ -16,6 +16,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
+from typing_extensions import Self
+
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -55,50 +57,6 @@ class Delivery(str, Enum):
         return None if self is Delivery.UNKNOWN else self is Delivery.DELIVERED
 
 
-class Failure(str, Enum):
-    """Failure modes of a single request."""
-
-    UNREACHABLE = "host not found, refused or not reachable"
-    BAD_ROUTE = "proxy or CA bundle that cannot be used"
-    BAD_CERTIFICATE = "certificate not valid"
-    WRONG_PROTOCOL = "TLS on one side, plain HTTP on the other"
-    TLS_BROKEN = "connection lost before anything was sent"
-    STOPPED_BEFORE = "task stopped before anything was sent"
-    CLIENT_CERTIFICATE = "client certificate missing or refused"
-    RESET = "connection lost after something was sent"
-    NO_REPLY = "no reply in time"
-    STOPPED = "task stopped while waiting for the reply"
-    CUT_REPLY = "reply cut or too slow"
-    BAD_REQUEST = "400"
-    TOKEN_REFUSED = "400 to a token request"  # noqa: S105 - no password
-    OAUTH_TEMPORARY = "400, token service busy"
-    LOGIN_RATE = "login rate exceeded"
-    ALREADY_DELIVERED = "400, number of a repeated message already used"
-    UNAUTHORIZED = "401"
-    INVALID_JWT = "401 INVALID_JWT_FORMAT"
-    APP_NOT_ATTACHED = "401, app not attached to the agent"
-    FORBIDDEN = "403"
-    NOT_FOUND = "404 or 410"
-    SESSION_GONE = "404 or 410 to a session, 500 V6Session not found"
-    TOO_EARLY = "408 or 425"
-    CONFLICT = "409"
-    PRECONDITION = "412"
-    PAYLOAD = "413, 414 or 415"
-    UNPROCESSABLE = "422"
-    LOCKED = "423"
-    STILL_RUNNING = "423 to a repeated message"
-    THROTTLED = "429"
-    SERVER_CONFIG = "422 or 500 whose class names the configuration"
-    SERVER_ERROR = "500"
-    BAD_GATEWAY = "502 or 504"
-    UNAVAILABLE = "503"
-    REDIRECT = "any 3xx"
-    OTHER_CLIENT_ERROR = "other 4xx"
-    OTHER_SERVER_ERROR = "other 5xx"
-    UNREADABLE = "2xx, reply not readable"
-    STREAM_CUT = "2xx, stream without its end"
-
-
 class Ending(str, Enum):
     """What the caller gets when a request is not sent again."""
 
@@ -130,6 +88,7 @@ class Verdict:
 class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
+    :param words: the failure for people.
     :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
     :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
         answer is not known.
@@ -138,6 +97,7 @@ class Rule:
     :param unknown: class of the error of a cell that ends in ``U``.
     """
 
+    words: str
     delivery: Delivery
     token: str
     start: str
@@ -198,114 +158,175 @@ _NEVER = "X X X X X X"
 _ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
 
 
-def _rule(delivery: Delivery, cells: str, *statuses: int, remedy: str = "", **classes: Any) -> Rule:
+def _rule(
+    words: str, delivery: Delivery, cells: str, *statuses: int, remedy: str = "", **classes: Any
+) -> Rule:
     token, start, send, end, feedback, query = cells.split()
-    return Rule(delivery, token, start, send, end, feedback, query, statuses, remedy, **classes)
+    return Rule(words, delivery, token, start, send, end, feedback, query, statuses, remedy, **classes)
 
 
-TABLE: dict[Failure, Rule] = {
-    # failure                           token start send  end   feedback query
-    Failure.UNREACHABLE: _rule(_N, _ALWAYS, remedy="Check the host and the network."),
-    Failure.BAD_ROUTE: _rule(
-        _N, _NEVER, remedy="Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE."
-    ),
-    Failure.BAD_CERTIFICATE: _rule(
-        _N, _NEVER, remedy="Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE."
-    ),
-    Failure.WRONG_PROTOCOL: _rule(
-        _N, _NEVER, remedy="Check whether the URL begins with http or https, and its port."
-    ),
-    Failure.TLS_BROKEN: _rule(_N, _ALWAYS),
-    Failure.STOPPED_BEFORE: _rule(_N, "T    T     T     T     T     T", transient=TaskStoppedError),
-    Failure.CLIENT_CERTIFICATE: _rule(
+class Failure(str, Enum):
+    """Failure modes of a single request, by the words for them: the lines of the table.
+
+    :ivar rule: what is in the line.
+    """
+
+    _value_: str
+    rule: Rule
+
+    def __new__(cls, rule: Rule) -> Self:
+        """Make a member whose value is the words of its line."""
+        made = str.__new__(cls, rule.words)
+        made._value_, made.rule = rule.words, rule
+        return made
+
+    # The cells are for token, start, send, end, feedback and query.
+    UNREACHABLE = _rule(
+        "host not found, refused or not reachable", _N, _ALWAYS, remedy="Check the host and the network."
+    )
+    BAD_ROUTE = _rule(
+        "proxy or CA bundle that cannot be used",
+        _N,
+        _NEVER,
+        remedy="Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
+    )
+    BAD_CERTIFICATE = _rule(
+        "certificate not valid",
+        _N,
+        _NEVER,
+        remedy="Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
+    )
+    WRONG_PROTOCOL = _rule(
+        "TLS on one side, plain HTTP on the other",
+        _N,
+        _NEVER,
+        remedy="Check whether the URL begins with http or https, and its port.",
+    )
+    TLS_BROKEN = _rule("connection lost before anything was sent", _N, _ALWAYS)
+    STOPPED_BEFORE = _rule(
+        "task stopped before anything was sent",
+        _N,
+        "T    T     T     T     T     T",
+        transient=TaskStoppedError,
+    )
+    CLIENT_CERTIFICATE = _rule(
+        "client certificate missing or refused",
         _R,
         _NEVER,
         remedy="The host asks for a client certificate, which the client cannot send, or for another TLS "
         "version.",
-    ),
-    Failure.RESET: _rule(_Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", remedy=_LOOK),
-    Failure.NO_REPLY: _rule(_Q, "R2>T T!    U     R2>T  R2>T  R2>T", remedy=_LOOK),
-    Failure.STOPPED: _rule(_Q, "T    T!    U     T     T     T", remedy=_LOOK, transient=TaskStoppedError),
-    Failure.CUT_REPLY: _rule(_D, "R2>T T!    U     OK    OK    R2>T", remedy=_ANSWER_LOST),
-    Failure.BAD_REQUEST: _rule(_R, _NEVER, 400),
-    Failure.TOKEN_REFUSED: _rule(_R, _NEVER, final=_AUTH),
-    Failure.OAUTH_TEMPORARY: _rule(_R, "R3>T X     X     X     X     X"),
-    Failure.LOGIN_RATE: _rule(_R, "T    X     X     X     X     X", transient=RateLimitedError),
-    Failure.ALREADY_DELIVERED: _rule(
+    )
+    RESET = _rule(
+        "connection lost after something was sent", _Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", remedy=_LOOK
+    )
+    NO_REPLY = _rule("no reply in time", _Q, "R2>T T!    U     R2>T  R2>T  R2>T", remedy=_LOOK)
+    STOPPED = _rule(
+        "task stopped while waiting for the reply",
+        _Q,
+        "T    T!    U     T     T     T",
+        remedy=_LOOK,
+        transient=TaskStoppedError,
+    )
+    CUT_REPLY = _rule("reply cut or too slow", _D, "R2>T T!    U     OK    OK    R2>T", remedy=_ANSWER_LOST)
+    BAD_REQUEST = _rule("400", _R, _NEVER, 400)
+    TOKEN_REFUSED = _rule("400 to a token request", _R, _NEVER, final=_AUTH)
+    OAUTH_TEMPORARY = _rule("400, token service busy", _R, "R3>T X     X     X     X     X")
+    LOGIN_RATE = _rule(
+        "login rate exceeded", _R, "T    X     X     X     X     X", transient=RateLimitedError
+    )
+    ALREADY_DELIVERED = _rule(
+        "400, number of a repeated message already used",
         _D,
         "X    X     U     X     X     X",
         remedy="An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
         "the answer back: look at the agent's session in Salesforce.",
         unknown=AnswerLostError,
-    ),
-    Failure.UNAUTHORIZED: _rule(
+    )
+    UNAUTHORIZED = _rule(
+        "401",
         _R,
         "X    RF1>X RF1>X RF1>X RF1>X RF1>X",
         401,
         remedy="The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
         "As, or username.",
         final=_AUTH,
-    ),
-    Failure.INVALID_JWT: _rule(_R, "X    RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH),
-    Failure.APP_NOT_ATTACHED: _rule(_R, _NEVER, final=_AUTH),
-    Failure.FORBIDDEN: _rule(
+    )
+    INVALID_JWT = _rule("401 INVALID_JWT_FORMAT", _R, "X    RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH)
+    APP_NOT_ATTACHED = _rule("401, app not attached to the agent", _R, _NEVER, final=_AUTH)
+    FORBIDDEN = _rule(
+        "403",
         _R,
         _NEVER,
         403,
         remedy="The user (Run As, or username) or the app's scopes lack access to this agent.",
         final=_AUTH,
-    ),
-    Failure.NOT_FOUND: _rule(_R, _NEVER, 404, 410),
-    Failure.SESSION_GONE: _rule(
+    )
+    NOT_FOUND = _rule("404 or 410", _R, _NEVER, 404, 410)
+    SESSION_GONE = _rule(
+        "404 or 410 to a session, 500 V6Session not found",
         _R,
         "X    X     X     OK    X     X",
         remedy="The session has ended or expired. Start a new one; its context is gone.",
         final=SessionNotFoundError,
-    ),
-    Failure.TOO_EARLY: _rule(_R, "R3>T R3>T  R2>T  R3>T  R2>T  R3>T", 408, 425),
-    Failure.CONFLICT: _rule(_R, _NEVER, 409),
-    Failure.PRECONDITION: _rule(_R, _NEVER, 412),
-    Failure.PAYLOAD: _rule(_R, _NEVER, 413, 414, 415),
-    Failure.UNPROCESSABLE: _rule(_Q, "X    X     U     X     X     X", 422, remedy=f"{_SLOW_ACTION} {_LOOK}"),
-    Failure.LOCKED: _rule(
+    )
+    TOO_EARLY = _rule("408 or 425", _R, "R3>T R3>T  R2>T  R3>T  R2>T  R3>T", 408, 425)
+    CONFLICT = _rule("409", _R, _NEVER, 409)
+    PRECONDITION = _rule("412", _R, _NEVER, 412)
+    PAYLOAD = _rule("413, 414 or 415", _R, _NEVER, 413, 414, 415)
+    UNPROCESSABLE = _rule("422", _Q, "X    X     U     X     X     X", 422, remedy=f"{_SLOW_ACTION} {_LOOK}")
+    LOCKED = _rule(
+        "423",
         _R,
         "T    T     L>T   R3>T  R3>T  T",
         423,
         remedy="The session is still working on another message. Send one message at a time; do not map "
         "sends.",
         transient=SessionBusyError,
-    ),
-    Failure.STILL_RUNNING: _rule(
+    )
+    STILL_RUNNING = _rule(
+        "423 to a repeated message",
         _Q,
         "X    X     U     X     X     X",
         remedy=f"The session is still working, probably on the message of an earlier try. {_LOOK}",
-    ),
-    Failure.THROTTLED: _rule(
-        _R, _ALWAYS, 429, remedy="Slow down: a limit of the org is reached.", transient=RateLimitedError
-    ),
-    Failure.SERVER_CONFIG: _rule(_R, "R3>T X     X     X     X     X"),
-    Failure.SERVER_ERROR: _rule(
+    )
+    THROTTLED = _rule(
+        "429",
+        _R,
+        _ALWAYS,
+        429,
+        remedy="Slow down: a limit of the org is reached.",
+        transient=RateLimitedError,
+    )
+    SERVER_CONFIG = _rule(
+        "422 or 500 whose class names the configuration", _R, "R3>T X     X     X     X     X"
+    )
+    SERVER_ERROR = _rule(
+        "500",
         _Q,
         "R3>T T     U     R2>T  R2>T  R3>T",
         500,
         remedy=f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}",
-    ),
-    Failure.BAD_GATEWAY: _rule(_Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", 502, 504, remedy=_LOOK),
-    Failure.UNAVAILABLE: _rule(
-        _Q, "R3>T R2>T  U     R3>T  R2>T  R3>T", 503, remedy=f"{_SLOW_ACTION} {_LOOK}"
-    ),
-    Failure.REDIRECT: _rule(
+    )
+    BAD_GATEWAY = _rule("502 or 504", _Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", 502, 504, remedy=_LOOK)
+    UNAVAILABLE = _rule("503", _Q, "R3>T R2>T  U     R3>T  R2>T  R3>T", 503, remedy=f"{_SLOW_ACTION} {_LOOK}")
+    REDIRECT = _rule(
+        "any 3xx",
         _R,
         _NEVER,
         3,
         remedy="The host answers with a redirect, which is never followed. Check host and api_url.",
-    ),
-    Failure.OTHER_CLIENT_ERROR: _rule(_R, _NEVER, 4),
-    Failure.OTHER_SERVER_ERROR: _rule(_Q, "T    T     U     T     T     T", 5, remedy=_LOOK),
-    Failure.UNREADABLE: _rule(_D, "R2>T T!    U     OK    OK    R2>T", 1, 2, remedy=_ANSWER_LOST),
-    Failure.STREAM_CUT: _rule(_D, "X    X     U     X     X     X", remedy=_ANSWER_LOST),
-}
-_BY_STATUS = {status: failure for failure, rule in TABLE.items() for status in rule.statuses}
+    )
+    OTHER_CLIENT_ERROR = _rule("other 4xx", _R, _NEVER, 4)
+    OTHER_SERVER_ERROR = _rule("other 5xx", _Q, "T    T     U     T     T     T", 5, remedy=_LOOK)
+    UNREADABLE = _rule(
+        "2xx, reply not readable", _D, "R2>T T!    U     OK    OK    R2>T", 1, 2, remedy=_ANSWER_LOST
+    )
+    STREAM_CUT = _rule(
+        "2xx, stream without its end", _D, "X    X     U     X     X     X", remedy=_ANSWER_LOST
+    )
+
+
+_BY_STATUS = {status: failure for failure in Failure for status in failure.rule.statuses}
 
 
 def failure_of_status(status: int) -> Failure:

@@ -16,7 +16,7 @@ from airflow_provider_agentforce.client.api_requests import ApiRequest
 from airflow_provider_agentforce.client.attempt import Access, Attempt, AttemptReader, CallOptions
 from airflow_provider_agentforce.client.call_errors import error_of, interruption_of
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation, Verdict
+from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation, Verdict
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.timing import Deadline, Timing
@@ -85,7 +85,7 @@ class CallState:
     @property
     def verdict(self) -> Verdict:
         """What the retry table says of the last attempt, which failed."""
-        return TABLE[self.failure].verdict(self.request.operation)
+        return self.failure.rule.verdict(self.request.operation)
 
     def announce(self) -> None:
         """Say that the request is about to leave, once for each key."""
@@ -269,7 +269,7 @@ class RequestExecutor:
         call.attempts += 1
         call.reader = AttemptReader(request, exchange, options, access, self.redactor.redact)
         call.last = last = call.reader.attempt()
-        if last.failure is not None and TABLE[last.failure].delivery.applied is not False:
+        if last.failure is not None and last.failure.rule.delivery.applied is not False:
             call.losses += 1
             if call.verdict.orphan:
                 log.warning("A session may have been left open. Its external session key: %s", call.key)

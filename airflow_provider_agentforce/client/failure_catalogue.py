@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Failure, Operation, failure_of_status
+from airflow_provider_agentforce.client.delivery_policy import Failure, Operation, failure_of_status
 from airflow_provider_agentforce.client.responses import ErrorReply
 
 _ANY = frozenset(Operation)
@@ -333,7 +333,7 @@ def remedy_of(
     :param auth: how the token was asked for.
     :param agent: the agent that the call is about.
     """
-    rule = TABLE[failure]
+    rule = failure.rule
     if rule.about_a_message and operation is Operation.SEND:
         return rule.remedy
     fitting = [

@@ -298,7 +298,7 @@ class TestErrors:
 
     def test_a_failed_answer_is_no_reason_to_ask_another_agent(self, org, agent):
         group = FailoverManagedAgentClient([agent, agent])
-        with pytest.raises(ManagedAgentRejected, match=r"Agentforce agent 0Xx.*failure"):
+        with pytest.raises(ManagedAgentRejected, match=r"Agentforce agent 0Xx.*outcome failed"):
             group.invoke(ask("please fail"))
         assert org.count("send") == 1
 
@@ -359,7 +359,7 @@ class TestToolset:
         model = Says("please fail", "order 7?")
         toolset = ManagedAgentToolset(agent, tool_name="ask")
         assert Agent(model, toolsets=[toolset]).run_sync("x").output == "done"
-        assert "failure" in model.heard[0]
+        assert "outcome failed" in model.heard[0]
         assert model.heard[1].startswith("Order 7")
         assert numbers(org) == [[1], [1]]
         assert org.open_sessions == []

@@ -36,7 +36,6 @@ from airflow_provider_agentforce.exceptions import (
     BatchFailedError,
     one_line,
 )
-from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -100,7 +99,6 @@ class Job:
         options, settings = self.options, self.client.settings
         options.check(settings)
         self._check_input_is_not_output()
-        output = None if options.output_type is None else OutputType(options.output_type)
         prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
         source = source_of(self.records, self.source_path)
         known = survey(source, options.key)
@@ -114,12 +112,12 @@ class Job:
         with closing(Checkpoint(storage, marks, known.positions, self.result_folder)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
-            asking = Runner(self.client, checkpoint, options, output, killed=killed, watcher=watcher)
+            asking = Runner(self.client, checkpoint, options, killed=killed, watcher=watcher)
             todo = _Todo(source, prompts, checkpoint, past.pending, options)
             pause = asking.run(iter(todo))
             if pause is not None:
                 raise LongWait(pause)
-            results = _Results(self, source, known, checkpoint, todo, asking.left)
+            results = _Results(self, known, todo, asking.left)
             manifest = results.write(past)
             results.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
@@ -219,16 +217,15 @@ class _Results:
     """
 
     job: Job
-    source: Source
     known: Survey
-    checkpoint: Checkpoint
     todo: _Todo
     left: dict[int, WorkItem]
 
     def __post_init__(self) -> None:
         self._folder = self.job.result_folder
         self._storage = self.job.storage_of(self._folder)
-        self._rows = self.checkpoint.rows
+        self._source, self._checkpoint = self.todo.source, self.todo.checkpoint
+        self._rows = self._checkpoint.rows
         skipped = len(self._rows) - self._rows.counts.total()
         self._counts = self._rows.counts + Counter({SKIPPED: skipped})
 
@@ -244,7 +241,7 @@ class _Results:
             "dead_letter": self._write_dead_letter(),
             "records": len(self._rows),
             "counts": counts,
-            "sessions": len(past.starts) + self.checkpoint.sessions,
+            "sessions": len(past.starts) + self._checkpoint.sessions,
             "messages": self._rows.messages,
             "duration": round(time.time() - past.began, 3),
         }
@@ -270,18 +267,18 @@ class _Results:
             if self._rows.status(position) is None:
                 yield Row(key=key, status=SKIPPED).line()
             else:
-                yield self.checkpoint.row_at(position)
+                yield self._checkpoint.row_at(position)
 
     def _write_dead_letter(self) -> str | None:
         """Write the records that are worth another run, in the form of the input."""
         worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.job.options.resend_unknown else [])}
-        name = f"{DEAD_LETTER}{self.source.suffix}"
+        name = f"{DEAD_LETTER}{self._source.suffix}"
         if not any(self._counts[status] for status in worth):
             self._do("removed", lambda: self._storage.remove(name))
             return None
         # A store may have to be tried again, and the input is not read a third time.
         with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY) as written:
-            self._do("written", lambda: written.writelines(self.source.encode(self._dead(worth))))
+            self._do("written", lambda: written.writelines(self._source.encode(self._dead(worth))))
             self._write(name, lambda: _from_start(written))
         return str(self._folder / name)
 
@@ -291,7 +288,7 @@ class _Results:
             if position in self.left:
                 yield self.left[position].record.line()
             elif self._rows.status(position) in worth:
-                yield self.checkpoint.record_at(position)
+                yield self._checkpoint.record_at(position)
         for record in self.todo.rest:
             status = self._rows.status(record.position)
             if status is None or status in worth:
@@ -302,7 +299,7 @@ class _Results:
         counted: Counter[str] = Counter()
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
-            row = json.loads(self.checkpoint.row_at(position))
+            row = json.loads(self._checkpoint.row_at(position))
             reason = one_line(_PLACE.sub("", row["error"] or row["status"]), 120)
             counted[reason] += 1
             first.setdefault(reason, position)
@@ -311,9 +308,9 @@ class _Results:
         return "; ".join(shown + ([f"{more} other reasons"] if more else []))
 
     def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
-        row = json.loads(self.checkpoint.row_at(first[reason]))
+        row = json.loads(self._checkpoint.row_at(first[reason]))
         where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
-        record = self.checkpoint.record_at(first[reason])
+        record = self._checkpoint.record_at(first[reason])
         has = ""
         if row["attempts"] == 0 and record:
             has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.structured import OutputType
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Options:
 
         :raises AgentforceInputError: if an option cannot be used.
         """
+        _ = self.output
         most = settings.max_messages_per_session
         if self.messages_per_session > most:
             raise AgentforceInputError(
@@ -61,6 +64,14 @@ class Options:
     def shares_sessions(self) -> bool:
         """Whether a session is for more than one record."""
         return self.messages_per_session > 1
+
+    @cached_property
+    def output(self) -> OutputType | None:
+        """What an answer has to be, ready to read one.
+
+        :raises AgentforceInputError: if ``output_type`` cannot be used.
+        """
+        return None if self.output_type is None else OutputType(self.output_type)
 
     def workers(self, settings: Settings) -> int:
         """Return how many records are asked at once."""

@@ -159,7 +159,6 @@ class _Attempt(NoJournal):
 class Worker:
     """Asks for one thread and holds its session.
 
-    :param output: what an answer has to be, if there is such a thing.
     :param stopping: tells whether nothing more is to be started.
     :ivar busy: whether it has more to do than to wait for a slot.
     """
@@ -169,14 +168,12 @@ class Worker:
         client: AgentforceClient,
         checkpoint: Checkpoint,
         options: Options,
-        output: OutputType | None,
         stopping: Callable[[], bool],
     ) -> None:
         self.busy = False
         self._client = client
         self._checkpoint = checkpoint
         self._options = options
-        self._output = output
         self._stopping = stopping
         self._slot: Slot | None = None
         self._session: OpenSession | None = None
@@ -280,9 +277,10 @@ class Worker:
         why = _failure_of(last, len(attempt.turns), len(item.messages))
         if why:
             return attempt.row(FAILED, error=why)
-        if self._output is None or last.outcome not in {ANSWERED, ENDED}:
+        output = self._options.output
+        if output is None or last.outcome not in {ANSWERED, ENDED}:
             return attempt.row(ANSWERED if last.outcome == ENDED else last.outcome)
-        return self._read(self._output, session, attempt)
+        return self._read(output, session, attempt)
 
     def _send(self, session: OpenSession, said: Said) -> Turn:
         # After anything but a plain answer the next record's message would be taken for a reply.

@@ -54,8 +54,9 @@ UNREACHABLE = {
 def noticed(failure: Failure, operation: str) -> bool:
     """Flip one cell, run the tests up to the first that fails, and flip it back."""
     row = failure.rule
-    cell = getattr(row, operation)
-    failure.rule = dataclasses.replace(row, **{operation: FLIPPED[cell]})
+    cells = dict(zip(OPERATIONS, row.cells.split(), strict=True))
+    cells[operation] = FLIPPED[cells[operation]]
+    failure.rule = dataclasses.replace(row, cells=" ".join(cells.values()))
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return (

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any
 
 from typing_extensions import Self
 
@@ -89,6 +88,7 @@ class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
     :param words: the failure for people.
+    :param cells: for each operation, in the order of :class:`Operation`.
     :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
     :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
         answer is not known.
@@ -99,12 +99,7 @@ class Rule:
 
     words: str
     delivery: Delivery
-    token: str
-    start: str
-    send: str
-    end: str
-    feedback: str
-    query: str
+    cells: str
     statuses: tuple[int, ...] = ()
     remedy: str = ""
     transient: type[AgentforceError] = AgentforceTransientError
@@ -118,7 +113,7 @@ class Rule:
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
-        return _VERDICTS[getattr(self, operation.value)]
+        return _VERDICTS[self.cells.split()[list(Operation).index(operation)]]
 
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""
@@ -158,13 +153,6 @@ _NEVER = "X X X X X X"
 _ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
 
 
-def _rule(
-    words: str, delivery: Delivery, cells: str, *statuses: int, remedy: str = "", **classes: Any
-) -> Rule:
-    token, start, send, end, feedback, query = cells.split()
-    return Rule(words, delivery, token, start, send, end, feedback, query, statuses, remedy, **classes)
-
-
 class Failure(str, Enum):
     """Failure modes of a single request, by the words for them: the lines of the table.
 
@@ -181,149 +169,136 @@ class Failure(str, Enum):
         return made
 
     # The cells are for token, start, send, end, feedback and query.
-    UNREACHABLE = _rule(
+    UNREACHABLE = Rule(
         "host not found, refused or not reachable", _N, _ALWAYS, remedy="Check the host and the network."
     )
-    BAD_ROUTE = _rule(
+    BAD_ROUTE = Rule(
         "proxy or CA bundle that cannot be used",
         _N,
         _NEVER,
         remedy="Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
     )
-    BAD_CERTIFICATE = _rule(
+    BAD_CERTIFICATE = Rule(
         "certificate not valid",
         _N,
         _NEVER,
         remedy="Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
     )
-    WRONG_PROTOCOL = _rule(
+    WRONG_PROTOCOL = Rule(
         "TLS on one side, plain HTTP on the other",
         _N,
         _NEVER,
         remedy="Check whether the URL begins with http or https, and its port.",
     )
-    TLS_BROKEN = _rule("connection lost before anything was sent", _N, _ALWAYS)
-    STOPPED_BEFORE = _rule(
-        "task stopped before anything was sent",
-        _N,
-        "T    T     T     T     T     T",
-        transient=TaskStoppedError,
+    TLS_BROKEN = Rule("connection lost before anything was sent", _N, _ALWAYS)
+    STOPPED_BEFORE = Rule(
+        "task stopped before anything was sent", _N, "T T T T T T", transient=TaskStoppedError
     )
-    CLIENT_CERTIFICATE = _rule(
+    CLIENT_CERTIFICATE = Rule(
         "client certificate missing or refused",
         _R,
         _NEVER,
         remedy="The host asks for a client certificate, which the client cannot send, or for another TLS "
         "version.",
     )
-    RESET = _rule(
-        "connection lost after something was sent", _Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", remedy=_LOOK
-    )
-    NO_REPLY = _rule("no reply in time", _Q, "R2>T T!    U     R2>T  R2>T  R2>T", remedy=_LOOK)
-    STOPPED = _rule(
+    RESET = Rule("connection lost after something was sent", _Q, "R3>T R2>T! U R3>T R2>T R3>T", remedy=_LOOK)
+    NO_REPLY = Rule("no reply in time", _Q, "R2>T T! U R2>T R2>T R2>T", remedy=_LOOK)
+    STOPPED = Rule(
         "task stopped while waiting for the reply",
         _Q,
-        "T    T!    U     T     T     T",
+        "T T! U T T T",
         remedy=_LOOK,
         transient=TaskStoppedError,
     )
-    CUT_REPLY = _rule("reply cut or too slow", _D, "R2>T T!    U     OK    OK    R2>T", remedy=_ANSWER_LOST)
-    BAD_REQUEST = _rule("400", _R, _NEVER, 400)
-    TOKEN_REFUSED = _rule("400 to a token request", _R, _NEVER, final=_AUTH)
-    OAUTH_TEMPORARY = _rule("400, token service busy", _R, "R3>T X     X     X     X     X")
-    LOGIN_RATE = _rule(
-        "login rate exceeded", _R, "T    X     X     X     X     X", transient=RateLimitedError
-    )
-    ALREADY_DELIVERED = _rule(
+    CUT_REPLY = Rule("reply cut or too slow", _D, "R2>T T! U OK OK R2>T", remedy=_ANSWER_LOST)
+    BAD_REQUEST = Rule("400", _R, _NEVER, (400,))
+    TOKEN_REFUSED = Rule("400 to a token request", _R, _NEVER, final=_AUTH)
+    OAUTH_TEMPORARY = Rule("400, token service busy", _R, "R3>T X X X X X")
+    LOGIN_RATE = Rule("login rate exceeded", _R, "T X X X X X", transient=RateLimitedError)
+    ALREADY_DELIVERED = Rule(
         "400, number of a repeated message already used",
         _D,
-        "X    X     U     X     X     X",
+        "X X U X X X",
         remedy="An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
         "the answer back: look at the agent's session in Salesforce.",
         unknown=AnswerLostError,
     )
-    UNAUTHORIZED = _rule(
+    UNAUTHORIZED = Rule(
         "401",
         _R,
-        "X    RF1>X RF1>X RF1>X RF1>X RF1>X",
-        401,
+        "X RF1>X RF1>X RF1>X RF1>X RF1>X",
+        (401,),
         remedy="The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
         "As, or username.",
         final=_AUTH,
     )
-    INVALID_JWT = _rule("401 INVALID_JWT_FORMAT", _R, "X    RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH)
-    APP_NOT_ATTACHED = _rule("401, app not attached to the agent", _R, _NEVER, final=_AUTH)
-    FORBIDDEN = _rule(
+    INVALID_JWT = Rule("401 INVALID_JWT_FORMAT", _R, "X RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH)
+    APP_NOT_ATTACHED = Rule("401, app not attached to the agent", _R, _NEVER, final=_AUTH)
+    FORBIDDEN = Rule(
         "403",
         _R,
         _NEVER,
-        403,
+        (403,),
         remedy="The user (Run As, or username) or the app's scopes lack access to this agent.",
         final=_AUTH,
     )
-    NOT_FOUND = _rule("404 or 410", _R, _NEVER, 404, 410)
-    SESSION_GONE = _rule(
+    NOT_FOUND = Rule("404 or 410", _R, _NEVER, (404, 410))
+    SESSION_GONE = Rule(
         "404 or 410 to a session, 500 V6Session not found",
         _R,
-        "X    X     X     OK    X     X",
+        "X X X OK X X",
         remedy="The session has ended or expired. Start a new one; its context is gone.",
         final=SessionNotFoundError,
     )
-    TOO_EARLY = _rule("408 or 425", _R, "R3>T R3>T  R2>T  R3>T  R2>T  R3>T", 408, 425)
-    CONFLICT = _rule("409", _R, _NEVER, 409)
-    PRECONDITION = _rule("412", _R, _NEVER, 412)
-    PAYLOAD = _rule("413, 414 or 415", _R, _NEVER, 413, 414, 415)
-    UNPROCESSABLE = _rule("422", _Q, "X    X     U     X     X     X", 422, remedy=f"{_SLOW_ACTION} {_LOOK}")
-    LOCKED = _rule(
+    TOO_EARLY = Rule("408 or 425", _R, "R3>T R3>T R2>T R3>T R2>T R3>T", (408, 425))
+    CONFLICT = Rule("409", _R, _NEVER, (409,))
+    PRECONDITION = Rule("412", _R, _NEVER, (412,))
+    PAYLOAD = Rule("413, 414 or 415", _R, _NEVER, (413, 414, 415))
+    UNPROCESSABLE = Rule("422", _Q, "X X U X X X", (422,), remedy=f"{_SLOW_ACTION} {_LOOK}")
+    LOCKED = Rule(
         "423",
         _R,
-        "T    T     L>T   R3>T  R3>T  T",
-        423,
+        "T T L>T R3>T R3>T T",
+        (423,),
         remedy="The session is still working on another message. Send one message at a time; do not map "
         "sends.",
         transient=SessionBusyError,
     )
-    STILL_RUNNING = _rule(
+    STILL_RUNNING = Rule(
         "423 to a repeated message",
         _Q,
-        "X    X     U     X     X     X",
+        "X X U X X X",
         remedy=f"The session is still working, probably on the message of an earlier try. {_LOOK}",
     )
-    THROTTLED = _rule(
+    THROTTLED = Rule(
         "429",
         _R,
         _ALWAYS,
-        429,
+        (429,),
         remedy="Slow down: a limit of the org is reached.",
         transient=RateLimitedError,
     )
-    SERVER_CONFIG = _rule(
-        "422 or 500 whose class names the configuration", _R, "R3>T X     X     X     X     X"
-    )
-    SERVER_ERROR = _rule(
+    SERVER_CONFIG = Rule("422 or 500 whose class names the configuration", _R, "R3>T X X X X X")
+    SERVER_ERROR = Rule(
         "500",
         _Q,
-        "R3>T T     U     R2>T  R2>T  R3>T",
-        500,
+        "R3>T T U R2>T R2>T R3>T",
+        (500,),
         remedy=f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}",
     )
-    BAD_GATEWAY = _rule("502 or 504", _Q, "R3>T R2>T! U     R3>T  R2>T  R3>T", 502, 504, remedy=_LOOK)
-    UNAVAILABLE = _rule("503", _Q, "R3>T R2>T  U     R3>T  R2>T  R3>T", 503, remedy=f"{_SLOW_ACTION} {_LOOK}")
-    REDIRECT = _rule(
+    BAD_GATEWAY = Rule("502 or 504", _Q, "R3>T R2>T! U R3>T R2>T R3>T", (502, 504), remedy=_LOOK)
+    UNAVAILABLE = Rule("503", _Q, "R3>T R2>T U R3>T R2>T R3>T", (503,), remedy=f"{_SLOW_ACTION} {_LOOK}")
+    REDIRECT = Rule(
         "any 3xx",
         _R,
         _NEVER,
-        3,
+        (3,),
         remedy="The host answers with a redirect, which is never followed. Check host and api_url.",
     )
-    OTHER_CLIENT_ERROR = _rule("other 4xx", _R, _NEVER, 4)
-    OTHER_SERVER_ERROR = _rule("other 5xx", _Q, "T    T     U     T     T     T", 5, remedy=_LOOK)
-    UNREADABLE = _rule(
-        "2xx, reply not readable", _D, "R2>T T!    U     OK    OK    R2>T", 1, 2, remedy=_ANSWER_LOST
-    )
-    STREAM_CUT = _rule(
-        "2xx, stream without its end", _D, "X    X     U     X     X     X", remedy=_ANSWER_LOST
-    )
+    OTHER_CLIENT_ERROR = Rule("other 4xx", _R, _NEVER, (4,))
+    OTHER_SERVER_ERROR = Rule("other 5xx", _Q, "T T U T T T", (5,), remedy=_LOOK)
+    UNREADABLE = Rule("2xx, reply not readable", _D, "R2>T T! U OK OK R2>T", (1, 2), remedy=_ANSWER_LOST)
+    STREAM_CUT = Rule("2xx, stream without its end", _D, "X X U X X X", remedy=_ANSWER_LOST)
 
 
 _BY_STATUS = {status: failure for failure in Failure for status in failure.rule.statuses}

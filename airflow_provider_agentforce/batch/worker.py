@@ -103,7 +103,7 @@ class Fatal:
 Outcome = Answered | AskAgain | NotStarted | Fatal
 
 
-class _Attempt(NoJournal):
+class _RecordAttempt(NoJournal):
     """One attempt at a record, and the journal of its messages: claims it right before the first one leaves.
 
     :ivar session: the one that it is asked in.
@@ -218,7 +218,7 @@ class Worker:
         return False
 
     def _attempt(self, item: WorkItem) -> Outcome:
-        attempt = _Attempt(item, self._checkpoint)
+        attempt = _RecordAttempt(item, self._checkpoint)
         try:
             session = self._open(attempt, item)
             row = self._talk(session, attempt, item)
@@ -237,7 +237,7 @@ class Worker:
         settle(self._checkpoint, item.record, row)
         return Answered(item, row)
 
-    def _open(self, attempt: _Attempt, item: WorkItem) -> OpenSession:
+    def _open(self, attempt: _RecordAttempt, item: WorkItem) -> OpenSession:
         """Hold the session that is open, or a new one, for the messages of *attempt*."""
         held = self._session.session if self._session else self._start(item)
         keeps = self._options.store_requests
@@ -269,7 +269,7 @@ class Worker:
         self._checkpoint.started(session.session_id, session.external_session_key)
         return session
 
-    def _talk(self, session: OpenSession, attempt: _Attempt, item: WorkItem) -> Row:
+    def _talk(self, session: OpenSession, attempt: _RecordAttempt, item: WorkItem) -> Row:
         for message in item.messages:
             last = self._send(session, message)
             if last.outcome == FAILED or last.session_ended:
@@ -289,7 +289,7 @@ class Worker:
         self._reusable = turn.outcome == ANSWERED and not turn.session_ended
         return turn
 
-    def _read(self, output: OutputType, session: OpenSession, attempt: _Attempt) -> Row:
+    def _read(self, output: OutputType, session: OpenSession, attempt: _RecordAttempt) -> Row:
         try:
             result = read_or_ask(
                 output,
@@ -348,7 +348,7 @@ def _failure_of(last: Turn, answers: int, messages: int) -> str:
     return ""
 
 
-def _failed(attempt: _Attempt, error: AgentforceError) -> Row:
+def _failed(attempt: _RecordAttempt, error: AgentforceError) -> Row:
     if isinstance(error, DeliveryUnknownError):
         read = error.turn.text if error.turn is not None else ""
         return attempt.row(UNKNOWN, partial=read, error=str(error), applied=error.applied)

@@ -108,7 +108,7 @@ def the_one_of(
 ) -> Said:
     """Return the one that is given.
 
-    :param reply: a :class:`Reply`, its items, or the turn with the question.
+    :param reply: a :class:`Reply`, its items, ``True``, or the turn with the question.
     :param cancel: a :class:`Cancel`, ``True``, or the turn with the question.
     :param last: the session's last turn, or its dict, for a *reply* or *cancel* that names none.
     :raises AgentforceInputError: there is none, or more than one.
@@ -117,7 +117,7 @@ def the_one_of(
     name = validation.only_one_of(**given)
     only: Said = given[name]
     if name == "reply" and not isinstance(reply, Reply):
-        only = Reply(turn=reply) if _turn(reply) else Reply(reply)
+        only = Reply(turn=reply) if _turn(reply) else Reply(None if reply is True else reply)
     elif name == "cancel" and not isinstance(cancel, Cancel):
         only = Cancel(turn=cancel if _turn(cancel) else None)
     if isinstance(only, Reply | Cancel) and only.turn is None:

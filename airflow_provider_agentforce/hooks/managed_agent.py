@@ -18,6 +18,7 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import Session, Settings, validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
+from airflow_provider_agentforce.client.messages import Said, the_one_of
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import (
@@ -71,7 +72,8 @@ else:
         ManagedAgentCapabilities = ManagedAgentRef = ManagedAgentResponse = _needs_common_ai
 
 _START_OPTIONS = ("variables", "tz", "bypass_user")
-_SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id")
+_INSTEAD = ("reply", "cancel", "transfer")
+_SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id", *_INSTEAD)
 # What the org says of a message that another wording could fix: not valid, too long.
 _REPHRASE = frozenset({400, 413})
 _first_use = ForkSafeLock()
@@ -140,7 +142,9 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         :param request: ``prompt`` (or one user message). ``timeout``: seconds for all calls together, 3 s
             more for the end of the session; default: the connection's, for each call. ``vendor_options``:
             ``variables`` and, to start a session, ``tz`` and ``bypass_user``, or in one that is given,
-            ``in_reply_to`` and ``sequence_id``.
+            ``in_reply_to`` and ``sequence_id``, and instead of a prompt, which is ``""`` then, ``reply``
+            (``True`` or its items), ``cancel`` or ``transfer`` as :meth:`.AgentforceHook.send_message` has
+            them.
         :returns: ``text``: the answer; ``raw``: the dict that a send returns, with ``outcome``;
             ``session_id``: of a session that goes on; ``trace_ref``: the id of the agent's plan.
         :raises ManagedAgentRejected: the agent failed at the message, or another wording could fix it.
@@ -150,15 +154,16 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         :raises AgentforceInputError: a ``ValueError``: the request cannot be used.
         """
         with airflow_errors():
-            text, options, seconds = _text(request), _options(request), _seconds(request)
+            options, seconds = _options(request), _seconds(request)
+            said = _said(request, options)
         with agent_errors(agent):
             client = self._ready_client().within(seconds)
             if request.session_id is None:
                 with TaskSession.start(client, SessionOptions(agent or None, **options)) as own:
-                    turn = own.send(text)
+                    turn = own.send(said)
             else:
                 session = self._session(request.session_id, options.get("sequence_id"))
-                turn = session.send(text, client=client, lock_timeout=seconds, **options)
+                turn = session.send(said, client=client, lock_timeout=seconds, **options)
             if turn.outcome == FAILED:
                 raise turn.as_error()
         goes_on = request.session_id is not None and not turn.session_ended
@@ -228,6 +233,17 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
         # Not the terminal class: a group would send the message to its next member.
         return ManagedAgentRejected
     return FinalAgentError
+
+
+def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> Said:
+    """Return what is sent, and take it out of *options* where it is not the prompt."""
+    given: dict[str, Any] = {name: options.pop(name, None) for name in _INSTEAD}
+    if all(value is None for value in given.values()):
+        return _text(request)
+    if request.prompt != "":
+        names = ", ".join(f"vendor_options['{name}']" for name in _INSTEAD if given[name] is not None)
+        raise AgentforceInputError(f"prompt must be '' where {names} takes its place.")
+    return the_one_of(text=None, **given)
 
 
 def _text(request: ManagedAgentRequest) -> str:

@@ -13,6 +13,7 @@ import pytest
 import wire
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_agentforce.client.messages import Transfer
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -172,6 +173,27 @@ class TestSessions:
             assert org.open_sessions == [session_id]
         assert numbers(org) == [[1, 2]]
         assert org.open_sessions == []
+
+    @pytest.mark.parametrize(
+        ("answer", "type_", "reply"),
+        [
+            ({"reply": True}, "Reply", "Done."),
+            ({"cancel": True}, "Cancel", "All right, I changed nothing."),
+            ({"transfer": Transfer()}, "TransferSucceeded", None),
+        ],
+        ids=["reply", "cancel", "transfer"],
+    )
+    def test_a_confirmation_is_answered_with_a_reply_or_a_cancel(
+        self, org, hook, agent, answer, type_, reply
+    ):
+        with hook.conversation() as chat:
+            session_id = chat.session.session_id
+            agent.invoke(ask("Please refund order 1.", session_id=session_id))
+            with pytest.raises(ValueError, match="prompt must be ''"):
+                agent.invoke(ask("yes", session_id=session_id, vendor_options=answer))
+            last = agent.invoke(ask("", session_id=session_id, vendor_options=answer))
+        assert reply in (None, last.text)
+        assert last.raw["request"]["type"] == type_
 
     def test_a_conversation_of_five_messages_opens_one_connection(self, org, monkeypatch):
         with wire.Relay(urlsplit(org.url).port) as relay:

@@ -118,16 +118,17 @@ class AgentforceClient:
         bypass_user: bool | None = None,
         external_session_key: str | None = None,
         surface_type: str | None = None,
+        slot: Slot | None = None,
         before_send: Callable[[str | None], None] | None = None,
     ) -> Session:
         """Start a session with an agent.
 
-        The first six parameters are those of :class:`.SessionOptions`, the last is that of :meth:`start`.
+        The first six parameters are those of :class:`.SessionOptions`, the others those of :meth:`start`.
 
         :raises AgentforceError: the session is not started, or is not known to be.
         """
         options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
-        return self.start(options, before_send=before_send)
+        return self.start(options, slot=slot, before_send=before_send)
 
     def start(
         self,

@@ -15,7 +15,7 @@ from airflow_provider_agentforce._compat import (
     AirflowOptionalProviderFeatureException,
     AirflowTaskTerminated,
 )
-from airflow_provider_agentforce.client import Session, Settings, validation
+from airflow_provider_agentforce.client import Session, Settings, Turn, validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.messages import Said, the_one_of
@@ -166,13 +166,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
                 turn = session.send(said, client=client, lock_timeout=seconds, **options)
             if turn.outcome == FAILED:
                 raise turn.as_error()
-        goes_on = request.session_id is not None and not turn.session_ended
-        return ManagedAgentResponse(
-            text=turn.text or f"The agent gave no text. Outcome: {turn.outcome}.",
-            raw=turn.to_dict(),
-            session_id=turn.session_id if goes_on else None,
-            trace_ref=turn.plan_id,
-        )
+        return _response(turn, goes_on=request.session_id is not None and not turn.session_ended)
 
     def keep_session(self, agent: str, request: ManagedAgentRequest) -> TaskSession:
         """Start a session for :meth:`invoke_agent`, which ``end_quietly()`` or the end of the task ends.
@@ -233,6 +227,15 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
         # Not the terminal class: a group would send the message to its next member.
         return ManagedAgentRejected
     return FinalAgentError
+
+
+def _response(turn: Turn, *, goes_on: bool) -> ManagedAgentResponse:
+    return ManagedAgentResponse(
+        text=turn.text or f"The agent gave no text. Outcome: {turn.outcome}.",
+        raw=turn.to_dict(),
+        session_id=turn.session_id if goes_on else None,
+        trace_ref=turn.plan_id,
+    )
 
 
 def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> Said:

@@ -172,3 +172,18 @@ def test_max_failures_stops_the_batch_and_skips_the_rest(make_org, make_client, 
     with pytest.raises(BatchFailedError):
         job(make_client(org), folder, records, max_failures=5).run(killed=never)
     assert org.count("send") == before
+
+
+def test_in_a_shared_session_a_record_sets_its_variables_with_its_first_message(org, client, folder):
+    given = {
+        "message": ["Of {{ record.name }}?", "And then?"],
+        "variables": {"$Context.X": "{{ record.name }}"},
+    }
+    job(client, folder, accounts(2), messages_per_session=4, max_concurrency=1, **given).run(killed=never)
+    start, *sends = [request.body for request in org.requests if request.operation in {"start", "send"}]
+    assert "variables" not in start
+    set_with = {body["message"]["text"]: body.get("variables") for body in sends}
+    assert set_with.pop("And then?") is None
+    assert {text: [one["value"] for one in found] for text, found in set_with.items()} == {
+        f"Of {record['name']}?": [record["name"]] for record in accounts(2)
+    }

@@ -6,20 +6,24 @@ import sys
 
 import generated
 
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Operation, Verdict
+from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation, Verdict
 
 _ENDINGS = {Ending.DONE: "ok", Ending.TRANSIENT: "retry", Ending.FINAL: "fail", Ending.UNKNOWN: "unknown"}
 
 
 def table() -> str:
     """Return the table, one line per failure."""
-    columns: dict[str, list[Operation]] = {}
+    columns: dict[Operation, list[Operation]] = {}
     for operation in Operation:
         columns.setdefault(operation.column, []).append(operation)
     titles = ["failure", "the message is", *(", ".join(sharing) for sharing in columns.values())]
     rows = [
-        [failure.value, row.delivery.value, *(cell(row.verdict(first)) for first, *_ in columns.values())]
-        for failure, row in TABLE.items()
+        [
+            failure.value,
+            failure.rule.delivery.value,
+            *(cell(failure.rule.verdict(first)) for first, *_ in columns.values()),
+        ]
+        for failure in Failure
     ]
     return generated.table(titles, rows)
 

@@ -243,7 +243,7 @@ class Checkpoint:
             raise copy.copy(write.error)
 
     def _lead(self, write: _Write) -> None:
-        error: AgentforceError | None = LedgerError("Writing the ledger was interrupted.")
+        error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
             self._put(write)
             if write.claims:
@@ -316,7 +316,7 @@ class Checkpoint:
                 run.append(name)
             self._merge_run(run)
         except LedgerError as error:
-            log.warning("The files of the ledger stay many: %s", error)
+            log.warning("The files of the checkpoint stay many: %s", error)
 
     def _merge_run(self, names: list[str]) -> None:
         if len(names) <= 1:
@@ -462,4 +462,4 @@ class Checkpoint:
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        return guarded(call, f"The ledger of {self._shown} cannot be {what}")
+        return guarded(call, f"The checkpoint of {self._shown} cannot be {what}")

@@ -201,7 +201,7 @@ def storage_of(folder: Any) -> Storage:
 def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
     """Return what *call* returns.
 
-    :param failure: what a failure of the store means, such as ``The ledger cannot be read``.
+    :param failure: what a failure of the store means, such as ``The checkpoint cannot be read``.
     :param hint: the way out.
     :raises LedgerError: for whatever the store's library raises.
     """

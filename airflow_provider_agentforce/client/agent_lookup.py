@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.failure_catalogue import ACTIVATE
 from airflow_provider_agentforce.client.single_flight import SingleFlight
+from airflow_provider_agentforce.client.timing import Deadline
 from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceRequestError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _LOOK = (
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentInfo:
     """An agent of the org.
 
     :param agent_id: BotDefinition id (``0Xx…``).
@@ -51,13 +51,13 @@ def query_for(agent: str) -> str:
     return f"SELECT Id, DeveloperName, ({versions}) FROM BotDefinition {which}"  # noqa: S608 - no quote in it
 
 
-def parse_agents(records: Sequence[dict[str, Any]]) -> list[Agent]:
+def parse_agents(records: Sequence[dict[str, Any]]) -> list[AgentInfo]:
     """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
     found = [one for one in records if validation.is_agent_id(one.get("Id"))]
-    return [Agent(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
+    return [AgentInfo(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
 
 
-def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
+def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
     """Return the agent that was looked for.
 
     :param agent: its id or API name.

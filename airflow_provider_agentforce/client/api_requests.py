@@ -1,7 +1,6 @@
 """The requests of the Agent API: each builds its call and reads its answer. Pure.
 
-Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and
-https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html (the token).
+Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from typing_extensions import Self
 
@@ -27,7 +25,6 @@ from airflow_provider_agentforce.client.answer_reader import (
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.messages import Message
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
-from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.client.session_trace import SessionTrace
 
 BASE_PATH = "/einstein/ai-agent/v1"
@@ -44,12 +41,16 @@ class HttpCall:
     """One request on the wire, complete but for the bearer token.
 
     :param body: never shown, since the token call's holds the secret and a message may be confidential.
+    :param secret: what is made for this call alone and must not be shown.
+    :param max_bytes: of the reply's body; a longer one is an error.
     """
 
     method: str
     url: str
     headers: dict[str, str]
     body: bytes | None = field(default=None, repr=False)
+    secret: str = field(default="", repr=False)
+    max_bytes: int = MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,10 @@ class ApiRequest(ABC):
     :param text: the message; not shown, as it may be confidential.
     :param auth: how the token is asked for, where it is.
     :cvar doing: the operation in words.
-    :cvar max_bytes: of a reply's body; a longer one is cut off.
     """
 
     operation: ClassVar[Operation]
     doing: ClassVar[str]
-    max_bytes: ClassVar[int] = MAX_BODY_BYTES
     agent_id: str | None = None
     session_id: str | None = None
     external_session_key: str | None = None
@@ -94,40 +93,13 @@ class ApiRequest(ABC):
         :raises UnreadableReplyError: it is not what the API promises.
         """
 
-    def after_losses(self, losses: int) -> Self:
-        """Return the request as it is repeated after attempts that may have been acted on.
+    def for_attempt(self, losses: int, now: float) -> Self:  # noqa: ARG002 - most are the same each time
+        """Return the request as the next attempt makes it.
 
-        The session of each such start has a key that is derived from the first.
+        :param losses: attempts before that may have been acted on.
+        :param now: wall clock in seconds.
         """
-        if not losses or self.external_session_key is None:
-            return self
-        key = uuid.uuid5(uuid.UUID(self.external_session_key), str(losses))
-        return replace(self, external_session_key=str(key))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenRequest(ApiRequest):
-    """The exchange of what the app or the user can show for a token. It goes into the body, never into a URL.
-
-    :param form: returns the fields of the form, once for each attempt, since an assertion is short-lived.
-    :param now: wall clock in seconds, for a token that tells only its end.
-    """
-
-    operation = Operation.TOKEN
-    doing = "Getting an access token"
-    host: str
-    form: Callable[[], Mapping[str, str]] = field(repr=False)
-    now: float
-
-    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host issues tokens
-        """Return ``POST /services/oauth2/token``."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": _JSON}
-        url = f"{self.host}/services/oauth2/token"
-        return HttpCall("POST", url, headers, urlencode(self.form()).encode("ascii"))
-
-    def read(self, reader: JsonReader) -> TokenReply:
-        """Return the token."""
-        return responses.token(reader.body, now=self.now)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +118,13 @@ class StartRequest(ApiRequest):
     bypass_user: bool
     options: SessionOptions
 
+    def for_attempt(self, losses: int, now: float) -> Self:  # noqa: ARG002 - no time is in it
+        """Return the request; after a loss its session has a key that is derived from the first."""
+        if not losses:
+            return self
+        key = uuid.uuid5(uuid.UUID(self.external_session_key), str(losses))
+        return replace(self, external_session_key=str(key))
+
     def call(self, api_url: str) -> HttpCall:
         """Return the request."""
         body: dict[str, Any] = {
@@ -163,9 +142,9 @@ class StartRequest(ApiRequest):
         return _post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
     def read(self, reader: JsonReader) -> Session:
-        """Return the session. Only its id has to be there."""
-        reply = responses.start(reader.body)
-        return Session(reply.session_id, 0, self.agent_id, self.external_session_key, reply.greeting)
+        """Return the session."""
+        session_id, greeting = responses.start(reader.body)
+        return Session(session_id, 0, self.agent_id, self.external_session_key, greeting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,21 +156,20 @@ class SendRequest(ApiRequest):
     session_id: str
     sequence_id: int
     message: Message
-    variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
     stream: bool = False
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request, the same for every attempt."""
         body: dict[str, Any] = {"message": self.message.body(self.sequence_id)}
-        if self.variables:
-            body["variables"] = self.variables
+        if self.message.variables:
+            body["variables"] = self.message.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
         return _post(url, body, accept=_EVENTS if self.stream else _JSON)
 
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        asked = self.message.request(self.variables)
+        asked = self.message.request
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:
@@ -267,15 +245,14 @@ class SessionTraceRequest(ApiRequest):
 
     operation = Operation.SESSION_TRACE
     doing = "Reading the session's trace"
-    # The reader gives up first, and says so better.
-    max_bytes = MAX_TRACE_BYTES + MAX_BODY_BYTES
     session_id: str
     my_domain: str
 
     def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the traces
         """Return the request."""
         url = f"{self.my_domain}{TRACE_PATH}/{quote(self.session_id, safe='')}"
-        return HttpCall("GET", url, {"Accept": _JSON})
+        # The reader gives up first, and says so better.
+        return HttpCall("GET", url, {"Accept": _JSON}, max_bytes=MAX_TRACE_BYTES + MAX_BODY_BYTES)
 
     def reader(self, content_type: str | None) -> TraceReader:  # noqa: ARG002 - it is JSON
         """Return a reader for a long body."""

@@ -42,12 +42,14 @@ class _Doubt:
     """The message of an unknown row.
 
     :ivar text: ``None`` if it was not kept.
+    :ivar position: its number in the session.
     :ivar sent_at: in seconds since the epoch; ``None`` if other messages of the record went before it, as
         only the time of the first is known.
     :ivar found: the message in the trace.
     """
 
     text: str | None
+    position: int
     sent_at: float | None
     found: TracedMessage | None = None
 
@@ -55,13 +57,13 @@ class _Doubt:
     def settled(self) -> bool:
         return self.found is not None and self.found.answered
 
-    def look(self, trace: SessionTrace, position: int) -> None:
-        """Look for it in its place, the last one of its session."""
+    def look(self, trace: SessionTrace) -> None:
+        """Look for it in its place."""
         if self.text is not None:
-            found = trace.find_message(self.text, position, self.sent_at)
+            found = trace.find_message(self.text, self.position, self.sent_at)
         else:
             began = self.sent_at
-            there = (one for one in trace.messages if one.position == position)
+            there = (one for one in trace.messages if one.position == self.position)
             found = next((one for one in there if began and one.at and one.at >= began), None)
         self.found = found or self.found
 
@@ -96,7 +98,7 @@ class _Sought:
                 self.line = _line(SessionTrace(self.session_id), note=finding.note or _EMPTY)
             return
         for doubt in self.doubts.values():
-            doubt.look(trace, self.answered + 1)
+            doubt.look(trace)
         complete = len(trace.messages) >= self.answered and all(one.complete for one in trace.messages)
         self.line = _line(trace, found=True, complete=complete, rate=rate)
 
@@ -179,17 +181,24 @@ class SessionTraces:
 
     def _take_up(self, files: _Files) -> None:
         """Find the sessions of the rows, and what an earlier look has found of them."""
+        several = False
         for number, row in enumerate(files.rows()):
-            session_id, in_doubt = row.get("session_id"), row.get("status") == UNKNOWN
-            answered = row.get("sequence_id") or 0
-            if not isinstance(session_id, str) or not (answered or in_doubt):
+            several = several or bool(row.get("earlier_answers"))
+            session_id, position = row.get("session_id"), row.get("sequence_id")
+            if not isinstance(session_id, str) or not isinstance(position, int):
                 continue
             sent_at = _seconds(row.get("started_at"))
             sought = self._sought.setdefault(session_id, _Sought(session_id, started_at=sent_at))
-            sought.answered = max(sought.answered, answered)
-            if in_doubt:
+            if row.get("status") == UNKNOWN:
                 text = (row.get("request") or {}).get("text")
-                sought.doubts[number] = _Doubt(text, None if answered else sent_at)
+                first = row.get("outcome") is None
+                sought.doubts[number] = _Doubt(text, position, sent_at if first else None)
+            else:
+                sought.answered = max(sought.answered, position)
+        if several:
+            # Of a message that was not kept, nothing tells whether it is the last one of its record.
+            for sought in self._sought.values():
+                sought.doubts = {number: one for number, one in sought.doubts.items() if one.text is not None}
         for line in files.lines():
             known = self._sought.get(str(line.get("session_id")))
             if known is not None:
@@ -246,7 +255,7 @@ class _Files:
         lines = [one.line for one in sought if one.line is not None]
         self._ask(lambda: self._storage.write(TRACES, lambda: map(_encoded, lines)))
         found = {
-            number: (one.answered + 1, doubt.found)
+            number: (doubt.position, doubt.found)
             for one in sought
             for number, doubt in one.doubts.items()
             if doubt.found is not None and (over or doubt.settled)

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.io import attach, store
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -220,6 +223,24 @@ def test_the_sessions_of_conversations_are_found_without_a_folder(fetch, run, or
     assert [line["session_id"] for line in done.value["sessions"]] == [one["session_id"] for one in talks]
     assert fetch(talks[0]).value["found"] == 1
     assert fetch(talks[0]["turns"]).value["found"] == 1
+
+
+def test_a_store_that_empties_a_file_before_it_is_written_loses_no_row(run, org, monkeypatch):
+    monkeypatch.setattr(store, "_STORE_CACHE", {})
+    attach(protocol="memory", conn_id="the_store", fs=MemoryFileSystem())
+    org.fail("send", **DROPPED)
+    folder = f"memory://the_store@bucket/{time.time_ns()}"
+    arguments = {"records": ACCOUNTS, "key": "id", "message": "hello", "max_concurrency": 1}
+    ask = ConversationBatchOperator(task_id="ask", result_path=folder, **arguments)
+    manifest = run(ask).value
+    done = run(SessionTraceOperator(task_id="traces", results=manifest, timeout=AT_ONCE))
+    assert (done.value["found"], done.value["resolved"]) == (3, 1)
+    lines = {
+        name: ObjectStoragePath(uri).read_text().splitlines()
+        for name, uri in (("rows", manifest["results"]), ("traces", done.value["traces"]))
+    }
+    assert {name: len(found) for name, found in lines.items()} == {"rows": 3, "traces": 3}
+    assert [json.loads(line)["status"] for line in lines["rows"]] == ["answered"] * 3
 
 
 # Waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
@@ -39,8 +40,13 @@ class StartsSessions(AgentforceBaseOperator):
         self.agent_id = agent_id
         self.variables = variables
         self.tz = tz
-        self.bypass_user = bypass_user
-        self.surface_type = surface_type
+        self.bypass_user = arguments.check_choice("bypass_user", bypass_user, None, True, False)
+        self.surface_type = None if surface_type is None else validation.name(surface_type, "surface_type")
+
+    def check_arguments(self) -> None:
+        """Refuse a literal that is not a time zone."""
+        if self.tz is not None and not arguments.may_change(self.tz):
+            validation.time_zone(self.tz)
 
     def session_options(self, agent_id: str, external_session_key: str) -> SessionOptions:
         """Return the rendered arguments, checked.

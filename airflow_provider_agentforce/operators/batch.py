@@ -18,7 +18,7 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_choice
+from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
@@ -147,10 +147,21 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         )
         self.messages_per_session = validation.count(messages_per_session, "messages_per_session")
         self.max_failures = validation.failures(max_failures)
-        self.fail_on_partial_error = fail_on_partial_error
+        self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        chosen = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = check_choice("deferrable", chosen, True, False)
         self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse literals that are not addresses or messages."""
+        super().check_arguments()
+        for field in ("records", "result_path"):
+            given = getattr(self, field)
+            if isinstance(given, str) and not may_change(given):
+                _check_uri(given, field)
+        if self.message_function is None and not may_change(self.message):
+            _check_message(self.message)
 
     def render_template(
         self,
@@ -268,13 +279,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     def _path(self, given: Any, field: str) -> Any:
         uri = str(given)
-        if not _URI.match(uri):
-            listed = field == "records" and uri.lstrip().startswith("[")
-            raise AgentforceInputError(
-                f"{field} must be a URI such as s3://bucket/accounts or file:///data/accounts, "
-                f"but is {uri!r:.100}."
-                f"{' To pass on what a task returned, give its .output, not a template.' if listed else ''}"
-            )
+        _check_uri(uri, field)
         try:
             return object_storage_path(given)
         except (ValueError, ImportError, AirflowNotFoundException) as error:
@@ -306,8 +311,27 @@ def _no_function(given: Any) -> Any:
     return None if callable(given) else text
 
 
+def _check_uri(uri: str, field: str) -> None:
+    if not _URI.match(uri):
+        listed = field == "records" and uri.lstrip().startswith("[")
+        raise AgentforceInputError(
+            f"{field} must be a URI such as s3://bucket/accounts or file:///data/accounts, "
+            f"but is {uri!r:.100}."
+            f"{' To pass on what a task returned, give its .output, not a template.' if listed else ''}"
+        )
+
+
+def _check_message(message: Any) -> None:
+    texts = message if isinstance(message, list | tuple) else [message]
+    if not texts:
+        raise AgentforceInputError("message is empty. Give at least one template.")
+    for text in texts:
+        if not may_change(text):
+            validation.message_text(text, "message")
+
+
 def _name_of_field(key: Any) -> str | None:
-    if key is not None and not isinstance(key, str):
+    if key is not None and (not isinstance(key, str) or not key):
         raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
     return key
 

@@ -113,17 +113,19 @@ class ConversationOperator(StartsSessions, SendsMessages):
         self.next_message: NextMessage | None = messages if callable(messages) else None
         self.messages = None if callable(messages) else messages
         self.decisions = {NEEDS_CONFIRMATION: on_needs_confirmation, NEEDS_INPUT: on_needs_input}
-        self.stream = stream
+        self.stream = arguments.check_choice("stream", stream, True, False)
         self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = validation.end_reason(end_reason, "end_reason")
         self.on_session_lost = arguments.check_choice("on_session_lost", on_session_lost, "fail", "restart")
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a literal that cannot be messages. A template or a reference may yet become them."""
-        template = isinstance(self.messages, str) and arguments.has_template(self.messages)
-        if isinstance(self.messages, Sequence | Mapping) and not template:
+        """Refuse literals that cannot be messages or decisions. A template may yet become messages."""
+        super().check_arguments()
+        if self.messages is not None and not arguments.may_change(self.messages):
             arguments.check_messages(self.messages)
+            for index, message in enumerate(self.messages):
+                arguments.check_message(message, f"messages[{index}]")
         for outcome, decide in self.decisions.items():
             if decide is not None and not callable(decide):
                 raise AgentforceInputError(
@@ -308,8 +310,6 @@ def _read(message: Any, field: str) -> Said:
         return message
     if not isinstance(message, Mapping):
         return text_message(message, field=field)
-    unknown = sorted(set(message) - {"text", "variables"})
-    if unknown or "text" not in message:
-        raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
+    arguments.check_message(message, field)
     variables = validation.variables(message.get("variables"), f"{field}.variables")
     return text_message(message["text"], variables, field=f"{field}.text")

@@ -21,7 +21,7 @@ from airflow_provider_agentforce.operators._ledger import (
     without_requests,
 )
 from airflow_provider_agentforce.operators._retries import Stop, next_try, stopped
-from airflow_provider_agentforce.operators._session_source import TakesSession
+from airflow_provider_agentforce.operators._session_source import TakesSession, number_of
 from airflow_provider_agentforce.operators._shared import SendsMessages
 
 if TYPE_CHECKING:
@@ -115,13 +115,15 @@ class SendMessageOperator(TakesSession, SendsMessages):
         self.sequence_id = sequence_id
         self.variables = variables
         self.in_reply_to = in_reply_to
-        self.stream = stream
+        self.stream = arguments.check_choice("stream", stream, True, False)
         self.fail_on = arguments.check_fail_on(fail_on)
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a message that is none, or more than one."""
+        """Refuse a message that is none, or more than one, and a session without its number."""
         super().check_arguments()
+        if self.session_id is not None:
+            number_of(self.sequence_id)
         cancel = None if self.cancel is False else self.cancel
         validation.only_one_of(text=self.text, reply=self.reply, cancel=cancel, transfer=self.transfer)
 

@@ -11,6 +11,7 @@ from airflow_provider_agentforce.client import failure_catalogue, validation
 from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
+from airflow_provider_agentforce.client.responses import ErrorReply
 from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -27,6 +28,7 @@ _KEPT_BODY = 2048
 
 _Value = TypeVar("_Value", Session, Turn)
 _LONGEST_REASON = 220
+_SILENT = ErrorReply("", "")
 # Seconds: what an assertion allows for.
 _TOLERATED = 60
 
@@ -96,9 +98,9 @@ def interrupted(
     if turn is not None:
         return answer_interrupted(interruption, turn)
     return DeliveryUnknownError(
-        f"The message had left when the task was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.STOPPED].in_doubt,
-        operation=Operation.SEND.value,
+        f"{call.request.doing} was interrupted after it had left: {type(interruption).__name__}.",
+        hint=failure_catalogue.remedy_of(call.request.operation, Failure.STOPPED, status=None, said=_SILENT),
+        operation=call.request.operation.value,
         applied=None,
         session_id=call.request.session_id,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, validation
 from airflow_provider_agentforce.client.agent_lookup import Agent
+from airflow_provider_agentforce.client.agent_tests import AgentTests
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
     FeedbackRequest,
@@ -252,6 +253,11 @@ class AgentforceClient:
         :param options: as :meth:`start_session`, and ``end_reason``.
         """
         return Conversation(self, agent_id, **options)
+
+    @property
+    def agent_tests(self) -> AgentTests:
+        """The agent tests of the org."""
+        return AgentTests(self.settings.host, self._executor, self._tokens)
 
     def authenticate(self) -> tuple[TokenReply, str]:
         """Get a token, or use the current one.

@@ -38,6 +38,12 @@ class Operation(str, Enum):
     END = "end"
     FEEDBACK = "feedback"
     QUERY = "query"
+    TEST = "test"
+    READ = "read"
+
+
+# Another start of a test run is another run, as another message is another message; to look is harmless.
+_LIKE = {Operation.TEST: Operation.SEND, Operation.READ: Operation.QUERY}
 
 
 class Delivery(str, Enum):
@@ -149,7 +155,7 @@ class Rule:
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
-        return _VERDICTS[getattr(self, operation.value)]
+        return _VERDICTS[getattr(self, _LIKE.get(operation, operation).value)]
 
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""

@@ -214,7 +214,7 @@ class RequestExecutor:
             # like a failure that another try can fix.
             if isinstance(error.__context__, DeliveryUnknownError):
                 raise error.__context__ from error
-            if call.in_doubt and request.operation is Operation.SEND:
+            if call.in_doubt and request.operation in {Operation.SEND, Operation.TEST}:
                 raise interrupted(call, error) from error
             if call.in_doubt and request.operation is Operation.START:
                 raise start_interrupted(call, error) from error
@@ -259,6 +259,7 @@ class RequestExecutor:
             before_send=lambda: _announce(call),
             during_cleanup=options.during_cleanup,
             starts_session=request.operation is Operation.START,
+            max_body=request.max_body,
         )
         call.attempts += 1
         last = _Reading(call, request, exchange, access, self.redactor.redact).attempt()

@@ -28,12 +28,19 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
         Operation.QUERY,
     )
 )
+_TEST, _READ = frozenset({Operation.TEST}), frozenset({Operation.READ})
+# Served by the org's own host, or not documented; a token of any kind will do.
+_DATA = _QUERY | _TEST | _READ
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
 
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _INACTIVE = f"The agent is not active. {ACTIVATE}"
 _MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
+RUN_IN_DOUBT = (
+    "Look in Testing Center. If there is such a run, AgentTestSensor waits for it by its id; clearing the "
+    "task starts another run."
+)
 OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
@@ -240,13 +247,13 @@ SYMPTOMS = (
         words=r"not valid for use with the rest api",
     ),
     Symptom(
-        _ANY,
+        _ANY - _TEST - _READ,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
         (404,),
         words=r"url no longer exists",
     ),
     # A gateway answers a token that is not a JWT with a bare 404.
-    Symptom(_ANY - _QUERY, OPAQUE_TOKEN, (404,), opaque=True),
+    Symptom(_ANY - _DATA, OPAQUE_TOKEN, (404,), opaque=True),
     # What an operation and its status tell.
     Symptom(
         _QUERY,
@@ -254,6 +261,13 @@ SYMPTOMS = (
         "and see agents (BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
         (400, 401, 403, 404),
     ),
+    Symptom(
+        _TEST,
+        "Check the test's API name, that Testing Center is on in this org, and that the user (Run As, or "
+        "username) has the permission sets for AI testing and the AI workbench.",
+        (400, 403, 404),
+    ),
+    Symptom(_READ, "It is not in this org, or not any more.", (404,)),
     Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _START,
@@ -387,8 +401,11 @@ def remedy_of(
     :param agent: the agent that the call is about.
     """
     row = TABLE[failure]
-    if operation is Operation.SEND and row.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
-        return row.in_doubt
+    if row.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
+        if operation is Operation.SEND:
+            return row.in_doubt
+        if operation is Operation.TEST:
+            return RUN_IN_DOUBT
     fitting = [
         one for one in SYMPTOMS if one.remedy and one.fits(operation, status, said, opaque_token, auth)
     ]

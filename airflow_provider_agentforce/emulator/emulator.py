@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.assertions import public_key
 from airflow_provider_agentforce.emulator.faults import Fault, Hold
-from airflow_provider_agentforce.emulator.models import DEFAULT_AGENTS, Agent, RequestRecord, SessionRecord
+from airflow_provider_agentforce.emulator.models import (
+    DEFAULT_AGENTS,
+    Agent,
+    EvaluationRun,
+    RequestRecord,
+    SessionRecord,
+)
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, EmulatorSettings, Org
 
 if TYPE_CHECKING:
@@ -178,6 +184,11 @@ class Emulator:
     def open_sessions(self) -> list[str]:
         """The ids of the sessions that are open."""
         return [session.session_id for session in self.sessions.values() if session.open]
+
+    @property
+    def test_runs(self) -> dict[str, EvaluationRun]:
+        """Every run of an agent test by its id, in order of their start."""
+        return dict(self._org.test_runs)
 
     def applied(self, text: str | None = None) -> int:
         """Return how many messages the agent acted on, all or those with this ``text``; resends count."""

@@ -12,6 +12,7 @@ import airflow_provider_agentforce
 PACKAGE = Path(airflow_provider_agentforce.__file__).parent
 NAME = PACKAGE.name
 PURE = (
+    "agent_test_results",
     "answer_reader",
     "api_requests",
     "delivery_policy",

@@ -52,6 +52,7 @@ class Exchange:
         before_send: Callable[[], None] | None,
         during_cleanup: bool,
         starts_session: bool,
+        max_body: int,
     ) -> None:
         self.sent = False
         self.status: int | None = None
@@ -61,6 +62,7 @@ class Exchange:
         self.request_headers = headers
         self.body = body
         self.starts_session = starts_session
+        self._max_body = max_body
         self.during_cleanup = during_cleanup
         self._transport = transport
         self._before_send = before_send
@@ -130,7 +132,7 @@ class Exchange:
     def iter_bytes(self) -> Iterator[bytes]:
         """Return the decoded body as it arrives.
 
-        :raises TransportError: the reply does not come to its end, or is longer than ``MAX_BODY_BYTES``.
+        :raises TransportError: the reply does not come to its end, or is longer than ``max_body``.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it
@@ -152,11 +154,12 @@ class Exchange:
         if self._framing:
             raise FramingError(self._framing)
         decode = _decoder(self.headers.get("content-encoding", ""))
+        connection.max_body = self._max_body
         while type(event := connection.next_event(self._end)) is h11.Data:
-            piece = decode(bytes(event.data), MAX_BODY_BYTES - self._length + 1)
+            piece = decode(bytes(event.data), self._max_body - self._length + 1)
             self._length += len(piece)
-            if self._length > MAX_BODY_BYTES:
-                raise FramingError(f"longer than {MAX_BODY_BYTES} bytes")
+            if self._length > self._max_body:
+                raise FramingError(f"longer than {self._max_body} bytes")
             if piece:
                 yield piece
 

@@ -11,6 +11,7 @@ from typing import Any
 import requests
 from requests.adapters import BaseAdapter
 
+from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.transport import routes
 from airflow_provider_agentforce.client.transport.connection import Connection
 from airflow_provider_agentforce.client.transport.exchange import Exchange
@@ -119,6 +120,7 @@ class Transport:
         before_send: Callable[[], None] | None = None,
         during_cleanup: bool = False,
         starts_session: bool = False,
+        max_body: int = MAX_BODY_BYTES,
     ) -> Exchange:
         """Return an exchange that is still to be sent.
 
@@ -128,6 +130,7 @@ class Transport:
             leaves.
         :param during_cleanup: try even after :meth:`stop`.
         :param starts_session: :meth:`stop` can be asked to let it come to its end.
+        :param max_body: bytes that the reply may hold.
         """
         given = {**headers, "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
         if bearer is not None:
@@ -142,6 +145,7 @@ class Transport:
             before_send=before_send,
             during_cleanup=during_cleanup,
             starts_session=starts_session,
+            max_body=max_body,
         )
 
     def stop(self, *, keep_starts: bool = False) -> None:

@@ -34,8 +34,8 @@ _PATHS = {
 }
 _PATH = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9](?:/[A-Za-z0-9_-]+)+")
 _GOOD = {"COMPLETED", "SUCCESS"}
-STOPPED = frozenset({"TERMINATED", "CANCELLED", "CANCELED"})
-_ENDED = {*_GOOD, "ERROR", "FAILED", *STOPPED}
+_STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
+_ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
 _UNKNOWN_HERE = {400, 403, 404}
 
 
@@ -65,6 +65,11 @@ class AgentTestRun:
     def completed(self) -> bool:
         """Whether it has come to a good end, which says nothing about its cases."""
         return self.status in _GOOD
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return self.status in _STOPPED
 
     @property
     def can_be_cancelled(self) -> bool:
@@ -150,7 +155,7 @@ class AgentTests:
         *,
         api: str | None = None,
         path: str | None = None,
-        before_send: Callable[[str | None], None] | None = None,
+        before_send: Callable[[str], None] = lambda _: None,
     ) -> AgentTestRun:
         """Start a run.
 
@@ -158,13 +163,13 @@ class AgentTests:
         :param api: ``legacy``, ``testing`` or ``conversation``; ``None``: ``testing``, and where the org does
             not know the test there, ``legacy``.
         :param path: of the runs, where it is not the usual one.
-        :param before_send: is called right before the first byte leaves, as in :class:`.CallOptions`.
+        :param before_send: is called with the name of the API right before the first byte leaves; if it
+            raises, no byte leaves.
         :raises DeliveryUnknownError: a run may have been started, and its id is not known.
         :raises AgentforceTransientError: such a run is in progress; the API gives no id and starts no other.
         """
         name = validation.name(test, "test")
-        options = CallOptions(before_send=before_send)
-        return _first_that_knows(_candidates(api, path), lambda runs: self._start(runs, name, options))
+        return _first_that_knows(_candidates(api, path), lambda runs: self._start(runs, name, before_send))
 
     def look(self, run: AgentTestRun) -> AgentTestRun:
         """Return the run as it stands.
@@ -210,9 +215,10 @@ class AgentTests:
         """
         self._executor.deadline.sleep(seconds)
 
-    def _start(self, runs: AgentTestRun, test: str, options: CallOptions) -> AgentTestRun:
+    def _start(self, runs: AgentTestRun, test: str, before_send: Callable[[str], None]) -> AgentTestRun:
         doing = f"Starting the agent test {test}"
         request = _StartRequest(doing=doing, url=f"{self._host}{runs.path}", name=test, api=runs.api)
+        options = CallOptions(before_send=lambda _: before_send(runs.api))
         run_id = self._executor.execute(request, self._source, options).value
         if run_id is None:
             raise AgentforceTransientError(

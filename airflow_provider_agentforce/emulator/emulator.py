@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.assertions import public_key
@@ -189,6 +190,16 @@ class Emulator:
     def test_runs(self) -> dict[str, EvaluationRun]:
         """Every run of an agent test by its id, in order of their start."""
         return dict(self._org.test_runs)
+
+    def publish(self, agent_id: str | None = None) -> None:
+        """Publish and activate a new version of an agent, as its builder does.
+
+        :param agent_id: default: :attr:`agent_id`.
+        """
+        agents, chosen = self._org.agents, agent_id or self.agent_id
+        self._org.agents = [
+            replace(agent, version=agent.version + 1) if agent.id == chosen else agent for agent in agents
+        ]
 
     def applied(self, text: str | None = None) -> int:
         """Return how many messages the agent acted on, all or those with this ``text``; resends count."""

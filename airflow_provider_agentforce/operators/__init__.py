@@ -6,6 +6,7 @@ the answer to XCom as a dict. After a failure ``_retries`` says whether another 
 """
 
 from airflow_provider_agentforce.operators._identity import external_session_key
+from airflow_provider_agentforce.operators.agent_test import RunAgentTestOperator
 from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
 from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
@@ -16,6 +17,7 @@ __all__ = [
     "ConversationBatchOperator",
     "ConversationOperator",
     "EndSessionOperator",
+    "RunAgentTestOperator",
     "SendMessageOperator",
     "StartSessionOperator",
     "SubmitFeedbackOperator",

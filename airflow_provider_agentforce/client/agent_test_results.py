@@ -64,6 +64,7 @@ class Case:
     :param reason: why it did not pass, in one line.
     :param seconds: how long it took, ``None`` if that is not known.
     :param session_id: of the agent's session, ``""`` if that is not known.
+    :param repetition: which time it is, where the same is tested several times.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Case:
     seconds: float | None = None
     session_id: str = ""
     checks: tuple[Check, ...] = field(default=())
+    repetition: int | None = None
 
 
 def cases_of(results: Mapping[str, Any]) -> list[Case]:
@@ -92,6 +94,7 @@ def case_of(  # noqa: PLR0917 - the fields of a case
     seconds: float | None = None,
     session_id: str = "",
     error: str = "",
+    repetition: int | None = None,
 ) -> Case:
     """Return a case with the status that follows from its checks.
 
@@ -102,7 +105,8 @@ def case_of(  # noqa: PLR0917 - the fields of a case
         error = "nothing was checked"
     status = ERROR if error or any(check.status == ERROR for check in bad) else FAILED if bad else PASSED
     told = "; ".join(filter(None, [error, *(check.told for check in bad)]))
-    return Case(number, name, status, one_line(told, _LONGEST_REASON), seconds, session_id, checks)
+    reason = one_line(told, _LONGEST_REASON)
+    return Case(number, name, status, reason, seconds, session_id, checks, repetition)
 
 
 def _case(case: dict[str, Any], position: int) -> Case:

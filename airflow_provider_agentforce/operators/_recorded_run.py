@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -39,9 +39,12 @@ class RecordedRun:
         self._api = api
         self._path = path
 
-    def run(self, tests: AgentTests, *, timeout: timedelta) -> tuple[AgentTestRun, datetime]:
+    def run(
+        self, tests: AgentTests, *, timeout: timedelta, versions: dict[str, str | None]
+    ) -> tuple[AgentTestRun, datetime]:
         """Return the run of an earlier try, or start one; and when to give up.
 
+        :param versions: the active version of each agent, to be kept with the run.
         :raises DeliveryUnknownError: a run may have been started, and its id is not known.
         """
         record = self._ledger.read(_RUN)
@@ -56,10 +59,21 @@ class RecordedRun:
             return run, until
         run = self._start(tests, lost=None if record is None else str((record.value or {}).get("api")))
         until = datetime.now(timezone.utc) + timeout
-        kept = {"run_id": run.run_id, "api": run.api, "path": run.path, "until": until.isoformat()}
+        kept: dict[str, Any] = {
+            "run_id": run.run_id,
+            "api": run.api,
+            "path": run.path,
+            "until": until.isoformat(),
+        }
+        kept["versions"] = versions
         self._ledger.settle(_RUN, self._mark, kept)
         log.info("Started the run %s of the agent test %s (api=%r).", run.run_id, self._test, run.api)
         return run, until
+
+    def versions(self) -> dict[str, str | None] | None:
+        """Return the versions that the agents had when the run was started, ``None`` if that is not known."""
+        record = self._ledger.read(_RUN)
+        return None if record is None else (record.value or {}).get("versions")
 
     def forget(self) -> None:
         """Have the next try start another run."""

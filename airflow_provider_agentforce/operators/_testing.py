@@ -124,6 +124,15 @@ class AgentTesting(AgentforceBaseOperator):
             return None
         return active
 
+    def unchanged(
+        self, before: Mapping[str, str | None] | None, now: Mapping[str, str | None]
+    ) -> dict[str, str | None]:
+        """Return the versions that were tested: those of now, if they are the ones of before."""
+        if before == now:
+            return dict(now)
+        self.log.warning("Which version of the agent was tested is not certain, so its pass is not kept.")
+        return dict.fromkeys(now)
+
     def _write(self, report: Report, result: dict[str, Any]) -> None:
         from airflow_provider_agentforce.batch.storage import guarded, storage_of  # noqa: PLC0415 - not at parse time
 

@@ -4,6 +4,6 @@ A sensor asks the org with the client of its connection, in the worker or, defer
 ``triggers``, and gives what it finds to XCom.
 """
 
-from airflow_provider_agentforce.sensors.agent_test import AgentTestSensor
+from airflow_provider_agentforce.sensors.agent_tests import AgentTestSensor
 
 __all__ = ["AgentTestSensor"]

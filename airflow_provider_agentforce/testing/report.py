@@ -64,6 +64,9 @@ class Report:
         lines = [f"{self.name}: {self._figures()}"]
         if self.trouble:
             lines.append(f"  {self.trouble}")
+        lines += [
+            f"  {name}: {passed} of {times} passed" for name, (passed, times) in self._repeated().items()
+        ]
         bad = [case for case in self.cases if case.status != PASSED]
         lines += [f"  {case.status} {case.number}. {case.name}: {case.reason}" for case in bad[:_MOST_SHOWN]]
         if len(bad) > _MOST_SHOWN:
@@ -95,6 +98,15 @@ class Report:
         ET.indent(root)
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
+    def _repeated(self) -> dict[str, tuple[int, int]]:
+        """Return how often each case that is tested several times has passed, and how often it was tested."""
+        found: dict[str, tuple[int, int]] = {}
+        for case in self.cases:
+            if case.repetition is not None:
+                passed, times = found.get(case.name, (0, 0))
+                found[case.name] = (passed + (case.status == PASSED), times + 1)
+        return found
+
     def _figures(self) -> str:
         errors = self.count(ERROR)
         ended = f", {errors} ended with an error" if errors else ""
@@ -121,8 +133,9 @@ def _fitting(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _add_case(suite: ET.Element, classname: str, case: Case) -> None:
     seconds = f"{case.seconds or 0:.3f}"
+    name = case.name if case.repetition is None else f"{case.name} [{case.repetition}]"
     element = ET.SubElement(
-        suite, "testcase", {"classname": _xml(classname), "name": _xml(case.name), "time": seconds}
+        suite, "testcase", {"classname": _xml(classname), "name": _xml(name), "time": seconds}
     )
     if case.status != PASSED:
         told = "\n".join(check.told for check in case.checks if check.status in {FAILED, ERROR})

@@ -92,10 +92,12 @@ class RunAgentTestOperator(AgentTesting):
             self.check_paths()
             client = self.open_client()
             self.link_to(client.settings.agent_id, context)
-            passed = self.earlier_pass(self._mark, self._versions())
+            versions = self._versions()
+            passed = self.earlier_pass(self._mark, versions)
             if passed is not None:
                 return passed
-            run, until = self._record(context).run(client.agent_tests, timeout=self.timeout)
+            tests = client.agent_tests
+            run, until = self._record(context).run(tests, timeout=self.timeout, versions=versions)
             self.push_in_failure(context, "test_run_id", run.run_id)
         return self._wait(run, until, context)
 
@@ -157,9 +159,10 @@ class RunAgentTestOperator(AgentTesting):
         from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
 
         report = Report(self.test, results.cases, _trouble(results))
-        versions = self._versions() if report.passes(self.min_pass_rate) else {}
-        if results.subject and versions:
-            versions = self._of_subject(results.subject, versions)
+        versions = {}
+        if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
+            versions = self.unchanged(self._record(context).versions(), self._versions())
+            versions = self._of_subject(results.subject, versions) if results.subject else versions
         return self.conclude(report, self._mark, versions, context, run_id=results.run.run_id)
 
     def _of_subject(self, subject: str, versions: dict[str, str | None]) -> dict[str, str | None]:
@@ -184,7 +187,7 @@ class RunAgentTestOperator(AgentTesting):
         self._record(context).forget()
 
     def _defer(self, run: AgentTestRun, until: datetime) -> NoReturn:
-        from airflow_provider_agentforce.triggers.agent_test import AgentTestTrigger  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.triggers.agent_tests import AgentTestTrigger  # noqa: PLC0415 - not at parse time
 
         trigger = AgentTestTrigger(
             run_id=run.run_id,

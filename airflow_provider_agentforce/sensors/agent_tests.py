@@ -92,7 +92,7 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
         return timedelta(seconds=float(self.timeout))
 
     def _defer(self, until: datetime) -> Any:
-        from airflow_provider_agentforce.triggers.agent_test import AgentTestTrigger  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.triggers.agent_tests import AgentTestTrigger  # noqa: PLC0415 - not at parse time
 
         trigger = AgentTestTrigger(
             run_id=self.run_id,

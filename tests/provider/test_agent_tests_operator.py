@@ -72,7 +72,7 @@ def task(org):
 def woken(error):
     """Let the trigger of a deferred task run, and return its event."""
     path, arguments = error.trigger.serialize()
-    assert path == "airflow_provider_agentforce.triggers.agent_test.AgentTestTrigger"
+    assert path == "airflow_provider_agentforce.triggers.agent_tests.AgentTestTrigger"
     trigger = type(error.trigger)(**arguments)
 
     async def first():

@@ -29,8 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--agentforce-org",
         metavar="VARIABLE",
-        help="hold the conversations in a real org: the environment variable with its connection as JSON, such "
-        "as AIRFLOW_CONN_AGENTFORCE_DEFAULT (default: the emulator answers)",
+        help="hold the conversations in a real org: the environment variable with its connection as JSON, "
+        "such as AIRFLOW_CONN_AGENTFORCE_DEFAULT (default: the emulator answers)",
     )
     group.addoption("--agentforce-script", metavar="FILE", help="what the emulator's agent answers")
     group.addoption(

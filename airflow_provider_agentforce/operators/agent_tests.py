@@ -25,7 +25,7 @@ class RunAgentTestOperator(AgentTesting):
     with ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), ``run_id``, and ``cases``, one
     dict each with ``number``, ``name``, ``status``, ``reason``, ``seconds`` and ``session_id``; where they
     are too many for XCom, those that did not pass come first. When the task fails for them, the XCom
-    ``result`` has the same. The XCom ``test_run_id`` is there as soon as the run is started.
+    ``result`` has the same. The XCom ``run_id`` is there as soon as the run is started.
 
     **A retry** on Airflow 3.3 and later finds the run of the try before and starts no other. When the answer
     to a start is lost, the ``legacy`` API cannot tell whether there is a run: the task fails at once. The
@@ -98,7 +98,7 @@ class RunAgentTestOperator(AgentTesting):
                 return passed
             tests = client.agent_tests
             run, until = self._record(context).run(tests, timeout=self.timeout, versions=versions)
-            self.push_in_failure(context, "test_run_id", run.run_id)
+            self.push_in_failure(context, "run_id", run.run_id)
         return self._wait(run, until, context)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:

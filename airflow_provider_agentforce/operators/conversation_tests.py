@@ -159,7 +159,7 @@ def _held_once(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, k
         client.end_quietly(session)
         raise
     case = rehearsal.hold(session)
-    ledger.settle(key, mark, {"case": asdict(case)})
+    ledger.settle(key, mark, {"case": {**asdict(case), "checks": [asdict(check) for check in case.checks]}})
     return case
 
 

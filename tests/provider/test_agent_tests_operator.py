@@ -39,7 +39,7 @@ class Watched(TaskInstance):
 
     def xcom_push(self, key, value):
         super().xcom_push(key, value)
-        if key == "test_run_id":
+        if key == "run_id":
             self._started()
 
 
@@ -93,7 +93,7 @@ def test_a_test_that_passes_gives_figures_and_cases(org, task, test, deferrable)
     if deferrable:
         assert isinstance(seen.error, TaskDeferred)
         (run_id,) = org.test_runs
-        assert seen.xcoms["test_run_id"] == run_id
+        assert seen.xcoms["run_id"] == run_id
         seen = begun.attempt(woken(seen.error))
     result = seen.value
     count = 1000 if test.endswith("Large") else 2
@@ -137,7 +137,7 @@ def test_a_later_try_finds_its_run_and_starts_no_other(org, task):
     seen = begun.attempt(started=lambda _: org.fail("test", status=520))
     assert isinstance(seen.error, AgentforceTransientError)
     assert not isinstance(seen.error, AirflowFailException)
-    assert begun.attempt().value["run_id"] == seen.xcoms["test_run_id"]
+    assert begun.attempt().value["run_id"] == seen.xcoms["run_id"]
     assert len(org.test_runs) == 1
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class CallEvent:
     :param answer: what the agent said; not shown.
     :param error: what the caller gets instead of an answer.
     :param duration: seconds, with all waits.
+    :param plan: what :func:`.summary_of` says of a plan that was read.
     """
 
     operation: str
@@ -48,6 +49,7 @@ class CallEvent:
     answer: str | None = field(default=None, repr=False)
     error: BaseException | None = None
     duration: float = 0.0
+    plan: dict[str, Any] | None = None
 
 
 Observer = Callable[[CallEvent], Callable[[CallEvent], None]]

@@ -25,6 +25,7 @@ from airflow_provider_agentforce.client.delivery_policy import (
     retry_after,
 )
 from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.client.plans import PlanRequest, summary_of
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import ErrorReply, UnreadableReplyError
 from airflow_provider_agentforce.client.timing import Timing
@@ -508,4 +509,5 @@ def _event(call: CallState, error: BaseException | None, now: float) -> CallEven
         answer=turn.text if turn else None,
         error=error,
         duration=now - call.began,
+        plan=summary_of(value) if isinstance(request, PlanRequest) and value else None,
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.models import SessionOptions
+    from airflow_provider_agentforce.client.client import AgentforceClient
+    from airflow_provider_agentforce.client.models import SessionOptions, Turn
 
 
 class StartsSessions(AgentforceBaseOperator):
@@ -84,3 +85,18 @@ class SendsMessages(AgentforceBaseOperator):
     def resends(self) -> bool:
         """Whether what may have been acted on may be sent again."""
         return self.on_unknown_delivery == "resend"
+
+
+class StoresPlans(SendsMessages):
+    """An operator that sends messages and can tell what the agent's planner made of them.
+
+    :param store_plans: keep with each answer what the planner did.
+    """
+
+    def __init__(self, *, store_plans: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.store_plans = arguments.check_choice("store_plans", store_plans, True, False)
+
+    def explain(self, client: AgentforceClient) -> Callable[[Turn], Turn] | None:
+        """Return what adds its plan to a turn, ``None`` if it is not to be added."""
+        return client.with_plan if self.store_plans else None

@@ -21,6 +21,7 @@ PURE = (
     "json_values",
     "messages",
     "models",
+    "plans",
     "redaction",
     "responses",
     "sse",

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_agentforce._compat import Context, default_deferrable
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.exceptions import AgentforceError, AgentTestFailedError
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    AgentTestFailedError,
+)
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
 from airflow_provider_agentforce.operators._recorded_run import RecordedRun
@@ -16,6 +20,8 @@ from airflow_provider_agentforce.operators._testing import AgentTesting, check_t
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestResults, AgentTestRun, AgentTests
+
+_APIS: tuple[Literal["legacy", "testing", "conversation"], ...] = ("legacy", "testing", "conversation")
 
 
 class RunAgentTestOperator(AgentTesting):
@@ -69,8 +75,10 @@ class RunAgentTestOperator(AgentTesting):
     ) -> None:
         super().__init__(**kwargs)
         self.test: Any = test
-        self.api = api
+        self.api = None if api is None else arguments.check_choice("api", api, *_APIS)
         self.path = path
+        if path is None and api == "conversation":
+            raise AgentforceInputError("api='conversation' needs path, which is not documented.")
         self.timeout = check_timedelta(timeout, "timeout")
         self.poke_interval = check_timedelta(poke_interval, "poke_interval")
         self.deferrable = default_deferrable() if deferrable is None else deferrable

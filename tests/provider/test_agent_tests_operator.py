@@ -304,6 +304,8 @@ def test_a_pass_of_another_agent_is_not_kept(org, task, tmp_path):
         ({"test": "T", "min_pass_rate": 95}, "min_pass_rate must be a number from 0 to 1"),
         ({"test": "T", "timeout": 60}, "timeout must be a timedelta"),
         ({"test": "T", "skip_if_passed_within": timedelta(days=1)}, "result_path"),
+        ({"test": "T", "api": "new"}, "api must be legacy or testing or conversation"),
+        ({"test": "T", "api": "conversation"}, "path"),
         ({"test": "T", "tset": "T"}, "Did you mean test"),
     ],
 )

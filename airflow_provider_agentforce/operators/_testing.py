@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentTestFailedError
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentTestFailedError,
+)
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._paths import path_of
 
@@ -118,7 +122,11 @@ class AgentTesting(AgentforceBaseOperator):
 
         :param newest: that version counts only if it is the newest one.
         """
-        found = client.find_agents(client.agent(agent))
+        try:
+            found = client.find_agents(client.agent(agent))
+        except AgentforceRequestError as error:
+            self.log.warning("%s", error)
+            return None
         active = found[0].version if found else None
         if active is None or (newest and active != found[0].newest_version):
             return None

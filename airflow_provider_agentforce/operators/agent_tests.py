@@ -170,7 +170,8 @@ class RunAgentTestOperator(AgentTesting):
         versions = {}
         if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
             versions = self.unchanged(self._record(context).versions(), self._versions())
-            versions = self._of_subject(results.subject, versions) if results.subject else versions
+            if results.subject and None not in versions.values():
+                versions = self._of_subject(results.subject, versions)
         return self.conclude(report, self._mark, versions, context, run_id=results.run.run_id)
 
     def _of_subject(self, subject: str, versions: dict[str, str | None]) -> dict[str, str | None]:

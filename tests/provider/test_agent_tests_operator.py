@@ -297,6 +297,18 @@ def test_a_pass_of_another_agent_is_not_kept(org, task, tmp_path):
     assert len(org.test_runs) == 2
 
 
+def test_a_version_that_cannot_be_read_does_not_fail_a_test_that_passes(org, task, tmp_path):
+    for _ in range(2):
+        begun = task(
+            test="Order_Tests",
+            agent_id="Inactive_Agent",
+            skip_if_passed_within=timedelta(days=1),
+            result_path=str(tmp_path),
+        )
+        assert begun.attempt().value["status"] == "passed"
+    assert len(org.test_runs) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_a_conversation_is_a_test_against_the_emulator(run):
     status, output = run({"a.agentforce.yaml": GOOD, "other.yaml": "not: ours"}, "-vv")
     assert (status, "a.agentforce.yaml::order PASSED" in output) == (0, True), output
     assert "1 passed" in output
+
+
+def test_the_conversations_of_the_example_dag_are_tests_as_they_are(run):
+    folder = Path(__file__).resolve().parents[2] / "example_dags" / "agentforce_conversations"
+    files = {path.name: path.read_text() for path in folder.iterdir()}
+    status, output = run(files)
+    assert (status, "1 passed" in output) == (0, True), output
 
 
 def test_what_does_not_pass_is_said_without_a_traceback(run):

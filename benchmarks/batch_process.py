@@ -8,6 +8,7 @@ and ``requests``, to see what the HTTP library alone costs.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import sys
@@ -91,12 +92,15 @@ def _fill(*, records: str, ledger: str) -> dict[str, Any]:
 
 def _load_airflow() -> None:
     """Load what the process of a task has loaded by the time its operator begins."""
+    import airflow.sdk.execution_time.supervisor  # noqa: PLC0415 - forks the task's process
     import airflow.sdk.execution_time.task_runner  # noqa: F401, PLC0415
     from airflow.sdk.listener import get_listener_manager  # noqa: PLC0415
     from airflow.sdk.plugins_manager import integrate_macros_plugins  # noqa: PLC0415
 
     integrate_macros_plugins()
     get_listener_manager()
+    # As LocalExecutor does before it forks.
+    gc.freeze()
 
 
 def _counts(operator: ConversationBatchOperator) -> dict[str, int]:

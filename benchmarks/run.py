@@ -58,19 +58,20 @@ from those with a share of an ideal time.
   as CPU time of the thread.
 - **Token exchanges** (`benchmarks/tokens.py`): the emulator counts them while {threads} threads need a
   token at the same moment.
-- **A batch** (`benchmarks/batch.py`): `ConversationBatchOperator.execute` in a fresh process that has loaded
-  what a task's process has; files on the local disk. A conversation is a start, one message and the end. The
-  org (`benchmarks/org.py`) is a process of its own that answers each call after a fixed time, but tokens at
-  once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal* is
-  the time in which no place of the org is ever free. The time is all of `execute`: loading libraries, reading
-  and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a semaphore)
-  keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore. CPU time is all of
-  the process's; beside it, that of bare `requests` calls at the same pace: most of both is waking a thread
-  and HTTP. A call that follows a wait costs here twice the CPU time of one that follows another call,
-  whoever makes it, and more while other programs use the CPU.
+- **A batch** (`benchmarks/batch.py`): `ConversationBatchOperator.execute` in a fresh process that has
+  loaded what a task's process has, frozen for the garbage collector as `LocalExecutor` does before it
+  forks; files on the local disk. A conversation is a start, one message and the end. The org
+  (`benchmarks/org.py`) is a process of its own that answers each call after a fixed time, but tokens at
+  once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal*
+  is the time in which no place of the org is ever free. The time is all of `execute`: loading libraries,
+  reading and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a
+  semaphore) keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore. CPU
+  time is all of the process's; beside it, that of bare `requests` calls at the same pace: most of both is
+  waking a thread and HTTP. A call that follows a wait costs here twice the CPU time of one that follows
+  another call, whoever makes it, and more while other programs use the CPU.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
-  that the CPU is busy; at the speed of a real agent it is lost in the noise. A record is synced twice: before
-  its session starts, and before its message leaves. Records that wait at the same time share a sync.
+  that the CPU is busy; at the speed of a real agent it is lost in the noise. A record is synced once,
+  before its message leaves, and records that wait at the same time share a sync.
 - **A try that finds all records done** reads the input and the ledger and writes the results. What stays in
   memory grows with the number of records, so two sizes say what a million would take.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import generated
 
 from airflow_provider_agentforce.client import failure_catalogue, responses
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Failure, Operation
+from airflow_provider_agentforce.client.delivery_policy import Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
 from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.emulator.errors import ERRORS, render
@@ -180,8 +180,9 @@ def unexplained() -> list[str]:
     rows = [one for rows in SECTIONS.values() for one in rows]
     names = {kind for one in rows for kind in one.kinds}
     shown = {one.remedy for one in rows}
-    known = {_for_people(remedy) for remedy in failure_catalogue.REMEDIES}
-    known |= {row.in_doubt for row in TABLE.values()}
+    known = {failure.rule.remedy for failure in Failure}
+    for symptom in failure_catalogue.SYMPTOMS:
+        known |= {_for_people(symptom.remedy), _for_people(symptom.jwt_remedy or "")}
     return sorted({*ERRORS} - names - NOT_OURS) + sorted(known - shown - {""})
 
 

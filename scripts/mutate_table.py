@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_agentforce.client import delivery_policy
 from airflow_provider_agentforce.client.delivery_policy import Failure
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "client"
@@ -54,9 +53,10 @@ UNREACHABLE = {
 
 def noticed(failure: Failure, operation: str) -> bool:
     """Flip one cell, run the tests up to the first that fails, and flip it back."""
-    row = delivery_policy.TABLE[failure]
-    cell = getattr(row, operation)
-    delivery_policy.TABLE[failure] = dataclasses.replace(row, **{operation: FLIPPED[cell]})
+    row = failure.rule
+    cells = dict(zip(OPERATIONS, row.cells.split(), strict=True))
+    cells[operation] = FLIPPED[cells[operation]]
+    failure.rule = dataclasses.replace(row, cells=" ".join(cells.values()))
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return (
@@ -64,12 +64,12 @@ def noticed(failure: Failure, operation: str) -> bool:
                 == pytest.ExitCode.TESTS_FAILED
             )
     finally:
-        delivery_policy.TABLE[failure] = row
+        failure.rule = row
 
 
 def main() -> int:
     """Flip all, or those of the failures named on the command line."""
-    chosen = [Failure[name] for name in sys.argv[1:]] or list(delivery_policy.TABLE)
+    chosen = [Failure[name] for name in sys.argv[1:]] or list(Failure)
     cells = [
         (failure, name) for failure in chosen for name in OPERATIONS if (failure, name) not in UNREACHABLE
     ]

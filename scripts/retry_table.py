@@ -6,7 +6,7 @@ import sys
 
 import generated
 
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Operation, Verdict
+from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation, Verdict
 
 _ENDINGS = {Ending.DONE: "ok", Ending.TRANSIENT: "retry", Ending.FINAL: "fail", Ending.UNKNOWN: "unknown"}
 
@@ -15,8 +15,12 @@ def table() -> str:
     """Return the table, one line per failure."""
     titles = ["failure", "the message is", *(operation.value for operation in Operation)]
     rows = [
-        [failure.value, row.delivery.value, *(cell(row.verdict(operation)) for operation in Operation)]
-        for failure, row in TABLE.items()
+        [
+            failure.value,
+            failure.rule.delivery.value,
+            *(cell(failure.rule.verdict(operation)) for operation in Operation),
+        ]
+        for failure in Failure
     ]
     return generated.table(titles, rows)
 

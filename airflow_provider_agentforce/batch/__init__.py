@@ -1,4 +1,4 @@
-"""Asking an agent about many records in one process: at the org's speed, with a ledger beside the results.
+"""Asking an agent about many records in one process, with a checkpoint beside the results.
 
 Records come from a ``reader``, become messages in ``prompts``, and go through the ``runner`` to its
 workers. A worker writes what it asks and what came of it to the ``checkpoint``, over a ``storage``: files of

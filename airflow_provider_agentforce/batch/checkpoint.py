@@ -66,11 +66,13 @@ class Past:
 class _Write(Block):
     """A block on its way to the storage.
 
+    :ivar sync: whether it has to be durable; otherwise it only has to survive this process.
     :ivar done: whether it has been tried.
     :ivar error: why it is not written.
     """
 
     bound: int = 0
+    sync: bool = False
     done: bool = False
     error: AgentforceError | None = None
 
@@ -145,14 +147,16 @@ class Checkpoint:
         with self._changed:
             write = self._pending
             write.claims.append(name)
+            write.sync = True
             write.bound = max(write.bound, self._positions[name] + 1)
         self._commit(write)
 
     def starting(self, external_key: str) -> None:
-        """Write down that a session is about to be started, so that its key is known whatever happens.
+        """Write down that a session is about to be started, so that a killed process leaves its key.
+
+        Nothing is asked in it before a claim, so this is durable with the next write that has to be.
 
         :raises LedgerError: if it cannot be written; then the session may not be started.
-        :raises TaskStoppedError: if another process has taken over.
         """
         with self._changed:
             write = self._pending
@@ -199,8 +203,9 @@ class Checkpoint:
         """
         with self._changed:
             write = self._pending
-            if not write.learnt:
+            if not write.learnt and not (self._appending and self._appending.unsynced):
                 return
+            write.sync = True
         self._commit(write)
 
     def unwritten(self) -> list[bytes]:
@@ -238,10 +243,10 @@ class Checkpoint:
             raise copy.copy(write.error)
 
     def _lead(self, write: _Write) -> None:
-        error: AgentforceError | None = LedgerError("Writing the ledger was interrupted.")
+        error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
             self._put(write)
-            if write.claims or write.starting:
+            if write.claims:
                 self._check_owner()
             error = None
             self._merge()
@@ -265,11 +270,15 @@ class Checkpoint:
         if part is None or self._appending is None or self._bound > part.bound:
             bound = self._bound if self._appending is None else -(-self._bound // _WINDOW) * _WINDOW
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
+            if self._appending is not None:
+                self._ask("written", self._appending.sync)
             self._write(str(part), lambda: [body])
             self._files.append((str(part), 0))
             self._file = len(self._files) - 1
         else:
-            self._ask("written", partial(self._appending.append, str(part), self._size, body))
+            self._ask(
+                "written", partial(self._appending.append, str(part), self._size, body, sync=write.sync)
+            )
         with self._changed:
             self._place(write, self._size + offset)
         self._current, self._size, self._number = part, self._size + len(body), self._number + 1
@@ -307,7 +316,7 @@ class Checkpoint:
                 run.append(name)
             self._merge_run(run)
         except LedgerError as error:
-            log.warning("The files of the ledger stay many: %s", error)
+            log.warning("The files of the checkpoint stay many: %s", error)
 
     def _merge_run(self, names: list[str]) -> None:
         if len(names) <= 1:
@@ -453,4 +462,4 @@ class Checkpoint:
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        return guarded(call, f"The ledger of {self._shown} cannot be {what}")
+        return guarded(call, f"The checkpoint of {self._shown} cannot be {what}")

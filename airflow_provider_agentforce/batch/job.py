@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch import runner
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
@@ -36,7 +36,6 @@ from airflow_provider_agentforce.exceptions import (
     BatchFailedError,
     one_line,
 )
-from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -44,12 +43,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-LEDGER = "_ledger"
+CHECKPOINT = "_ledger"
 RESULTS = "results.jsonl"
 DEAD_LETTER = "dead_letter"
 _SUFFIXES = (".jsonl", ".csv")
 # Records without a question after which the runner has its turn again.
 _BREATH = 100
+_KEPT_IN_MEMORY = 8_000_000
 _SHOWN_REASONS = 3
 _PLACE = re.compile(r"^(records\[\d+\]|line \d+): (\w+Error: )?| \[session .*\]$")
 
@@ -99,7 +99,6 @@ class Job:
         options, settings = self.options, self.client.settings
         options.check(settings)
         self._check_input_is_not_output()
-        output = None if options.output_type is None else OutputType(options.output_type)
         prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
         source = source_of(self.records, self.source_path)
         known = survey(source, options.key)
@@ -109,16 +108,16 @@ class Job:
             "message or variables": prompts.fingerprint,
             "agent": str(options.start.agent_id),
         }
-        ledger = self.storage_of(self.result_folder / LEDGER)
-        with closing(Checkpoint(ledger, marks, known.positions, self.result_folder)) as checkpoint:
+        storage = self.storage_of(self.result_folder / CHECKPOINT)
+        with closing(Checkpoint(storage, marks, known.positions, self.result_folder)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
-            asking = Runner(self.client, checkpoint, options, output, killed=killed, watcher=watcher)
+            asking = Runner(self.client, checkpoint, options, killed=killed, watcher=watcher)
             todo = _Todo(source, prompts, checkpoint, past.pending, options)
             pause = asking.run(iter(todo))
             if pause is not None:
                 raise LongWait(pause)
-            results = _Results(self, source, known, checkpoint, todo, asking.left)
+            results = _Results(self, known, todo, asking.left)
             manifest = results.write(past)
             results.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
@@ -161,6 +160,7 @@ class _Todo:
 
     :param pending: positions of records that an earlier try may have asked.
     :ivar read_to: the position of the next record.
+    :ivar rest: the records that were not read yet.
     """
 
     source: Source
@@ -169,7 +169,9 @@ class _Todo:
     pending: set[int]
     options: Options
     read_to: int = 0
-    _records: Iterator[Record] | None = None
+
+    def __post_init__(self) -> None:
+        self.rest = read(self.source, self.options.key)
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
@@ -178,26 +180,12 @@ class _Todo:
         """
         rows = self.checkpoint.rows
         if not self.pending and all(self._is_done(position) for position in range(len(rows))):
-            self.read_to = len(rows)
-            return
-        self._records = read(self.source, self.options.key)
-        for record in self._records:
+            self.read_to, self.rest = len(rows), iter(())
+        for record in self.rest:
             self.read_to = record.position + 1
             item = None if self._is_done(record.position) else self._item(record)
             if item is not None or record.position % _BREATH == 0:
                 yield item
-
-    def rest(self) -> Iterator[Record]:
-        """Yield the records that were not read yet."""
-        records, self._records = self._records, None
-        if records is not None:
-            return records
-        # Not begun, or written once more.
-        return islice(read(self.source, self.options.key), self.read_to, None) if self._unread else iter(())
-
-    @property
-    def _unread(self) -> bool:
-        return self.read_to < len(self.checkpoint.rows)
 
     def _is_done(self, position: int) -> bool:
         rows = self.checkpoint.rows
@@ -229,16 +217,15 @@ class _Results:
     """
 
     job: Job
-    source: Source
     known: Survey
-    checkpoint: Checkpoint
     todo: _Todo
     left: dict[int, WorkItem]
 
     def __post_init__(self) -> None:
         self._folder = self.job.result_folder
         self._storage = self.job.storage_of(self._folder)
-        self._rows = self.checkpoint.rows
+        self._source, self._checkpoint = self.todo.source, self.todo.checkpoint
+        self._rows = self._checkpoint.rows
         skipped = len(self._rows) - self._rows.counts.total()
         self._counts = self._rows.counts + Counter({SKIPPED: skipped})
 
@@ -254,7 +241,7 @@ class _Results:
             "dead_letter": self._write_dead_letter(),
             "records": len(self._rows),
             "counts": counts,
-            "sessions": len(past.starts) + self.checkpoint.sessions,
+            "sessions": len(past.starts) + self._checkpoint.sessions,
             "messages": self._rows.messages,
             "duration": round(time.time() - past.began, 3),
         }
@@ -280,16 +267,19 @@ class _Results:
             if self._rows.status(position) is None:
                 yield Row(key=key, status=SKIPPED).line()
             else:
-                yield self.checkpoint.row_at(position)
+                yield self._checkpoint.row_at(position)
 
     def _write_dead_letter(self) -> str | None:
         """Write the records that are worth another run, in the form of the input."""
         worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.job.options.resend_unknown else [])}
-        name = f"{DEAD_LETTER}{self.source.suffix}"
+        name = f"{DEAD_LETTER}{self._source.suffix}"
         if not any(self._counts[status] for status in worth):
             self._do("removed", lambda: self._storage.remove(name))
             return None
-        self._write(name, lambda: self.source.encode(self._dead(worth)))
+        # A store may have to be tried again, and the input is not read a third time.
+        with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY) as written:
+            self._do("written", lambda: written.writelines(self._source.encode(self._dead(worth))))
+            self._write(name, lambda: _from_start(written))
         return str(self._folder / name)
 
     def _dead(self, worth: set[str]) -> Iterator[bytes]:
@@ -298,8 +288,8 @@ class _Results:
             if position in self.left:
                 yield self.left[position].record.line()
             elif self._rows.status(position) in worth:
-                yield self.checkpoint.record_at(position)
-        for record in self.todo.rest():
+                yield self._checkpoint.record_at(position)
+        for record in self.todo.rest:
             status = self._rows.status(record.position)
             if status is None or status in worth:
                 yield record.line()
@@ -309,7 +299,7 @@ class _Results:
         counted: Counter[str] = Counter()
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
-            row = json.loads(self.checkpoint.row_at(position))
+            row = json.loads(self._checkpoint.row_at(position))
             reason = one_line(_PLACE.sub("", row["error"] or row["status"]), 120)
             counted[reason] += 1
             first.setdefault(reason, position)
@@ -318,9 +308,9 @@ class _Results:
         return "; ".join(shown + ([f"{more} other reasons"] if more else []))
 
     def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
-        row = json.loads(self.checkpoint.row_at(first[reason]))
+        row = json.loads(self._checkpoint.row_at(first[reason]))
         where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
-        record = self.checkpoint.record_at(first[reason])
+        record = self._checkpoint.record_at(first[reason])
         has = ""
         if row["attempts"] == 0 and record:
             has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"
@@ -332,8 +322,13 @@ class _Results:
     def _do(self, what: str, call: Callable[[], None]) -> None:
         failure = f"The results in {self._folder} cannot be {what}"
         guarded(
-            call, failure, "The answers are in the ledger; the next try writes them without asking again."
+            call, failure, "The answers are in the checkpoint; the next try writes them without asking again."
         )
+
+
+def _from_start(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(file)
 
 
 def _killed(record: Record, attempts: int) -> Row:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.structured import OutputType
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Options:
     variables: Any = None
     max_concurrency: int | None = None
     messages_per_session: int = 1
-    max_failures: float | None = None
+    max_failures: int | float | None = None
     fail_on_partial_error: bool = False
     output_type: Any = None
     output_retries: int = 1
@@ -51,13 +52,26 @@ class Options:
 
         :raises AgentforceInputError: if an option cannot be used.
         """
+        _ = self.output
         most = settings.max_messages_per_session
         if self.messages_per_session > most:
             raise AgentforceInputError(
                 f"messages_per_session is {self.messages_per_session}, and the connection allows {most} "
                 "messages a session (extra max_messages_per_session)."
             )
-        self.most_failures(1)
+
+    @property
+    def shares_sessions(self) -> bool:
+        """Whether a session is for more than one record."""
+        return self.messages_per_session > 1
+
+    @cached_property
+    def output(self) -> OutputType | None:
+        """What an answer has to be, ready to read one.
+
+        :raises AgentforceInputError: if ``output_type`` cannot be used.
+        """
+        return None if self.output_type is None else OutputType(self.output_type)
 
     def workers(self, settings: Settings) -> int:
         """Return how many records are asked at once."""
@@ -66,5 +80,5 @@ class Options:
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
-        given = validation.failures(self.max_failures)
+        given = self.max_failures
         return int(given * total) if isinstance(given, float) else given

@@ -136,7 +136,7 @@ def _block(line: bytes) -> tuple[int, Block]:
 def unreadable(name: str) -> LedgerError:
     """Return the error for a file that this package has not written, or that has been changed."""
     return LedgerError(
-        f"The ledger's file {name} cannot be read as one. Nothing was sent.",
+        f"The checkpoint's file {name} cannot be read as one. Nothing was sent.",
         hint="Look at what is there: remove a file that is not of this batch, or choose another result_path.",
         retryable=False,
     )

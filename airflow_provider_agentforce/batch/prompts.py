@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_agentforce.batch.options import Options
@@ -13,6 +14,7 @@ from airflow_provider_agentforce.batch.reader import Record, as_json
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.messages import Message, text_message
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -32,6 +34,7 @@ class Prompts:
         message, variables = options.message, options.variables
         self._given = (message, variables)
         self._key = options.key
+        self._shared = options.shares_sessions
         self._most = most
         self._messages = _maker(message, "message", compile_template)
         self._variables = _maker(variables, "variables", compile_template)
@@ -62,14 +65,23 @@ class Prompts:
     def _asked(self, record: Record) -> WorkItem:
         if record.key is None:
             raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
-        texts = self._checked(self._messages(record.fields), "{} messages; a session may have {}.")
-        return WorkItem(record, texts, validation.variables(self._variables(record.fields)))
+        messages = self._checked(self._messages(record.fields), "{} messages; a session may have {}.")
+        variables = validation.variables(self._variables(record.fields))
+        if not self._shared:
+            return WorkItem(record, messages, variables)
+        return WorkItem(record, (replace(messages[0], variables=variables), *messages[1:]))
 
-    def _checked(self, messages: Any, too_many: str) -> tuple[str, ...]:
-        texts = _texts(messages)
+    def _checked(self, given: Any, too_many: str) -> tuple[Message, ...]:
+        listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+        texts = list(given) if listed else [given]
+        if not texts:
+            raise AgentforceInputError("message is empty. Give at least one text.")
         if len(texts) > self._most:
             raise AgentforceInputError(too_many.format(len(texts), self._most))
-        return texts
+        return tuple(
+            text_message(text, field=f"message[{index}]" if listed else "message")
+            for index, text in enumerate(texts)
+        )
 
 
 def _maker(given: Any, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], Any]:
@@ -93,17 +105,6 @@ def _compiled(template: str, field: str, compile_template: Compile) -> Callable[
         raise AgentforceInputError(
             f"{field}: {one_line(template, 60)!r} is not a valid template: {one_line(str(error))}."
         ) from None
-
-
-def _texts(messages: Any) -> tuple[str, ...]:
-    listed = isinstance(messages, Sequence) and not isinstance(messages, str | bytes)
-    texts = list(messages) if listed else [messages]
-    if not texts:
-        raise AgentforceInputError("message is empty. Give at least one text.")
-    return tuple(
-        validation.message_text(text, f"message[{index}]" if listed else "message")
-        for index, text in enumerate(texts)
-    )
 
 
 def _source(given: Any) -> Any:

@@ -38,7 +38,6 @@ from airflow_provider_agentforce.exceptions import (
     RateLimitedError,
     TaskStoppedError,
 )
-from airflow_provider_agentforce.structured import OutputType
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -72,7 +71,6 @@ class Watcher(Protocol):
 class Runner:
     """One try at a batch.
 
-    :param output: what an answer has to be, if there is such a thing.
     :param killed: tells whether the task was told to stop.
     :param watcher: is told how it goes.
     :ivar stopped_early: whether more records than ``max_failures`` have failed.
@@ -84,7 +82,6 @@ class Runner:
         client: AgentforceClient,
         checkpoint: Checkpoint,
         options: Options,
-        output: OutputType | None,
         *,
         killed: Callable[[], bool],
         watcher: Watcher,
@@ -100,7 +97,7 @@ class Runner:
         self._most_failures = options.most_failures(self._total)
         self._most_open = options.workers(client.settings)
         self._workers = [
-            Worker(client, checkpoint, options, output, lambda: self._stopping)
+            Worker(client, checkpoint, options, lambda: self._stopping)
             for _ in range(min(self._most_open, self._total))
         ]
         self._inbox: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()

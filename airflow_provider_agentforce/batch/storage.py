@@ -110,6 +110,7 @@ class LocalStorage(Storage):
     """A folder of this machine, or one that is mounted.
 
     :param sync: makes the file or folder of a descriptor durable. Tests record what it is called for.
+    :ivar unsynced: whether something was appended since the last sync.
     """
 
     _try = _once
@@ -118,6 +119,7 @@ class LocalStorage(Storage):
         super().__init__(folder)
         self._sync = sync
         self._appended: tuple[str, int] | None = None
+        self.unsynced = False
 
     def prepare(self) -> None:
         """Make the folder, and its parents."""
@@ -141,8 +143,11 @@ class LocalStorage(Storage):
             raise
         self._sync_folder(self._folder)
 
-    def append(self, name: str, size: int, data: bytes) -> None:
-        """Append to a file. What an attempt before has left behind *size* is cut off."""
+    def append(self, name: str, size: int, data: bytes, *, sync: bool = True) -> None:
+        """Append to a file. What an attempt before has left behind *size* is cut off.
+
+        :param sync: ``False``: it survives this process, and is durable with the next sync.
+        """
         descriptor = self._descriptor(name)
         try:
             if os.fstat(descriptor).st_size != size:
@@ -150,11 +155,19 @@ class LocalStorage(Storage):
             left = memoryview(data)
             while left:
                 left = left[os.write(descriptor, left) :]
-            self._sync(descriptor)
+            self.unsynced = True
+            if sync:
+                self.sync()
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, size)
             raise
+
+    def sync(self) -> None:
+        """Make durable what was appended without a sync."""
+        if self._appended is not None and self.unsynced:
+            self._sync(self._appended[1])
+            self.unsynced = False
 
     def close(self) -> None:
         """Close the file that was appended to."""
@@ -188,7 +201,7 @@ def storage_of(folder: Any) -> Storage:
 def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
     """Return what *call* returns.
 
-    :param failure: what a failure of the store means, such as ``The ledger cannot be read``.
+    :param failure: what a failure of the store means, such as ``The checkpoint cannot be read``.
     :param hint: the way out.
     :raises LedgerError: for whatever the store's library raises.
     """

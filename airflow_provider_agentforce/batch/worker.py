@@ -14,6 +14,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
+from airflow_provider_agentforce.client.messages import Message, Said
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
 from airflow_provider_agentforce.client.open_session import NoJournal, OpenSession
 from airflow_provider_agentforce.exceptions import (
@@ -45,14 +46,14 @@ _SLICE = 0.5
 class WorkItem:
     """A record with its messages, ready to be sent.
 
-    :param messages: texts, in order.
-    :param variables: context variables of the record, as the API takes them.
+    :param messages: in order; the first has the variables where sessions are shared.
+    :param variables: context variables of the session that the record has to itself.
     :param attempts: how often this try of the task has tried it.
     :param before: how often earlier tries did.
     """
 
     record: Record
-    messages: tuple[str, ...]
+    messages: tuple[Message, ...]
     variables: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
     before: int = 0
@@ -102,7 +103,7 @@ class Fatal:
 Outcome = Answered | AskAgain | NotStarted | Fatal
 
 
-class _Attempt(NoJournal):
+class _RecordAttempt(NoJournal):
     """One attempt at a record, and the journal of its messages: claims it right before the first one leaves.
 
     :ivar session: the one that it is asked in.
@@ -158,7 +159,6 @@ class _Attempt(NoJournal):
 class Worker:
     """Asks for one thread and holds its session.
 
-    :param output: what an answer has to be, if there is such a thing.
     :param stopping: tells whether nothing more is to be started.
     :ivar busy: whether it has more to do than to wait for a slot.
     """
@@ -168,14 +168,12 @@ class Worker:
         client: AgentforceClient,
         checkpoint: Checkpoint,
         options: Options,
-        output: OutputType | None,
         stopping: Callable[[], bool],
     ) -> None:
         self.busy = False
         self._client = client
         self._checkpoint = checkpoint
         self._options = options
-        self._output = output
         self._stopping = stopping
         self._slot: Slot | None = None
         self._session: OpenSession | None = None
@@ -191,19 +189,15 @@ class Worker:
         try:
             return self._attempt(item)
         finally:
-            if not (self._reusable and self._shares):
+            if not (self._reusable and self._options.shares_sessions):
                 self.close()
             self.busy = False
 
     def close(self) -> None:
         """End the session that is open."""
         session, self._session, self._reusable = self._session, None, False
-        if session is not None and session.try_end():
+        if session is not None and session.end_quietly():
             self._checkpoint.ended(session.session.session_id)
-
-    @property
-    def _shares(self) -> bool:
-        return self._options.messages_per_session > 1
 
     def _fits(self, session: OpenSession, item: WorkItem) -> bool:
         return session.session.sequence_id + len(item.messages) <= self._options.messages_per_session
@@ -224,7 +218,7 @@ class Worker:
         return False
 
     def _attempt(self, item: WorkItem) -> Outcome:
-        attempt = _Attempt(item, self._checkpoint)
+        attempt = _RecordAttempt(item, self._checkpoint)
         try:
             session = self._open(attempt, item)
             row = self._talk(session, attempt, item)
@@ -243,7 +237,7 @@ class Worker:
         settle(self._checkpoint, item.record, row)
         return Answered(item, row)
 
-    def _open(self, attempt: _Attempt, item: WorkItem) -> OpenSession:
+    def _open(self, attempt: _RecordAttempt, item: WorkItem) -> OpenSession:
         """Hold the session that is open, or a new one, for the messages of *attempt*."""
         held = self._session.session if self._session else self._start(item)
         keeps = self._options.store_requests
@@ -261,9 +255,7 @@ class Worker:
             key = str(external_key)
             self._checkpoint.starting(key)
 
-        options = self._options.start
-        if not self._shares:
-            options = replace(options, variables=item.variables)
+        options = self._options.start.with_variables(item.variables)
         try:
             session = self._client.start(options, slot=slot, before_send=starting)
         except BaseException as error:
@@ -277,28 +269,27 @@ class Worker:
         self._checkpoint.started(session.session_id, session.external_session_key)
         return session
 
-    def _talk(self, session: OpenSession, attempt: _Attempt, item: WorkItem) -> Row:
-        variables = item.variables if self._shares else []
-        for text in item.messages:
-            last = self._send(session, text, variables)
-            variables = []
+    def _talk(self, session: OpenSession, attempt: _RecordAttempt, item: WorkItem) -> Row:
+        for message in item.messages:
+            last = self._send(session, message)
             if last.outcome == FAILED or last.session_ended:
                 break
         why = _failure_of(last, len(attempt.turns), len(item.messages))
         if why:
             return attempt.row(FAILED, error=why)
-        if self._output is None or last.outcome not in {ANSWERED, ENDED}:
+        output = self._options.output
+        if output is None or last.outcome not in {ANSWERED, ENDED}:
             return attempt.row(ANSWERED if last.outcome == ENDED else last.outcome)
-        return self._read(self._output, session, attempt)
+        return self._read(output, session, attempt)
 
-    def _send(self, session: OpenSession, text: str, variables: Any = None) -> Turn:
+    def _send(self, session: OpenSession, said: Said) -> Turn:
         # After anything but a plain answer the next record's message would be taken for a reply.
         self._reusable = False
-        turn = session.send(text, variables=variables)
+        turn = session.send(said)
         self._reusable = turn.outcome == ANSWERED and not turn.session_ended
         return turn
 
-    def _read(self, output: OutputType, session: OpenSession, attempt: _Attempt) -> Row:
+    def _read(self, output: OutputType, session: OpenSession, attempt: _RecordAttempt) -> Row:
         try:
             result = read_or_ask(
                 output,
@@ -357,7 +348,7 @@ def _failure_of(last: Turn, answers: int, messages: int) -> str:
     return ""
 
 
-def _failed(attempt: _Attempt, error: AgentforceError) -> Row:
+def _failed(attempt: _RecordAttempt, error: AgentforceError) -> Row:
     if isinstance(error, DeliveryUnknownError):
         read = error.turn.text if error.turn is not None else ""
         return attempt.row(UNKNOWN, partial=read, error=str(error), applied=error.applied)

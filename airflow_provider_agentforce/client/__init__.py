@@ -1,9 +1,10 @@
 """The Agent API in Python. Imports no Airflow, and ``requests`` only when the client is used.
 
 An ``OpenSession`` numbers the messages of a session and gives each to the ``AgentforceClient``, which makes
-an ``ApiRequest`` of it. The ``RequestExecutor`` carries it out over ``transport/``, as often as
-``delivery_policy`` allows. The request's own reader makes a ``Turn`` of the answer, and that goes back the
-same way; what failed comes back as an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`.
+an ``ApiRequest`` of it. The ``RequestExecutor`` makes attempts at it, as many as ``delivery_policy`` allows;
+each ``attempt`` goes over ``transport/``. The request's own reader makes a ``Turn`` of the answer, and that
+goes back the same way; what failed comes back as an
+:class:`~airflow_provider_agentforce.exceptions.AgentforceError`.
 """
 
 from __future__ import annotations

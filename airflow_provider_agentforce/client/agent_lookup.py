@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.deadline import Deadline
 from airflow_provider_agentforce.client.failure_catalogue import ACTIVATE
 from airflow_provider_agentforce.client.single_flight import SingleFlight
+from airflow_provider_agentforce.client.timing import Deadline
 from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceRequestError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _LOOK = (
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentInfo:
     """An agent of the org.
 
     :param agent_id: BotDefinition id (``0Xx…``).
@@ -55,13 +55,13 @@ def query_for(agent: str) -> str:
     return f"SELECT Id, DeveloperName, ({versions}) FROM BotDefinition {which}"  # noqa: S608 - no quote in it
 
 
-def parse_agents(records: Sequence[dict[str, Any]]) -> list[Agent]:
+def parse_agents(records: Sequence[dict[str, Any]]) -> list[AgentInfo]:
     """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
     found = [one for one in records if validation.is_agent_id(one.get("Id"))]
     return [_agent(one) for one in found]
 
 
-def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
+def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
     """Return the agent that was looked for.
 
     :param agent: its id or API name.
@@ -89,13 +89,13 @@ def only_match(agent: str, found: Sequence[Agent], host: str) -> Agent:
     return found[0]
 
 
-def _agent(record: dict[str, Any]) -> Agent:
+def _agent(record: dict[str, Any]) -> AgentInfo:
     # A query leaves out the list of a record's children when there are none.
     found = record.get("BotVersions")
     records = found.get("records") if isinstance(found, dict) else None
     versions = [one for one in records if isinstance(one, dict)] if isinstance(records, list) else []
     active = [one.get("Id") for one in versions if one.get("Status") == "Active"]
-    return Agent(
+    return AgentInfo(
         record["Id"],
         str(record.get("DeveloperName", "")),
         bool(active),

@@ -17,8 +17,9 @@ from airflow_provider_agentforce.client import responses, validation
 from airflow_provider_agentforce.client.agent_test_results import Case, cases_of
 from airflow_provider_agentforce.client.answer_reader import JsonReader
 from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
+from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
-from airflow_provider_agentforce.client.executor import AccessSource, CallOptions, RequestExecutor
+from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceRequestError,
@@ -141,13 +142,13 @@ class AgentTests:
 
     :param host: the org's My Domain.
     :param executor: carries out the calls.
-    :param source: gives the token.
+    :param get_access: gives the token.
     """
 
-    def __init__(self, host: str, executor: RequestExecutor, source: AccessSource) -> None:
+    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
         self._host = host
         self._executor = executor
-        self._source = source
+        self._get_access = get_access
 
     def start(
         self,
@@ -177,7 +178,7 @@ class AgentTests:
         :raises AgentforceRequestError: it is gone.
         """
         request = _RunRequest(doing=f"Looking at the test run {run.run_id}", url=self._url(run))
-        return _as_told(run, self._executor.execute(request, self._source).value)
+        return _as_told(run, self._executor.execute(request, self._get_access).value)
 
     def find(self, run_id: str, *, api: str | None = None, path: str | None = None) -> AgentTestRun:
         """Return a run that is known by its id.
@@ -192,7 +193,7 @@ class AgentTests:
         """Return what came of a run that has ended."""
         doing = f"Reading the results of the test run {run.run_id}"
         request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
-        told = self._executor.execute(request, self._source).value
+        told = self._executor.execute(request, self._get_access).value
         return AgentTestResults(_as_told(run, told), cases_of(told), str(told.get("subjectName") or ""))
 
     def cancel(self, run: AgentTestRun, *, during_cleanup: bool = False) -> None:
@@ -206,7 +207,7 @@ class AgentTests:
         request = _RunRequest(
             doing=f"Cancelling the test run {run.run_id}", url=f"{self._url(run)}/cancel", method="POST"
         )
-        self._executor.execute(request, self._source, CallOptions(during_cleanup=during_cleanup))
+        self._executor.execute(request, self._get_access, CallOptions(during_cleanup=during_cleanup))
 
     def wait(self, seconds: float) -> None:
         """Wait.
@@ -219,7 +220,7 @@ class AgentTests:
         doing = f"Starting the agent test {test}"
         request = _StartRequest(doing=doing, url=f"{self._host}{runs.path}", name=test, api=runs.api)
         options = CallOptions(before_send=lambda _: before_send(runs.api))
-        run_id = self._executor.execute(request, self._source, options).value
+        run_id = self._executor.execute(request, self._get_access, options).value
         if run_id is None:
             raise AgentforceTransientError(
                 f"A run of the agent test {test} is in progress; the org starts no other and does not tell "

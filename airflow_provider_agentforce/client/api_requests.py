@@ -1,7 +1,6 @@
 """The requests of the Agent API: each builds its call and reads its answer. Pure.
 
-Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary and
-https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html (the token).
+Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from typing_extensions import Self
 
@@ -21,7 +19,6 @@ from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES, Ans
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.messages import Message
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
-from airflow_provider_agentforce.client.responses import TokenReply
 
 BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"
@@ -35,12 +32,14 @@ class HttpCall:
     """One request on the wire, complete but for the bearer token.
 
     :param body: never shown, since the token call's holds the secret and a message may be confidential.
+    :param secret: what is made for this call alone and must not be shown.
     """
 
     method: str
     url: str
     headers: dict[str, str]
     body: bytes | None = field(default=None, repr=False)
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,40 +84,13 @@ class ApiRequest(ABC):
         :raises UnreadableReplyError: it is not what the API promises.
         """
 
-    def after_losses(self, losses: int) -> Self:
-        """Return the request as it is repeated after attempts that may have been acted on.
+    def for_attempt(self, losses: int, now: float) -> Self:  # noqa: ARG002 - most are the same each time
+        """Return the request as the next attempt makes it.
 
-        The session of each such start has a key that is derived from the first.
+        :param losses: attempts before that may have been acted on.
+        :param now: wall clock in seconds.
         """
-        if not losses or self.external_session_key is None:
-            return self
-        key = uuid.uuid5(uuid.UUID(self.external_session_key), str(losses))
-        return replace(self, external_session_key=str(key))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenRequest(ApiRequest):
-    """The exchange of what the app or the user can show for a token. It goes into the body, never into a URL.
-
-    :param form: returns the fields of the form, once for each attempt, since an assertion is short-lived.
-    :param now: wall clock in seconds, for a token that tells only its end.
-    """
-
-    operation = Operation.TOKEN
-    doing = "Getting an access token"
-    host: str
-    form: Callable[[], Mapping[str, str]] = field(repr=False)
-    now: float
-
-    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host issues tokens
-        """Return ``POST /services/oauth2/token``."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": _JSON}
-        url = f"{self.host}/services/oauth2/token"
-        return HttpCall("POST", url, headers, urlencode(self.form()).encode("ascii"))
-
-    def read(self, reader: JsonReader) -> TokenReply:
-        """Return the token."""
-        return responses.token(reader.body, now=self.now)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +109,13 @@ class StartRequest(ApiRequest):
     bypass_user: bool
     options: SessionOptions
 
+    def for_attempt(self, losses: int, now: float) -> Self:  # noqa: ARG002 - no time is in it
+        """Return the request; after a loss its session has a key that is derived from the first."""
+        if not losses:
+            return self
+        key = uuid.uuid5(uuid.UUID(self.external_session_key), str(losses))
+        return replace(self, external_session_key=str(key))
+
     def call(self, api_url: str) -> HttpCall:
         """Return the request."""
         body: dict[str, Any] = {
@@ -154,9 +133,9 @@ class StartRequest(ApiRequest):
         return post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
     def read(self, reader: JsonReader) -> Session:
-        """Return the session. Only its id has to be there."""
-        reply = responses.start(reader.body)
-        return Session(reply.session_id, 0, self.agent_id, self.external_session_key, reply.greeting)
+        """Return the session."""
+        session_id, greeting = responses.start(reader.body)
+        return Session(session_id, 0, self.agent_id, self.external_session_key, greeting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,21 +147,20 @@ class SendRequest(ApiRequest):
     session_id: str
     sequence_id: int
     message: Message
-    variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
     stream: bool = False
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request, the same for every attempt."""
         body: dict[str, Any] = {"message": self.message.body(self.sequence_id)}
-        if self.variables:
-            body["variables"] = self.variables
+        if self.message.variables:
+            body["variables"] = self.message.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
         return post(url, body, accept=_EVENTS if self.stream else _JSON)
 
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
-        asked = self.message.request(self.variables)
+        asked = self.message.request
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 
     def read(self, reader: AnswerReader) -> Turn:

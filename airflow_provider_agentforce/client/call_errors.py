@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import failure_catalogue, validation
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Ending, Failure, Operation
+from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
-from airflow_provider_agentforce.client.responses import ErrorReply
 from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -21,14 +20,13 @@ from airflow_provider_agentforce.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.executor import Attempt, CallState
+    from airflow_provider_agentforce.client.attempt import Attempt
+    from airflow_provider_agentforce.client.executor import CallState
 
 _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
 
-_Value = TypeVar("_Value", Session, Turn)
 _LONGEST_REASON = 220
-_SILENT = ErrorReply("", "")
 # Seconds: what an assertion allows for.
 _TOLERATED = 60
 
@@ -38,8 +36,8 @@ def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redact
     request, failure = call.request, attempt.failure
     assert failure is not None  # noqa: S101 - otherwise there is no error
     if isinstance(attempt.value, Turn):
-        return interrupted(call, attempt.cause, attempt.value)
-    row = TABLE[failure]
+        return answer_interrupted(attempt.cause, attempt.value)
+    row = failure.rule
     kind = row.error_class(ending)
     more: dict[str, Any] = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
     started = attempt.value.session_id if isinstance(attempt.value, Session) else None
@@ -90,19 +88,35 @@ def _shown_body(operation: Operation, attempt: Attempt) -> str:
     return "" if holds_token else attempt.body[:_KEPT_BODY].decode("utf-8", "replace")
 
 
-def interrupted(
-    call: CallState, interruption: BaseException | None, turn: Turn | None = None
-) -> DeliveryUnknownError:
-    """Return the error of a message that had left when a signal handler raised *interruption*."""
-    turn = turn or _arrived(call, Turn)
-    if turn is not None:
-        return answer_interrupted(interruption, turn)
-    return DeliveryUnknownError(
-        f"{call.request.doing} was interrupted after it had left: {type(interruption).__name__}.",
-        hint=failure_catalogue.remedy_of(call.request.operation, Failure.STOPPED, status=None, said=_SILENT),
-        operation=call.request.operation.value,
-        applied=None,
-        session_id=call.request.session_id,
+def interruption_of(call: CallState, interruption: BaseException) -> AgentforceError | None:
+    """Return the error of a call in which a signal handler raised *interruption*.
+
+    That of a start names the session, if the answer had arrived, so that the session can be ended.
+
+    :returns: ``None`` if nothing had left, or a repetition does no harm.
+    """
+    request = call.request
+    if isinstance(interruption.__context__, DeliveryUnknownError):
+        return interruption.__context__
+    if not call.in_doubt or request.operation not in {Operation.SEND, Operation.START, Operation.TEST}:
+        return None
+    arrived = _arrived(call)
+    if isinstance(arrived, Turn):
+        return answer_interrupted(interruption, arrived)
+    if request.operation is not Operation.START:
+        return DeliveryUnknownError(
+            f"{request.doing} was interrupted after it had left: {type(interruption).__name__}.",
+            hint=failure_catalogue.in_doubt(request.operation, Failure.STOPPED),
+            operation=request.operation.value,
+            applied=None,
+            session_id=request.session_id,
+        )
+    return TaskStoppedError(
+        f"{request.doing} was interrupted: {type(interruption).__name__}.",
+        operation=request.operation.value,
+        applied=None if arrived is None else True,
+        session_id=None if arrived is None else arrived.session_id,
+        external_session_key=call.key,
     )
 
 
@@ -110,7 +124,7 @@ def answer_interrupted(interruption: BaseException | None, turn: Turn) -> Delive
     """Return the error of an answer that had come when a signal handler raised *interruption*."""
     return DeliveryUnknownError(
         f"The agent answered, but the task was interrupted: {type(interruption).__name__}.",
-        hint=TABLE[Failure.UNREADABLE].in_doubt,
+        hint=Failure.UNREADABLE.rule.remedy,
         operation=Operation.SEND.value,
         applied=True,
         session_id=turn.session_id,
@@ -118,26 +132,11 @@ def answer_interrupted(interruption: BaseException | None, turn: Turn) -> Delive
     )
 
 
-def start_interrupted(call: CallState, interruption: BaseException) -> TaskStoppedError:
-    """Return the error of a start that had left when a signal handler raised *interruption*.
-
-    It names the session, if the answer had arrived, so that the session can be ended.
-    """
-    session = _arrived(call, Session)
-    return TaskStoppedError(
-        f"{call.request.doing} was interrupted: {type(interruption).__name__}.",
-        operation=call.request.operation.value,
-        applied=None if session is None else True,
-        session_id=None if session is None else session.session_id,
-        external_session_key=call.key,
-    )
-
-
-def _arrived(call: CallState, kind: type[_Value]) -> _Value | None:
+def _arrived(call: CallState) -> Session | Turn | None:
     """Return what the org answered, however far the client came with it."""
     last = call.last.value if call.last is not None else None
-    found = last if last is not None or call.reading is None else call.reading.whole()
-    return found if isinstance(found, kind) else None
+    found = last if last is not None or call.reader is None else call.reader.whole()
+    return found if isinstance(found, Session | Turn) else None
 
 
 def _remedy(call: CallState, attempt: Attempt, failure: Failure) -> str:

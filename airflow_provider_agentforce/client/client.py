@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, plans, validation
-from airflow_provider_agentforce.client.agent_lookup import Agent
+from airflow_provider_agentforce.client.agent_lookup import AgentInfo
 from airflow_provider_agentforce.client.agent_tests import AgentTests
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
@@ -19,10 +19,11 @@ from airflow_provider_agentforce.client.api_requests import (
     SendRequest,
     StartRequest,
 )
+from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
-from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, CallOptions, RequestExecutor
+from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, RequestExecutor
 from airflow_provider_agentforce.client.messages import Message, Said, message_of
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
@@ -37,6 +38,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceRequestError,
     AgentforceTransientError,
     RateLimitedError,
+    remade,
 )
 
 log = logging.getLogger(__name__)
@@ -79,11 +81,11 @@ class AgentforceClient:
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
             timeout=settings.timeout,
             timing=self.timing,
-            redactor=Redactor(settings.secrets),
+            redactor=Redactor(settings.secrets, on_secret),
             observers=observers,
             on_throttled=self.limiter.throttled,
         )
-        self._tokens = TokenSource(settings, self._executor, on_secret)
+        self._tokens = TokenSource(settings, self._executor)
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
@@ -104,11 +106,11 @@ class AgentforceClient:
             longest=self.settings.timeout,
         )
 
-    def find_agents(self, agent: str) -> list[Agent]:
+    def find_agents(self, agent: str) -> list[AgentInfo]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
         query = agent_lookup.query_for(validation.agent(agent))
         request = QueryRequest(my_domain=self.settings.host, soql=query)
-        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens).value)
+        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens.access).value)
 
     def start_session(
         self,
@@ -153,7 +155,7 @@ class AgentforceClient:
         how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
-            session: Session = self._executor.execute(request, self._tokens, how).value
+            session: Session = self._executor.execute(request, self._tokens.access, how).value
         except BaseException as error:
             if slot is None:
                 self.limiter.release(taken)
@@ -192,12 +194,24 @@ class AgentforceClient:
         :raises AgentforceError: the agent did not act.
         """
         known = session_from(session)
-        message = message_of(text, in_reply_to=in_reply_to, session=known, last=session)
-        request = self._send_request(known, message, validation.variables(variables), stream=stream)
-        how = CallOptions(
-            before_send=before_send, on_chunk=on_chunk, repeated=repeated, on_value=self._note_end
+        message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=known, last=session)
+        how = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
+        return self.send(known, message, how, stream=stream)
+
+    def send(self, session: Session, message: Message, how: CallOptions, *, stream: bool = False) -> Turn:
+        """Send a message as :meth:`send_message` does; both it and the session are checked already."""
+        number = session.sequence_id + 1
+        validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
+        request = SendRequest(
+            agent_id=session.agent_id,
+            session_id=session.session_id,
+            sequence_id=number,
+            text=message.text,
+            message=message,
+            stream=stream,
         )
-        turn: Turn = self._executor.execute(request, self._tokens, how).value
+        how = replace(how, on_value=self._note_end)
+        turn: Turn = self._executor.execute(request, self._tokens.access, how).value
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -248,7 +262,7 @@ class AgentforceClient:
             rating=validation.feedback(feedback),
             comment=None if text is None else validation.message_text(text),
         )
-        self._executor.execute(request, self._tokens)
+        self._executor.execute(request, self._tokens.access)
 
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
         """Return a context manager that holds one session and ends it on every path.
@@ -263,7 +277,7 @@ class AgentforceClient:
         :param turn: a :class:`Turn` or its dict.
         :raises AgentforceError: there is no such plan, or the org does not tell.
         """
-        plan: dict[str, Any] = self._executor.execute(plans.request_for(turn), self._tokens).value
+        plan: dict[str, Any] = self._executor.execute(plans.request_for(turn), self._tokens.access).value
         return plan
 
     def with_plan(self, turn: Turn) -> Turn:
@@ -280,7 +294,7 @@ class AgentforceClient:
     @property
     def agent_tests(self) -> AgentTests:
         """The agent tests of the org."""
-        return AgentTests(self.settings.host, self._executor, self._tokens)
+        return AgentTests(self.settings.host, self._executor, self._tokens.access)
 
     def authenticate(self) -> tuple[TokenReply, str]:
         """Get a token, or use the current one.
@@ -354,21 +368,6 @@ class AgentforceClient:
             options=options,
         )
 
-    def _send_request(
-        self, session: Session, message: Message, variables: list[dict[str, Any]], *, stream: bool
-    ) -> SendRequest:
-        number = session.sequence_id + 1
-        validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
-        return SendRequest(
-            agent_id=session.agent_id,
-            session_id=session.session_id,
-            sequence_id=number,
-            text=message.text,
-            message=message,
-            variables=variables,
-            stream=stream,
-        )
-
     def _note_end(self, turn: Turn) -> None:
         if turn.session_ended:
             self.limiter.ended(turn.session_id)
@@ -376,7 +375,9 @@ class AgentforceClient:
     def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
         request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)
         options = CallOptions(during_cleanup=during_cleanup)
-        ended = self._executor.execute(request, self._tokens, options).failure is not Failure.SESSION_GONE
+        ended = (
+            self._executor.execute(request, self._tokens.access, options).failure is not Failure.SESSION_GONE
+        )
         self.limiter.ended(session.session_id)
         return ended
 
@@ -405,12 +406,6 @@ class AgentforceClient:
         try:
             agent_lookup.only_match(agent_id, found, self.settings.host)
         except AgentforceError as reason:
-            raise AgentforceRequestError(
-                f"{error.what} {reason.what}",
-                hint=reason.hint,
-                operation=error.operation,
-                status=error.status,
-                request_id=error.request_id,
-                external_session_key=error.external_session_key,
-                body=error.body,
-            ) from error
+            fields = {"what": f"{error.what} {reason.what}", "hint": reason.hint}
+            known = {"applied": False, "retry_after": None, "session_id": None}
+            raise remade(error, AgentforceRequestError, **fields, **known) from error

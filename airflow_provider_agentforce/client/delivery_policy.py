@@ -15,6 +15,8 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
+from typing_extensions import Self
+
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -60,50 +62,6 @@ class Delivery(str, Enum):
         return None if self is Delivery.UNKNOWN else self is Delivery.DELIVERED
 
 
-class Failure(str, Enum):
-    """Failure modes of a single request."""
-
-    UNREACHABLE = "host not found, refused or not reachable"
-    BAD_ROUTE = "proxy or CA bundle that cannot be used"
-    BAD_CERTIFICATE = "certificate not valid"
-    WRONG_PROTOCOL = "TLS on one side, plain HTTP on the other"
-    TLS_BROKEN = "connection lost before anything was sent"
-    STOPPED_BEFORE = "task stopped before anything was sent"
-    CLIENT_CERTIFICATE = "client certificate missing or refused"
-    RESET = "connection lost after something was sent"
-    NO_REPLY = "no reply in time"
-    STOPPED = "task stopped while waiting for the reply"
-    CUT_REPLY = "reply cut or too slow"
-    BAD_REQUEST = "400"
-    TOKEN_REFUSED = "400 to a token request"  # noqa: S105 - no password
-    OAUTH_TEMPORARY = "400, token service busy"
-    LOGIN_RATE = "login rate exceeded"
-    ALREADY_DELIVERED = "400, number of a repeated message already used"
-    UNAUTHORIZED = "401"
-    INVALID_JWT = "401 INVALID_JWT_FORMAT"
-    APP_NOT_ATTACHED = "401, app not attached to the agent"
-    FORBIDDEN = "403"
-    NOT_FOUND = "404 or 410"
-    SESSION_GONE = "404 or 410 to a session, 500 V6Session not found"
-    TOO_EARLY = "408 or 425"
-    CONFLICT = "409"
-    PRECONDITION = "412"
-    PAYLOAD = "413, 414 or 415"
-    UNPROCESSABLE = "422"
-    LOCKED = "423"
-    STILL_RUNNING = "423 to a repeated message"
-    THROTTLED = "429"
-    SERVER_CONFIG = "422 or 500 whose class names the configuration"
-    SERVER_ERROR = "500"
-    BAD_GATEWAY = "502 or 504"
-    UNAVAILABLE = "503"
-    REDIRECT = "any 3xx"
-    OTHER_CLIENT_ERROR = "other 4xx"
-    OTHER_SERVER_ERROR = "other 5xx"
-    UNREADABLE = "2xx, reply not readable"
-    STREAM_CUT = "2xx, stream without its end"
-
-
 class Ending(str, Enum):
     """What the caller gets when a request is not sent again."""
 
@@ -135,27 +93,33 @@ class Verdict:
 class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
+    :param words: the failure for people.
+    :param cells: for each operation, in the order of :class:`Operation`; the last two are like others.
+    :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
+    :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
+        answer is not known.
     :param transient: class of the error of a cell that ends in ``T``.
     :param final: class of the error of a cell that ends in ``X``.
     :param unknown: class of the error of a cell that ends in ``U``.
-    :param in_doubt: what to do about a message whose delivery or answer is not known.
     """
 
+    words: str
     delivery: Delivery
-    token: str
-    start: str
-    send: str
-    end: str
-    feedback: str
-    query: str
+    cells: str
+    statuses: tuple[int, ...] = ()
+    remedy: str = ""
     transient: type[AgentforceError] = AgentforceTransientError
     final: type[AgentforceError] = AgentforceRequestError
     unknown: type[AgentforceError] = DeliveryUnknownError
-    in_doubt: str = ""
+
+    @property
+    def about_a_message(self) -> bool:
+        """Whether it leaves open what became of a message, which is then what the remedy is about."""
+        return self.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
-        return _VERDICTS[getattr(self, _LIKE.get(operation, operation).value)]
+        return _VERDICTS[self.cells.split()[list(Operation).index(_LIKE.get(operation, operation))]]
 
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""
@@ -191,82 +155,164 @@ _LOOK = (
 )
 _SLOW_ACTION = "An Apex or Flow action may have timed out."
 _ANSWER_LOST = f"Only the answer is lost. {_LOOK}"
+_NEVER = "X X X X X X"
+_ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
 
-TABLE: dict[Failure, Rule] = {
-    # failure                               token   start    send    end     feedback query
-    Failure.UNREACHABLE: Rule(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.BAD_ROUTE: Rule(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.BAD_CERTIFICATE: Rule(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.WRONG_PROTOCOL: Rule(_N, "X", "X", "X", "X", "X", "X"),
-    Failure.TLS_BROKEN: Rule(_N, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T"),
-    Failure.STOPPED_BEFORE: Rule(_N, "T", "T", "T", "T", "T", "T", transient=TaskStoppedError),
-    Failure.CLIENT_CERTIFICATE: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.RESET: Rule(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.NO_REPLY: Rule(_Q, "R2>T", "T!", "U", "R2>T", "R2>T", "R2>T", in_doubt=_LOOK),
-    Failure.STOPPED: Rule(_Q, "T", "T!", "U", "T", "T", "T", transient=TaskStoppedError, in_doubt=_LOOK),
-    Failure.CUT_REPLY: Rule(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
-    Failure.BAD_REQUEST: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.TOKEN_REFUSED: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.OAUTH_TEMPORARY: Rule(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.LOGIN_RATE: Rule(_R, "T", "X", "X", "X", "X", "X", transient=RateLimitedError),
-    Failure.ALREADY_DELIVERED: Rule(
+
+class Failure(str, Enum):
+    """Failure modes of a single request, by the words for them: the lines of the table.
+
+    :ivar rule: what is in the line.
+    """
+
+    _value_: str
+    rule: Rule
+
+    def __new__(cls, rule: Rule) -> Self:
+        """Make a member whose value is the words of its line."""
+        made = str.__new__(cls, rule.words)
+        made._value_, made.rule = rule.words, rule
+        return made
+
+    # The cells are for token, start, send, end, feedback and query.
+    UNREACHABLE = Rule(
+        "host not found, refused or not reachable", _N, _ALWAYS, remedy="Check the host and the network."
+    )
+    BAD_ROUTE = Rule(
+        "proxy or CA bundle that cannot be used",
+        _N,
+        _NEVER,
+        remedy="Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
+    )
+    BAD_CERTIFICATE = Rule(
+        "certificate not valid",
+        _N,
+        _NEVER,
+        remedy="Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
+    )
+    WRONG_PROTOCOL = Rule(
+        "TLS on one side, plain HTTP on the other",
+        _N,
+        _NEVER,
+        remedy="Check whether the URL begins with http or https, and its port.",
+    )
+    TLS_BROKEN = Rule("connection lost before anything was sent", _N, _ALWAYS)
+    STOPPED_BEFORE = Rule(
+        "task stopped before anything was sent", _N, "T T T T T T", transient=TaskStoppedError
+    )
+    CLIENT_CERTIFICATE = Rule(
+        "client certificate missing or refused",
+        _R,
+        _NEVER,
+        remedy="The host asks for a client certificate, which the client cannot send, or for another TLS "
+        "version.",
+    )
+    RESET = Rule("connection lost after something was sent", _Q, "R3>T R2>T! U R3>T R2>T R3>T", remedy=_LOOK)
+    NO_REPLY = Rule("no reply in time", _Q, "R2>T T! U R2>T R2>T R2>T", remedy=_LOOK)
+    STOPPED = Rule(
+        "task stopped while waiting for the reply",
+        _Q,
+        "T T! U T T T",
+        remedy=_LOOK,
+        transient=TaskStoppedError,
+    )
+    CUT_REPLY = Rule("reply cut or too slow", _D, "R2>T T! U OK OK R2>T", remedy=_ANSWER_LOST)
+    BAD_REQUEST = Rule("400", _R, _NEVER, (400,))
+    TOKEN_REFUSED = Rule("400 to a token request", _R, _NEVER, final=_AUTH)
+    OAUTH_TEMPORARY = Rule("400, token service busy", _R, "R3>T X X X X X")
+    LOGIN_RATE = Rule("login rate exceeded", _R, "T X X X X X", transient=RateLimitedError)
+    ALREADY_DELIVERED = Rule(
+        "400, number of a repeated message already used",
         _D,
-        "X",
-        "X",
-        "U",
-        "X",
-        "X",
-        "X",
+        "X X U X X X",
+        remedy="An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
+        "the answer back: look at the agent's session in Salesforce.",
         unknown=AnswerLostError,
-        in_doubt=(
-            "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring the "
-            "answer back: look at the agent's session in Salesforce."
-        ),
-    ),
-    Failure.UNAUTHORIZED: Rule(_R, "X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", "RF1>X", final=_AUTH),
-    Failure.INVALID_JWT: Rule(_R, "X", "RF2>T", "RF2>T", "RF2>T", "RF2>T", "RF2>T", final=_AUTH),
-    Failure.APP_NOT_ATTACHED: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.FORBIDDEN: Rule(_R, "X", "X", "X", "X", "X", "X", final=_AUTH),
-    Failure.NOT_FOUND: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.SESSION_GONE: Rule(_R, "X", "X", "X", "OK", "X", "X", final=SessionNotFoundError),
-    Failure.TOO_EARLY: Rule(_R, "R3>T", "R3>T", "R2>T", "R3>T", "R2>T", "R3>T"),
-    Failure.CONFLICT: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.PRECONDITION: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.PAYLOAD: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.UNPROCESSABLE: Rule(_Q, "X", "X", "U", "X", "X", "X", in_doubt=f"{_SLOW_ACTION} {_LOOK}"),
-    Failure.LOCKED: Rule(_R, "T", "T", "L>T", "R3>T", "R3>T", "T", transient=SessionBusyError),
-    Failure.STILL_RUNNING: Rule(
+    )
+    UNAUTHORIZED = Rule(
+        "401",
+        _R,
+        "X RF1>X RF1>X RF1>X RF1>X RF1>X",
+        (401,),
+        remedy="The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
+        "As, or username.",
+        final=_AUTH,
+    )
+    INVALID_JWT = Rule("401 INVALID_JWT_FORMAT", _R, "X RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH)
+    APP_NOT_ATTACHED = Rule("401, app not attached to the agent", _R, _NEVER, final=_AUTH)
+    FORBIDDEN = Rule(
+        "403",
+        _R,
+        _NEVER,
+        (403,),
+        remedy="The user (Run As, or username) or the app's scopes lack access to this agent.",
+        final=_AUTH,
+    )
+    NOT_FOUND = Rule("404 or 410", _R, _NEVER, (404, 410))
+    SESSION_GONE = Rule(
+        "404 or 410 to a session, 500 V6Session not found",
+        _R,
+        "X X X OK X X",
+        remedy="The session has ended or expired. Start a new one; its context is gone.",
+        final=SessionNotFoundError,
+    )
+    TOO_EARLY = Rule("408 or 425", _R, "R3>T R3>T R2>T R3>T R2>T R3>T", (408, 425))
+    CONFLICT = Rule("409", _R, _NEVER, (409,))
+    PRECONDITION = Rule("412", _R, _NEVER, (412,))
+    PAYLOAD = Rule("413, 414 or 415", _R, _NEVER, (413, 414, 415))
+    UNPROCESSABLE = Rule("422", _Q, "X X U X X X", (422,), remedy=f"{_SLOW_ACTION} {_LOOK}")
+    LOCKED = Rule(
+        "423",
+        _R,
+        "T T L>T R3>T R3>T T",
+        (423,),
+        remedy="The session is still working on another message. Send one message at a time; do not map "
+        "sends.",
+        transient=SessionBusyError,
+    )
+    STILL_RUNNING = Rule(
+        "423 to a repeated message",
         _Q,
-        "X",
-        "X",
-        "U",
-        "X",
-        "X",
-        "X",
-        in_doubt=(f"The session is still working, probably on the message of an earlier try. {_LOOK}"),
-    ),
-    Failure.THROTTLED: Rule(_R, "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", "R3>T", transient=RateLimitedError),
-    Failure.SERVER_CONFIG: Rule(_R, "R3>T", "X", "X", "X", "X", "X"),
-    Failure.SERVER_ERROR: Rule(
+        "X X U X X X",
+        remedy=f"The session is still working, probably on the message of an earlier try. {_LOOK}",
+    )
+    THROTTLED = Rule(
+        "429",
+        _R,
+        _ALWAYS,
+        (429,),
+        remedy="Slow down: a limit of the org is reached.",
+        transient=RateLimitedError,
+    )
+    SERVER_CONFIG = Rule("422 or 500 whose class names the configuration", _R, "R3>T X X X X X")
+    SERVER_ERROR = Rule(
+        "500",
         _Q,
-        "R3>T",
-        "T",
-        "U",
-        "R2>T",
-        "R2>T",
-        "R3>T",
-        in_doubt=(f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}"),
-    ),
-    Failure.BAD_GATEWAY: Rule(_Q, "R3>T", "R2>T!", "U", "R3>T", "R2>T", "R3>T", in_doubt=_LOOK),
-    Failure.UNAVAILABLE: Rule(
-        _Q, "R3>T", "R2>T", "U", "R3>T", "R2>T", "R3>T", in_doubt=f"{_SLOW_ACTION} {_LOOK}"
-    ),
-    Failure.REDIRECT: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.OTHER_CLIENT_ERROR: Rule(_R, "X", "X", "X", "X", "X", "X"),
-    Failure.OTHER_SERVER_ERROR: Rule(_Q, "T", "T", "U", "T", "T", "T", in_doubt=_LOOK),
-    Failure.UNREADABLE: Rule(_D, "R2>T", "T!", "U", "OK", "OK", "R2>T", in_doubt=_ANSWER_LOST),
-    Failure.STREAM_CUT: Rule(_D, "X", "X", "U", "X", "X", "X", in_doubt=_ANSWER_LOST),
-}
+        "R3>T T U R2>T R2>T R3>T",
+        (500,),
+        remedy=f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}",
+    )
+    BAD_GATEWAY = Rule("502 or 504", _Q, "R3>T R2>T! U R3>T R2>T R3>T", (502, 504), remedy=_LOOK)
+    UNAVAILABLE = Rule("503", _Q, "R3>T R2>T U R3>T R2>T R3>T", (503,), remedy=f"{_SLOW_ACTION} {_LOOK}")
+    REDIRECT = Rule(
+        "any 3xx",
+        _R,
+        _NEVER,
+        (3,),
+        remedy="The host answers with a redirect, which is never followed. Check host and api_url.",
+    )
+    OTHER_CLIENT_ERROR = Rule("other 4xx", _R, _NEVER, (4,))
+    OTHER_SERVER_ERROR = Rule("other 5xx", _Q, "T T U T T T", (5,), remedy=_LOOK)
+    UNREADABLE = Rule("2xx, reply not readable", _D, "R2>T T! U OK OK R2>T", (1, 2), remedy=_ANSWER_LOST)
+    STREAM_CUT = Rule("2xx, stream without its end", _D, "X X U X X X", remedy=_ANSWER_LOST)
+
+
+_BY_STATUS = {status: failure for failure in Failure for status in failure.rule.statuses}
+
+
+def failure_of_status(status: int) -> Failure:
+    """Return the failure that an HTTP status means by itself."""
+    return _BY_STATUS.get(status) or _BY_STATUS.get(status // 100, Failure.OTHER_SERVER_ERROR)
 
 
 def retry_after(value: str | None, date: str | None, now: float) -> float | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Delivery, Failure, Operation
+from airflow_provider_agentforce.client.delivery_policy import Failure, Operation, failure_of_status
 from airflow_provider_agentforce.client.responses import ErrorReply
 
 _ANY = frozenset(Operation)
@@ -33,6 +33,7 @@ _TEST, _READ = frozenset({Operation.TEST}), frozenset({Operation.READ})
 _DATA = _QUERY | _TEST | _READ
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
+_NEW_APP = "A new app can take up to ten minutes to become active."
 
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _INACTIVE = f"The agent is not active. {ACTIVATE}"
@@ -56,9 +57,9 @@ class Symptom:
     :param code: pattern that the whole error class or code matches.
     :param words: pattern found in the error's class or words, in any case.
     :param opaque: the call carried a token that is not a JWT.
-    :param auth: how the token was asked for; empty: either way.
     :param failure: what it is; ``None``: what its status says.
     :param remedy: what to do; ``{agent}`` stands for the agent.
+    :param jwt_remedy: what to do where the token is asked for with ``jwt_bearer``; ``None``: the same.
     """
 
     operations: frozenset[Operation]
@@ -67,36 +68,27 @@ class Symptom:
     code: str = ""
     words: str = ""
     opaque: bool = False
-    auth: str = ""
     failure: Failure | None = None
+    jwt_remedy: str | None = None
 
     @property
     def exact(self) -> bool:
         """Whether it tells more than an operation and its status."""
         return bool(self.code or self.words or self.opaque)
 
-    def fits(
-        self,
-        operation: Operation,
-        status: int | None,
-        said: ErrorReply,
-        opaque: bool = False,
-        auth: str = "",
-    ) -> bool:
+    def remedy_with(self, auth: str) -> str:
+        """Return what to do where the token was asked for with *auth*."""
+        return self.jwt_remedy if auth == "jwt_bearer" and self.jwt_remedy is not None else self.remedy
+
+    def fits(self, operation: Operation, status: int | None, said: ErrorReply, opaque: bool = False) -> bool:
         """Tell whether a reply is of this kind."""
         return (
             operation in self.operations
             and opaque >= self.opaque
-            and self.auth in {"", auth}
             and (not self.statuses or status in self.statuses)
             and (not self.code or re.fullmatch(self.code, said.error) is not None)
             and (not self.words or re.search(self.words, said.text, re.IGNORECASE | re.DOTALL) is not None)
         )
-
-
-def _explained(operations: frozenset[Operation], remedies: dict[str, str], auth: str = "") -> list[Symptom]:
-    """Return what only explains: patterns of words, and the remedy for each."""
-    return [Symptom(operations, remedy, words=words, auth=auth) for words, remedy in remedies.items()]
 
 
 # The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
@@ -154,91 +146,120 @@ SYMPTOMS = (
         words=r"login rate exceeded",
         failure=Failure.LOGIN_RATE,
     ),
+    Symptom(_TOKEN, "", (400,), failure=Failure.TOKEN_REFUSED),
+    Symptom(
+        _FEEDBACK,
+        "The session has ended or expired. Rate its answers before that.",
+        (404, 410),
+        failure=Failure.SESSION_GONE,
+    ),
+    Symptom(_SESSION, "", (404, 410), failure=Failure.SESSION_GONE),
     # What only explains.
     Symptom(
         _QUERY,
         "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
         words=r"REQUEST_LIMIT_EXCEEDED",
     ),
-    # The first word names what is wrong: app, user, audience, key or clock.
-    *_explained(
+    # With a JWT the first word names what is wrong: app, user, audience, key or clock.
+    Symptom(
         _TOKEN,
-        {
-            r"audience": (
-                "Audience: the org does not take it. Set the extra audience to the org's My Domain URL, to "
-                "https://login.salesforce.com or, for a sandbox, to https://test.salesforce.com."
-            ),
-            r"expired": (
-                "Clock: to the org, the assertion was not valid at that time. Set the clock of this machine."
-            ),
-            r"invalid assertion|signature|invalid_client\b": (
-                "Key: the org cannot verify the signature. The private key must belong to the certificate "
-                "that the app has for its JWT Bearer Flow."
-            ),
-            r"hasn't approved|not admin approved|invalid_app_access": (
-                "User: no user of this org with this username may use the app. Check username. In the app's "
-                "Policies choose that admin-approved users are pre-authorized, and add a permission set of "
-                "the user."
-            ),
-            r"\buser\b|inactive_user|authentication failure": (
-                "User: the org does not let username log in. Check that the user is active and not locked, "
-                "has the API Enabled permission, and may log in at this time from this address."
-            ),
-            r"app_not_found": (
-                "App or audience: install the External Client App in the org that host names, and wait up to "
-                "ten minutes. If it is there, set the extra audience to the org's My Domain URL."
-            ),
-            r"unsupported_grant_type|grant type not supported": (
-                "App: enable its JWT Bearer Flow, and upload the certificate of the private key."
-            ),
-            r"invalid_client_id|client identifier invalid": (
-                "App: check the consumer key (login). A new app can take up to ten minutes to become active."
-            ),
-        },
-        auth="jwt_bearer",
+        words=r"audience",
+        jwt_remedy="Audience: the org does not take it. Set the extra audience to the org's My Domain URL, "
+        "to https://login.salesforce.com or, for a sandbox, to https://test.salesforce.com.",
     ),
-    *_explained(
+    Symptom(
         _TOKEN,
-        {
-            r"no client credentials user enabled": (
-                "Set a Run As user in the app's Policies, under Client Credentials Flow."
-            ),
-            r"not supported on this domain": "Set host to the org's My Domain URL.",
-            r"invalid_client_id|client identifier invalid": (
-                "Check the consumer key (login). A new app can take up to ten minutes to become active."
-            ),
-            r"invalid_client|invalid client credentials": "Check the consumer secret (password).",
-            r"app_not_found": (
-                "This org does not know the External Client App. Install it in the org that host names, and "
-                "wait up to ten minutes."
-            ),
-            r"\bscope\b": (
-                "The client-credentials flow takes no scope parameter; the app's own scopes apply. This "
-                "client sends none, so look for a proxy or gateway that adds it."
-            ),
-            r"unsupported_grant_type|grant type not supported": (
-                "Enable the Client Credentials Flow of the app."
-            ),
-            r"hasn't approved|not admin approved": (
-                "Let the Run As user's profile or permission set use the app, in the app's Policies."
-            ),
-            r"maximum logins exceeded": (
-                "The Run As user is the agent's own service user. Choose an integration user instead."
-            ),
-        },
+        words=r"expired",
+        jwt_remedy="Clock: to the org, the assertion was not valid at that time. Set the clock of this "
+        "machine.",
     ),
-    *_explained(
+    Symptom(
+        _TOKEN,
+        words=r"no client credentials user enabled",
+        remedy="Set a Run As user in the app's Policies, under Client Credentials Flow.",
+        jwt_remedy="",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"not supported on this domain",
+        remedy="Set host to the org's My Domain URL.",
+        jwt_remedy="",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"invalid_client_id|client identifier invalid",
+        remedy=f"Check the consumer key (login). {_NEW_APP}",
+        jwt_remedy=f"App: check the consumer key (login). {_NEW_APP}",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"invalid assertion|signature|invalid_client\b|invalid client credentials",
+        remedy="Check the consumer secret (password).",
+        jwt_remedy="Key: the org cannot verify the signature. The private key must belong to the certificate "
+        "that the app has for its JWT Bearer Flow.",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"hasn't approved|not admin approved|invalid_app_access",
+        remedy="Let the Run As user's profile or permission set use the app, in the app's Policies.",
+        jwt_remedy="User: no user of this org with this username may use the app. Check username. In the "
+        "app's Policies choose that admin-approved users are pre-authorized, and add a permission set of the "
+        "user.",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"\buser\b|inactive_user|authentication failure",
+        jwt_remedy="User: the org does not let username log in. Check that the user is active and not "
+        "locked, has the API Enabled permission, and may log in at this time from this address.",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"app_not_found",
+        remedy="This org does not know the External Client App. Install it in the org that host names, and "
+        "wait up to ten minutes.",
+        jwt_remedy="App or audience: install the External Client App in the org that host names, and wait up "
+        "to ten minutes. If it is there, set the extra audience to the org's My Domain URL.",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"\bscope\b",
+        remedy="The client-credentials flow takes no scope parameter; the app's own scopes apply. This "
+        "client sends none, so look for a proxy or gateway that adds it.",
+        jwt_remedy="",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"unsupported_grant_type|grant type not supported",
+        remedy="Enable the Client Credentials Flow of the app.",
+        jwt_remedy="App: enable its JWT Bearer Flow, and upload the certificate of the private key.",
+    ),
+    Symptom(
+        _TOKEN,
+        words=r"maximum logins exceeded",
+        remedy="The Run As user is the agent's own service user. Choose an integration user instead.",
+        jwt_remedy="",
+    ),
+    Symptom(
         _START,
-        {
-            r"bot version id": "The agent was just published or its version is stale. Activate it again.",
-            r"invalid user id provided on start session": (
-                "An employee agent needs bypass_user=False and a token of a user who may use it (auth "
-                "jwt_bearer)."
-            ),
-            r"not a valid agent id": "agent_id must be the agent's own id (0Xx…) or its API name.",
-            r"bad force-config endpoint|engine config": _MY_DOMAIN,
-            r"no valid version available|active version|no access to einstein copilot": _INACTIVE,
-        },
+        words=r"bot version id",
+        remedy="The agent was just published or its version is stale. Activate it again.",
+    ),
+    Symptom(
+        _START,
+        words=r"invalid user id provided on start session",
+        remedy="An employee agent needs bypass_user=False and a token of a user who may use it (auth "
+        "jwt_bearer).",
+    ),
+    Symptom(
+        _START,
+        words=r"not a valid agent id",
+        remedy="agent_id must be the agent's own id (0Xx…) or its API name.",
+    ),
+    Symptom(_START, words=r"bad force-config endpoint|engine config", remedy=_MY_DOMAIN),
+    Symptom(
+        _START,
+        words=r"no valid version available|active version|no access to einstein copilot",
+        remedy=_INACTIVE,
     ),
     Symptom(
         _ANY - _QUERY,
@@ -283,64 +304,6 @@ SYMPTOMS = (
     ),
 )
 
-# The remedy that the failure alone tells, for any call and for one.
-_BY_FAILURE: dict[Failure | tuple[Operation, Failure], str] = {
-    Failure.SESSION_GONE: "The session has ended or expired. Start a new one; its context is gone.",
-    (Operation.FEEDBACK, Failure.SESSION_GONE): (
-        "The session has ended or expired. Rate its answers before that."
-    ),
-    (Operation.SEND, Failure.LOCKED): (
-        "The session is still working on another message. Send one message at a time; do not map sends."
-    ),
-    Failure.UNAUTHORIZED: (
-        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run As, or "
-        "username."
-    ),
-    Failure.FORBIDDEN: "The user (Run As, or username) or the app's scopes lack access to this agent.",
-    Failure.THROTTLED: "Slow down: a limit of the org is reached.",
-    Failure.UNREACHABLE: "Check the host and the network.",
-    Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
-    Failure.BAD_CERTIFICATE: "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
-    Failure.WRONG_PROTOCOL: "Check whether the URL begins with http or https, and its port.",
-    Failure.CLIENT_CERTIFICATE: (
-        "The host asks for a client certificate, which the client cannot send, or for another TLS version."
-    ),
-    Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
-}
-REMEDIES = frozenset({*(symptom.remedy for symptom in SYMPTOMS), *_BY_FAILURE.values()})
-
-_BY_STATUS = {
-    400: Failure.BAD_REQUEST,
-    401: Failure.UNAUTHORIZED,
-    403: Failure.FORBIDDEN,
-    404: Failure.NOT_FOUND,
-    408: Failure.TOO_EARLY,
-    409: Failure.CONFLICT,
-    410: Failure.NOT_FOUND,
-    412: Failure.PRECONDITION,
-    413: Failure.PAYLOAD,
-    414: Failure.PAYLOAD,
-    415: Failure.PAYLOAD,
-    422: Failure.UNPROCESSABLE,
-    423: Failure.LOCKED,
-    425: Failure.TOO_EARLY,
-    429: Failure.THROTTLED,
-    500: Failure.SERVER_ERROR,
-    502: Failure.BAD_GATEWAY,
-    503: Failure.UNAVAILABLE,
-    504: Failure.BAD_GATEWAY,
-}
-_BY_CLASS = {
-    1: Failure.UNREADABLE,
-    2: Failure.UNREADABLE,
-    3: Failure.REDIRECT,
-    4: Failure.OTHER_CLIENT_ERROR,
-    5: Failure.OTHER_SERVER_ERROR,
-}
-# What a status means for calls that go to a session, to a session once more, or to the token endpoint.
-_IN_SESSION = {404: Failure.SESSION_GONE, 410: Failure.SESSION_GONE}
-_REPEATED = {**_IN_SESSION, 423: Failure.STILL_RUNNING}
-_OF_TOKEN = {400: Failure.TOKEN_REFUSED}
 _NUMBER_USED = re.compile(r"sequence\W?id\W+\d*\W*\b(was |is |has been )?already\b", re.IGNORECASE)
 
 
@@ -357,31 +320,24 @@ def failure_of(
     :param session_id: the session that the call went to.
     :param repeated: the message was sent before, and what became of it is not known.
     """
-    return (
-        _of_this_message(status, said, session_id, repeated=repeated)
-        or next((one.failure for one in SYMPTOMS if one.failure and one.fits(operation, status, said)), None)
-        or _by_status(operation, status, repeated=repeated)
-    )
-
-
-def _of_this_message(
-    status: int, said: ErrorReply, session_id: str | None, *, repeated: bool
-) -> Failure | None:
-    """Name the failure of a reply that is about the very message or session of the call."""
     if repeated and status == 400 and _NUMBER_USED.search(said.text):  # noqa: PLR2004
         return Failure.ALREADY_DELIVERED
+    if repeated and status == 423:  # noqa: PLR2004
+        return Failure.STILL_RUNNING
     # An agent's action may talk to sessions, too, so the words must name this one and nothing else.
     if status == 500 and session_id and said.message == f"V6Session not found for sessionId: {session_id}":  # noqa: PLR2004
         return Failure.SESSION_GONE
-    return None
+    named = (one.failure for one in SYMPTOMS if one.failure and one.fits(operation, status, said))
+    return next(named, None) or failure_of_status(status)
 
 
-def _by_status(operation: Operation, status: int, *, repeated: bool) -> Failure:
-    special = _OF_TOKEN if operation is Operation.TOKEN else {}
-    if operation in _SESSION:
-        special = _REPEATED if repeated else _IN_SESSION
-    by_status = special.get(status) or _BY_STATUS.get(status)
-    return by_status or _BY_CLASS.get(status // 100, Failure.OTHER_SERVER_ERROR)
+def in_doubt(operation: Operation, failure: Failure) -> str:
+    """Return what to do about what may have been acted on, ``""`` where a repetition does no harm."""
+    if not failure.rule.about_a_message:
+        return ""
+    if operation is Operation.TEST:
+        return RUN_IN_DOUBT
+    return failure.rule.remedy if operation is Operation.SEND else ""
 
 
 def remedy_of(
@@ -400,16 +356,13 @@ def remedy_of(
     :param auth: how the token was asked for.
     :param agent: the agent that the call is about.
     """
-    row = TABLE[failure]
-    if row.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
-        if operation is Operation.SEND:
-            return row.in_doubt
-        if operation is Operation.TEST:
-            return RUN_IN_DOUBT
+    about = in_doubt(operation, failure)
+    if about:
+        return about
     fitting = [
-        one for one in SYMPTOMS if one.remedy and one.fits(operation, status, said, opaque_token, auth)
+        one for one in SYMPTOMS if one.remedy_with(auth) and one.fits(operation, status, said, opaque_token)
     ]
     # What tells more goes before what comes first; with neither, the failure has to do.
     best = min(fitting, key=lambda one: not one.exact, default=None)
-    by_failure = _BY_FAILURE.get((operation, failure)) or _BY_FAILURE.get(failure, "")
-    return (best.remedy if best else by_failure).format(agent=agent or "the agent")
+    by_failure = "" if failure.rule.about_a_message else failure.rule.remedy
+    return (best.remedy_with(auth) if best else by_failure).format(agent=agent or "the agent")

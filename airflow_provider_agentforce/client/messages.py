@@ -66,11 +66,13 @@ class Message:
     :param type: ``Text``, ``Reply``, ``Cancel``, ``TransferSucceeded`` or ``TransferFailed``.
     :param content: the fields of its type, as the API has them; not shown, as they may be confidential.
     :param in_reply_to: id of the agent's message that it answers.
+    :param variables: context variables that are set with it, in the API's form.
     """
 
     type: str
     content: dict[str, Any] = field(default_factory=dict, repr=False)
     in_reply_to: str | None = None
+    variables: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
     def text(self) -> str | None:
@@ -82,20 +84,19 @@ class Message:
         answers = {} if self.in_reply_to is None else {"inReplyToMessageId": self.in_reply_to}
         return {"sequenceId": sequence_id, "type": self.type, **self.content, **answers}
 
-    def request(self, variables: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return what :attr:`.Turn.request` says of it.
-
-        :param variables: in the API's form.
-        """
+    @property
+    def request(self) -> dict[str, Any]:
+        """What :attr:`.Turn.request` says of it."""
         reply = self.content.get("reply")
-        return {"type": self.type, "text": self.text, "reply": reply, "variables": variables}
+        return {"type": self.type, "text": self.text, "reply": reply, "variables": self.variables}
 
-    def asked(self, variables: list[dict[str, Any]], known_as: str | None = None) -> dict[str, Any]:
+    def asked(self, known_as: str | None = None) -> dict[str, Any]:
         """Return what tells it from another message, for a journal.
 
         :param known_as: stands for its text.
         """
-        asked = {"text": known_as or self.text, "variables": variables, "in_reply_to": self.in_reply_to}
+        text = known_as or self.text
+        asked = {"text": text, "variables": self.variables, "in_reply_to": self.in_reply_to}
         return asked if self.type == "Text" else {**asked, "type": self.type, **self.content}
 
 
@@ -107,7 +108,7 @@ def the_one_of(
 ) -> Said:
     """Return the one that is given.
 
-    :param reply: a :class:`Reply`, its items, or the turn with the question.
+    :param reply: a :class:`Reply`, its items, ``True``, or the turn with the question.
     :param cancel: a :class:`Cancel`, ``True``, or the turn with the question.
     :param last: the session's last turn, or its dict, for a *reply* or *cancel* that names none.
     :raises AgentforceInputError: there is none, or more than one.
@@ -116,7 +117,7 @@ def the_one_of(
     name = validation.only_one_of(**given)
     only: Said = given[name]
     if name == "reply" and not isinstance(reply, Reply):
-        only = Reply(turn=reply) if _turn(reply) else Reply(reply)
+        only = Reply(turn=reply) if _turn(reply) else Reply(None if reply is True else reply)
     elif name == "cancel" and not isinstance(cancel, Cancel):
         only = Cancel(turn=cancel if _turn(cancel) else None)
     if isinstance(only, Reply | Cancel) and only.turn is None:
@@ -124,10 +125,27 @@ def the_one_of(
     return only
 
 
-def message_of(
-    said: Said, *, in_reply_to: str | None = None, session: Session | None = None, last: object = None
+def text_message(
+    text: object, variables: list[dict[str, Any]] | None = None, *, field: str = "text"
 ) -> Message:
-    """Return the message that says it.
+    """Return the message that says a text.
+
+    :param variables: checked.
+    :param field: what an error calls the text.
+    :raises AgentforceInputError: it is not a text, or is blank.
+    """
+    return Message("Text", {"text": validation.message_text(text, field)}, variables=variables or [])
+
+
+def message_of(
+    said: Said,
+    *,
+    variables: Any = None,
+    in_reply_to: str | None = None,
+    session: Session | None = None,
+    last: object = None,
+) -> Message:
+    """Return the message that says it. One that is a :class:`Message` is checked, and has its variables.
 
     :param in_reply_to: id of the agent's message that a text answers.
     :param session: that the message is for; a question of another session or an older turn is refused.
@@ -136,25 +154,21 @@ def message_of(
     """
     if isinstance(said, Message):
         return said
+    given = validation.variables(variables)
     if not isinstance(said, Reply | Cancel | Transfer):
         answered = None if in_reply_to is None else validation.path_id(in_reply_to, "in_reply_to")
-        return Message("Text", {"text": validation.message_text(said)}, answered)
+        return replace(text_message(said, given), in_reply_to=answered)
     kind = type(said).__name__.lower()
     if in_reply_to is not None:
         raise AgentforceInputError(f"in_reply_to goes with a text; a {kind} finds the question by itself.")
     if isinstance(said, Transfer):
-        return _report_of(said)
+        why = {} if said.description is None else {"description": said.description}
+        content = {} if said.failed is None else {"reason": said.failed, **why}
+        return Message("TransferFailed" if content else "TransferSucceeded", content, variables=given)
     question = _question_of(_turn(said.turn) or _turn(last), session, kind)
     if isinstance(said, Cancel):
-        return Message("Cancel", in_reply_to=question["id"])
-    return Message("Reply", {"reply": _items(said.items, question)}, question["id"])
-
-
-def _report_of(transfer: Transfer) -> Message:
-    if transfer.failed is None:
-        return Message("TransferSucceeded")
-    why = {} if transfer.description is None else {"description": transfer.description}
-    return Message("TransferFailed", {"reason": transfer.failed, **why})
+        return Message("Cancel", {}, question["id"], given)
+    return Message("Reply", {"reply": _items(said.items, question)}, question["id"], given)
 
 
 def _turn(value: object) -> Turn | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.error_words import reason_of
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentFailedError, AgentforceInputError, one_line
 
 ANSWERED = "answered"
 NEEDS_INPUT = "needs_input"
@@ -54,6 +55,12 @@ class SessionOptions:
             "surface_type": None if surface is None else validation.name(surface, "surface_type"),
         }
         vars(self).update(checked)
+
+    def with_variables(self, variables: list[dict[str, Any]]) -> SessionOptions:
+        """Return the same with other variables, which are checked already."""
+        other = copy(self)
+        vars(other).update(variables=variables)
+        return other
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,21 @@ class Turn:
             reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
         ]
         return "; ".join(dict.fromkeys(filter(None, reasons)))
+
+    def as_error(self, hint: str = "") -> AgentFailedError:
+        """Return the error of an answer whose outcome is not accepted.
+
+        :param hint: the way out.
+        """
+        why = one_line(self.failure_reason, 220).rstrip(".") if self.outcome == FAILED else ""
+        return AgentFailedError(
+            f"The agent's answer has the outcome {': '.join(filter(None, [self.outcome, why]))}.",
+            hint=hint,
+            operation="send",
+            applied=True,
+            session_id=self.session_id,
+            turn=self,
+        )
 
 
 SessionLike = Session | Turn | Mapping[str, Any]

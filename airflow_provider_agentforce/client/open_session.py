@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
+from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
 from airflow_provider_agentforce.client.messages import Message, Said, message_of
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
-    AgentFailedError,
     AgentforceError,
     AgentforceInputError,
     SessionBusyError,
@@ -96,7 +96,7 @@ class OpenSession:
         self._journal: Journal = journal or NoJournal()
         self._store_requests = store_requests
         self._explain = explain
-        self._end_reason = validation.end_reason(end_reason, "end_reason")
+        self._end_reason = end_reason
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try has ended the session." if ended else ""
         self._sending = ForkSafeLock()
@@ -112,21 +112,12 @@ class OpenSession:
             self._under_way, self._state = None, "in_doubt"
 
     @classmethod
-    def start(
-        cls,
-        client: AgentforceClient,
-        options: SessionOptions,
-        *,
-        journal: Journal | None = None,
-        end_reason: str = "UserRequest",
-    ) -> Self:
+    def start(cls, client: AgentforceClient, options: SessionOptions) -> Self:
         """Start a session and hold it.
 
         :raises AgentforceError: as :meth:`.AgentforceClient.start_session`.
         """
-        # Before the start, after which only a holder ends the session.
-        validation.end_reason(end_reason, "end_reason")
-        return cls(client, client.start(options), journal=journal, end_reason=end_reason)
+        return cls(client, client.start(options))
 
     @property
     def session(self) -> Session:
@@ -174,11 +165,10 @@ class OpenSession:
         with self._one_at_a_time(client or self._client, lock_timeout) as sender:
             number = max(self.session.sequence_id, sequence_id or 0)
             held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
-            message = message_of(text, in_reply_to=in_reply_to, session=held, last=last)
-            given = validation.variables(variables)
-            options = {"variables": given, "stream": stream, "on_chunk": on_chunk, "repeated": repeated}
-            asked = message.asked(given, known_as)
-            turn = self._answer_to(sender, held, message, asked, options)
+            message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=held, last=last)
+            how = CallOptions(on_chunk=on_chunk, repeated=repeated)
+            send = partial(sender.send, held, message, stream=stream)
+            turn = self._answer_to(message, message.asked(known_as), number + 1, how, send)
             if self._explain is not None:
                 self.turns[-1] = turn = self._explain(turn)
             return turn
@@ -196,7 +186,7 @@ class OpenSession:
             self._state = "ended"
             return ended
 
-    def try_end(self) -> bool:
+    def end_quietly(self) -> bool:
         """End the session as a clean-up, once: a failure is logged and returned, never raised.
 
         The answers are there, and an idle session ends by itself.
@@ -223,7 +213,7 @@ class OpenSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.try_end()
+        self.end_quietly()
 
     def _noted(self, turn: Turn) -> Turn:
         self.turns.append(turn)
@@ -248,46 +238,32 @@ class OpenSession:
 
     def _replayed_or_sent(
         self,
-        sender: AgentforceClient,
-        held: Session,
         message: Message,
         asked: dict[str, Any],
-        options: dict[str, Any],
+        number: int,
+        how: CallOptions,
+        send: Callable[[CallOptions], Turn],
     ) -> Turn:
-        number = held.sequence_id + 1
         turn, sent_before = self._journal.replay(number, asked)
         if turn is not None:
             return turn
         self._check_open()
-        options["repeated"] = options["repeated"] or sent_before
-        send = partial(sender.send_message, held, message, **options)
-        request = message.request(options["variables"]) if self._store_requests else None
-        return self._sent(send, number, asked, request, withdraw=not sent_before)
+        request = message.request if self._store_requests else None
+        intended = False
 
-    def _sent(
-        self,
-        send: Callable[..., Turn],
-        number: int,
-        asked: dict[str, Any],
-        request: dict[str, Any] | None,
-        *,
-        withdraw: bool,
-    ) -> Turn:
-        """Send a message and have the journal keep its answer.
+        def intend(_key: str | None) -> None:
+            nonlocal intended
+            self._journal.intend(number, asked, request)
+            intended = True
 
-        :param withdraw: take its intent back when the agent did not act.
-        """
-        intent = _Intent(lambda: self._journal.intend(number, asked, request))
         try:
-            self._answer = turn = send(before_send=intent)
-        except AgentFailedError:
-            # It was delivered, so its number is used up.
-            self._session = replace(self.session, sequence_id=number)
-            raise
+            how = replace(how, before_send=intend, repeated=how.repeated or sent_before)
+            self._answer = turn = send(how)
         except BaseException as error:
-            if intent.recorded and _in_doubt(error):
+            if intended and _in_doubt(error):
                 self._state = "in_doubt"
-            elif intent.recorded and withdraw:
+            elif intended and not sent_before:
+                # An intent of an earlier process stays: that one may have sent it.
                 self._journal.settle(number, asked, None)
             raise
         self._answer = turn = replace(turn, request=request)
@@ -325,18 +301,6 @@ class OpenSession:
             self._sending.release()
 
 
-class _Intent:
-    """Records that a message is about to leave, when the client says so."""
-
-    def __init__(self, record: Callable[[], None]) -> None:
-        self._record = record
-        self.recorded = False
-
-    def __call__(self, _key: str | None) -> None:
-        self._record()
-        self.recorded = True
-
-
 class Conversation(OpenSession):
     """A session that starts with its ``with`` block, and is ended on every path.
 
@@ -351,7 +315,7 @@ class Conversation(OpenSession):
         end_reason: str = "UserRequest",
         **options: Any,
     ) -> None:
-        super().__init__(client, None, end_reason=end_reason)
+        super().__init__(client, None, end_reason=validation.end_reason(end_reason, "end_reason"))
         self._options = SessionOptions(agent_id, **options)
 
     def __enter__(self) -> Self:
@@ -360,7 +324,7 @@ class Conversation(OpenSession):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.try_end()
+        self.end_quietly()
         self._session = None
 
 

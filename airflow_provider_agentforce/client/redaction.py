@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from urllib.parse import quote, quote_plus
@@ -53,10 +53,12 @@ class Redactor:
     inside of a longer text, such as ``id:secret``). A secret that is shorter is masked as a whole.
 
     :param secrets: are masked always.
+    :param on_added: is given each other one, in all forms to be masked in a log.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), on_added: Callable[[str], None] = lambda _: None) -> None:
         self._lasting = tuple(filter(None, secrets))
+        self._on_added = on_added
         self._added: tuple[str, ...] = ()
 
     def add(self, secret: str) -> None:
@@ -64,6 +66,8 @@ class Redactor:
         if secret:
             others = tuple(one for one in self._added if one != secret)
             self._added = (*others, secret)[-_MOST_ADDED:]
+            for form in forms(secret):
+                self._on_added(form)
 
     def redact(self, text: str) -> str:
         """Return *text* with ``***`` in the place of every secret. Takes time linear in its length."""

@@ -60,17 +60,6 @@ class TokenReply:
 
 
 @dataclass(frozen=True)
-class StartReply:
-    """What a start gave.
-
-    :param greeting: the agent's first words, ``""`` if it has none.
-    """
-
-    session_id: str
-    greeting: str
-
-
-@dataclass(frozen=True)
 class ErrorReply:
     """What an error body says.
 
@@ -126,14 +115,14 @@ def token(body: bytes, *, now: float) -> TokenReply:
     )
 
 
-def start(body: bytes) -> StartReply:
-    """Read the reply to a start. Only the session's id has to be there."""
+def start(body: bytes) -> tuple[str, str]:
+    """Return the id of the session, which has to be there, and the agent's first words, ``""`` for none."""
     reply = decode_object(body)
     session_id = reply.get("sessionId")
     if not isinstance(session_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", session_id):
         raise _unlike(reply, "a JSON object without a usable sessionId")
     messages = reply.get("messages")
-    return StartReply(session_id, _said(messages) if isinstance(messages, list) else "")
+    return session_id, _said(messages) if isinstance(messages, list) else ""
 
 
 def messages_of(reply: Any) -> list[dict[str, Any]]:

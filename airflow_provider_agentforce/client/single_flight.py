@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from copy import copy
 from typing import Generic, TypeVar
 
-from airflow_provider_agentforce.client.deadline import Deadline
+from airflow_provider_agentforce.client.timing import Deadline
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceTransientError,

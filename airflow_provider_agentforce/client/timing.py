@@ -1,7 +1,8 @@
-"""When calls are tried again, and by which clock. The one place that tests and embedders set."""
+"""How long calls wait, and who may end a wait. Tests and embedders set it here."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 
 import tenacity
 
+from airflow_provider_agentforce.exceptions import AgentforceTransientError, TaskStoppedError
+
 # For a second or two after another process has renewed its token, the org may refuse this one's, too.
 _A_MOMENT = tenacity.wait_random(1, 2)
 _FULL_JITTER = tenacity.wait_random_exponential(multiplier=1, max=20)
+_SLICE = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,63 @@ def use_timing(timing: Timing) -> Iterator[None]:
         yield
     finally:
         _default = previous
+
+
+class Deadline:
+    """Waits that a kill ends at once and that never outlast the caller's own time.
+
+    A wait that is too long is not begun. It is not shortened either: a call that comes back earlier than the
+    server asked is only refused again.
+
+    :ivar stopped: whether the caller was told to stop.
+    :ivar firm: whether no call may outlast the caller's time either.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self.clock = timing.clock
+        self.longest_wait = timing.longest_wait
+        self.stopped = False
+        self.firm = False
+        self._end = math.inf
+
+    def ends_in(self, seconds: float | None, *, firm: bool = False) -> None:
+        """Set the time left for the caller as a whole, ``None`` for no limit.
+
+        :param firm: let no call outlast it either, as nobody else ends the caller.
+        """
+        self._end = math.inf if seconds is None else self.clock() + seconds
+        self.firm = firm
+
+    def time_for_call(self, longest: float) -> float:
+        """Return how many seconds a call may take: *longest*, or what a firm end leaves.
+
+        :raises AgentforceTransientError: if that is nothing.
+        """
+        left = min(longest, self._end - self.clock()) if self.firm else longest
+        if left <= 0:
+            raise AgentforceTransientError("The time for these calls is used up; nothing more is sent.")
+        return left
+
+    def allows(self, seconds: float) -> bool:
+        """Tell whether a wait of *seconds* fits."""
+        return not self.stopped and seconds <= min(self.longest_wait, self._end - self.clock())
+
+    def stop(self) -> None:
+        """End the present wait and refuse every later one. Safe in a signal handler: it takes no lock."""
+        self.stopped = True
+
+    def check(self) -> None:
+        """Raise :class:`TaskStoppedError` if the caller was told to stop."""
+        if self.stopped:
+            raise TaskStoppedError("The task was told to stop; nothing more is sent.")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait *seconds*, in slices, since an event's lock must not be taken in a signal handler.
+
+        :raises TaskStoppedError: as soon as the caller is told to stop.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _SLICE))
+        self.check()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
 
-from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, redaction, validation
-from airflow_provider_agentforce.client.api_requests import TokenRequest
-from airflow_provider_agentforce.client.executor import Access, RequestExecutor
+from typing_extensions import Self
+
+from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, responses, validation
+from airflow_provider_agentforce.client.answer_reader import JsonReader
+from airflow_provider_agentforce.client.api_requests import ApiRequest, HttpCall
+from airflow_provider_agentforce.client.attempt import Access
+from airflow_provider_agentforce.client.delivery_policy import Operation
+from airflow_provider_agentforce.client.executor import RequestExecutor
 from airflow_provider_agentforce.client.responses import TokenReply
-from airflow_provider_agentforce.client.settings import CLIENT_CREDENTIALS, JWT_BEARER, Settings
+from airflow_provider_agentforce.client.settings import JWT_BEARER, Settings
 from airflow_provider_agentforce.client.single_flight import SingleFlight
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
 
@@ -28,6 +32,51 @@ _JITTER = 30.0
 _PAUSE = 10.0
 # Attempts of the token call that another thread's wait covers.
 _LONGEST_FLIGHT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRequest(ApiRequest):
+    """The exchange of what the app or the user can show for a token. It goes into the body, never into a URL.
+
+    https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html
+
+    :param now: wall clock in seconds: an assertion is short-lived, and some tokens tell only their end.
+    """
+
+    operation = Operation.TOKEN
+    doing = "Getting an access token"
+    settings: Settings
+    now: float = 0.0
+
+    def for_attempt(self, losses: int, now: float) -> Self:  # noqa: ARG002 - a token call does no harm twice
+        """Return the request as of *now*."""
+        return replace(self, now=now)
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host issues tokens
+        """Return ``POST /services/oauth2/token``."""
+        settings, assertion = self.settings, ""
+        if settings.auth == JWT_BEARER:
+            assertion = jwt_bearer.assertion(
+                settings.signing_key,
+                consumer_key=settings.consumer_key,
+                username=settings.username or "",
+                audience=settings.audience or "",
+                now=self.now,
+            )
+            form = {"grant_type": jwt_bearer.GRANT_TYPE, "assertion": assertion}
+        else:
+            form = {
+                "grant_type": "client_credentials",
+                "client_id": settings.consumer_key,
+                "client_secret": settings.consumer_secret or "",
+            }
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        url = f"{settings.host}/services/oauth2/token"
+        return HttpCall("POST", url, headers, urlencode(form).encode("ascii"), secret=assertion)
+
+    def read(self, reader: JsonReader) -> TokenReply:
+        """Return the token."""
+        return responses.token(reader.body, now=self.now)
 
 
 @dataclass(frozen=True)
@@ -52,7 +101,6 @@ class TokenSource:
     """Gives access to an org with its own token call. Safe to share between threads.
 
     :param executor: makes the token call.
-    :param on_secret: is given every new token and assertion, in all forms to be masked in a log.
     :param cache: shared with the sources of sibling clients.
     """
 
@@ -60,19 +108,17 @@ class TokenSource:
         self,
         settings: Settings,
         executor: RequestExecutor,
-        on_secret: Callable[[str], None],
         cache: TokenCache | None = None,
     ) -> None:
         self._settings = settings
         self._executor = executor
-        self._on_secret = on_secret
         self._cache = cache or TokenCache()
 
     def sibling(self, executor: RequestExecutor) -> TokenSource:
         """Return a source of the same token that makes the token call with *executor*."""
-        return TokenSource(self._settings, executor, self._on_secret, self._cache)
+        return TokenSource(self._settings, executor, self._cache)
 
-    def access(self, *, refused: Access | None = None, during_cleanup: bool = False) -> Access:
+    def access(self, refused: Access | None = None, during_cleanup: bool = False) -> Access:
         """Return an access: the token at hand, or a new one.
 
         :param refused: the access that the org refused; a token that another thread got meanwhile serves.
@@ -117,12 +163,9 @@ class TokenSource:
 
     def _fetch(self) -> Token:
         settings, asked_at = self._settings, self._now()
-        forms = {CLIENT_CREDENTIALS: self._client_credentials, JWT_BEARER: self._assertion}
-        request = TokenRequest(
-            host=settings.host, form=forms[settings.auth], auth=settings.auth, now=time.time()
-        )
+        request = TokenRequest(settings=settings, auth=settings.auth)
         reply: TokenReply = self._executor.execute(request, None).value
-        self._hide(reply.access_token)
+        self._executor.redactor.add(reply.access_token)
         if not reply.is_jwt:
             log.warning(failure_catalogue.OPAQUE_TOKEN)
         lifetime = UNTOLD_LIFETIME if reply.lifetime is None else reply.lifetime
@@ -130,30 +173,6 @@ class TokenSource:
         early = min(_LEEWAY, lifetime / 4) + random.uniform(0, min(_JITTER, lifetime / 8))  # noqa: S311
         access = Access(reply.access_token, self._api_url(reply), opaque=not reply.is_jwt)
         return Token(reply, access, renew_at=asked_at + lifetime - early, ends_at=asked_at + lifetime)
-
-    def _client_credentials(self) -> dict[str, str]:
-        return {
-            "grant_type": "client_credentials",
-            "client_id": self._settings.consumer_key,
-            "client_secret": self._settings.consumer_secret or "",
-        }
-
-    def _assertion(self) -> dict[str, str]:
-        settings = self._settings
-        assertion = jwt_bearer.assertion(
-            settings.signing_key,
-            consumer_key=settings.consumer_key,
-            username=settings.username or "",
-            audience=settings.audience or "",
-            now=time.time(),
-        )
-        self._hide(assertion)
-        return {"grant_type": jwt_bearer.GRANT_TYPE, "assertion": assertion}
-
-    def _hide(self, secret: str) -> None:
-        self._executor.redactor.add(secret)
-        for form in redaction.forms(secret):
-            self._on_secret(form)
 
     def _api_url(self, reply: TokenReply) -> str:
         """Return the Agent API's origin: the setting, else what the token reply names, else the default."""

@@ -141,7 +141,7 @@ def sequence_id(value: object, field: str = "sequence_id") -> int:
 
 def end_reason(value: object, field: str = "reason") -> str:
     """Return a reason that the API lists for ending a session."""
-    return _one_of(END_REASONS, value, field, f"must be one of {', '.join(END_REASONS)}")
+    return one_of(END_REASONS, value, field)
 
 
 def feedback(value: object, field: str = "feedback") -> str:
@@ -177,7 +177,10 @@ def path_of_key(value: object, field: str = "private_key_path") -> str:
 
 def one_of(choices: Sequence[str], value: object, field: str) -> str:
     """Return a value that is one of *choices*."""
-    return _one_of(choices, value, field, f"must be {' or '.join(choices)}")
+    if value in choices:
+        return str(value)
+    *others, last = choices
+    raise refusal(value, field, f"must be {', '.join(others)} or {last}")
 
 
 def name(value: object, field: str) -> str:
@@ -301,12 +304,6 @@ def _matching(pattern: re.Pattern[str], value: object, field: str, requirement: 
     text = _text(value, field).strip()
     if pattern.fullmatch(text):
         return text
-    raise refusal(value, field, requirement)
-
-
-def _one_of(choices: Sequence[str], value: object, field: str, requirement: str) -> str:
-    if value in choices:
-        return str(value)
     raise refusal(value, field, requirement)
 
 

@@ -2,6 +2,6 @@
 
 ``agentforce`` reads the connection and gives its settings and observers to a client; ``managed_agent`` puts
 the client behind the contract of Airflow's Common AI provider. What comes back is the client's; only its
-errors become those that end an Airflow task (``errors``), and ``task_end`` ends the sessions that a task
-leaves open.
+errors become those that end an Airflow task (``errors``), and ``task_session`` ends the sessions that a
+task leaves open.
 """

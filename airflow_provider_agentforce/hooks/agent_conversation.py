@@ -73,7 +73,7 @@ class AgentConversation:
             )
             if response.session_id is None:
                 self._kept = None
-                kept.try_end()
+                kept.end_quietly()
             return response
 
     def end(self) -> None:
@@ -82,7 +82,7 @@ class AgentConversation:
         self._over = True
         kept = self._kept
         if kept is not None:
-            kept.try_end()
+            kept.end_quietly()
 
     def _session(self, request: ManagedAgentRequest) -> TaskSession:
         if self._kept is None and not self._over:

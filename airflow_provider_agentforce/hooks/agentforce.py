@@ -13,7 +13,7 @@ from airflow_provider_agentforce.client import Conversation, Session, Settings, 
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
-from airflow_provider_agentforce.client.models import SessionLike, session_from
+from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
@@ -88,6 +88,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """Return the client. Its errors end the task as those of the hook do."""
         return self.client
 
+    @airflow_errors()
     def start_session(
         self,
         agent_id: str | None = None,
@@ -99,16 +100,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         surface_type: str | None = None,
     ) -> Session:
         """Start a session. See :meth:`.AgentforceClient.start_session`."""
-        session = self.client.start_session(
-            agent_id,
-            variables=variables,
-            tz=tz,
-            bypass_user=bypass_user,
-            external_session_key=external_session_key,
-            surface_type=surface_type,
-        )
-        self.hold(session)
-        return session
+        options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
+        return self.hold(self.client.start(options)).session
 
     @airflow_errors()
     def send_message(
@@ -239,6 +232,7 @@ class TaskClient(AgentforceClient):
     find_agents = airflow_errors()(AgentforceClient.find_agents)
     start = airflow_errors()(AgentforceClient.start)
     start_session = airflow_errors()(AgentforceClient.start_session)
+    send = airflow_errors()(AgentforceClient.send)
     send_message = airflow_errors()(AgentforceClient.send_message)
     submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
     end_session = airflow_errors()(AgentforceClient.end_session)
@@ -264,9 +258,9 @@ class _HookConversation(TaskConversation):
         self._hook.held_sessions[self.session.session_id] = self
         return self
 
-    def try_end(self) -> bool:
+    def end_quietly(self) -> bool:
         self._hook.forget_session(self.session)
-        return super().try_end()
+        return super().end_quietly()
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

@@ -18,6 +18,7 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import Session, Settings, Turn, validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
+from airflow_provider_agentforce.client.messages import Said, the_one_of
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import (
@@ -26,7 +27,6 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
     DeliveryUnknownError,
-    one_line,
 )
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.task_session import TaskSession
@@ -72,7 +72,8 @@ else:
         ManagedAgentCapabilities = ManagedAgentRef = ManagedAgentResponse = _needs_common_ai
 
 _START_OPTIONS = ("variables", "tz", "bypass_user")
-_SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id")
+_INSTEAD = ("reply", "cancel", "transfer")
+_SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id", *_INSTEAD)
 # What the org says of a message that another wording could fix: not valid, too long.
 _REPHRASE = frozenset({400, 413})
 _first_use = ForkSafeLock()
@@ -141,7 +142,9 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         :param request: ``prompt`` (or one user message). ``timeout``: seconds for all calls together, 3 s
             more for the end of the session; default: the connection's, for each call. ``vendor_options``:
             ``variables`` and, to start a session, ``tz`` and ``bypass_user``, or in one that is given,
-            ``in_reply_to`` and ``sequence_id``.
+            ``in_reply_to`` and ``sequence_id``, and instead of a prompt, which is ``""`` then, ``reply``
+            (``True`` or its items), ``cancel`` or ``transfer`` as :meth:`.AgentforceHook.send_message` has
+            them.
         :returns: ``text``: the answer; ``raw``: the dict that a send returns, with ``outcome``;
             ``session_id``: of a session that goes on; ``trace_ref``: the id of the agent's plan.
         :raises ManagedAgentRejected: the agent failed at the message, or another wording could fix it.
@@ -151,26 +154,22 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         :raises AgentforceInputError: a ``ValueError``: the request cannot be used.
         """
         with airflow_errors():
-            text, options, seconds = _text(request), _options(request), _seconds(request)
+            options, seconds = _options(request), _seconds(request)
+            said = _said(request, options)
         with agent_errors(agent):
             client = self._ready_client().within(seconds)
             if request.session_id is None:
                 with TaskSession.start(client, SessionOptions(agent or None, **options)) as own:
-                    turn = own.send(text)
+                    turn = own.send(said)
             else:
                 session = self._session(request.session_id, options.get("sequence_id"))
-                turn = session.send(text, client=client, lock_timeout=seconds, **options)
-            _check_outcome(turn)
-        goes_on = request.session_id is not None and not turn.session_ended
-        return ManagedAgentResponse(
-            text=turn.text or f"The agent gave no text. Outcome: {turn.outcome}.",
-            raw=turn.to_dict(),
-            session_id=turn.session_id if goes_on else None,
-            trace_ref=turn.plan_id,
-        )
+                turn = session.send(said, client=client, lock_timeout=seconds, **options)
+            if turn.outcome == FAILED:
+                raise turn.as_error()
+        return _response(turn, goes_on=request.session_id is not None and not turn.session_ended)
 
     def keep_session(self, agent: str, request: ManagedAgentRequest) -> TaskSession:
-        """Start a session for :meth:`invoke_agent`, which ``try_end()`` ends, or else the end of the task.
+        """Start a session for :meth:`invoke_agent`, which ``end_quietly()`` or the end of the task ends.
 
         :param request: the first one of the session; its ``timeout`` and ``vendor_options`` are used.
         :raises Exception: as :meth:`invoke_agent`.
@@ -230,11 +229,24 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
     return FinalAgentError
 
 
-def _check_outcome(turn: Turn) -> None:
-    if turn.outcome == FAILED:
-        reason = one_line(turn.failure_reason).rstrip(".")
-        what = f"The agent's answer is a failure{': ' + reason if reason else ''}."
-        raise AgentFailedError(what, operation="send", applied=True, session_id=turn.session_id, turn=turn)
+def _response(turn: Turn, *, goes_on: bool) -> ManagedAgentResponse:
+    return ManagedAgentResponse(
+        text=turn.text or f"The agent gave no text. Outcome: {turn.outcome}.",
+        raw=turn.to_dict(),
+        session_id=turn.session_id if goes_on else None,
+        trace_ref=turn.plan_id,
+    )
+
+
+def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> Said:
+    """Return what is sent, and take it out of *options* where it is not the prompt."""
+    given: dict[str, Any] = {name: options.pop(name, None) for name in _INSTEAD}
+    if all(value is None for value in given.values()):
+        return _text(request)
+    if request.prompt != "":
+        names = ", ".join(f"vendor_options['{name}']" for name in _INSTEAD if given[name] is not None)
+        raise AgentforceInputError(f"prompt must be '' where {names} takes its place.")
+    return the_one_of(text=None, **given)
 
 
 def _text(request: ManagedAgentRequest) -> str:

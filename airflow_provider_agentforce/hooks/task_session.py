@@ -1,24 +1,38 @@
-"""A session that does not outlive the task that started it."""
+"""A session that does not outlive the task that started it.
+
+A hook does not learn of the end of its task: a time-out or a kill stops the task's own code while threads
+that it started still wait for an agent, and then the process ends without another line of theirs. What
+Airflow does call before, in the process of the task, are its listeners.
+"""
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from airflow.listeners import hookimpl
+
+from airflow_provider_agentforce._compat import add_listener
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.open_session import OpenSession
-from airflow_provider_agentforce.hooks.task_end import at_task_end, not_at_task_end
 
 log = logging.getLogger(__name__)
 
+_lock = ForkSafeLock()
+_open: set[TaskSession] = set()
+
 
 class TaskSession(OpenSession):
-    """An open session that is ended by :meth:`try_end`, or else with the task."""
+    """An open session that is ended by :meth:`end_quietly`, or else with the task."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        at_task_end(self._end_at_once)
+        with _lock:
+            _open.add(self)
+            add_listener(_listener)
 
-    def try_end(self) -> bool:
+    def end_quietly(self) -> bool:
         """End the session, and cut a message that is under way. A failure is logged; a second end is none."""
         if self.cut():
             # The caller has stopped waiting for the answer, and may be a task that is being killed.
@@ -27,11 +41,26 @@ class TaskSession(OpenSession):
                 self.session.session_id,
             )
             self._client.stop()
-        ended = super().try_end()
-        not_at_task_end(self._end_at_once)
+        ended = super().end_quietly()
+        with _lock:
+            _open.discard(self)
         return ended
 
-    def _end_at_once(self) -> None:
+    def end_at_once(self) -> None:
+        """End the session with the task."""
         log.warning("The task ends while session %s is open, so it is ended.", self.session.session_id)
         self._client.stop()
-        self.try_end()
+        self.end_quietly()
+
+
+class _Listener:
+    @hookimpl
+    def before_stopping(self, component: Any) -> None:  # noqa: ARG002 - as Airflow calls it
+        with _lock:
+            left = list(_open)
+        if left:
+            with ThreadPoolExecutor(len(left)) as threads:
+                list(threads.map(TaskSession.end_at_once, left))
+
+
+_listener = _Listener()

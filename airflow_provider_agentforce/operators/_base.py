@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, Context
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.models import FAILED, Turn
-from airflow_provider_agentforce.exceptions import (
-    AgentFailedError,
-    DeliveryUnknownError,
-    TaskStoppedError,
-    one_line,
-)
+from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.exceptions import DeliveryUnknownError, TaskStoppedError, one_line
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.operators._arguments import check_names, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
@@ -137,14 +132,5 @@ def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:
 
     :raises AgentFailedError: with the whole answer as ``turn``.
     """
-    if turn.outcome not in fail_on:
-        return
-    why = one_line(turn.failure_reason, 220).rstrip(".") if turn.outcome == FAILED else ""
-    raise AgentFailedError(
-        f"The agent's answer has the outcome {': '.join(filter(None, [turn.outcome, why]))}.",
-        hint="fail_on says which outcomes fail the task.",
-        operation="send",
-        applied=True,
-        session_id=turn.session_id,
-        turn=turn,
-    )
+    if turn.outcome in fail_on:
+        raise turn.as_error("fail_on says which outcomes fail the task.")

@@ -136,7 +136,7 @@ class RecordedConversation:
         if self._left_open:
             log.info("Session %s stays open for the next try.", session.session_id)
             return
-        ended = self.chat.try_end()
+        ended = self.chat.end_quietly()
         self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})
 
     def _start(self) -> None:
@@ -164,9 +164,7 @@ def _open(record: LedgerEntry) -> bool:
 
 
 def _session(record: LedgerEntry) -> Session:
-    value = dict(record.value or {})
-    value.pop("ended", None)
     try:
-        return Session(**value)
-    except TypeError:
+        return Session.from_dict(record.value or {})
+    except AgentforceInputError:
         raise unreadable(SESSION) from None

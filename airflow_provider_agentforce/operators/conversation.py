@@ -202,8 +202,8 @@ class ConversationOperator(StartsSessions, StoresPlans):
         self, talk: RecordedConversation, following: NextMessage, output: OutputType | None
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for said, variables in messages_of(following, talk.turns, self._decision_on):
-            if self._send(talk, said, variables).session_ended:
+        for said in messages_of(following, talk.turns, self._decision_on):
+            if self._send(talk, said).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
         if not talk.turns:
@@ -217,7 +217,7 @@ class ConversationOperator(StartsSessions, StoresPlans):
         result = read_or_ask(
             output,
             talk.turns[-1],
-            lambda question: self._send(talk, question, None, known_as=name_of_question(output)),
+            lambda question: self._send(talk, question, known_as=name_of_question(output)),
             retries=self.output_retries,
             most_messages=self.hook.settings.max_messages_per_session,
         )
@@ -227,10 +227,8 @@ class ConversationOperator(StartsSessions, StoresPlans):
         decide = self.decisions.get(turn.outcome)
         return None if decide is None else decide(turn)
 
-    def _send(self, talk: RecordedConversation, said: Said, variables: Any, *, known_as: str = "") -> Turn:
-        turn = talk.chat.send(
-            said, variables=variables, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
-        )
+    def _send(self, talk: RecordedConversation, said: Said, known_as: str = "") -> Turn:
+        turn = talk.chat.send(said, known_as=known_as, stream=self.stream, on_chunk=self.log_progress)
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         check_outcome(turn, self.fail_on)
         return turn
@@ -279,15 +277,14 @@ def in_order(messages: Any) -> NextMessage:
     :raises AgentforceInputError: if one of them cannot be sent, before any is.
     """
     arguments.check_messages(messages)
-    for index, message in enumerate(messages):
-        _read(message, f"messages[{index}]")
-    return lambda turns: messages[len(turns)] if len(turns) < len(messages) else None
+    checked = [_read(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    return lambda turns: checked[len(turns)] if len(turns) < len(checked) else None
 
 
 def messages_of(
     following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], Said | None]
-) -> Iterator[tuple[Said, Any]]:
-    """Yield what is said in each message and its variables, asking for the next when its time has come.
+) -> Iterator[Said]:
+    """Yield what is said in each message, asking for the next when its time has come.
 
     :param turns: the answers so far; grows with the conversation.
     :param decision_on: answers a question of the agent, or returns ``None``.
@@ -301,16 +298,21 @@ def messages_of(
             asked[-1] = turns[-1]
 
 
-def _read(message: Any, field: str) -> tuple[Said, Any]:
-    if not isinstance(message, str | Mapping):
-        from airflow_provider_agentforce.client.messages import Cancel, Reply, Transfer  # noqa: PLC0415
+def _read(message: Any, field: str) -> Said:
+    from airflow_provider_agentforce.client.messages import (  # noqa: PLC0415 - not at parse time
+        Cancel,
+        Message,
+        Reply,
+        Transfer,
+        text_message,
+    )
 
-        if isinstance(message, Reply | Cancel | Transfer):
-            return message, None
+    if isinstance(message, Reply | Cancel | Transfer | Message):
+        return message
     if not isinstance(message, Mapping):
-        return validation.message_text(message, field), None
+        return text_message(message, field=field)
     unknown = sorted(set(message) - {"text", "variables"})
     if unknown or "text" not in message:
         raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
     variables = validation.variables(message.get("variables"), f"{field}.variables")
-    return validation.message_text(message["text"], f"{field}.text"), variables
+    return text_message(message["text"], variables, field=f"{field}.text")

@@ -17,5 +17,6 @@ if sys.version_info >= (3, 11):  # as the Common AI provider needs
         session_id = chat.session.session_id
         asked = agent.invoke(ManagedAgentRequest(prompt="Please refund order 4711.", session_id=session_id))
         if asked.raw["outcome"] == "needs_confirmation":
-            agent.invoke(ManagedAgentRequest(prompt="yes", session_id=session_id))
+            approve = {"reply": True}  # or {"cancel": True}
+            agent.invoke(ManagedAgentRequest(prompt="", session_id=session_id, vendor_options=approve))
     # [END invoke]

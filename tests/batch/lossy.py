@@ -78,5 +78,5 @@ class Disk:
 
 
 def _claims(path):
-    """Tell whether a file of the ledger may claim records, which its name says."""
+    """Tell whether a file of the checkpoint may claim records, which its name says."""
     return path.name.startswith("part-") and not path.name.endswith("-00000000.jsonl")

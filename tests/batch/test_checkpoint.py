@@ -213,12 +213,12 @@ class Full(LocalStorage):
 
     fails = 0
 
-    def append(self, name, size, data):
+    def append(self, name, size, data, *, sync=True):
         if self.fails:
             self.fails -= 1
             super().append(name, size, data[: len(data) // 2])
             raise OSError(28, "No space left on device")
-        super().append(name, size, data)
+        super().append(name, size, data, sync=sync)
 
 
 def test_what_could_not_be_written_is_kept_and_what_it_claimed_is_not_asked(folder):
@@ -245,9 +245,9 @@ def test_a_ledger_that_cannot_be_written_any_more_stops_the_batch_and_keeps_the_
     storages = []
 
     class Filling(Full):
-        def append(self, name, size, data):
+        def append(self, name, size, data, *, sync=True):
             self.fails = org.applied() >= 8
-            super().append(name, size, data)
+            super().append(name, size, data, sync=sync)
 
     def storage_of(path):
         storages.append(Filling(path))

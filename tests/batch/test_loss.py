@@ -8,6 +8,9 @@ import pytest
 from batches import accounts, in_a_process, job, rows
 from lossy import Disk
 
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.results import Row
+
 LOSSES = int(os.environ.get("AGENTFORCE_LOSSES", "20"))
 RECORDS = 60
 CONCURRENCY = 4
@@ -53,3 +56,21 @@ def test_without_syncs_the_same_loss_does_send_twice(org, make_client, folder, t
     disk.lose()
     job(client, folder, records).run(killed=lambda: False)
     assert any(org.applied(f"Tell me of {one['name']}.") > 1 for one in records)
+
+
+def test_a_row_that_was_written_with_a_start_is_durable_after_the_next_flush(folder, tmp_path):
+    disk, positions = Disk(tmp_path / "disk"), {"a": 0, "b": 1}
+    checkpoint = Checkpoint(disk.storage_of(folder), {}, positions, folder)
+    checkpoint.open(changes_allowed=False)
+    checkpoint.claim("a")
+    checkpoint.settle("a", Row("a", "answered", text="hi", attempts=1))
+    checkpoint.starting("key of a start")
+    checkpoint.flush()
+    disk.lose()
+    later = Checkpoint(disk.storage_of(folder), {}, positions, folder)
+    past = later.open(changes_allowed=False)
+    assert (later.rows.status(0), past.pending, list(past.lost_starts)) == (
+        "answered",
+        set(),
+        ["key of a start"],
+    )

@@ -135,15 +135,15 @@ def test_a_conversation_that_the_agent_ends_early_is_a_failure_that_keeps_its_an
 
 
 def test_a_defect_in_the_client_is_an_unknown_record_and_not_a_hang(org, client, folder, monkeypatch):
-    real = client.send_message
+    real = client.send
 
-    def broken(session, text, **options):
-        turn = real(session, text, **options)
-        if "account-1." in text.text:
+    def broken(session, message, how, **options):
+        turn = real(session, message, how, **options)
+        if "account-1." in message.text:
             raise ZeroDivisionError
         return turn
 
-    monkeypatch.setattr(client, "send_message", broken)
+    monkeypatch.setattr(client, "send", broken)
     manifest = job(client, folder, accounts(3)).run(killed=never)
     assert manifest["counts"] == {"answered": 2, "unknown": 1}
     assert "ZeroDivisionError" in rows(folder)["A1"]["error"]
@@ -172,3 +172,18 @@ def test_max_failures_stops_the_batch_and_skips_the_rest(make_org, make_client, 
     with pytest.raises(BatchFailedError):
         job(make_client(org), folder, records, max_failures=5).run(killed=never)
     assert org.count("send") == before
+
+
+def test_in_a_shared_session_a_record_sets_its_variables_with_its_first_message(org, client, folder):
+    given = {
+        "message": ["Of {{ record.name }}?", "And then?"],
+        "variables": {"$Context.X": "{{ record.name }}"},
+    }
+    job(client, folder, accounts(2), messages_per_session=4, max_concurrency=1, **given).run(killed=never)
+    start, *sends = [request.body for request in org.requests if request.operation in {"start", "send"}]
+    assert "variables" not in start
+    set_with = {body["message"]["text"]: body.get("variables") for body in sends}
+    assert set_with.pop("And then?") is None
+    assert {text: [one["value"] for one in found] for text, found in set_with.items()} == {
+        f"Of {record['name']}?": [record["name"]] for record in accounts(2)
+    }

@@ -95,8 +95,18 @@ def test_a_store_that_refuses_the_results_in_words_of_its_own_is_one_error(org, 
     assert org.applied() == 3
 
 
+class TriedAgain(LocalStorage):
+    """Writes each file a second time, as when the first write fails at its end."""
+
+    def write(self, name, content):
+        for _ in content():
+            pass
+        super().write(name, content)
+
+
+@pytest.mark.parametrize("storage", [LocalStorage, TriedAgain])
 def test_the_input_is_read_twice_at_most_also_with_a_dead_letter_and_skipped_records(
-    make_org, make_client, folder, tmp_path, monkeypatch
+    make_org, make_client, folder, tmp_path, monkeypatch, storage
 ):
     org = make_org(script=lambda turn: {"type": "Failure", "errors": ["no"]})
     path = tmp_path / "in.csv"
@@ -110,7 +120,9 @@ def test_the_input_is_read_twice_at_most_also_with_a_dead_letter_and_skipped_rec
 
     monkeypatch.setattr(type(path), "open", counted)
     with pytest.raises(BatchFailedError, match=r"the rest was skipped: .* no") as caught:
-        job(make_client(org), folder, None, source_path=path, max_failures=2).run(killed=never)
+        job(make_client(org), folder, None, source_path=path, max_failures=2, storage_of=storage).run(
+            killed=never
+        )
     assert len(opened) == 2
     counts = caught.value.manifest["counts"]
     assert counts["failed"] + counts["skipped"] == 30

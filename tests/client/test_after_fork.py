@@ -83,7 +83,7 @@ def test_child_neither_waits_for_its_parents_message_nor_sends_after_it(org, mak
         def is_in_doubt_and_ends():
             with pytest.raises(AgentforceInputError, match="last message is unknown"):
                 held.send("And now?")
-            return held.try_end()
+            return held.end_quietly()
 
         assert in_child(is_in_doubt_and_ends)
         answer.set()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_agentforce.client import delivery_policy, failure_catalogue
-from airflow_provider_agentforce.client.delivery_policy import TABLE, Delivery, Ending, Failure, Operation
+from airflow_provider_agentforce.client.delivery_policy import Delivery, Ending, Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
 
 TOKEN, START, SEND, END, FEEDBACK, QUERY, TEST, READ = Operation
@@ -168,31 +168,28 @@ def test_refusal_of_a_repeated_message_tells_of_the_first(status, words, failure
 
 @given(st.sampled_from(list(Operation)), st.integers(0, 999), st.text(max_size=60), st.text(max_size=60))
 def test_any_reply_is_some_failure(operation, status, code, words):
-    assert failure_catalogue.failure_of(operation, status, ErrorReply(code, words)) in TABLE
+    assert failure_catalogue.failure_of(operation, status, ErrorReply(code, words)) in Failure
 
 
 @given(st.sampled_from([422, 500, 502, 503, 504, 520]), st.text(max_size=200))
 def test_words_alone_never_say_that_the_agent_did_not_act(status, words):
-    assert (
-        TABLE[failure_catalogue.failure_of(SEND, status, ErrorReply("", words))].delivery is Delivery.UNKNOWN
-    )
+    assert failure_catalogue.failure_of(SEND, status, ErrorReply("", words)).rule.delivery is Delivery.UNKNOWN
 
 
 # The table
 
 
 def test_every_failure_has_a_row_and_every_cell_a_meaning():
-    assert set(TABLE) == set(Failure)
-    for row in TABLE.values():
+    for failure in Failure:
         for operation in Operation:
-            verdict = row.verdict(operation)
+            verdict = failure.rule.verdict(operation)
             assert 1 <= verdict.attempts <= 3
             assert isinstance(verdict.ending, Ending)
 
 
 @pytest.mark.parametrize("failure", Failure)
 def test_message_that_may_have_arrived_is_never_sent_again(failure):
-    verdict, delivery = TABLE[failure].verdict(SEND), TABLE[failure].delivery
+    verdict, delivery = failure.rule.verdict(SEND), failure.rule.delivery
     sent_again = verdict.attempts > 1 or verdict.renewals or verdict.until_free
     if delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
         assert not sent_again
@@ -203,8 +200,8 @@ def test_message_that_may_have_arrived_is_never_sent_again(failure):
 
 @pytest.mark.parametrize("operation", [TOKEN, START, END, FEEDBACK, QUERY])
 def test_only_a_message_can_be_unknown_and_only_a_start_can_leave_a_session(operation):
-    for row in TABLE.values():
-        verdict = row.verdict(operation)
+    for failure in Failure:
+        verdict = failure.rule.verdict(operation)
         assert verdict.ending is not Ending.UNKNOWN
         assert not verdict.orphan or operation is START
         assert not verdict.until_free
@@ -293,7 +290,7 @@ def test_404_for_an_opaque_token_explains_the_token(operation):
     assert "Issue JSON Web Token" not in inactive
 
 
-@pytest.mark.parametrize("failure", [f for f in Failure if TABLE[f].verdict(SEND).ending is Ending.UNKNOWN])
+@pytest.mark.parametrize("failure", [f for f in Failure if f.rule.verdict(SEND).ending is Ending.UNKNOWN])
 def test_every_unknown_delivery_of_a_message_says_what_to_do(failure):
     told = failure_catalogue.remedy_of(SEND, failure, status=None, said=ErrorReply("", ""))
     assert "session in Salesforce" in told
@@ -310,6 +307,6 @@ def test_any_failure_has_a_remedy_or_none(operation, failure, text):
 
 @pytest.mark.parametrize("failure", list(Failure))
 def test_a_test_run_is_started_as_a_message_is_sent_and_looked_at_as_a_query_is_made(failure):
-    rule = TABLE[failure]
+    rule = failure.rule
     assert rule.verdict(TEST) is rule.verdict(SEND)
     assert rule.verdict(READ) is rule.verdict(QUERY)

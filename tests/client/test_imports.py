@@ -131,7 +131,7 @@ WITH_AIRFLOW = {
     "_compat",
     "hooks.agent_conversation",
     "hooks.managed_agent",
-    "hooks.task_end",
+    "hooks.task_session",
     "retry_policy",
     "toolsets.agentforce",
 }

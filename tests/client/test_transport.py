@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import pytest
 import wire
 
+from airflow_provider_agentforce.client.api_requests import HttpCall
 from airflow_provider_agentforce.client.delivery_policy import Failure
-from airflow_provider_agentforce.client.transport import Transport, TransportError
+from airflow_provider_agentforce.client.transport import Exchange, Transport, TransportError
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -33,9 +34,13 @@ class Got:
     detail: str = ""
 
 
+def made(transport, url, body=b"first", **options):
+    arguments = {"bearer": None, "timeout": 5.0, **options}
+    return Exchange(transport, HttpCall("POST", f"{url}/x", {}, body), **arguments)
+
+
 def post(transport, url, body=b"first", **options):
-    arguments = {"bearer": "canary-token", "timeout": 20.0, **options}
-    exchange = transport.exchange("POST", f"{url}/x", {}, body, **arguments)
+    exchange = made(transport, url, body, **{"bearer": "canary-token", "timeout": 20.0, **options})
     pieces = []
     try:
         with exchange:
@@ -292,7 +297,7 @@ def test_late_reply_is_noticed_before_the_connection_is_used_again(serve, transp
 
 def test_exchange_that_is_not_read_to_its_end_leaves_no_connection(serve, transport):
     server = serve(sending(CHUNKED + b"4\r\npart\r\n", b"4\r\nmore\r\n"))
-    with transport.exchange("POST", f"{server.url}/x", {}, b"first", bearer=None, timeout=5.0) as exchange:
+    with made(transport, server.url) as exchange:
         exchange.send()
         assert next(exchange.iter_bytes()) == b"part"
     assert post(transport, server.url, b"second") == own(b"second")
@@ -403,9 +408,7 @@ def test_nothing_leaves_when_before_send_fails(serve, transport):
     server = serve(echo)
     with (
         pytest.raises(LookupError, match="not recorded"),
-        transport.exchange(
-            "POST", f"{server.url}/x", {}, b"first", bearer=None, timeout=5.0, before_send=refuse
-        ) as exchange,
+        made(transport, server.url, before_send=refuse) as exchange,
     ):
         exchange.send()
     assert (exchange.sent, exchange.status) == (False, None)
@@ -637,7 +640,7 @@ def test_signal_in_a_call_comes_out_and_the_connection_is_closed(serve, transpor
         return True
 
     server = serve(at_first(answer))
-    exchange = transport.exchange("POST", f"{server.url}/x", {}, b"first", bearer=None, timeout=5.0)
+    exchange = made(transport, server.url)
     with pytest.raises(Interrupted):
         read(exchange)
     assert (exchange.sent, exchange.status) == (True, status)

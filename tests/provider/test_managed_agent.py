@@ -13,6 +13,7 @@ import pytest
 import wire
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_agentforce.client.messages import Transfer
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -173,6 +174,27 @@ class TestSessions:
         assert numbers(org) == [[1, 2]]
         assert org.open_sessions == []
 
+    @pytest.mark.parametrize(
+        ("answer", "type_", "reply"),
+        [
+            ({"reply": True}, "Reply", "Done."),
+            ({"cancel": True}, "Cancel", "All right, I changed nothing."),
+            ({"transfer": Transfer()}, "TransferSucceeded", None),
+        ],
+        ids=["reply", "cancel", "transfer"],
+    )
+    def test_a_confirmation_is_answered_with_a_reply_or_a_cancel(
+        self, org, hook, agent, answer, type_, reply
+    ):
+        with hook.conversation() as chat:
+            session_id = chat.session.session_id
+            agent.invoke(ask("Please refund order 1.", session_id=session_id))
+            with pytest.raises(ValueError, match="prompt must be ''"):
+                agent.invoke(ask("yes", session_id=session_id, vendor_options=answer))
+            last = agent.invoke(ask("", session_id=session_id, vendor_options=answer))
+        assert reply in (None, last.text)
+        assert last.raw["request"]["type"] == type_
+
     def test_a_conversation_of_five_messages_opens_one_connection(self, org, monkeypatch):
         with wire.Relay(urlsplit(org.url).port) as relay:
             connection = json.loads(org.connection())
@@ -298,7 +320,7 @@ class TestErrors:
 
     def test_a_failed_answer_is_no_reason_to_ask_another_agent(self, org, agent):
         group = FailoverManagedAgentClient([agent, agent])
-        with pytest.raises(ManagedAgentRejected, match=r"Agentforce agent 0Xx.*failure"):
+        with pytest.raises(ManagedAgentRejected, match=r"Agentforce agent 0Xx.*outcome failed"):
             group.invoke(ask("please fail"))
         assert org.count("send") == 1
 
@@ -359,7 +381,7 @@ class TestToolset:
         model = Says("please fail", "order 7?")
         toolset = ManagedAgentToolset(agent, tool_name="ask")
         assert Agent(model, toolsets=[toolset]).run_sync("x").output == "done"
-        assert "failure" in model.heard[0]
+        assert "outcome failed" in model.heard[0]
         assert model.heard[1].startswith("Order 7")
         assert numbers(org) == [[1], [1]]
         assert org.open_sessions == []

@@ -1,8 +1,8 @@
 """HTTP/1.1 for the client: ``requests`` in front, ``h11`` on the wire, sockets that belong to this package.
 
-A :class:`Transport` makes an :class:`Exchange`; ``requests.Session`` passes it to the adapter, which takes a
-:class:`~.connection.Connection` from the pool or opens one along a :class:`~.routes.Route`. Bytes go down the
-same way, and events of h11 come back up. Nothing outside knows that sockets exist.
+An :class:`Exchange` goes over a :class:`Transport`, whose ``requests.Session`` passes it to the adapter. It
+takes a :class:`~.connection.Connection` from the pool or opens one along a :class:`~.routes.Route`. Bytes go
+down the same way, and events of h11 come back up. Nothing outside knows that sockets exist.
 """
 
 from airflow_provider_agentforce.client.transport.errors import TransportError

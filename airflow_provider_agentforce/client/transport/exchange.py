@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import h11
 from typing_extensions import Self
 
 from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
+from airflow_provider_agentforce.client.api_requests import HttpCall
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.transport import errors
 from airflow_provider_agentforce.client.transport.connection import Connection
@@ -23,6 +24,7 @@ from airflow_provider_agentforce.client.transport.routes import Route
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.transport.transport import Transport
 
+_ALWAYS_SENT = (("Accept-Encoding", "identity"), ("User-Agent", "airflow-provider-agentforce"))
 _MAX_INTERIM_REPLIES = 20
 # How long the last chunk of a reply whose content is whole may take, for the connection to be used again; and
 # what a server said before it stopped reading.
@@ -35,6 +37,14 @@ _FRAMING = re.compile(rb"^(content-length|transfer-encoding)\s*:(.*)$", re.IGNOR
 class Exchange:
     """One call, and a context manager: a connection whose exchange ended cleanly goes back to the pool.
 
+    :param bearer: the access token, if the call needs one.
+    :param timeout: seconds for the whole exchange, from connecting to the last byte of the reply. It does not
+        bound the look-up of the host's name.
+    :param before_send: is called right before the first byte of the request leaves; if it raises, no byte
+        leaves.
+    :param during_cleanup: try even after the transport was stopped.
+    :param starts_session: a stop can be asked to let it come to its end.
+    :param max_body: bytes that the reply may hold.
     :ivar sent: whether a byte of the request was handed to the network.
     :ivar status: HTTP status of the reply, ``None`` until its head has arrived.
     :ivar headers: of the reply, with lower-case names.
@@ -43,28 +53,24 @@ class Exchange:
     def __init__(
         self,
         transport: Transport,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
+        call: HttpCall,
         *,
+        bearer: str | None,
         timeout: float,
-        before_send: Callable[[], None] | None,
-        during_cleanup: bool,
-        starts_session: bool,
-        max_body: int,
+        before_send: Callable[[], None] | None = None,
+        during_cleanup: bool = False,
+        starts_session: bool = False,
+        max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.sent = False
         self.status: int | None = None
         self.headers: dict[str, str] = {}
-        self.method = method
-        self.url = url
-        self.request_headers = headers
-        self.body = body
+        self.call = call
         self.starts_session = starts_session
         self._max_body = max_body
         self.during_cleanup = during_cleanup
         self._transport = transport
+        self._bearer = bearer
         self._before_send = before_send
         self._timeout = timeout
         self._end = 0.0
@@ -183,7 +189,7 @@ class Exchange:
         connection: Connection | None = None
         address = ""
         try:
-            route = self._transport.route(self.url)
+            route = self._transport.route(self.call.url)
             address = route.address
             connection = self._transport.take(route) or Connection(route, self._raise_if_stopped)
             self._connection, self._cuttable = connection, [connection]
@@ -215,12 +221,15 @@ class Exchange:
             self._end = max(self._end, time.monotonic() + _GRACE_SECONDS)
 
     def _events(self, route: Route) -> list[h11.Request | h11.Data | h11.EndOfMessage]:
-        headers = [("Host", self.url.split("/", 3)[2]), *self.request_headers.items()]
+        call = self.call
+        headers = [("Host", call.url.split("/", 3)[2]), *call.headers.items(), *_ALWAYS_SENT]
+        if self._bearer is not None:
+            headers.append(("Authorization", f"Bearer {self._bearer}"))
         if route.absolute and route.proxy_authorization:
             headers.append(("Proxy-Authorization", route.proxy_authorization))
-        body = self.body or b""
+        body = call.body or b""
         headers.append(("Content-Length", str(len(body))))
-        request = h11.Request(method=self.method, target=route.target(self.url), headers=headers)
+        request = h11.Request(method=call.method, target=route.target(call.url), headers=headers)
         return [request, h11.Data(data=body), h11.EndOfMessage()]
 
     def _head(self, connection: Connection) -> h11.Response:

@@ -1,23 +1,19 @@
-"""The front of the package: makes exchanges, stops them, and keeps connections for the next ones."""
+"""What exchanges share: connections that are kept for the next ones, and a stop for all."""
 
 from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import requests
 from requests.adapters import BaseAdapter
 
-from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.transport import routes
 from airflow_provider_agentforce.client.transport.connection import Connection
 from airflow_provider_agentforce.client.transport.exchange import Exchange
 from airflow_provider_agentforce.client.transport.routes import Route
-
-_USER_AGENT = "airflow-provider-agentforce"
 
 
 class _Prepared(requests.PreparedRequest):
@@ -92,7 +88,7 @@ def _close_all(idle_by_route: dict[Route, deque[Connection]]) -> None:
 
 
 class Transport:
-    """Makes exchanges over connections that all threads share.
+    """Carries exchanges over connections that all threads share.
 
     :param max_idle: idle connections kept for each host.
     """
@@ -107,46 +103,6 @@ class Transport:
     def sibling(self) -> Transport:
         """Return a transport over the same connections that can be stopped alone."""
         return Transport(max_idle=self._max_idle, pool=self._pool)
-
-    def exchange(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        *,
-        bearer: str | None,
-        timeout: float,
-        before_send: Callable[[], None] | None = None,
-        during_cleanup: bool = False,
-        starts_session: bool = False,
-        max_body: int = MAX_BODY_BYTES,
-    ) -> Exchange:
-        """Return an exchange that is still to be sent.
-
-        :param timeout: seconds for the whole exchange, from connecting to the last byte of the reply. It does
-            not bound the look-up of the host's name.
-        :param before_send: is called right before the first byte of the request leaves; if it raises, no byte
-            leaves.
-        :param during_cleanup: try even after :meth:`stop`.
-        :param starts_session: :meth:`stop` can be asked to let it come to its end.
-        :param max_body: bytes that the reply may hold.
-        """
-        given = {**headers, "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
-        if bearer is not None:
-            given["Authorization"] = f"Bearer {bearer}"
-        return Exchange(
-            self,
-            method,
-            url,
-            given,
-            body,
-            timeout=timeout,
-            before_send=before_send,
-            during_cleanup=during_cleanup,
-            starts_session=starts_session,
-            max_body=max_body,
-        )
 
     def stop(self, *, keep_starts: bool = False) -> None:
         """Cut every exchange under way and make no other. Takes no lock: safe in a signal handler.
@@ -164,14 +120,12 @@ class Transport:
         """Close idle connections. The transport can be used again."""
         self._pool.close()
 
-    # What an exchange uses.
-
     def send(self, exchange: Exchange) -> None:
         """Have the adapter of ``requests`` send. The exchange holds everything that the wire needs."""
         prepared = _Prepared()
-        prepared.method, prepared.url, prepared.exchange = exchange.method, exchange.url, exchange
+        prepared.method, prepared.url, prepared.exchange = exchange.call.method, exchange.call.url, exchange
         # Session.send would look for redirects, cookies and proxies, for every request.
-        self._pool.session.get_adapter(exchange.url).send(prepared)
+        self._pool.session.get_adapter(exchange.call.url).send(prepared)
 
     def route(self, url: str) -> Route:
         """Return the way to the host of *url*."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import os
+import signal
+import threading
 import tracemalloc
 
 import pytest
@@ -96,6 +99,31 @@ def test_a_start_whose_answer_is_lost_is_unknown_and_not_repeated(org, client, f
     assert (org.count("test"), caught.value.operation) == (1, "test")
     assert "Testing Center" in caught.value.hint
     look_over(caught.value, client)
+
+
+class TimeIsUpError(BaseException):
+    """What Airflow raises in a signal handler when the time of a task is up."""
+
+
+@pytest.mark.parametrize("by", ["stop", "signal"])
+def test_a_start_that_is_cut_while_it_waits_is_unknown(org, client, by):
+    def end_it():
+        hold.wait_until_held()
+        client.stop() if by == "stop" else os.kill(os.getpid(), signal.SIGUSR1)
+
+    def handler(*_):
+        raise TimeIsUpError
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with org.hold("test") as hold:
+            threading.Thread(target=end_it).start()
+            with pytest.raises(DeliveryUnknownError) as caught:
+                client.agent_tests.start("Order_Tests", api="legacy")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (caught.value.operation, caught.value.applied) == ("test", None)
+    assert "Testing Center" in caught.value.hint
 
 
 @pytest.mark.parametrize("fault", [{"status": 429}, {"status": 401}], ids=str)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_agentforce._compat import (
-    AirflowNotFoundException,
     Context,
     date_time_trigger,
     default_deferrable,
-    object_storage_path,
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._identity import loop_of
+from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
@@ -27,13 +25,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_agentforce.batch.job import Job
-
-_PACKAGES = {
-    "s3": "apache-airflow-providers-amazon[s3fs]",
-    "gs": "apache-airflow-providers-google",
-    "abfs": "apache-airflow-providers-microsoft-azure",
-}
-_URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class ConversationBatchOperator(StartsSessions, SendsMessages):
@@ -159,7 +150,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         for field in ("records", "result_path"):
             given = getattr(self, field)
             if isinstance(given, str) and not may_change(given):
-                _check_uri(given, field)
+                check_uri(given, field)
         if self.message_function is None and not may_change(self.message):
             _check_message(self.message)
 
@@ -224,8 +215,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         return Job(
             client,
             records=given,
-            source_path=self._path(given, "records") if _names_a_file(given) else None,
-            result_folder=self._path(self.result_path, "result_path"),
+            source_path=path_of(given, "records") if _names_a_file(given) else None,
+            result_folder=path_of(self.result_path, "result_path"),
             identity=_identity(context["ti"], self.agentforce_conn_id),
             compile_template=self._compiler(context),
             options=Options(
@@ -277,18 +268,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
         return compile_template
 
-    def _path(self, given: Any, field: str) -> Any:
-        uri = str(given)
-        _check_uri(uri, field)
-        try:
-            return object_storage_path(given)
-        except (ValueError, ImportError, AirflowNotFoundException) as error:
-            package = _PACKAGES.get(uri.partition(":")[0].lower())
-            needs = f" It needs the package {package}." if package else ""
-            raise AgentforceInputError(
-                f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}"
-            ) from None
-
 
 class _Metrics:
     """Reports a batch to Airflow's metrics."""
@@ -309,16 +288,6 @@ def _no_function(given: Any) -> Any:
     # A copy: render_template() knows a field by its value, and Python shares equal texts.
     text = f"{given} "[:-1] if isinstance(given, str) else given
     return None if callable(given) else text
-
-
-def _check_uri(uri: str, field: str) -> None:
-    if not _URI.match(uri):
-        listed = field == "records" and uri.lstrip().startswith("[")
-        raise AgentforceInputError(
-            f"{field} must be a URI such as s3://bucket/accounts or file:///data/accounts, "
-            f"but is {uri!r:.100}."
-            f"{' To pass on what a task returned, give its .output, not a template.' if listed else ''}"
-        )
 
 
 def _check_message(message: Any) -> None:

@@ -23,7 +23,7 @@ from airflow_provider_agentforce.operators._ledger import (
     without_requests,
 )
 from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
-from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
+from airflow_provider_agentforce.operators._shared import StartsSessions, StoresPlans
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.messages import Said
@@ -41,7 +41,7 @@ _OPEN_QUESTION = (
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
-class ConversationOperator(StartsSessions, SendsMessages):
+class ConversationOperator(StartsSessions, StoresPlans):
     """Hold one conversation: start a session, send the messages in order, end the session.
 
     **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
@@ -90,6 +90,8 @@ class ConversationOperator(StartsSessions, SendsMessages):
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
         conversation again in another one, sending again what was answered.
     :param store_requests: keep what was asked in the ``request`` of every turn.
+    :param store_plans: keep in the ``plan`` of every turn which subagent and actions the planner chose. One
+        more call for each, which is not documented; when it fails, the log says so and the task goes on.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -168,6 +170,7 @@ class ConversationOperator(StartsSessions, SendsMessages):
             resend_unknown=self.resends,
             end_reason=self.end_reason,
             store_requests=self.store_requests,
+            explain=self.explain(client),
         )
 
     def _hold(

@@ -280,7 +280,7 @@ BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"
         (ConversationOperator, {"messages": ["a"], "stream": START.output}, "stream is not templated"),
         (ConversationOperator, {"messages": ["a"], "stream": "yes"}, "stream must be True or False"),
         (ConversationOperator, {"messages": ["a"], "tz": 5}, "tz must be"),
-        (ConversationOperator, {"messages": ["a"], "bypass_user": "no"}, "bypass_user must be None or True"),
+        (ConversationOperator, {"messages": ["a"], "bypass_user": "no"}, "bypass_user must be True or False"),
         (ConversationOperator, {"messages": ["a"], "output_type": {"x": START.output}}, "output_type is not"),
         (
             ConversationOperator,

@@ -410,7 +410,7 @@ def test_arguments_that_cannot_be_right_are_refused_when_the_dag_is_parsed(argum
 
 def test_a_task_in_the_place_of_its_output_is_refused():
     task = ConversationOperator(task_id="talk", messages=["hi"])
-    with pytest.raises(AgentforceInputError, match=r"results=talk\.output"):
+    with pytest.raises(AgentforceInputError, match=r"results is a task; give its output: talk\.output"):
         SessionTraceOperator(task_id="traces", results=task)
 
 

@@ -15,6 +15,7 @@ PURE = (
     "agent_test_results",
     "answer_reader",
     "api_requests",
+    "checklist",
     "delivery_policy",
     "error_words",
     "failure_catalogue",
@@ -24,6 +25,7 @@ PURE = (
     "plans",
     "redaction",
     "responses",
+    "setup_paths",
     "sse",
     "validation",
 )

@@ -158,7 +158,7 @@ RUNS = {
     "nothing_by_template": everywhere(
         "failed", says="session_id is 'None': the task nothing left no session", starts=0
     ),
-    "no_connection": everywhere("failed", says="Connection typo does not exist.", starts=0),
+    "no_connection": everywhere("failed", says="Connection typo: it does not exist.", starts=0),
     "failure_without_words": everywhere(
         "failed", ["first"], "The agent's answer has the outcome failed. The agent"
     ),

@@ -65,13 +65,7 @@ class Diagnosis:
 
     def redacted(self, redact: Callable[[str], str]) -> Diagnosis:
         """Return it with *redact* applied to the facts, which may quote the org, each a printable line."""
+        facts = (one_line(redact(check.fact), _LONGEST) for check in self.checks)
         return Diagnosis(
-            tuple(
-                replace(
-                    check,
-                    fact=one_line(redact(check.fact), _LONGEST),
-                    remedy=one_line(check.remedy, _LONGEST),
-                )
-                for check in self.checks
-            )
+            tuple(replace(check, fact=fact) for check, fact in zip(self.checks, facts, strict=True))
         )

@@ -131,6 +131,7 @@ WITHOUT_AIRFLOW = {
 # Where its names are the same in every Airflow that has them; elsewhere _compat knows where they are.
 WITH_AIRFLOW = {
     "_compat",
+    "cli.definition",
     "hooks.agent_conversation",
     "hooks.managed_agent",
     "hooks.task_session",
@@ -138,6 +139,7 @@ WITH_AIRFLOW = {
     "toolsets.agentforce",
 }
 BY_COMPAT = {
+    *("__main__", "cli"),
     *("decorators", "hooks", "instrumentation", "links", "operators", "retry_policy", "sensors"),
     *("toolsets", "triggers"),
 }

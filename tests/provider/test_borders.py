@@ -227,7 +227,7 @@ def test_a_connection_of_another_type_is_named(org, run, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", "http://example.com")
     done = run(StartSessionOperator(task_id="a", agentforce_conn_id="other"))
     assert isinstance(done.error, AirflowFailException)
-    assert "Connection other is of type http, not agentforce." in str(done.error)
+    assert "Connection other: its type is http, not agentforce." in str(done.error)
 
 
 START = StartSessionOperator(task_id="start")

@@ -128,7 +128,7 @@ def test_the_test_button_tells_what_was_found(form, seen, org, picture):
     form.fill(org)
     form.fill_extras(agent_id=org.agent_id, api_url=org.url)
     form.save()
-    form.page.set_viewport_size({"width": 1000, "height": 440})
+    form.page.set_viewport_size({"width": 1000, "height": 640})
     form.test()
     notice = form.notice("Test Connection Successful")
     seen(notice).to_contain_text(f"✓ agent: Service_Agent, {org.agent_id}. ✓ active")

@@ -312,7 +312,7 @@ class AgentforceClient:
         :raises AgentforceError: the API is not there, or does not take the token.
         """
         request = EndRequest(session_id=str(uuid.uuid4()), reason="Other")
-        return self._executor.execute(request, self._tokens).said
+        return self._executor.execute(request, self._tokens.access).said
 
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, setup_paths, validation
-from airflow_provider_agentforce.client.agent_lookup import Agent, only_match
+from airflow_provider_agentforce.client.agent_lookup import AgentInfo, only_match
 from airflow_provider_agentforce.client.checklist import FAILED, OK, SKIPPED, WARNING, Check, Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.delivery_policy import Failure, Operation
@@ -219,7 +219,7 @@ def _not_looked_up(agent_id: str, error: AgentforceError) -> Check:
     return Check("agent", WARNING, fact, error.hint, setup_paths.path_for(error.hint))
 
 
-def _looked_up(given: str, found: list[Agent], host: str) -> Iterator[Check]:
+def _looked_up(given: str, found: list[AgentInfo], host: str) -> Iterator[Check]:
     if len(found) == 1:
         agent = found[0]
         yield Check("agent", OK, f"{agent.name}, {agent.agent_id}.")

@@ -41,7 +41,7 @@ class Progress:
         rate = (done - before) / max(now - since, 0.001)
         self._recent.append((now, done))
         parts = [
-            f"{done:,} of {self._total:,} records ({done / self._total:.0%})",
+            f"{done:,} of {self._total:,} records ({100 * done // self._total}%)",
             f"{rate:.1f}/s",
             f"{failures:,} failed",
             f"{open_sessions} of at most {limit} sessions open",

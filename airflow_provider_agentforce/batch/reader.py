@@ -16,15 +16,17 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from airflow_provider_agentforce.client.json_values import storable
+from airflow_provider_agentforce.batch.files import lines_of, opened
+from airflow_provider_agentforce.client.json_values import decode_unambiguous, storable
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _JSON_LINES = (".jsonl", ".ndjson")
 # What begins with it is the name of a record that lacks its key: no key may have this character.
 _KEYLESS = "\ud800"
 _LONGEST_CELL = 10_000_000
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _KEYS = (str, int, float, bool)
+# An int may have more digits than Python writes.
+_PLAIN_KEYS = frozenset({str, float, bool})
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,13 @@ class JsonLinesSource(Source):
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
-        with _opened(self._path) as file:
-            for number, text in enumerate(_texts(file, self._path), 1):
+        with opened(self._path) as file:
+            for number, text in enumerate(lines_of(file, self._path), 1):
                 if not text.strip():
                     continue
                 where = f"line {number}"
                 try:
-                    record = json.loads(text)
+                    record = decode_unambiguous(text)
                 except (ValueError, RecursionError) as error:
                     raise AgentforceInputError(
                         f"records: {where} of {self._path} is not JSON ({error})."
@@ -159,8 +161,8 @@ class CsvSource(Source):
         """Yield the values of each row with the number of the line at which it begins."""
         # A limit of the whole process, 128 kB unless somebody sets it.
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-        with _opened(self._path) as file:
-            lines = csv.reader(_texts(file, self._path), strict=True)
+        with opened(self._path) as file:
+            lines = csv.reader(lines_of(file, self._path), strict=True)
             first = 1
             try:
                 for values in lines:
@@ -218,11 +220,12 @@ def read(source: Source, key: str | None) -> Iterator[Record]:
 
 def _key(value: Any, where: str, field: str) -> str | int | float | None:
     """Return *value* as JSON keeps it, and ``None`` for one that names nothing."""
-    if type(value) not in _KEYS and value is not None:
+    if type(value) not in _PLAIN_KEYS and value is not None:
         try:
             value = json.loads(as_json(value))
-        except ValueError as error:
-            raise AgentforceInputError(f"records: {where}: the {field} cannot be a key: {error}.") from None
+        except (ValueError, RecursionError) as error:
+            reason = one_line(str(error), 200)
+            raise AgentforceInputError(f"records: {where}: the {field} cannot be a key: {reason}.") from None
         value = value if isinstance(value, _KEYS) or value is None else str(value)
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return None
@@ -356,32 +359,3 @@ def _taken(buffer: io.StringIO) -> bytes:
     buffer.seek(0)
     buffer.truncate()
     return text
-
-
-def _opened(path: Any) -> Any:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        raise AgentforceInputError(f"records: the file {path} does not exist.") from None
-    except IsADirectoryError:
-        raise AgentforceInputError(f"records: {path} is a folder, not a file.") from None
-    except PermissionError:
-        raise AgentforceInputError(f"records: {path} may not be read by this task.") from None
-
-
-def _texts(file: Any, path: Any) -> Iterator[str]:
-    """Yield the lines of a file."""
-    # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
-    for number, line in enumerate(iter(file.readline, b""), 1):
-        yield _text(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number, path)
-
-
-def _text(line: bytes, number: int, path: Any) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        is_utf_16 = number == 1 and line.startswith(_UTF_16)
-        found = " but UTF-16" if is_utf_16 else ""
-        raise AgentforceInputError(
-            f"records: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
-        ) from None

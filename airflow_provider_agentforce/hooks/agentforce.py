@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHo
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
+from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
@@ -45,6 +46,12 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         self.agentforce_conn_id = agentforce_conn_id
         self.held_sessions = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy or pickle the hook without its client, which the copy makes again, and without its sessions."""
+        made = {"settings", "plain_client", "client"}
+        kept = {name: value for name, value in vars(self).items() if name not in made}
+        return {**kept, "held_sessions": {}}
+
     @cached_property
     def settings(self) -> Settings:
         """The connection, checked.
@@ -54,7 +61,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError(f"{self._named()} does not exist.") from None
+            raise AgentforceInputError(f"{self._named()} {_missing(self.agentforce_conn_id)}.") from None
         if connection.conn_type and connection.conn_type != self.conn_type:
             raise AgentforceInputError(
                 f"{self._named()} is of type {connection.conn_type}, not {self.conn_type}."
@@ -200,6 +207,16 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         return f"Connection {self.agentforce_conn_id}"
 
 
+def _missing(conn_id: str) -> str:
+    """Return what is wrong with a connection that Airflow does not find: it passes over what it cannot read."""
+    name = f"AIRFLOW_CONN_{conn_id.upper()}"
+    text = os.environ.get(name)
+    if text is None:
+        return "does not exist"
+    form = "JSON" if text.lstrip().startswith("{") else "a URI"
+    return f"cannot be read: the environment variable {name} does not hold a connection as {form}"
+
+
 def _mask(settings: Settings) -> None:
     # Airflow compiles all that it has for each that it gets, so the long ones come last.
     for form in sorted(settings.secret_forms(), key=len):
@@ -268,9 +285,9 @@ def _with_port(host: str | None, port: int | None) -> str | None:
 def _extra(text: str | None) -> dict[str, Any]:
     # Airflow's own extra_dejson logs broken JSON and goes on without it, which would drop a limit unseen.
     try:
-        extra = json.loads(text) if text else {}
-    except ValueError:
-        extra = None
+        extra = decode_unambiguous(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise AgentforceInputError(f"extra must be a JSON object, but cannot be read: {error}.") from None
     if not isinstance(extra, dict):
         raise AgentforceInputError("extra must be a JSON object.")
     return extra

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
+_COLLECTIONS = (list, tuple, set, frozenset)
+
+
 class RendersOnlyTemplates(BaseOperator):
     """An operator whose template fields are rendered only where the Dag's author wrote them."""
 
@@ -85,11 +88,17 @@ def is_reference(value: Any) -> bool:
 
 def has_reference(value: Any) -> bool:
     """Tell whether a reference is in *value*, at any depth of its collections."""
-    if isinstance(value, dict):
-        return any(map(has_reference, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(map(has_reference, value))
-    return is_reference(value)
+    left, seen = [value], set()
+    while left:
+        one = left.pop()
+        inner = one.values() if isinstance(one, dict) else one
+        if not isinstance(one, (dict, *_COLLECTIONS)):
+            if is_reference(one):
+                return True
+        elif id(one) not in seen:
+            seen.add(id(one))
+            left.extend(inner)
+    return False
 
 
 def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambda value: value) -> Any:
@@ -103,8 +112,10 @@ def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambd
         return convert(value.resolve(context))
     if isinstance(value, dict):
         return {key: resolved(item, context, convert) for key, item in value.items()}
-    if type(value) in (list, tuple, set, frozenset):
-        return type(value)(resolved(item, context, convert) for item in value)
+    for kind in _COLLECTIONS:
+        if isinstance(value, kind):
+            items = (resolved(item, context, convert) for item in value)
+            return value._make(items) if hasattr(value, "_make") else kind(items)
     return value
 
 

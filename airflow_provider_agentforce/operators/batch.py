@@ -246,8 +246,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def _compiler(self, context: Context) -> Callable[[str], Callable[[Mapping[str, Any]], str]]:
         from jinja2 import StrictUndefined  # noqa: PLC0415
 
-        # A field that a record lacks must fail the record, whatever the Dag says of missing values.
-        environment = self.get_template_env().overlay(undefined=StrictUndefined)
+        # A field that a record lacks must fail the record, and a message is no HTML, whatever the Dag says.
+        environment = self.get_template_env().overlay(undefined=StrictUndefined, autoescape=False)
         environment.getattr = _fields_first(environment.getattr)  # type: ignore[method-assign, assignment]
         values: Any = copy.copy(context)
 
@@ -277,12 +277,13 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             )
         try:
             return object_storage_path(given)
-        except (ValueError, ImportError, AirflowNotFoundException) as error:
+        except Exception as error:
+            final = isinstance(error, ValueError | ImportError | AirflowNotFoundException)
             package = _PACKAGES.get(uri.partition(":")[0].lower())
             needs = f" It needs the package {package}." if package else ""
             raise AgentforceInputError(
-                f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}"
-            ) from None
+                f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}", retryable=not final
+            ) from error
 
 
 class _Metrics:

@@ -47,7 +47,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         self.held_sessions = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy or pickle the hook without its client, which the copy makes again, and without its sessions."""
+        """Give a copy or pickle everything but the client, which it makes again, and the open sessions."""
         made = {"settings", "plain_client", "client"}
         kept = {name: value for name, value in vars(self).items() if name not in made}
         return {**kept, "held_sessions": {}}
@@ -208,7 +208,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
 
 def _missing(conn_id: str) -> str:
-    """Return what is wrong with a connection that Airflow does not find: it passes over what it cannot read."""
+    """Say what is wrong with a connection that Airflow does not find: it skips what it cannot read."""
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
     text = os.environ.get(name)
     if text is None:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -92,7 +93,10 @@ def first_fit_in_fork(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiec
     :raises MisfitError: if none does, or if that takes too long to find out.
     """
     reading, writing = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Of a fork beside other threads: the child does nothing that waits for one of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         _answer(writing, fit, pieces)
     try:

@@ -110,7 +110,15 @@ CONNECTION_TYPE: dict[str, Any] = {
     "conn-fields": CONN_FIELDS,
 }
 
-_OPERATORS = ("batch", "conversation", "feedback", "message", "session")
+_OPERATORS = (
+    "agent_tests",
+    "batch",
+    "conversation",
+    "conversation_tests",
+    "feedback",
+    "message",
+    "session",
+)
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 
@@ -130,6 +138,8 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
+        "sensors": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.sensors.agent_tests"]}],
+        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.agent_tests"]}],
         "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}

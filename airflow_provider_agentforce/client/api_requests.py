@@ -15,7 +15,7 @@ from urllib.parse import quote
 from typing_extensions import Self
 
 from airflow_provider_agentforce.client import responses
-from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
+from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES, AnswerReader, JsonReader
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.messages import Message
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
@@ -53,9 +53,11 @@ class ApiRequest(ABC):
     :param text: the message; not shown, as it may be confidential.
     :param auth: how the token is asked for, where it is.
     :cvar doing: the operation in words.
+    :cvar max_body: bytes that an answer may hold.
     """
 
     operation: ClassVar[Operation]
+    max_body: ClassVar[int] = MAX_BODY_BYTES
     doing: ClassVar[str]
     agent_id: str | None = None
     session_id: str | None = None
@@ -73,7 +75,7 @@ class ApiRequest(ABC):
 
     def reader(self, content_type: str | None) -> JsonReader | AnswerReader:  # noqa: ARG002 - of a send's answer
         """Return what takes the bytes of a 2xx answer."""
-        return JsonReader()
+        return JsonReader(self.max_body)
 
     @abstractmethod
     def read(self, reader: Any) -> Any:
@@ -128,7 +130,7 @@ class StartRequest(ApiRequest):
             body["variables"] = self.options.variables
         if self.options.surface_type is not None:
             body["surfaceConfig"] = {"surfaceType": self.options.surface_type}
-        return _post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
+        return post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
     def read(self, reader: JsonReader) -> Session:
         """Return the session."""
@@ -153,7 +155,7 @@ class SendRequest(ApiRequest):
         if self.message.variables:
             body["variables"] = self.message.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
-        return _post(url, body, accept=_EVENTS if self.stream else _JSON)
+        return post(url, body, accept=_EVENTS if self.stream else _JSON)
 
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
@@ -200,7 +202,7 @@ class FeedbackRequest(ApiRequest):
         body = {"feedbackId": self.feedback_id, "feedback": self.rating}
         if self.comment is not None:
             body["text"] = self.comment
-        return _post(f"{_session(api_url, self.session_id)}/feedback", body)
+        return post(f"{_session(api_url, self.session_id)}/feedback", body)
 
     def read(self, reader: JsonReader) -> None:
         """Return nothing."""
@@ -232,6 +234,7 @@ def _session(api_url: str, session_id: str) -> str:
     return f"{api_url}{BASE_PATH}/sessions/{quote(session_id, safe='')}"
 
 
-def _post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
+def post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
+    """Return a call with a JSON body."""
     headers = {"Content-Type": _JSON, "Accept": accept}
     return HttpCall("POST", url, headers, _ENCODER.encode(body).encode("utf-8"))

@@ -112,6 +112,7 @@ class Turn:
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
     :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
+    :param plan: what the planner did: ``subagent`` and ``actions``; ``None`` unless it was asked for.
     """
 
     session_id: str
@@ -126,6 +127,7 @@ class Turn:
     plan_id: str | None = None
     is_content_safe: bool | None = None
     request: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Turn:
@@ -136,8 +138,8 @@ class Turn:
         return cls(**{name: value[name] for name in _names(cls) if name in value})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the XCom shape: JSON values only."""
-        return dict(vars(self))
+        """Return the XCom shape: JSON values only; without a ``plan`` that was not asked for."""
+        return {name: value for name, value in vars(self).items() if name != "plan" or value is not None}
 
     @property
     def question(self) -> dict[str, Any] | None:

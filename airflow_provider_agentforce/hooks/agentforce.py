@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +150,10 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """Rate an answer ``GOOD`` or ``BAD``. See :meth:`.AgentforceClient.submit_feedback`."""
         self.client.submit_feedback(session, feedback_id, feedback, text)
 
+    def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the agent's planner did in a turn. See :meth:`.AgentforceClient.get_plan`."""
+        return self.client.get_plan(turn)
+
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session; ``False`` if it was gone before. See :meth:`.AgentforceClient.end_session`."""
@@ -241,6 +245,7 @@ class TaskClient(AgentforceClient):
     agent = airflow_errors()(AgentforceClient.agent)
     end_quietly = airflow_errors()(AgentforceClient.end_quietly)
     authenticate = airflow_errors()(AgentforceClient.authenticate)
+    get_plan = airflow_errors()(AgentforceClient.get_plan)
     find_agents = airflow_errors()(AgentforceClient.find_agents)
     start = airflow_errors()(AgentforceClient.start)
     start_session = airflow_errors()(AgentforceClient.start_session)

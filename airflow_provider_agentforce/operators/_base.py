@@ -16,7 +16,7 @@ from airflow_provider_agentforce.exceptions import (
     one_line,
 )
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
-from airflow_provider_agentforce.operators._arguments import check_names, check_templates
+from airflow_provider_agentforce.operators._arguments import check_names, check_references, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """Check the names before Airflow misses one: a subclass elsewhere may take others."""
         if cls.__module__.startswith(_OURS):
             check_names(cls, kwargs)
+        check_references(cls, kwargs)
         return super().__new__(cls)
 
     def __init__(self, *, agentforce_conn_id: str = "agentforce_default", **kwargs: Any) -> None:

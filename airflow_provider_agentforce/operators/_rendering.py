@@ -6,7 +6,8 @@ customer's words would be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import BaseOperator, Context
@@ -29,6 +30,9 @@ class RendersOnlyTemplates(BaseOperator):
         seen_oids: set[int] | None = None,
     ) -> Any:
         """Render a template, or resolve a reference; leave data alone. As Airflow calls it."""
+        if is_reference(content):
+            # Airflow takes one in a row of expand_kwargs for data that it has resolved.
+            return super().render_template(content, context, jinja_env, None)
         if not self.came_from_xcom(content, context, seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
         arguments: Any = getattr(self, "op_kwargs", None)
@@ -87,18 +91,27 @@ def is_reference(value: Any) -> bool:
 
 
 def has_reference(value: Any) -> bool:
-    """Tell whether a reference is in *value*, at any depth of its collections."""
+    """Tell whether a reference is in *value*, at any depth of its collections, or bound to its function."""
     left, seen = [value], set()
     while left:
         one = left.pop()
-        inner = one.values() if isinstance(one, dict) else one
-        if not isinstance(one, (dict, *_COLLECTIONS)):
-            if is_reference(one):
-                return True
-        elif id(one) not in seen:
+        inner = _inner(one)
+        if inner is None and is_reference(one):
+            return True
+        # A list may hold itself.
+        if inner and id(one) not in seen:
             seen.add(id(one))
             left.extend(inner)
     return False
+
+
+def _inner(value: Any) -> Collection[Any] | None:
+    """Return what a collection or a function holds, ``None`` if *value* is neither."""
+    if isinstance(value, partial):
+        return [*value.args, *value.keywords.values()]
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, _COLLECTIONS) else None
 
 
 def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambda value: value) -> Any:

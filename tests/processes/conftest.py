@@ -26,6 +26,7 @@ DAG_IDS = {
     "shared_stopping",
     "person",
     "person_too_late",
+    "agent_tests",
     *(
         ("llm_asks", "llm_asks_in_time", "llm_talks", "llm_talks_in_time")
         if sys.version_info >= (3, 11)

@@ -41,6 +41,7 @@ class Connection:
     :ivar connected: whether only TLS is between it and a request.
     :ivar kept: whether it was used before.
     :ivar cut: whether it was cut from outside.
+    :ivar max_body: bytes that the content of the reply under way may have.
     :ivar head: bytes of the reply's head, as far as they have arrived.
     :param check: raises when the exchange was stopped; called while connecting.
     """
@@ -52,6 +53,7 @@ class Connection:
         self.connected = False
         self.kept = False
         self.cut = False
+        self.max_body = MAX_BODY_BYTES
         self.head = b""
         self._check = check
         self._pid = os.getpid()
@@ -121,7 +123,7 @@ class Connection:
                 self.head += data
             self._received += len(data)
             overhead = self._received - self._content
-            if overhead > _MAX_OVERHEAD or self._received > MAX_BODY_BYTES + _MAX_OVERHEAD:
+            if overhead > _MAX_OVERHEAD or self._received > self.max_body + _MAX_OVERHEAD:
                 raise FramingError("longer than a reply may be")
             self._http.receive_data(data)
 

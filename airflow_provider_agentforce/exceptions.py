@@ -66,6 +66,9 @@ class AgentforceError(Exception):
     :param cause: what caused it, when that is not its ``__cause__``.
     :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` (the start of
         a test run), ``read``, or ``None`` before any call.
+    :ivar failure: name of the failure in the retry table, such as ``bad_certificate``; ``None`` before any
+        call.
+    :ivar host: host and port that the call went to, such as ``api.salesforce.com:443``, or ``None``.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
     :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
     :ivar retry_after: seconds the server asked to wait, or ``None``.
@@ -83,6 +86,8 @@ class AgentforceError(Exception):
         *,
         hint: str = "",
         operation: str | None = None,
+        failure: str | None = None,
+        host: str | None = None,
         status: int | None = None,
         applied: bool | None = False,
         retry_after: float | None = None,
@@ -97,6 +102,8 @@ class AgentforceError(Exception):
         self.what = what
         self.hint = hint
         self.operation = operation
+        self.failure = failure
+        self.host = host
         self.status = status
         self.applied = applied
         self.retry_after = retry_after
@@ -125,9 +132,14 @@ class AgentforceError(Exception):
 
     def __str__(self) -> str:
         """Say what happened, whether the agent acted, and what to do next."""
-        parts = [self.what, self._about_the_agent(), self._about_time(), self.hint, self._where()]
         # A path or a name may hold what forges a line of the log.
-        return _printable(" ".join(part for part in parts if part))
+        return _printable(" ".join(part for part in (self.fact, self.hint, self._where()) if part))
+
+    @property
+    def fact(self) -> str:
+        """What happened, whether the agent acted, and how long the org asks to wait, as one line."""
+        parts = (self.what, self._about_the_agent(), self._about_time())
+        return _printable(" ".join(filter(None, parts)))
 
     def __copy__(self) -> Self:
         """Return an error of the same class, also where the class has no name to pickle it by."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
+from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.diagnostics import diagnose
+from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
-from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
@@ -59,24 +60,26 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         :raises AgentforceInputError: one that lists every missing field and unknown extra.
         """
         try:
+            return self._read_settings()
+        except AgentforceInputError as error:
+            raise AgentforceInputError(f"Connection {self.agentforce_conn_id}: {error}") from None
+
+    def _read_settings(self) -> Settings:
+        # Airflow's Test button makes up an id, which would only confuse in an error.
+        try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError(f"{self._named()} {_missing(self.agentforce_conn_id)}.") from None
+            raise AgentforceInputError(f"it {_missing(self.agentforce_conn_id)}.") from None
         if connection.conn_type and connection.conn_type != self.conn_type:
-            raise AgentforceInputError(
-                f"{self._named()} is of type {connection.conn_type}, not {self.conn_type}."
-            )
+            raise AgentforceInputError(f"its type is {connection.conn_type}, not {self.conn_type}.")
         if connection.schema:
-            raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
-        try:
-            return Settings.from_fields(
-                host=_with_port(connection.host, connection.port),
-                login=connection.login,
-                password=connection.password,
-                extra=_extra(connection.extra),
-            )
-        except AgentforceInputError as error:
-            raise AgentforceInputError(f"{self._named()}: {error}") from None
+            raise AgentforceInputError("schema is not used; leave it empty.")
+        return Settings.from_fields(
+            host=_with_port(connection.host, connection.port),
+            login=connection.login,
+            password=connection.password,
+            extra=_extra(connection.extra),
+        )
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
@@ -173,14 +176,28 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """
         return _HookConversation(self, agent_id, **options)
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Get a token and say what is wrong with it, if anything. Starts no session; shows no secret."""
+    def diagnose(self, *, start_session: bool = False) -> Diagnosis:
+        """Check the connection step by step. Shows no secret, and not the connection's id.
+
+        :param start_session: also start a session with the default agent, and end it. It may be charged for.
+        :returns: what was found; nothing is raised.
+        """
         try:
-            settings = dataclasses.replace(self.settings, timeout=_TEST_SECONDS)
-            _mask(settings)
-            return diagnose(AgentforceClient(settings, on_secret=mask_secret))
-        except AgentforceError as error:
-            return False, str(error)
+            settings = self._read_settings()
+        except AgentforceInputError as error:
+            return unusable(error)
+        _mask(settings)
+        quick = dataclasses.replace(settings, timeout=min(settings.timeout, _TEST_SECONDS))
+        client = AgentforceClient(quick, on_secret=mask_secret)
+        try:
+            return diagnose(client, settings, start_session=start_session)
+        finally:
+            client.close()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check the connection as :meth:`diagnose` does, for Airflow's Test button."""
+        found = self.diagnose()
+        return found.good, str(found)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -206,9 +223,6 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             kind, widget = kinds.get(field["schema"].get("format"), (StringField, BS3TextFieldWidget))
             widgets[name] = kind(field["label"], description=field["description"], widget=widget())
         return widgets
-
-    def _named(self) -> str:
-        return f"Connection {self.agentforce_conn_id}"
 
 
 def _missing(conn_id: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -383,17 +382,19 @@ class TestInATask:
 
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_a_forked_child_leaves_the_session_to_the_process_that_started_it(self, org):
-        hook = AgentforceHook()
-        with hook.conversation() as chat:
-            chat.send("order 7?")
-            child = os.fork()
-            if not child:
-                with contextlib.suppress(KeyError), chat:  # as it leaves the parent's block
+        child = -1
+        try:
+            with AgentforceHook().conversation() as chat:
+                chat.send("order 7?")
+                child = os.fork()
+                if child == 0:
                     raise KeyError
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert len(org.open_sessions) == 1
+                assert chat.send("order 8?").sequence_id == 2
+        finally:
+            if child == 0:
                 os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-            assert len(org.open_sessions) == 1
-            assert chat.send("order 8?").sequence_id == 2
         assert org.open_sessions == []
 
     def test_a_passing_error_is_left_to_the_retries(self, org):

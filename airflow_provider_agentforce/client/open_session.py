@@ -307,7 +307,7 @@ class OpenSession:
 
 
 class Conversation(OpenSession):
-    """A session that starts with its ``with`` block, and is ended on every path.
+    """A session that starts with its ``with`` block. The process that started it ends it on every path.
 
     :param options: as :meth:`.AgentforceClient.start_session`.
     """

@@ -34,6 +34,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     The methods are those of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a
     retry cannot fix, and a message whose delivery is unknown, end the task without Airflow retries.
 
+    A copy or pickle of a hook has its own client, made at its first use, and knows none of the sessions.
+
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

@@ -118,7 +118,9 @@ _OPERATORS = (
     "feedback",
     "message",
     "session",
+    "session_trace",
 )
+_TRIGGERS = ("agent_tests", "pause", "session_trace")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 
@@ -139,7 +141,7 @@ def get_provider_info() -> dict[str, Any]:
             {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
         "sensors": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.sensors.agent_tests"]}],
-        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.agent_tests"]}],
+        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.{name}" for name in _TRIGGERS]}],
         "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}

@@ -42,10 +42,15 @@ class Operation(str, Enum):
     QUERY = "query"
     TEST = "test"
     READ = "read"
+    SESSION_TRACE = "session_trace"
 
 
 # Another start of a test run is another run, as another message is another message; to look is harmless.
-_LIKE = {Operation.TEST: Operation.SEND, Operation.READ: Operation.QUERY}
+_LIKE = {
+    Operation.TEST: Operation.SEND,
+    Operation.READ: Operation.QUERY,
+    Operation.SESSION_TRACE: Operation.QUERY,
+}
 
 
 class Delivery(str, Enum):
@@ -94,7 +99,7 @@ class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
     :param words: the failure for people.
-    :param cells: for each operation, in the order of :class:`Operation`; the last two are like others.
+    :param cells: for each operation, in the order of :class:`Operation`; the last three are like others.
     :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
     :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
         answer is not known.

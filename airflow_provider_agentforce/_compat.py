@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ def _first(modules: Iterable[str], name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context
     from airflow.sdk.bases.decorator import (
@@ -88,6 +89,9 @@ __all__ = [
     "DecoratedOperator",
     "TaskDecorator",
     "add_listener",
+    "ask_person",
+    "awaiting_input",
+    "can_ask",
     "conf",
     "context_merge",
     "date_time_trigger",
@@ -95,8 +99,11 @@ __all__ = [
     "determine_kwargs",
     "mask_secret",
     "object_storage_path",
+    "question_asked",
+    "questions_change",
     "stats",
     "task_decorator_factory",
+    "waits",
     "xcom_of_airflow_2",
 ]
 
@@ -161,3 +168,78 @@ def add_listener(listener: Any) -> None:
         if module is not None:
             module.get_listener_manager().add_listener(listener)
             return
+
+
+@cache
+def can_ask() -> bool:
+    """Tell whether a task can ask a person and wait without a worker slot: Airflow 3.3 and later."""
+    try:
+        _first(("airflow.sdk.exceptions",), "TaskAwaitingInput")
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def questions_change() -> bool:
+    """Tell whether a task that asks again shows the new question: Airflow 3.4 and later."""
+    major, minor = import_module("airflow").__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 4)
+
+
+@cache
+def waits() -> tuple[type[BaseException], ...]:
+    """Return what a task raises to give its worker slot back."""
+    names = ("TaskDeferred", "TaskAwaitingInput")
+    places = ("airflow.sdk.exceptions", "airflow.exceptions")
+    return tuple(_first(places, name) for name in names if name == "TaskDeferred" or can_ask())
+
+
+def ask_person(
+    task_instance: Any,
+    *,
+    subject: str,
+    body: str,
+    options: list[str],
+    fields: Mapping[str, str],
+    assigned_users: list[Any],
+) -> None:
+    """Put a question among the Required Actions.
+
+    :param fields: titles of text fields that may be filled in, by name.
+    """
+    from airflow.sdk.execution_time.hitl import upsert_hitl_detail  # noqa: PLC0415 - Airflow 3.1 and later
+
+    upsert_hitl_detail(
+        ti_id=task_instance.id,
+        options=options,
+        subject=subject,
+        body=body,
+        params={
+            name: {"value": "", "description": title, "schema": {"type": "string", "title": title}}
+            for name, title in fields.items()
+        },
+        assigned_users=assigned_users,
+    )
+
+
+def question_asked(task_instance: Any) -> Any:
+    """Return what Airflow knows of the question that a task has asked, ``None`` if it has asked none."""
+    from airflow.sdk.exceptions import AirflowRuntimeError  # noqa: PLC0415
+    from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail  # noqa: PLC0415
+
+    try:
+        return get_hitl_detail_content_detail(ti_id=task_instance.id)
+    except AirflowRuntimeError as error:
+        detail = error.error.detail or {}
+        if detail.get("status_code") == HTTPStatus.NOT_FOUND:
+            return None
+        raise
+
+
+def awaiting_input(method_name: str, timeout: timedelta | None) -> BaseException:
+    """Return what a task raises to wait for the answer to its question."""
+    made: BaseException = _first(("airflow.sdk.exceptions",), "TaskAwaitingInput")(
+        method_name=method_name, timeout=timeout
+    )
+    return made

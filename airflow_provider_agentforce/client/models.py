@@ -17,7 +17,8 @@ NEEDS_CONFIRMATION = "needs_confirmation"
 ESCALATED = "escalated"
 FAILED = "failed"
 ENDED = "ended"
-OUTCOMES = (ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, FAILED, ENDED)
+ANSWER_LOST = "answer_lost"
+OUTCOMES = (ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, FAILED, ENDED, ANSWER_LOST)
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Turn:
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
     :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
+    :param resolution: how it became known whether the agent acted, where that was unknown: ``by``, ``acted``,
+        ``answer`` (``recovered``, ``given``, ``lost``), ``user``, ``at`` and ``note``; else ``None``.
     """
 
     session_id: str
@@ -126,6 +129,7 @@ class Turn:
     plan_id: str | None = None
     is_content_safe: bool | None = None
     request: dict[str, Any] | None = None
+    resolution: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Turn:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.models import SessionOptions
+    from airflow_provider_agentforce.delivery import OnUnknownDelivery
 
 
 class StartsSessions(AgentforceBaseOperator):
@@ -59,7 +61,8 @@ class SendsMessages(AgentforceBaseOperator):
 
     :param output_type: a pydantic model, a ``TypedDict``, another type, or a JSON schema.
     :param output_retries: corrective questions about an answer that does not fit, 0 or 1.
-    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: a retry may.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted, see
+        :mod:`airflow_provider_agentforce.delivery`.
     :param store_requests: keep with each answer what was asked.
     """
 
@@ -68,19 +71,23 @@ class SendsMessages(AgentforceBaseOperator):
         *,
         output_type: Any = None,
         output_retries: int = 1,
-        on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        on_unknown_delivery: OnUnknownDelivery = "fail",
         store_requests: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.output_type = arguments.check_output_type(output_type)
         self.output_retries = arguments.check_choice("output_retries", output_retries, 0, 1)
-        self.on_unknown_delivery = arguments.check_choice(
-            "on_unknown_delivery", on_unknown_delivery, "fail", "resend"
-        )
+        self.on_unknown_delivery = on_unknown_delivery
+        self.steps = arguments.check_steps(on_unknown_delivery)
         self.store_requests = arguments.check_choice("store_requests", store_requests, True, False)
 
     @property
     def resends(self) -> bool:
-        """Whether what may have been acted on may be sent again."""
-        return self.on_unknown_delivery == "resend"
+        """Whether what may have been acted on may be sent again, without another look."""
+        return self.steps == (RESEND,)
+
+    @property
+    def resolves(self) -> bool:
+        """Whether there is a step that finds out what became of a message."""
+        return len(self.steps) > 1

@@ -1,0 +1,259 @@
+"""Runs the steps of ``on_unknown_delivery`` for messages of which it is not known whether the agent acted.
+
+Where it is stands in a record after each step and before each wait, and each verdict does before anything
+follows from it. So whatever is killed, the next try goes on from there: it sends nothing, and asks no person
+twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Protocol
+
+from airflow_provider_agentforce.delivery import FAIL, Ask, Check, Step, Trace, UnknownDelivery, Verdict
+from airflow_provider_agentforce.exceptions import AgentforceError, one_line
+from airflow_provider_agentforce.operators._question import Decision, Question
+
+log = logging.getLogger(__name__)
+
+# Pauses between looks at the trace, which is minutes late; the last one is repeated.
+_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (30, 60, 120, 240, 300))
+
+
+class Home(Protocol):
+    """Where the messages and what became known of them are recorded."""
+
+    def open(self) -> dict[str, UnknownDelivery]:
+        """Return the messages that are still unknown, by a name of each."""
+
+    def was_received(self, name: str) -> bool:
+        """Tell whether the org is known to have received a message, so that only its answer is lost."""
+
+    def read(self) -> dict[str, Any] | None:
+        """Return what :meth:`write` wrote about these messages, ``None`` if nothing was."""
+
+    def write(self, progress: dict[str, Any]) -> None:
+        """Keep how far the steps have come. Raises if it cannot."""
+
+    def settle(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Record verdicts, durably when this returns. Raises if it cannot."""
+
+
+class Tools(Protocol):
+    """What the steps need of the task that they run in."""
+
+    def wait_until(self, moment: datetime) -> None:
+        """Wait; where the task can give its slot back, this does not return."""
+
+    def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
+        """Look messages up in the org's trace."""
+
+    def ask(self, step: Ask, question: Question, until: datetime | None, *, again: bool) -> Decision | None:
+        """Return a person's decision, ``None`` if nobody decides in time; waits as :meth:`wait_until`.
+
+        :param again: the question may have been asked before.
+        """
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the org's trace shows of a message.
+
+    :param found: whether it is there.
+    :param answer: of the agent, when it is there, too.
+    :param problem: why it cannot be looked up.
+    :param final: another look would show the same.
+    """
+
+    found: bool = False
+    answer: str | None = None
+    problem: str = ""
+    final: bool = False
+
+
+@dataclass
+class Progress:
+    """How far the steps have come.
+
+    :ivar step: the step that is taken.
+    :ivar since: when it began, ISO 8601.
+    :ivar looks: how often the trace was looked at.
+    :ivar asked: whether the question was put to a person.
+    :ivar findings: what the steps saw, by the name of the message.
+    """
+
+    step: int = 0
+    since: str | None = None
+    looks: int = 0
+    asked: bool = False
+    findings: dict[str, list[str]] = field(default_factory=dict)
+
+    def next_step(self) -> None:
+        """Go to the next step."""
+        self.step, self.since, self.looks = self.step + 1, None, 0
+
+
+class Resolver:
+    """Takes the steps in order until one settles it.
+
+    :param steps: the last one is ``"fail"`` or ``"resend"``.
+    :ivar findings: what was seen on the way, for an error or a log.
+    """
+
+    def __init__(self, steps: Sequence[Step], home: Home, tools: Tools) -> None:
+        self._steps = steps
+        self._home = home
+        self._tools = tools
+        self._progress = Progress(**(home.read() or {}))
+
+    @property
+    def findings(self) -> list[str]:
+        """What was seen of the first message that is still unknown."""
+        return next(iter(self._progress.findings.values()), [])
+
+    def run(self) -> Step | None:
+        """Take the steps.
+
+        :returns: ``None`` when all is settled; else the last step, ``"fail"`` or ``"resend"``.
+        """
+        while self._home.open():
+            step = self._steps[self._progress.step]
+            if not isinstance(step, Check | Trace | Ask):
+                return step
+            if self._progress.since is None:
+                self._progress.since = _now().isoformat()
+                self._save()
+            if not self._take(step):
+                return FAIL
+            self._progress.next_step()
+            if self._home.open():
+                self._save()
+        return None
+
+    def _take(self, step: Check | Trace | Ask) -> bool:
+        """Take a step, and tell whether the next one may follow: a person may say that none does."""
+        if isinstance(step, Check):
+            self._check(step)
+        elif isinstance(step, Trace):
+            self._trace(step)
+        else:
+            return self._ask(step)
+        return True
+
+    def _check(self, step: Check) -> None:
+        unknown = self._home.open()
+        sent = [delivery.sent_at for delivery in unknown.values() if delivery.sent_at is not None]
+        if sent:
+            self._tools.wait_until(max(sent) + step.after)
+        verdicts = {}
+        for name, delivery in unknown.items():
+            said, finding = _called(step.function, self._with_findings(name, delivery))
+            if said is False and self._home.was_received(name):
+                said, finding = None, "A check says that the agent did not act, but the org has the message."
+                log.warning("%s It is not sent again.", finding)
+            if said is None:
+                self._note(name, finding)
+            else:
+                verdicts[name] = Verdict("check", said, answer="lost" if said else None)
+        self._settle(verdicts)
+
+    def _trace(self, step: Trace) -> None:
+        end = self._began() + step.timeout
+        wanted = self._home.open()
+        while wanted:
+            over = _now() >= end
+            seen = self._tools.look_up(wanted)
+            self._settle({name: one for name in wanted if (one := _verdict_of(seen[name], last=over))})
+            for name in wanted:
+                if seen[name].problem and (over or seen[name].final):
+                    self._note(name, seen[name].problem)
+            wanted = {
+                name: one
+                for name, one in self._home.open().items()
+                if name in wanted and not seen[name].final
+            }
+            if over or not wanted:
+                return
+            pause = _PAUSES[min(self._progress.looks, len(_PAUSES) - 1)]
+            self._progress.looks += 1
+            self._save()
+            self._tools.wait_until(min(_now() + pause, end))
+
+    def _ask(self, step: Ask) -> bool:
+        unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
+        may_send = not any(self._home.was_received(name) for name in unknown)
+        question = Question.about(list(unknown.values()), may_send=may_send)
+        again, self._progress.asked = self._progress.asked, True
+        self._save()
+        until = None if step.timeout is None else self._began() + step.timeout
+        decision = self._tools.ask(step, question, until, again=again)
+        if decision is None:
+            for name in unknown:
+                self._note(name, "No person answered in time.")
+            return True
+        log.info("%s has decided: %s", decision.user or "Somebody", decision.option)
+        if decision.acted is None:
+            for name in unknown:
+                self._note(name, f"{decision.user or 'Somebody'} has decided to fail the task.")
+            return False
+        given = decision.answer if decision.acted else ""
+        answer = ("given" if given else "lost") if decision.acted else None
+        verdict = Verdict("ask", decision.acted, given, answer, user=decision.user)  # type: ignore[arg-type]
+        self._settle(dict.fromkeys(unknown, verdict))
+        return True
+
+    def _began(self) -> datetime:
+        assert self._progress.since is not None  # noqa: S101 - the step has begun
+        return datetime.fromisoformat(self._progress.since)
+
+    def _settle(self, verdicts: Mapping[str, Verdict]) -> None:
+        if not verdicts:
+            return
+        self._home.settle(verdicts)
+        for name, verdict in verdicts.items():
+            self._progress.findings.pop(name, None)
+            acted = "acted" if verdict.acted else "did not act"
+            say = log.warning if verdict.answer == "lost" else log.info
+            answer = f"; its answer is {verdict.answer}" if verdict.answer else ""
+            say("By %s it is known that the agent %s on message %s%s.", verdict.by, acted, name, answer)
+
+    def _note(self, name: str, finding: str) -> None:
+        self._progress.findings.setdefault(name, []).append(finding)
+
+    def _with_findings(self, name: str, delivery: UnknownDelivery) -> UnknownDelivery:
+        return delivery.found(*self._progress.findings.get(name, ()))
+
+    def _save(self) -> None:
+        self._home.write(vars(self._progress))
+
+
+def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
+    """Return what a look at the trace proves; only the *last* look is final about an answer."""
+    if not seen.found or (seen.answer is None and not last):
+        return None
+    answer = "lost" if seen.answer is None else "recovered"
+    return Verdict("trace", acted=True, text=seen.answer or "", answer=answer)  # type: ignore[arg-type]
+
+
+def _called(function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery) -> tuple[bool | None, str]:
+    """Ask a check function; return what it says, and why that is nothing."""
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        said = function(delivery)
+    except Exception as error:  # noqa: BLE001 - a person's code
+        reason = error.what if isinstance(error, AgentforceError) else str(error)
+        finding = f"The check {name} failed: {one_line(f'{type(error).__name__}: {reason}').rstrip('.')}."
+        log.warning("%s", finding)
+        return None, finding
+    if said is None or isinstance(said, bool):
+        return said, f"The check {name} cannot tell."
+    finding = f"The check {name} returned {one_line(repr(said), 40)}, and not True, False or None."
+    log.warning("%s", finding)
+    return None, finding
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

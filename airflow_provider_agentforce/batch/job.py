@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch import runner
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint, Past
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import final_table
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
@@ -26,9 +27,11 @@ from airflow_provider_agentforce.batch.results import (
     STATUSES,
     UNKNOWN,
     Row,
+    moment,
 )
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import (
@@ -75,6 +78,8 @@ class Job:
     :param identity: what makes the batch this one, beside its input, messages and agent.
     :param compile_template: makes of a template a function from a record to text.
     :param storage_of: gives the storage for a path object.
+    :param resolve: finds out what became of records whose delivery is unknown; ``None``: they stay unknown.
+    :param cycle: changes with a person's clear.
     """
 
     client: AgentforceClient
@@ -85,6 +90,8 @@ class Job:
     compile_template: Compile
     options: Options
     storage_of: Callable[[Any], Storage] = storage_of
+    resolve: Callable[[UnknownRows], None] | None = None
+    cycle: int = 0
 
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
@@ -112,15 +119,26 @@ class Job:
         with closing(Checkpoint(storage, marks, known.positions, self.result_folder)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
-            asking = Runner(self.client, checkpoint, options, killed=killed, watcher=watcher)
             todo = _Todo(source, prompts, checkpoint, past.pending, options)
-            pause = asking.run(iter(todo))
-            if pause is not None:
-                raise LongWait(pause)
-            results = _Results(self, known, todo, asking.left)
-            manifest = results.write(past)
+            run = partial(Runner, self.client, checkpoint, options, killed=killed, watcher=watcher)
+            asking = _asked(run(), todo)
+            left, resolved = asking.left, 0
+            if self.resolve is not None:
+                unknown = self._unknown(checkpoint, source, prompts)
+                if unknown.open():
+                    self.resolve(unknown)
+                resolved = unknown.resolved
+                if unknown.ask_again and not asking.stopped_early:
+                    asking = _asked(run(), replace(todo, pending={}, only=unknown.ask_again, read_to=0))
+                    left = {**left, **asking.left}
+            results = _Results(self, known, todo, left)
+            manifest = {**results.write(past), "resolved": resolved}
             results.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
+
+    def _unknown(self, checkpoint: Checkpoint, source: Source, prompts: Prompts) -> UnknownRows:
+        records = read(source, self.options.key)
+        return UnknownRows(checkpoint, records, prompts, self.options, cycle=self.cycle)
 
     def _check_input_is_not_output(self) -> None:
         names = (RESULTS, *(DEAD_LETTER + suffix for suffix in _SUFFIXES))
@@ -158,7 +176,8 @@ class Job:
 class _Todo:
     """The records that are still to be asked, in the order of the input.
 
-    :param pending: positions of records that an earlier try may have asked.
+    :param pending: positions of records that an earlier try may have asked, with where, if that is known.
+    :param only: positions of the records that are to be asked; ``None``: all that have no row.
     :ivar read_to: the position of the next record.
     :ivar rest: the records that were not read yet.
     """
@@ -166,9 +185,10 @@ class _Todo:
     source: Source
     prompts: Prompts
     checkpoint: Checkpoint
-    pending: set[int]
+    pending: dict[int, Asked | None]
     options: Options
     read_to: int = 0
+    only: set[int] | None = None
 
     def __post_init__(self) -> None:
         self.rest = read(self.source, self.options.key)
@@ -188,6 +208,8 @@ class _Todo:
                 yield item
 
     def _is_done(self, position: int) -> bool:
+        if self.only is not None:
+            return position not in self.only
         rows = self.checkpoint.rows
         status = rows.status(position)
         again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
@@ -196,17 +218,30 @@ class _Todo:
     def _item(self, record: Record) -> WorkItem | None:
         rows, position = self.checkpoint.rows, record.position
         before = rows.attempts(position) if rows.status(position) else 0
+        last = self._row_on_hold(position)
         rows.drop(position)
         if position in self.pending:
             before += 1
             if not self.options.resend_unknown:
-                settle(self.checkpoint, record, _killed(record, before))
+                settle(self.checkpoint, record, _killed(record, before, self.pending[position]))
                 return None
         item = self.prompts.about(record)
         if isinstance(item, Row):
             settle(self.checkpoint, record, item)
             return None
+        if last is not None and last.resolution is not None and len(item.messages) == 1:
+            (message,) = item.messages
+            if last.request is not None:
+                message = replace(message, content={"text": last.request["text"]})
+            item = replace(item, messages=(message,), resolution=last.resolution)
         return replace(item, before=before)
+
+    def _row_on_hold(self, position: int) -> Row | None:
+        """Return the row of a record that was asked before, and may be asked again."""
+        rows = self.checkpoint.rows
+        if rows.status(position) is None or not rows.attempts(position):
+            return None
+        return Row(**json.loads(self.checkpoint.row_at(position)))
 
 
 @dataclass
@@ -331,11 +366,31 @@ def _from_start(file: IO[bytes]) -> Iterator[bytes]:
     return iter(file)
 
 
-def _killed(record: Record, attempts: int) -> Row:
+def _asked(asking: Runner, todo: _Todo) -> Runner:
+    """Have all of *todo* asked.
+
+    :raises LongWait: if the options allow to yield.
+    """
+    pause = asking.run(iter(todo))
+    if pause is not None:
+        raise LongWait(pause)
+    return asking
+
+
+def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
+    where: dict[str, Any] = {}
+    if asked is not None:
+        where = {
+            "session_id": asked.session_id,
+            "external_session_key": asked.external_key,
+            "sequence_id": asked.number,
+            "started_at": moment(asked.at),
+        }
     return Row(
         key=record.key,
         status=UNKNOWN,
         applied=None,
         attempts=attempts,
+        **where,
         error="An earlier try was killed while it asked, or before its answer was written down.",
     )

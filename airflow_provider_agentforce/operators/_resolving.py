@@ -138,7 +138,7 @@ class ResolvesDeliveries(SendsMessages):
             if home.from_earlier_try:
                 return
             raise error.replaced(retryable=True)
-        raise error.replaced(hint=" ".join([*resolver.findings, error.hint]).strip())
+        raise error.replaced(hint=" ".join([*resolver.findings.get(home.name, []), error.hint]).strip())
 
     def _remember(self, ledger: Ledger) -> None:
         """Record the rendered arguments: after a wait, Airflow renders the templates again."""

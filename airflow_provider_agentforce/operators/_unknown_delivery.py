@@ -100,7 +100,6 @@ class Resolver:
     """Takes the steps in order until one settles it.
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
-    :ivar findings: what was seen on the way, for an error or a log.
     """
 
     def __init__(self, steps: Sequence[Step], home: Home, tools: Tools) -> None:
@@ -110,9 +109,9 @@ class Resolver:
         self._progress = Progress(**(home.read() or {}))
 
     @property
-    def findings(self) -> list[str]:
-        """What was seen of the first message that is still unknown."""
-        return next(iter(self._progress.findings.values()), [])
+    def findings(self) -> dict[str, list[str]]:
+        """What was seen of the messages that are still unknown."""
+        return self._progress.findings
 
     def run(self) -> Step | None:
         """Take the steps.

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow_provider_agentforce._compat import (
     AirflowNotFoundException,
     Context,
+    can_ask,
     date_time_trigger,
     default_deferrable,
     object_storage_path,
 )
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_choice
 from airflow_provider_agentforce.operators._identity import loop_of
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_agentforce.batch.job import Job
+    from airflow_provider_agentforce.batch.unknown import UnknownRows
 
 _PACKAGES = {
     "s3": "apache-airflow-providers-amazon[s3fs]",
@@ -182,18 +185,18 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         """Ask about all records, or the rest of those that earlier tries began."""
         return self._ask(context)
 
-    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a wait."""
-        return self._ask(context)  # only Airflow may call execute()
+        return self._ask(context, event)  # only Airflow may call execute()
 
-    def _ask(self, context: Context) -> dict[str, Any]:
+    def _ask(self, context: Context, event: Any = None) -> dict[str, Any]:
         from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors():
             try:
-                manifest = self._job(context).run(killed=lambda: self._killed, watcher=_Metrics())
+                manifest = self._job(context, event).run(killed=lambda: self._killed, watcher=_Metrics())
             except LongWait as wait:
                 self._give_the_slot_back(wait.seconds)
             except BatchFailedError as error:
@@ -201,7 +204,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
                 raise
         return manifest
 
-    def _job(self, context: Context) -> Job:
+    def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
         from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
@@ -217,6 +220,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             result_folder=self._path(self.result_path, "result_path"),
             identity=_identity(context["ti"], self.agentforce_conn_id),
             compile_template=self._compiler(context),
+            resolve=partial(self._resolve, context, event) if self.resolves else None,
+            cycle=getattr(context["ti"], "max_tries", 0),
             options=Options(
                 message=self.message_function or self.message,
                 start=SessionOptions(
@@ -236,6 +241,20 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
                 store_requests=self.store_requests,
             ),
         )
+
+    def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:
+        """Take the steps of ``on_unknown_delivery`` for all records at once."""
+        from airflow_provider_agentforce.operators._resolving import TaskTools  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415
+
+        self.log.warning(
+            "Of %d records it is not known whether the agent acted; they are resolved as "
+            "on_unknown_delivery says.",
+            len(unknown.open()),
+        )
+        resolver = Resolver(self.steps, unknown, TaskTools(self, context, slotless=can_ask(), event=event))
+        left = resolver.run()
+        unknown.give_up(resolver.findings, resend=left == RESEND)
 
     def _give_the_slot_back(self, seconds: float) -> NoReturn:
         until = datetime.now(timezone.utc) + timedelta(seconds=seconds)

@@ -6,6 +6,8 @@ Each history is one of the agent's: what it really did, and how often, is the em
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import signal
 import threading
 import uuid
@@ -14,7 +16,7 @@ from datetime import timedelta
 import pytest
 import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferred
-from stand_ins import StateStore, Task, TaskInstance
+from stand_ins import KILLED, StateStore, Task, TaskInstance
 
 from airflow_provider_agentforce.delivery import Ask, Check, Trace, UnknownDelivery, steps_of
 from airflow_provider_agentforce.exceptions import (
@@ -26,6 +28,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
     ConversationOperator,
     SendMessageOperator,
     StartSessionOperator,
@@ -427,3 +430,113 @@ def test_what_is_known_of_a_delivery_survives_json():
     assert UnknownDelivery.from_dict({**org_says.to_dict(), "later": 1}) == org_says
     assert org_says.text == "hi"
     assert StateStore().values == {}
+
+
+def batch(steps, folder, *, records=3, try_number=1, max_tries=3, **more):
+    """Run a batch and return its rows by key."""
+    arguments = {
+        "records": [{"id": f"A{number}"} for number in range(records)],
+        "message": "change {{ record.id }}",
+        "key": "id",
+        "max_concurrency": 2,
+        "result_path": f"file://{folder}/results",
+        "on_unknown_delivery": steps,
+        **more,
+    }
+    operator = ConversationBatchOperator(task_id="ask", **arguments)
+    manifest = operator.execute({"ti": TaskInstance(try_number, max_tries)})
+    rows = [json.loads(line) for line in (folder / "results" / "results.jsonl").read_text().splitlines()]
+    return manifest, {row["key"]: row for row in rows}
+
+
+class TestBatch:
+    @pytest.mark.parametrize("share", [1, 9])
+    def test_each_record_is_acted_on_once(self, org, crm, tmp_path, share):
+        org.fail("send", **ACTED)
+        org.fail("send", **DID_NOT_ACT)
+        manifest, rows = batch(crm.looks, tmp_path, messages_per_session=share)
+        assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answered", "answered"]
+        assert manifest["counts"] == {"answered": 2, "answer_lost": 1}
+        assert manifest["resolved"] == 2
+        by = [row["resolution"] and row["resolution"]["acted"] for row in rows.values()]
+        assert sorted(by, key=str) == [False, None, True]
+        assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
+        assert {one.record_key for one in crm.seen} < {"A0", "A1", "A2"}
+        assert all(one.external_session_key and one.session_id and one.sent_at for one in crm.seen)
+        assert org.open_sessions == []
+
+    def test_what_cannot_be_known_stays_unknown_and_says_why(self, org, crm, tmp_path):
+        org.fail("send", **ACTED)
+        manifest, rows = batch(cannot_tell, tmp_path)
+        (row,) = [row for row in rows.values() if row["status"] == "unknown"]
+        assert "The check cannot_tell cannot tell." in row["error"]
+        assert (manifest["resolved"], row["resolution"], crm.sends()) == (0, None, 3)
+
+    def test_resend_asks_it_again(self, org, crm, tmp_path):
+        org.fail("send", **DID_NOT_ACT)
+        _, rows = batch([cannot_tell, "resend"], tmp_path)
+        assert [row["status"] for row in rows.values()] == ["answered"] * 3
+        assert crm.sends() == 4
+        resolutions = [row["resolution"]["by"] for row in rows.values() if row["resolution"]]
+        assert resolutions == ["resend"]
+
+    def test_a_conversation_of_several_messages_is_not_begun_again(self, org, crm, tmp_path):
+        messages = ["first {{ record.id }}", "change {{ record.id }}"]
+        org.fail("send", delay=0)  # the first one is answered
+        org.fail("send", **DID_NOT_ACT)
+        more = {"records": 2, "message": messages, "max_concurrency": 1}
+        _, rows = batch(crm.looks, tmp_path, **more)
+        assert (rows["A0"]["status"], rows["A1"]["status"], crm.sends()) == ("failed", "answered", 4)
+        assert "did not act on the last message" in rows["A0"]["error"]
+        batch(crm.looks, tmp_path, **more, try_number=2)
+        assert crm.sends() == 4
+
+    def test_the_wait_is_one_for_all_records(self, org, crm, tmp_path):
+        org.fail("send", times=2, **ACTED)
+        check = Check(crm.looks, after=timedelta(minutes=2))
+        with pytest.raises(TaskDeferred):
+            batch(check, tmp_path)
+        assert (crm.seen, crm.sends(), org.open_sessions) == ([], 3, [])
+        _, rows = batch(crm.looks, tmp_path)
+        assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answer_lost", "answered"]
+        assert (len(crm.seen), crm.sends()) == (2, 3)
+
+    def test_a_killed_process_leaves_records_that_are_resolved(self, org, crm, tmp_path):
+        hold = org.hold("send")
+        child = os.fork()
+        if child == 0:
+            try:
+                batch(crm.looks, tmp_path)
+            finally:
+                os._exit(KILLED)
+        hold.wait_until_held(count=2)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        hold.release()
+        _, rows = batch(crm.looks, tmp_path, try_number=2)
+        assert {row["status"] for row in rows.values()} <= {"answered", "answer_lost"}
+        assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
+        assert len(crm.seen) == 2
+        assert all(one.session_id and one.external_session_key and one.sequence_id == 1 for one in crm.seen)
+        assert {one.text for one in crm.seen} == {"change A0", "change A1"}
+
+    def test_a_process_killed_while_it_resolves_asks_nothing_twice(self, org, crm, tmp_path):
+        org.fail("send", **ACTED)
+        org.fail("send", **DID_NOT_ACT)
+
+        def dies_at_the_second(delivery):
+            if crm.seen:
+                os._exit(KILLED)
+            return crm.looks(delivery)
+
+        child = os.fork()
+        if child == 0:
+            try:
+                batch(dies_at_the_second, tmp_path)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == KILLED
+        _, rows = batch(crm.looks, tmp_path, try_number=2)
+        assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answered", "answered"]
+        assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
-from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +88,7 @@ __all__ = [
     "DecoratedOperator",
     "TaskDecorator",
     "add_listener",
+    "answer_trigger",
     "ask_person",
     "awaiting_input",
     "can_ask",
@@ -99,7 +99,6 @@ __all__ = [
     "determine_kwargs",
     "mask_secret",
     "object_storage_path",
-    "question_asked",
     "questions_change",
     "stats",
     "task_decorator_factory",
@@ -196,45 +195,27 @@ def waits() -> tuple[type[BaseException], ...]:
 
 
 def ask_person(
-    task_instance: Any,
-    *,
-    subject: str,
-    body: str,
-    options: list[str],
-    fields: Mapping[str, str],
-    assigned_users: list[Any],
+    task_instance: Any, *, subject: str, body: str, assigned_users: list[Any], **form: Any
 ) -> None:
-    """Put a question among the Required Actions.
+    """Put a question among the Required Actions. An answer that is there already is deleted.
 
-    :param fields: titles of text fields that may be filled in, by name.
+    :param form: ``options`` to choose from, and ``params``, text fields that may be filled in, as Airflow has
+        them.
     """
     from airflow.sdk.execution_time.hitl import upsert_hitl_detail  # noqa: PLC0415 - Airflow 3.1 and later
 
     upsert_hitl_detail(
-        ti_id=task_instance.id,
-        options=options,
-        subject=subject,
-        body=body,
-        params={
-            name: {"value": "", "description": title, "schema": {"type": "string", "title": title}}
-            for name, title in fields.items()
-        },
-        assigned_users=assigned_users,
+        ti_id=task_instance.id, subject=subject, body=body, assigned_users=assigned_users, **form
     )
 
 
-def question_asked(task_instance: Any) -> Any:
-    """Return what Airflow knows of the question that a task has asked, ``None`` if it has asked none."""
-    from airflow.sdk.exceptions import AirflowRuntimeError  # noqa: PLC0415
-    from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail  # noqa: PLC0415
+def answer_trigger(task_instance: Any, until: datetime | None, **form: Any) -> Any:
+    """Return Airflow's trigger that waits for the answer to a question, also for one that is there already.
 
-    try:
-        return get_hitl_detail_content_detail(ti_id=task_instance.id)
-    except AirflowRuntimeError as error:
-        detail = error.error.detail or {}
-        if detail.get("status_code") == HTTPStatus.NOT_FOUND:
-            return None
-        raise
+    :param form: as of :func:`ask_person`.
+    """
+    trigger = _first(("airflow.providers.standard.triggers.hitl",), "HITLTrigger")
+    return trigger(ti_id=task_instance.id, timeout_datetime=until, poke_interval=1.0, **form)
 
 
 def awaiting_input(method_name: str, timeout: timedelta | None) -> BaseException:

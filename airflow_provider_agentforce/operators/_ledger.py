@@ -40,6 +40,7 @@ CORRECTION = "correction"
 # How far the steps for an unknown delivery have come, and the rendered arguments of the task that waits.
 UNKNOWN = "unknown"
 RENDERED = "rendered"
+QUESTION = "question"
 # Airflow asks for values below 64 kB.
 _MOST_BYTES = 48_000
 
@@ -118,7 +119,7 @@ class Ledger:
 
     def __init__(self, store: Any, cycle: int, loop: str = "", try_number: int = 1) -> None:
         self._store = store
-        self._cycle = cycle
+        self.cycle = cycle
         self._prefix = f"{_PREFIX}{loop}_" if loop else _PREFIX
         self._complete = not isinstance(store, _OfThisTry)
         self.try_number = try_number
@@ -148,7 +149,7 @@ class Ledger:
         :raises LedgerError: if the store cannot be read, or holds something else.
         """
         record = self.read_any_cycle(key)
-        return record if record is not None and record.cycle == self._cycle else None
+        return record if record is not None and record.cycle == self.cycle else None
 
     def read_any_cycle(self, key: str) -> LedgerEntry | None:
         """Return the record, also one from before a person's clear."""
@@ -225,7 +226,7 @@ class Ledger:
         return bool(self._ask(lambda: self._store.get(self._prefix + key)) == entry)
 
     def _entry(self, mark: str, *, done: bool, value: dict[str, Any] | None) -> dict[str, Any]:
-        return {"v": _VERSION, "cycle": self._cycle, "fingerprint": mark, "done": done, "value": value}
+        return {"v": _VERSION, "cycle": self.cycle, "fingerprint": mark, "done": done, "value": value}
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         try:

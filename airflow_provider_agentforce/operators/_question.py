@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.delivery import Ask, UnknownDelivery
+    from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 DONE = "It was done"
 NOT_DONE = "It was not: send it"
@@ -30,13 +32,15 @@ _HOW_TO_LOOK = (
 class Question:
     """What is asked.
 
-    :param fields: names of the text fields that the person may fill in.
+    :param about_what: what tells it from another question, JSON values.
+    :param fields: text fields that the person may fill in: their titles by their names.
     """
 
     subject: str
     body: str
     options: Sequence[str]
-    fields: Sequence[str] = ()
+    about_what: Sequence[Any]
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def about(cls, unknown: Sequence[UnknownDelivery], *, may_send: bool) -> Question:
@@ -45,8 +49,13 @@ class Question:
         :param may_send: sending again is one of the options.
         """
         options = (DONE, *([NOT_DONE] if may_send else []), GIVE_UP)
+        what = [
+            [one.session_id, one.sequence_id, one.to_dict()["sent_at"], str(one.record_key)]
+            for one in unknown
+        ]
         if len(unknown) == 1 and unknown[0].record_key is None:
-            return cls("Did the agent act on this message?", _body(unknown[0]), options, (ANSWER,))
+            fields = {ANSWER: "The agent's answer, if you know it"}
+            return cls("Did the agent act on this message?", _body(unknown[0]), options, what, fields)
         keys = [one_line(str(one.record_key), 80) for one in unknown[:_MOST_KEYS]]
         more = [f"and {len(unknown) - _MOST_KEYS} more"] if len(unknown) > _MOST_KEYS else []
         seen = dict.fromkeys(finding for one in unknown for finding in one.findings)
@@ -57,7 +66,15 @@ class Question:
             *(["What was found out:", _quoted("\n".join(list(seen)[:20]))] if seen else []),
             _HOW_TO_LOOK,
         ]
-        return cls(f"Did the agent act on these {len(unknown)} records?", "\n\n".join(body), options)
+        return cls(f"Did the agent act on these {len(unknown)} records?", "\n\n".join(body), options, what)
+
+    def form(self) -> dict[str, Any]:
+        """Return what a person can choose and fill in, as Airflow has it."""
+        params = {
+            name: {"value": "", "description": title, "schema": {"type": "string", "title": title}}
+            for name, title in self.fields.items()
+        }
+        return {"options": list(self.options), "params": params}
 
 
 @dataclass(frozen=True)
@@ -77,59 +94,69 @@ class Decision:
         """Whether the agent acted; ``None``: the task is to fail."""
         return _ACTED.get(self.option)
 
-
-def decision_of(task_instance: Any, event: Mapping[str, Any] | None) -> Decision | None:
-    """Return the decision that is there, ``None`` if there is none.
-
-    :param event: what Airflow has resumed the task with. An earlier try may have got the decision instead.
-    """
-    given: Mapping[str, Any]
-    if event is not None and event.get("chosen_options"):
-        given = event
-    else:
-        found = _compat.question_asked(task_instance)
-        given = {} if found is None else {name: getattr(found, name, None) for name in _ANSWERED}
-    options = list(given.get("chosen_options") or [])
-    if not options:
-        return None
-    user: Any = given.get("responded_by_user")
-    name = user.get("name") if isinstance(user, Mapping) else getattr(user, "name", None)
-    answer = (given.get("params_input") or {}).get(ANSWER)
-    return Decision(options[0], str(answer or "").strip(), name)
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Decision:
+        """Read what Airflow resumes a task with."""
+        user: Any = event.get("responded_by_user")
+        name = user.get("name") if isinstance(user, Mapping) else getattr(user, "name", None)
+        answer = (event.get("params_input") or {}).get(ANSWER)
+        return cls(str(event["chosen_options"][0]), str(answer or "").strip(), name)
 
 
-_ANSWERED = ("chosen_options", "params_input", "responded_by_user")
+def decided(
+    question: Question,
+    step: Ask,
+    until: datetime | None,
+    *,
+    task: AgentforceBaseOperator,
+    context: Context,
+    event: Mapping[str, Any],
+) -> Decision | None:
+    """Return the decision, ``None`` if it does not come in time; wait for it without a worker slot.
 
+    That the question is asked is on record first, so no later try asks it once more.
 
-def put(question: Question, step: Ask, context: Context, log: Any, *, again: bool) -> None:
-    """Put the question where people see it.
-
-    :param again: an earlier try may have done so, and has told the notifiers.
+    :param event: what the task is resumed with.
     :raises AgentforceInputError: this task instance has asked something else before, and this Airflow would
         show that.
     """
-    ti = context["ti"]
-    if not again and not _compat.questions_change() and _compat.question_asked(ti) is not None:
+    if event.get("chosen_options"):
+        return Decision.of(event)
+    if event.get("error_type") == "timeout":
+        return None
+    ledger, mark = Ledger.of(context), fingerprint(*question.about_what)
+    record = ledger.read_any_cycle(QUESTION)
+    same = record is not None and record == replace(record, fingerprint=mark, cycle=ledger.cycle)
+    if record is not None and not same and not _compat.questions_change():
         raise AgentforceInputError(
             "This task instance has asked a question before, and below Airflow 3.4 people would see that "
             "one. Nothing was asked and nothing was sent.",
             hint="Look at the session yourself. Clearing the task sends the message again.",
         )
+    form = question.form()
+    if same and "error" not in event:
+        # The answer may be there: to ask again would delete it.
+        task.log.info("An earlier try has asked a person; waiting for the decision.")
+        trigger = _compat.answer_trigger(context["ti"], until, **form)
+        task.defer(trigger=trigger, method_name="execute_complete")
+    ledger.decide(QUESTION, mark, {}, done=False)
+    users = list(step.assigned_users)
     _compat.ask_person(
-        ti,
-        subject=question.subject,
-        body=question.body,
-        options=list(question.options),
-        fields=dict.fromkeys(question.fields, "The agent's answer, if you know it"),
-        assigned_users=list(step.assigned_users),
+        context["ti"], subject=question.subject, body=question.body, assigned_users=users, **form
     )
-    if again:
-        return
+    if not same:
+        _notify(step, context, task)
+    task.log.info("Waiting for a person's decision.")
+    now = datetime.now(timezone.utc)
+    raise _compat.awaiting_input("execute_complete", None if until is None else until - now)
+
+
+def _notify(step: Ask, context: Context, task: AgentforceBaseOperator) -> None:
     for notifier in step.notifiers:
         try:
             notifier(context)
         except Exception:  # noqa: PERF203 - each gets its chance
-            log.exception("A notifier failed; the question is asked all the same.")
+            task.log.exception("A notifier failed; the question is asked all the same.")
 
 
 def _body(delivery: UnknownDelivery) -> str:

@@ -19,7 +19,7 @@ from airflow_provider_agentforce.exceptions import (
     DeliveryUnknownError,
 )
 from airflow_provider_agentforce.operators._ledger import RENDERED, UNKNOWN, Ledger
-from airflow_provider_agentforce.operators._question import Decision, Question, decision_of, put
+from airflow_provider_agentforce.operators._question import Decision, Question, decided
 from airflow_provider_agentforce.operators._shared import SendsMessages
 from airflow_provider_agentforce.operators._unknown_delivery import Resolver, Seen
 
@@ -69,13 +69,6 @@ class ResolvesDeliveries(SendsMessages):
                     unknown = error
                 self._resolve(unknown, context, ledger, event)
                 event = None
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
-        known = hasattr(self, next_method)
-        return super().resume_execution(
-            next_method if known else "execute_complete", next_kwargs if known else {}, context
-        )
 
     def resolvable(self, error: BaseException, ledger: Ledger) -> bool:
         """Tell whether the steps can say what became of a message."""
@@ -170,7 +163,10 @@ class RecordedDelivery:
         self._key = key
         self._mark = record.fingerprint
         self._value = record.value or {}
-        self._delivery: UnknownDelivery = replace(error.delivery, request=self._value.get("request"))
+        seen: UnknownDelivery = error.delivery
+        self._delivery = replace(
+            UnknownDelivery.from_dict(self._value), error=seen.error, partial_text=seen.partial_text
+        )
         self.name = str(self._delivery.sequence_id)
         self._received = error.applied is True
         self._settled = False
@@ -228,7 +224,7 @@ class TaskTools:
         self._task = task
         self._context = context
         self._slotless = slotless
-        self._event = event if isinstance(event, Mapping) else None
+        self._event: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
 
     def wait_until(self, moment: datetime) -> None:
         """Wait, without a worker slot where that is worth it."""
@@ -246,18 +242,10 @@ class TaskTools:
         """Look messages up in the org's trace."""
         return {name: Seen(problem="The org's trace cannot be read yet.", final=True) for name in deliveries}
 
-    def ask(self, step: Ask, question: Question, until: datetime | None, *, again: bool) -> Decision | None:
+    def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, or wait for it."""
-        event, self._event = self._event, None
-        decision = decision_of(self._context["ti"], event) if again else None
-        now = datetime.now(timezone.utc)
-        if decision is not None or (again and until is not None and now >= until):
-            return decision
-        if event is not None and "error" in event:
-            return None
-        put(question, step, self._context, self._task.log, again=again)
-        self._task.log.info("Waiting for a person's decision.")
-        raise _compat.awaiting_input("execute_complete", None if until is None else until - now)
+        event, self._event = self._event, {}
+        return decided(question, step, until, task=self._task, context=self._context, event=event)
 
 
 def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
@@ -91,3 +92,10 @@ class SendsMessages(AgentforceBaseOperator):
     def resolves(self) -> bool:
         """Whether there is a step that finds out what became of a message."""
         return len(self.steps) > 1
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
+        if hasattr(self, next_method):
+            return super().resume_execution(next_method, next_kwargs, context)
+        lost = {"error": "The trigger is lost.", "error_type": "lost"}
+        return super().resume_execution("execute_complete", {"event": lost}, context)

@@ -51,11 +51,8 @@ class Tools(Protocol):
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
         """Look messages up in the org's trace."""
 
-    def ask(self, step: Ask, question: Question, until: datetime | None, *, again: bool) -> Decision | None:
-        """Return a person's decision, ``None`` if nobody decides in time; waits as :meth:`wait_until`.
-
-        :param again: the question may have been asked before.
-        """
+    def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
+        """Return a person's decision, ``None`` if none comes in time; waits as :meth:`wait_until`."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +78,12 @@ class Progress:
     :ivar step: the step that is taken.
     :ivar since: when it began, ISO 8601.
     :ivar looks: how often the trace was looked at.
-    :ivar asked: whether the question was put to a person.
     :ivar findings: what the steps saw, by the name of the message.
     """
 
     step: int = 0
     since: str | None = None
     looks: int = 0
-    asked: bool = False
     findings: dict[str, list[str]] = field(default_factory=dict)
 
     def next_step(self) -> None:
@@ -185,10 +180,8 @@ class Resolver:
         unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
         may_send = not any(self._home.was_received(name) for name in unknown)
         question = Question.about(list(unknown.values()), may_send=may_send)
-        again, self._progress.asked = self._progress.asked, True
-        self._save()
         until = None if step.timeout is None else self._began() + step.timeout
-        decision = self._tools.ask(step, question, until, again=again)
+        decision = self._tools.ask(step, question, until)
         if decision is None:
             for name in unknown:
                 self._note(name, "No person answered in time.")

@@ -26,6 +26,13 @@ DAG_IDS = {
     "shared_stopping",
     "person",
     "person_too_late",
+    "talk_asks",
+    "talk_asks_in_time",
+    "talk_asks_twice",
+    "talk_asks_stopping",
+    "talk_checks_later",
+    "shared_asks",
+    "batch_asks",
     *(
         ("llm_asks", "llm_asks_in_time", "llm_talks", "llm_talks_in_time")
         if sys.version_info >= (3, 11)
@@ -99,7 +106,7 @@ def gates(gates_folder):
         open=lambda name: (gates_folder / f"{name}.open").touch(),
         forget=lambda name: (gates_folder / f"{name}.reached").unlink(),
     )
-    for name in ("recorded", "between", "intended", "answered"):
+    for name in ("recorded", "between", "intended", "answered", "asking"):
         (gates_folder / f"{name}.open").touch()
 
 

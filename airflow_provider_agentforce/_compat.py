@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         AirflowSkipException,
         AirflowTaskTerminated,
     )
+    from airflow.triggers.base import BaseTrigger, TriggerEvent
 else:
     # The last place is Airflow 2's, or that of 3.0.
     BaseOperator = _first(("airflow.sdk", "airflow.models"), "BaseOperator")
@@ -65,8 +66,10 @@ _STATS = ("airflow.sdk.observability.stats", "airflow.stats")
 # Airflow 3, 2.
 _OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
 _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
-# What only decorators need, so it is imported when one is used.
-_DECORATING = {
+# What only decorators and triggers need, so it is imported when one is used.
+_LATER = {
+    "BaseTrigger": ("airflow.triggers.base",),
+    "TriggerEvent": ("airflow.triggers.base",),
     "DecoratedOperator": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
     "context_merge": ("airflow.sdk.definitions.context", "airflow.utils.context"),
     "determine_kwargs": ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers"),
@@ -84,12 +87,15 @@ __all__ = [
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
+    "BaseTrigger",
     "Context",
     "DecoratedOperator",
     "TaskDecorator",
+    "TriggerEvent",
     "add_listener",
     "answer_trigger",
     "ask_person",
+    "async_connection",
     "awaiting_input",
     "can_ask",
     "conf",
@@ -108,8 +114,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DECORATING:
-        return _first(_DECORATING[name], name)
+    if name in _LATER:
+        return _first(_LATER[name], name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -150,6 +156,19 @@ def object_storage_path(uri: Any) -> Any:
 def date_time_trigger(moment: datetime) -> Any:
     """Return Airflow's trigger that waits until *moment*."""
     return _first(_DATE_TIME_TRIGGERS, "DateTimeTrigger")(moment=moment)
+
+
+async def async_connection(conn_id: str) -> Any:
+    """Return a connection without blocking the event loop, as triggers need it.
+
+    :raises AirflowNotFoundException: if there is no such connection.
+    """
+    read = getattr(BaseHook, "aget_connection", None)  # Airflow 3.1 and later
+    if read is None:
+        from asgiref.sync import sync_to_async  # noqa: PLC0415 - as Airflow's own triggers do it
+
+        read = sync_to_async(BaseHook.get_connection)
+    return await read(conn_id)
 
 
 def default_deferrable() -> bool:

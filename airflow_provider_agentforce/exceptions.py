@@ -60,8 +60,8 @@ class AgentforceError(Exception):
     :param hint: what to do next, a sentence.
     :param retryable: whether a retry of the task may help; default: as the class says.
     :param cause: what caused it, when that is not its ``__cause__``.
-    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, or ``None`` before any
-        call.
+    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``session_trace``, or
+        ``None`` before any call.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
     :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
     :ivar retry_after: seconds the server asked to wait, or ``None``.

@@ -110,7 +110,8 @@ CONNECTION_TYPE: dict[str, Any] = {
     "conn-fields": CONN_FIELDS,
 }
 
-_OPERATORS = ("batch", "conversation", "feedback", "message", "session")
+_OPERATORS = ("batch", "conversation", "feedback", "message", "session", "session_trace")
+_TRIGGERS = ("pause", "session_trace")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 
@@ -130,6 +131,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
+        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.{name}" for name in _TRIGGERS]}],
         "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}

@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client.delivery_policy import Failure, Operatio
 from airflow_provider_agentforce.client.responses import ErrorReply
 
 _ANY = frozenset(Operation)
-_TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
+_TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY, _TRACE = (
     frozenset({one})
     for one in (
         Operation.TOKEN,
@@ -26,15 +26,22 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
         Operation.END,
         Operation.FEEDBACK,
         Operation.QUERY,
+        Operation.SESSION_TRACE,
     )
 )
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
+_AGENT_API = _ANY - _QUERY - _TRACE
 _NEW_APP = "A new app can take up to ten minutes to become active."
 
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _INACTIVE = f"The agent is not active. {ACTIVATE}"
 _MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
+_MONITORING = "Setup > Einstein Audit, Analytics, and Monitoring Setup"
+_TRACES = (
+    f"An org gives traces only with Data 360, Agentforce Session Tracing, and Audit and Feedback, which are "
+    f"switched on in {_MONITORING}"
+)
 OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
@@ -149,6 +156,22 @@ SYMPTOMS = (
     Symptom(_SESSION, "", (404, 410), failure=Failure.SESSION_GONE),
     # What only explains.
     Symptom(
+        _TRACE,
+        "No data space is chosen for the audit data. Switch on Data 360, then Agentforce Session Tracing and "
+        f"Audit and Feedback in {_MONITORING}.",
+        words=r"no selected dataspace",
+    ),
+    Symptom(
+        _TRACE,
+        f"Switch on Audit and Feedback in {_MONITORING}; it can take hours until its data is there.",
+        words=r"GenAIFeedback__dlm",
+    ),
+    Symptom(
+        _TRACE,
+        "The org's API calls of this day are used up. Try again tomorrow.",
+        words=r"REQUEST_LIMIT_EXCEEDED",
+    ),
+    Symptom(
         _QUERY,
         "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
         words=r"REQUEST_LIMIT_EXCEEDED",
@@ -255,20 +278,31 @@ SYMPTOMS = (
         remedy=_INACTIVE,
     ),
     Symptom(
-        _ANY - _QUERY,
+        _AGENT_API,
         "Give the user (Run As, or username) the API Enabled permission, and the app the scopes api, "
         "chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
     ),
     Symptom(
-        _ANY,
+        _ANY - _TRACE,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
         (404,),
         words=r"url no longer exists",
     ),
     # A gateway answers a token that is not a JWT with a bare 404.
-    Symptom(_ANY - _QUERY, OPAQUE_TOKEN, (404,), opaque=True),
+    Symptom(_AGENT_API, OPAQUE_TOKEN, (404,), opaque=True),
     # What an operation and its status tell.
+    Symptom(
+        _TRACE,
+        "A trace comes 5 to 15 minutes after a message, sometimes hours, and only for a session that started "
+        f"within 72 hours. {_TRACES}.",
+        (404, 410),
+    ),
+    Symptom(
+        _TRACE,
+        f"{_TRACES}. The app needs the scope api, and its user (Run As, or username) access to Agentforce.",
+        (400, 401, 403),
+    ),
     Symptom(
         _QUERY,
         "A name is looked up with the app's scope api, by a user (Run As, or username) who may use the API "

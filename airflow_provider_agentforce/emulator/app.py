@@ -18,6 +18,7 @@ from airflow_provider_agentforce.emulator import (
     agent_api,
     data_api,
     oauth,
+    session_trace,
     testing_api,
     trace,
 )
@@ -53,6 +54,7 @@ _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", _DATA, "other", data_api.resources),
     ("GET", f"{_DATA}/query", "query", data_api.query),
     ("GET", f"{_DATA}/sobjects/{{type}}/{{id}}", "query", data_api.record),
+    ("GET", f"{_DATA}/einstein/audit/otel/{{session_id}}", "session_trace", session_trace.session_trace),
     ("POST", "/services/Soap/m/{version}", "test", testing_api.list_definitions),
     *(
         (method, f"{_DATA}/einstein/{{api}}/runs{path}", "test", handler)
@@ -134,6 +136,8 @@ async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
     fault = request.fault
     if fault is not None and fault.replaces_answer and not fault.after:
         await asyncio.sleep(fault.delay)
+        if fault.operation == "send":
+            agent_api.note_not_acted(request, fault)
         return _changed(_fault_response(fault, request), fault)
     try:
         response = await handler(request)

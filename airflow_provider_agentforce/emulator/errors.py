@@ -159,6 +159,18 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_invalid_field": ErrorSpec(400, "INVALID_FIELD", "{detail}", style="rest"),
     "rest_invalid_type": ErrorSpec(400, "INVALID_TYPE", "{detail}", style="rest"),
     "rest_not_found": ErrorSpec(404, "NOT_FOUND", "The requested resource does not exist", style="rest"),
+    "rest_no_dataspace": ErrorSpec(
+        400, "BAD_REQUEST", "No selected dataspace for Einstein Audit", style="rest"
+    ),
+    "rest_no_feedback": ErrorSpec(
+        400, "BAD_REQUEST", "The data model object GenAIFeedback__dlm does not exist", style="rest"
+    ),
+    "rest_forbidden": ErrorSpec(
+        403,
+        "FUNCTIONALITY_NOT_ENABLED",
+        "This feature is not currently enabled for this user.",
+        style="rest",
+    ),
     "rest_empty": ErrorSpec(400, "INVALID_INPUT", "", style="rest"),
     "rest_unknown_evaluation": ErrorSpec(
         400, "INVALID_INPUT", "Invalid AiEvalDefinitionVersion identifier.", style="rest"
@@ -186,6 +198,13 @@ _BY_OPERATION = {
     "token": {400: "wrong_secret", 401: "wrong_secret"},
     "query": {400: "rest_malformed_query", 401: "rest_session_expired", 500: "rest_unknown"},
     "test": {400: "rest_empty", 401: "rest_session_expired", 404: "rest_not_found", 500: "rest_unknown"},
+    "session_trace": {
+        400: "rest_no_dataspace",
+        401: "rest_session_expired",
+        403: "rest_forbidden",
+        404: "rest_not_found",
+        500: "rest_unknown",
+    },
     "start": {**_BY_STATUS, 404: "inactive_agent"},
 }
 

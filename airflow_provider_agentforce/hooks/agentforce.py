@@ -14,6 +14,7 @@ from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
+from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
@@ -54,22 +55,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError(f"{self._named()} does not exist.") from None
-        if connection.conn_type and connection.conn_type != self.conn_type:
-            raise AgentforceInputError(
-                f"{self._named()} is of type {connection.conn_type}, not {self.conn_type}."
-            )
-        if connection.schema:
-            raise AgentforceInputError(f"{self._named()}: schema is not used; leave it empty.")
-        try:
-            return Settings.from_fields(
-                host=_with_port(connection.host, connection.port),
-                login=connection.login,
-                password=connection.password,
-                extra=_extra(connection.extra),
-            )
-        except AgentforceInputError as error:
-            raise AgentforceInputError(f"{self._named()}: {error}") from None
+            raise AgentforceInputError(f"{_named(self.agentforce_conn_id)} does not exist.") from None
+        return settings_of(connection, self.agentforce_conn_id)
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
@@ -143,6 +130,10 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """Rate an answer ``GOOD`` or ``BAD``. See :meth:`.AgentforceClient.submit_feedback`."""
         self.client.submit_feedback(session, feedback_id, feedback, text)
 
+    def get_session_trace(self, session: SessionLike) -> SessionTrace:
+        """Return the org's own trace of a session. See :meth:`.AgentforceClient.get_session_trace`."""
+        return self.client.get_session_trace(session)
+
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session; ``False`` if it was gone before. See :meth:`.AgentforceClient.end_session`."""
@@ -196,8 +187,30 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             widgets[name] = kind(field["label"], description=field["description"], widget=widget())
         return widgets
 
-    def _named(self) -> str:
-        return f"Connection {self.agentforce_conn_id}"
+
+def settings_of(connection: Any, conn_id: str) -> Settings:
+    """Return an Airflow connection, checked.
+
+    :raises AgentforceInputError: one that lists every missing field and unknown extra.
+    """
+    named, conn_type = _named(conn_id), AgentforceHook.conn_type
+    if connection.conn_type and connection.conn_type != conn_type:
+        raise AgentforceInputError(f"{named} is of type {connection.conn_type}, not {conn_type}.")
+    if connection.schema:
+        raise AgentforceInputError(f"{named}: schema is not used; leave it empty.")
+    try:
+        return Settings.from_fields(
+            host=_with_port(connection.host, connection.port),
+            login=connection.login,
+            password=connection.password,
+            extra=_extra(connection.extra),
+        )
+    except AgentforceInputError as error:
+        raise AgentforceInputError(f"{named}: {error}") from None
+
+
+def _named(conn_id: str) -> str:
+    return f"Connection {conn_id}"
 
 
 def _mask(settings: Settings) -> None:
@@ -230,6 +243,7 @@ class TaskClient(AgentforceClient):
     send = airflow_errors()(AgentforceClient.send)
     send_message = airflow_errors()(AgentforceClient.send_message)
     submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
+    get_session_trace = airflow_errors()(AgentforceClient.get_session_trace)
     end_session = airflow_errors()(AgentforceClient.end_session)
 
 

@@ -11,12 +11,14 @@ from airflow_provider_agentforce.operators.conversation import ConversationOpera
 from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
 from airflow_provider_agentforce.operators.message import SendMessageOperator
 from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
+from airflow_provider_agentforce.operators.session_trace import SessionTraceOperator
 
 __all__ = [
     "ConversationBatchOperator",
     "ConversationOperator",
     "EndSessionOperator",
     "SendMessageOperator",
+    "SessionTraceOperator",
     "StartSessionOperator",
     "SubmitFeedbackOperator",
     "external_session_key",

@@ -22,6 +22,7 @@ PURE = (
     "models",
     "redaction",
     "responses",
+    "session_trace",
     "sse",
     "validation",
 )
@@ -131,7 +132,16 @@ WITH_AIRFLOW = {
     "retry_policy",
     "toolsets.agentforce",
 }
-BY_COMPAT = {"decorators", "hooks", "instrumentation", "links", "operators", "retry_policy", "toolsets"}
+BY_COMPAT = {
+    "triggers",
+    "decorators",
+    "hooks",
+    "instrumentation",
+    "links",
+    "operators",
+    "retry_policy",
+    "toolsets",
+}
 
 
 def module_of(file):

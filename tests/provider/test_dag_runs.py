@@ -253,5 +253,6 @@ def test_an_example_runs_as_it_is(dag_test, airflow_db, dag_id, tmp_path):
     assert written == {
         "example_agentforce_report": {"agentforce_report.md"},
         "example_agentforce_enrichment": {"agentforce_accounts.jsonl"},
+        "example_agentforce_session_trace": {"agentforce_actions.csv", "agentforce_session_trace"},
     }.get(dag_id, set())
     assert labels(airflow_db, dag_id) == LABELS.get(dag_id, set())

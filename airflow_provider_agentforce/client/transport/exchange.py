@@ -135,7 +135,7 @@ class Exchange:
     def iter_bytes(self) -> Iterator[bytes]:
         """Return the decoded body as it arrives.
 
-        :raises TransportError: the reply does not come to its end, or is longer than ``MAX_BODY_BYTES``.
+        :raises TransportError: the reply does not come to its end, or is longer than it may be.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it
@@ -158,10 +158,10 @@ class Exchange:
             raise FramingError(self._framing)
         decode = _decoder(self.headers.get("content-encoding", ""))
         while type(event := connection.next_event(self._end)) is h11.Data:
-            piece = decode(bytes(event.data), MAX_BODY_BYTES - self._length + 1)
+            piece = decode(bytes(event.data), self.call.max_bytes - self._length + 1)
             self._length += len(piece)
-            if self._length > MAX_BODY_BYTES:
-                raise FramingError(f"longer than {MAX_BODY_BYTES} bytes")
+            if self._length > self.call.max_bytes:
+                raise FramingError(f"longer than {self.call.max_bytes} bytes")
             if piece:
                 yield piece
 
@@ -189,6 +189,7 @@ class Exchange:
             address = route.address
             connection = self._transport.take(route) or Connection(route, self._raise_if_stopped)
             self._connection, self._cuttable = connection, [connection]
+            connection.max_bytes = self.call.max_bytes
             if not connection.kept:
                 connection.open(self._end)
             return connection, connection.encode(self._events(route))

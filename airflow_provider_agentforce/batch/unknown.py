@@ -144,6 +144,9 @@ class UnknownRows:
             why = "The agent acted on a message, and the rest cannot be asked, since the session has ended."
             return replace(row, status=FAILED, applied=True, error=why)
         outcome = ANSWER_LOST if verdict.answer == "lost" else ANSWERED
+        if row.outcome is not None and len(row.earlier_answers) < len(row.earlier_requests):
+            # The text is that of the answer before.
+            row = replace(row, earlier_answers=[*row.earlier_answers, row.text])
         row = replace(row, status=outcome, outcome=outcome, applied=True, text=verdict.text)
         return row if self._output is None or outcome == ANSWER_LOST else self._checked(row, self._output)
 

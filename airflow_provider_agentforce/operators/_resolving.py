@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,14 @@ from airflow_provider_agentforce.operators._shared import SendsMessages
 from airflow_provider_agentforce.operators._unknown_delivery import Resolver, Seen
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.trace_lookup import SoughtMessage
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 # Seconds: a shorter wait is not worth another start of the task's process.
 _SHORT_WAIT = 10.0
 _SLICE = 0.1
+# Look-ups at once.
+_LOOKERS = 8
 _AGAIN = "It was sent once more in this try, since the agent had not acted; now that is unknown again."
 
 
@@ -228,7 +232,7 @@ class TaskTools:
 
     def wait_until(self, moment: datetime) -> None:
         """Wait, without a worker slot where that is worth it."""
-        end = time.monotonic() + (seconds := (moment - datetime.now(timezone.utc)).total_seconds())
+        end = time.monotonic() + (seconds := _seconds_to(moment))
         if seconds > _SHORT_WAIT:
             self._task.log.info("Waiting until %s.", moment.isoformat(timespec="seconds"))
             if self._slotless:
@@ -239,13 +243,56 @@ class TaskTools:
             time.sleep(min(left, _SLICE))
 
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
-        """Look messages up in the org's trace."""
-        return {name: Seen(problem="The org's trace cannot be read yet.", final=True) for name in deliveries}
+        """Look messages up in the org's trace, several at once."""
+        most = getattr(self._task, "max_concurrency", None) or _LOOKERS
+        with ThreadPoolExecutor(min(most, _LOOKERS, len(deliveries))) as threads:
+            return dict(zip(deliveries, threads.map(self._look, deliveries.values()), strict=True))
+
+    def _look(self, delivery: UnknownDelivery) -> Seen:
+        from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
+
+        sought = _sought(delivery)
+        if sought is None:
+            return Seen(note="only a text is found there, whose session is known.", final=True)
+        found = trace_lookup.look(self._task.hook.plain_client, sought)
+        message = found.message
+        answer = message.answer if message is not None and message.answered else None
+        return Seen(message is not None, answer, found.note, found.final)
+
+    def wait_for_trace(
+        self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime
+    ) -> None:
+        """Wait to look again; for one message a trigger looks meanwhile."""
+        sought = [_sought(delivery) for delivery in deliveries.values()]
+        one = sought[0] if len(sought) == 1 and self._task.store_requests else None
+        if one is None or not self._slotless or _seconds_to(until) <= _SHORT_WAIT:
+            self.wait_until(until)
+            return
+        from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger  # noqa: PLC0415
+
+        self._task.log.info("Looking for the message in the org's trace until %s.", end)
+        trigger = SessionTraceTrigger(
+            agentforce_conn_id=self._task.agentforce_conn_id, **vars(one), end_time=end.timestamp()
+        )
+        self._task.defer(trigger=trigger, method_name="execute_complete")
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, or wait for it."""
         event, self._event = self._event, {}
         return decided(question, step, until, task=self._task, context=self._context, event=event)
+
+
+def _seconds_to(moment: datetime) -> float:
+    return (moment - datetime.now(timezone.utc)).total_seconds()
+
+
+def _sought(delivery: UnknownDelivery) -> SoughtMessage | None:
+    from airflow_provider_agentforce.client.trace_lookup import SoughtMessage  # noqa: PLC0415
+
+    if delivery.session_id is None or delivery.text is None:
+        return None
+    sent_at = None if delivery.sent_at is None else delivery.sent_at.timestamp()
+    return SoughtMessage(delivery.session_id, delivery.text, delivery.sequence_id, sent_at)
 
 
 def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:

@@ -19,9 +19,6 @@ from airflow_provider_agentforce.operators._question import Decision, Question
 
 log = logging.getLogger(__name__)
 
-# Pauses between looks at the trace, which is minutes late; the last one is repeated.
-_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (30, 60, 120, 240, 300))
-
 
 class Home(Protocol):
     """Where the messages and what became known of them are recorded."""
@@ -49,7 +46,16 @@ class Tools(Protocol):
         """Wait; where the task can give its slot back, this does not return."""
 
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
-        """Look messages up in the org's trace."""
+        """Look messages up in the org's trace, once."""
+
+    def wait_for_trace(
+        self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime
+    ) -> None:
+        """Wait to look again; as :meth:`wait_until`.
+
+        :param until: when a look is due.
+        :param end: when the last one is.
+        """
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, ``None`` if none comes in time; waits as :meth:`wait_until`."""
@@ -60,14 +66,14 @@ class Seen:
     """What the org's trace shows of a message.
 
     :param found: whether it is there.
-    :param answer: of the agent, when it is there, too.
-    :param problem: why it cannot be looked up.
+    :param answer: of the agent, when the whole of it is there, too.
+    :param note: what was seen, or why nothing.
     :param final: another look would show the same.
     """
 
     found: bool = False
     answer: str | None = None
-    problem: str = ""
+    note: str = ""
     final: bool = False
 
 
@@ -161,20 +167,25 @@ class Resolver:
             over = _now() >= end
             seen = self._tools.look_up(wanted)
             self._settle({name: one for name in wanted if (one := _verdict_of(seen[name], last=over))})
+            still = self._home.open()
             for name in wanted:
-                if seen[name].problem and (over or seen[name].final):
-                    self._note(name, seen[name].problem)
-            wanted = {
-                name: one
-                for name, one in self._home.open().items()
-                if name in wanted and not seen[name].final
-            }
+                if name in still and (over or seen[name].final):
+                    self._note(name, f"Trace: {seen[name].note}")
+            wanted = {name: still[name] for name in wanted if name in still and not seen[name].final}
             if over or not wanted:
                 return
-            pause = _PAUSES[min(self._progress.looks, len(_PAUSES) - 1)]
+            pause = self._pause(step.timeout)
             self._progress.looks += 1
             self._save()
-            self._tools.wait_until(min(_now() + pause, end))
+            self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
+
+    def _pause(self, timeout: timedelta) -> timedelta:
+        from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
+
+        pause = trace_lookup.first_pause(timeout.total_seconds())
+        for _ in range(self._progress.looks):
+            pause = trace_lookup.next_pause(pause)
+        return timedelta(seconds=pause)
 
     def _ask(self, step: Ask) -> bool:
         unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
@@ -224,10 +235,11 @@ class Resolver:
 
 def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
     """Return what a look at the trace proves; only the *last* look is final about an answer."""
-    if not seen.found or (seen.answer is None and not last):
+    if not seen.found or (seen.answer is None and not (last or seen.final)):
         return None
-    answer = "lost" if seen.answer is None else "recovered"
-    return Verdict("trace", acted=True, text=seen.answer or "", answer=answer)  # type: ignore[arg-type]
+    if seen.answer is None:
+        return Verdict("trace", acted=True, answer="lost", note=seen.note)
+    return Verdict("trace", acted=True, text=seen.answer, answer="recovered", note=seen.note)
 
 
 def _called(function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery) -> tuple[bool | None, str]:

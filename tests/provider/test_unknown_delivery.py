@@ -540,3 +540,103 @@ class TestBatch:
         _, rows = batch(crm.looks, tmp_path, try_number=2)
         assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answered", "answered"]
         assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
+
+
+@pytest.fixture
+def traced_org(make_org, monkeypatch):
+    """Make an org with these settings, and have the connection lead to it."""
+
+    def make(**settings):
+        org = make_org(**settings)
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        return org
+
+    return make
+
+
+NOW = Trace(timeout=timedelta(0))
+SOON = Trace(timeout=timedelta(seconds=3))
+
+
+@TASKS
+class TestTrace:
+    """The truth is in the org's own trace, or it is not."""
+
+    @pytest.mark.parametrize("settings", [{}, {"trace_delay": 0.5}])
+    def test_the_answer_comes_back(self, traced_org, task_of, settings):
+        org = traced_org(**settings)
+        task = task_of(org, SOON)
+        org.fail("send", **ACTED)
+        result = task.run()
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["text"], turn["citations"]) == ("answered", HEARD, [])
+        resolution = turn["resolution"]
+        assert (resolution["by"], resolution["acted"], resolution["answer"]) == ("trace", True, "recovered")
+        assert (org.count("send"), org.applied("change it")) == (1, 1)
+        assert task.run() == result
+        assert org.count("send") == 1
+
+    def test_a_message_without_its_answer_is_delivered_all_the_same(self, traced_org, task_of):
+        org = traced_org(trace_delay=1.0)
+        task = task_of(org, Trace(timeout=timedelta(seconds=1.5)))
+        org.fail("send", **ACTED)
+        result = task.run()
+        assert result["outcome"] == "answer_lost"
+        assert (org.count("send"), org.applied("change it")) == (1, 1)
+
+    @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
+    def test_absence_proves_nothing(self, traced_org, task_of, truth):
+        org = traced_org(trace_without="change it")
+        task = task_of(org, NOW)
+        org.fail("send", **truth)
+        with pytest.raises(DeliveryUnknownError, match=r"not among the 0 messages|404") as caught:
+            task.run()
+        assert isinstance(caught.value, AirflowFailException)
+        assert (org.count("send"), org.applied("change it")) == (1, int(truth is ACTED))
+        assert task_of is sending or org.open_sessions == []
+
+    @pytest.mark.parametrize("mode", ["no_dataspace", "no_feedback", "forbidden"])
+    def test_an_org_without_traces_leaves_it_to_the_next_step_at_once(self, traced_org, task_of, mode):
+        org = traced_org(session_tracing=mode)
+        crm = Org(org)
+        task = task_of(org, [Trace(), crm.looks])
+        org.fail("send", **ACTED)
+        assert task.run()["outcome"] == "answer_lost"
+        assert "Setup > Einstein Audit" in crm.seen[0].findings[0]
+
+    def test_the_wait_is_a_trigger_that_looks(self, traced_org, task_of):
+        org = traced_org(trace_delay=1.0)
+        task = task_of(org, "trace")
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        trigger = wait.value.trigger
+        (session,) = org.sessions.values()
+        assert (trigger.session_id, trigger.text, trigger.position) == (session.session_id, "change it", 1)
+        assert task_of is sending or org.open_sessions == []
+        # Whatever the trigger has seen, the task looks for itself.
+        task.arguments["on_unknown_delivery"] = SOON
+        result = task.resume(wait.value, {"status": "not_found"})
+        assert (result["text"], org.count("send")) == (HEARD, 1)
+
+
+def test_two_messages_of_the_same_text_are_told_apart(traced_org):
+    org = traced_org()
+    task = Task(ConversationOperator, messages=["change it", "change it"], on_unknown_delivery=NOW)
+    with pytest.raises(DeliveryUnknownError, match="not among the 1 messages"):
+        run_with_fault_at(org, task, 2)
+    assert org.applied("change it") == 1
+
+
+def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
+    org = traced_org()
+    org.fail("send", times=8, **ACTED)
+    org.fail("send", times=2, **DID_NOT_ACT)
+    manifest, rows = batch(NOW, tmp_path, records=12, max_concurrency=1)
+    counts = {"answered": 10, "unknown": 2}
+    assert (manifest["counts"], manifest["resolved"], org.count("send")) == (counts, 8, 12)
+    found = [row for row in rows.values() if row["resolution"]]
+    assert {row["text"] for row in found} == {
+        f"I am the emulator's agent and heard: change A{n}" for n in range(8)
+    }
+    assert {row["resolution"]["answer"] for row in found} == {"recovered"}

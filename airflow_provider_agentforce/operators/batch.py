@@ -51,7 +51,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
     ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and
     ``earlier_requests`` (what was asked), ``session_id``, ``sequence_id``, ``error``, ``applied``,
-    ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed, ``dead_letter.jsonl``
+    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds), ``resolution`` and
+    ``external_session_key``; if any failed, ``dead_letter.jsonl``
     or ``.csv`` with those records in the form of the input; and ``_ledger/``, what a next try needs.
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
@@ -60,7 +61,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
-    the status ``unknown`` (at most ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
+    the status ``unknown`` (at most ``max_concurrency``), and ``on_unknown_delivery`` says what follows. Rows
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
     ask everything again, choose another ``result_path``, or delete the folder.
 
@@ -97,8 +98,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     :param output_type: a pydantic model, a ``TypedDict`` or a JSON schema that every answer has to fit; the
         row's ``result`` is the value.
     :param output_retries: corrective questions about an answer that does not fit, ``0`` or ``1``.
-    :param on_unknown_delivery: ``"fail"``: never ask twice; ``"resend"``: ask again what may have been
-        acted on, for messages that do no harm twice.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
+        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+        ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for messages that do no harm
+        twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list of
+        these, tried in order, for all unknown records together.
     :param on_change: when ``result_path`` holds results of other records, messages or another agent:
         ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
     :param store_requests: keep in each row what was asked.

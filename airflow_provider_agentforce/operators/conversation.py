@@ -56,11 +56,12 @@ class ConversationOperator(StartsSessions, ResolvesDeliveries):
     the last answer as plain JSON (an XCom of its own, too), ``None`` if the outcome is not ``answered``.
 
     **A retry** on Airflow 3.3 and later goes on in the same session with the first message that was not
-    answered, also when the try before was killed; a message that may have been acted on fails the task at
-    once, whatever its ``retries``, unless ``on_unknown_delivery="resend"``. When the session is gone by then,
-    the task fails and says which messages are answered, unless ``on_session_lost="restart"``. On older
-    Airflow a retry could only hold the conversation again, so the task fails at once when a message was
-    answered before. A person's clear holds the conversation again.
+    answered, also when the try before was killed; when the agent may have acted on a message, the steps of
+    ``on_unknown_delivery`` find out; if they cannot, the task fails at once, whatever its ``retries``,
+    unless ``"resend"`` ends them. When the session is gone by then, the task fails and says which messages
+    are answered, unless ``on_session_lost="restart"``. On older Airflow a retry could only hold the
+    conversation again, so the task fails at once when a message was answered before. A person's clear holds
+    the conversation again.
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
@@ -89,8 +90,11 @@ class ConversationOperator(StartsSessions, ResolvesDeliveries):
         of the session; 0: do not.
     :param end_reason: why the session ends: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error``
         or ``Other``.
-    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
-        messages that do no harm twice.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
+        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+        ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for messages that do no harm
+        twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list of
+        these, tried in order.
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
         conversation again in another one, sending again what was answered.
     :param store_requests: keep what was asked in the ``request`` of every turn.

@@ -43,10 +43,11 @@ class SendMessageOperator(TakesSession, ResolvesDeliveries):
     ``answered``. When a corrective question was asked, the dict is that of its answer.
 
     **A retry** happens only when the agent did not act; it sends the same message with the same number. When
-    the agent may have acted, the task fails at once, whatever its ``retries``, unless
-    ``on_unknown_delivery="resend"``. What could be read of an answer that was cut is in the XCom
-    ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too: the next one
-    returns the answer that was recorded, or fails if there is none. A person's clear sends the message again.
+    the agent may have acted, the steps of ``on_unknown_delivery`` find out; if they cannot, the task fails at
+    once, whatever its ``retries``, unless ``"resend"`` ends them. What could be read of an answer that was
+    cut is in the XCom ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too:
+    the next one returns the answer that was recorded, or resolves or fails if there is none. A person's clear
+    sends the message again.
 
     **Templated:** ``text``, ``reply``, ``cancel``, ``session``, ``session_id``, ``sequence_id``,
     ``variables``, ``in_reply_to``, ``agentforce_conn_id``. What comes in through XCom is not rendered again.
@@ -76,8 +77,11 @@ class SendMessageOperator(TakesSession, ResolvesDeliveries):
         not fit fails the task with ``InvalidOutputError``, without a retry; the XCom ``turns`` keeps it.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as the next message
         of the session; 0: do not.
-    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for a
-        message that does no harm twice.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
+        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+        ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for a message that does no
+        harm twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list
+        of these, tried in order.
     :param store_requests: keep what was asked in the answer's ``request``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """

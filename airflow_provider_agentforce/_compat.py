@@ -21,7 +21,14 @@ def _first(modules: Iterable[str], name: str) -> Any:
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context
+    from airflow.sdk import (
+        BaseHook,
+        BaseOperator,
+        BaseOperatorLink,
+        BaseSensorOperator,
+        Context,
+        PokeReturnValue,
+    )
     from airflow.sdk.bases.decorator import (
         DecoratedOperator,
         TaskDecorator,
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
         AirflowFailException,
         AirflowNotFoundException,
         AirflowOptionalProviderFeatureException,
+        AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTerminated,
     )
@@ -48,6 +56,7 @@ else:
     AirflowFailException = _first(_EXCEPTIONS, "AirflowFailException")
     AirflowNotFoundException = _first(_EXCEPTIONS, "AirflowNotFoundException")
     AirflowOptionalProviderFeatureException = _first(_EXCEPTIONS, "AirflowOptionalProviderFeatureException")
+    AirflowSensorTimeout = _first(_EXCEPTIONS, "AirflowSensorTimeout")
     AirflowSkipException = _first(_EXCEPTIONS, "AirflowSkipException")
     AirflowTaskTerminated = _first(_EXCEPTIONS, "AirflowTaskTerminated")
     Context = dict
@@ -66,8 +75,10 @@ _STATS = ("airflow.sdk.observability.stats", "airflow.stats")
 # Airflow 3, 2.
 _OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
 _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
-# What only decorators and triggers need, so it is imported when one is used.
-_LATER = {
+# What only some modules need, so it is imported when one of them is.
+_WHEN_USED = {
+    "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
+    "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
     "BaseTrigger": ("airflow.triggers.base",),
     "TriggerEvent": ("airflow.triggers.base",),
     "DecoratedOperator": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
@@ -82,14 +93,17 @@ __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowOptionalProviderFeatureException",
+    "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTerminated",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
+    "BaseSensorOperator",
     "BaseTrigger",
     "Context",
     "DecoratedOperator",
+    "PokeReturnValue",
     "TaskDecorator",
     "TriggerEvent",
     "add_listener",
@@ -114,8 +128,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return _first(_LATER[name], name)
+    if name in _WHEN_USED:
+        return _first(_WHEN_USED[name], name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,6 +9,7 @@
     │   └── SessionNotFoundError    the session has ended or expired                            final
     ├── AgentFailedError            the agent answered, and its answer is a failure             final
     ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
+    ├── AgentTestFailedError        a test of an agent did not pass, or did not come to its end final
     ├── BatchFailedError            more records of a batch failed than the task allows         final¹
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
     │   └── AnswerLostError         an earlier try delivered it, and a repetition was refused   final
@@ -60,8 +61,8 @@ class AgentforceError(Exception):
     :param hint: what to do next, a sentence.
     :param retryable: whether a retry of the task may help; default: as the class says.
     :param cause: what caused it, when that is not its ``__cause__``.
-    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``session_trace``, or
-        ``None`` before any call.
+    :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` (the start of
+        a test run), ``read``, ``session_trace``, or ``None`` before any call.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
     :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
     :ivar retry_after: seconds the server asked to wait, or ``None``.
@@ -254,6 +255,17 @@ class InvalidOutputError(AgentforceError):
         super().__init__(what, **fields)
         self.turn = turn
         self.problems = tuple(problems)
+
+
+class AgentTestFailedError(AgentforceError):
+    """Fewer cases of a test have passed than ``min_pass_rate`` asks for, or the run has no result.
+
+    :ivar result: what the task would have returned; ``None`` when the run did not come to its end.
+    """
+
+    def __init__(self, what: str, *, result: Any = None, **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.result = result
 
 
 class BatchFailedError(AgentforceError):

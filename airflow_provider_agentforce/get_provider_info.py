@@ -110,8 +110,17 @@ CONNECTION_TYPE: dict[str, Any] = {
     "conn-fields": CONN_FIELDS,
 }
 
-_OPERATORS = ("batch", "conversation", "feedback", "message", "session", "session_trace")
-_TRIGGERS = ("pause", "session_trace")
+_OPERATORS = (
+    "agent_tests",
+    "batch",
+    "conversation",
+    "conversation_tests",
+    "feedback",
+    "message",
+    "session",
+    "session_trace",
+)
+_TRIGGERS = ("agent_tests", "pause", "session_trace")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 
@@ -131,6 +140,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
+        "sensors": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.sensors.agent_tests"]}],
         "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.{name}" for name in _TRIGGERS]}],
         "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [

@@ -22,10 +22,11 @@ assert "site-packages" in home.parts, home
 dags = sorted(path.name for path in (home / "example_dags").glob("*.py"))
 assert dags, "no example Dags in the wheel"
 assert (home / "example_dags" / "agentforce_accounts.csv").exists()
+assert list((home / "example_dags" / "agentforce_conversations").glob("*.yaml"))
 assert (home / "py.typed").exists()
 needed = [r for r in importlib.metadata.requires("airflow-provider-agentforce") if "extra ==" not in r]
 assert {r.split(">")[0] for r in needed} == {
-    "apache-airflow", "cryptography", "h11", "pyjwt", "requests", "tenacity"
+    "apache-airflow", "cryptography", "h11", "pyjwt", "pyyaml", "requests", "tenacity"
 }, needed
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.emulator import Emulator

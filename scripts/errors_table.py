@@ -20,8 +20,14 @@ from airflow_provider_agentforce.emulator.errors import ERRORS, render
 
 TOKEN, QUERY, START = Operation.TOKEN, Operation.QUERY, Operation.START
 SEND, FEEDBACK, TRACE = Operation.SEND, Operation.FEEDBACK, Operation.SESSION_TRACE
+TEST, READ = Operation.TEST, Operation.READ
 SESSION = "019d0aac-dcd0-7368-936c-106bffe75e84"
-BLANKS = {"agent_id": "Order_Agent", "session_id": SESSION, "detail": "HttpServerErrorException"}
+BLANKS = {
+    "definition": "Order_Tests",
+    "agent_id": "Order_Agent",
+    "session_id": SESSION,
+    "detail": "HttpServerErrorException",
+}
 # Answers to requests that this package does not send, or not in that form.
 NOT_OURS = {
     *("bad_request", "unrecognized_field", "missing_property", "missing_sequence_id", "invalid_sequence_id"),
@@ -154,6 +160,15 @@ SECTIONS = {
         row(TRACE, "Agentforce Session Tracing is off, or no scope `api`", "rest_forbidden"),
         row(TRACE, "too early, too late, or no tracing", "rest_not_found"),
         row(TRACE, "the org's API calls of the day are used up", (403, "REQUEST_LIMIT_EXCEEDED")),
+    ],
+    "Running an agent test": [
+        row(
+            TEST,
+            "no such test in this org, or a permission is missing",
+            *("rest_unknown_evaluation", "rest_unknown_suite", "forbidden"),
+        ),
+        row(TEST, "the answer to the start is lost", Failure.RESET, Failure.NO_REPLY, Failure.UNREADABLE),
+        row(READ, "the run was deleted, or is another org's", "rest_not_found"),
     ],
 }
 

@@ -13,15 +13,12 @@ _ENDINGS = {Ending.DONE: "ok", Ending.TRANSIENT: "retry", Ending.FINAL: "fail", 
 
 def table() -> str:
     """Return the table, one line per failure."""
-    columns: dict[Operation, list[Operation]] = {}
-    for operation in Operation:
-        columns.setdefault(operation.column, []).append(operation)
-    titles = ["failure", "the message is", *(", ".join(sharing) for sharing in columns.values())]
+    titles = ["failure", "the message is", *(operation.value for operation in Operation)]
     rows = [
         [
             failure.value,
             failure.rule.delivery.value,
-            *(cell(failure.rule.verdict(first)) for first, *_ in columns.values()),
+            *(cell(failure.rule.verdict(operation)) for operation in Operation),
         ]
         for failure in Failure
     ]

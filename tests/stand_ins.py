@@ -60,6 +60,8 @@ class StateStore:
     def set(self, key, value, **_):
         if self.fails == "set":
             raise RuntimeError("the database is away")
+        if json.loads(json.dumps(value)) != value:
+            raise TypeError("Airflow's store takes JSON values alone, and no tuples")
         if self.fails != "forgets":
             self.values = {**self.values, key: value}
         self.written += 1

@@ -34,11 +34,15 @@ class AgentInfo:
     :param agent_id: BotDefinition id (``0Xx…``).
     :param name: API name (DeveloperName).
     :param active: whether one of its versions is active.
+    :param version: id of the active version, ``None`` without one.
+    :param newest_version: id of the one that was published last.
     """
 
     agent_id: str
     name: str
     active: bool
+    version: str | None = None
+    newest_version: str | None = None
 
 
 def query_for(agent: str) -> str:
@@ -54,7 +58,7 @@ def query_for(agent: str) -> str:
 def parse_agents(records: Sequence[dict[str, Any]]) -> list[AgentInfo]:
     """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
     found = [one for one in records if validation.is_agent_id(one.get("Id"))]
-    return [AgentInfo(one["Id"], str(one.get("DeveloperName", "")), _is_active(one)) for one in found]
+    return [_agent(one) for one in found]
 
 
 def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
@@ -85,13 +89,19 @@ def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
     return found[0]
 
 
-def _is_active(record: dict[str, Any]) -> bool:
+def _agent(record: dict[str, Any]) -> AgentInfo:
     # A query leaves out the list of a record's children when there are none.
     found = record.get("BotVersions")
-    versions = found.get("records") if isinstance(found, dict) else None
-    if not isinstance(versions, list):
-        return False
-    return any(one.get("Status") == "Active" for one in versions if isinstance(one, dict))
+    records = found.get("records") if isinstance(found, dict) else None
+    versions = [one for one in records if isinstance(one, dict)] if isinstance(records, list) else []
+    active = [one.get("Id") for one in versions if one.get("Status") == "Active"]
+    return AgentInfo(
+        record["Id"],
+        str(record.get("DeveloperName", "")),
+        bool(active),
+        active[-1] if active else None,
+        versions[-1].get("Id") if versions else None,
+    )
 
 
 class AgentIds:

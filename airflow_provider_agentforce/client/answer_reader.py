@@ -34,11 +34,13 @@ _ON_THE_WAY = {"ProgressIndicator", "TextChunk", "ValidationFailureChunk", "EndO
 class JsonReader:
     """Reads a JSON object or array, or a body of any other kind up to its end.
 
+    :param most: bytes that are kept.
     :ivar complete: whether the value has arrived as a whole. What follows it is not read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_BODY_BYTES) -> None:
         self.complete = False
+        self._most = most
         self._body = bytearray()
         self._decided = False
         self._depth = 0
@@ -46,7 +48,7 @@ class JsonReader:
 
     @property
     def body(self) -> bytes:
-        """What arrived, at most 4 MiB."""
+        """What arrived, up to the most that is kept."""
         return bytes(self._body)
 
     @cached_property
@@ -61,7 +63,7 @@ class JsonReader:
         """Take the next bytes. A JSON body has no messages to pass on before its end."""
         if self.complete:
             return []
-        kept = piece[: MAX_BODY_BYTES - len(self._body)]
+        kept = piece[: self._most - len(self._body)]
         start = len(self._body)
         self._body += kept
         if not start and kept.rstrip()[-1:] in b"]}":

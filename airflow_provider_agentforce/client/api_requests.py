@@ -42,7 +42,6 @@ class HttpCall:
 
     :param body: never shown, since the token call's holds the secret and a message may be confidential.
     :param secret: what is made for this call alone and must not be shown.
-    :param max_bytes: of the reply's body; a longer one is an error.
     """
 
     method: str
@@ -50,7 +49,6 @@ class HttpCall:
     headers: dict[str, str]
     body: bytes | None = field(default=None, repr=False)
     secret: str = field(default="", repr=False)
-    max_bytes: int = MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +62,11 @@ class ApiRequest(ABC):
     :param text: the message; not shown, as it may be confidential.
     :param auth: how the token is asked for, where it is.
     :cvar doing: the operation in words.
+    :cvar max_body: bytes that an answer may hold.
     """
 
     operation: ClassVar[Operation]
+    max_body: ClassVar[int] = MAX_BODY_BYTES
     doing: ClassVar[str]
     agent_id: str | None = None
     session_id: str | None = None
@@ -84,7 +84,7 @@ class ApiRequest(ABC):
 
     def reader(self, content_type: str | None) -> JsonReader | AnswerReader:  # noqa: ARG002 - of a send's answer
         """Return what takes the bytes of a 2xx answer."""
-        return JsonReader()
+        return JsonReader(self.max_body)
 
     @abstractmethod
     def read(self, reader: Any) -> Any:
@@ -139,7 +139,7 @@ class StartRequest(ApiRequest):
             body["variables"] = self.options.variables
         if self.options.surface_type is not None:
             body["surfaceConfig"] = {"surfaceType": self.options.surface_type}
-        return _post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
+        return post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
     def read(self, reader: JsonReader) -> Session:
         """Return the session."""
@@ -164,7 +164,7 @@ class SendRequest(ApiRequest):
         if self.message.variables:
             body["variables"] = self.message.variables
         url = _session(api_url, self.session_id) + ("/messages/stream" if self.stream else "/messages")
-        return _post(url, body, accept=_EVENTS if self.stream else _JSON)
+        return post(url, body, accept=_EVENTS if self.stream else _JSON)
 
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, whatever was asked for."""
@@ -211,7 +211,7 @@ class FeedbackRequest(ApiRequest):
         body = {"feedbackId": self.feedback_id, "feedback": self.rating}
         if self.comment is not None:
             body["text"] = self.comment
-        return _post(f"{_session(api_url, self.session_id)}/feedback", body)
+        return post(f"{_session(api_url, self.session_id)}/feedback", body)
 
     def read(self, reader: JsonReader) -> None:
         """Return nothing."""
@@ -244,6 +244,8 @@ class SessionTraceRequest(ApiRequest):
     """``GET …/einstein/audit/otel/{id}``, which the org's own host serves, for 72 hours after the start."""
 
     operation = Operation.SESSION_TRACE
+    # The reader gives up first, and says so better.
+    max_body = MAX_TRACE_BYTES + MAX_BODY_BYTES
     doing = "Reading the session's trace"
     session_id: str
     my_domain: str
@@ -251,8 +253,7 @@ class SessionTraceRequest(ApiRequest):
     def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the traces
         """Return the request."""
         url = f"{self.my_domain}{TRACE_PATH}/{quote(self.session_id, safe='')}"
-        # The reader gives up first, and says so better.
-        return HttpCall("GET", url, {"Accept": _JSON}, max_bytes=MAX_TRACE_BYTES + MAX_BODY_BYTES)
+        return HttpCall("GET", url, {"Accept": _JSON})
 
     def reader(self, content_type: str | None) -> TraceReader:  # noqa: ARG002 - it is JSON
         """Return a reader for a long body."""
@@ -269,6 +270,7 @@ def _session(api_url: str, session_id: str) -> str:
     return f"{api_url}{BASE_PATH}/sessions/{quote(session_id, safe='')}"
 
 
-def _post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
+def post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:
+    """Return a call with a JSON body."""
     headers = {"Content-Type": _JSON, "Accept": accept}
     return HttpCall("POST", url, headers, _ENCODER.encode(body).encode("utf-8"))

@@ -98,15 +98,15 @@ def interruption_of(call: CallState, interruption: BaseException) -> AgentforceE
     request = call.request
     if isinstance(interruption.__context__, DeliveryUnknownError):
         return interruption.__context__
-    if not call.in_doubt or request.operation not in {Operation.SEND, Operation.START}:
+    if not call.in_doubt or request.operation not in {Operation.SEND, Operation.START, Operation.TEST}:
         return None
     arrived = _arrived(call)
     if isinstance(arrived, Turn):
         return answer_interrupted(interruption, arrived)
-    if request.operation is Operation.SEND:
+    if request.operation is not Operation.START:
         return DeliveryUnknownError(
-            f"The message had left when the task was interrupted: {type(interruption).__name__}.",
-            hint=Failure.STOPPED.rule.remedy,
+            f"{request.doing} was interrupted after it had left: {type(interruption).__name__}.",
+            hint=failure_catalogue.in_doubt(request.operation, Failure.STOPPED),
             operation=request.operation.value,
             applied=None,
             session_id=request.session_id,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,8 @@ _T = TypeVar("_T")
 class CallEvent:
     """A call, as far as it has come. Everything but the first five fields is known only at its end.
 
-    :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query`` or ``session_trace``.
+    :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``session_trace``,
+        ``test`` or ``read``.
     :param agent_id: the agent's id.
     :param session_id: the session that the call goes to, at the end of a start the one that it started.
     :param sequence_id: number of the message.
@@ -31,6 +32,7 @@ class CallEvent:
     :param answer: what the agent said; not shown.
     :param error: what the caller gets instead of an answer.
     :param duration: seconds, with all waits.
+    :param plan: what :func:`.summary_of` says of a plan that was read.
     """
 
     operation: str
@@ -47,6 +49,7 @@ class CallEvent:
     answer: str | None = field(default=None, repr=False)
     error: BaseException | None = None
     duration: float = 0.0
+    plan: dict[str, Any] | None = None
 
 
 Observer = Callable[[CallEvent], Callable[[CallEvent], None]]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_agentforce.client import agent_lookup, org_state, validation
+from airflow_provider_agentforce.client import agent_lookup, org_state, plans, validation
 from airflow_provider_agentforce.client.agent_lookup import AgentInfo
+from airflow_provider_agentforce.client.agent_tests import AgentTests
 from airflow_provider_agentforce.client.answer_reader import MAX_TRACE_BYTES
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 _MOST_IDLE_CONNECTIONS = 200
 # A stop is seen after at most so many seconds.
 _SLICE = 0.1
+# What the planner did is nice to know, and not worth a long wait.
+_PLAN_SECONDS = 10.0
 
 
 class AgentforceClient:
@@ -317,6 +320,31 @@ class AgentforceClient:
         :param options: as :meth:`start_session`, and ``end_reason``.
         """
         return Conversation(self, agent_id, **options)
+
+    def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the agent's planner did in a turn, as the org tells it. The call is not documented.
+
+        :param turn: a :class:`Turn` or its dict.
+        :raises AgentforceError: there is no such plan, or the org does not tell.
+        """
+        plan: dict[str, Any] = self._executor.execute(plans.request_for(turn), self._tokens.access).value
+        return plan
+
+    def with_plan(self, turn: Turn) -> Turn:
+        """Return *turn* with a summary of its plan, or without one that is not there within 10 seconds."""
+        if turn.plan_id is None:
+            return turn
+        try:
+            plan = plans.summary_of(self.within(_PLAN_SECONDS).get_plan(turn))
+        except AgentforceError as error:
+            log.warning("The plan of message %d is not known: %s", turn.sequence_id, error)
+            return turn
+        return replace(turn, plan=plan)
+
+    @property
+    def agent_tests(self) -> AgentTests:
+        """The agent tests of the org."""
+        return AgentTests(self.settings.host, self._executor, self._tokens.access)
 
     def authenticate(self) -> tuple[TokenReply, str]:
         """Get a token, or use the current one.

@@ -40,12 +40,17 @@ class Operation(str, Enum):
     END = "end"
     FEEDBACK = "feedback"
     QUERY = "query"
+    TEST = "test"
+    READ = "read"
     SESSION_TRACE = "session_trace"
 
-    @property
-    def column(self) -> Operation:
-        """The one whose column of the retry table it has: calls that only read share one."""
-        return Operation.QUERY if self is Operation.SESSION_TRACE else self
+
+# Another start of a test run is another run, as another message is another message; to look is harmless.
+_LIKE = {
+    Operation.TEST: Operation.SEND,
+    Operation.READ: Operation.QUERY,
+    Operation.SESSION_TRACE: Operation.QUERY,
+}
 
 
 class Delivery(str, Enum):
@@ -94,7 +99,7 @@ class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
     :param words: the failure for people.
-    :param cells: for each operation with a column, in the order of :class:`Operation`.
+    :param cells: for each operation, in the order of :class:`Operation`; the last three are like others.
     :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
     :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
         answer is not known.
@@ -119,7 +124,7 @@ class Rule:
 
     def verdict(self, operation: Operation) -> Verdict:
         """Return the cell for *operation*."""
-        return _VERDICTS[self.cells.split()[list(Operation).index(operation.column)]]
+        return _VERDICTS[self.cells.split()[list(Operation).index(_LIKE.get(operation, operation))]]
 
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""

@@ -18,6 +18,7 @@ from airflow_provider_agentforce.client.call_errors import error_of, interruptio
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
 from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation, Verdict
 from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.client.plans import PlanRequest, summary_of
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.timing import Deadline, Timing
 from airflow_provider_agentforce.client.transport import Exchange, Transport
@@ -115,6 +116,8 @@ class CallState:
             return replace(event, session_id=value.session_id)
         if isinstance(value, Turn):
             return replace(event, outcome=value.outcome, answer=value.text)
+        if isinstance(request, PlanRequest) and value:
+            return replace(event, plan=summary_of(value))
         if request.operation is Operation.END and self.last and error is None:
             return replace(event, outcome="gone" if last.failure is Failure.SESSION_GONE else "ended")
         return event
@@ -265,6 +268,7 @@ class RequestExecutor:
             before_send=call.announce,
             during_cleanup=options.during_cleanup,
             starts_session=request.operation is Operation.START,
+            max_body=request.max_body,
         )
         call.attempts += 1
         call.reader = AttemptReader(request, exchange, options, access, self.redactor.redact)

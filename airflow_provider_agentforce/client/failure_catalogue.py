@@ -29,9 +29,11 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY, _TRACE = (
         Operation.SESSION_TRACE,
     )
 )
+_TEST, _READ = frozenset({Operation.TEST}), frozenset({Operation.READ})
+# Served by the org's own host, or not documented; a token of any kind will do.
+_DATA = _QUERY | _TEST | _READ | _TRACE
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
-_AGENT_API = _ANY - _QUERY - _TRACE
 _NEW_APP = "A new app can take up to ten minutes to become active."
 
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
@@ -41,6 +43,10 @@ _MONITORING = "Setup > Einstein Audit, Analytics, and Monitoring Setup"
 _TRACES = (
     f"An org gives traces only with Data 360, Agentforce Session Tracing, and Audit and Feedback, which are "
     f"switched on in {_MONITORING}"
+)
+RUN_IN_DOUBT = (
+    "Look in Testing Center. If there is such a run, AgentTestSensor waits for it by its id; clearing the "
+    "task starts another run."
 )
 OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
@@ -278,19 +284,19 @@ SYMPTOMS = (
         remedy=_INACTIVE,
     ),
     Symptom(
-        _AGENT_API,
+        _ANY - _QUERY - _TRACE,
         "Give the user (Run As, or username) the API Enabled permission, and the app the scopes api, "
         "chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
     ),
     Symptom(
-        _ANY - _TRACE,
+        _ANY - _TEST - _READ - _TRACE,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
         (404,),
         words=r"url no longer exists",
     ),
     # A gateway answers a token that is not a JWT with a bare 404.
-    Symptom(_AGENT_API, OPAQUE_TOKEN, (404,), opaque=True),
+    Symptom(_ANY - _DATA, OPAQUE_TOKEN, (404,), opaque=True),
     # What an operation and its status tell.
     Symptom(
         _TRACE,
@@ -309,6 +315,13 @@ SYMPTOMS = (
         "and see agents (BotDefinition). Or give the agent's id (0Xx…), which is not looked up.",
         (400, 401, 403, 404),
     ),
+    Symptom(
+        _TEST,
+        "Check the test's API name, that Testing Center is on in this org, and that the user (Run As, or "
+        "username) has the permission sets for AI testing and the AI workbench.",
+        (400, 403, 404),
+    ),
+    Symptom(_READ, "It is not in this org, or not any more.", (404,)),
     Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _START,
@@ -351,6 +364,15 @@ def failure_of(
     return next(named, None) or failure_of_status(status)
 
 
+def in_doubt(operation: Operation, failure: Failure) -> str:
+    """Return what to do about what may have been acted on, ``""`` where a repetition does no harm."""
+    if not failure.rule.about_a_message:
+        return ""
+    if operation is Operation.TEST:
+        return RUN_IN_DOUBT
+    return failure.rule.remedy if operation is Operation.SEND else ""
+
+
 def remedy_of(
     operation: Operation,
     failure: Failure,
@@ -367,13 +389,13 @@ def remedy_of(
     :param auth: how the token was asked for.
     :param agent: the agent that the call is about.
     """
-    rule = failure.rule
-    if rule.about_a_message and operation is Operation.SEND:
-        return rule.remedy
+    about = in_doubt(operation, failure)
+    if about:
+        return about
     fitting = [
         one for one in SYMPTOMS if one.remedy_with(auth) and one.fits(operation, status, said, opaque_token)
     ]
     # What tells more goes before what comes first; with neither, the failure has to do.
     best = min(fitting, key=lambda one: not one.exact, default=None)
-    by_failure = "" if rule.about_a_message else rule.remedy
+    by_failure = "" if failure.rule.about_a_message else failure.rule.remedy
     return (best.remedy_with(auth) if best else by_failure).format(agent=agent or "the agent")

@@ -119,7 +119,11 @@ def the_one_of(
     if name == "reply" and not isinstance(reply, Reply):
         only = Reply(turn=reply) if _turn(reply) else Reply(None if reply is True else reply)
     elif name == "cancel" and not isinstance(cancel, Cancel):
-        only = Cancel(turn=cancel if _turn(cancel) else None)
+        if cancel is not True and not _turn(cancel):
+            raise validation.refusal(cancel, "cancel", "must be True, or the turn with the question")
+        only = Cancel(turn=_turn(cancel))
+    elif name == "transfer" and not isinstance(transfer, Transfer):
+        raise validation.refusal(transfer, "transfer", "must be a Transfer")
     if isinstance(only, Reply | Cancel) and only.turn is None:
         return replace(only, turn=_turn(last))
     return only

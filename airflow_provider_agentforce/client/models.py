@@ -115,6 +115,7 @@ class Turn:
     :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
     :param resolution: how it became known whether the agent acted, where that was unknown: ``by``, ``acted``,
         ``answer`` (``recovered``, ``given``, ``lost``), ``user``, ``at`` and ``note``; else ``None``.
+    :param plan: what the planner did: ``subagent`` and ``actions``; ``None`` unless it was asked for.
     """
 
     session_id: str
@@ -130,6 +131,7 @@ class Turn:
     is_content_safe: bool | None = None
     request: dict[str, Any] | None = None
     resolution: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Turn:
@@ -140,8 +142,8 @@ class Turn:
         return cls(**{name: value[name] for name in _names(cls) if name in value})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the XCom shape: JSON values only."""
-        return dict(vars(self))
+        """Return the XCom shape: JSON values only; without a ``plan`` that was not asked for."""
+        return {name: value for name, value in vars(self).items() if name != "plan" or value is not None}
 
     @property
     def question(self) -> dict[str, Any] | None:

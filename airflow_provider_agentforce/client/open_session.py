@@ -88,6 +88,7 @@ class OpenSession:
     :param end_reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
     :param ended: the session has ended; only answers in the journal can be had.
     :param store_requests: keep in each turn what was asked.
+    :param explain: adds to each turn, when its answer is kept, what else can be known of it.
     :ivar turns: the answers so far, oldest first, replayed ones among them.
     """
 
@@ -100,12 +101,14 @@ class OpenSession:
         end_reason: str = "UserRequest",
         ended: bool = False,
         store_requests: bool = True,
+        explain: Callable[[Turn], Turn] | None = None,
     ) -> None:
         self.turns: list[Turn] = []
         self._client = client
         self._session = session
         self._journal: Journal = journal or NoJournal()
         self._store_requests = store_requests
+        self._explain = explain
         self._end_reason = end_reason
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try has ended the session." if ended else ""
@@ -178,7 +181,10 @@ class OpenSession:
             message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=held, last=last)
             how = CallOptions(on_chunk=on_chunk, repeated=repeated)
             send = partial(sender.send, held, message, stream=stream)
-            return self._answer_to(message, message.asked(known_as), number + 1, how, send)
+            turn = self._answer_to(message, message.asked(known_as), number + 1, how, send)
+            if self._explain is not None:
+                self.turns[-1] = turn = self._explain(turn)
+            return turn
 
     def end(self) -> bool:
         """End the session.

@@ -344,15 +344,15 @@ def _succeeded(span: Mapping[str, Any], named: dict[str, Any]) -> bool | None:
     if _first(named, _ERROR_KEYS):
         return False
     for word in (status.get("code"), status.get("message")):
-        told = _STATUS.get(str(word).upper().removeprefix("STATUS_CODE_"))
-        if told is not None:
-            return told
+        known = _STATUS.get(str(word).upper().removeprefix("STATUS_CODE_"))
+        if known is not None:
+            return known
     return None
 
 
 def _is_of(named: Mapping[str, Any], session_id: str) -> bool:
-    told = _first(named, _SESSION_KEYS)
-    return told is None or told.lower() == session_id.lower() or not _UUID.fullmatch(told)
+    named_id = _first(named, _SESSION_KEYS)
+    return named_id is None or named_id.lower() == session_id.lower() or not _UUID.fullmatch(named_id)
 
 
 def _first(named: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:

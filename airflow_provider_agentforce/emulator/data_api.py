@@ -133,17 +133,22 @@ def _agent(agent: Agent, path: str) -> soql.Record:
         AgentType="AgentforceEmployeeAgent" if agent.employee else "EinsteinServiceAgent",
         AgentTemplate=None,
     )
-    version = _record(
+    versions = [_version(agent, number, definition, path) for number in range(1, agent.version + 1)]
+    return {**definition, "BotVersions": versions}
+
+
+def _version(agent: Agent, number: int, definition: soql.Record, path: str) -> soql.Record:
+    record_id = agent.id[3:15] if number == 1 else f"{agent.id[3:12]}{number:03}"
+    return _record(
         "BotVersion",
-        salesforce_id("0X9" + agent.id[3:15]),
+        salesforce_id("0X9" + record_id),
         path,
-        **_names("v1"),
-        Status="Active" if agent.active else "Inactive",
-        VersionNumber=1,
+        **_names(f"v{number}"),
+        Status="Active" if agent.active and number == agent.version else "Inactive",
+        VersionNumber=number,
         BotDefinitionId=agent.id,
         BotDefinition=definition,
         CopilotPrimaryLanguage="en_US",
         CopilotSecondaryLanguages=None,
         ToneType="Neutral",
     )
-    return {**definition, "BotVersions": [version]}

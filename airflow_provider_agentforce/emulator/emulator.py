@@ -5,11 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.emulator.assertions import public_key
 from airflow_provider_agentforce.emulator.faults import Fault, Hold
-from airflow_provider_agentforce.emulator.models import DEFAULT_AGENTS, Agent, RequestRecord, SessionRecord
+from airflow_provider_agentforce.emulator.models import (
+    DEFAULT_AGENTS,
+    Agent,
+    EvaluationRun,
+    RequestRecord,
+    SessionRecord,
+)
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, EmulatorSettings, Org
 
 if TYPE_CHECKING:
@@ -178,6 +185,21 @@ class Emulator:
     def open_sessions(self) -> list[str]:
         """The ids of the sessions that are open."""
         return [session.session_id for session in self.sessions.values() if session.open]
+
+    @property
+    def test_runs(self) -> dict[str, EvaluationRun]:
+        """Every run of an agent test by its id, in order of their start."""
+        return dict(self._org.test_runs)
+
+    def publish(self, agent_id: str | None = None) -> None:
+        """Publish and activate a new version of an agent, as its builder does.
+
+        :param agent_id: default: :attr:`agent_id`.
+        """
+        agents, chosen = self._org.agents, agent_id or self.agent_id
+        self._org.agents = [
+            replace(agent, version=agent.version + 1) if agent.id == chosen else agent for agent in agents
+        ]
 
     def applied(self, text: str | None = None) -> int:
         """Return how many messages the agent acted on, all or those with this ``text``; resends count."""

@@ -77,6 +77,7 @@ class Agent:
 
     ``id`` is a BotDefinition id (``0Xx…``); without one it is derived from ``developer_name``, so it stays
     the same from run to run. ``employee`` agents have no user of their own and refuse ``bypassUser: true``.
+    The ``version`` is the newest one, and the active one of an agent that is active.
     """
 
     developer_name: str
@@ -84,6 +85,7 @@ class Agent:
     id: str = ""
     active: bool = True
     employee: bool = False
+    version: int = 1
 
     def __post_init__(self) -> None:
         if not self.developer_name:

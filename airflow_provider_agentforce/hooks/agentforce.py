@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,10 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """Return the org's own trace of a session. See :meth:`.AgentforceClient.get_session_trace`."""
         return self.client.get_session_trace(session)
 
+    def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the agent's planner did in a turn. See :meth:`.AgentforceClient.get_plan`."""
+        return self.client.get_plan(turn)
+
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session; ``False`` if it was gone before. See :meth:`.AgentforceClient.end_session`."""
@@ -237,6 +241,7 @@ class TaskClient(AgentforceClient):
     agent = airflow_errors()(AgentforceClient.agent)
     end_quietly = airflow_errors()(AgentforceClient.end_quietly)
     authenticate = airflow_errors()(AgentforceClient.authenticate)
+    get_plan = airflow_errors()(AgentforceClient.get_plan)
     find_agents = airflow_errors()(AgentforceClient.find_agents)
     start = airflow_errors()(AgentforceClient.start)
     start_session = airflow_errors()(AgentforceClient.start_session)

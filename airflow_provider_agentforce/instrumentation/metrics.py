@@ -26,6 +26,8 @@ _NAMES = {
     "feedback": ("agentforce.feedback.sent", "agentforce.feedback.failed"),
     "query": (None, "agentforce.agent.lookup_failed"),
     "session_trace": ("agentforce.trace.read", "agentforce.trace.failed"),
+    "test": ("agentforce.test.started", "agentforce.test.start_failed"),
+    "read": (None, "agentforce.read.failed"),
 }
 
 

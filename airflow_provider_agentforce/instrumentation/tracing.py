@@ -29,10 +29,11 @@ _NAMES = {
     "send": "invoke_agent",
     "end": "end_session",
 }
+_PLAN = "read_plan"
 
 
 class Spans:
-    """An observer of the client: one span for every start, message and end, with all its repetitions.
+    """An observer of the client: one span for every start, message, end and plan, with all its repetitions.
 
     In a thread that has no span, as those of a pool, the parent is the span in which this object was made.
 
@@ -46,7 +47,8 @@ class Spans:
 
     def __call__(self, begun: CallEvent) -> Callable[[CallEvent], None]:
         """Begin the span of a call, and return what ends it."""
-        name = _NAMES.get(begun.operation)
+        of_plan = begun.operation == "read" and begun.session_id is not None
+        name = _PLAN if of_plan else _NAMES.get(begun.operation)
         if name is None:
             return _nothing
         here = otel_context.get_current()
@@ -99,13 +101,15 @@ def _known_before(name: str, call: CallEvent) -> dict[str, str | int]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _known_after(call: CallEvent) -> dict[str, str | int]:
+def _known_after(call: CallEvent) -> dict[str, str | int | list[str]]:
     api = urlsplit(call.api_url)
     found = {
         "gen_ai.conversation.id": call.session_id,
         "agentforce.external_session_key": call.external_session_key,
         "agentforce.outcome": call.outcome if call.operation == "send" else None,
         "agentforce.attempts": call.attempts,
+        "agentforce.subagent": call.plan["subagent"] if call.plan else None,
+        "agentforce.actions": [str(one["name"]) for one in call.plan["actions"]] if call.plan else None,
         "http.response.status_code": call.status,
         "server.address": api.hostname,
         "server.port": api.port or _PORTS.get(api.scheme),

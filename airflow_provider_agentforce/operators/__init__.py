@@ -6,8 +6,10 @@ the answer to XCom as a dict. After a failure ``_retries`` says whether another 
 """
 
 from airflow_provider_agentforce.operators._identity import external_session_key
+from airflow_provider_agentforce.operators.agent_tests import RunAgentTestOperator
 from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
+from airflow_provider_agentforce.operators.conversation_tests import ConversationTestOperator
 from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
 from airflow_provider_agentforce.operators.message import SendMessageOperator
 from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
@@ -16,7 +18,9 @@ from airflow_provider_agentforce.operators.session_trace import SessionTraceOper
 __all__ = [
     "ConversationBatchOperator",
     "ConversationOperator",
+    "ConversationTestOperator",
     "EndSessionOperator",
+    "RunAgentTestOperator",
     "SendMessageOperator",
     "SessionTraceOperator",
     "StartSessionOperator",

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_agentforce._compat import can_ask
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.delivery import Ask, Step, steps_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.operators._rendering import has_reference, is_reference
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.structured import OutputType
 
 _Given = TypeVar("_Given")
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
+# What the operators call the same thing, each where it fits.
+_WORDS = ("text", "message", "messages")
 
 
 def check_names(operator: type, given: Iterable[str]) -> None:
@@ -24,11 +29,31 @@ def check_names(operator: type, given: Iterable[str]) -> None:
     known = _known(operator)
     for name in given:
         if name not in known and not name.startswith("_"):
-            import difflib  # noqa: PLC0415 - only for a mistake
-
-            near = difflib.get_close_matches(name, known, 1, 0.6)
+            near = [word for word in _WORDS if name in _WORDS and word in known] or _close(name, known)
             meant = f" Did you mean {near[0]}?" if near else ""
             raise AgentforceInputError(f"{operator.__name__} has no argument {name}.{meant}")
+
+
+def check_references(operator: Any, given: Mapping[str, Any]) -> None:
+    """Refuse outputs of tasks in arguments in which Airflow does not resolve them."""
+    for name in _known(operator) & set(given):
+        value = given[name]
+        if callable(value) and has_reference(value):
+            raise AgentforceInputError(
+                f"{name} is a function that holds the output of a task, which Airflow does not resolve. Give "
+                "that output in another argument, or use @task.agentforce, whose arguments may be outputs."
+            )
+        if name not in operator.template_fields and has_reference(value):
+            raise AgentforceInputError(
+                f"{name} is not templated, so it cannot hold the output of a task. Give the value itself, or "
+                f"map the task over it: .expand({name}=…)."
+            )
+
+
+def _close(name: str, known: Collection[str]) -> list[str]:
+    import difflib  # noqa: PLC0415 - only for a mistake
+
+    return difflib.get_close_matches(name, known, 1, 0.6)
 
 
 @cache
@@ -106,10 +131,19 @@ def check_messages(messages: Any) -> None:
         raise AgentforceInputError("messages is empty. Give at least one message.")
 
 
-def check_reference(field: str, given: Any) -> None:
-    """Refuse a task where its output is meant."""
-    if hasattr(given, "task_id") and hasattr(given, "output"):
-        raise AgentforceInputError(f"{field} is a task; give its output: {field}={given.task_id}.output.")
+def check_message(message: Any, field: str) -> None:
+    """Refuse what cannot be a message, while a template or a reference may yet become one."""
+    if isinstance(message, Mapping):
+        if set(message) - {"text", "variables"} or "text" not in message:
+            raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
+        check_message(message["text"], f"{field}.text")
+    elif not may_change(message) and not is_dataclass(message):  # as a Reply is
+        validation.message_text(message, field)
+
+
+def may_change(given: Any) -> bool:
+    """Tell whether a value is known only when the task runs."""
+    return is_reference(given) or (isinstance(given, str) and has_template(given))
 
 
 def has_template(text: str) -> bool:
@@ -118,13 +152,15 @@ def has_template(text: str) -> bool:
 
 
 def check_templates(field: str, value: Any, parse: Callable[[str], Any]) -> None:
-    """Refuse a literal template with a syntax error, at any depth of lists, tuples and dicts.
+    """Refuse a template with a syntax error, and a task where its output is meant, at any depth.
 
     :param parse: of the Dag's Jinja environment.
     """
     if isinstance(value, str):
         if has_template(value):
             _check_template(field, value, parse)
+    elif hasattr(value, "task_id") and hasattr(value, "output"):
+        raise AgentforceInputError(f"{field} is a task; give its output: {value.task_id}.output.")
     elif isinstance(value, Mapping):
         for key, item in value.items():
             check_templates(f"{field}[{key!r:.40}]", item, parse)

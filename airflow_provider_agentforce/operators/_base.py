@@ -11,7 +11,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import DeliveryUnknownError, TaskStoppedError, one_line
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
-from airflow_provider_agentforce.operators._arguments import check_names, check_templates
+from airflow_provider_agentforce.operators._arguments import check_names, check_references, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """Check the names before Airflow misses one: a subclass elsewhere may take others."""
         if cls.__module__.startswith(_OURS):
             check_names(cls, kwargs)
+        check_references(cls, kwargs)
         return super().__new__(cls)
 
     def __init__(self, *, agentforce_conn_id: str = "agentforce_default", **kwargs: Any) -> None:

@@ -372,15 +372,22 @@ def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def without_requests(value: dict[str, Any]) -> dict[str, Any]:
-    """Return what goes to XCom or the store: when it is too long, what was asked is the first to go.
+    """Return what goes to XCom or the store: when it is too long, plans are the first to go, then requests.
 
     Airflow keeps both in its database and asks for values below 48 kB there.
     """
-    if _fits(value):
-        return value
-    dropped = {"request": None} if "request" in value else {}
-    turns = {"turns": [{**turn, "request": None} for turn in value["turns"]]} if "turns" in value else {}
-    return {**value, **dropped, **turns}
+    for name in ("plan", "request"):
+        if _fits(value):
+            return value
+        value = _without(name, value)
+    return value
+
+
+def _without(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    cleared = {**value, name: None} if name in value else value
+    if "turns" in value:
+        return {**cleared, "turns": [_without(name, turn) for turn in value["turns"]]}
+    return cleared
 
 
 def _fits(value: dict[str, Any]) -> bool:

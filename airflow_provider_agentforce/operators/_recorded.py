@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -76,6 +77,7 @@ class RecordedConversation:
     :param mark: fingerprint of the connection and the agent.
     :param resend_unknown: send a message again that an earlier try may have sent.
     :param store_requests: keep in each turn what was asked.
+    :param explain: as of an :class:`.OpenSession`.
     :ivar chat: the session.
     :ivar resumed: whether it is one of an earlier try.
     """
@@ -93,6 +95,7 @@ class RecordedConversation:
         resend_unknown: bool,
         end_reason: str,
         store_requests: bool,
+        explain: Callable[[Turn], Turn] | None = None,
     ) -> None:
         self.resumed = False
         self._client = client
@@ -102,6 +105,7 @@ class RecordedConversation:
         self._resend_unknown = resend_unknown
         self._end_reason = end_reason
         self._store_requests = store_requests
+        self._explain = explain
         self._left_open = False
 
     @property
@@ -168,6 +172,7 @@ class RecordedConversation:
             end_reason=self._end_reason,
             ended=ended,
             store_requests=self._store_requests,
+            explain=self._explain,
         )
 
 

@@ -7,6 +7,7 @@ customer's words would be evaluated.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import BaseOperator, Context
@@ -26,6 +27,9 @@ class RendersOnlyTemplates(BaseOperator):
         seen_oids: set[int] | None = None,
     ) -> Any:
         """Render a template, or resolve a reference; leave data alone. As Airflow calls it."""
+        if is_reference(content):
+            # Airflow takes one in a row of expand_kwargs for data that it has resolved.
+            return super().render_template(content, context, jinja_env, None)
         if not self.came_from_xcom(content, context, seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
         arguments: Any = getattr(self, "op_kwargs", None)
@@ -84,7 +88,9 @@ def is_reference(value: Any) -> bool:
 
 
 def has_reference(value: Any) -> bool:
-    """Tell whether a reference is in *value*, at any depth of its collections."""
+    """Tell whether a reference is in *value*, at any depth of its collections, or bound to its function."""
+    if isinstance(value, partial):
+        return has_reference(value.args) or has_reference(value.keywords)
     if isinstance(value, dict):
         return any(map(has_reference, value.values()))
     if isinstance(value, list | tuple | set | frozenset):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Session, Turn, session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_reference, has_template
+from airflow_provider_agentforce.operators._arguments import has_template
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._rendering import task_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # What a template says of a value that is not there.
 _NOTHING = ("", "None", "null")
@@ -35,9 +39,29 @@ class TakesSession(AgentforceBaseOperator):
         self.session_arguments = {"session": session, "session_id": session_id}
 
     def check_arguments(self) -> None:
-        """Refuse a task where its output is meant."""
-        check_reference("session", self.session)
-        check_reference("session_id", self.session_id)
+        """Refuse a session that is none, or given twice."""
+        field = validation.only_one_of(session=self.session, session_id=self.session_id)
+        given = getattr(self, field)
+        if isinstance(given, str) and given.strip() in _NOTHING:
+            raise AgentforceInputError(f"{field} is {given!r}. Give the output of a start or a send.")
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render; a template that pulls what a task has not left is ``None``. As Airflow calls it."""
+        from jinja2 import UndefinedError  # noqa: PLC0415 - not at parse time
+
+        try:
+            return super().render_template(content, context, jinja_env, seen_oids)
+        except UndefinedError:
+            ours = {"session", "session_id", "sequence_id"} & set(self.fields_with(content))
+            if ours and _names_in(content):
+                return None
+            raise
 
     def given_session(self, sequence_id: Any, context: Context) -> Session:
         """Read the session from the two ways of giving it.
@@ -53,11 +77,7 @@ class TakesSession(AgentforceBaseOperator):
             )
         if self.session is not None:
             return session_from(self.session)
-        if sequence_id is None:
-            raise AgentforceInputError(
-                "sequence_id is missing: give the number of the last message, 0 after the start."
-            )
-        return session_from({"session_id": self.session_id, "sequence_id": sequence_id})
+        return session_from({"session_id": self.session_id, "sequence_id": number_of(sequence_id)})
 
     def left_none(self, context: Context) -> AgentforceInputError:
         """Return the error that names the task which left no session."""
@@ -69,16 +89,28 @@ class TakesSession(AgentforceBaseOperator):
         )
 
 
+def number_of(sequence_id: Any) -> Any:
+    """Return *sequence_id*, which goes with a session's id.
+
+    :raises AgentforceInputError: there is none.
+    """
+    if sequence_id is None:
+        raise AgentforceInputError(
+            "sequence_id is missing: give the number of the last message, 0 after the start."
+        )
+    return sequence_id
+
+
 def session_to_end(task: TakesSession, context: Context) -> Session | None:
     """Return the session that *task* is given, whatever became of the tasks that have used it since.
 
     :returns: ``None`` if the task that starts sessions has started none.
     :raises AgentforceInputError: if there are several, or a task other than the start left none.
     """
-    found = _sessions_in(task.session) or _sessions_in(task.session_id)
-    last: Any = None
+    given, last = _arguments(task, context), None
+    found = _given_sessions(task, may_be_missing=bool(_names_up(given)))
     if not found:
-        for last in _tasks_up(_arguments(task, context), context):
+        for last in _tasks_up(given, context):
             found = _output(last, context)
             if found:
                 break
@@ -89,17 +121,32 @@ def session_to_end(task: TakesSession, context: Context) -> Session | None:
         )
     if found:
         return found[0]
-    starts = getattr(getattr(last, "operator_class", last), "starts_session", False)
-    if starts or (last is None and not _is_nothing(task.session_id)):
+    if getattr(getattr(last, "operator_class", last), "starts_session", False):
         return None
     raise task.left_none(context)
+
+
+def _given_sessions(task: TakesSession, *, may_be_missing: bool) -> list[Session]:
+    """Return the sessions in a task's arguments.
+
+    :param may_be_missing: pass over what cannot be read, since the tasks before know the session.
+    """
+    try:
+        return _sessions_in(task.session) or _sessions_in(task.session_id)
+    except AgentforceInputError:
+        if may_be_missing:
+            return []
+        raise
 
 
 def _arguments(task: Any, context: Context) -> Mapping[str, Any]:
     """Return how the Dag gives a task its session: references, templates or values."""
     written = task_of(context, task.task_id) or task
     if not hasattr(written, "partial_kwargs"):
-        return getattr(written, "session_arguments", {})
+        # A task between that picks the session gets it in the arguments of its function.
+        function = {name: getattr(written, name, None) for name in ("op_args", "op_kwargs")}
+        given: Mapping[str, Any] = getattr(written, "session_arguments", function)
+        return given
     expand = written.expand_input.value
     mapped = expand if isinstance(expand, Mapping) else {}
     names = ("session", "session_id")
@@ -126,8 +173,9 @@ def _names_in(value: Any) -> list[str]:
     """Return the ids of the tasks whose output an argument is."""
     if isinstance(value, str):
         return _PULLED.findall(value) if has_template(value) else []
-    if isinstance(value, Sequence):
-        return [name for item in value for name in _names_in(item)]
+    if isinstance(value, Mapping | Sequence):
+        items = value.values() if isinstance(value, Mapping) else value
+        return [name for item in items for name in _names_in(item)]
     if not hasattr(value, "iter_references"):
         return []
     return [operator.task_id for operator, _ in value.iter_references()]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.models import SessionOptions
+    from airflow_provider_agentforce.client.client import AgentforceClient
+    from airflow_provider_agentforce.client.models import SessionOptions, Turn
     from airflow_provider_agentforce.delivery import OnUnknownDelivery
 
 
@@ -42,8 +44,15 @@ class StartsSessions(AgentforceBaseOperator):
         self.agent_id = agent_id
         self.variables = variables
         self.tz = tz
-        self.bypass_user = bypass_user
-        self.surface_type = surface_type
+        self.bypass_user = (
+            None if bypass_user is None else arguments.check_choice("bypass_user", bypass_user, True, False)
+        )
+        self.surface_type = None if surface_type is None else validation.name(surface_type, "surface_type")
+
+    def check_arguments(self) -> None:
+        """Refuse a literal that is not a time zone."""
+        if self.tz is not None and not arguments.may_change(self.tz):
+            validation.time_zone(self.tz)
 
     def session_options(self, agent_id: str, external_session_key: str) -> SessionOptions:
         """Return the rendered arguments, checked.
@@ -99,3 +108,18 @@ class SendsMessages(AgentforceBaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         lost = {"error": "The trigger is lost.", "error_type": "lost"}
         return super().resume_execution("execute_complete", {"event": lost}, context)
+
+
+class StoresPlans(SendsMessages):
+    """An operator that sends messages and can tell what the agent's planner made of them.
+
+    :param store_plans: keep with each answer what the planner did.
+    """
+
+    def __init__(self, *, store_plans: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.store_plans = arguments.check_choice("store_plans", store_plans, True, False)
+
+    def explain(self, client: AgentforceClient) -> Callable[[Turn], Turn] | None:
+        """Return what adds its plan to a turn, ``None`` if it is not to be added."""
+        return client.with_plan if self.store_plans else None

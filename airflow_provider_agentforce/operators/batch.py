@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_agentforce._compat import (
-    AirflowNotFoundException,
     Context,
     can_ask,
     date_time_trigger,
     default_deferrable,
-    object_storage_path,
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_choice
+from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._identity import loop_of
+from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
@@ -30,13 +28,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.unknown import UnknownRows
-
-_PACKAGES = {
-    "s3": "apache-airflow-providers-amazon[s3fs]",
-    "gs": "apache-airflow-providers-google",
-    "abfs": "apache-airflow-providers-microsoft-azure",
-}
-_URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class ConversationBatchOperator(StartsSessions, SendsMessages):
@@ -154,10 +145,21 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         )
         self.messages_per_session = validation.count(messages_per_session, "messages_per_session")
         self.max_failures = validation.failures(max_failures)
-        self.fail_on_partial_error = fail_on_partial_error
+        self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        chosen = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = check_choice("deferrable", chosen, True, False)
         self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse literals that are not addresses or messages."""
+        super().check_arguments()
+        for field in ("records", "result_path"):
+            given = getattr(self, field)
+            if isinstance(given, str) and not may_change(given):
+                check_uri(given, field)
+        if self.message_function is None and not may_change(self.message):
+            _check_message(self.message)
 
     def render_template(
         self,
@@ -220,8 +222,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         return Job(
             client,
             records=given,
-            source_path=self._path(given, "records") if _names_a_file(given) else None,
-            result_folder=self._path(self.result_path, "result_path"),
+            source_path=path_of(given, "records") if _names_a_file(given) else None,
+            result_folder=path_of(self.result_path, "result_path"),
             identity=_identity(context["ti"], self.agentforce_conn_id),
             compile_template=self._compiler(context),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
@@ -289,24 +291,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
         return compile_template
 
-    def _path(self, given: Any, field: str) -> Any:
-        uri = str(given)
-        if not _URI.match(uri):
-            listed = field == "records" and uri.lstrip().startswith("[")
-            raise AgentforceInputError(
-                f"{field} must be a URI such as s3://bucket/accounts or file:///data/accounts, "
-                f"but is {uri!r:.100}."
-                f"{' To pass on what a task returned, give its .output, not a template.' if listed else ''}"
-            )
-        try:
-            return object_storage_path(given)
-        except (ValueError, ImportError, AirflowNotFoundException) as error:
-            package = _PACKAGES.get(uri.partition(":")[0].lower())
-            needs = f" It needs the package {package}." if package else ""
-            raise AgentforceInputError(
-                f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}"
-            ) from None
-
 
 class _Metrics:
     """Reports a batch to Airflow's metrics."""
@@ -329,8 +313,17 @@ def _no_function(given: Any) -> Any:
     return None if callable(given) else text
 
 
+def _check_message(message: Any) -> None:
+    texts = message if isinstance(message, list | tuple) else [message]
+    if not texts:
+        raise AgentforceInputError("message is empty. Give at least one template.")
+    for text in texts:
+        if not may_change(text):
+            validation.message_text(text, "message")
+
+
 def _name_of_field(key: Any) -> str | None:
-    if key is not None and not isinstance(key, str):
+    if key is not None and (not isinstance(key, str) or not key):
         raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
     return key
 

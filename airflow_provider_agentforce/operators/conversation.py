@@ -27,7 +27,7 @@ from airflow_provider_agentforce.operators._ledger import (
 )
 from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
 from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
-from airflow_provider_agentforce.operators._shared import StartsSessions
+from airflow_provider_agentforce.operators._shared import StartsSessions, StoresPlans
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.messages import Said
@@ -45,7 +45,7 @@ _OPEN_QUESTION = (
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
-class ConversationOperator(StartsSessions, ResolvesDeliveries):
+class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     """Hold one conversation: start a session, send the messages in order, end the session.
 
     **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
@@ -98,6 +98,8 @@ class ConversationOperator(StartsSessions, ResolvesDeliveries):
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
         conversation again in another one, sending again what was answered.
     :param store_requests: keep what was asked in the ``request`` of every turn.
+    :param store_plans: keep in the ``plan`` of every turn which subagent and actions the planner chose. One
+        more call for each, which is not documented; when it fails, the log says so and the task goes on.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -121,7 +123,7 @@ class ConversationOperator(StartsSessions, ResolvesDeliveries):
         self.next_message: NextMessage | None = messages if callable(messages) else None
         self.messages = None if callable(messages) else messages
         self.decisions = {NEEDS_CONFIRMATION: on_needs_confirmation, NEEDS_INPUT: on_needs_input}
-        self.stream = stream
+        self.stream = arguments.check_choice("stream", stream, True, False)
         self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = validation.end_reason(end_reason, "end_reason")
         self.on_session_lost = arguments.check_choice("on_session_lost", on_session_lost, "fail", "restart")
@@ -129,10 +131,12 @@ class ConversationOperator(StartsSessions, ResolvesDeliveries):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a literal that cannot be messages. A template or a reference may yet become them."""
-        template = isinstance(self.messages, str) and arguments.has_template(self.messages)
-        if isinstance(self.messages, Sequence | Mapping) and not template:
+        """Refuse literals that cannot be messages or decisions. A template may yet become messages."""
+        super().check_arguments()
+        if self.messages is not None and not arguments.may_change(self.messages):
             arguments.check_messages(self.messages)
+            for index, message in enumerate(self.messages):
+                arguments.check_message(message, f"messages[{index}]")
         for outcome, decide in self.decisions.items():
             if decide is not None and not callable(decide):
                 raise AgentforceInputError(
@@ -207,6 +211,7 @@ class ConversationOperator(StartsSessions, ResolvesDeliveries):
             resend_unknown=self.resends,
             end_reason=self.end_reason,
             store_requests=self.store_requests,
+            explain=self.explain(client),
         )
 
     def _hold(
@@ -364,8 +369,6 @@ def _read(message: Any, field: str) -> Said:
         return message
     if not isinstance(message, Mapping):
         return text_message(message, field=field)
-    unknown = sorted(set(message) - {"text", "variables"})
-    if unknown or "text" not in message:
-        raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
+    arguments.check_message(message, field)
     variables = validation.variables(message.get("variables"), f"{field}.variables")
     return text_message(message["text"], variables, field=f"{field}.text")

@@ -9,7 +9,6 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_reference
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 
@@ -59,10 +58,6 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
         self.feedback_id = feedback_id
         self.text = text
         self.check_literals()
-
-    def check_arguments(self) -> None:
-        """Refuse a task where its output is meant."""
-        check_reference("turn", self.turn)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the rating."""

@@ -22,7 +22,8 @@ from airflow_provider_agentforce.operators._ledger import (
 )
 from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
 from airflow_provider_agentforce.operators._retries import Stop, next_try, stopped
-from airflow_provider_agentforce.operators._session_source import TakesSession
+from airflow_provider_agentforce.operators._session_source import TakesSession, number_of
+from airflow_provider_agentforce.operators._shared import StoresPlans
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.messages import Said, Transfer
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _ANSWERED = "Only the corrective question failed; the message is answered, see the XCom turns."
 
 
-class SendMessageOperator(TakesSession, ResolvesDeliveries):
+class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     """Send one message of a session and return the agent's answer.
 
     **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
@@ -83,6 +84,8 @@ class SendMessageOperator(TakesSession, ResolvesDeliveries):
         harm twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list
         of these, tried in order.
     :param store_requests: keep what was asked in the answer's ``request``.
+    :param store_plans: keep in the answer's ``plan`` which subagent and actions the planner chose. One more
+        call, which is not documented; when it fails, the log says so and the task goes on.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -119,14 +122,16 @@ class SendMessageOperator(TakesSession, ResolvesDeliveries):
         self.sequence_id = sequence_id
         self.variables = variables
         self.in_reply_to = in_reply_to
-        self.stream = stream
+        self.stream = arguments.check_choice("stream", stream, True, False)
         self.fail_on = arguments.check_fail_on(fail_on)
         self._number = 0
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a message that is none, or more than one."""
+        """Refuse a message that is none, or more than one, and a session without its number."""
         super().check_arguments()
+        if self.session_id is not None:
+            number_of(self.sequence_id)
         cancel = None if self.cancel is False else self.cancel
         validation.only_one_of(text=self.text, reply=self.reply, cancel=cancel, transfer=self.transfer)
 
@@ -160,7 +165,13 @@ class SendMessageOperator(TakesSession, ResolvesDeliveries):
             resend_unknown=self.resends,
         )
         # The session is not ended here, so its holder is no context manager.
-        chat = OpenSession(client, session, journal=journal, store_requests=self.store_requests)
+        chat = OpenSession(
+            client,
+            session,
+            journal=journal,
+            store_requests=self.store_requests,
+            explain=self.explain(client),
+        )
         send = partial(self._send, context, chat, ledger)
         turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to)
         check_outcome(turn, self.fail_on)

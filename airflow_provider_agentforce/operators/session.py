@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.operators._arguments import may_change
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
 from airflow_provider_agentforce.operators._session_source import TakesSession, session_to_end
@@ -103,6 +104,12 @@ class EndSessionOperator(TakesSession):
         super().__init__(**kwargs)
         self.reason = reason
         self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse a literal that is not a reason."""
+        super().check_arguments()
+        if not may_change(self.reason):
+            validation.end_reason(self.reason)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """End the session."""

@@ -17,7 +17,6 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_reference
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a task where its output is meant, and numbers that cannot be right."""
-        check_reference("results", self.results)
+        """Refuse numbers that cannot be right."""
         _check_timeout(self.timeout)
         _check_rate(self.credits_per_action)
 

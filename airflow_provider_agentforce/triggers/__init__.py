@@ -1,6 +1,6 @@
-"""The triggers: what waits for the org without a worker slot.
+"""The triggers: they wait, and send no message.
 
-A trigger only reads, since Airflow may run it twice: what changes anything happens in a task. The connection
-comes in by Airflow's asynchronous call, each look at the org is a call in a thread, and one event goes back
-to the task that waits.
+A task that waits for the org gives its worker slot back. Its trigger asks the org from time to time, with
+the client of the connection and in a thread, and wakes the task with one event. A trigger only reads, since
+Airflow may run it twice.
 """

@@ -10,7 +10,7 @@ from airflow_provider_agentforce.client import delivery_policy, failure_catalogu
 from airflow_provider_agentforce.client.delivery_policy import Delivery, Ending, Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
 
-TOKEN, START, SEND, END, FEEDBACK, QUERY, TRACE = Operation
+TOKEN, START, SEND, END, FEEDBACK, QUERY, TEST, READ, TRACE = Operation
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 NOW = 1445412480.0  # DATE
 
@@ -303,3 +303,10 @@ def test_every_unknown_delivery_of_a_message_says_what_to_do(failure):
 def test_any_failure_has_a_remedy_or_none(operation, failure, text):
     said = ErrorReply("", text)
     assert isinstance(failure_catalogue.remedy_of(operation, failure, status=None, said=said), str)
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+def test_a_test_run_is_started_as_a_message_is_sent_and_looked_at_as_a_query_is_made(failure):
+    rule = failure.rule
+    assert rule.verdict(TEST) is rule.verdict(SEND)
+    assert rule.verdict(READ) is rule.verdict(QUERY)

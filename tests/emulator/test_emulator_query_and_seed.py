@@ -222,3 +222,12 @@ def test_official_session_started_for_streaming_still_answers_json(caller):
 def test_caller_without_login_cannot_query(org):
     with Caller(org) as stranger:
         assert ask(stranger, "SELECT Id FROM BotDefinition").status_code == 401
+
+
+def test_a_version_that_is_published_is_the_active_one(make_caller):
+    caller = make_caller()
+    before = ask(caller, FULL.format("Service_Agent")).json()["records"][0]["BotVersions"]["records"]
+    caller.org.publish()
+    after = ask(caller, FULL.format("Service_Agent")).json()["records"][0]["BotVersions"]["records"]
+    assert [(one["VersionNumber"], one["Status"]) for one in after] == [(1, "Inactive"), (2, "Active")]
+    assert after[0]["Id"] == before[0]["Id"] != after[1]["Id"]

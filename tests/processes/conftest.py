@@ -19,6 +19,7 @@ DAG_IDS = {
     "talk_recorded",
     "talk_stopping",
     "talk_in_time",
+    "talk_traced",
     "shared",
     "shared_recorded",
     "shared_resend",
@@ -33,6 +34,7 @@ DAG_IDS = {
     "talk_checks_later",
     "shared_asks",
     "batch_asks",
+    "agent_tests",
     *(
         ("llm_asks", "llm_asks_in_time", "llm_talks", "llm_talks_in_time")
         if sys.version_info >= (3, 11)

@@ -411,18 +411,13 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"records": {"id": 1}}, "records must be a list of dicts or the URI of a file, but is dict"),
         ({"records": None}, "but is NoneType"),
         ({"records": ["A1"]}, "records[0] must be a dict, but is str"),
-        ({"records": "accounts.csv"}, "records must be a URI such as s3://bucket/accounts"),
-        ({"records": "[{'id': 1}]"}, "To pass on what a task returned, give its .output, not a template"),
         ({"records": "file:///nowhere/a.csv"}, "records: the file file:///nowhere/a.csv does not exist"),
-        ({"records": "file://a.csv"}, "records must be a URI"),
         ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson or .csv"),
         ({"records": "nope://bucket/a.csv"}, "records: 'nope://bucket/a.csv' cannot be used: Unsupported"),
         ({"records": "memory://b/a.csv"}, "cannot be used: No filesystem registered for scheme memory"),
         ({"records": [*ACCOUNTS, {"id": "A2"}]}, "records[3] has the same id as records[1]: 'A2'"),
         ({"records": [{"id": 1}, {"id": "1"}]}, "records[1] has the same id as records[0]"),
         ({"key": "nummer"}, "key: no record has a value in the field 'nummer'"),
-        ({"result_path": "results"}, "result_path must be a URI"),
-        ({"result_path": ""}, "result_path must be a URI"),
         ({"result_path": None}, "result_path must be a URI"),
         ({"result_path": "s3://bucket/folder"}, "result_path: 's3://bucket/folder' cannot be used: "),
         ({"result_path": "s3://b/f"}, "It needs the package apache-airflow-providers-amazon[s3fs]."),
@@ -430,17 +425,11 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"result_path": "file:///proc/nothing"}, "result_path: file:///proc/nothing cannot be used"),
         ({"result_path": "file:///etc/hosts"}, "result_path: file:///etc/hosts cannot be used"),
         ({"result_path": "file:///etc/hosts/below"}, "result_path: file:///etc/hosts/below cannot be used"),
-        ({"message": ""}, "message is blank"),
-        ({"message": []}, "message is empty"),
-        ({"message": None}, "message must be"),
         ({"message": ["Hello."] * 101}, "101 messages are more than a session may have (100)"),
         ({"variables": "x"}, "variables must be"),
         ({"messages_per_session": 101}, "messages_per_session is 101, and the connection allows 100"),
         ({"output_type": 5}, "output_type must be"),
         ({"output_type": {"type": "nothing"}}, "output_type is not a JSON schema"),
-        ({"tz": "Berlin"}, "tz must be a time zone name"),
-        ({"bypass_user": "yes"}, "bypass_user must be True or False"),
-        ({"surface_type": "a b"}, "surface_type must be"),
         ({"agent_id": "a/b"}, "agent_id must be"),
     ],
 )
@@ -459,6 +448,18 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ({"records": "accounts.csv"}, "records must be a URI such as s3://bucket/accounts"),
+        ({"records": "[{'id': 1}]"}, "To pass on what a task returned, give its .output, not a template"),
+        ({"records": "file://a.csv"}, "records must be a URI"),
+        ({"result_path": "results"}, "result_path must be a URI"),
+        ({"result_path": ""}, "result_path must be a URI"),
+        ({"message": ""}, "message is blank"),
+        ({"message": []}, "message is empty"),
+        ({"message": None}, "message must be"),
+        ({"tz": "Berlin"}, "tz must be a time zone name"),
+        ({"bypass_user": "yes"}, "bypass_user must be True or False"),
+        ({"surface_type": "a b"}, "surface_type must be"),
+        ({"result_path": "file://no_such_conn@/tmp/x"}, "result_path must be a URI"),
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"max_concurrency": 1.5}, "max_concurrency"),
         ({"messages_per_session": 0}, "messages_per_session"),
@@ -485,12 +486,6 @@ def test_a_limit_of_zero_in_the_connection_is_refused(ask, org, monkeypatch):
     done = ask()
     assert isinstance(done.error, AgentforceInputError)
     assert "max_concurrent_sessions" in str(done.error)
-    assert org.requests == []
-
-
-def test_a_connection_of_the_store_that_is_not_there_is_named(ask, org):
-    done = ask(result_path="file://no_such_conn@/tmp/x")
-    assert isinstance(done.error, AgentforceInputError)
     assert org.requests == []
 
 

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from installed import AIRFLOW
 from airflow_provider_agentforce._compat import AirflowFailException
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
     ConversationOperator,
     EndSessionOperator,
     SendMessageOperator,
@@ -138,12 +140,19 @@ RUNS = {
     "end_after_a_skipped_send": everywhere("success"),
     "end_after_a_mapped_send": everywhere("failed", [FAILS]),
     "end_after_a_send_by_template": everywhere("failed", [FAILS]),
+    "end_by_a_broken_template": everywhere("failed", [FAILS]),
+    "end_by_a_rendered_dict": everywhere("failed", [FAILS]),
+    "end_through_a_task_between": everywhere("failed", [FAILS]),
+    "references_in_rows": everywhere("success", ["first"]),
     "end_in_a_mapped_group": everywhere("failed", [FAILS, FAILS], starts=2),
     # What is not there fails at once, and is named.
     "nothing_to_send_in": everywhere(
         "failed", says="session is None: the task nothing left no session", starts=0
     ),
     "nothing_to_end": everywhere(
+        "failed", says="session is None: the task nothing left no session", starts=0
+    ),
+    "send_by_a_broken_template": everywhere(
         "failed", says="session is None: the task nothing left no session", starts=0
     ),
     "nothing_by_template": everywhere(
@@ -222,6 +231,7 @@ def test_a_connection_of_another_type_is_named(org, run, monkeypatch):
 
 
 START = StartSessionOperator(task_id="start")
+BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"}
 
 
 @pytest.mark.parametrize(
@@ -247,11 +257,59 @@ START = StartSessionOperator(task_id="start")
         (ConversationOperator, {"message": ["a"]}, "has no argument message. Did you mean messages?"),
         (SendMessageOperator, {"message": "a"}, "SendMessageOperator has no argument message"),
         (SendMessageOperator, {"text": "a", "sesion": 1}, "no argument sesion. Did you mean session?"),
-        (SendMessageOperator, {"text": "a", "session": START}, "give its output: session=start.output"),
-        (EndSessionOperator, {"session": START}, "give its output: session=start.output"),
+        (
+            SendMessageOperator,
+            {"text": "a", "session": START},
+            "session is a task; give its output: start.output",
+        ),
+        (EndSessionOperator, {"session": START}, "session is a task; give its output"),
         (EndSessionOperator, {"session_id": "{{ x"}, "session_id is not a valid template"),
-        (SubmitFeedbackOperator, {"turn": START, "feedback": "GOOD"}, "turn=start.output"),
+        (SubmitFeedbackOperator, {"turn": START, "feedback": "GOOD"}, "turn is a task"),
         (StartSessionOperator, {"agent": "x"}, "no argument agent. Did you mean agent_id?"),
+        (ConversationOperator, {"text": "a"}, "no argument text. Did you mean messages?"),
+        (SendMessageOperator, {"messages": ["a"]}, "no argument messages. Did you mean text?"),
+        (ConversationBatchOperator, {**BATCH, "messages": "a"}, "Did you mean message?"),
+        (ConversationOperator, {"messages": 5}, "messages must be a list"),
+        (ConversationOperator, {"messages": [5]}, r"messages\[0\] must be text"),
+        (ConversationOperator, {"messages": ["a", ""]}, r"messages\[1\] is blank"),
+        (ConversationOperator, {"messages": [{"txt": "a"}]}, r"messages\[0\] must have text"),
+        (ConversationOperator, {"messages": [START]}, r"messages\[0\] is a task; give its output"),
+        (ConversationOperator, {"messages": [{"text": START}]}, "is a task; give its output"),
+        (ConversationOperator, {"messages": ["a"], "agent_id": START}, "agent_id is a task"),
+        (ConversationOperator, {"messages": partial(len, START.output)}, "messages is a function that holds"),
+        (ConversationOperator, {"messages": ["a"], "stream": START.output}, "stream is not templated"),
+        (ConversationOperator, {"messages": ["a"], "stream": "yes"}, "stream must be True or False"),
+        (ConversationOperator, {"messages": ["a"], "tz": 5}, "tz must be"),
+        (ConversationOperator, {"messages": ["a"], "bypass_user": "no"}, "bypass_user must be True or False"),
+        (ConversationOperator, {"messages": ["a"], "output_type": {"x": START.output}}, "output_type is not"),
+        (
+            ConversationOperator,
+            {"messages": ["a"], "on_needs_input": partial(len, START.output)},
+            "on_needs_input is a function",
+        ),
+        (SendMessageOperator, {"text": "a"}, "exactly one of session and session_id"),
+        (SendMessageOperator, {"text": "a", "session_id": "b"}, "sequence_id is missing"),
+        (EndSessionOperator, {}, "exactly one of session and session_id"),
+        (EndSessionOperator, {"session": "a", "session_id": "b"}, "exactly one of session and session_id"),
+        (EndSessionOperator, {"session_id": "None"}, "session_id is 'None'"),
+        (EndSessionOperator, {"session_id": "a", "reason": "bye"}, "reason must be UserRequest"),
+        (
+            ConversationBatchOperator,
+            {**BATCH, "message": partial(str, START.output)},
+            "message is a function",
+        ),
+        (ConversationBatchOperator, {**BATCH, "deferrable": START.output}, "deferrable is not templated"),
+        (
+            ConversationBatchOperator,
+            {**BATCH, "fail_on_partial_error": "no"},
+            "fail_on_partial_error must be",
+        ),
+        (ConversationBatchOperator, {**BATCH, "message": ""}, "message is blank"),
+        (ConversationBatchOperator, {**BATCH, "message": []}, "message is empty"),
+        (ConversationBatchOperator, {**BATCH, "message": 5}, "message must be text"),
+        (ConversationBatchOperator, {**BATCH, "result_path": "out"}, "result_path must be a URI"),
+        (ConversationBatchOperator, {**BATCH, "records": "foo"}, "records must be a URI"),
+        (ConversationBatchOperator, {**BATCH, "key": ""}, "key must be the name of a field"),
     ],
 )
 def test_a_literal_that_cannot_be_right_is_refused_while_the_dag_is_parsed(kind, arguments, words):

@@ -33,7 +33,7 @@ def test_every_path_in_it_can_be_imported():
     info = get_provider_info()
     modules = [
         module
-        for kind in ("operators", "triggers", "hooks")
+        for kind in ("operators", "sensors", "triggers", "hooks")
         for entry in info[kind]
         for module in entry["python-modules"]
     ]

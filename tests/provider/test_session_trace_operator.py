@@ -11,7 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.io import attach, store
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -222,6 +225,24 @@ def test_the_sessions_of_conversations_are_found_without_a_folder(fetch, run, or
     assert fetch(talks[0]["turns"]).value["found"] == 1
 
 
+def test_a_store_that_empties_a_file_before_it_is_written_loses_no_row(run, org, monkeypatch):
+    monkeypatch.setattr(store, "_STORE_CACHE", {})
+    attach(protocol="memory", conn_id="the_store", fs=MemoryFileSystem())
+    org.fail("send", **DROPPED)
+    folder = f"memory://the_store@bucket/{time.time_ns()}"
+    arguments = {"records": ACCOUNTS, "key": "id", "message": "hello", "max_concurrency": 1}
+    ask = ConversationBatchOperator(task_id="ask", result_path=folder, **arguments)
+    manifest = run(ask).value
+    done = run(SessionTraceOperator(task_id="traces", results=manifest, timeout=AT_ONCE))
+    assert (done.value["found"], done.value["resolved"]) == (3, 1)
+    lines = {
+        name: ObjectStoragePath(uri).read_text().splitlines()
+        for name, uri in (("rows", manifest["results"]), ("traces", done.value["traces"]))
+    }
+    assert {name: len(found) for name, found in lines.items()} == {"rows": 3, "traces": 3}
+    assert [json.loads(line)["status"] for line in lines["rows"]] == ["answered"] * 3
+
+
 # Waiting
 
 
@@ -389,7 +410,7 @@ def test_arguments_that_cannot_be_right_are_refused_when_the_dag_is_parsed(argum
 
 def test_a_task_in_the_place_of_its_output_is_refused():
     task = ConversationOperator(task_id="talk", messages=["hi"])
-    with pytest.raises(AgentforceInputError, match=r"results=talk\.output"):
+    with pytest.raises(AgentforceInputError, match=r"results is a task; give its output: talk\.output"):
         SessionTraceOperator(task_id="traces", results=task)
 
 

@@ -218,11 +218,9 @@ class TestCustomConnection:
         assert [body["surfaceConfig"] for body in starts] == [{"surfaceType": "Custom"}] * 2
 
     @pytest.mark.parametrize("wrong", ["", "Cus tom", 3])
-    def test_a_wrong_name_is_named_before_anything_is_sent(self, org, run, wrong):
-        error = run(StartSessionOperator(task_id="start", surface_type=wrong)).error
-        assert isinstance(error, AgentforceInputError)
-        assert "surface_type" in str(error)
-        assert org.requests == []
+    def test_a_wrong_name_is_named_while_the_dag_is_parsed(self, wrong):
+        with pytest.raises(AgentforceInputError, match="surface_type"):
+            StartSessionOperator(task_id="start", surface_type=wrong)
 
 
 class TestConversation:

@@ -175,6 +175,14 @@ def test_what_was_said_is_in_the_spans_when_it_is_asked_for(org, run, spans, cap
         assert text not in recorded
 
 
+def test_the_span_of_a_plan_names_subagent_and_actions_and_not_what_they_got(org, run, spans):
+    run(ConversationOperator(task_id="talk", messages=["Where is order 4711?"], store_plans=True))
+    (span,) = [one for one in spans() if one.name == "read_plan"]
+    assert span.attributes["agentforce.subagent"] == "DefaultTopic"
+    assert span.attributes["agentforce.actions"] == ("Get_Order_Status",)
+    assert "4711" not in span.to_json()
+
+
 def test_a_message_without_an_answer_is_captured_alone(org, run, spans, capturing):
     org.fail("send", status=500)
     run(ConversationOperator(task_id="talk", messages=[QUESTION]))

@@ -41,8 +41,8 @@ class Connection:
     :ivar connected: whether only TLS is between it and a request.
     :ivar kept: whether it was used before.
     :ivar cut: whether it was cut from outside.
+    :ivar max_body: bytes that the content of the reply under way may have.
     :ivar head: bytes of the reply's head, as far as they have arrived.
-    :ivar max_bytes: of the body of the next reply.
     :param check: raises when the exchange was stopped; called while connecting.
     """
 
@@ -53,8 +53,8 @@ class Connection:
         self.connected = False
         self.kept = False
         self.cut = False
+        self.max_body = MAX_BODY_BYTES
         self.head = b""
-        self.max_bytes = MAX_BODY_BYTES
         self._check = check
         self._pid = os.getpid()
         self._idle_since = 0.0
@@ -123,7 +123,7 @@ class Connection:
                 self.head += data
             self._received += len(data)
             overhead = self._received - self._content
-            if overhead > _MAX_OVERHEAD or self._received > self.max_bytes + _MAX_OVERHEAD:
+            if overhead > _MAX_OVERHEAD or self._received > self.max_body + _MAX_OVERHEAD:
                 raise FramingError("longer than a reply may be")
             self._http.receive_data(data)
 

@@ -44,6 +44,7 @@ class Exchange:
         leaves.
     :param during_cleanup: try even after the transport was stopped.
     :param starts_session: a stop can be asked to let it come to its end.
+    :param max_body: bytes that the reply may hold.
     :ivar sent: whether a byte of the request was handed to the network.
     :ivar status: HTTP status of the reply, ``None`` until its head has arrived.
     :ivar headers: of the reply, with lower-case names.
@@ -59,12 +60,14 @@ class Exchange:
         before_send: Callable[[], None] | None = None,
         during_cleanup: bool = False,
         starts_session: bool = False,
+        max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.sent = False
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.call = call
         self.starts_session = starts_session
+        self._max_body = max_body
         self.during_cleanup = during_cleanup
         self._transport = transport
         self._bearer = bearer
@@ -135,7 +138,7 @@ class Exchange:
     def iter_bytes(self) -> Iterator[bytes]:
         """Return the decoded body as it arrives.
 
-        :raises TransportError: the reply does not come to its end, or is longer than it may be.
+        :raises TransportError: the reply does not come to its end, or is longer than ``max_body``.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it
@@ -157,11 +160,12 @@ class Exchange:
         if self._framing:
             raise FramingError(self._framing)
         decode = _decoder(self.headers.get("content-encoding", ""))
+        connection.max_body = self._max_body
         while type(event := connection.next_event(self._end)) is h11.Data:
-            piece = decode(bytes(event.data), self.call.max_bytes - self._length + 1)
+            piece = decode(bytes(event.data), self._max_body - self._length + 1)
             self._length += len(piece)
-            if self._length > self.call.max_bytes:
-                raise FramingError(f"longer than {self.call.max_bytes} bytes")
+            if self._length > self._max_body:
+                raise FramingError(f"longer than {self._max_body} bytes")
             if piece:
                 yield piece
 
@@ -189,7 +193,6 @@ class Exchange:
             address = route.address
             connection = self._transport.take(route) or Connection(route, self._raise_if_stopped)
             self._connection, self._cuttable = connection, [connection]
-            connection.max_bytes = self.call.max_bytes
             if not connection.kept:
                 connection.open(self._end)
             return connection, connection.encode(self._events(route))

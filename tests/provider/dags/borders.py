@@ -168,6 +168,35 @@ with DAG("end_in_a_mapped_group", start_date=BEGIN, schedule=None):
     conversation.expand(tz=["UTC", "Europe/Berlin"])
 
 
+IDS = {
+    "by_a_broken_template": {"session_id": "{{ ti.xcom_pull('ask')['session_id'] }}"},
+    "by_a_rendered_dict": {"session": "{{ ti.xcom_pull('start') }}"},
+}
+for way, given in IDS.items():
+    with DAG(f"end_{way}", start_date=BEGIN, schedule=None):
+        start = StartSessionOperator(task_id="start")
+        ask = failing(start.output)
+        start >> ask >> EndSessionOperator(task_id="end", **given).as_teardown(setups=start)
+
+
+@task
+def picked(answer):
+    """Return the session to end."""
+    return answer
+
+
+with DAG("end_through_a_task_between", start_date=BEGIN, schedule=None):
+    start = StartSessionOperator(task_id="start")
+    ask = failing(start.output)
+    EndSessionOperator(task_id="end", session=picked(ask.output)).as_teardown(setups=start)
+
+with DAG("references_in_rows", start_date=BEGIN, schedule=None):
+    start = StartSessionOperator(task_id="start")
+    ask = SendMessageOperator.partial(task_id="ask", text="first").expand_kwargs([{"session": start.output}])
+    end = EndSessionOperator.partial(task_id="end").expand_kwargs([{"session": start.output}])
+    start >> ask >> end.as_teardown(setups=start)
+
+
 @task
 def nothing():
     return None
@@ -181,6 +210,15 @@ with DAG("nothing_to_end", start_date=BEGIN, schedule=None, default_args=AGAIN):
 
 with DAG("nothing_by_template", start_date=BEGIN, schedule=None, default_args=AGAIN):
     nothing() >> EndSessionOperator(task_id="end", session_id="{{ ti.xcom_pull('nothing') }}")
+
+with DAG("send_by_a_broken_template", start_date=BEGIN, schedule=None, default_args=AGAIN):
+    broken = "{{{{ ti.xcom_pull('nothing')['{}'] }}}}"
+    nothing() >> SendMessageOperator(
+        task_id="ask",
+        text="hello",
+        session_id=broken.format("session_id"),
+        sequence_id=broken.format("sequence_id"),
+    )
 
 with DAG("no_connection", start_date=BEGIN, schedule=None, default_args=AGAIN):
     StartSessionOperator(task_id="ask", agentforce_conn_id="typo")

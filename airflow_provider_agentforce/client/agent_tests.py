@@ -1,0 +1,284 @@
+"""Runs of agent tests: the Testing API in both its generations, and runs of whole conversations.
+
+Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-connect.html for the first
+generation (``ai-evaluations``), and https://github.com/forcedotcom/agents for its successor (``ai-testing``).
+No call takes a key by which the org would know a repetition, and none lists the runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_agentforce.client import responses, validation
+from airflow_provider_agentforce.client.agent_test_results import Case, cases_of
+from airflow_provider_agentforce.client.answer_reader import JsonReader
+from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
+from airflow_provider_agentforce.client.attempt import CallOptions
+from airflow_provider_agentforce.client.delivery_policy import Operation
+from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+)
+
+LEGACY, TESTING, CONVERSATION = APIS = ("legacy", "testing", "conversation")
+# 1,000 cases, the most that a test may have, take about a tenth of it.
+_MAX_RESULTS = 32 * 1024 * 1024
+_PATHS = {
+    LEGACY: f"{DATA_PATH}/einstein/ai-evaluations/runs",
+    TESTING: f"{DATA_PATH}/einstein/ai-testing/runs",
+}
+_PATH = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9](?:/[A-Za-z0-9_-]+)+")
+_GOOD = {"COMPLETED", "SUCCESS"}
+_STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
+_ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
+_UNKNOWN_HERE = {400, 403, 404}
+
+
+@dataclass(frozen=True)
+class AgentTestRun:
+    """A run of an agent test.
+
+    :param run_id: the org's id for it.
+    :param api: ``legacy``, ``testing`` or ``conversation``.
+    :param path: of the runs, on the org's host.
+    :param status: in the org's words, in upper case; ``""`` before the first look.
+    :param error: the org's words for why it failed, ``""`` without any.
+    """
+
+    run_id: str
+    api: str
+    path: str
+    status: str = ""
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end."""
+        return self.status in _ENDED
+
+    @property
+    def completed(self) -> bool:
+        """Whether it has come to a good end, which says nothing about its cases."""
+        return self.status in _GOOD
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it."""
+        return self.status in _STOPPED
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        """Whether the API has a call for that."""
+        return self.api == LEGACY
+
+
+@dataclass(frozen=True)
+class AgentTestResults:
+    """What came of a run.
+
+    :param run: as it stands at its end.
+    :param subject: API name of the agent, ``""`` where the API does not tell.
+    """
+
+    run: AgentTestRun
+    cases: list[Case]
+    subject: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StartRequest(ApiRequest):
+    """``POST …/runs``. It returns no id when the org says that such a run is in progress."""
+
+    operation = Operation.TEST
+    doing: str  # type: ignore[misc] # of each call
+    url: str
+    name: str
+    api: str
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host runs tests
+        parameter = "aiEvaluationDefinitionName" if self.api == LEGACY else "testDefinitionName"
+        return post(self.url, {parameter: self.name})
+
+    def read(self, reader: JsonReader) -> str | None:
+        run_id = responses.decode_object(reader.body).get("runId")
+        if run_id is None and self.api != LEGACY:
+            return None
+        if not isinstance(run_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_id):
+            raise responses.UnreadableReplyError("a JSON object without a usable runId")
+        return run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunRequest(ApiRequest):
+    """A call about a run that is there: its status, its results, or its cancellation."""
+
+    operation = Operation.READ
+    doing: str  # type: ignore[misc] # of each call
+    url: str
+    method: str = "GET"
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host runs tests
+        if self.method == "POST":
+            return post(self.url, {})
+        return HttpCall(self.method, self.url, {"Accept": "application/json"})
+
+    def read(self, reader: JsonReader) -> dict[str, Any]:
+        return responses.decode_object(reader.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ResultsRequest(_RunRequest):
+    max_body = _MAX_RESULTS
+
+
+class AgentTests:
+    """The agent tests of an org. Methods raise :class:`.AgentforceError` for what the org or the network do.
+
+    :param host: the org's My Domain.
+    :param executor: carries out the calls.
+    :param get_access: gives the token.
+    """
+
+    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
+        self._host = host
+        self._executor = executor
+        self._get_access = get_access
+
+    def start(
+        self,
+        test: str,
+        *,
+        api: str | None = None,
+        path: str | None = None,
+        before_send: Callable[[str], None] = lambda _: None,
+    ) -> AgentTestRun:
+        """Start a run.
+
+        :param test: API name of the test definition.
+        :param api: ``legacy``, ``testing`` or ``conversation``; ``None``: ``testing``, and where the org does
+            not know the test there, ``legacy``.
+        :param path: of the runs, where it is not the usual one.
+        :param before_send: is called with the name of the API right before the first byte leaves; if it
+            raises, no byte leaves.
+        :raises DeliveryUnknownError: a run may have been started, and its id is not known.
+        :raises AgentforceTransientError: such a run is in progress; the API gives no id and starts no other.
+        """
+        name = validation.name(test, "test")
+        return _first_that_knows(_candidates(api, path), lambda runs: self._start(runs, name, before_send))
+
+    def look(self, run: AgentTestRun) -> AgentTestRun:
+        """Return the run as it stands.
+
+        :raises AgentforceRequestError: it is gone.
+        """
+        request = _RunRequest(doing=f"Looking at the test run {run.run_id}", url=self._url(run))
+        return _as_told(run, self._executor.execute(request, self._get_access).value)
+
+    def find(self, run_id: str, *, api: str | None = None, path: str | None = None) -> AgentTestRun:
+        """Return a run that is known by its id.
+
+        :param api: as of :meth:`start`.
+        :raises AgentforceRequestError: the org has no such run.
+        """
+        known = validation.path_id(run_id, "run_id")
+        return _first_that_knows(_candidates(api, path), lambda runs: self.look(replace(runs, run_id=known)))
+
+    def results(self, run: AgentTestRun) -> AgentTestResults:
+        """Return what came of a run that has ended."""
+        doing = f"Reading the results of the test run {run.run_id}"
+        request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
+        told = self._executor.execute(request, self._get_access).value
+        return AgentTestResults(_as_told(run, told), cases_of(told), str(told.get("subjectName") or ""))
+
+    def cancel(self, run: AgentTestRun, *, during_cleanup: bool = False) -> None:
+        """Cancel a run.
+
+        :param during_cleanup: try for a few seconds only, even after a stop.
+        :raises AgentforceInputError: the API cannot do that.
+        """
+        if not run.can_be_cancelled:
+            raise AgentforceInputError(f"The API {run.api} cannot cancel the test run {run.run_id}.")
+        request = _RunRequest(
+            doing=f"Cancelling the test run {run.run_id}", url=f"{self._url(run)}/cancel", method="POST"
+        )
+        self._executor.execute(request, self._get_access, CallOptions(during_cleanup=during_cleanup))
+
+    def wait(self, seconds: float) -> None:
+        """Wait.
+
+        :raises TaskStoppedError: as soon as the client is stopped.
+        """
+        self._executor.deadline.sleep(seconds)
+
+    def _start(self, runs: AgentTestRun, test: str, before_send: Callable[[str], None]) -> AgentTestRun:
+        doing = f"Starting the agent test {test}"
+        request = _StartRequest(doing=doing, url=f"{self._host}{runs.path}", name=test, api=runs.api)
+        options = CallOptions(before_send=lambda _: before_send(runs.api))
+        run_id = self._executor.execute(request, self._get_access, options).value
+        if run_id is None:
+            raise AgentforceTransientError(
+                f"A run of the agent test {test} is in progress; the org starts no other and does not tell "
+                "its id.",
+                hint="Try again when it has ended. AgentTestSensor waits for a run by its id.",
+                operation=Operation.TEST.value,
+                applied=False,
+            )
+        return replace(runs, run_id=run_id)
+
+    def _url(self, run: AgentTestRun) -> str:
+        return f"{self._host}{run.path}/{quote(run.run_id, safe='')}"
+
+
+def _first_that_knows(
+    candidates: Sequence[AgentTestRun], ask: Callable[[AgentTestRun], AgentTestRun]
+) -> AgentTestRun:
+    """Return what the first API says that knows what it is asked for.
+
+    :raises AgentforceRequestError: there is none.
+    """
+    refusals: dict[str, AgentforceRequestError] = {}
+    for runs in candidates:
+        try:
+            return ask(runs)
+        except AgentforceRequestError as error:  # noqa: PERF203 - the next one is asked
+            if error.status not in _UNKNOWN_HERE:
+                raise
+            refusals[runs.api] = error
+    *_, last = refusals.values()
+    if len(refusals) == 1:
+        raise last
+    raise last.replaced(what=" ".join(f"With api={api!r}: {one.what}" for api, one in refusals.items()))
+
+
+def check_api(api: str | None, path: str | None) -> None:
+    """Refuse what names no API.
+
+    :raises AgentforceInputError: for a name or path that cannot be one.
+    """
+    _candidates(api, path)
+
+
+def _candidates(api: str | None, path: str | None) -> list[AgentTestRun]:
+    if api is not None:
+        validation.one_of(APIS, api, "api")
+    if path is not None and not _PATH.fullmatch(str(path)):
+        requirement = "must be a path such as /services/data/v66.0/einstein/ai-testing/runs"
+        raise validation.refusal(path, "path", requirement)
+    if api is None and path is not None:
+        raise AgentforceInputError("path needs api, which says how the runs there are started.")
+    if api == CONVERSATION and path is None:
+        raise AgentforceInputError(
+            "api='conversation' needs path: where the org runs such tests is not documented."
+        )
+    return [AgentTestRun("", one, path or _PATHS[one]) for one in ([api] if api else [TESTING, LEGACY])]
+
+
+def _as_told(run: AgentTestRun, told: dict[str, Any]) -> AgentTestRun:
+    error = told.get("errorMessage")
+    return replace(run, status=str(told.get("status") or "").upper(), error=str(error or ""))

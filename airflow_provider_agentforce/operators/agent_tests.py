@@ -1,0 +1,226 @@
+"""Runs of the org's own agent tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow_provider_agentforce._compat import Context, default_deferrable
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    AgentTestFailedError,
+)
+from airflow_provider_agentforce.operators import _arguments as arguments
+from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
+from airflow_provider_agentforce.operators._recorded_run import RecordedRun
+from airflow_provider_agentforce.operators._testing import AgentTesting, check_timedelta
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.agent_tests import AgentTestResults, AgentTestRun, AgentTests
+
+_APIS: tuple[Literal["legacy", "testing", "conversation"], ...] = ("legacy", "testing", "conversation")
+
+
+class RunAgentTestOperator(AgentTesting):
+    """Run an agent test that is defined in the org, and fail unless enough of its cases pass.
+
+    **Sends** the start of one run, looks at it until it has ended, and reads its results. **Returns** a dict
+    with ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), ``run_id``, and ``cases``, one
+    dict each with ``number``, ``name``, ``status``, ``reason``, ``seconds`` and ``session_id``; where they
+    are too many for XCom, those that did not pass come first. When the task fails for them, the XCom
+    ``result`` has the same. The XCom ``run_id`` is there as soon as the run is started.
+
+    **A retry** on Airflow 3.3 and later finds the run of the try before and starts no other. When the answer
+    to a start is lost, the ``legacy`` API cannot tell whether there is a run: the task fails at once. The
+    others start no second run while one is in progress, so a retry asks them. On older Airflow a retry starts
+    another run. A kill, a time-out and a clear cancel the run, where the API can (``legacy``).
+
+    **Templated:** ``test``, ``agent_id``, ``junit_path``, ``result_path``, ``agentforce_conn_id``.
+
+    :param test: API name of the test definition.
+    :param api: ``legacy`` (``ai-evaluations``), ``testing`` (``ai-testing``) or ``conversation``. Default:
+        ``testing``, and where the org does not know the test there, ``legacy``.
+    :param path: of the runs on the org's host, where it is not the usual one:
+        ``/services/data/v66.0/einstein/ai-testing/runs``. Needed with ``conversation``.
+    :param agent_id: id (``0Xx…``) or API name of the agent that is tested; needed for
+        ``skip_if_passed_within`` alone. Default: the connection's extra ``agent_id``.
+    :param min_pass_rate: share of the cases that has to pass, from 0 to 1. A case that ends with an error
+        fails the task in any case.
+    :param timeout: for the run. One that takes longer is cancelled, where the API can, and fails the task.
+    :param poke_interval: pause between two looks at the run; each counts as a call to the org.
+    :param junit_path: URI of a file for the results as JUnit XML.
+    :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
+    :param skip_if_passed_within: return the result of an earlier pass that is not older than this, and start
+        nothing, if the agent's active version is the one that has passed. Needs ``result_path``. A change of
+        the test itself is not noticed.
+    :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("test", *AgentTesting.template_fields)
+
+    def __init__(
+        self,
+        *,
+        test: str,
+        api: Literal["legacy", "testing", "conversation"] | None = None,
+        path: str | None = None,
+        timeout: timedelta = timedelta(hours=1),
+        poke_interval: timedelta = timedelta(minutes=1),
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.test: Any = test
+        self.api = None if api is None else arguments.check_choice("api", api, *_APIS)
+        self.path = path
+        if path is None and api == "conversation":
+            raise AgentforceInputError("api='conversation' needs path, which is not documented.")
+        self.timeout = check_timedelta(timeout, "timeout")
+        self.poke_interval = check_timedelta(poke_interval, "poke_interval")
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse a literal that cannot be the name of a test."""
+        if isinstance(self.test, str) and not arguments.has_template(self.test):
+            validation.name(self.test, "test")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the test, or go on with the run of an earlier try."""
+        from airflow_provider_agentforce.client.agent_tests import check_api  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            check_api(self.api, self.path)
+            self.check_paths()
+            client = self.open_client()
+            self.link_to(client.settings.agent_id, context)
+            versions = self._versions()
+            passed = self.earlier_pass(self._mark, versions)
+            if passed is not None:
+                return passed
+            tests = client.agent_tests
+            run, until = self._record(context).run(tests, timeout=self.timeout, versions=versions)
+            self.push_in_failure(context, "run_id", run.run_id)
+        return self._wait(run, until, context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on after a wait."""
+        from airflow_provider_agentforce.client.agent_tests import AgentTestRun  # noqa: PLC0415 - not at parse time
+
+        run = AgentTestRun(event["run_id"], event["api"], event["path"])
+        return self._wait(run, datetime.fromisoformat(event["until"]), context)
+
+    @property
+    def _mark(self) -> str:
+        """What an earlier try, or pass, must have in common with this one."""
+        return fingerprint(self.agentforce_conn_id, self.test, self.api, self.path)
+
+    def _record(self, context: Context) -> RecordedRun:
+        ledger = Ledger.of(context)
+        return RecordedRun(ledger, self._mark, test=self.test, api=self.api, path=self.path)
+
+    def _versions(self) -> dict[str, str | None]:
+        if self.skip_if_passed_within is None:
+            return {}
+        client = self.hook.plain_client
+        agent = client.settings.agent(self.agent_id)
+        # A test of the org is said to take the newest version of the agent, active or not.
+        version = self.version_of(client, agent, newest=True)
+        if version is None:
+            self.log.warning("The active version of %s is not its newest one, or cannot be read.", agent)
+        return {agent: version}
+
+    def _wait(self, run: AgentTestRun, until: datetime, context: Context) -> dict[str, Any]:
+        """Look at the run until it has ended."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            tests = self.open_client().agent_tests
+            try:
+                run = tests.look(run)
+                while not run.ended and not self.deferrable and (left := _left(until)):
+                    tests.wait(min(left, self.poke_interval.total_seconds()))
+                    run = tests.look(run)
+            except BaseException as error:
+                # Another try goes on with a run that could not be looked at.
+                if self._killed or not isinstance(error, AgentforceError):
+                    self._cancel(tests, run, context)
+                raise
+            if run.ended:
+                return self._concluded(tests.results(run), context)
+            if not _left(until):
+                self._cancel(tests, run, context)
+                raise AgentTestFailedError(
+                    f"The test run {run.run_id} has not ended within {self.timeout}.",
+                    hint="A case that hangs takes about 20 minutes. Raise timeout, or look at the run in "
+                    "Testing Center.",
+                )
+        return self._defer(run, until)
+
+    def _concluded(self, results: AgentTestResults, context: Context) -> dict[str, Any]:
+        from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
+
+        report = Report(self.test, results.cases, _trouble(results))
+        versions = {}
+        if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
+            versions = self.unchanged(self._record(context).versions(), self._versions())
+            if results.subject and None not in versions.values():
+                versions = self._of_subject(results.subject, versions)
+        return self.conclude(report, self._mark, versions, context, run_id=results.run.run_id)
+
+    def _of_subject(self, subject: str, versions: dict[str, str | None]) -> dict[str, str | None]:
+        """Return the versions, unless the run has tested another agent."""
+        client = self.hook.plain_client
+        (agent,) = versions
+        if any(one.name == subject for one in client.find_agents(client.agent(agent))):
+            return versions
+        self.log.warning("The test is about the agent %s and not %s: its pass is not kept.", subject, agent)
+        return {agent: None}
+
+    def _cancel(self, tests: AgentTests, run: AgentTestRun, context: Context) -> None:
+        if not run.can_be_cancelled:
+            self.log.warning("The test run %s goes on: its API cannot cancel it.", run.run_id)
+            return
+        try:
+            tests.cancel(run, during_cleanup=True)
+        except AgentforceError as error:
+            self.log.warning("The test run %s may go on: %s", run.run_id, error)
+            return
+        self.log.info("The test run %s is cancelled.", run.run_id)
+        self._record(context).forget()
+
+    def _defer(self, run: AgentTestRun, until: datetime) -> NoReturn:
+        from airflow_provider_agentforce.triggers.agent_tests import AgentTestTrigger  # noqa: PLC0415 - not at parse time
+
+        trigger = AgentTestTrigger(
+            run_id=run.run_id,
+            api=run.api,
+            path=run.path,
+            until=until,
+            cancels=True,
+            agentforce_conn_id=self.agentforce_conn_id,
+            poke_interval=self.poke_interval,
+        )
+        self.defer(trigger=trigger, method_name="execute_complete")
+        raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _left(until: datetime) -> float:
+    """Return the seconds until a moment, 0.0 when it has passed."""
+    return max((until - datetime.now(timezone.utc)).total_seconds(), 0.0)
+
+
+def _trouble(results: AgentTestResults) -> str:
+    """Return why the cases are not all, ``""`` if they are."""
+    run = results.run
+    if run.stopped:
+        return f"The run {run.run_id} was stopped ({run.status})."
+    told = all(case.status == "passed" for case in results.cases)
+    if not run.completed and told:
+        return f"The run {run.run_id} ended as {run.status}: {run.error or 'without a reason'}."
+    return "" if results.cases else f"The run {run.run_id} has no cases."

@@ -1,0 +1,181 @@
+"""Golden conversations with an agent, as a task."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
+    AgentforceError,
+    AgentforceInputError,
+)
+from airflow_provider_agentforce.operators._identity import key_of
+from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, fingerprint, unreadable
+from airflow_provider_agentforce.operators._paths import files_of
+from airflow_provider_agentforce.operators._testing import AgentTesting
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.agent_test_results import Case
+    from airflow_provider_agentforce.client.client import AgentforceClient
+    from airflow_provider_agentforce.testing.golden import GoldenConversation
+    from airflow_provider_agentforce.testing.runner import Rehearsal
+
+
+class ConversationTestOperator(AgentTesting):
+    """Hold conversations that are written in YAML, and fail unless the answers are as they must be.
+
+    **Sends**, for each conversation and repetition, the start of a session, its messages up to the first
+    answer that is not as it must be, and the end. The agent acts on them as on all messages. **Returns** a
+    dict with ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), and ``cases``, one dict
+    each with ``number``, ``name``, ``status``, ``reason``, ``seconds``, ``session_id`` and ``repetition``;
+    where they are too many for XCom, those that did not pass come first. When the task fails for them, the
+    XCom ``result`` has the same.
+
+    **A retry** on Airflow 3.3 and later keeps the conversations that were held, and goes on with the others.
+    One that was cut in the middle is not held again: it counts as an error. On older Airflow a retry holds
+    all of them again. A person's clear holds all of them again.
+
+    **Templated:** ``conversations``, ``agent_id``, ``junit_path``, ``result_path``, ``agentforce_conn_id``.
+
+    :param conversations: URI of a YAML file, or of several with a pattern (``file:///tests/*.yaml``), or a
+        list of URIs.
+    :param repeat: how often each conversation is held; each time counts for ``min_pass_rate``.
+    :param agent_id: id (``0Xx…``) or API name of the agent of conversations that name none. Default: the
+        connection's extra ``agent_id``.
+    :param min_pass_rate: share of the cases that has to pass, from 0 to 1. A case that ends with an error
+        fails the task in any case.
+    :param junit_path: URI of a file for the results as JUnit XML.
+    :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
+    :param skip_if_passed_within: return the result of an earlier pass of the same conversations that is not
+        older than this, and say nothing, if the agents' active versions are those that have passed. Needs
+        ``result_path``.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("conversations", *AgentTesting.template_fields)
+
+    def __init__(self, *, conversations: Any, repeat: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conversations = conversations
+        self.repeat = validation.count(repeat, "repeat")
+        self.check_literals()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Hold the conversations, or the rest of those that an earlier try has begun."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
+
+        with airflow_errors():
+            self.check_paths()
+            conversations = _read(self.conversations)
+            client = self.open_client()
+            agents = [self._agent(client, one) for one in conversations]
+            self.link_to(agents[0], context)
+            mark = fingerprint(
+                self.agentforce_conn_id, agents, [one.text for one in conversations], self.repeat
+            )
+            versions = self._versions(client, agents)
+            passed = self.earlier_pass(mark, versions)
+            if passed is not None:
+                return passed
+            cases = self._cases(client, conversations, mark, context)
+            report = Report(self.task_id, cases)
+            if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
+                versions = self.unchanged(versions, self._versions(client, agents))
+            return self.conclude(report, mark, versions, context)
+
+    def _agent(self, client: AgentforceClient, conversation: GoldenConversation) -> str:
+        return client.settings.agent(conversation.agent or self.agent_id)
+
+    def _versions(self, client: AgentforceClient, agents: Sequence[str]) -> Mapping[str, str | None]:
+        if self.skip_if_passed_within is None:
+            return {}
+        return {agent: self.version_of(client, agent) for agent in dict.fromkeys(agents)}
+
+    def _cases(
+        self,
+        client: AgentforceClient,
+        conversations: Sequence[GoldenConversation],
+        mark: str,
+        context: Context,
+    ) -> list[Case]:
+        from airflow_provider_agentforce.testing.runner import Rehearsal  # noqa: PLC0415 - not at parse time
+
+        ledger, task_key = Ledger.of(context), uuid.UUID(key_of(context["ti"]))
+        cases = []
+        planned = [(one, time) for one in conversations for time in range(1, self.repeat + 1)]
+        for number, (conversation, repetition) in enumerate(planned, 1):
+            self.check_not_killed()
+            rehearsal = Rehearsal(
+                client,
+                conversation,
+                number=number,
+                agent=self._agent(client, conversation),
+                repetition=repetition if self.repeat > 1 else None,
+                external_session_key=str(uuid.uuid5(task_key, f"case {number}")),
+            )
+            case = _held_once(client, rehearsal, ledger, f"case_{number}", mark)
+            self.log.info("%s: %s%s", case.name, case.status, f" ({case.reason})" if case.reason else "")
+            cases.append(case)
+        return cases
+
+
+def _held_once(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: str, mark: str) -> Case:
+    """Hold a conversation, unless an earlier try has."""
+    record = ledger.read(key)
+    if record is not None and record.fingerprint != mark:
+        raise AgentforceInputError(
+            "The conversations, their agent or the connection have changed since an earlier try held some of "
+            "them. Clear the task to hold all of them again."
+        )
+    if record is not None and record.done:
+        return _case_in(record)
+    left = (record.value or {}).get("session") if record is not None else None
+    if left is not None:
+        return rehearsal.cut(left)
+    try:
+        session = rehearsal.start(
+            before_send=lambda sent: ledger.intend(key, mark, {"external_session_key": sent})
+        )
+    except AgentforceError as error:
+        # Nothing was said.
+        ledger.forget(key)
+        if error.retryable or isinstance(error, AgentforceAuthError):
+            raise
+        return rehearsal.failed_start(error)
+    try:
+        ledger.intend(key, mark, {"session": session.to_dict()})
+    except BaseException:
+        client.end_quietly(session)
+        raise
+    case = rehearsal.hold(session)
+    ledger.settle(key, mark, {"case": {**asdict(case), "checks": [asdict(check) for check in case.checks]}})
+    return case
+
+
+def _case_in(record: LedgerEntry) -> Case:
+    from airflow_provider_agentforce.client.agent_test_results import Case, Check  # noqa: PLC0415 - not at parse time
+
+    try:
+        kept = dict((record.value or {})["case"])
+        return Case(**{**kept, "checks": tuple(Check(**check) for check in kept["checks"])})
+    except (KeyError, TypeError):
+        raise unreadable("case") from None
+
+
+def _read(given: Any) -> list[GoldenConversation]:
+    from airflow_provider_agentforce.testing import golden  # noqa: PLC0415 - not at parse time
+
+    found = []
+    for path in files_of(given, "conversations"):
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            raise AgentforceInputError(f"{path.name}: not UTF-8.") from None
+        found += golden.read(text, path.name)
+    return found

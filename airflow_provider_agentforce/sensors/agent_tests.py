@@ -1,0 +1,112 @@
+"""Waiting for a run of an agent test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_agentforce._compat import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    Context,
+    PokeReturnValue,
+    default_deferrable,
+)
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
+
+
+class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
+    """Wait until a run of an agent test has ended that something else has started.
+
+    **Sends** looks at the run, and reads its results. It starts and cancels nothing. **Succeeds** when the
+    run has ended, whatever came of it, and **returns** the dict of a
+    :class:`~airflow_provider_agentforce.operators.RunAgentTestOperator`, with ``run_status``, the org's word
+    for how the run ended.
+
+    **A retry** is harmless. **Templated:** ``run_id``, ``agentforce_conn_id``.
+
+    :param run_id: of the run.
+    :param api: ``legacy``, ``testing`` or ``conversation``. Default: each of the first two is asked.
+    :param path: of the runs on the org's host, where it is not the usual one.
+    :param poke_interval: pause between two looks at the run, a ``timedelta`` or seconds.
+    :param timeout: how long to wait, a ``timedelta`` or seconds.
+    :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("run_id", *AgentforceBaseOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        api: Literal["legacy", "testing", "conversation"] | None = None,
+        path: str | None = None,
+        poke_interval: timedelta | float = timedelta(minutes=1),
+        timeout: timedelta | float = timedelta(hours=1),
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.run_id = run_id
+        self.api = api
+        self.path = path
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.check_literals()
+
+    def execute(self, context: Context) -> Any:
+        """Wait, with a worker slot or without."""
+        if not self.deferrable:
+            return super().execute(context)
+        found = self.poke(context)
+        return found.xcom_value if found else self._defer(datetime.now(timezone.utc) + self._timeout)
+
+    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - as Airflow calls it
+        """Look at the run, and read its results when it has ended."""
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            tests = self.open_client().agent_tests
+            run = tests.find(self.run_id, api=self.api, path=self.path)
+            self.api, self.path = run.api, run.path  # type: ignore[assignment] # known by now
+            return PokeReturnValue(run.ended, _result(tests, run) if run.ended else None)
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Go on after a wait."""
+        found = self.poke(context)
+        if found:
+            return found.xcom_value
+        until = datetime.fromisoformat(event["until"])
+        if datetime.now(timezone.utc) < until:
+            return self._defer(until)
+        late = f"The test run {self.run_id} has not ended within {self._timeout}."
+        raise AirflowSkipException(late) if self.soft_fail else AirflowSensorTimeout(late)
+
+    @property
+    def _timeout(self) -> timedelta:
+        return timedelta(seconds=float(self.timeout))
+
+    def _defer(self, until: datetime) -> Any:
+        from airflow_provider_agentforce.triggers.agent_tests import AgentTestTrigger  # noqa: PLC0415 - not at parse time
+
+        trigger = AgentTestTrigger(
+            run_id=self.run_id,
+            api=str(self.api),
+            path=str(self.path),
+            until=until,
+            agentforce_conn_id=self.agentforce_conn_id,
+            poke_interval=timedelta(seconds=self.poke_interval),
+        )
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+
+def _result(tests: AgentTests, run: AgentTestRun) -> dict[str, Any]:
+    from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
+
+    report = Report(run.run_id, tests.results(run).cases)
+    return {**report.to_dict(1.0), "run_id": run.run_id, "run_status": run.status}

@@ -1,0 +1,287 @@
+"""Golden conversations: what is said to an agent, and what its answers must be, in YAML.
+
+A mistake is an :class:`~airflow_provider_agentforce.exceptions.AgentforceInputError` that names the file, the
+line and the field.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.messages import Cancel, Reply, Said
+from airflow_provider_agentforce.client.models import OUTCOMES, Turn
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+# An anchor that is used again and again is written once and read often; one may even be in itself.
+_MOST_NODES = 100_000
+_DEEPEST = 50
+
+Function = Callable[[Turn], object]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What an answer must be.
+
+    :param outcome: ``None``: any but ``failed``.
+    :param contains: each text is in the answer, in any case.
+    :param not_contains: none of these is.
+    :param matches: a regular expression that is found in the answer.
+    :param fields: values in the JSON of the answer, by name, or by names with dots between them.
+    :param check: is given the :class:`~airflow_provider_agentforce.client.Turn`; returns ``True`` or
+        ``None``, or else ``False`` or why it does not pass, or fails an ``assert``.
+    """
+
+    outcome: str | None = None
+    contains: tuple[str, ...] = ()
+    not_contains: tuple[str, ...] = ()
+    matches: re.Pattern[str] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    check: Function | None = None
+
+
+@dataclass(frozen=True)
+class GoldenTurn:
+    """One message, and what its answer must be."""
+
+    said: Said
+    expected: Expectation
+
+
+@dataclass(frozen=True)
+class GoldenConversation:
+    """One conversation.
+
+    :param agent: id or API name; ``None``: the caller's.
+    :param variables: context variables of the session, as of a start.
+    :param text: of the whole file, by which a change is noticed.
+    """
+
+    name: str
+    turns: tuple[GoldenTurn, ...]
+    agent: str | None = None
+    variables: Any = None
+    text: str = field(default="", repr=False)
+
+
+def read(text: str, source: str) -> list[GoldenConversation]:
+    """Return the conversations of a file: one, or a list of them.
+
+    :param source: name of the file, for errors.
+    :raises AgentforceInputError: it is not that.
+    """
+    root = _parsed(text, source)
+    nodes = root.items() if isinstance(root.value, list) else [root]
+    if not nodes:
+        raise root.refusal("must be a conversation, or a list of them")
+    return [_conversation(node, text) for node in nodes]
+
+
+class _Node:
+    """A value of the file, and where it stands."""
+
+    def __init__(self, value: Any, source: str, lines: Mapping[tuple[Any, ...], int], *path: Any) -> None:
+        self.value = value
+        self._source = source
+        self._lines = lines
+        self._path = path
+
+    def __getitem__(self, key: Any) -> _Node:
+        return _Node(self.value[key], self._source, self._lines, *self._path, key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.value
+
+    def items(self) -> list[_Node]:
+        """Return the items of a list."""
+        return [self[index] for index in range(len(self.value))]
+
+    def refusal(self, requirement: str) -> AgentforceInputError:
+        """Return the error of a value that is not what it must be."""
+        shown = one_line(repr(self.value), 60)
+        return self.error(f"{requirement}, but is {shown}.")
+
+    def error(self, what: str) -> AgentforceInputError:
+        """Return an error at this place."""
+        names = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in self._path]
+        name = "".join(names).removeprefix(".")
+        where = f"{self._source}, line {self._lines[self._path]}"
+        return AgentforceInputError(f"{where}: {name} {what}" if name else f"{where}: the file {what}")
+
+    def fields(self, *known: str) -> None:
+        """Refuse anything but an object with some of these fields."""
+        if not isinstance(self.value, dict):
+            raise self.refusal(f"must have fields: {', '.join(known)}")
+        for key in self.value:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1, 0.6)
+                meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+                raise self[key].error(f"is not a field here; {meant}")
+
+    def text(self) -> str:
+        """Return a text that is not empty."""
+        if not isinstance(self.value, str) or not self.value.strip():
+            raise self.refusal("must be a text (put it in quotes)")
+        return self.value
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the texts of a list, or the one text."""
+        if isinstance(self.value, list):
+            return tuple(item.text() for item in self.items())
+        return (self.text(),)
+
+    def checked(self, check: Callable[..., Any], *given: Any) -> Any:
+        """Return what *check* makes of the value, whose error is one of this place."""
+        try:
+            return check(self.value, *given)
+        except AgentforceInputError as error:
+            raise self.error(f"cannot be used: {error.what}") from None
+
+
+def _parsed(text: str, source: str) -> _Node:
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = {} if tree is None else dict(_lines(tree, source))
+        value = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise AgentforceInputError(f"{source}, line {line}: not YAML: {error.problem or error}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise AgentforceInputError(f"{source}: not YAML: {one_line(str(error), 200)}.") from None
+    return _Node(value, source, {(): 1, **lines})
+
+
+def _lines(tree: yaml.Node, source: str) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """Yield the path of each value and its line; that of a field is the line of its name."""
+    waiting: list[tuple[tuple[Any, ...], yaml.Node, int]] = [((), tree, tree.start_mark.line)]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            return
+        path, node, line = waiting.pop()
+        if len(path) > _DEEPEST:
+            break
+        yield path, line + 1
+        if isinstance(node, yaml.SequenceNode):
+            items = enumerate(node.value)
+            waiting += [((*path, index), item, item.start_mark.line) for index, item in items]
+        elif isinstance(node, yaml.MappingNode):
+            waiting += _named(path, node, source)
+    raise AgentforceInputError(
+        f"{source}: more than {_MOST_NODES:,} values, or more than {_DEEPEST} of them in each other."
+    )
+
+
+def _named(
+    path: tuple[Any, ...], node: yaml.MappingNode, source: str
+) -> Iterator[tuple[tuple[Any, ...], yaml.Node, int]]:
+    seen = set()
+    for name, value in node.value:
+        line = name.start_mark.line
+        key = yaml.safe_load(yaml.serialize(name)) if name.tag != "tag:yaml.org,2002:str" else name.value
+        if not isinstance(key, str | int | float | bool) or key in seen:
+            problem = "is there twice" if isinstance(key, str) else "is not a name (put it in quotes)"
+            raise AgentforceInputError(f"{source}, line {line + 1}: {one_line(str(key), 60)} {problem}.")
+        seen.add(key)
+        yield (*path, key), value, line
+
+
+def _conversation(node: _Node, text: str) -> GoldenConversation:
+    node.fields("name", "agent", "variables", "turns")
+    for needed in ("name", "turns"):
+        if needed not in node:
+            raise node.error(f"has no {needed}.")
+    turns = node["turns"]
+    if not isinstance(turns.value, list) or not turns.value:
+        raise turns.refusal("must be a list of turns, each with say, reply or cancel")
+    return GoldenConversation(
+        name=one_line(node["name"].text(), 200),
+        turns=tuple(_turn(turn) for turn in turns.items()),
+        agent=node["agent"].checked(validation.agent) if "agent" in node else None,
+        variables=node["variables"].checked(validation.variables) if "variables" in node else None,
+        text=text,
+    )
+
+
+def _turn(node: _Node) -> GoldenTurn:
+    node.fields("say", "reply", "cancel", "expect")
+    given = [name for name in ("say", "reply", "cancel") if name in node]
+    if len(given) != 1:
+        raise node.error("must have exactly one of say, reply and cancel.")
+    said = _SAID[given[0]](node[given[0]])
+    return GoldenTurn(said, _expectation(node["expect"]) if "expect" in node else Expectation())
+
+
+def _text(node: _Node) -> Said:
+    node.text()
+    return str(node.checked(validation.message_text))
+
+
+def _reply(node: _Node) -> Said:
+    if node.value is True:
+        return Reply()
+    if not isinstance(node.value, list) or not all(isinstance(item, dict) for item in node.value):
+        raise node.refusal("must be true, or a list of items with type, property and value")
+    return Reply(node.value)
+
+
+def _cancel(node: _Node) -> Said:
+    if node.value is not True:
+        raise node.refusal("must be true")
+    return Cancel()
+
+
+_SAID: dict[str, Callable[[_Node], Said]] = {"say": _text, "reply": _reply, "cancel": _cancel}
+
+
+def _expectation(node: _Node) -> Expectation:
+    node.fields("outcome", "contains", "not_contains", "matches", "field", "check")
+    return Expectation(
+        outcome=_outcome(node["outcome"]) if "outcome" in node else None,
+        contains=node["contains"].texts() if "contains" in node else (),
+        not_contains=node["not_contains"].texts() if "not_contains" in node else (),
+        matches=_pattern(node["matches"]) if "matches" in node else None,
+        fields=_fields(node["field"]) if "field" in node else {},
+        check=_function(node["check"]) if "check" in node else None,
+    )
+
+
+def _outcome(node: _Node) -> str:
+    if node.value not in OUTCOMES:
+        raise node.refusal(f"must be one of {', '.join(OUTCOMES)}")
+    return str(node.value)
+
+
+def _pattern(node: _Node) -> re.Pattern[str]:
+    try:
+        return re.compile(node.text(), re.DOTALL)
+    except re.error as error:
+        raise node.refusal(f"must be a regular expression ({error})") from None
+
+
+def _fields(node: _Node) -> dict[str, Any]:
+    if not isinstance(node.value, dict) or not node.value:
+        raise node.refusal("must be names of fields and their values")
+    return {str(name): value for name, value in node.value.items()}
+
+
+def _function(node: _Node) -> Function:
+    if not isinstance(node.value, str) or not _FUNCTION.fullmatch(node.value):
+        raise node.refusal("must be package.module:function")
+    module, _, name = node.value.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise node.error(f"names nothing that can be imported: {one_line(str(error), 150)}.") from None
+    if not callable(found):
+        raise node.refusal("must be a function")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,151 @@
+"""What came of the cases of a test: figures, words, and JUnit XML. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from airflow_provider_agentforce.client.agent_test_results import ERROR, FAILED, PASSED, Case
+
+# What XML 1.0 cannot hold, not even escaped.
+_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_MOST_SHOWN = 20
+# Airflow asks for XComs below that.
+_MOST_BYTES = 48_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a test.
+
+    :param name: of the test.
+    :param cases: one for each time that something was tested.
+    :param trouble: why the cases are not all, ``""`` if they are.
+    """
+
+    name: str
+    cases: Sequence[Case]
+    trouble: str = ""
+
+    def count(self, status: str) -> int:
+        """Return how many cases have this status."""
+        return sum(case.status == status for case in self.cases)
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of the cases that have passed, 0.0 without cases."""
+        return self.count(PASSED) / len(self.cases) if self.cases else 0.0
+
+    def passes(self, min_pass_rate: float) -> bool:
+        """Tell whether enough cases have passed, and none ended with an error."""
+        complete = bool(self.cases) and not self.trouble
+        return complete and not self.count(ERROR) and self.pass_rate >= min_pass_rate
+
+    def to_dict(self, min_pass_rate: float) -> dict[str, Any]:
+        """Return the JSON values of the result: the whole of it goes to files, this to XCom."""
+        counts = {"passed": self.count(PASSED), "failed": self.count(FAILED), "errors": self.count(ERROR)}
+        status = PASSED if self.passes(min_pass_rate) else FAILED
+        cases = [case_to_dict(case) for case in self.cases]
+        return {"status": status, **counts, "cases": _fitting(cases)}
+
+    def details(self) -> list[dict[str, Any]]:
+        """Return the cases with all that is known of them, as JSON values."""
+        return [
+            {**case_to_dict(case), "checks": [dict(vars(check)) for check in case.checks]}
+            for case in self.cases
+        ]
+
+    def in_words(self) -> str:
+        """Return some lines for a person: the figures, and what did not pass."""
+        lines = [f"{self.name}: {self._figures()}"]
+        if self.trouble:
+            lines.append(f"  {self.trouble}")
+        lines += [
+            f"  {name}: {passed} of {times} passed" for name, (passed, times) in self._repeated().items()
+        ]
+        bad = [case for case in self.cases if case.status != PASSED]
+        lines += [f"  {case.status} {case.number}. {case.name}: {case.reason}" for case in bad[:_MOST_SHOWN]]
+        if len(bad) > _MOST_SHOWN:
+            lines.append(f"  and {len(bad) - _MOST_SHOWN} more")
+        return "\n".join(lines)
+
+    def failure(self, min_pass_rate: float) -> str:
+        """Return why not enough has passed: the figures, and the first that did not."""
+        bad = [case for kind in (ERROR, FAILED) for case in self.cases if case.status == kind]
+        first = f" {bad[0].name}: {bad[0].reason}." if bad else ""
+        trouble = f" {self.trouble}" if self.trouble else ""
+        return f"{self.name}: {self._figures()}, and min_pass_rate is {min_pass_rate:g}.{trouble}{first}"
+
+    def junit(self) -> bytes:
+        """Return the report as JUnit XML."""
+        counts = {"tests": len(self.cases), "failures": self.count(FAILED), "errors": self.count(ERROR)}
+        if self.trouble:
+            counts = {**counts, "tests": counts["tests"] + 1, "errors": counts["errors"] + 1}
+        figures = {
+            **{name: str(count) for name, count in counts.items()},
+            "time": f"{sum(case.seconds or 0 for case in self.cases):.3f}",
+        }
+        root = ET.Element("testsuites", {"name": _xml(self.name), **figures})
+        suite = ET.SubElement(root, "testsuite", {"name": _xml(self.name), "skipped": "0", **figures})
+        for case in self.cases:
+            _add_case(suite, self.name, case)
+        if self.trouble:
+            _add_case(suite, self.name, Case(0, "the run", ERROR, self.trouble))
+        ET.indent(root)
+        return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+    def _repeated(self) -> dict[str, tuple[int, int]]:
+        """Return how often each case that is tested several times has passed, and how often it was tested."""
+        found: dict[str, tuple[int, int]] = {}
+        for case in self.cases:
+            if case.repetition is not None:
+                passed, times = found.get(case.name, (0, 0))
+                found[case.name] = (passed + (case.status == PASSED), times + 1)
+        return found
+
+    def _figures(self) -> str:
+        errors = self.count(ERROR)
+        ended = f", {errors} ended with an error" if errors else ""
+        return f"{self.count(PASSED)} of {len(self.cases)} passed{ended}"
+
+
+def case_to_dict(case: Case) -> dict[str, Any]:
+    """Return a case without its checks, as JSON values."""
+    return {name: value for name, value in vars(case).items() if name != "checks"}
+
+
+def _fitting(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cases that XCom takes: when they are too many, those that did not pass come first."""
+    if len(json.dumps(cases)) <= _MOST_BYTES:
+        return cases
+    kept, size = [], 0
+    for case in sorted(cases, key=lambda case: bool(case["status"] == PASSED)):
+        size += len(json.dumps(case)) + 2
+        if size > _MOST_BYTES:
+            break
+        kept.append(case)
+    return kept
+
+
+def _add_case(suite: ET.Element, classname: str, case: Case) -> None:
+    seconds = f"{case.seconds or 0:.3f}"
+    name = case.name if case.repetition is None else f"{case.name} [{case.repetition}]"
+    element = ET.SubElement(
+        suite, "testcase", {"classname": _xml(classname), "name": _xml(name), "time": seconds}
+    )
+    if case.status != PASSED:
+        told = "\n".join(check.told for check in case.checks if check.status in {FAILED, ERROR})
+        kind = "failure" if case.status == FAILED else "error"
+        ET.SubElement(element, kind, {"message": _xml(case.reason)}).text = _xml(told or case.reason)
+    measured = [f"{check.kind}: {check.score:g}" for check in case.checks if check.score is not None]
+    where = [f"session: {case.session_id}"] if case.session_id else []
+    if measured or where:
+        ET.SubElement(element, "system-out").text = _xml("\n".join([*where, *measured]))
+
+
+def _xml(text: str) -> str:
+    return _NOT_IN_XML.sub("\ufffd", text)

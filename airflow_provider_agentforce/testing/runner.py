@@ -1,0 +1,175 @@
+"""Holds a golden conversation in a session of its own, and looks at the answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from airflow_provider_agentforce.client.agent_test_results import ERROR, FAILED, PASSED, Case, Check, case_of
+from airflow_provider_agentforce.client.client import AgentforceClient
+from airflow_provider_agentforce.client.models import FAILED as FAILED_OUTCOME
+from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
+from airflow_provider_agentforce.client.open_session import OpenSession
+from airflow_provider_agentforce.exceptions import AgentforceError, TaskStoppedError, one_line
+from airflow_provider_agentforce.structured.json_in_answer import json_in
+from airflow_provider_agentforce.testing.golden import Expectation, GoldenConversation
+
+_LONGEST = 300
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_ABSENT = _Absent()
+
+
+class Rehearsal:
+    """One time that a conversation is held.
+
+    :param number: of the case, counted from 1.
+    :param agent: id or API name, where the conversation names none.
+    :param repetition: which time of several it is.
+    :param external_session_key: UUID by which the org's event log knows the session; default: a random one.
+    """
+
+    def __init__(
+        self,
+        client: AgentforceClient,
+        conversation: GoldenConversation,
+        *,
+        number: int = 1,
+        agent: str | None = None,
+        repetition: int | None = None,
+        external_session_key: str | None = None,
+    ) -> None:
+        self._client = client
+        self._conversation = conversation
+        self._number = number
+        self._repetition = repetition
+        self._options = SessionOptions(
+            conversation.agent or agent,
+            conversation.variables,
+            external_session_key=external_session_key,
+        )
+        self._checks: list[Check] = []
+        self._answered = 0
+
+    def start(self, **how: Any) -> Session:
+        """Start the session.
+
+        :param how: as of :meth:`.AgentforceClient.start`.
+        :raises AgentforceError: it is not started, and nothing was said.
+        """
+        return self._client.start(self._options, **how)
+
+    def hold(self, session: Session) -> Case:
+        """Say everything in *session*, up to the first answer that is not as it must be, and end it.
+
+        :raises TaskStoppedError: the task was stopped.
+        """
+        began, error = time.monotonic(), ""
+        with OpenSession(self._client, session) as chat:
+            try:
+                self._say_all(chat)
+            except TaskStoppedError:
+                raise
+            except AgentforceError as raised:
+                error = f"turn {self._answered + 1}: {raised}"
+        return self._case(time.monotonic() - began, session.session_id, error)
+
+    def failed_start(self, error: AgentforceError) -> Case:
+        """Return the case of a session that could not be started."""
+        return self._case(0.0, "", str(error))
+
+    def cut(self, session: Mapping[str, Any]) -> Case:
+        """Return the case of a conversation that was cut, and end the session that it left.
+
+        :param session: dict of the session.
+        """
+        left = Session.from_dict(session)
+        self._client.end_quietly(left)
+        told = "an earlier try was cut in this conversation, and nothing is said twice"
+        return self._case(0.0, left.session_id, told)
+
+    def _say_all(self, chat: OpenSession) -> None:
+        for number, turn in enumerate(self._conversation.turns, 1):
+            if chat.state == "ended":
+                ended = Check(f"turn {number}", "session", FAILED, reason="the agent has ended the session")
+                self._checks.append(ended)
+                return
+            answer = chat.send(turn.said)
+            self._answered = number
+            found = list(checks_of(answer, turn.expected, f"turn {number}"))
+            self._checks += found
+            if any(check.status != PASSED for check in found):
+                return
+
+    def _case(self, seconds: float, session_id: str, error: str) -> Case:
+        return case_of(
+            self._number,
+            self._conversation.name,
+            tuple(self._checks),
+            round(seconds, 3),
+            session_id,
+            error,
+            self._repetition,
+        )
+
+
+def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[Check]:
+    """Yield what is looked at in an answer, the outcome first.
+
+    :param name: of the turn.
+    """
+    said = turn.text.casefold()
+    good = turn.outcome != FAILED_OUTCOME if expected.outcome is None else turn.outcome == expected.outcome
+    wanted = expected.outcome or "any but failed"
+    yield _compared(f"{name}: outcome", "outcome", good, wanted, turn.outcome, turn.failure_reason)
+    for text in expected.contains:
+        yield _compared(f"{name}: contains", "contains", text.casefold() in said, text, turn.text)
+    for text in expected.not_contains:
+        yield _compared(f"{name}: not_contains", "not_contains", text.casefold() not in said, text, turn.text)
+    if expected.matches is not None:
+        found = expected.matches.search(turn.text) is not None
+        yield _compared(f"{name}: matches", "matches", found, expected.matches.pattern, turn.text)
+    for field, value in expected.fields.items():
+        actual = _value_of(turn, field.split("."))
+        same = actual == value and isinstance(actual, bool) == isinstance(value, bool)
+        yield _compared(f"{name}: field {field}", "field", same, repr(value), repr(actual))
+    if expected.check is not None:
+        yield _called(turn, expected, f"{name}: check")
+
+
+def _compared(  # noqa: PLR0917 - a check's own fields
+    name: str, kind: str, good: bool, expected: str, actual: str, reason: str = ""
+) -> Check:
+    shown = (one_line(expected, _LONGEST), one_line(actual, _LONGEST))
+    return Check(name, kind, PASSED if good else FAILED, *shown, reason=reason)
+
+
+def _called(turn: Turn, expected: Expectation, name: str) -> Check:
+    assert expected.check is not None  # noqa: S101 - the caller looks
+    try:
+        said = expected.check(turn)
+    except AssertionError as error:
+        return Check(name, "check", FAILED, reason=one_line(str(error) or "an assert fails", _LONGEST))
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+        told = f"{type(error).__name__}: {error}"
+        return Check(name, "check", ERROR, reason=one_line(told, _LONGEST))
+    good = said is None or said is True
+    reason = "" if good else said if isinstance(said, str) and said else f"it returns {said!r}"
+    return Check(name, "check", PASSED if good else FAILED, reason=one_line(reason, _LONGEST))
+
+
+def _value_of(turn: Turn, names: list[str]) -> Any:
+    """Return a value in the JSON of an answer, from the first piece that has it."""
+    for piece in json_in(turn):
+        value = piece.value
+        for name in names:
+            value = value.get(name, _ABSENT) if isinstance(value, dict) else _ABSENT
+        if value is not _ABSENT:
+            return value
+    return _ABSENT

@@ -1,0 +1,99 @@
+"""Waiting for a run of an agent test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
+
+
+class AgentTestTrigger(BaseTrigger):
+    """Wakes a task when a run of an agent test has ended, is gone, or takes too long.
+
+    Its event has the arguments ``run_id``, ``api``, ``path`` and ``until`` (ISO 8601); the task asks the org
+    what became of the run.
+
+    :param run_id: of the run.
+    :param api: ``legacy``, ``testing`` or ``conversation``.
+    :param path: of the runs, on the org's host.
+    :param until: when to give up.
+    :param cancels: cancel the run, where the API can, when a person stops the task meanwhile.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    :param poke_interval: pause between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        api: str,
+        path: str,
+        until: datetime,
+        cancels: bool = False,
+        agentforce_conn_id: str = "agentforce_default",
+        poke_interval: timedelta = timedelta(minutes=1),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # of Airflow
+        self.run_id = run_id
+        self.api = api
+        self.path = path
+        self.until = until
+        self.cancels = cancels
+        self.agentforce_conn_id = agentforce_conn_id
+        self.poke_interval = poke_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments."""
+        names = ("run_id", "api", "path", "until", "cancels", "agentforce_conn_id", "poke_interval")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the run again and again."""
+        from airflow_provider_agentforce.exceptions import (  # noqa: PLC0415 - beside the loop
+            AgentforceError,
+            AgentforceTransientError,
+        )
+
+        tests, run = await self._tests(), self._run()
+        while (left := (self.until - datetime.now(timezone.utc)).total_seconds()) > 0:
+            try:
+                run = await asyncio.to_thread(tests.look, run)
+            except AgentforceTransientError as error:
+                self.log.warning("%s", error)
+            except AgentforceError:
+                break  # the task meets it, too
+            if run.ended:
+                break
+            await asyncio.sleep(min(self.poke_interval.total_seconds(), left))
+        until = self.until.isoformat()
+        values = {"run_id": self.run_id, "api": self.api, "path": self.path, "until": until}
+        yield TriggerEvent(values)  # type: ignore[no-untyped-call] # of Airflow
+
+    async def on_kill(self) -> None:
+        """Cancel the run; Airflow 3.3 and later call it when a person stops or clears the task."""
+        run = self._run()
+        if self.cancels and run.can_be_cancelled:
+            tests = await self._tests()
+            await asyncio.to_thread(tests.cancel, run, during_cleanup=True)
+
+    def _run(self) -> AgentTestRun:
+        from airflow_provider_agentforce.client.agent_tests import AgentTestRun  # noqa: PLC0415 - see run()
+
+        return AgentTestRun(self.run_id, self.api, self.path)
+
+    async def _tests(self) -> AgentTests:
+        # Airflow's own way to ask for a connection beside the loop, in every version.
+        from asgiref.sync import sync_to_async  # noqa: PLC0415 - in the triggerer alone
+
+        return await sync_to_async(self._connected)()
+
+    def _connected(self) -> AgentTests:
+        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - see _tests()
+
+        return AgentforceHook(self.agentforce_conn_id).plain_client.agent_tests

@@ -1,0 +1,278 @@
+"""Runs of agent tests: which API has a test, what a lost answer means, and how results are read."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import signal
+import threading
+import tracemalloc
+
+import pytest
+from telling import look_over
+
+from airflow_provider_agentforce.client.agent_test_results import cases_of
+from airflow_provider_agentforce.client.agent_tests import AgentTestRun
+from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+    DeliveryUnknownError,
+)
+
+SUITE_PATH = "/services/data/v63.0/einstein/ai-testing/runs"
+
+
+def ended(tests, run):
+    while not run.ended:
+        run = tests.look(run)
+    return run
+
+
+def outcome(client, test, **which):
+    tests = client.agent_tests
+    found = tests.results(ended(tests, tests.start(test, **which)))
+    return found, [case.status for case in found.cases]
+
+
+@pytest.mark.parametrize(
+    ("test", "api", "statuses"),
+    [
+        ("Order_Tests", "legacy", ["passed", "passed"]),
+        ("Order_Tests_Failing", "legacy", ["passed", "failed"]),
+        ("Order_Tests_Unscored", "legacy", ["passed", "passed"]),
+        ("Order_Suite", "testing", ["passed", "passed"]),
+        ("Order_Suite_Failing", "testing", ["passed", "failed"]),
+        ("Order_Suite_Unscored", "testing", ["passed", "passed"]),
+    ],
+)
+def test_a_test_is_run_by_the_api_that_knows_it(org, client, test, api, statuses):
+    found, seen = outcome(client, test)
+    assert (found.run.api, found.run.completed, seen) == (api, True, statuses)
+    again, same = outcome(client, test, api=api)
+    assert (again.run.api, same) == (api, statuses)
+    assert client.agent_tests.find(found.run.run_id) == found.run
+
+
+def test_a_conversation_test_is_run_at_the_path_that_is_given(org, client):
+    found, seen = outcome(client, "Order_Suite", api="conversation", path=SUITE_PATH)
+    assert (found.run.api, seen) == ("conversation", ["passed", "passed"])
+
+
+@pytest.mark.parametrize("which", [{}, {"api": "legacy"}, {"api": "testing"}])
+def test_a_test_that_does_not_exist_is_named(org, client, which):
+    with pytest.raises(AgentforceRequestError, match="Orders_Tset") as caught:
+        client.agent_tests.start("Orders_Tset", **which)
+    assert "API name" in caught.value.hint
+    look_over(caught.value, client)
+    assert len(org.test_runs) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"test": "no name"}, "test"),
+        ({"test": "T", "api": "newest"}, "api"),
+        ({"test": "T", "api": "conversation"}, "path"),
+        ({"test": "T", "path": SUITE_PATH}, "api"),
+        ({"test": "T", "api": "testing", "path": "https://elsewhere.example/"}, "path"),
+        ({"test": "T", "api": "testing", "path": "/services/data/v63.0/../x"}, "path"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_before_a_call(org, client, given, named):
+    with pytest.raises(AgentforceInputError, match=named):
+        client.agent_tests.start(given.pop("test"), **given)
+    assert org.requests == []
+
+
+LOST = [{"drop": True, "after": True}, {"status": 500}, {"status": 503}, {"body": "<html>"}, {"body": "{}"}]
+
+
+@pytest.mark.parametrize("fault", LOST, ids=str)
+def test_a_start_whose_answer_is_lost_is_unknown_and_not_repeated(org, client, fault):
+    org.fail("test", **fault)
+    with pytest.raises(DeliveryUnknownError) as caught:
+        client.agent_tests.start("Order_Tests", api="legacy")
+    assert (org.count("test"), caught.value.operation) == (1, "test")
+    assert "Testing Center" in caught.value.hint
+    look_over(caught.value, client)
+
+
+class TimeIsUpError(BaseException):
+    """What Airflow raises in a signal handler when the time of a task is up."""
+
+
+@pytest.mark.parametrize("by", ["stop", "signal"])
+def test_a_start_that_is_cut_while_it_waits_is_unknown(org, client, by):
+    def end_it():
+        hold.wait_until_held()
+        client.stop() if by == "stop" else os.kill(os.getpid(), signal.SIGUSR1)
+
+    def handler(*_):
+        raise TimeIsUpError
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with org.hold("test") as hold:
+            threading.Thread(target=end_it).start()
+            with pytest.raises(DeliveryUnknownError) as caught:
+                client.agent_tests.start("Order_Tests", api="legacy")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (caught.value.operation, caught.value.applied) == ("test", None)
+    assert "Testing Center" in caught.value.hint
+
+
+@pytest.mark.parametrize("fault", [{"status": 429}, {"status": 401}], ids=str)
+def test_a_start_that_is_refused_for_now_is_repeated(org, client, fault):
+    org.fail("test", **fault)
+    assert client.agent_tests.start("Order_Tests", api="legacy").run_id
+    assert (org.count("test"), len(org.test_runs)) == (2, 1)
+
+
+def test_an_intent_that_cannot_be_kept_starts_nothing(org, client):
+    def refuse(_key):
+        raise RuntimeError("no store")
+
+    with pytest.raises(RuntimeError, match="no store"):
+        client.agent_tests.start("Order_Tests", api="legacy", before_send=refuse)
+    assert org.count("test") == 0
+
+
+def test_the_successor_starts_no_second_run(org, client):
+    client.agent_tests.start("Order_Suite_Endless")
+    with pytest.raises(AgentforceTransientError, match="in progress") as caught:
+        client.agent_tests.start("Order_Suite_Endless")
+    assert caught.value.applied is False
+    assert len(org.test_runs) == 1
+
+
+def test_a_missing_permission_is_said_of_both_apis(org, client):
+    org.fail("test", status=403, times=2)
+    with pytest.raises(AgentforceAuthError, match=r"testing.*legacy") as caught:
+        client.agent_tests.start("Order_Tests")
+    assert "permission sets for AI testing" in caught.value.hint
+
+
+def test_looking_is_repeated_and_a_run_that_is_gone_is_named(org, client):
+    tests = client.agent_tests
+    run = tests.start("Order_Tests")
+    org.fail("test", status=503)
+    assert tests.look(run).status == "IN_PROGRESS"
+    org.fail("test", status=404, times=4)
+    for ask in (lambda: tests.look(run), lambda: tests.results(run), lambda: tests.find(run.run_id)):
+        with pytest.raises(AgentforceRequestError, match=run.run_id) as caught:
+            ask()
+        assert "not any more" in caught.value.hint
+
+
+def test_a_run_is_cancelled_where_the_api_can(org, client):
+    tests = client.agent_tests
+    run = tests.start("Order_Tests_Endless")
+    tests.cancel(run)
+    assert tests.look(run).status == "TERMINATED"
+    with pytest.raises(AgentforceInputError, match="cannot cancel"):
+        tests.cancel(tests.start("Order_Suite_Endless"))
+
+
+def test_a_thousand_cases_take_less_than_fifty_megabytes(org, client):
+    tests = client.agent_tests
+    run = ended(tests, tests.start("Order_Tests_Large"))
+    tracemalloc.start()
+    found = tests.results(run)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.cases) == 1000
+    assert peak < 50 * 2**20
+
+
+def test_results_of_ten_megabytes_are_read(org, client):
+    tests = client.agent_tests
+    run = tests.start("Order_Tests")
+    check = {"name": "output_validation", "result": "PASS", "actualValue": "x" * 10_000}
+    case = {"status": "COMPLETED", "inputs": {"utterance": "Hi"}, "testResults": [check]}
+    org.fail("test", body={"status": "COMPLETED", "testCases": [case] * 1000})
+    assert [one.status for one in tests.results(run).cases] == ["passed"] * 1000
+    org.fail("test", body={"status": "COMPLETED", "testCases": [case] * 4000}, times=2)
+    with pytest.raises(AgentforceError, match="longer than"):
+        tests.results(run)
+
+
+HTML = '<b>Tom & "Jerry"\'s &amp; order</b>'
+
+
+def test_html_in_values_comes_out_as_it_was():
+    escaped = html.escape(HTML).replace("&#x27;", "&#39;")
+    legacy = {"name": "output_validation", "result": "FAILURE", "expectedValue": "", "actualValue": escaped}
+    score = {"evaluationType": "evaluator.x", "status": "FAIL", "actualValue": HTML}
+    successor = [
+        {"scorerName": "Says", "scorerResponse": html.escape(json.dumps(score))},
+        {"scorerName": "Says", "scorerResponse": json.dumps({**score, "actualValue": escaped})},
+    ]
+    cases = cases_of(
+        {
+            "testCases": [
+                {"inputs": {"utterance": escaped}, "testResults": [legacy]},
+                {"subjectResponse": html.escape(json.dumps({"userInput": HTML}))},
+                {"testScorerResults": successor},
+            ]
+        }
+    )
+    assert [cases[0].name, cases[1].name] == [HTML, HTML]
+    assert [check.actual for case in cases for check in case.checks] == [HTML] * 3
+    assert [check.kind for check in cases[2].checks] == ["x", "x"]
+
+
+def scored(**fields):
+    return [{"scorerName": "Mine", "scorerResponse": json.dumps(fields)}]
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "reason"),
+    [
+        ({}, "error", "nothing was checked"),
+        ({"status": "ERROR", "testResults": []}, "error", "ended with an error"),
+        ({"testResults": [{"name": "coherence", "result": "PASS"}]}, "passed", ""),
+        ({"testResults": [{"name": "output_latency_milliseconds", "score": 3}]}, "error", "nothing"),
+        (
+            {"testResults": [{"name": "a", "status": "ERROR", "errorMessage": "No model."}]},
+            "error",
+            "No model.",
+        ),
+        ({"testScorerResults": scored(status="PASS")}, "passed", ""),
+        (
+            {
+                "testScorerResults": scored(
+                    evaluationType="topic_sequence_match",
+                    actualValue="Orders_16jxx0000000001",
+                    expectedValue="Orders",
+                )
+            },
+            "passed",
+            "",
+        ),
+        (
+            {
+                "testScorerResults": scored(
+                    evaluationType="evaluator.topic_sequence_match", actualValue="A", expectedValue="B"
+                )
+            },
+            "failed",
+            "Mine: expected 'B', got 'A'",
+        ),
+        ({"testScorerResults": [{"scorerName": "Mine", "scorerResponse": "not JSON"}]}, "error", "nothing"),
+        ({"testResults": "odd", "inputs": 7, "testNumber": "x"}, "error", "nothing"),
+    ],
+)
+def test_what_becomes_of_a_case(case, status, reason):
+    (found,) = cases_of({"testCases": [case]})
+    assert found.status == status
+    assert reason in found.reason
+
+
+def test_a_run_shows_what_its_api_can_do():
+    assert AgentTestRun("1", "legacy", "").can_be_cancelled
+    assert not AgentTestRun("1", "testing", "", "FAILED").completed

@@ -1,0 +1,369 @@
+"""Runs of agent tests as a task: the verdict, what a later try does, waiting without a slot, files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from xml.etree import ElementTree as ET
+
+import pytest
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from real_airflow import until
+from stand_ins import StateStore, TaskInstance
+
+from airflow_provider_agentforce._compat import AirflowFailException
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+    AgentTestFailedError,
+    DeliveryUnknownError,
+    TaskStoppedError,
+)
+from airflow_provider_agentforce.operators import RunAgentTestOperator
+from airflow_provider_agentforce.sensors import AgentTestSensor
+
+QUICKLY = timedelta(milliseconds=1)
+
+
+class Watched(TaskInstance):
+    """Tells when the run is started."""
+
+    def __init__(self, started, **given):
+        super().__init__(**given)
+        self._started = started
+
+    def xcom_push(self, key, value):
+        super().xcom_push(key, value)
+        if key == "run_id":
+            self._started()
+
+
+@pytest.fixture
+def task(org):
+    """Make a task whose tries share a store; each try is another operator, as in Airflow."""
+
+    def make(**arguments):
+        store, tries = StateStore(), []
+        given = {"task_id": "test", "poke_interval": QUICKLY, **arguments}
+
+        def attempt(event=None, started=lambda _operator: None):
+            operator = RunAgentTestOperator(**given)
+            ti = Watched(lambda: started(operator), try_number=len(tries) + 1, max_tries=3)
+            context = {"ti": ti, "task_state_store": store}
+            seen = SimpleNamespace(value=None, error=None, xcoms=ti.xcoms)
+            tries.append(seen)
+            call = operator.execute if event is None else operator.execute_complete
+            try:
+                seen.value = call(context, event) if event else call(context)
+            except BaseException as error:  # noqa: BLE001 - a deferral is one
+                seen.error = error
+            return seen
+
+        return SimpleNamespace(attempt=attempt, store=store)
+
+    return make
+
+
+def woken(error):
+    """Let the trigger of a deferred task run, and return its event."""
+    path, arguments = error.trigger.serialize()
+    assert path == "airflow_provider_agentforce.triggers.agent_tests.AgentTestTrigger"
+    trigger = type(error.trigger)(**arguments)
+
+    async def first():
+        return await anext(trigger.run())
+
+    return asyncio.run(first()).payload
+
+
+def states(org):
+    return [run.status for run in org.test_runs.values()]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("test", ["Order_Tests", "Order_Suite", "Order_Tests_Large"])
+def test_a_test_that_passes_gives_figures_and_cases(org, task, test, deferrable):
+    begun = task(test=test, deferrable=deferrable)
+    seen = begun.attempt()
+    if deferrable:
+        assert isinstance(seen.error, TaskDeferred)
+        (run_id,) = org.test_runs
+        assert seen.xcoms["run_id"] == run_id
+        seen = begun.attempt(woken(seen.error))
+    result = seen.value
+    count = 1000 if test.endswith("Large") else 2
+    (run_id,) = org.test_runs
+    assert {**result, "cases": None} == {
+        "status": "passed",
+        "passed": count,
+        "failed": 0,
+        "errors": 0,
+        "cases": None,
+        "run_id": run_id,
+    }
+    assert result["cases"][0]["name"] == "Where's order 123?"
+    assert len(json.dumps(result)) < 49_000
+
+
+@pytest.mark.parametrize(
+    ("test", "rate", "words"),
+    [
+        ("Order_Tests_Failing", 1.0, "1 of 2 passed, and min_pass_rate is 1.*expected 'Sunny.'"),
+        ("Order_Suite_Failing", 0.6, "1 of 2 passed"),
+        ("Order_Tests_Broken", 0.0, "ended as ERROR: The test run ended with an error"),
+        ("Order_Suite_Broken", 0.0, "ended as FAILED"),
+    ],
+)
+def test_a_test_that_does_not_pass_fails_the_task_without_a_retry(task, test, rate, words):
+    seen = task(test=test, min_pass_rate=rate).attempt()
+    assert isinstance(seen.error, AgentTestFailedError)
+    assert isinstance(seen.error, AirflowFailException)
+    assert re.search(words, str(seen.error))
+    assert seen.xcoms["result"] == seen.error.result
+    assert seen.error.result["status"] == "failed"
+
+
+def test_a_share_may_be_enough(task):
+    assert task(test="Order_Tests_Failing", min_pass_rate=0.5).attempt().value["status"] == "passed"
+
+
+def test_a_later_try_finds_its_run_and_starts_no_other(org, task):
+    begun = task(test="Order_Tests")
+    seen = begun.attempt(started=lambda _: org.fail("test", status=520))
+    assert isinstance(seen.error, AgentforceTransientError)
+    assert not isinstance(seen.error, AirflowFailException)
+    assert begun.attempt().value["run_id"] == seen.xcoms["run_id"]
+    assert len(org.test_runs) == 1
+
+
+def test_a_lost_start_of_the_first_api_is_unknown_and_starts_no_other(org, task):
+    begun = task(test="Order_Tests", api="legacy")
+    org.fail("test", drop=True, after=True)
+    seen = begun.attempt()
+    again = begun.attempt()
+    for one in (seen, again):
+        assert isinstance(one.error, DeliveryUnknownError)
+        assert isinstance(one.error, AirflowFailException)
+    assert len(org.test_runs) == 1
+
+
+def test_a_lost_start_of_the_successor_is_looked_for_by_the_next_try(org, task):
+    begun = task(test="Order_Suite_Endless")
+    org.fail("test", drop=True, after=True)
+    seen = begun.attempt()
+    assert isinstance(seen.error, DeliveryUnknownError)
+    assert not isinstance(seen.error, AirflowFailException)
+    again = begun.attempt()
+    assert isinstance(again.error, DeliveryUnknownError)
+    assert isinstance(again.error, AirflowFailException)
+    assert "may have started it" in str(again.error)
+    assert len(org.test_runs) == 1
+
+
+def test_a_lost_start_that_never_arrived_is_made_again(org, task):
+    begun = task(test="Order_Suite")
+    org.fail("test", drop=True)
+    begun.attempt()
+    assert org.test_runs == {}
+    assert begun.attempt().value["status"] == "passed"
+
+
+def test_a_run_of_another_is_left_to_the_retries(org, task):
+    task(test="Order_Suite_Endless", deferrable=True).attempt()
+    begun = task(test="Order_Suite_Endless", deferrable=True)
+    seen = begun.attempt()
+    assert isinstance(seen.error, AgentforceTransientError)
+    assert "in progress" in str(seen.error)
+    next(iter(org.test_runs.values())).finish("SUCCESS")
+    assert isinstance(begun.attempt().error, TaskDeferred)
+
+
+def test_a_test_that_has_changed_since_an_earlier_try_is_refused(org, task):
+    begun = task(test="Order_Tests_Endless", deferrable=True)
+    begun.attempt()
+    other = RunAgentTestOperator(task_id="test", test="Order_Tests", deferrable=True)
+    with pytest.raises(AgentforceInputError, match="has changed"):
+        other.execute({"ti": TaskInstance(2, 3), "task_state_store": begun.store})
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(("test", "status"), [("Order_Tests", "TERMINATED"), ("Order_Suite", "IN_PROGRESS")])
+def test_a_run_without_an_end_fails_in_time_and_is_cancelled_where_that_goes(
+    org, task, test, status, deferrable
+):
+    begun = task(test=f"{test}_Endless", timeout=timedelta(milliseconds=50), deferrable=deferrable)
+    seen = begun.attempt()
+    if isinstance(seen.error, TaskDeferred):
+        seen = begun.attempt(woken(seen.error))
+    assert isinstance(seen.error, AgentTestFailedError)
+    assert "has not ended within 0:00:00.05" in str(seen.error)
+    assert states(org) == [status]
+
+
+def test_a_run_that_is_gone_says_so(org, task):
+    begun = task(test="Order_Tests_Endless", deferrable=True)
+    deferred = begun.attempt().error
+    org.fail("test", status=404, times=2)
+    seen = begun.attempt(woken(deferred))
+    assert isinstance(seen.error, AgentforceRequestError)
+    assert "not any more" in str(seen.error)
+
+
+@pytest.mark.parametrize(("test", "status"), [("Order_Tests", "TERMINATED"), ("Order_Suite", "IN_PROGRESS")])
+def test_a_kill_cancels_the_run_where_that_goes(org, task, test, status):
+    begun = task(test=f"{test}_Endless", poke_interval=timedelta(hours=1))
+
+    def kill_it_while_it_waits(operator):
+        threading.Thread(target=lambda: (until("it waits", lambda: looked(org)), operator.on_kill())).start()
+
+    seen = begun.attempt(started=kill_it_while_it_waits)
+    assert isinstance(seen.error, TaskStoppedError)
+    assert states(org) == [status]
+    # The next try starts another run, or goes on with the one that goes on.
+    assert isinstance(begun.attempt(started=lambda operator: operator.on_kill()).error, TaskStoppedError)
+    assert len(org.test_runs) == (2 if test == "Order_Tests" else 1)
+
+
+def looked(org):
+    return any(record.method == "GET" and record.status for record in org.requests)
+
+
+def test_a_stop_while_nothing_runs_cancels_the_run(org, task):
+    deferred = task(test="Order_Tests_Endless", deferrable=True).attempt().error
+    asyncio.run(deferred.trigger.on_kill())
+    assert states(org) == ["TERMINATED"]
+
+
+def test_trouble_while_waiting_does_not_end_the_wait(org, task):
+    begun = task(test="Order_Tests", deferrable=True)
+    deferred = begun.attempt().error
+    org.fail("test", status=520)
+    assert begun.attempt(woken(deferred)).value["status"] == "passed"
+
+
+def test_files_say_what_came_of_it(task, tmp_path):
+    junit, folder = tmp_path / "deep" / "junit.xml", tmp_path / "results"
+    seen = task(test="Order_Tests_Failing", junit_path=str(junit), result_path=f"file://{folder}").attempt()
+    assert isinstance(seen.error, AgentTestFailedError)
+    suite = ET.parse(junit).getroot()[0]  # noqa: S314 - our own file
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors")} == {
+        "tests": "2",
+        "failures": "1",
+        "errors": "0",
+    }
+    (failure,) = suite.iter("failure")
+    assert "expected 'Sunny.'" in failure.text
+    assert suite[0].get("name") == "Where's order 123?"
+    kept = json.loads((folder / "results.json").read_text())
+    assert [check["status"] for check in kept["cases"][1]["checks"]][:3] == ["passed", "passed", "failed"]
+
+
+def test_a_pass_of_the_same_version_is_not_repeated(org, task, tmp_path):
+    def attempt(**more):
+        arguments = {"test": "Order_Tests", "skip_if_passed_within": timedelta(days=1), **more}
+        return task(result_path=f"file://{tmp_path}", **arguments).attempt().value
+
+    first = attempt()
+    assert "skipped" not in first
+    assert attempt() == {**first, "skipped": True}
+    assert len(org.test_runs) == 1
+    attempt(test="Order_Suite")
+    assert len(org.test_runs) == 2
+    attempt()
+    org.publish()
+    attempt()
+    attempt()
+    assert len(org.test_runs) == 4
+    attempt(skip_if_passed_within=timedelta(microseconds=1))
+    assert len(org.test_runs) == 5
+    (tmp_path / "last_pass.json").write_text("{")
+    attempt()
+    assert len(org.test_runs) == 6
+
+
+def test_a_pass_of_another_agent_is_not_kept(org, task, tmp_path):
+    for _ in range(2):
+        task(
+            test="Order_Tests",
+            agent_id="Employee_Agent",
+            skip_if_passed_within=timedelta(days=1),
+            result_path=str(tmp_path),
+        ).attempt()
+    assert len(org.test_runs) == 2
+
+
+def test_a_version_that_cannot_be_read_does_not_fail_a_test_that_passes(org, task, tmp_path):
+    for _ in range(2):
+        begun = task(
+            test="Order_Tests",
+            agent_id="Inactive_Agent",
+            skip_if_passed_within=timedelta(days=1),
+            result_path=str(tmp_path),
+        )
+        assert begun.attempt().value["status"] == "passed"
+    assert len(org.test_runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"test": "two words"}, "test"),
+        ({"test": "T", "min_pass_rate": 95}, "min_pass_rate must be a number from 0 to 1"),
+        ({"test": "T", "timeout": 60}, "timeout must be a timedelta"),
+        ({"test": "T", "skip_if_passed_within": timedelta(days=1)}, "result_path"),
+        ({"test": "T", "api": "new"}, "api must be legacy or testing or conversation"),
+        ({"test": "T", "api": "conversation"}, "path"),
+        ({"test": "T", "tset": "T"}, "Did you mean test"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_when_the_dag_is_parsed(given, words):
+    with pytest.raises(AgentforceInputError, match=words):
+        RunAgentTestOperator(task_id="test", **given)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_sensor_waits_for_a_run_of_another_and_succeeds_whatever_came_of_it(org, client, deferrable):
+    run = client.agent_tests.start("Order_Suite_Failing")
+    sensor = AgentTestSensor(task_id="wait", run_id=run.run_id, poke_interval=0.01, deferrable=deferrable)
+    context = {"ti": TaskInstance()}
+    if deferrable:
+        with pytest.raises(TaskDeferred) as caught:
+            sensor.execute(context)
+        result = sensor.execute_complete(context, woken(caught.value))
+    else:
+        result = sensor.execute(context)
+    assert (result["status"], result["passed"], result["failed"]) == ("failed", 1, 1)
+    assert (result["run_id"], result["run_status"]) == (run.run_id, "SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("soft_fail", "error"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+)
+def test_the_sensor_gives_up_and_cancels_nothing(org, client, soft_fail, error):
+    run = client.agent_tests.start("Order_Tests_Endless")
+    sensor = AgentTestSensor(
+        task_id="wait",
+        run_id=run.run_id,
+        timeout=timedelta(milliseconds=20),
+        deferrable=True,
+        soft_fail=soft_fail,
+    )
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute({"ti": TaskInstance()})
+    with pytest.raises(error):
+        sensor.execute_complete({"ti": TaskInstance()}, woken(caught.value))
+    assert states(org) == ["IN_PROGRESS"]
+
+
+def test_the_trigger_keeps_no_secret_and_no_more_than_it_needs(org, task):
+    deferred = task(test="Order_Tests_Endless", deferrable=True).attempt().error
+    _, arguments = deferred.trigger.serialize()
+    assert set(arguments) == {
+        *("run_id", "api", "path", "until", "cancels", "agentforce_conn_id", "poke_interval"),
+    }
+    assert arguments["until"] > datetime.now(timezone.utc)

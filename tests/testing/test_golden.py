@@ -1,0 +1,204 @@
+"""Golden conversations: what the YAML may say, and what an answer is compared with."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import pytest
+
+from airflow_provider_agentforce.client import Reply, Turn
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.testing import golden
+from airflow_provider_agentforce.testing.runner import Rehearsal, checks_of
+
+WHOLE = r"""
+name: refund policy
+agent: Service_Agent
+variables: {Locale: en_US}
+turns:
+  - say: Where is order 42?
+    expect:
+      outcome: answered
+      contains: [being packed, "42"]
+      not_contains: refund
+      matches: "Order \\d+"
+      check: "test_golden:names_no_person"
+  - say: Please refund it.
+    expect: {outcome: needs_confirmation}
+  - reply: true
+  - say: order 7 as json
+    expect: {field: {status: has shipped, items: 3}}
+"""
+
+
+def names_no_person(turn):
+    if "Mr" in turn.text:
+        raise AssertionError("it names a person")
+
+
+def boom(_turn):
+    raise KeyError("boom")
+
+
+def test_a_file_holds_one_conversation_or_several():
+    (one,) = golden.read(WHOLE, "a.yaml")
+    assert (one.name, one.agent, len(one.turns)) == ("refund policy", "Service_Agent", 4)
+    assert one.variables == [{"name": "Locale", "type": "Text", "value": "en_US"}]
+    assert one.turns[0].expected.contains == ("being packed", "42")
+    assert one.turns[0].expected.not_contains == ("refund",)
+    assert one.turns[2].said == Reply()
+    listed = "\n- " + textwrap.indent(WHOLE.strip(), "  ").strip()
+    assert [two.name for two in golden.read(listed * 2, "a.yaml")] == ["refund policy"] * 2
+
+
+TURN = "name: a\nturns:\n  - say: Hi\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "line 1: the file must have fields: name"),
+        ("[]", "line 1: the file must be a conversation"),
+        ("name: a\n\nturn: []", "line 3: turn is not a field here; did you mean turns?"),
+        ("name: a", "line 1: the file has no turns"),
+        ("name: a\nturns: {}", "line 2: turns must be a list"),
+        ("name: 7\nturns: [{say: Hi}]", "line 1: name must be a text .put it in quotes., but is 7"),
+        (f"{TURN}  - say: yes", "line 4: turns[1].say must be a text .put it in quotes., but is True"),
+        (f"{TURN}  - say: Hi\n    cancel: true", "line 4: turns[1] must have exactly one of say, reply"),
+        (f"{TURN}  - {{}}", "line 4: turns[1] must have exactly one of"),
+        (f"{TURN}  - reply: yes please", "line 4: turns[1].reply must be true, or a list"),
+        (f"{TURN}  - cancel: false", "line 4: turns[1].cancel must be true"),
+        (
+            f"{TURN}    expect:\n      contain: [a]",
+            "line 5: turns[0].expect.contain is not a field here; did you mean contains?",
+        ),
+        (f"{TURN}    expect: shipped", "line 4: turns[0].expect must have fields: outcome"),
+        (f"{TURN}    expect:\n      outcome: anwered", "line 5: turns[0].expect.outcome must be one of"),
+        (f"{TURN}    expect:\n      contains: [a, 1]", "line 5: turns[0].expect.contains[1] must be a text"),
+        (f"{TURN}    expect:\n      matches: '('", "line 5: turns[0].expect.matches must be a regular"),
+        (f"{TURN}    expect:\n      field: status", "line 5: turns[0].expect.field must be names"),
+        (f"{TURN}    expect:\n      check: shipped", "line 5: turns[0].expect.check must be package.module"),
+        (f"{TURN}    expect:\n      check: 'no.such:f'", "line 5: turns[0].expect.check names nothing"),
+        (f"{TURN}    expect:\n      check: 're:no_such'", "line 5: turns[0].expect.check names nothing"),
+        (f"{TURN}    expect:\n      check: 're:__doc__'", "line 5: turns[0].expect.check must be a function"),
+        ("name: a\nagent: no agent\nturns: [{say: a}]", "line 2: agent cannot be used"),
+        ("name: a\nvariables: {a: [1]}\nturns: [{say: a}]", "line 2: variables cannot be used"),
+        ("name: a\nname: b\nturns: [{say: a}]", "line 2: name is there twice"),
+        ("name: a\n? [x]\n: b", "line 2: ['x'] is not a name"),
+        ("name: a\nturns: [{say: a]", "line 2: not YAML"),
+        ("name: a\n\tturns: b", "line 2: not YAML"),
+        ("name: a\nturns: !!python/object:os.system []", "line 2: not YAML"),
+        ("a: &a [*a]", "more than 50 of them in each other"),
+        ("a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+            f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 10)}]\n" for n in range(8)
+        ), "more than 100,000 values"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_file_line_and_field(text, told):
+    with pytest.raises(AgentforceInputError) as caught:
+        golden.read(text, "refunds.yaml")
+    assert str(caught.value).startswith("refunds.yaml")
+    pattern = re.escape(told).replace(r"\.put", ".put").replace(r"quotes\.", "quotes.").replace(r"\|", "|")
+    assert re.search(pattern, str(caught.value)), str(caught.value)
+
+
+def expecting(text):
+    lines = textwrap.indent(textwrap.dedent(text), "      ")
+    return golden.read(f"{TURN}    expect:\n{lines}", "a.yaml")[0].turns[0].expected
+
+
+def answer(text="Order 42 has shipped.", outcome="answered", **more):
+    return Turn("s", 1, None, text, outcome, **more)
+
+
+def failing(turn, expected):
+    return [
+        (check.kind, check.status, check.reason)
+        for check in checks_of(turn, expecting(expected), "turn 1")
+        if check.status != "passed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected", "kinds"),
+    [
+        (answer(), "contains: [SHIPPED]", []),
+        (answer(), "contains: [lost, shipped]", ["contains"]),
+        (answer(), "not_contains: [Shipped, lost]", ["not_contains"]),
+        (answer(), "matches: '^Order \\d+'", []),
+        (answer(), "matches: 'ORD-'", ["matches"]),
+        (answer(outcome="failed"), "contains: shipped", ["outcome"]),
+        (answer(outcome="failed"), "outcome: failed", []),
+        (answer(outcome="needs_input"), "outcome: answered", ["outcome"]),
+        (answer('{"status": "shipped"}'), "field: {status: shipped}", []),
+        (answer('It is {"order": {"n": 1}}.'), "field: {order.n: 1}", []),
+        (answer('{"n": 1}'), "field: {n: true}", ["field"]),
+        (answer('{"n": 1}'), "field: {m: 1}", ["field"]),
+        (answer("no JSON"), "field: {m: null}", ["field"]),
+        (answer(), "check: test_golden:names_no_person", []),
+        (answer("Mr Smith"), "check: test_golden:names_no_person", ["check"]),
+        (answer(), "check: test_golden:boom", ["check"]),
+        (answer(), "check: test_golden:answer", ["check"]),
+    ],
+)
+def test_an_answer_is_compared_with_what_is_expected(turn, expected, kinds):
+    assert [kind for kind, _, _ in failing(turn, expected)] == kinds
+
+
+def test_a_function_that_breaks_is_an_error_and_one_that_says_no_a_failure():
+    assert failing(answer("Mr Smith"), "check: test_golden:names_no_person") == [
+        ("check", "failed", "it names a person")
+    ]
+    ((_, status, reason),) = failing(answer(), "check: test_golden:boom")
+    assert (status, "KeyError" in reason) == ("error", True)
+
+
+def held(client, text):
+    rehearsal = Rehearsal(client, golden.read(text, "a.yaml")[0])
+    return rehearsal.hold(rehearsal.start())
+
+
+def test_a_conversation_is_held_in_a_session_that_is_ended(org, client):
+    case = held(client, WHOLE)
+    assert (case.status, case.reason) == ("passed", "")
+    (session,) = org.sessions.values()
+    assert [turn.text or turn.type for turn in session.turns] == [
+        *("Where is order 42?", "Please refund it.", "Reply", "order 7 as json")
+    ]
+    assert session.variables == {"Locale": "en_US"}
+    assert (case.session_id, org.open_sessions) == (session.session_id, [])
+
+
+def test_after_an_answer_that_is_not_as_it_must_be_nothing_more_is_said(org, client):
+    case = held(
+        client,
+        "name: a\nturns:\n  - say: order 1\n    expect: {contains: lost}\n  - say: Please refund it.\n",
+    )
+    assert case.status == "failed"
+    assert "turn 1: contains: expected 'lost', got" in case.reason
+    assert org.applied() == 1
+    assert org.open_sessions == []
+
+
+@pytest.mark.parametrize(
+    ("turns", "status", "reason"),
+    [
+        ("[{say: goodbye}, {say: Hi}]", "failed", "turn 2: the agent has ended the session|has ended"),
+        ("[{say: Hi}, {reply: true}]", "error", "turn 2: reply has nothing to answer"),
+        ("[{say: please fail}]", "failed", "turn 1: outcome"),
+    ],
+)
+def test_what_cannot_go_on_says_at_which_turn(org, client, turns, status, reason):
+    case = held(client, f"name: a\nturns: {turns}")
+    assert case.status == status
+    assert re.search(reason, case.reason), case.reason
+    assert org.open_sessions == []
+
+
+def test_a_message_that_may_have_arrived_is_an_error_and_is_said_once(org, client):
+    org.fail("send", drop=True, after=True)
+    case = held(client, "name: a\nturns: [{say: order 1}]")
+    assert case.status == "error"
+    assert "cannot be known" in case.reason
+    assert org.applied("order 1") == 1

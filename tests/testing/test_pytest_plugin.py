@@ -1,0 +1,94 @@
+"""The same conversations under pytest, without Airflow."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = "airflow_provider_agentforce.pytest_plugin"
+INSTALLED = any(
+    entry.value == MODULE for entry in importlib.metadata.entry_points(group="pytest11", name="agentforce")
+)
+GOOD = "name: order\nturns:\n  - say: Where is order 42?\n    expect: {contains: being packed}\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run pytest in a folder with these files, and return its status and output."""
+
+    def command(files, *options, **variables):
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        plugin = () if INSTALLED else ("-p", MODULE)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *options],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return command
+
+
+def test_a_conversation_is_a_test_against_the_emulator(run):
+    status, output = run({"a.agentforce.yaml": GOOD, "other.yaml": "not: ours"}, "-vv")
+    assert (status, "a.agentforce.yaml::order PASSED" in output) == (0, True), output
+    assert "1 passed" in output
+
+
+def test_the_conversations_of_the_example_dag_are_tests_as_they_are(run):
+    folder = Path(__file__).resolve().parents[2] / "example_dags" / "agentforce_conversations"
+    files = {path.name: path.read_text() for path in folder.iterdir()}
+    status, output = run(files)
+    assert (status, "1 passed" in output) == (0, True), output
+
+
+def test_what_does_not_pass_is_said_without_a_traceback(run):
+    status, output = run({"a.agentforce.yml": GOOD.replace("being packed", "lost")})
+    assert status == 1
+    assert "turn 1: contains: expected 'lost', got 'Order 42 is being packed" in output
+    assert "Traceback" not in output
+    assert "runner.py" not in output
+
+
+def test_a_mistake_in_a_file_is_an_error_of_the_collection(run):
+    status, output = run({"a.agentforce.yaml": GOOD.replace("expect", "expects")})
+    assert status == 2
+    assert "a.agentforce.yaml, line 4: turns[0].expects is not a field here" in output
+
+
+def test_a_script_and_repetitions_are_options(run):
+    script = "answers:\n  - text: It is being packed.\n"
+    options = ("--agentforce-script", "agent.yaml", "--agentforce-repeat", "2", "-vv")
+    status, output = run({"a.agentforce.yaml": GOOD, "agent.yaml": script}, *options)
+    assert status == 0, output
+    assert "order[2] PASSED" in output
+
+
+def test_an_org_is_used_when_it_is_named(run, org):
+    options = ("--agentforce-org", "MY_ORG")
+    status, output = run({"a.agentforce.yaml": GOOD}, *options, MY_ORG=org.connection())
+    assert status == 0, output
+    assert org.applied("Where is order 42?") == 1
+    assert org.open_sessions == []
+    status, output = run({"a.agentforce.yaml": GOOD}, *options, MY_ORG="agentforce://")
+    assert status == 1
+    assert "--agentforce-org names must hold a connection as JSON" in output
+    status, output = run({"a.agentforce.yaml": GOOD}, *options, MY_ORG=org.connection(agent_id="Nobody"))
+    assert "no agent of" in output
+    assert "Traceback" not in output
+
+
+def test_it_costs_others_nothing_and_knows_no_airflow():
+    code = f"import sys, {MODULE}; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
+    heavy = ["airflow", "requests", "yaml", "fastapi", "tenacity"]
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -94,8 +94,9 @@ class UnknownRows:
             del self._open[name]
             if row.again:
                 self.ask_again.add(self._records[name].position)
-        self._note["resolved"] = self.resolved + len(verdicts)
         self._checkpoint.flush()
+        self._note["resolved"] = self.resolved + len(verdicts)
+        self._checkpoint.write_note(_NOTE, self._note)
 
     def give_up(self, findings: Mapping[str, list[str]], *, resend: bool) -> None:
         """Say in the rows that stay unknown what the steps saw.
@@ -105,11 +106,12 @@ class UnknownRows:
         for name in self._open:
             record, row = self._records[name], self._rows[name]
             said = [one for one in findings.get(name, ()) if one not in (row.error or "")]
-            row = replace(row, error=" ".join([row.error or "", *said]).strip())
+            more = replace(row, error=" ".join([row.error or "", *said]).strip())
             if resend:
                 self.ask_again.add(record.position)
-                row = replace(row, resolution=Verdict("resend", acted=None).resolution())
-            settle(self._checkpoint, record, row)
+                more = replace(more, resolution=Verdict("resend", acted=None).resolution())
+            if more != row:
+                settle(self._checkpoint, record, more)
         self._checkpoint.flush()
 
     def _delivery(self, name: str, agent_id: str | None) -> UnknownDelivery:

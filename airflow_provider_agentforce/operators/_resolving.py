@@ -253,7 +253,8 @@ class TaskTools:
 
         sought = _sought(delivery)
         if sought is None:
-            return Seen(note="only a text is found there, whose session is known.", final=True)
+            why = "A message is found there by its session and text, which are not both known."
+            return Seen(note=why, final=True)
         found = trace_lookup.look(self._task.hook.plain_client, sought)
         message = found.message
         answer = message.answer if message is not None and message.answered else None

@@ -8,6 +8,7 @@ twice.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -216,12 +217,18 @@ class Resolver:
         if not verdicts:
             return
         self._home.settle(verdicts)
-        for name, verdict in verdicts.items():
+        for name in verdicts:
             self._progress.findings.pop(name, None)
-            acted = "acted" if verdict.acted else "did not act"
-            say = log.warning if verdict.answer == "lost" else log.info
-            answer = f"; its answer is {verdict.answer}" if verdict.answer else ""
-            say("By %s it is known that the agent %s on message %s%s.", verdict.by, acted, name, answer)
+        kinds = Counter((one.by, one.acted, one.answer) for one in verdicts.values())
+        for (by, acted, answer), number in kinds.items():
+            log.log(
+                logging.WARNING if answer == "lost" else logging.INFO,
+                "By %s it is known that the agent %s%s. Messages: %d.",
+                by,
+                "acted" if acted else "did not act",
+                f", and the answer is {answer}" if answer else "",
+                number,
+            )
 
     def _note(self, name: str, finding: str) -> None:
         self._progress.findings.setdefault(name, []).append(finding)

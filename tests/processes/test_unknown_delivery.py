@@ -94,7 +94,7 @@ def test_a_task_that_is_killed_while_it_asks_asks_nobody_twice(airflow, org, gat
     airflow.start_part("triggerer")
     try:
         if not early:
-            run.wait_for("talk", "deferred")
+            run.asked("talk", "deferred")
             run.answer("talk", DONE, {"answer": ""})
         assert run.wait() == "success", run.log("talk", 2)
     finally:

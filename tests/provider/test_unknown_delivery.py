@@ -16,6 +16,7 @@ from datetime import timedelta
 import pytest
 import requests
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from real_airflow import until
 from stand_ins import KILLED, StateStore, Task, TaskInstance
 
 from airflow_provider_agentforce.delivery import Ask, Check, Trace, UnknownDelivery, steps_of
@@ -640,3 +641,20 @@ def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
         f"I am the emulator's agent and heard: change A{n}" for n in range(8)
     }
     assert {row["resolution"]["answer"] for row in found} == {"recovered"}
+
+
+def test_a_batch_killed_while_it_asks_again_acts_once(org, crm, tmp_path):
+    org.fail("send", **DID_NOT_ACT)
+    org.fail("send", delay=60, after=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            batch(crm.looks, tmp_path, records=1)
+        finally:
+            os._exit(1)
+    until("the record is asked again", lambda: crm.actions("change A0") == 1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    manifest, rows = batch(crm.looks, tmp_path, records=1, try_number=2)
+    assert (crm.actions("change A0"), crm.sends()) == (1, 2)
+    assert (rows["A0"]["status"], rows["A0"]["attempts"], manifest["resolved"]) == ("answer_lost", 2, 2)

@@ -214,7 +214,7 @@ def can_ask() -> bool:
 
 @cache
 def questions_change() -> bool:
-    """Tell whether a task that asks again shows the new question: Airflow 3.4 and later."""
+    """Tell whether each question of a task is shown, and belongs to its try: Airflow 3.4 and later."""
     major, minor = import_module("airflow").__version__.split(".")[:2]
     return (int(major), int(minor)) >= (3, 4)
 

@@ -114,7 +114,7 @@ def decided(
 ) -> Decision | None:
     """Return the decision, ``None`` if it does not come in time; wait for it without a worker slot.
 
-    That the question is asked is on record first, so no later try asks it once more.
+    That the question is asked is on record first, so that up to Airflow 3.3 no later try asks it once more.
 
     :param event: what the task is resumed with.
     :raises AgentforceInputError: this task instance has asked something else before, and this Airflow would
@@ -134,8 +134,8 @@ def decided(
             hint="Look at the session yourself. Clearing the task sends the message again.",
         )
     form = question.form()
-    if same and "error" not in event:
-        # The answer may be there: to ask again would delete it.
+    if same and "error" not in event and not _compat.questions_change():
+        # The answer may be there: to ask again would delete it. From Airflow 3.4 on each try has its own.
         task.log.info("An earlier try has asked a person; waiting for the decision.")
         trigger = _compat.answer_trigger(context["ti"], until, **form)
         task.defer(trigger=trigger, method_name="execute_complete")

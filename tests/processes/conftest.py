@@ -32,6 +32,7 @@ DAG_IDS = {
     "talk_asks_twice",
     "talk_asks_stopping",
     "talk_checks_later",
+    "talk_looks",
     "shared_asks",
     "batch_asks",
     "agent_tests",

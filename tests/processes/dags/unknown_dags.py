@@ -10,7 +10,7 @@ import requests
 from airflow.sdk import DAG
 from process_dags import gate
 
-from airflow_provider_agentforce.delivery import Ask, Check
+from airflow_provider_agentforce.delivery import Ask, Check, Trace
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
@@ -50,6 +50,7 @@ talk("talk_asks", "ask")
 talk("talk_asks_in_time", Ask(timeout=timedelta(seconds=3)))
 talk("talk_asks_twice", "ask", ["one", "two"])
 talk("talk_asks_stopping", Ask(notifiers=[stop]))
+talk("talk_looks", Trace(timeout=timedelta(minutes=10)))
 talk("talk_checks_later", Check(acted, after=timedelta(seconds=12)))
 
 with DAG("shared_asks", schedule=None, **SETTINGS):

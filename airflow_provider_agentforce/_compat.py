@@ -121,6 +121,7 @@ __all__ = [
     "object_storage_path",
     "questions_change",
     "stats",
+    "stored_connection",
     "task_decorator_factory",
     "waits",
     "xcom_of_airflow_2",
@@ -154,6 +155,14 @@ def stats() -> Any:
 def xcom_of_airflow_2(task: Any, key: str) -> Any:
     """Return the XCom *key* of a task, given by its key; ``None`` on Airflow 3."""
     return import_module("airflow.models").XCom.get_value(ti_key=task, key=key) if LINKS_NEED_XCOM else None
+
+
+def stored_connection(conn_id: str) -> Any:
+    """Return a connection of this installation, outside of a task: also one of Airflow's database.
+
+    :raises AirflowNotFoundException: if there is none.
+    """
+    return import_module("airflow.models.connection").Connection.get_connection_from_secrets(conn_id)
 
 
 def object_storage_path(uri: Any) -> Any:

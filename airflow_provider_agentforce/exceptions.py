@@ -62,7 +62,10 @@ class AgentforceError(Exception):
     :param retryable: whether a retry of the task may help; default: as the class says.
     :param cause: what caused it, when that is not its ``__cause__``.
     :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` (the start of
-        a test run), ``read``, ``session_trace``, or ``None`` before any call.
+            a test run), ``read``, ``session_trace``, or ``None`` before any call.
+    :ivar failure: name of the failure in the retry table, such as ``bad_certificate``; ``None`` before any
+        call.
+    :ivar host: host and port that the call went to, such as ``api.salesforce.com:443``, or ``None``.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
     :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
     :ivar retry_after: seconds the server asked to wait, or ``None``.
@@ -80,6 +83,8 @@ class AgentforceError(Exception):
         *,
         hint: str = "",
         operation: str | None = None,
+        failure: str | None = None,
+        host: str | None = None,
         status: int | None = None,
         applied: bool | None = False,
         retry_after: float | None = None,
@@ -94,6 +99,8 @@ class AgentforceError(Exception):
         self.what = what
         self.hint = hint
         self.operation = operation
+        self.failure = failure
+        self.host = host
         self.status = status
         self.applied = applied
         self.retry_after = retry_after
@@ -122,8 +129,12 @@ class AgentforceError(Exception):
 
     def __str__(self) -> str:
         """Say what happened, whether the agent acted, and what to do next."""
-        parts = [self.what, self._about_the_agent(), self._about_time(), self.hint, self._where()]
-        return " ".join(part for part in parts if part)
+        return " ".join(part for part in (self.fact, self.hint, self._where()) if part)
+
+    @property
+    def fact(self) -> str:
+        """What happened, whether the agent acted, and how long the org asks to wait, as one line."""
+        return " ".join(filter(None, (self.what, self._about_the_agent(), self._about_time())))
 
     def __copy__(self) -> Self:
         """Return an error of the same class, also where the class has no name to pickle it by."""

@@ -147,6 +147,8 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}
         ],
         "extra-links": [f"{_PACKAGE}.links.agent.AgentLink"],
+        # Airflow 3.2 and later.
+        "cli": [f"{_PACKAGE}.cli.definition.get_agentforce_cli_commands"],
         "config": CONFIG,
         "connection-types": [CONNECTION_TYPE],
     }

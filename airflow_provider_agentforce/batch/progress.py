@@ -21,34 +21,36 @@ class Progress:
 
     def __init__(self, total: int, done: int) -> None:
         self._total = total
-        self._done = done
         self._said_at = self._began = time.monotonic()
         self._said = done
         self._recent = [(self._began, done)]
 
     def due(self, done: int) -> bool:
         """Tell whether a line is due: after a few seconds, or 5 %."""
-        self._done = done
         passed = time.monotonic() - self._said_at
         return passed >= _SECONDS or (passed >= 1 and done - self._said >= _SHARE * self._total)
 
-    def line(self, failures: int, open_sessions: int, limit: int, paused: float) -> str:
-        """Return the line."""
-        now, done = time.monotonic(), self._done
+    def line(self, counts: Mapping[str, int], open_sessions: int, limit: int, paused: float) -> str:
+        """Return the line.
+
+        :param counts: of the records that are done, by status; the line shows them all, so that they add up.
+        """
+        now, done = time.monotonic(), sum(counts.values())
         self._said_at, self._said = now, done
         self._recent = [one for one in self._recent if now - one[0] <= _RECENT] or self._recent[-1:]
         since, before = self._recent[0]
         rate = (done - before) / max(now - since, 0.001)
         self._recent.append((now, done))
+        of_status = " + ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts.get(status))
+        share = ": ".join(filter(None, (f"{done / self._total:.0%}", of_status)))
         parts = [
-            f"{done:,} of {self._total:,} records ({done / self._total:.0%})",
+            f"{done:,} of {self._total:,} records ({share})",
             f"{rate:.1f}/s",
-            f"{failures:,} failed",
             f"{open_sessions} of at most {limit} sessions open",
         ]
         if paused >= 1:
             parts.append(f"waiting {duration(paused)} for the org's limits")
-        elif rate > 0:
+        elif rate > 0 and done < self._total:
             parts.append(f"about {duration((self._total - done) / rate)} left")
         return ", ".join(parts) + "."
 

@@ -245,7 +245,7 @@ class Runner:
         limit = min(self._most_open, limiter.limit(settings.max_concurrent_sessions))
         paused = limiter.paused_for(settings.max_sessions_per_hour)
         self._watcher.sessions(limiter.open_sessions, limit)
-        log.info("%s", progress.line(self._failures, limiter.open_sessions, limit, paused))
+        log.info("%s", progress.line(self._checkpoint.rows.counts, limiter.open_sessions, limit, paused))
         if limiter.refusals > self._refusals:
             self._refusals = limiter.refusals
             log.warning(

@@ -46,6 +46,8 @@ def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redact
         f"{request.doing} failed: {_reason(attempt, failure, redactor)}.",
         hint=_remedy(call, attempt, failure) + _clock_difference(call, attempt),
         operation=request.operation.value,
+        failure=failure.name.lower(),
+        host=validation.address(call.url),
         status=attempt.status,
         applied=row.delivery.applied,
         retry_after=_LOGIN_RATE_PAUSE if failure is Failure.LOGIN_RATE else attempt.asked_to_wait,

@@ -31,7 +31,7 @@ from airflow_provider_agentforce.client.messages import Message, Said, message_o
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.redaction import Redactor
-from airflow_provider_agentforce.client.responses import TokenReply
+from airflow_provider_agentforce.client.responses import ErrorReply, TokenReply
 from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.timing import Timing, default_timing
@@ -354,6 +354,15 @@ class AgentforceClient:
         """
         token = self._tokens.token()
         return token.reply, token.access.api_url
+
+    def probe(self) -> ErrorReply:
+        """Ask the Agent API to end a session that never was. It starts, sends and changes nothing.
+
+        :returns: what it says of that.
+        :raises AgentforceError: the API is not there, or does not take the token.
+        """
+        request = EndRequest(session_id=str(uuid.uuid4()), reason="Other")
+        return self._executor.execute(request, self._tokens.access).said
 
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.

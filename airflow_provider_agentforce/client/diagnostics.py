@@ -1,80 +1,241 @@
-"""Diagnoses a connection without starting a session."""
+"""Checks a connection step by step. Opens no session unless it is asked to, and ends that."""
 
 from __future__ import annotations
 
-from airflow_provider_agentforce.client import jwt_bearer, validation
-from airflow_provider_agentforce.client.agent_lookup import only_match
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, setup_paths, validation
+from airflow_provider_agentforce.client.agent_lookup import AgentInfo, only_match
+from airflow_provider_agentforce.client.checklist import FAILED, OK, SKIPPED, WARNING, Check, Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.failure_catalogue import OPAQUE_TOKEN
+from airflow_provider_agentforce.client.delivery_policy import Failure, Operation
 from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.client.settings import JWT_BEARER, Settings
-from airflow_provider_agentforce.exceptions import AgentforceAuthError, AgentforceError
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 
 _NEEDED = frozenset({"api", "chatbot_api", "sfap_api"})
+_NO_TLS = (
+    Failure.BAD_CERTIFICATE,
+    Failure.CLIENT_CERTIFICATE,
+    Failure.TLS_BROKEN,
+    Failure.WRONG_PROTOCOL,
+)
+# Something answers, but it is not an org.
+_NO_ORG = (Failure.REDIRECT, Failure.NOT_FOUND, Failure.UNREADABLE)
+# Seconds, see https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-considerations.html.
+_API_GIVES_UP = 120
 
 
-def diagnose(client: AgentforceClient) -> tuple[bool, str]:
-    """Get a token, look at its shape, its scopes and the hosts, and look up the agent. Starts no session.
+def diagnose(client: AgentforceClient, settings: Settings, *, start_session: bool = False) -> Diagnosis:
+    """Check a connection: what it holds, the hosts, the token, the agent.
 
-    :returns: whether the connection should work, and what was found or has to be fixed.
-    :raises AgentforceError: if no token is given or the agent cannot be used, with the reason.
+    :param settings: the connection's; those of *client* may have a shorter timeout.
+    :param start_session: also start a session with the default agent, and end it.
+    :returns: a check of every name, none of which shows a secret.
     """
-    settings = client.settings
-    try:
-        token, api = client.authenticate()
-    except AgentforceAuthError as error:
-        if settings.auth != JWT_BEARER:
-            raise
-        return False, f"{error} {_asked(settings)}"
-    problems = _problems(token, settings.host)
-    if problems:
-        return False, client.redact(" ".join(problems))
-    life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
-    scopes = "not stated" if token.scopes is None else " ".join(sorted(token.scopes))
-    return True, (
-        f"Token received from {settings.host}{_for_whom(settings)}: a JWT {life}, scopes {scopes}. "
-        f"Agent API: {api}. Default agent: {_agent(client)}. No session was started."
+    found = [_settings(settings), *_of_org(client, start_session=start_session), _limits(settings)]
+    return _completed(found, settings).redacted(client.redact)
+
+
+def unusable(error: AgentforceInputError) -> Diagnosis:
+    """Return the diagnosis of a connection that cannot be read as settings."""
+    return _completed([_failed("settings", error)], None)
+
+
+def _completed(found: list[Check], settings: Settings | None) -> Diagnosis:
+    """Put the checks in order, and name those that were not made."""
+    known = {check.name: check for check in found}
+    login = "secret" if settings is None else _login(settings)
+    names = ("settings", "host", "TLS", login, "token", "scopes", "API host", "agent", "active", "start")
+    return Diagnosis(
+        tuple(known.get(name) or Check(name, SKIPPED, "not checked.") for name in (*names, "limits"))
     )
 
 
-def _for_whom(settings: Settings) -> str:
-    return "" if settings.username is None else f" for {settings.username}"
+def _login(settings: Settings) -> str:
+    return "key" if settings.auth == JWT_BEARER else "secret"
+
+
+def _failed(name: str, error: AgentforceError, more: str = "") -> Check:
+    fact = f"{error.fact} {more}".strip()
+    return Check(name, FAILED, fact, error.hint, setup_paths.path_for(error.hint or error.what, name))
+
+
+def _settings(settings: Settings) -> Check:
+    user = f", as {settings.username}" if settings.username else ""
+    return Check("settings", OK, f"complete; {settings.auth}{user}.")
+
+
+def _limits(settings: Settings) -> Check:
+    fact = (
+        f"{settings.max_concurrent_sessions} sessions at once, {settings.max_sessions_per_hour} starts in an "
+        f"hour, {settings.max_messages_per_session} messages in a session; {settings.timeout:g} s for a call."
+    )
+    if settings.timeout > _API_GIVES_UP:
+        return Check("limits", OK, fact)
+    remedy = (
+        f"The API itself gives up after {_API_GIVES_UP} s. Set the extra timeout above that: what becomes of "
+        "a message whose answer is not awaited is unknown."
+    )
+    return Check("limits", WARNING, fact, remedy)
+
+
+def _of_org(client: AgentforceClient, *, start_session: bool) -> Iterator[Check]:
+    try:
+        token, api = client.authenticate()
+    except AgentforceInputError as error:
+        # The token is there; the API host that comes with it is not trusted.
+        yield from _reached(client.settings)
+        yield _failed("API host", error)
+        return
+    except AgentforceError as error:
+        yield from _without_token(error, client.settings)
+        return
+    yield from _reached(client.settings, token)
+    yield _token(token, client.settings)
+    scopes = _scopes(token)
+    yield scopes
+    if token.is_jwt and scopes.status != FAILED:
+        yield _api_host(client, api)
+    yield from _agent(client, start_session=start_session)
+
+
+def _without_token(error: AgentforceError, settings: Settings) -> Iterator[Check]:
+    """Say where the way to a token ends."""
+    failures = {one.name.lower(): one for one in Failure}
+    failure, login = failures.get(error.failure or ""), _login(settings)
+    if failure in _NO_ORG or (error.status is None and failure not in _NO_TLS):
+        yield _failed("host", error)
+        return
+    yield _host_answers(settings)
+    if failure in _NO_TLS:
+        yield _failed("TLS", error)
+        return
+    yield _tls(settings)
+    about_login = setup_paths.is_about_secret(error.hint)
+    if not about_login:
+        yield Check(login, WARNING, "not known to be right, since the org gave no token.")
+    yield _failed(login if about_login else "token", error, _asked(settings))
+
+
+def _reached(settings: Settings, token: TokenReply | None = None) -> Iterator[Check]:
+    """Yield what a token proves."""
+    named = token.instance_url if token else None
+    if named and named.rstrip("/").lower() != settings.host:
+        fact = f"the org calls itself {named}, not {settings.host}."
+        remedy = "Set host to that My Domain URL."
+        yield Check("host", FAILED, fact, remedy, setup_paths.path_for(remedy))
+    else:
+        yield _host_answers(settings)
+    yield _tls(settings)
+    yield Check(_login(settings), OK, f"accepted by the org{_key(settings)}.")
+
+
+def _host_answers(settings: Settings) -> Check:
+    return Check("host", OK, f"{validation.address(settings.host)} answers.")
+
+
+def _tls(settings: Settings) -> Check:
+    if urlsplit(settings.host).scheme == "http":
+        return Check("TLS", SKIPPED, "plain http, to this machine only.")
+    return Check("TLS", OK, "the certificate is valid.")
+
+
+def _key(settings: Settings) -> str:
+    if settings.auth != JWT_BEARER:
+        return ""
+    return f"; the SHA-256 of its public key is {jwt_bearer.fingerprint(settings.signing_key)}"
 
 
 def _asked(settings: Settings) -> str:
-    """Name what the org compared with its own settings."""
-    key = jwt_bearer.fingerprint(settings.signing_key)
+    """Name what the org compares with its own settings."""
+    if settings.auth != JWT_BEARER:
+        return ""
     return (
         f"Asked with consumer key {settings.consumer_key}, username {settings.username}, audience "
-        f"{settings.audience}, and the key whose public key has the SHA-256 {key}."
+        f"{settings.audience}{_key(settings)}."
     )
 
 
-def _problems(token: TokenReply, host: str) -> list[str]:
-    problems = []
+def _token(token: TokenReply, settings: Settings) -> Check:
     if not token.is_jwt:
-        problems.append(OPAQUE_TOKEN)
-    if token.scopes is not None and not token.scopes >= _NEEDED:
-        problems.append(f"The app lacks the scopes {', '.join(sorted(_NEEDED - token.scopes))}.")
-    if token.instance_url and token.instance_url.rstrip("/").lower() != host:
-        problems.append(f"The org calls itself {token.instance_url}; set host to that My Domain URL.")
-    return problems
+        remedy = failure_catalogue.OPAQUE_TOKEN
+        return Check("token", FAILED, "not a JWT.", remedy, setup_paths.path_for(remedy))
+    life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
+    user = f", for {settings.username}" if settings.username else ""
+    return Check("token", OK, f"a JWT {life}{user}.")
 
 
-def _agent(client: AgentforceClient) -> str:
-    """Describe the default agent.
+def _scopes(token: TokenReply) -> Check:
+    if token.scopes is None:
+        return Check("scopes", WARNING, "the org does not say which the token has.")
+    given, lacking = " ".join(sorted(token.scopes)), ", ".join(sorted(_NEEDED - token.scopes))
+    if not lacking:
+        return Check("scopes", OK, f"{given}.")
+    remedy = f"The app lacks the scopes {lacking}: add them."
+    return Check("scopes", FAILED, f"{given}.", remedy, setup_paths.path_for("", "scopes"))
 
-    :raises AgentforceError: no task could use it.
-    """
+
+def _api_host(client: AgentforceClient, api: str) -> Check:
+    try:
+        said = client.probe()
+    except AgentforceError as error:
+        return _failed("API host", error)
+    if "session" in said.text.lower():
+        return Check("API host", OK, f"{api} takes the token.")
+    fact = f"{api} does not answer as an Agent API: {said.text or 'without a word'}."
+    # A gateway, or another server, answers without the class that each error of the API has.
+    remedy = failure_catalogue.remedy_of(
+        Operation.START, Failure.NOT_FOUND, status=404, said=said, agent=client.settings.agent_id
+    )
+    return Check("API host", WARNING if said.error else FAILED, fact, remedy, setup_paths.path_for(remedy))
+
+
+def _agent(client: AgentforceClient, *, start_session: bool) -> Iterator[Check]:
     given = client.settings.agent_id
     if given is None:
-        return "none"
+        fact = "the connection names none, so tasks have to."
+        yield Check("agent", SKIPPED, fact)
+        yield Check("start", SKIPPED, "not tried without an agent.")
+        return
     try:
         found = client.find_agents(given)
-    except AgentforceError:
-        if not validation.is_agent_id(given):
-            raise
-        # Tasks do not look an id up, so they may do well all the same.
-        return f"{given}, which could not be looked up"
-    agent = only_match(given, found, client.settings.host)
-    return f"{agent.name}, {agent.agent_id}, active"
+    except AgentforceError as error:
+        usable = validation.is_agent_id(given)
+        yield _not_looked_up(given, error) if usable else _failed("agent", error)
+    else:
+        checks = list(_looked_up(given, found, client.settings.host))
+        yield from checks
+        usable = all(check.status == OK for check in checks)
+    if start_session and usable:
+        yield _start(client)
+    elif not start_session:
+        yield Check("start", SKIPPED, "not tried; no session was started.")
+
+
+def _not_looked_up(agent_id: str, error: AgentforceError) -> Check:
+    fact = f"{agent_id} could not be looked up; tasks do not look an id up either."
+    return Check("agent", WARNING, fact, error.hint, setup_paths.path_for(error.hint))
+
+
+def _looked_up(given: str, found: list[AgentInfo], host: str) -> Iterator[Check]:
+    if len(found) == 1:
+        agent = found[0]
+        yield Check("agent", OK, f"{agent.name}, {agent.agent_id}.")
+    try:
+        only_match(given, found, host)
+    except AgentforceError as error:
+        yield _failed("active" if len(found) == 1 else "agent", error)
+    else:
+        yield Check("active", OK, "a version of it is.")
+
+
+def _start(client: AgentforceClient) -> Check:
+    try:
+        session = client.start_session()
+    except AgentforceError as error:
+        return _failed("start", error)
+    if client.end_quietly(session):
+        return Check("start", OK, f"session {session.session_id} was started and ended.")
+    return Check("start", WARNING, f"session {session.session_id} was started and may still be open.")

@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
@@ -91,6 +92,12 @@ def named_by_reply(value: object, *, trusted: Sequence[str]) -> str:
 def is_salesforce(url: str) -> bool:
     """Tell whether *url* is the ``https`` origin of a host of Salesforce, on the usual port."""
     return url.startswith("https://") and _SALESFORCE_HOST.fullmatch(url[8:]) is not None
+
+
+def address(url: str) -> str:
+    """Return the host and the port that an absolute *url* names, such as ``api.salesforce.com:443``."""
+    parts = urlsplit(url)
+    return f"{parts.netloc}{'' if parts.port else _USUAL_PORT[parts.scheme]}"
 
 
 def is_loopback(host: str) -> bool:

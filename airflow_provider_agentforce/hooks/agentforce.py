@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
+from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.diagnostics import diagnose
+from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.session_trace import SessionTrace
-from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
@@ -53,10 +54,17 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         :raises AgentforceInputError: one that lists every missing field and unknown extra.
         """
         try:
+            return self._read_settings()
+        except AgentforceInputError as error:
+            raise AgentforceInputError(f"Connection {self.agentforce_conn_id}: {error}") from None
+
+    def _read_settings(self) -> Settings:
+        # Airflow's Test button makes up an id, which would only confuse in an error.
+        try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError(f"{_named(self.agentforce_conn_id)} does not exist.") from None
-        return settings_of(connection, self.agentforce_conn_id)
+            raise AgentforceInputError("it does not exist.") from None
+        return settings_of(connection)
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
@@ -157,14 +165,28 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """
         return _HookConversation(self, agent_id, **options)
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Get a token and say what is wrong with it, if anything. Starts no session; shows no secret."""
+    def diagnose(self, *, start_session: bool = False) -> Diagnosis:
+        """Check the connection step by step. Shows no secret, and not the connection's id.
+
+        :param start_session: also start a session with the default agent, and end it. It may be charged for.
+        :returns: what was found; nothing is raised.
+        """
         try:
-            settings = dataclasses.replace(self.settings, timeout=_TEST_SECONDS)
-            _mask(settings)
-            return diagnose(AgentforceClient(settings, on_secret=mask_secret))
-        except AgentforceError as error:
-            return False, str(error)
+            settings = self._read_settings()
+        except AgentforceInputError as error:
+            return unusable(error)
+        _mask(settings)
+        quick = dataclasses.replace(settings, timeout=min(settings.timeout, _TEST_SECONDS))
+        client = AgentforceClient(quick, on_secret=mask_secret)
+        try:
+            return diagnose(client, settings, start_session=start_session)
+        finally:
+            client.close()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check the connection as :meth:`diagnose` does, for Airflow's Test button."""
+        found = self.diagnose()
+        return found.good, str(found)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -192,29 +214,22 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         return widgets
 
 
-def settings_of(connection: Any, conn_id: str) -> Settings:
+def settings_of(connection: Any) -> Settings:
     """Return an Airflow connection, checked.
 
-    :raises AgentforceInputError: one that lists every missing field and unknown extra.
+    :raises AgentforceInputError: one that lists every missing field and unknown extra, not the connection.
     """
-    named, conn_type = _named(conn_id), AgentforceHook.conn_type
+    conn_type = AgentforceHook.conn_type
     if connection.conn_type and connection.conn_type != conn_type:
-        raise AgentforceInputError(f"{named} is of type {connection.conn_type}, not {conn_type}.")
+        raise AgentforceInputError(f"its type is {connection.conn_type}, not {conn_type}.")
     if connection.schema:
-        raise AgentforceInputError(f"{named}: schema is not used; leave it empty.")
-    try:
-        return Settings.from_fields(
-            host=_with_port(connection.host, connection.port),
-            login=connection.login,
-            password=connection.password,
-            extra=_extra(connection.extra),
-        )
-    except AgentforceInputError as error:
-        raise AgentforceInputError(f"{named}: {error}") from None
-
-
-def _named(conn_id: str) -> str:
-    return f"Connection {conn_id}"
+        raise AgentforceInputError("schema is not used; leave it empty.")
+    return Settings.from_fields(
+        host=_with_port(connection.host, connection.port),
+        login=connection.login,
+        password=connection.password,
+        extra=_extra(connection.extra),
+    )
 
 
 def _mask(settings: Settings) -> None:

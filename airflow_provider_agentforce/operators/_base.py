@@ -13,6 +13,7 @@ from airflow_provider_agentforce.exceptions import DeliveryUnknownError, TaskSto
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.operators._arguments import check_names, check_references, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
+from airflow_provider_agentforce.operators._reporting import reported
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -33,6 +34,16 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     operator_extra_links = (AgentLink(),)
     agent_url = ""
     store_requests = True
+    is_reported = False
+    org = ""
+    agent_in_words = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have the log of every operator's task say how it ended."""
+        super().__init_subclass__(**kwargs)
+        for name in ("execute", "execute_complete"):
+            if name in vars(cls):
+                setattr(cls, name, reported(vars(cls)[name]))
 
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
         """Check the names before Airflow misses one: a subclass elsewhere may take others."""
@@ -91,9 +102,19 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     def link_to(self, agent_id: str | None, context: Context) -> None:
         """Say which agent the task talks to, for the link to it; to all agents while only a name is known."""
         known = agent_id if validation.is_agent_id(agent_id) else None
-        self.agent_url = agent_url(self.hook.settings.host, known)
+        self.org = self.hook.settings.host
+        self._note_agent(agent_id)
+        self.agent_url = agent_url(self.org, known)
         if LINKS_NEED_XCOM and self.agent_url:
             self.push_in_failure(context, LINK_XCOM, self.agent_url)
+
+    def _note_agent(self, agent_id: str | None) -> None:
+        """Note the agent as the log names it: by its name, if a look-up told it, and its id."""
+        before = self.agent_in_words
+        if not agent_id or agent_id in before:
+            return
+        named = before and not validation.is_agent_id(before)
+        self.agent_in_words = f"{before} ({agent_id})" if named else agent_id
 
     def check_not_killed(self) -> None:
         """Raise :class:`TaskStoppedError` if the task was killed meanwhile."""

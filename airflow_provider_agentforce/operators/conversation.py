@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
 
 
-_OPEN_QUESTION = (
-    "The conversation ends with the outcome %s: the agent waits for an answer and has not done what it asked "
-    "about. on_needs_confirmation, on_needs_input or another message answers it; fail_on makes it a failure."
-)
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
@@ -257,8 +253,6 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                 break
         if not talk.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
-        if talk.turns[-1].question is not None:
-            self.log.warning(_OPEN_QUESTION, talk.turns[-1].outcome)
         if output is None:
             return {}
         from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415

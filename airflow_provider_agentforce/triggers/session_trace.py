@@ -104,10 +104,15 @@ class SessionTraceTrigger(BaseTrigger):
 
 def _client(connection: Any, conn_id: str) -> AgentforceClient:
     from airflow_provider_agentforce.client.client import AgentforceClient  # noqa: PLC0415
+    from airflow_provider_agentforce.exceptions import AgentforceInputError  # noqa: PLC0415
     from airflow_provider_agentforce.hooks.agentforce import settings_of  # noqa: PLC0415
 
+    try:
+        settings = settings_of(connection)
+    except AgentforceInputError as error:
+        raise AgentforceInputError(f"Connection {conn_id}: {error}") from None
     # The triggerer lives for long and logs no secret, so its masker is spared every token.
-    return AgentforceClient(settings_of(connection, conn_id))
+    return AgentforceClient(settings)
 
 
 def _words_for(error: Exception) -> str:

@@ -15,6 +15,7 @@ PURE = (
     "agent_test_results",
     "answer_reader",
     "api_requests",
+    "checklist",
     "delivery_policy",
     "error_words",
     "failure_catalogue",
@@ -25,6 +26,7 @@ PURE = (
     "redaction",
     "responses",
     "session_trace",
+    "setup_paths",
     "sse",
     "validation",
 )
@@ -131,6 +133,7 @@ WITHOUT_AIRFLOW = {
 # Where its names are the same in every Airflow that has them; elsewhere _compat knows where they are.
 WITH_AIRFLOW = {
     "_compat",
+    "cli.definition",
     "hooks.agent_conversation",
     "hooks.managed_agent",
     "hooks.task_session",
@@ -138,6 +141,7 @@ WITH_AIRFLOW = {
     "toolsets.agentforce",
 }
 BY_COMPAT = {
+    *("__main__", "cli"),
     *("decorators", "hooks", "instrumentation", "links", "operators", "retry_policy", "sensors"),
     *("toolsets", "triggers"),
 }

@@ -28,7 +28,8 @@ from cryptography.x509 import load_pem_x509_certificate
 from quick import QUICK, secrets_of
 from telling import failing
 
-from airflow_provider_agentforce.client import Settings, diagnostics
+from airflow_provider_agentforce.client import Settings
+from airflow_provider_agentforce.client.diagnostics import diagnose
 from airflow_provider_agentforce.client.jwt_bearer import default_audience
 from airflow_provider_agentforce.exceptions import AgentforceAuthError, AgentforceInputError
 
@@ -369,10 +370,12 @@ def test_refusal_and_diagnosis_name_what_is_wrong(jwt_org, user_client, replaced
     assert (type(error), error.status, error.applied) == (AgentforceAuthError, 400, False)
     assert error.hint.startswith(named)
     assert jwt_org.count("token") == 1
-    good, told = diagnostics.diagnose(client)
     settings = client.settings
+    found = diagnose(client, settings)
+    told = str(found)
     asked_with = (settings.consumer_key, settings.username, settings.audience)
-    assert good is False
+    assert found.good is False
+    assert ("✗ key" in told) == (named == "Key: ")
     assert [part for part in (named, *asked_with) if part not in told] == []
 
 
@@ -418,16 +421,18 @@ def test_clocks_that_differ_are_told(make_client, seconds, words):
 
 
 def test_good_connection_is_told_with_its_user(jwt_org, user_client):
-    good, told = diagnostics.diagnose(user_client())
-    assert good is True
-    assert f"for {keys.USERNAME}: a JWT for 30 minutes" in told
+    client = user_client()
+    found = diagnose(client, client.settings)
+    assert found.good is True
+    assert f"✓ token: a JWT for 30 minutes, for {keys.USERNAME}." in str(found)
 
 
 def test_diagnosis_names_the_key_by_what_its_certificate_holds(user_client, certificate):
-    _, told = diagnostics.diagnose(user_client(username="stranger@acme.com"))
+    client = user_client(username="stranger@acme.com")
+    told = str(diagnose(client, client.settings))
     held = load_pem_x509_certificate(Path(certificate).read_bytes()).public_key()
     der = held.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert f"the SHA-256 {hashlib.sha256(der).hexdigest()}." in told
+    assert f"the SHA-256 of its public key is {hashlib.sha256(der).hexdigest()}." in told
 
 
 # Nothing is shown

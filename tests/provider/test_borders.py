@@ -158,7 +158,7 @@ RUNS = {
     "nothing_by_template": everywhere(
         "failed", says="session_id is 'None': the task nothing left no session", starts=0
     ),
-    "no_connection": everywhere("failed", says="Connection typo does not exist.", starts=0),
+    "no_connection": everywhere("failed", says="Connection typo: it does not exist.", starts=0),
     "failure_without_words": everywhere(
         "failed", ["first"], "The agent's answer has the outcome failed. The agent"
     ),
@@ -227,7 +227,7 @@ def test_a_connection_of_another_type_is_named(org, run, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", "http://example.com")
     done = run(StartSessionOperator(task_id="a", agentforce_conn_id="other"))
     assert isinstance(done.error, AirflowFailException)
-    assert "Connection other is of type http, not agentforce." in str(done.error)
+    assert "Connection other: its type is http, not agentforce." in str(done.error)
 
 
 START = StartSessionOperator(task_id="start")

@@ -44,6 +44,9 @@ def test_every_path_in_it_can_be_imported():
         hook = getattr(importlib.import_module(module), name)
         assert hook.conn_type == connection["connection-type"]
         assert hook.hook_name == connection["hook-name"]
+    (commands,) = info["cli"]
+    module, name = commands.rsplit(".", 1)
+    assert callable(getattr(importlib.import_module(module), name))
     (link,) = info["extra-links"]
     module, name = link.rsplit(".", 1)
     assert AgentforceBaseOperator.operator_extra_links[0].__class__ is getattr(

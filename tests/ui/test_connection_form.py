@@ -92,7 +92,7 @@ def test_what_was_saved_is_there_when_the_form_is_opened_again(form, seen, org, 
     extra = json.loads(stored()["extra"])
     assert (extra["timeout"], extra["agent_id"], extra["api_url"]) == (90, org.agent_id, org.url)
     form.test()
-    seen(form.notice("Test Connection Successful")).to_contain_text("Token received")
+    seen(form.notice("Test Connection Successful")).to_contain_text("token: a JWT")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_extras_left_blank_are_no_error(form, seen, org, stored):
     form.save()
     assert set(json.loads(stored()["extra"]).values()) == {None}
     form.test()
-    seen(form.notice("Test Connection Successful")).to_contain_text("Default agent: none")
+    seen(form.notice("Test Connection Successful")).to_contain_text("agent: the connection names none")
 
 
 def test_the_test_button_tells_what_was_found(form, seen, org, picture):
@@ -128,10 +128,10 @@ def test_the_test_button_tells_what_was_found(form, seen, org, picture):
     form.fill(org)
     form.fill_extras(agent_id=org.agent_id, api_url=org.url)
     form.save()
-    form.page.set_viewport_size({"width": 1000, "height": 440})
+    form.page.set_viewport_size({"width": 1000, "height": 640})
     form.test()
     notice = form.notice("Test Connection Successful")
-    seen(notice).to_contain_text(f"Default agent: Service_Agent, {org.agent_id}, active.")
+    seen(notice).to_contain_text(f"✓ agent: Service_Agent, {org.agent_id}. ✓ active")
     assert not org.sessions
     picture("connection-test", form.page.get_by_role("table"), notice, margin=12)
 
@@ -140,7 +140,7 @@ def test_the_test_button_tells_what_was_found(form, seen, org, picture):
     ("changed", "named"),
     [
         ({"password": "wrong"}, "Check the consumer secret (password)."),
-        ({"login": ""}, "The connection lacks login (consumer key)."),
+        ({"login": ""}, "✗ settings: The connection lacks login (consumer key)."),
         ({"host": "https://login.salesforce.com", "port": "443"}, "Use your org's My Domain"),
         ({"element_agent_id": "Nobody"}, "has the API name Nobody"),
         ({"element_api_url": "not an address"}, "api_url must look like https://"),

@@ -1,0 +1,71 @@
+"""What a check of a connection has found, as a checklist for people and for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from airflow_provider_agentforce.exceptions import one_line
+
+Status = Literal["ok", "failed", "warning", "skipped"]
+
+OK: Status = "ok"
+FAILED: Status = "failed"
+WARNING: Status = "warning"
+SKIPPED: Status = "skipped"
+
+_MARKS = {OK: "✓", FAILED: "✗", WARNING: "!", SKIPPED: "-"}
+_LONGEST = 600
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the list.
+
+    :param name: what was checked: ``settings``, ``host``, ``TLS``, ``secret`` or ``key``, ``token``,
+        ``scopes``, ``API host``, ``agent``, ``active``, ``start``, ``limits``.
+    :param status: ``ok``; ``failed``: tasks will fail; ``warning``: tasks may fail; ``skipped``: not checked.
+    :param fact: what was found, a sentence.
+    :param remedy: what to do, a sentence, or ``""``.
+    :param setup: where that is done in Salesforce, such as ``Setup > My Domain``, or ``""``.
+    """
+
+    name: str
+    status: Status
+    fact: str
+    remedy: str = ""
+    setup: str = ""
+
+    def __str__(self) -> str:
+        """Return the line."""
+        where = f"In Salesforce: {self.setup}." if self.setup else ""
+        parts = (f"{_MARKS[self.status]} {self.name}: {self.fact}", self.remedy, where)
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks of a connection, in the order in which a call depends on them."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was found for which tasks will fail."""
+        return all(check.status != FAILED for check in self.checks)
+
+    def __str__(self) -> str:
+        """Return a line for each check, in plain words."""
+        return "\n".join(map(str, self.checks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``good`` and ``checks``, each check a dict of its fields."""
+        return {"good": self.good, "checks": [asdict(check) for check in self.checks]}
+
+    def redacted(self, redact: Callable[[str], str]) -> Diagnosis:
+        """Return it with *redact* applied to the facts, which may quote the org, each a printable line."""
+        facts = (one_line(redact(check.fact), _LONGEST) for check in self.checks)
+        return Diagnosis(
+            tuple(replace(check, fact=fact) for check, fact in zip(self.checks, facts, strict=True))
+        )

@@ -1,0 +1,120 @@
+"""What the log of a task says at its end: the error in two lines, or that the agent still waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_agentforce.client.models import NEEDS_CONFIRMATION, NEEDS_INPUT
+from airflow_provider_agentforce.exceptions import AgentforceError
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+_OURS = __name__.partition(".")[0]
+_OPEN = (NEEDS_CONFIRMATION, NEEDS_INPUT)
+_WAITS = "%s: the agent waits for an answer and has not done what it asked about."
+_ANSWER_IT = (
+    "What to do: answer with a reply, a cancel or another message, on_needs_confirmation or on_needs_input; "
+    "fail_on makes it a failure."
+)
+# The frame that reports is a third one.
+_KEPT_FRAMES = 2
+
+_Execute = TypeVar("_Execute", bound=Callable[..., Any])
+
+
+def reported(execute: _Execute) -> _Execute:
+    """Have the log say how *execute*, a method of an operator, ended; within another such call, add nothing.
+
+    An error is told before it is raised, with what to do about it, and its traceback has few frames of this
+    package; the whole one is logged at the level DEBUG.
+    """
+
+    @wraps(execute)
+    def wrapper(self: AgentforceBaseOperator, *args: Any, **options: Any) -> Any:
+        if self.is_reported:
+            return execute(self, *args, **options)
+        self.is_reported = True
+        try:
+            result = execute(self, *args, **options)
+        except AgentforceError as error:
+            _tell_error(self, error)
+            raise error.with_traceback(_shortened(error))  # noqa: B904 - the same error
+        finally:
+            self.is_reported = False
+        _tell_open_questions(self, result)
+        return result
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _tell_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
+    task.log.debug("The whole traceback:", exc_info=error)
+    facts = {
+        "host": error.host,
+        "org": task.org,
+        "agent": task.agent_in_words,
+        "session": error.session_id,
+        "request": error.request_id,
+    }
+    known = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+    task.log.error("%s%s", error.fact, f" [{known}]" if known else "")
+    if error.hint:
+        task.log.error("What to do: %s", error.hint)
+
+
+def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:
+    if not isinstance(result, Mapping):
+        return
+    counts = result.get("counts")
+    waiting = sum(counts.get(outcome, 0) for outcome in _OPEN) if isinstance(counts, Mapping) else 0
+    if waiting:
+        task.log.warning(_WAITS, f"{waiting:,} records end with a question")
+    elif result.get("outcome") in _OPEN:
+        task.log.warning(_WAITS, f"The outcome is {result['outcome']}")
+        task.log.warning(_ANSWER_IT)
+
+
+def _shortened(error: BaseException) -> TracebackType | None:
+    """Return the error's traceback with few frames of this package; its causes lose all of them."""
+    for cause in _causes(error):
+        cause.__traceback__ = _linked([one for one in _entries(cause.__traceback__) if not _is_ours(one)])
+    # The first is the frame that reports, which is added again when the error is raised.
+    entries = _entries(error.__traceback__)[1:]
+    ours = [one for one in entries if _is_ours(one)]
+    kept: Collection[TracebackType] = ours[:1] + ours[1:][1 - _KEPT_FRAMES :]
+    return _linked([one for one in entries if not _is_ours(one) or one in kept])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what Python shows above the error."""
+    seen = {id(error)}
+    while True:
+        above = error.__cause__ if error.__suppress_context__ else error.__cause__ or error.__context__
+        if above is None or id(above) in seen:
+            return
+        seen.add(id(above))
+        yield above
+        error = above
+
+
+def _entries(trace: TracebackType | None) -> list[TracebackType]:
+    found = []
+    while trace is not None:
+        found.append(trace)
+        trace = trace.tb_next
+    return found
+
+
+def _linked(entries: list[TracebackType]) -> TracebackType | None:
+    trace = None
+    for one in reversed(entries):
+        trace = TracebackType(trace, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return trace
+
+
+def _is_ours(entry: TracebackType) -> bool:
+    return str(entry.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == _OURS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -298,24 +298,36 @@ def _counts(path: str) -> bool:
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the values in attributes, whatever OTLP or JSON form they have, each with its path."""
-    kind = next((one for one in value if one in _KINDS), None) if isinstance(value, Mapping) else None
-    if kind is not None and len(value) == 1:
-        value = value[kind]
-        if kind in ("kvlistValue", "arrayValue"):
-            value = _mapping(value).get("values", value)
+    value = _unwrapped(value)
     if isinstance(value, str) and value[:1] == "{" and path.endswith((".value", "_value")):
         value = _parsed(value)
-    inner: Iterator[tuple[Any, Any]] | None = None
-    if isinstance(value, list):
-        pairs = all(isinstance(one, Mapping) and "key" in one for one in value)
-        inner = ((one["key"], one.get("value")) for one in value) if pairs else iter(enumerate(value))
-    elif isinstance(value, Mapping):
-        inner = iter(value.items())
+    inner = _inner(value)
     if inner is None:
         yield path, value
         return
     for name, item in inner:
         yield from _leaves(f"{path}.{name}" if path else str(name), item)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Take a value out of OTLP's ``{"stringValue": …}`` and its like."""
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return value
+    ((kind, inner),) = value.items()
+    if kind not in _KINDS:
+        return value
+    return _mapping(inner).get("values", inner) if kind in ("kvlistValue", "arrayValue") else inner
+
+
+def _inner(value: Any) -> Iterable[tuple[Any, Any]] | None:
+    """Return the named parts of a map or a list, ``None`` for a value without parts."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if not isinstance(value, list):
+        return None
+    if all(isinstance(one, Mapping) and "key" in one for one in value):
+        return [(one["key"], one.get("value")) for one in value]
+    return enumerate(value)
 
 
 _KINDS = ("stringValue", "intValue", "doubleValue", "boolValue", "bytesValue", "kvlistValue", "arrayValue")

@@ -135,10 +135,7 @@ async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
     """Answer as the handler does, or as the fault says: before the org acts, after it, or in its place."""
     fault = request.fault
     if fault is not None and fault.replaces_answer and not fault.after:
-        await asyncio.sleep(fault.delay)
-        if fault.operation == "send":
-            agent_api.note_not_acted(request, fault)
-        return _changed(_fault_response(fault, request), fault)
+        return await _not_acted(request, fault)
     try:
         response = await handler(request)
     except ApiError as refusal:
@@ -154,6 +151,13 @@ async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
         return response
     await asyncio.sleep(fault.delay)
     return _changed(_fault_response(fault, request) if fault.replaces_answer else response, fault)
+
+
+async def _not_acted(request: OrgRequest, fault: Fault) -> OrgResponse:
+    await asyncio.sleep(fault.delay)
+    if fault.operation == "send":
+        agent_api.note_not_acted(request, fault)
+    return _changed(_fault_response(fault, request), fault)
 
 
 def _error_response(spec: ErrorSpec, request: OrgRequest, values: dict[str, Any]) -> OrgResponse:

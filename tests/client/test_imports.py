@@ -122,6 +122,7 @@ WITHOUT_AIRFLOW = {
     "",
     "batch",
     "client",
+    "delivery",
     "emulator",
     "exceptions",
     "get_provider_info",

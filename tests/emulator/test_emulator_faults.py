@@ -209,6 +209,7 @@ def test_every_operation_can_fail(caller, org, session, operation):
         "feedback": lambda: caller.rate(session, feedbackId="x", feedback="GOOD"),
         "trace": lambda: caller.call("GET", "/einstein/ai-agent/v1.1/preview/sessions/x/plans/y"),
         "query": lambda: caller.call("GET", "/services/data/v63.0/query?q=x"),
+        "write": lambda: caller.call("PATCH", "/services/data/v63.0/composite/sobjects", {}),
         "test": lambda: caller.call("GET", "/services/data/v63.0/einstein/ai-evaluations/runs/x"),
     }
     org.fail(operation, status=418)

@@ -42,10 +42,12 @@ class Operation(str, Enum):
     QUERY = "query"
     TEST = "test"
     READ = "read"
+    WRITE = "write"
 
 
-# Another start of a test run is another run, as another message is another message; to look is harmless.
-_LIKE = {Operation.TEST: Operation.SEND, Operation.READ: Operation.QUERY}
+# Another start of a test run is another run, as another message is another message. To look is harmless, and
+# so is to write a record, which its id names, once more.
+_LIKE = {Operation.TEST: Operation.SEND, Operation.READ: Operation.QUERY, Operation.WRITE: Operation.QUERY}
 
 
 class Delivery(str, Enum):
@@ -94,7 +96,7 @@ class Rule:
     """One line of the table: what became of the request, a cell for each operation, and the error raised.
 
     :param words: the failure for people.
-    :param cells: for each operation, in the order of :class:`Operation`; the last two are like others.
+    :param cells: for each operation, in the order of :class:`Operation`; the last three are like others.
     :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
     :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
         answer is not known.
@@ -284,6 +286,7 @@ class Failure(str, Enum):
         remedy="Slow down: a limit of the org is reached.",
         transient=RateLimitedError,
     )
+    API_LIMIT = Rule("403 REQUEST_LIMIT_EXCEEDED", _R, "X X X X X R3>T", transient=RateLimitedError)
     SERVER_CONFIG = Rule("422 or 500 whose class names the configuration", _R, "R3>T X X X X X")
     SERVER_ERROR = Rule(
         "500",

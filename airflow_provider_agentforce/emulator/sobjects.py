@@ -64,7 +64,7 @@ class SObjectField:
             "length": self.length if JSON_TYPES[self.type] == (str,) else 0,
             "createable": self.writable,
             "updateable": self.writable,
-            "nillable": not self.required,
+            "nillable": not self.required and self.type != "boolean",
             "externalId": self.external_id,
             "idLookup": self.external_id or self.type == "id",
             "unique": self.external_id,

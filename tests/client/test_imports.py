@@ -26,6 +26,7 @@ PURE = (
     "redaction",
     "responses",
     "setup_paths",
+    "sobjects",
     "sse",
     "validation",
 )

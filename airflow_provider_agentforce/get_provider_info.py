@@ -118,6 +118,7 @@ _OPERATORS = (
     "feedback",
     "message",
     "session",
+    "write_records",
 )
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 

@@ -13,6 +13,7 @@ from airflow_provider_agentforce.operators.conversation_tests import Conversatio
 from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
 from airflow_provider_agentforce.operators.message import SendMessageOperator
 from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
+from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
 
 __all__ = [
     "ConversationBatchOperator",
@@ -23,5 +24,6 @@ __all__ = [
     "SendMessageOperator",
     "StartSessionOperator",
     "SubmitFeedbackOperator",
+    "WriteRecordsOperator",
     "external_session_key",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -19,6 +18,7 @@ from airflow_provider_agentforce.operators._arguments import check_choice, may_c
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
+from airflow_provider_agentforce.operators._row_templates import compiler
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             source_path=path_of(given, "records") if _names_a_file(given) else None,
             result_folder=path_of(self.result_path, "result_path"),
             identity=_identity(context["ti"], self.agentforce_conn_id),
-            compile_template=self._compiler(context),
+            compile_template=compiler(self.get_template_env(), context, "record"),
             options=Options(
                 message=self.message_function or self.message,
                 start=SessionOptions(
@@ -244,29 +244,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.log.info("Waiting until %s for the org's limits, without a worker slot.", until.isoformat())
         self.defer(trigger=date_time_trigger(until), method_name="execute_complete")
         raise AssertionError("unreachable")  # pragma: no cover
-
-    def _compiler(self, context: Context) -> Callable[[str], Callable[[Mapping[str, Any]], str]]:
-        from jinja2 import StrictUndefined  # noqa: PLC0415
-
-        # A field that a record lacks must fail the record, whatever the Dag says of missing values.
-        environment = self.get_template_env().overlay(undefined=StrictUndefined)
-        environment.getattr = _fields_first(environment.getattr)  # type: ignore[method-assign, assignment]
-        values: Any = copy.copy(context)
-
-        def compile_template(text: str) -> Callable[[Mapping[str, Any]], str]:
-            template = environment.from_string(text)
-            for name, value in template.globals.items():
-                values.setdefault(name, value)
-
-            def render(record: Mapping[str, Any]) -> str:
-                values["record"] = record
-                # As Airflow does, but always to text, also in a Dag that renders to native objects.
-                within = environment.context_class(environment, values, template.name, template.blocks)
-                return "".join(str(piece) for piece in template.root_render_func(within))
-
-            return render
-
-        return compile_template
 
 
 class _Metrics:
@@ -307,17 +284,6 @@ def _name_of_field(key: Any) -> str | None:
 
 def _names_a_file(given: Any) -> bool:
     return isinstance(given, str) or hasattr(given, "joinpath")
-
-
-def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """Let ``record.items`` be the field of that name, if there is one, before it is the method."""
-
-    def get(thing: Any, attribute: str) -> Any:
-        if isinstance(thing, dict) and attribute in thing:
-            return thing[attribute]
-        return getattr_(thing, attribute)
-
-    return get
 
 
 def _identity(ti: Any, connection: str) -> dict[str, str]:

@@ -120,6 +120,7 @@ _OPERATORS = (
     "session",
     "write_records",
 )
+_TRIGGERS = ("agent_published", "agent_tests")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 
@@ -140,7 +141,7 @@ def get_provider_info() -> dict[str, Any]:
             {**_SERVICE, "python-modules": [f"{_PACKAGE}.operators.{name}" for name in _OPERATORS]}
         ],
         "sensors": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.sensors.agent_tests"]}],
-        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.agent_tests"]}],
+        "triggers": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.triggers.{name}" for name in _TRIGGERS]}],
         "hooks": [{**_SERVICE, "python-modules": [f"{_PACKAGE}.hooks.agentforce"]}],
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}

@@ -9,7 +9,7 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_choice, check_reference, check_templates
+from airflow_provider_agentforce.operators._arguments import check_choice, check_templates
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._paths import path_of
 from airflow_provider_agentforce.operators._row_templates import as_field_text, compiler
@@ -89,8 +89,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a task where its output is meant, and a template that is not one."""
-        check_reference("results", self.results)
+        """Refuse a template that is not one."""
         check_templates("fields", self.fields, lambda text: self.get_template_env().parse(text))
 
     def execute(self, context: Context) -> dict[str, Any]:

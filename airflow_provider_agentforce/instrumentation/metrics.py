@@ -27,6 +27,7 @@ _NAMES = {
     "query": (None, "agentforce.agent.lookup_failed"),
     "test": ("agentforce.test.started", "agentforce.test.start_failed"),
     "read": (None, "agentforce.read.failed"),
+    "write": (None, "agentforce.write.failed"),
 }
 
 

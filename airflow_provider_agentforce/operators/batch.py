@@ -201,7 +201,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             except BatchFailedError as error:
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
-        return manifest
+        return self.tell_outlets(context, manifest)
 
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415

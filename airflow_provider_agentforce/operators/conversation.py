@@ -141,7 +141,7 @@ class ConversationOperator(StartsSessions, StoresPlans):
             with self._conversation(ledger, context) as talk:
                 try:
                     results = self._hold(talk, following, output, context)
-                    return self._values(talk, results, context)
+                    return self.tell_outlets(context, self._values(talk, results, context))
                 except BaseException as error:
                     try:
                         self._decide_on_a_retry(talk, error, recorded=ledger.keeps, context=context)

@@ -99,10 +99,11 @@ class WriteRecordsOperator(AgentforceBaseOperator):
 
         with airflow_errors():
             try:
-                return self._writer(context).run(dry_run=self.dry_run_only)
+                result = self._writer(context).run(dry_run=self.dry_run_only)
             except BatchFailedError as error:
                 self.push_in_failure(context, "result", error.manifest)
                 raise
+        return self.tell_outlets(context, result)
 
     def _writer(self, context: Context) -> RecordWriter:
         from airflow_provider_agentforce.batch.record_values import WriteOptions  # noqa: PLC0415

@@ -1,0 +1,92 @@
+"""Keeps what a function or an iterator gives, so that every try of the batch reads the same records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.batch.reader import read
+from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSource
+from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+_HINT = "Nothing was sent. Give a function that returns the records; it is called again by the next try."
+
+
+def gives_once(records: Any) -> bool:
+    """Tell whether *records* is a function or an iterator, which every try would read differently."""
+    return callable(records) or isinstance(records, Iterator)
+
+
+def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str]) -> JsonLinesSource:
+    """Return the records as a file in *folder*, which is written unless an earlier try has written it.
+
+    :param records: an iterator of dicts, or a function without arguments that returns an iterable of them.
+    :param storage: of the folder.
+    :param identity: what makes the batch this one; another batch's records are not taken for its own.
+    :raises AgentforceInputError: if one of them is not a record.
+    :raises LedgerError: if they cannot be written.
+    """
+    of = hashlib.sha256(as_json(identity, ordered=True).encode()).hexdigest()[:12]
+    name, whole = f"records-{of}.jsonl", f"records-{of}.json"
+    failure = f"The records of {folder} cannot be kept"
+    guarded(storage.prepare, failure, _HINT)
+    # A store may keep the beginning of a file whose writing failed, so another file says that it is whole.
+    if guarded(lambda: storage.read(whole), failure, _HINT) is None:
+        lines = _Lines(records)
+        try:
+            guarded(lambda: storage.write(name, lines), failure, _HINT)
+        finally:
+            lines.raise_failure()
+        guarded(
+            lambda: storage.write(whole, lambda: [json.dumps({"records": lines.count}).encode()]), failure
+        )
+    return JsonLinesSource(folder / name)
+
+
+class _Lines:
+    """The records as lines of JSON, again and again as long as the function is there to be called."""
+
+    def __init__(self, records: Any) -> None:
+        self.count = 0
+        self._give: Callable[[], Any] = records if callable(records) else self._once(records)
+        self._failure: Exception | None = None
+
+    def __call__(self) -> Iterator[bytes]:
+        """Yield the lines."""
+        self.raise_failure()
+        self.count = 0
+        try:
+            given = self._give()
+            if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__iter__"):
+                raise AgentforceInputError(
+                    f"records: the function must return an iterable of dicts, but returned {type(given).__name__}."
+                )
+            for record in read(ListSource(given), None):
+                self.count += 1
+                yield record.line()
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def raise_failure(self) -> None:
+        """Raise what the function or the iterator has raised; the store is not to blame for it."""
+        if self._failure is not None:
+            raise self._failure
+
+    @staticmethod
+    def _once(records: Iterator[Any]) -> Callable[[], Iterator[Any]]:
+        given = iter([records])
+
+        def give() -> Iterator[Any]:
+            for one in given:
+                return one
+            raise AgentforceInputError(
+                "records: the store failed while they were kept, and an iterator cannot be read again. "
+                "Give a function that returns one."
+            )
+
+        return give

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from airflow_provider_agentforce.batch.plain_json import as_json
@@ -60,12 +60,7 @@ class _Lines:
         self.raise_failure()
         self.count = 0
         try:
-            given = self._give()
-            if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__iter__"):
-                raise AgentforceInputError(
-                    f"records: the function must return an iterable of dicts, but returned {type(given).__name__}."
-                )
-            for record in read(ListSource(given), None):
+            for record in read(ListSource(_checked(self._give())), None):
                 self.count += 1
                 yield record.line()
         except Exception as error:
@@ -90,3 +85,11 @@ class _Lines:
             )
 
         return give
+
+
+def _checked(given: Any) -> Iterable[Any]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise AgentforceInputError(
+            f"records: the function must return an iterable of dicts, but returned {type(given).__name__}."
+        )
+    return given

@@ -8,6 +8,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_agentforce.batch.csv_text import csv_bytes
@@ -198,18 +199,23 @@ def source_of(given: Any, path: Any = None) -> Source:
 
 
 def _source_at(path: Any) -> Source:
-    if path.is_dir():
-        # Spark and others mark what is not data so.
-        paths = [one for one in path.iterdir() if not one.name.startswith((".", "_")) and not one.is_dir()]
-        found = f"the folder {path} holds"
-    elif _PATTERN.search(str(path)) and not path.exists():
-        paths = [one for one in _matching(path) if not one.is_dir()]
-        found = f"{path} matches"
-    else:
+    with _named(path):
+        paths = _listed(path)
+    if paths is None:
         return _form(path)(path)
     if not paths:
-        raise AgentforceInputError(f"records: {found} no file. Files must end in {_SUFFIXES}.")
+        raise AgentforceInputError(f"records: {path} has no file. Files must end in {_SUFFIXES}.")
     return FilesSource([_form(one)(one) for one in sorted(paths, key=str)])
+
+
+def _listed(path: Any) -> list[Any] | None:
+    """Return the files of a folder or a pattern, ``None`` for a single file."""
+    if path.is_dir():
+        # Names by which Spark and others mark what is not data.
+        return [one for one in path.iterdir() if one.name[0] not in "._" and not one.is_dir()]
+    if _PATTERN.search(str(path)) and not path.exists():
+        return [one for one in _matching(path) if not one.is_dir()]
+    return None
 
 
 def _matching(path: Any) -> Iterable[Any]:
@@ -247,8 +253,15 @@ def _cells(fields: Mapping[str, Any], header: list[str]) -> list[Any]:
 
 
 def _opened(path: Any) -> Any:
-    try:
+    with _named(path):
         return path.open("rb")
+
+
+@contextmanager
+def _named(path: Any) -> Iterator[None]:
+    """Say of a path that cannot be used which one it is."""
+    try:
+        yield
     except FileNotFoundError:
         raise AgentforceInputError(f"records: the file {path} does not exist.") from None
     except IsADirectoryError:

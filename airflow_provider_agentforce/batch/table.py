@@ -25,6 +25,8 @@ from airflow_provider_agentforce.batch.fields import (
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.client.json_values import storable
 
+CSV, JSON_LINES, PARQUET = "csv", "jsonl", "parquet"
+FORMATS = (CSV, JSON_LINES, PARQUET)
 _RESULT = "result"
 _OTHER_FIELDS = "other_fields"
 _KINDS = {"str": TEXT, "int": INTEGER, "float": NUMBER, "bool": BOOLEAN}
@@ -60,7 +62,7 @@ class Line(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """Return the fields of the record."""
         value: dict[str, Any] = json.loads(self.record or b"{}")
-        return storable(value) if _UNSTORABLE.search(self.record) else value  # type: ignore[no-any-return]
+        return storable(value) if _UNSTORABLE.search(self.record) else value
 
 
 class _Column(NamedTuple):
@@ -202,7 +204,7 @@ def _kind_in_schema(property_: Any) -> int:
         return functools.reduce(or_, map(_kind_in_schema, property_["anyOf"]), 0)
     types = property_.get("type")
     listed = types if isinstance(types, list) else [types]
-    return functools.reduce(or_, (_SCHEMA_KINDS.get(one, TEXT) for one in listed), 0)
+    return functools.reduce(or_, (_SCHEMA_KINDS.get(str(one), TEXT) for one in listed), 0)
 
 
 def _type_of(kind: int) -> str:

@@ -38,6 +38,7 @@ FIELDS = {
     "attempts",
     "started_at",
     "duration",
+    "record",
 }
 
 
@@ -134,6 +135,7 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
     assert [row["key"] for row in done.lines] == ["A1", "A2", "A3"]
     for account, row in zip(ACCOUNTS, done.lines, strict=True):
         assert set(row) == FIELDS
+        assert row["record"] == account
         assert (row["status"], row["outcome"], row["applied"]) == ("answered", "answered", True)
         assert row["text"].startswith(f"{account['name']} is in ")
         assert org.sessions[row["session_id"]].turns[0].text.endswith(f"account {account['name']}?")
@@ -145,6 +147,7 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
     assert done.value == {
         "result_path": f"file://{folder}",
         "results": f"file://{folder}/results.jsonl",
+        "tables": {"csv": f"file://{folder}/results.csv", "jsonl": f"file://{folder}/results.jsonl"},
         "dead_letter": None,
         "records": 3,
         "counts": {"answered": 3},
@@ -405,15 +408,21 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
     ("arguments", "words"),
     [
         ({"records": []}, "records is empty"),
-        ({"records": {"id": 1}}, "records must be a list of dicts or the URI of a file, but is dict"),
+        (
+            {"records": {"id": 1}},
+            "must be a list of dicts, the URI of a file or folder, or a function",
+        ),
         ({"records": None}, "but is NoneType"),
         ({"records": ["A1"]}, "records[0] must be a dict, but is str"),
         ({"records": "file:///nowhere/a.csv"}, "records: the file file:///nowhere/a.csv does not exist"),
-        ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson or .csv"),
+        ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson, .csv or .parquet"),
         ({"records": "nope://bucket/a.csv"}, "records: 'nope://bucket/a.csv' cannot be used: Unsupported"),
         ({"records": "memory://b/a.csv"}, "cannot be used: No filesystem registered for scheme memory"),
         ({"records": [*ACCOUNTS, {"id": "A2"}]}, "records[3] has the same id as records[1]: 'A2'"),
         ({"records": [{"id": 1}, {"id": "1"}]}, "records[1] has the same id as records[0]"),
+        ({"records": lambda: {"id": 1}}, "the function must return an iterable of dicts, but returned dict"),
+        ({"records": lambda: ["A1"]}, "records[0] must be a dict, but is str"),
+        ({"records": iter([])}, "records is empty"),
         ({"key": "nummer"}, "key: no record has a value in the field 'nummer'"),
         ({"result_path": None}, "result_path must be a URI"),
         ({"result_path": "s3://bucket/folder"}, "result_path: 's3://bucket/folder' cannot be used: "),
@@ -459,6 +468,8 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
         ({"result_path": "file://no_such_conn@/tmp/x"}, "result_path must be a URI"),
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"max_concurrency": 1.5}, "max_concurrency"),
+        ({"output_formats": "xlsx"}, "output_formats must be csv or jsonl or parquet, but is 'xlsx'"),
+        ({"output_formats": None}, "output_formats must be csv or jsonl or parquet, but is None"),
         ({"messages_per_session": 0}, "messages_per_session"),
         ({"key": 5}, "key must be the name of a field"),
         ({"max_failures": -1}, "max_failures must be a whole number from 0, or a share between 0 and 1"),

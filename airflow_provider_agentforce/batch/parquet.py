@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +12,7 @@ from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _ROWS = 1_000
+_IN_64_BITS = 2**63
 # A column of a table has one of these kinds.
 TEXT, INTEGER, NUMBER, BOOLEAN = "text", "integer", "number", "boolean"
 
@@ -118,21 +119,50 @@ def parquet_bytes(
     """Yield the bytes of a Parquet file, a row group for each batch.
 
     :param kinds: the kind of each column.
-    :param batches: rows; each value fits its column, or is ``None``.
+    :param batches: rows, as JSON has their values. A text column holds other values as JSON; in any other
+        column a value of another kind is left out.
     """
     arrow = pyarrow('output_formats="parquet"')
-    types = {
-        TEXT: arrow.string(),
-        INTEGER: arrow.int64(),
-        NUMBER: arrow.float64(),
-        BOOLEAN: arrow.bool_(),
-    }
+    types = {TEXT: arrow.string(), INTEGER: arrow.int64(), NUMBER: arrow.float64(), BOOLEAN: arrow.bool_()}
     schema = arrow.schema([(name, types[kind]) for name, kind in zip(names, kinds, strict=True)])
     file = _Written()
     with arrow.parquet.ParquetWriter(file, schema) as writer:
         for rows in batches:
-            columns = zip(*rows, strict=True)
-            arrays = [arrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            columns = zip(zip(*rows, strict=True), kinds, schema.types, strict=True)
+            arrays = [_array(arrow, values, kind, of) for values, kind, of in columns]
             writer.write_batch(arrow.record_batch(arrays, schema=schema))
             yield file.taken()
     yield file.taken()
+
+
+def _array(arrow: Any, values: Sequence[Any], kind: str, of: Any) -> Any:
+    try:
+        return arrow.array(values, of)
+    except (arrow.ArrowException, TypeError, ValueError, OverflowError):
+        return arrow.array(map(_CONVERTERS[kind], values), of)
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else as_json(value)
+
+
+def _integer(value: Any) -> int | None:
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    fits = isinstance(whole, int) and not isinstance(whole, bool) and abs(whole) < _IN_64_BITS
+    return whole if fits else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _boolean(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    TEXT: _text,
+    INTEGER: _integer,
+    NUMBER: _number,
+    BOOLEAN: _boolean,
+}

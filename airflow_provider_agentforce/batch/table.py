@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from operator import or_
 from typing import Any, NamedTuple
@@ -31,16 +31,16 @@ _RESULT = "result"
 _OTHER_FIELDS = "other_fields"
 _KINDS = {"str": TEXT, "int": INTEGER, "float": NUMBER, "bool": BOOLEAN}
 _SCHEMA_KINDS = {"string": TEXT, "integer": INTEGER, "number": NUMBER, "boolean": BOOLEAN, "null": 0}
-_MOST_ROWS = 10_000
+_MOST_ROWS = 5_000
 _MOST_CELLS = 1_000_000
 _MOST_BYTES = 8_000_000
-_IN_64_BITS = 2**63
 # What a spreadsheet takes for a formula, also behind blanks and in the wide forms of East Asia.
 _FORMULA = re.compile("[\\s\ufeff\u200b]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
 # As JSON writes what storable() replaces.
 _UNSTORABLE = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_decode = json.JSONDecoder().decode
 
 
 class Line(NamedTuple):
@@ -55,14 +55,14 @@ class Line(NamedTuple):
     def joined(self) -> bytes:
         """Return the row with its record as the field ``record``."""
         record = self.record.rstrip() or b"null"
-        if _UNSTORABLE.search(record):
+        if _is_unstorable(record):
             record = _encode(self.fields()).encode("utf-8")
         return self.row.rstrip()[:-1] + b', "record": ' + record + b"}\n"
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the record."""
-        value: dict[str, Any] = json.loads(self.record or b"{}")
-        return storable(value) if _UNSTORABLE.search(self.record) else value
+        value: dict[str, Any] = _decode(self.record.decode("utf-8") or "{}")
+        return storable(value) if _is_unstorable(self.record) else value
 
 
 class _Column(NamedTuple):
@@ -106,24 +106,19 @@ class Table:
         :param bom: begin with a byte order mark, by which Excel knows UTF-8.
         """
         rows = itertools.chain([self.names], map(self._values, lines))
-        # In quotes a text stays one cell also where a spreadsheet is set to semicolons.
-        return csv_bytes(([_cell(value) for value in row] for row in rows), quote_texts=True, bom=bom)
+        return csv_bytes(([_cell(value) for value in row] for row in rows), bom=bom)
 
     def parquet(self, lines: Iterable[Line]) -> Iterator[bytes]:
         """Yield the table as Parquet."""
         types = [_type_of(column.kind) for column in self._columns]
-        batches = self._batches(lines, [_CONVERTERS[one] for one in types])
-        return parquet.parquet_bytes(self.names, types, batches)
+        return parquet.parquet_bytes(self.names, types, self._batches(lines))
 
-    def _batches(
-        self, lines: Iterable[Line], converters: list[Callable[[Any], Any]]
-    ) -> Iterator[list[list[Any]]]:
-        most = max(1, min(_MOST_ROWS, _MOST_CELLS // len(converters)))
+    def _batches(self, lines: Iterable[Line]) -> Iterator[list[list[Any]]]:
+        most = max(1, min(_MOST_ROWS, _MOST_CELLS // len(self._columns)))
         batch: list[list[Any]] = []
         size = 0
         for line in lines:
-            values = zip(converters, self._values(line), strict=True)
-            batch.append([convert(value) for convert, value in values])
+            batch.append(self._values(line))
             size += len(line.row) + len(line.record)
             if len(batch) >= most or size >= _MOST_BYTES:
                 yield batch
@@ -133,13 +128,17 @@ class Table:
 
     def _values(self, line: Line) -> list[Any]:
         record = line.fields() if self._record else {}
-        row = json.loads(line.row)
+        row = _decode(line.row.decode("utf-8"))
         result = row[_RESULT] if isinstance(row[_RESULT], dict) else {}
         other = {}
         if _OTHER_FIELDS in self._record:
             other[_OTHER_FIELDS] = {name: record[name] for name in record if name not in self._record} or None
         parts = (record, row, result, other)
         return [parts[part].get(field) for part, field, _, _ in self._columns]
+
+
+def _is_unstorable(line: bytes) -> bool:
+    return b"\\u" in line and _UNSTORABLE.search(line) is not None
 
 
 def _columns_of_row(schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> Iterator[_Column]:
@@ -218,35 +217,12 @@ def _type_of(kind: int) -> str:
 
 def _cell(value: Any) -> Any:
     """Return *value* as the writer of CSV takes it."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
+        if value[:1].isalnum():
+            return value
         formula = _FORMULA.match(value) and not _NUMBER.fullmatch(value)
         return f"'{value}" if formula else value
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    return _encode(value)
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else _encode(value)
-
-
-def _integer(value: Any) -> int | None:
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    fits = isinstance(whole, int) and not isinstance(whole, bool) and abs(whole) < _IN_64_BITS
-    return whole if fits else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _boolean(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    parquet.TEXT: _text,
-    parquet.INTEGER: _integer,
-    parquet.NUMBER: _number,
-    parquet.BOOLEAN: _boolean,
-}
+    if kind is bool:
+        return "true" if value else "false"
+    return value if value is None or kind in {int, float} else _encode(value)

@@ -46,7 +46,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
     ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per format), ``records``, ``counts``
-    (per status), ``sessions``, ``messages`` and ``duration`` (seconds since the first try began). Never the rows.
+    (per status), ``sessions``, ``messages`` and ``duration`` (seconds since the first try began). Never the
+    rows.
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets

@@ -114,8 +114,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         "tz",
         "agentforce_conn_id",
     )
-    # An iterator cannot be copied with the task.
-    shallow_copy_attrs: Sequence[str] = ("given_records",)
     template_fields_renderers = {"records": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
 
     def __init__(

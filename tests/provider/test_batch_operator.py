@@ -708,6 +708,37 @@ def test_a_store_that_can_only_write_whole_files_is_enough(ask, org, bucket):
     assert len(texts(org)) == 2
 
 
+@pytest.mark.parametrize("given", ["", "/*", "/**/*.csv", "/[ab].*"])
+def test_a_folder_or_a_pattern_of_a_store_stands_for_its_files(ask, org, bucket, given):
+    bucket.pipe({"/bucket/in/b.csv": b"id,name\n2,Globex\n", "/bucket/in/a.csv": b"id,name\n1,Acme\n"})
+    bucket.pipe("/bucket/inner.csv", b"id,name\n3,Initech\n")
+    result_path = "memory://the_store@bucket/out"
+    done = ask(f"memory://the_store@bucket/in{given}", result_path=result_path)
+    assert done.error is None
+    assert [json.loads(line)["key"] for line in lines_of(done.value["results"])] == ["1", "2"]
+    assert lines_of(done.value["tables"]["csv"])[0].startswith("id,name,key,status,text,")
+    refused = ask("memory://the_store@bucket/in/*.jsonl", result_path=result_path)
+    assert "memory://the_store@/bucket/in/*.jsonl has no file" in str(refused.error)
+
+
+def test_a_function_takes_what_it_wants_of_the_context_and_is_kept_in_the_store(ask, org, bucket):
+    calls = []
+
+    def accounts(ds, *, ti):
+        calls.append((ds, ti.task_id))
+        yield from ACCOUNTS
+
+    here = {"context": {"ds": "2026-11-28"}, "result_path": "memory://the_store@bucket/out"}
+    assert ask(accounts, **here).value["counts"] == {"answered": 3}
+    assert ask(accounts, **here, task_instance={"try_number": 2}).value["counts"] == {"answered": 3}
+    assert calls == [("2026-11-28", "task")]
+    assert len(texts(org)) == 3
+
+
+def test_an_iterator_gives_the_records(ask, org):
+    assert ask(iter(ACCOUNTS)).value["counts"] == {"answered": 3}
+
+
 def test_a_bucket_that_is_not_there_is_an_error_and_is_not_made(ask, org, bucket, monkeypatch):
     attach(protocol="s3", conn_id="the_store", fs=bucket)
     bucket.pipe("/crm/a.csv", b"id,name\n1,Acme\n")

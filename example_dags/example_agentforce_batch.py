@@ -1,4 +1,4 @@
-"""Enrich a CSV file of accounts: one task asks about all of them, the next one writes what others want of its table."""
+"""Enrich a CSV file of accounts: one task asks about all of them, the next one picks columns of its table."""
 
 from __future__ import annotations
 

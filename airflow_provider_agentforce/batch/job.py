@@ -7,20 +7,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch import runner
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
-from airflow_provider_agentforce.batch.kept_records import gives_once, kept
+from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output
+from airflow_provider_agentforce.batch.plan import PLAN, files_of, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
 from airflow_provider_agentforce.batch.reader import Record, read, survey
 from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.sources import Source, source_of
-from airflow_provider_agentforce.batch.storage import Storage, storage_of
+from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
 from airflow_provider_agentforce.batch.table import PARQUET, Table
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -109,6 +111,34 @@ class Job:
             manifest = output.write(past)
             output.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
+
+    def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
+        """Read all records and render all messages, write what a batch would ask, and return that.
+
+        :param killed: tells whether the task was told to stop.
+        :raises AgentforceInputError: for input that cannot be used.
+        :raises BatchFailedError: if more records cannot be asked than may fail; the plan is written.
+        """
+        options, settings = self.options, self.client.settings
+        options.check(settings)
+        prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
+        once = gives_once(self.records)
+        source = CalledSource(self.records) if once else source_of(self.records, self.source_path)
+        plan = plan_of(source, prompts, options, settings, killed)
+        storage = self.storage_of(self.result_folder)
+        failure = f"The plan in {self.result_folder} cannot be written"
+        guarded(storage.prepare, failure)
+        for name, body in files_of(plan).items():
+            guarded(partial(storage.write, name, partial(list, [body])), failure)
+        log.info("%s", plan.summary())
+        manifest = {
+            "result_path": str(self.result_folder),
+            "plan": str(self.result_folder / PLAN),
+            "summary": plan.summary(),
+            **plan.to_dict(),
+        }
+        plan.judge(manifest)
+        return manifest
 
     def _source(self, storage: Storage) -> Source:
         if gives_once(self.records):

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.reader import read
-from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSource
+from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSource, Source
 from airflow_provider_agentforce.batch.storage import Storage, guarded
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -19,6 +19,21 @@ _HINT = "Nothing was sent. Give a function that returns the records; it is calle
 def gives_once(records: Any) -> bool:
     """Tell whether *records* is a function or an iterator, which every try would read differently."""
     return callable(records) or isinstance(records, Iterator)
+
+
+class CalledSource(Source):
+    """Records that are read where they come from, and kept nowhere.
+
+    :param records: an iterator, which is read once, or a function, which is called for each reading.
+    """
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        given = self._records() if callable(self._records) else self._records
+        return ListSource(_checked(given)).rows()
 
 
 def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str]) -> JsonLinesSource:

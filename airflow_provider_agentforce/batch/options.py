@@ -36,6 +36,7 @@ class Options:
     :param include_record: write the fields of the record beside its row.
     :param output_formats: which tables are written, of ``csv``, ``jsonl`` and ``parquet``.
     :param csv_bom: begin the CSV with a byte order mark.
+    :param credits_per_message: what a message costs, ``None`` if that is not known.
     """
 
     message: Any
@@ -55,6 +56,7 @@ class Options:
     include_record: bool = True
     output_formats: Sequence[str] = (CSV, JSON_LINES)
     csv_bom: bool = False
+    credits_per_message: float | None = None
 
     def check(self, settings: Settings) -> None:
         """Refuse what would fail every session.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,14 @@ from typing import Any
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import final_table
-from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, SKIPPED, STATUSES, UNKNOWN
+from airflow_provider_agentforce.batch.results import (
+    FAILURES,
+    INVALID_OUTPUT,
+    SKIPPED,
+    STATUSES,
+    UNKNOWN,
+    reason_of,
+)
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.batch.storage import Storage, guarded
 from airflow_provider_agentforce.batch.table import CSV, FORMATS, JSON_LINES, PARQUET, Line, Table
@@ -30,7 +36,6 @@ FILES = (
     *(f"{_DEAD_LETTER}{form}" for form in (".jsonl", ".csv")),
 )
 _SHOWN_REASONS = 3
-_PLACE = re.compile(r"^(records\[\d+\]|(line|row) \d+( of .+?)?): (\w+Error: )?| \[session .*\]$")
 
 
 @dataclass
@@ -62,6 +67,7 @@ class Output:
             "result_path": str(self.folder),
             "results": str(results),
             "tables": tables,
+            "plan": None,
             "dead_letter": self._write_dead_letter(),
             "records": len(self._rows),
             "counts": counts,
@@ -128,7 +134,7 @@ class Output:
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
             row = json.loads(self.checkpoint.row_at(position))
-            reason = one_line(_PLACE.sub("", row["error"] or row["status"]), 120)
+            reason = reason_of(row["error"] or row["status"])
             counted[reason] += 1
             first.setdefault(reason, position)
         shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]

@@ -18,6 +18,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 # What begins with it is the name of a record that lacks its key: no key may have this character.
 _KEYLESS = "\ud800"
 _KEYS = (str, int, float, bool)
+_SCALARS = {*_KEYS, type(None)}
 
 
 @dataclass(frozen=True)
@@ -95,27 +96,61 @@ def survey(source: Source, key: str | None, *, typed: bool = False) -> Survey:
     """Read the whole input once, before anything is sent.
 
     :param typed: find out which types the fields have.
-
     :raises AgentforceInputError: if it is empty, has a key twice or none at all, or a line that is not a
         record.
     """
-    found = Survey(Fields(typed=typed))
+    found, inspection = Survey(Fields(typed=typed)), Inspection(key)
     digest = hashlib.sha256()
     for record in read(source, key):
         if found.positions.setdefault(record.name, record.position) != record.position:
-            raise _twice(source, key, record)
+            refuse_same_key(source, key, record)
         found.keys.append(record.key)
+        inspection.add(record)
         digest.update(_written(record, ordered=True).encode("utf-8", "surrogatepass"))
         found.fields.add(record.fields)
-    if not found.keys:
-        raise AgentforceInputError("records is empty. Give at least one record, or skip the task.")
-    if all(value is None for value in found.keys):
-        fields = one_line(", ".join(map(str, record.fields)), 200)
-        raise AgentforceInputError(
-            f"key: no record has a value in the field {key!r:.80}. The last one has the fields {fields}."
-        )
+    inspection.finish()
     found.fingerprint = digest.hexdigest()
     return found
+
+
+class Inspection:
+    """Looks at all records of an input, and refuses what no batch can be made of.
+
+    :param key: the field that names a record.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+        self._last: Record | None = None
+        self._has_key = False
+
+    def add(self, record: Record) -> None:
+        """Look at the next record."""
+        self._last = record
+        self._has_key = self._has_key or record.key is not None
+
+    def finish(self) -> None:
+        """Look back when there are no more records.
+
+        :raises AgentforceInputError: if there were none, or none with a key.
+        """
+        if self._last is None:
+            raise AgentforceInputError("records is empty. Give at least one record, or skip the task.")
+        if not self._has_key:
+            fields = one_line(", ".join(map(str, self._last.fields)), 200)
+            raise AgentforceInputError(
+                f"key: no record has a value in the field {self._key!r:.80}. "
+                f"The last one has the fields {fields}."
+            )
+
+
+def check_form(record: Record) -> None:
+    """Look whether JSON has a form for a record.
+
+    :raises AgentforceInputError: if it has none; it names the field.
+    """
+    if not {*map(type, record.fields), *map(type, record.fields.values())} <= _SCALARS:
+        _written(record)
 
 
 def _written(record: Record, *, ordered: bool = False) -> str:
@@ -137,8 +172,14 @@ def _has_json(value: Any) -> bool:
     return True
 
 
-def _twice(source: Source, key: str | None, record: Record) -> AgentforceInputError:
-    first = next(one.where for one in read(source, key) if one.name == record.name)
-    return AgentforceInputError(
-        f"records: {record.where} has the same {key} as {first}: {record.key!r:.80}. Keys must be unique."
-    )
+def refuse_same_key(source: Source, key: str | None, record: Record) -> None:
+    """Say where a record's key stands twice, if it does.
+
+    :raises AgentforceInputError: with both places.
+    """
+    first = next((one for one in read(source, key) if one.name == record.name), None)
+    if first is None or first.position != record.position:
+        where = first.where if first else "one before it"
+        raise AgentforceInputError(
+            f"records: {record.where} has the same {key} as {where}: {record.key!r:.80}. Keys must be unique."
+        )

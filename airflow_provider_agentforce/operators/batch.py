@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -100,6 +101,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     :param output_formats: the tables to write: ``csv``, ``jsonl``, ``parquet``, which needs ``pyarrow``.
         ``results.jsonl`` is always written.
     :param csv_bom: begin ``results.csv`` with a byte order mark, by which Excel knows UTF-8.
+    :param dry_run: start no session and send nothing. Check every record, render every message, and write
+        ``plan.json`` and ``plan.txt``: how many records, messages, sessions and characters, how many records
+        ask the same as another, how many hours and credits. Returns the ``plan`` (URI), its ``summary`` for
+        people, and its numbers. Fails if the batch would, because of records that cannot be asked.
+    :param credits_per_message: what a message costs you, for the plan.
     :param deferrable: give the worker slot back during a wait of a minute or more. Default:
         ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -132,6 +138,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         include_record: bool = True,
         output_formats: Sequence[str] = ("csv", "jsonl"),
         csv_bom: bool = False,
+        dry_run: bool = False,
+        credits_per_message: float | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -153,9 +161,12 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        self.include_record = include_record
+        self.include_record = check_choice("include_record", include_record, True, False)
         self.output_formats = _formats(output_formats)
-        self.csv_bom = csv_bom
+        self.csv_bom = check_choice("csv_bom", csv_bom, True, False)
+        # Airflow's operators have a method of the argument's name.
+        self.only_plans = check_choice("dry_run", dry_run, True, False)
+        self.credits_per_message = _rate(credits_per_message)
         chosen = default_deferrable() if deferrable is None else deferrable
         self.deferrable = check_choice("deferrable", chosen, True, False)
         self.check_literals()
@@ -211,13 +222,18 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
         with airflow_errors():
             try:
-                manifest = self._job(context).run(killed=lambda: self._killed, watcher=_Metrics())
+                manifest = self._run(self._job(context))
             except LongWait as wait:
                 self._give_the_slot_back(wait.seconds)
             except BatchFailedError as error:
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
         return manifest
+
+    def _run(self, job: Job) -> dict[str, Any]:
+        if self.only_plans:
+            return job.plan(killed=lambda: self._killed)
+        return job.run(killed=lambda: self._killed, watcher=_Metrics())
 
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
@@ -255,6 +271,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
                 include_record=self.include_record,
                 output_formats=self.output_formats,
                 csv_bom=self.csv_bom,
+                credits_per_message=self.credits_per_message,
             ),
         )
 
@@ -341,6 +358,15 @@ def _is_data(records: Any) -> bool:
 def _formats(given: Any) -> tuple[str, ...]:
     listed = given if isinstance(given, list | tuple) else [given]
     return tuple(check_choice("output_formats", form, "csv", "jsonl", "parquet") for form in listed)
+
+
+def _rate(given: Any) -> float | None:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (number and math.isfinite(given) and given >= 0):
+        raise AgentforceInputError(
+            f"credits_per_message must be a number from 0, or None, but is {given!r:.80}."
+        )
+    return given  # type: ignore[no-any-return]
 
 
 def _names_a_file(given: Any) -> bool:

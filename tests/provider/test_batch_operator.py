@@ -147,6 +147,7 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
     assert done.value == {
         "result_path": f"file://{folder}",
         "results": f"file://{folder}/results.jsonl",
+        "plan": None,
         "tables": {"csv": f"file://{folder}/results.csv", "jsonl": f"file://{folder}/results.jsonl"},
         "dead_letter": None,
         "records": 3,
@@ -252,6 +253,31 @@ def test_a_message_that_does_no_harm_twice_is_repeated_when_its_fate_is_unknown(
     assert statuses(done) == {"A1": "answered"}
     assert done.rows["A1"]["attempts"] == 2
     assert len(texts(org)) == 2
+
+
+# A dry run
+
+
+def test_a_dry_run_returns_the_plan_and_asks_the_org_for_nothing(ask, org, folder):
+    done = ask(
+        dry_run=True,
+        credits_per_message=20,
+        message="{{ ds }}: {{ record.name }}",
+        context={"ds": "2026-11-28"},
+    )
+    assert done.error is None
+    assert org.requests == []
+    assert (done.value["plan"], done.value["credits"]) == (f"file://{folder}/plan.json", 60)
+    assert done.value["summary"].startswith("A dry run of 3 records: nothing was sent.")
+    assert done.value["characters"] == sum(len(f"2026-11-28: {one['name']}") for one in ACCOUNTS)
+    assert sorted(path.name for path in folder.iterdir()) == ["plan.json", "plan.txt"]
+
+
+def test_a_dry_run_of_records_that_cannot_be_asked_fails_with_its_plan_as_an_xcom(ask, org):
+    done = ask(dry_run=True, message="{{ record.nmae }}")
+    assert isinstance(done.error, AirflowFailException)
+    assert "3 of 3 records cannot be asked" in str(done.error)
+    assert done.xcoms["manifest"]["failed"] == 3
 
 
 # A record that cannot be asked about
@@ -469,6 +495,8 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"max_concurrency": 1.5}, "max_concurrency"),
         ({"output_formats": "xlsx"}, "output_formats must be csv or jsonl or parquet, but is 'xlsx'"),
+        ({"credits_per_message": -1}, "credits_per_message must be a number from 0, or None, but is -1"),
+        ({"credits_per_message": "20"}, "credits_per_message must be a number from 0"),
         ({"output_formats": None}, "output_formats must be csv or jsonl or parquet, but is None"),
         ({"messages_per_session": 0}, "messages_per_session"),
         ({"key": 5}, "key must be the name of a field"),

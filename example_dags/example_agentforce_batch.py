@@ -1,9 +1,9 @@
-"""Enrich a CSV file of accounts: one task asks about all of them, the next one writes the enriched file."""
+"""Enrich a CSV file of accounts: one task asks about all of them, the next one picks columns of its table."""
 
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
 import tempfile
 from datetime import datetime, timezone
@@ -40,21 +40,15 @@ with DAG(
     )
 
     @task
-    def write(batch: dict) -> str:
-        """Write the accounts with what the agent said of them, and return the path."""
-        results = ObjectStoragePath(batch["results"]).read_bytes().splitlines()
-        rows = {row["key"]: row for row in map(json.loads, results)}
+    def publish(batch: dict) -> str:
+        """Write the columns that others want of the table, and return the path."""
+        table = ObjectStoragePath(batch["tables"]["csv"]).read_bytes().decode()
         path = OUTPUT / "agentforce_accounts_enriched.csv"
-        with (
-            ACCOUNTS.open(newline="", encoding="utf-8") as source,
-            path.open("w", newline="", encoding="utf-8") as target,
-        ):
-            enriched = csv.writer(target, lineterminator="\n")
-            enriched.writerow(["id", "name", "country", "status", "summary"])
-            for account in csv.DictReader(source):
-                row = rows[account["id"]]
-                enriched.writerow([*account.values(), row["status"], row["text"]])
+        with path.open("w", newline="", encoding="utf-8") as file:
+            wanted = csv.DictWriter(file, ["id", "name", "country", "status", "text"], extrasaction="ignore")
+            wanted.writeheader()
+            wanted.writerows(csv.DictReader(io.StringIO(table, newline="")))
         return str(path)
 
-    write(ask.output)
+    publish(ask.output)
 # [END batch]

@@ -84,14 +84,22 @@ class Checkpoint:
     :param marks: what makes the batch this one, by what people call it: ``{"records": fingerprint, …}``.
     :param positions: the position of each record by its name.
     :param shown: the folder as people know it.
+    :param keeps_records: whether every row is to come with its record.
     :ivar rows: where the rows are.
     :ivar sessions: how many sessions this try has started.
     :ivar open_sessions: ids of those that were not seen to end.
     """
 
     def __init__(
-        self, storage: Storage, marks: dict[str, str], positions: Mapping[str, int], shown: Any
+        self,
+        storage: Storage,
+        marks: dict[str, str],
+        positions: Mapping[str, int],
+        shown: Any,
+        *,
+        keeps_records: bool = False,
     ) -> None:
+        self.keeps_records = keeps_records
         self.rows = RowIndex(len(positions))
         self.sessions = 0
         self.open_sessions: dict[str, None] = {}
@@ -166,7 +174,7 @@ class Checkpoint:
     def settle(self, name: str, row: Row, record: bytes = b"") -> None:
         """Take the row of a record. It is written with the next claim, or by :meth:`flush`.
 
-        :param record: the record as a line of JSON, if it may go into the dead letter.
+        :param record: the record as a line of JSON, if it is to be kept.
         """
         line = row.line()
         entry = Entry(name, row.status, row.again, row.attempts, row.answers, len(line), len(record))
@@ -217,6 +225,12 @@ class Checkpoint:
         """Return the line of the row at *position*."""
         file, offset, length, _ = self.rows.at(position)
         return self._read_at(file, offset, length)
+
+    def line_at(self, position: int) -> tuple[bytes, bytes]:
+        """Return the line of the row at *position*, and that of its record, ``b""`` if none was kept."""
+        file, offset, length, record_length = self.rows.at(position)
+        both = self._read_at(file, offset, length + record_length)
+        return both[:length], both[length:]
 
     def record_at(self, position: int) -> bytes:
         """Return the line of the record of the row at *position*, ``b""`` if none was kept."""
@@ -373,13 +387,14 @@ class Checkpoint:
 
     def _is_open(self, position: int) -> bool:
         """Tell whether a claim that is lost could be of this record."""
-        return self.rows.status(position) in {None, SKIPPED} or self.rows.asked_again(position)
+        return self.rows.status(position) is None or self.rows.asked_again(position)
 
     def _apply(self, found: Found, past: Past) -> None:
         block, offset = found.block, found.offset
         for entry, _ in block.rows:
             position = self._positions.get(entry.name)
-            if position is not None:
+            # What was skipped is as before, and is asked by this try.
+            if position is not None and entry.status != SKIPPED:
                 self.rows.put(position, entry)
                 self.rows.place(position, len(self._files) - 1, offset)
                 past.pending.discard(position)

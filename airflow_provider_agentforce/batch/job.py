@@ -1,41 +1,31 @@
-"""A batch from its input to its results: what is checked before, and what is written after."""
+"""A batch from its input to its results: what is checked before, and what is still to be asked."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch import runner
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.progress import final_table
+from airflow_provider_agentforce.batch.output import FILES, Output
+from airflow_provider_agentforce.batch.plan import PLAN, files_of, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
-from airflow_provider_agentforce.batch.reader import Record, Source, Survey, read, source_of, survey
-from airflow_provider_agentforce.batch.results import (
-    FAILURES,
-    INVALID_OUTPUT,
-    SKIPPED,
-    STATUSES,
-    UNKNOWN,
-    Row,
-)
+from airflow_provider_agentforce.batch.reader import Record, read, survey
+from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
+from airflow_provider_agentforce.batch.sources import Source, source_of
 from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.table import PARQUET, Table
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
-from airflow_provider_agentforce.client.models import FAILED
-from airflow_provider_agentforce.exceptions import (
-    AgentforceInputError,
-    BatchFailedError,
-    one_line,
-)
+from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -44,14 +34,9 @@ log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
 CHECKPOINT = "_ledger"
-RESULTS = "results.jsonl"
-DEAD_LETTER = "dead_letter"
-_SUFFIXES = (".jsonl", ".csv")
 # Records without a question after which the runner has its turn again.
 _BREATH = 100
-_KEPT_IN_MEMORY = 8_000_000
-_SHOWN_REASONS = 3
-_PLACE = re.compile(r"^(records\[\d+\]|line \d+): (\w+Error: )?| \[session .*\]$")
+_SKIPPED_AT_ONCE = 1_000
 
 
 class LongWait(Exception):  # noqa: N818 - not an error: the batch goes on later
@@ -98,18 +83,20 @@ class Job:
         """
         options, settings = self.options, self.client.settings
         options.check(settings)
-        self._check_input_is_not_output()
         prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
-        source = source_of(self.records, self.source_path)
-        known = survey(source, options.key)
+        storage = self.storage_of(self.result_folder / CHECKPOINT)
+        source = self._source(storage)
+        known = survey(source, options.key, typed=PARQUET in options.output_formats)
         marks = {
             **self.identity,
             "records": known.fingerprint,
             "message or variables": prompts.fingerprint,
             "agent": str(options.start.agent_id),
         }
-        storage = self.storage_of(self.result_folder / CHECKPOINT)
-        with closing(Checkpoint(storage, marks, known.positions, self.result_folder)) as checkpoint:
+        keeps = options.include_record
+        with closing(
+            Checkpoint(storage, marks, known.positions, self.result_folder, keeps_records=keeps)
+        ) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
             asking = Runner(self.client, checkpoint, options, killed=killed, watcher=watcher)
@@ -117,17 +104,53 @@ class Job:
             pause = asking.run(iter(todo))
             if pause is not None:
                 raise LongWait(pause)
-            results = _Results(self, known, todo, asking.left)
-            manifest = results.write(past)
-            results.judge(manifest, stopped_early=asking.stopped_early)
+            todo.skip(asking.left)
+            table = Table(known.fields if keeps else None, options.schema, known.keys)
+            folder, output_storage = self.result_folder, self.storage_of(self.result_folder)
+            output = Output(folder, output_storage, checkpoint, options, source, table)
+            manifest = output.write(past)
+            output.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
 
-    def _check_input_is_not_output(self) -> None:
-        names = (RESULTS, *(DEAD_LETTER + suffix for suffix in _SUFFIXES))
-        if str(self.source_path) in {str(self.result_folder / name) for name in names}:
-            raise AgentforceInputError(
-                f"records: {self.source_path} is a file that this batch writes. Choose another result_path."
-            )
+    def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
+        """Read all records and render all messages, write what a batch would ask, and return that.
+
+        :param killed: tells whether the task was told to stop.
+        :raises AgentforceInputError: for input that cannot be used.
+        :raises BatchFailedError: if more records cannot be asked than may fail; the plan is written.
+        """
+        options, settings = self.options, self.client.settings
+        options.check(settings)
+        prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
+        once = gives_once(self.records)
+        source = CalledSource(self.records) if once else source_of(self.records, self.source_path)
+        plan = plan_of(source, prompts, options, settings, killed)
+        storage = self.storage_of(self.result_folder)
+        failure = f"The plan in {self.result_folder} cannot be written"
+        guarded(storage.prepare, failure)
+        for name, body in files_of(plan).items():
+            guarded(partial(storage.write, name, partial(list, [body])), failure)
+        log.info("%s", plan.summary())
+        manifest = {
+            "result_path": str(self.result_folder),
+            "plan": str(self.result_folder / PLAN),
+            "summary": plan.summary(),
+            **plan.to_dict(),
+        }
+        plan.judge(manifest)
+        return manifest
+
+    def _source(self, storage: Storage) -> Source:
+        if gives_once(self.records):
+            return kept(self.records, self.result_folder / CHECKPOINT, storage, self.identity)
+        source = source_of(self.records, self.source_path)
+        written = {str(self.result_folder / name) for name in FILES}
+        for path in source.paths:
+            if str(path) in written:
+                raise AgentforceInputError(
+                    f"records: {path} is a file that this batch writes. Choose another result_path."
+                )
+        return source
 
     def _take_up(self, past: Past, checkpoint: Checkpoint) -> None:
         """End what the last try left open, and count what it started."""
@@ -159,8 +182,6 @@ class _Todo:
     """The records that are still to be asked, in the order of the input.
 
     :param pending: positions of records that an earlier try may have asked.
-    :ivar read_to: the position of the next record.
-    :ivar rest: the records that were not read yet.
     """
 
     source: Source
@@ -168,10 +189,9 @@ class _Todo:
     checkpoint: Checkpoint
     pending: set[int]
     options: Options
-    read_to: int = 0
 
     def __post_init__(self) -> None:
-        self.rest = read(self.source, self.options.key)
+        self._rest = read(self.source, self.options.key)
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
@@ -180,12 +200,24 @@ class _Todo:
         """
         rows = self.checkpoint.rows
         if not self.pending and all(self._is_done(position) for position in range(len(rows))):
-            self.read_to, self.rest = len(rows), iter(())
-        for record in self.rest:
-            self.read_to = record.position + 1
+            self._rest = iter(())
+        for record in self._rest:
             item = None if self._is_done(record.position) else self._item(record)
             if item is not None or record.position % _BREATH == 0:
                 yield item
+
+    def skip(self, left: Mapping[int, WorkItem]) -> None:
+        """Take down that records are skipped: the rest, and those that were handed out and have no row.
+
+        :param left: what was handed out and has no row.
+        """
+        rows = self.checkpoint.rows
+        for number, record in enumerate(chain((item.record for item in left.values()), self._rest)):
+            if rows.status(record.position) is None:
+                settle(self.checkpoint, record, Row(key=record.key, status=SKIPPED))
+            if number % _SKIPPED_AT_ONCE == 0:
+                self.checkpoint.flush()
+        self.checkpoint.flush()
 
     def _is_done(self, position: int) -> bool:
         rows = self.checkpoint.rows
@@ -207,128 +239,6 @@ class _Todo:
             settle(self.checkpoint, record, item)
             return None
         return replace(item, before=before)
-
-
-@dataclass
-class _Results:
-    """What is written at the end.
-
-    :param left: records that were read and have no row, by position.
-    """
-
-    job: Job
-    known: Survey
-    todo: _Todo
-    left: dict[int, WorkItem]
-
-    def __post_init__(self) -> None:
-        self._folder = self.job.result_folder
-        self._storage = self.job.storage_of(self._folder)
-        self._source, self._checkpoint = self.todo.source, self.todo.checkpoint
-        self._rows = self._checkpoint.rows
-        skipped = len(self._rows) - self._rows.counts.total()
-        self._counts = self._rows.counts + Counter({SKIPPED: skipped})
-
-    def write(self, past: Past) -> dict[str, Any]:
-        """Write all results and return the manifest."""
-        results = self._folder / RESULTS
-        self._write(RESULTS, self._lines)
-        counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
-        log.info("The batch is done. Results: %s\n%s", results, final_table(counts))
-        return {
-            "result_path": str(self._folder),
-            "results": str(results),
-            "dead_letter": self._write_dead_letter(),
-            "records": len(self._rows),
-            "counts": counts,
-            "sessions": len(past.starts) + self._checkpoint.sessions,
-            "messages": self._rows.messages,
-            "duration": round(time.time() - past.began, 3),
-        }
-
-    def judge(self, manifest: dict[str, Any], *, stopped_early: bool) -> None:
-        """Fail the task if too many records failed.
-
-        :raises BatchFailedError: it says why, by the commonest reasons.
-        """
-        failures, total = sum(self._counts[status] for status in FAILURES), len(self._rows)
-        partial = failures and self.job.options.fail_on_partial_error
-        if not (stopped_early or partial or failures == total):
-            return
-        more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
-        raise BatchFailedError(
-            f"{failures} of {total} records failed{more}: {self._reasons()}. Results: {manifest['results']}.",
-            manifest=manifest,
-            retryable=self._rows.again > 0,
-        )
-
-    def _lines(self) -> Iterator[bytes]:
-        for position, key in enumerate(self.known.keys):
-            if self._rows.status(position) is None:
-                yield Row(key=key, status=SKIPPED).line()
-            else:
-                yield self._checkpoint.row_at(position)
-
-    def _write_dead_letter(self) -> str | None:
-        """Write the records that are worth another run, in the form of the input."""
-        worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.job.options.resend_unknown else [])}
-        name = f"{DEAD_LETTER}{self._source.suffix}"
-        if not any(self._counts[status] for status in worth):
-            self._do("removed", lambda: self._storage.remove(name))
-            return None
-        # A store may have to be tried again, and the input is not read a third time.
-        with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY) as written:
-            self._do("written", lambda: written.writelines(self._source.encode(self._dead(worth))))
-            self._write(name, lambda: _from_start(written))
-        return str(self._folder / name)
-
-    def _dead(self, worth: set[str]) -> Iterator[bytes]:
-        """Yield the records whose status is one of *worth*, as lines of JSON."""
-        for position in range(self.todo.read_to):
-            if position in self.left:
-                yield self.left[position].record.line()
-            elif self._rows.status(position) in worth:
-                yield self._checkpoint.record_at(position)
-        for record in self.todo.rest:
-            status = self._rows.status(record.position)
-            if status is None or status in worth:
-                yield record.line()
-
-    def _reasons(self) -> str:
-        """Return why records failed, the commonest reasons first, with the key of one record each."""
-        counted: Counter[str] = Counter()
-        first: dict[str, int] = {}
-        for position in self._rows.having(*FAILURES):
-            row = json.loads(self._checkpoint.row_at(position))
-            reason = one_line(_PLACE.sub("", row["error"] or row["status"]), 120)
-            counted[reason] += 1
-            first.setdefault(reason, position)
-        shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]
-        more = len(counted) - len(shown)
-        return "; ".join(shown + ([f"{more} other reasons"] if more else []))
-
-    def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
-        row = json.loads(self._checkpoint.row_at(first[reason]))
-        where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
-        record = self._checkpoint.record_at(first[reason])
-        has = ""
-        if row["attempts"] == 0 and record:
-            has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"
-        return f"{number} × {reason} (first: {where}{has})"  # noqa: RUF001 - as people write it
-
-    def _write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        self._do("written", lambda: self._storage.write(name, content))
-
-    def _do(self, what: str, call: Callable[[], None]) -> None:
-        failure = f"The results in {self._folder} cannot be {what}"
-        guarded(
-            call, failure, "The answers are in the checkpoint; the next try writes them without asking again."
-        )
-
-
-def _from_start(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
-    return iter(file)
 
 
 def _killed(record: Record, attempts: int) -> Row:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from airflow_provider_agentforce.batch.parquet import pyarrow
+from airflow_provider_agentforce.batch.table import CSV, JSON_LINES, PARQUET
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -30,6 +33,10 @@ class Options:
     :param changes_allowed: take over the rows of a batch that differs.
     :param yields: give up a wait of a minute or more instead of sitting through it.
     :param store_requests: keep in each row what was asked.
+    :param include_record: write the fields of the record beside its row.
+    :param output_formats: which tables are written, of ``csv``, ``jsonl`` and ``parquet``.
+    :param csv_bom: begin the CSV with a byte order mark.
+    :param credits_per_message: what a message costs, ``None`` if that is not known.
     """
 
     message: Any
@@ -46,6 +53,10 @@ class Options:
     changes_allowed: bool = False
     yields: bool = False
     store_requests: bool = True
+    include_record: bool = True
+    output_formats: Sequence[str] = (CSV, JSON_LINES)
+    csv_bom: bool = False
+    credits_per_message: float | None = None
 
     def check(self, settings: Settings) -> None:
         """Refuse what would fail every session.
@@ -53,6 +64,8 @@ class Options:
         :raises AgentforceInputError: if an option cannot be used.
         """
         _ = self.output
+        if PARQUET in self.output_formats:
+            pyarrow('output_formats="parquet"')
         most = settings.max_messages_per_session
         if self.messages_per_session > most:
             raise AgentforceInputError(
@@ -72,6 +85,11 @@ class Options:
         :raises AgentforceInputError: if ``output_type`` cannot be used.
         """
         return None if self.output_type is None else OutputType(self.output_type)
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """The JSON schema of what an answer has to be, ``None`` if there is none."""
+        return None if self.output is None else self.output.schema
 
     def workers(self, settings: Settings) -> int:
         """Return how many records are asked at once."""

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.reader import Record, as_json
+from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.client import validation

@@ -19,6 +19,7 @@ from airflow_provider_agentforce.client.models import (
     NEEDS_CONFIRMATION,
     NEEDS_INPUT,
 )
+from airflow_provider_agentforce.exceptions import one_line
 
 INVALID_OUTPUT = "invalid_output"
 UNKNOWN = "unknown"
@@ -35,6 +36,7 @@ STATUSES = (
 )
 FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
 _MOST_COUNTED = 65535
+_PLACE = re.compile(r"^(records\[\d+\]|(line|row) \d+( of .+?)?): (\w+Error: )?| \[session .*\]$")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 # As the encoder writes what storable() replaces.
 _UNSTORABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
@@ -93,6 +95,11 @@ class Row:
         if _UNSTORABLE.search(text):
             text = _ENCODER.encode(storable(vars(self)))
         return text.encode("utf-8") + b"\n"
+
+
+def reason_of(error: str) -> str:
+    """Return why a record failed, without what is its own: its place in the input, and its session."""
+    return one_line(_PLACE.sub("", error), 120)
 
 
 def moment(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
-from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, UNKNOWN, Row, moment
+from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, SKIPPED, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.messages import Message, Said
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
@@ -333,8 +333,9 @@ class Worker:
 
 
 def settle(checkpoint: Checkpoint, record: Record, row: Row) -> None:
-    """Take down a row, with its record if that may go into the dead letter."""
-    checkpoint.settle(record.name, row, record.line() if row.status in FAILURES else b"")
+    """Take down a row, with its record if that goes into the results or may go into the dead letter."""
+    keeps = checkpoint.keeps_records or row.status in {*FAILURES, SKIPPED}
+    checkpoint.settle(record.name, row, record.line() if keeps else b"")
 
 
 def _failure_of(last: Turn, answers: int, messages: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -39,12 +40,15 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
     ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and
     ``earlier_requests`` (what was asked), ``session_id``, ``sequence_id``, ``error``, ``applied``,
-    ``attempts``, ``started_at`` (ISO 8601) and ``duration`` (seconds); if any failed, ``dead_letter.jsonl``
-    or ``.csv`` with those records in the form of the input; and ``_ledger/``, what a next try needs.
+    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds) and ``record``, what the input says; the
+    same as tables, ``results.csv`` and on request ``results.parquet``, with the fields of the record and of
+    ``result`` as columns; if any failed, ``dead_letter.jsonl`` or ``.csv`` with those records, the input of
+    another batch; and ``_ledger/``, what a next try needs.
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
-    ``dead_letter`` (URIs; ``None`` without failures), ``records``, ``counts`` (per status), ``sessions``,
-    ``messages`` and ``duration`` (seconds since the first try began). Never the rows.
+    ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per format), ``records``, ``counts``
+    (per status), ``sessions``, ``messages`` and ``duration`` (seconds since the first try began). Never the
+    rows.
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
@@ -56,8 +60,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per record with
     ``record`` and the task's context. What is in a record is never rendered.
 
-    :param records: a list of dicts, or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``) or CSV
-        (``.csv``, with a header); ``file://``, ``s3://``, whatever Airflow's object storage reads.
+    :param records: a list of dicts; or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
+        (``.csv``, with a header) or Parquet (``.parquet``), of a folder of such files, or a pattern such as
+        ``s3://bucket/accounts/*.csv``; ``file://``, ``s3://``, whatever Airflow's object storage reads; or an
+        iterator of dicts, or a function that returns an iterable of them and may take values of the context,
+        such as ``ds``. What an iterator or a function gives is kept for the next tries.
     :param message: a template such as ``"What do you know of {{ record.name }}?"``; or a list of templates,
         for a conversation of several messages; or a function that is given the record (a dict) and returns a
         text or a list of texts.
@@ -90,6 +97,15 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     :param on_change: when ``result_path`` holds results of other records, messages or another agent:
         ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
     :param store_requests: keep in each row what was asked.
+    :param include_record: write the fields of each record beside its answer.
+    :param output_formats: the tables to write: ``csv``, ``jsonl``, ``parquet``, which needs ``pyarrow``.
+        ``results.jsonl`` is always written.
+    :param csv_bom: begin ``results.csv`` with a byte order mark, by which Excel knows UTF-8.
+    :param dry_run: start no session and send nothing. Check every record, render every message, and write
+        ``plan.json`` and ``plan.txt``: how many records, messages, sessions and characters, how many records
+        ask the same as another, how many hours and credits. Returns the ``plan`` (URI), its ``summary`` for
+        people, and its numbers. Fails if the batch would, because of records that cannot be asked.
+    :param credits_per_message: what a message costs you, for the plan.
     :param deferrable: give the worker slot back during a wait of a minute or more. Default:
         ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -119,6 +135,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         max_failures: float | None = None,
         fail_on_partial_error: bool = False,
         on_change: Literal["fail", "continue"] = "fail",
+        include_record: bool = True,
+        output_formats: Sequence[str] = ("csv", "jsonl"),
+        csv_bom: bool = False,
+        dry_run: bool = False,
+        credits_per_message: float | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -128,7 +149,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.message_function = message if callable(message) else None
         self.variables_function = variables if callable(variables) else None
         # What is in a record is data, and not for the page of rendered fields.
-        given = isinstance(records, list | tuple) and not has_reference(records)
+        given = _is_data(records)
         self.given_records = records if given else None
         self.records = None if given else records
         self.result_path = result_path
@@ -140,6 +161,12 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
+        self.include_record = check_choice("include_record", include_record, True, False)
+        self.output_formats = _formats(output_formats)
+        self.csv_bom = check_choice("csv_bom", csv_bom, True, False)
+        # Airflow's operators have a method of the argument's name.
+        self.only_plans = check_choice("dry_run", dry_run, True, False)
+        self.credits_per_message = _rate(credits_per_message)
         chosen = default_deferrable() if deferrable is None else deferrable
         self.deferrable = check_choice("deferrable", chosen, True, False)
         self.check_literals()
@@ -195,7 +222,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
         with airflow_errors():
             try:
-                manifest = self._job(context).run(killed=lambda: self._killed, watcher=_Metrics())
+                manifest = self._run(self._job(context))
             except LongWait as wait:
                 self._give_the_slot_back(wait.seconds)
             except BatchFailedError as error:
@@ -203,12 +230,17 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
                 raise
         return self.tell_outlets(context, manifest)
 
+    def _run(self, job: Job) -> dict[str, Any]:
+        if self.only_plans:
+            return job.plan(killed=lambda: self._killed)
+        return job.run(killed=lambda: self._killed, watcher=_Metrics())
+
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
         from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
 
-        given = self.records if self.given_records is None else self.given_records
+        given = self._records_with(context)
         client = self.open_client()
         agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
@@ -236,8 +268,21 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
                 changes_allowed=self.on_change == "continue",
                 yields=self.deferrable,
                 store_requests=self.store_requests,
+                include_record=self.include_record,
+                output_formats=self.output_formats,
+                csv_bom=self.csv_bom,
+                credits_per_message=self.credits_per_message,
             ),
         )
+
+    def _records_with(self, context: Context) -> Any:
+        """Return the records; of a function, one that has what it wants of the context."""
+        from airflow_provider_agentforce._compat import determine_kwargs  # noqa: PLC0415 - not at parse time
+
+        given = self.records if self.given_records is None else self.given_records
+        if not callable(given):
+            return given
+        return partial(given, **determine_kwargs(given, [], context))
 
     def _give_the_slot_back(self, seconds: float) -> NoReturn:
         until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
@@ -280,6 +325,25 @@ def _name_of_field(key: Any) -> str | None:
     if key is not None and (not isinstance(key, str) or not key):
         raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
     return key
+
+
+def _is_data(records: Any) -> bool:
+    """Tell whether *records* is what the Dag's author gives, and nothing that Airflow resolves."""
+    return (isinstance(records, list | tuple | Iterator) or callable(records)) and not has_reference(records)
+
+
+def _formats(given: Any) -> tuple[str, ...]:
+    listed = given if isinstance(given, list | tuple) else [given]
+    return tuple(check_choice("output_formats", form, "csv", "jsonl", "parquet") for form in listed)
+
+
+def _rate(given: Any) -> float | None:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (number and math.isfinite(given) and given >= 0):
+        raise AgentforceInputError(
+            f"credits_per_message must be a number from 0, or None, but is {given!r:.80}."
+        )
+    return given  # type: ignore[no-any-return]
 
 
 def _names_a_file(given: Any) -> bool:

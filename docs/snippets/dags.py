@@ -86,6 +86,18 @@ with DAG("docs_batch", start_date=BEGIN, schedule=None):
     )
     # [END batch_function]
 
+    # [START batch_dry_run]
+    plan = ConversationBatchOperator(
+        task_id="plan",
+        records="s3://aws_default@crm/accounts/*.parquet",
+        key="id",
+        message="Which industry is {{ record.name }} in?",
+        result_path="s3://aws_default@crm/plans/{{ run_id }}",
+        dry_run=True,
+        credits_per_message=20,
+    )
+    # [END batch_dry_run]
+
 with DAG("docs_hand_over", start_date=BEGIN, schedule=None):
     # [START hand_over]
     ask = ConversationOperator(task_id="ask", messages=["Give me a summary of the pipeline."])

@@ -58,13 +58,13 @@ def test_a_disk_that_fills_up_stops_the_batch_with_every_answer_kept_and_every_s
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder, records = disk / "results", accounts(120)
-    with pytest.raises(
-        LedgerError, match=r"No space left .* rows that could not be written are in"
-    ) as caught:
+    with pytest.raises(LedgerError, match=r"No space left") as caught:
         job(make_client(talkative), folder, records).run(killed=never)
     assert "\n" not in str(caught.value)
-    (rescued,) = tmp_path.glob("agentforce-rows-*")
-    kept = rescued.read_text() + "".join(path.read_text() for path in (folder / "_ledger").glob("part-*"))
+    # The last rows may have found room where the claims of more did not.
+    rescued = "".join(path.read_text() for path in tmp_path.glob("agentforce-rows-*"))
+    assert bool(rescued) == ("rows that could not be written are in" in str(caught.value))
+    kept = rescued + "".join(path.read_text() for path in (folder / "_ledger").glob("part-*"))
     assert 0 < len(told(talkative)) < 120
     assert all(answer in kept for answer in told(talkative))
     assert talkative.open_sessions == []
@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_stops_the_batch_with_every_answer_kept_and_every_s
     manifest = job(make_client(talkative), folder, records).run(killed=never)
     assert set(applied(talkative, records)) <= {0, 1}
     assert sum(manifest["counts"].values()) == 120
-    assert manifest["counts"].get("unknown", 0) <= len(rescued.read_text().splitlines())
+    assert manifest["counts"].get("unknown", 0) <= len(rescued.splitlines())
     lost = [row for row in rows(folder).values() if row["status"] == "unknown"]
     assert all(row["applied"] is None and row["error"] for row in lost)
 

@@ -7,8 +7,9 @@ from jinja2 import Environment, StrictUndefined
 
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
-from airflow_provider_agentforce.batch.reader import ListSource, read
+from airflow_provider_agentforce.batch.reader import read
 from airflow_provider_agentforce.batch.results import Row
+from airflow_provider_agentforce.batch.sources import ListSource
 from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.exceptions import AgentforceInputError

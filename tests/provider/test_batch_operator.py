@@ -38,6 +38,7 @@ FIELDS = {
     "attempts",
     "started_at",
     "duration",
+    "record",
 }
 
 
@@ -134,6 +135,7 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
     assert [row["key"] for row in done.lines] == ["A1", "A2", "A3"]
     for account, row in zip(ACCOUNTS, done.lines, strict=True):
         assert set(row) == FIELDS
+        assert row["record"] == account
         assert (row["status"], row["outcome"], row["applied"]) == ("answered", "answered", True)
         assert row["text"].startswith(f"{account['name']} is in ")
         assert org.sessions[row["session_id"]].turns[0].text.endswith(f"account {account['name']}?")
@@ -145,6 +147,8 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
     assert done.value == {
         "result_path": f"file://{folder}",
         "results": f"file://{folder}/results.jsonl",
+        "plan": None,
+        "tables": {"csv": f"file://{folder}/results.csv", "jsonl": f"file://{folder}/results.jsonl"},
         "dead_letter": None,
         "records": 3,
         "counts": {"answered": 3},
@@ -249,6 +253,31 @@ def test_a_message_that_does_no_harm_twice_is_repeated_when_its_fate_is_unknown(
     assert statuses(done) == {"A1": "answered"}
     assert done.rows["A1"]["attempts"] == 2
     assert len(texts(org)) == 2
+
+
+# A dry run
+
+
+def test_a_dry_run_returns_the_plan_and_asks_the_org_for_nothing(ask, org, folder):
+    done = ask(
+        dry_run=True,
+        credits_per_message=20,
+        message="{{ ds }}: {{ record.name }}",
+        context={"ds": "2026-11-28"},
+    )
+    assert done.error is None
+    assert org.requests == []
+    assert (done.value["plan"], done.value["credits"]) == (f"file://{folder}/plan.json", 60)
+    assert done.value["summary"].startswith("A dry run of 3 records: nothing was sent.")
+    assert done.value["characters"] == sum(len(f"2026-11-28: {one['name']}") for one in ACCOUNTS)
+    assert sorted(path.name for path in folder.iterdir()) == ["plan.json", "plan.txt"]
+
+
+def test_a_dry_run_of_records_that_cannot_be_asked_fails_with_its_plan_as_an_xcom(ask, org):
+    done = ask(dry_run=True, message="{{ record.nmae }}")
+    assert isinstance(done.error, AirflowFailException)
+    assert "3 of 3 records cannot be asked" in str(done.error)
+    assert done.xcoms["manifest"]["failed"] == 3
 
 
 # A record that cannot be asked about
@@ -405,15 +434,21 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
     ("arguments", "words"),
     [
         ({"records": []}, "records is empty"),
-        ({"records": {"id": 1}}, "records must be a list of dicts or the URI of a file, but is dict"),
+        (
+            {"records": {"id": 1}},
+            "must be a list of dicts, the URI of a file or folder, or a function",
+        ),
         ({"records": None}, "but is NoneType"),
         ({"records": ["A1"]}, "records[0] must be a dict, but is str"),
         ({"records": "file:///nowhere/a.csv"}, "records: the file file:///nowhere/a.csv does not exist"),
-        ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson or .csv"),
+        ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson, .csv or .parquet"),
         ({"records": "nope://bucket/a.csv"}, "records: 'nope://bucket/a.csv' cannot be used: Unsupported"),
         ({"records": "memory://b/a.csv"}, "cannot be used: No filesystem registered for scheme memory"),
         ({"records": [*ACCOUNTS, {"id": "A2"}]}, "records[3] has the same id as records[1]: 'A2'"),
         ({"records": [{"id": 1}, {"id": "1"}]}, "records[1] has the same id as records[0]"),
+        ({"records": lambda: {"id": 1}}, "the function must return an iterable of dicts, but returned dict"),
+        ({"records": lambda: ["A1"]}, "records[0] must be a dict, but is str"),
+        ({"records": iter([])}, "records is empty"),
         ({"key": "nummer"}, "key: no record has a value in the field 'nummer'"),
         ({"result_path": None}, "result_path must be a URI"),
         ({"result_path": "s3://bucket/folder"}, "result_path: 's3://bucket/folder' cannot be used: "),
@@ -459,6 +494,10 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
         ({"result_path": "file://no_such_conn@/tmp/x"}, "result_path must be a URI"),
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"max_concurrency": 1.5}, "max_concurrency"),
+        ({"output_formats": "xlsx"}, "output_formats must be csv or jsonl or parquet, but is 'xlsx'"),
+        ({"credits_per_message": -1}, "credits_per_message must be a number from 0, or None, but is -1"),
+        ({"credits_per_message": "20"}, "credits_per_message must be a number from 0"),
+        ({"output_formats": None}, "output_formats must be csv or jsonl or parquet, but is None"),
         ({"messages_per_session": 0}, "messages_per_session"),
         ({"key": 5}, "key must be the name of a field"),
         ({"max_failures": -1}, "max_failures must be a whole number from 0, or a share between 0 and 1"),
@@ -695,6 +734,37 @@ def test_a_store_that_can_only_write_whole_files_is_enough(ask, org, bucket):
     again = ask(**here, task_instance={"try_number": 2})
     assert again.value["counts"] == done.value["counts"]
     assert len(texts(org)) == 2
+
+
+@pytest.mark.parametrize("given", ["", "/*", "/**/*.csv", "/[ab].*"])
+def test_a_folder_or_a_pattern_of_a_store_stands_for_its_files(ask, org, bucket, given):
+    bucket.pipe({"/bucket/in/b.csv": b"id,name\n2,Globex\n", "/bucket/in/a.csv": b"id,name\n1,Acme\n"})
+    bucket.pipe("/bucket/inner.csv", b"id,name\n3,Initech\n")
+    result_path = "memory://the_store@bucket/out"
+    done = ask(f"memory://the_store@bucket/in{given}", result_path=result_path)
+    assert done.error is None
+    assert [json.loads(line)["key"] for line in lines_of(done.value["results"])] == ["1", "2"]
+    assert lines_of(done.value["tables"]["csv"])[0].startswith("id,name,key,status,text,")
+    refused = ask("memory://the_store@bucket/in/*.jsonl", result_path=result_path)
+    assert "memory://the_store@/bucket/in/*.jsonl has no file" in str(refused.error)
+
+
+def test_a_function_takes_what_it_wants_of_the_context_and_is_kept_in_the_store(ask, org, bucket):
+    calls = []
+
+    def accounts(ds, *, ti):
+        calls.append((ds, ti.task_id))
+        yield from ACCOUNTS
+
+    here = {"context": {"ds": "2026-11-28"}, "result_path": "memory://the_store@bucket/out"}
+    assert ask(accounts, **here).value["counts"] == {"answered": 3}
+    assert ask(accounts, **here, task_instance={"try_number": 2}).value["counts"] == {"answered": 3}
+    assert calls == [("2026-11-28", "task")]
+    assert len(texts(org)) == 3
+
+
+def test_an_iterator_gives_the_records(ask, org):
+    assert ask(iter(ACCOUNTS)).value["counts"] == {"answered": 3}
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_is_not_made(ask, org, bucket, monkeypatch):

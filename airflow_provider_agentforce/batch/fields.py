@@ -1,0 +1,68 @@
+"""The fields that the records of a batch have, and which kinds of values each holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.client.json_values import storable
+
+# Kinds of values; a field that holds several has their sum.
+BOOLEAN, INTEGER, NUMBER, TEXT = 1, 2, 4, 8
+# An integer that a floating-point number does not hold exactly.
+LONG_INTEGER = 16
+
+# A spreadsheet has 16,384 columns.
+_MOST = 5_000
+_EXACT_IN_A_FLOAT = 2**53
+_IN_64_BITS = 2**63
+_KINDS = {str: TEXT, bool: BOOLEAN, float: NUMBER, type(None): 0}
+
+
+class Fields:
+    """Learns the fields of one record after the other.
+
+    :param typed: learn what they hold, too.
+    :ivar held: for each field the kinds of values it was seen to hold, in the order of appearance.
+    :ivar more: whether there are more fields than are kept apart.
+    """
+
+    def __init__(self, *, typed: bool) -> None:
+        self.held: dict[str, int] = {}
+        self.more = False
+        self._typed = typed
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Learn from the fields of a record."""
+        if not self._typed:
+            if not fields.keys() <= self.held.keys():
+                for name in fields:
+                    self._learn(name, TEXT)
+            return
+        held = self.held
+        for name, value in fields.items():
+            kind = kind_of(value)
+            if name not in held or kind & ~held[name]:
+                self._learn(name, kind)
+
+    def _learn(self, name: Any, kind: int) -> None:
+        # As JSON has it: in a dict, a name may be a number.
+        text = storable(name if isinstance(name, str) else next(iter(json.loads(as_json({name: None})))))
+        if text in self.held or len(self.held) < _MOST:
+            self.held[text] = self.held.get(text, 0) | kind
+        else:
+            self.more = True
+
+
+def kind_of(value: Any) -> int:
+    """Return the kind of a value, 0 of one that is not there."""
+    if type(value) in _KINDS:
+        return _KINDS[type(value)]
+    plain = value if type(value) is int else json.loads(as_json(value))
+    if type(plain) is not int:
+        return _KINDS.get(type(plain), TEXT)
+    if abs(plain) >= _IN_64_BITS:
+        return TEXT
+    return INTEGER if abs(plain) <= _EXACT_IN_A_FLOAT else LONG_INTEGER

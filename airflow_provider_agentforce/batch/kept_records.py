@@ -1,0 +1,110 @@
+"""Keeps what a function or an iterator gives, so that every try of the batch reads the same records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.batch.reader import read
+from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSource, Source
+from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+_HINT = "Nothing was sent. Give a function that returns the records; it is called again by the next try."
+
+
+def gives_once(records: Any) -> bool:
+    """Tell whether *records* is a function or an iterator, which every try would read differently."""
+    return callable(records) or isinstance(records, Iterator)
+
+
+class CalledSource(Source):
+    """Records that are read where they come from, and kept nowhere.
+
+    :param records: an iterator, which is read once, or a function, which is called for each reading.
+    """
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        given = self._records() if callable(self._records) else self._records
+        return ListSource(_checked(given)).rows()
+
+
+def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str]) -> JsonLinesSource:
+    """Return the records as a file in *folder*, which is written unless an earlier try has written it.
+
+    :param records: an iterator of dicts, or a function without arguments that returns an iterable of them.
+    :param storage: of the folder.
+    :param identity: what makes the batch this one; another batch's records are not taken for its own.
+    :raises AgentforceInputError: if one of them is not a record.
+    :raises LedgerError: if they cannot be written.
+    """
+    of = hashlib.sha256(as_json(identity, ordered=True).encode()).hexdigest()[:12]
+    name, whole = f"records-{of}.jsonl", f"records-{of}.json"
+    failure = f"The records of {folder} cannot be kept"
+    guarded(storage.prepare, failure, _HINT)
+    # A store may keep the beginning of a file whose writing failed, so another file says that it is whole.
+    if guarded(lambda: storage.read(whole), failure, _HINT) is None:
+        lines = _Lines(records)
+        try:
+            guarded(lambda: storage.write(name, lines), failure, _HINT)
+        finally:
+            lines.raise_failure()
+        guarded(
+            lambda: storage.write(whole, lambda: [json.dumps({"records": lines.count}).encode()]), failure
+        )
+    return JsonLinesSource(folder / name)
+
+
+class _Lines:
+    """The records as lines of JSON, again and again as long as the function is there to be called."""
+
+    def __init__(self, records: Any) -> None:
+        self.count = 0
+        self._give: Callable[[], Any] = records if callable(records) else self._once(records)
+        self._failure: Exception | None = None
+
+    def __call__(self) -> Iterator[bytes]:
+        """Yield the lines."""
+        self.raise_failure()
+        self.count = 0
+        try:
+            for record in read(ListSource(_checked(self._give())), None):
+                self.count += 1
+                yield record.line()
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def raise_failure(self) -> None:
+        """Raise what the function or the iterator has raised; the store is not to blame for it."""
+        if self._failure is not None:
+            raise self._failure
+
+    @staticmethod
+    def _once(records: Iterator[Any]) -> Callable[[], Iterator[Any]]:
+        given = iter([records])
+
+        def give() -> Iterator[Any]:
+            for one in given:
+                return one
+            raise AgentforceInputError(
+                "records: the store failed while they were kept, and an iterator cannot be read again. "
+                "Give a function that returns one."
+            )
+
+        return give
+
+
+def _checked(given: Any) -> Iterable[Any]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise AgentforceInputError(
+            f"records: the function must return an iterable of dicts, but returned {type(given).__name__}."
+        )
+    return given

@@ -1,0 +1,163 @@
+"""What a batch writes when all is done: its results as tables, and the records worth another run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.progress import final_table
+from airflow_provider_agentforce.batch.results import (
+    FAILURES,
+    INVALID_OUTPUT,
+    SKIPPED,
+    STATUSES,
+    UNKNOWN,
+    reason_of,
+)
+from airflow_provider_agentforce.batch.sources import Source
+from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.batch.table import CSV, FORMATS, JSON_LINES, PARQUET, Line, Table
+from airflow_provider_agentforce.client.models import FAILED
+from airflow_provider_agentforce.exceptions import BatchFailedError, one_line
+
+log = logging.getLogger(__name__)
+
+_RESULTS = "results."
+_DEAD_LETTER = "dead_letter"
+FILES = (
+    *(f"{_RESULTS}{form}" for form in FORMATS),
+    *(f"{_DEAD_LETTER}{form}" for form in (".jsonl", ".csv")),
+)
+_SHOWN_REASONS = 3
+
+
+@dataclass
+class Output:
+    """The files of a batch of which every record has a row.
+
+    :param folder: path object of their folder, and its *storage*.
+    :param source: whose form the dead letter gets.
+    """
+
+    folder: Any
+    storage: Storage
+    checkpoint: Checkpoint
+    options: Options
+    source: Source
+    table: Table
+
+    def __post_init__(self) -> None:
+        self._rows = self.checkpoint.rows
+        self._counts = self._rows.counts
+
+    def write(self, past: Past) -> dict[str, Any]:
+        """Write all files and return the manifest."""
+        results = self.folder / f"{_RESULTS}{JSON_LINES}"
+        tables = self._write_tables()
+        counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
+        log.info("The batch is done. Results: %s\n%s", results, final_table(counts))
+        return {
+            "result_path": str(self.folder),
+            "results": str(results),
+            "tables": tables,
+            "plan": None,
+            "dead_letter": self._write_dead_letter(),
+            "records": len(self._rows),
+            "counts": counts,
+            "sessions": len(past.starts) + self.checkpoint.sessions,
+            "messages": self._rows.messages,
+            "duration": round(time.time() - past.began, 3),
+        }
+
+    def judge(self, manifest: dict[str, Any], *, stopped_early: bool) -> None:
+        """Fail the task if too many records failed.
+
+        :raises BatchFailedError: it says why, by the commonest reasons.
+        """
+        failures, total = sum(self._counts[status] for status in FAILURES), len(self._rows)
+        partial = failures and self.options.fail_on_partial_error
+        if not (stopped_early or partial or failures == total):
+            return
+        more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
+        raise BatchFailedError(
+            f"{failures} of {total} records failed{more}: {self._reasons()}. Results: {manifest['results']}.",
+            manifest=manifest,
+            retryable=self._rows.again > 0,
+        )
+
+    def _write_tables(self) -> dict[str, str]:
+        """Write the tables that are wanted, remove those of an earlier try, and return where they are."""
+        contents: dict[str, Callable[[], Iterable[bytes]]] = {
+            JSON_LINES: self._rows_as_json,
+            CSV: lambda: self.table.csv(self._lines(), bom=self.options.csv_bom),
+            PARQUET: lambda: self.table.parquet(self._lines()),
+        }
+        for form, content in contents.items():
+            name = f"{_RESULTS}{form}"
+            # The rows as they are are what other tasks read, so they are always there.
+            if form in self.options.output_formats or form == JSON_LINES:
+                self._write(name, content)
+            else:
+                self._remove(name)
+        return {form: str(self.folder / f"{_RESULTS}{form}") for form in self.options.output_formats}
+
+    def _lines(self) -> Iterator[Line]:
+        return (Line(*self.checkpoint.line_at(position)) for position in range(len(self._rows)))
+
+    def _rows_as_json(self) -> Iterator[bytes]:
+        joined = self.options.include_record
+        return (line.joined() if joined else line.row for line in self._lines())
+
+    def _write_dead_letter(self) -> str | None:
+        """Write the records that are worth another run, in the form of the input."""
+        worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.options.resend_unknown else [])}
+        name = f"{_DEAD_LETTER}{self.source.suffix}"
+        if not any(self._counts[status] for status in worth):
+            self._remove(name)
+            return None
+        self._write(
+            name,
+            lambda: self.source.encode(map(self.checkpoint.record_at, self._rows.having(*worth))),
+        )
+        return str(self.folder / name)
+
+    def _reasons(self) -> str:
+        """Return why records failed, the commonest reasons first, with the key of one record each."""
+        counted: Counter[str] = Counter()
+        first: dict[str, int] = {}
+        for position in self._rows.having(*FAILURES):
+            row = json.loads(self.checkpoint.row_at(position))
+            reason = reason_of(row["error"] or row["status"])
+            counted[reason] += 1
+            first.setdefault(reason, position)
+        shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]
+        more = len(counted) - len(shown)
+        return "; ".join(shown + ([f"{more} other reasons"] if more else []))
+
+    def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
+        row = json.loads(self.checkpoint.row_at(first[reason]))
+        where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
+        record = self.checkpoint.record_at(first[reason])
+        has = ""
+        if row["attempts"] == 0 and record:
+            has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"
+        return f"{number} × {reason} (first: {where}{has})"  # noqa: RUF001 - as people write it
+
+    def _write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
+        self._do("written", lambda: self.storage.write(name, content))
+
+    def _remove(self, name: str) -> None:
+        self._do("removed", lambda: self.storage.remove(name))
+
+    def _do(self, what: str, call: Callable[[], None]) -> None:
+        failure = f"The results in {self.folder} cannot be {what}"
+        guarded(
+            call, failure, "The answers are in the checkpoint; the next try writes them without asking again."
+        )

@@ -1,0 +1,189 @@
+"""A dry run: what a batch would ask, how long that may take, and what it costs. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_agentforce.batch.hash_set import HashSet
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.progress import duration
+from airflow_provider_agentforce.batch.prompts import Prompts
+from airflow_provider_agentforce.batch.reader import Inspection, check_form, read, refuse_same_key
+from airflow_provider_agentforce.batch.results import Row, reason_of
+from airflow_provider_agentforce.batch.sources import Source
+from airflow_provider_agentforce.batch.worker import WorkItem
+from airflow_provider_agentforce.client.settings import Settings
+from airflow_provider_agentforce.exceptions import BatchFailedError, TaskStoppedError, one_line
+
+PLAN, SUMMARY = "plan.json", "plan.txt"
+# Agents answer in 2 to 10 seconds.
+_SECONDS_A_MESSAGE = 5
+_MOST_REASONS = 1_000
+_SHOWN_REASONS = 10
+_BREATH = 1_000
+
+
+@dataclass
+class Plan:
+    """What a batch would send.
+
+    :ivar records: all of them.
+    :ivar failed: records that cannot be asked.
+    :ivar messages: for the others, without corrective questions.
+    :ivar sessions: that are started for them.
+    :ivar characters: of the messages.
+    :ivar longest: characters of the longest message.
+    :ivar duplicates: records that ask the same as one before.
+    :ivar reasons: why records cannot be asked, with how many and the key of the first.
+    :ivar hours: an estimate.
+    :ivar credits: the cost, ``None`` without a rate.
+    """
+
+    options: Options
+    settings: Settings
+    records: int = 0
+    failed: int = 0
+    messages: int = 0
+    sessions: int = 0
+    characters: int = 0
+    longest: int = 0
+    duplicates: int = 0
+
+    def __post_init__(self) -> None:
+        self._asked = HashSet()
+        self._in_session = 0
+        self._counted: Counter[str] = Counter()
+        self._first: dict[str, Any] = {}
+
+    def add(self, item: WorkItem | Row) -> None:
+        """Count a record."""
+        self.records += 1
+        if isinstance(item, Row):
+            self._add_failed(item)
+            return
+        texts = tuple(message.text or "" for message in item.messages)
+        lengths = tuple(map(len, texts))
+        self.messages += len(texts)
+        self.characters += sum(lengths)
+        self.longest = max(self.longest, *lengths)
+        variables = item.variables or item.messages[0].variables
+        self.duplicates += self._asked.add((texts, str(variables)) if variables else texts)
+        self._in_session += len(texts)
+        if not self.sessions or self._in_session > self.options.messages_per_session:
+            self.sessions += 1
+            self._in_session = len(texts)
+
+    def _add_failed(self, row: Row) -> None:
+        self.failed += 1
+        reason = reason_of(row.error or row.status)
+        if reason in self._first or len(self._first) < _MOST_REASONS:
+            self._counted[reason] += 1
+            self._first.setdefault(reason, row.key)
+
+    @property
+    def reasons(self) -> list[dict[str, Any]]:
+        """Why records cannot be asked: the commonest reasons."""
+        return [
+            {"reason": reason, "count": count, "key": self._first[reason]}
+            for reason, count in self._counted.most_common(_SHOWN_REASONS)
+        ]
+
+    @property
+    def hours(self) -> float:
+        """An estimate from the connection's limits, and answers that take five seconds each."""
+        at_once = max(1, min(self.options.workers(self.settings), self.sessions))
+        answering = self.messages * _SECONDS_A_MESSAGE / at_once / 3600
+        # The first hour's sessions may all start at its beginning.
+        starting = max(0, self.sessions - 1) // self.settings.max_sessions_per_hour
+        return max(answering, starting)
+
+    @property
+    def credits(self) -> float | None:
+        """The cost of the messages, ``None`` without a rate."""
+        rate = self.options.credits_per_message
+        return None if rate is None else round(self.messages * rate, 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the file says."""
+        counts = ("records", "failed", "messages", "sessions", "characters", "longest", "duplicates")
+        return {
+            **{name: getattr(self, name) for name in counts},
+            "reused": 0,
+            "hours": round(self.hours, 2),
+            "credits": self.credits,
+            "reasons": self.reasons,
+        }
+
+    def summary(self) -> str:
+        """Return the plan for people."""
+        settings = self.settings
+        at_once = self.options.workers(settings)
+        limits = f"at most {settings.max_sessions_per_hour:,} sessions an hour and {at_once} at once"
+        time = f"about {duration(self.hours * 3600)} ({limits}; {_SECONDS_A_MESSAGE} s an answer)"
+        cost = "unknown, without credits_per_message" if self.credits is None else f"{self.credits:,} credits"
+        extra = ""
+        if self.options.output_type is not None and self.options.output_retries:
+            extra = f", and up to {self.records - self.failed:,} corrective questions"
+        lines = [
+            f"A dry run of {self.records:,} records: nothing was sent.",
+            f"  can be asked      {self.records - self.failed:,}",
+            f"  cannot be asked   {self.failed:,}",
+            f"  ask the same as another record   {self.duplicates:,}",
+            f"  messages          {self.messages:,}{extra}",
+            f"  characters        {self.characters:,}; the longest message has {self.longest:,}",
+            f"  sessions          {self.sessions:,}",
+            f"  time              {time}",
+            f"  cost              {cost}",
+        ]
+        return "\n".join([*lines, *(self._shown(**one) for one in self.reasons)])
+
+    def judge(self, manifest: dict[str, Any]) -> None:
+        """Fail the task if the batch would fail because of records that cannot be asked.
+
+        :raises BatchFailedError: it says why, by the commonest reason.
+        """
+        most = self.options.most_failures(self.records)
+        partial = self.failed and self.options.fail_on_partial_error
+        if partial or self.failed == self.records or (most is not None and self.failed > most):
+            why = self._shown(**self.reasons[0]).strip()
+            raise BatchFailedError(
+                f"{self.failed} of {self.records} records cannot be asked: {why}. Plan: {manifest['plan']}.",
+                manifest=manifest,
+                retryable=False,
+            )
+
+    @staticmethod
+    def _shown(reason: str, count: int, key: Any) -> str:
+        where = "a record without a key" if key is None else one_line(str(key), 40)
+        return f"  {count:,} \u00d7 {reason} (first: {where})"
+
+
+def plan_of(
+    source: Source, prompts: Prompts, options: Options, settings: Settings, killed: Callable[[], bool]
+) -> Plan:
+    """Read the whole input, render all messages, and count. In memory are two hashes of each record.
+
+    :raises AgentforceInputError: for input that a batch would refuse.
+    """
+    plan, names, inspection = Plan(options, settings), HashSet(), Inspection(options.key)
+    for record in read(source, options.key):
+        if record.position % _BREATH == 0 and killed():
+            raise TaskStoppedError("The task was killed.")
+        if names.add(record.name):
+            refuse_same_key(source, options.key, record)
+        inspection.add(record)
+        check_form(record)
+        plan.add(prompts.about(record))
+    inspection.finish()
+    return plan
+
+
+def files_of(plan: Plan) -> dict[str, bytes]:
+    """Return the files of a plan by their names."""
+    text = json.dumps(plan.to_dict(), ensure_ascii=False, indent=2)
+    files = {PLAN: text, SUMMARY: plan.summary()}
+    return {name: f"{content}\n".encode("utf-8", "replace") for name, content in files.items()}

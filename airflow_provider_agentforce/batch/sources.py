@@ -1,0 +1,288 @@
+"""Where the records of a batch come from: a list, or files that are read as a stream."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_provider_agentforce.batch.csv_text import csv_bytes
+from airflow_provider_agentforce.batch.parquet import parquet_rows
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+_LONGEST_CELL = 10_000_000
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Source(ABC):
+    """Where the records come from. Can be read several times; the file is not held in memory.
+
+    :ivar suffix: of a file in the form of the input, which is what :meth:`encode` gives.
+    :ivar paths: path objects of its files.
+    """
+
+    suffix = ".jsonl"
+    paths: Sequence[Any] = ()
+
+    @abstractmethod
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each record with the words that name its place, such as ``line 7``.
+
+        :raises AgentforceInputError: at the first one that is not a record.
+        """
+
+    def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield records, given as lines of JSON, in the form of the input."""
+        return iter(lines)
+
+
+class ListSource(Source):
+    """Records given as a list, or by an iterator that is read once."""
+
+    def __init__(self, records: Iterable[Any]) -> None:
+        self._records = records
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        for position, record in enumerate(self._records):
+            if not isinstance(record, Mapping):
+                raise AgentforceInputError(
+                    f"records[{position}] must be a dict, but is {type(record).__name__}."
+                )
+            yield f"records[{position}]", dict(record)
+
+
+class FileSource(Source):
+    """Records in one file.
+
+    :param path: its path object.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self._path = path
+        self.paths = (path,)
+
+
+class JsonLinesSource(FileSource):
+    """A file with one JSON object a line. Blank lines are passed over."""
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        with _opened(self._path) as file:
+            for number, text in enumerate(_texts(file, self._path), 1):
+                if not text.strip():
+                    continue
+                where = f"line {number}"
+                try:
+                    record = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise AgentforceInputError(
+                        f"records: {where} of {self._path} is not JSON ({error})."
+                    ) from None
+                if not isinstance(record, dict):
+                    raise AgentforceInputError(
+                        f"records: {where} of {self._path} must be a JSON object, "
+                        f"but is {type(record).__name__}."
+                    )
+                yield where, record
+
+
+class CsvSource(FileSource):
+    """A CSV file with a header, separated by commas. All values are text; a missing value makes no field.
+
+    Blank lines are passed over.
+    """
+
+    suffix = ".csv"
+
+    def __init__(self, path: Any) -> None:
+        super().__init__(path)
+        self._header: list[str] = []
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        lines = self._lines()
+        _, header = next(lines, (0, []))
+        _check_names(header, f"the header of {self._path}")
+        self._header = header
+        for number, values in lines:
+            if len(values) > len(header):
+                raise AgentforceInputError(
+                    f"records: line {number} of {self._path} has {len(values)} values, "
+                    f"and the header names {len(header)}."
+                )
+            yield f"line {number}", dict(zip(header, values, strict=False))
+
+    def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield records as CSV with the header of the input."""
+        header = self._header or next(self._lines(), (0, []))[1]
+        return csv_bytes(itertools.chain([header], (_cells(json.loads(line), header) for line in lines)))
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the values of each row with the number of the line at which it begins."""
+        # A limit of the whole process, 128 kB unless somebody sets it.
+        csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+        with _opened(self._path) as file:
+            lines = csv.reader(_texts(file, self._path), strict=True)
+            first = 1
+            try:
+                for values in lines:
+                    if values:
+                        yield first, values
+                    first = lines.line_num + 1
+            except csv.Error as error:
+                raise AgentforceInputError(
+                    f"records: line {lines.line_num} of {self._path} is not CSV ({error})."
+                ) from None
+
+
+class ParquetSource(FileSource):
+    """A Parquet file. Its values become those of JSON: a date is its ISO 8601 text, a decimal its digits."""
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        with _opened(self._path) as file:
+            names, rows = parquet_rows(file, self._path)
+            _check_names(names, f"the schema of {self._path}")
+            for number, row in enumerate(rows, 1):
+                yield f"row {number}", row
+
+
+class FilesSource(Source):
+    """Several files, one after the other.
+
+    :param sources: one for each file.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.paths = [path for source in sources for path in source.paths]
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records."""
+        for source, path in zip(self._sources, self.paths, strict=True):
+            for where, fields in source.rows():
+                yield f"{where} of {path}", fields
+
+
+_FORMS: dict[str, type[FileSource]] = {
+    ".jsonl": JsonLinesSource,
+    ".ndjson": JsonLinesSource,
+    ".csv": CsvSource,
+    ".parquet": ParquetSource,
+}
+_SUFFIXES = f"{', '.join([*_FORMS][:-1])} or {[*_FORMS][-1]}"
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def source_of(given: Any, path: Any = None) -> Source:
+    """Return the source for *given*.
+
+    :param given: the operator's ``records``.
+    :param path: the path object for a *given* URI: of a file, of a folder, or a pattern such as ``*.csv``.
+    :raises AgentforceInputError: if it is neither a list nor a URI of a known form.
+    """
+    if path is not None:
+        return _source_at(path)
+    if isinstance(given, Mapping | bytes | str) or not isinstance(given, Sequence):
+        raise AgentforceInputError(
+            "records must be a list of dicts, the URI of a file or folder, or a function or an iterator that "
+            f"gives dicts, but is {type(given).__name__}."
+        )
+    # Fetched once: what several mapped tasks returned is otherwise fetched again at each reading.
+    return ListSource(given if isinstance(given, list) else list(given))
+
+
+def _source_at(path: Any) -> Source:
+    with _named(path):
+        paths = _listed(path)
+    if paths is None:
+        return _form(path)(path)
+    if not paths:
+        raise AgentforceInputError(f"records: {path} has no file. Files must end in {_SUFFIXES}.")
+    return FilesSource([_form(one)(one) for one in sorted(paths, key=str)])
+
+
+def _listed(path: Any) -> list[Any] | None:
+    """Return the files of a folder or a pattern, ``None`` for a single file."""
+    if path.is_dir():
+        # Names by which Spark and others mark what is not data.
+        return [one for one in path.iterdir() if one.name[0] not in "._" and not one.is_dir()]
+    if _PATTERN.search(str(path)) and not path.exists():
+        return [one for one in _matching(path) if not one.is_dir()]
+    return None
+
+
+def _matching(path: Any) -> Iterable[Any]:
+    """Return the files whose names match the pattern that *path* is."""
+    pattern: list[str] = []
+    while _PATTERN.search(str(path)):
+        pattern.insert(0, path.name)
+        path = path.parent
+    found: Iterable[Any] = path.glob("/".join(pattern))
+    return found
+
+
+def _form(path: Any) -> type[FileSource]:
+    for suffix, form in _FORMS.items():
+        if str(path).lower().endswith(suffix):
+            return form
+    raise AgentforceInputError(f"records: {path} must end in {_SUFFIXES}.")
+
+
+def _check_names(names: Sequence[str], of: str) -> None:
+    """Refuse names of columns that cannot be told apart."""
+    for column, name in enumerate(names, 1):
+        if not name.strip() or name in names[: column - 1]:
+            same = f"the same as column {names.index(name) + 1}" if name.strip() else "blank"
+            raise AgentforceInputError(
+                f"records: {of} needs a different name for each column, "
+                f"but column {column}, {one_line(name, 80)!r}, is {same}."
+            )
+
+
+def _cells(fields: Mapping[str, Any], header: list[str]) -> list[Any]:
+    """Return the values of a row, which ends behind the last field that the record has."""
+    width = 1 + max(map(header.index, fields.keys() & set(header)), default=-1)
+    return [fields.get(name, "") for name in header[:width]]
+
+
+def _opened(path: Any) -> Any:
+    with _named(path):
+        return path.open("rb")
+
+
+@contextmanager
+def _named(path: Any) -> Iterator[None]:
+    """Say of a path that cannot be used which one it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise AgentforceInputError(f"records: the file {path} does not exist.") from None
+    except IsADirectoryError:
+        raise AgentforceInputError(f"records: {path} is a folder, not a file.") from None
+    except PermissionError:
+        raise AgentforceInputError(f"records: {path} may not be read by this task.") from None
+
+
+def _texts(file: Any, path: Any) -> Iterator[str]:
+    """Yield the lines of a file."""
+    # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
+    for number, line in enumerate(iter(file.readline, b""), 1):
+        yield _text(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number, path)
+
+
+def _text(line: bytes, number: int, path: Any) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        is_utf_16 = number == 1 and line.startswith(_UTF_16)
+        found = " but UTF-16" if is_utf_16 else ""
+        raise AgentforceInputError(
+            f"records: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
+        ) from None

@@ -1,0 +1,228 @@
+"""The results of a batch as a table: each record's own fields, the answer, and what became of the record."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from operator import or_
+from typing import Any, NamedTuple
+
+from airflow_provider_agentforce.batch import parquet
+from airflow_provider_agentforce.batch.csv_text import csv_bytes
+from airflow_provider_agentforce.batch.fields import (
+    BOOLEAN,
+    INTEGER,
+    LONG_INTEGER,
+    NUMBER,
+    TEXT,
+    Fields,
+    kind_of,
+)
+from airflow_provider_agentforce.batch.results import Row
+from airflow_provider_agentforce.client.json_values import storable
+
+CSV, JSON_LINES, PARQUET = "csv", "jsonl", "parquet"
+FORMATS = (CSV, JSON_LINES, PARQUET)
+_RESULT = "result"
+_OTHER_FIELDS = "other_fields"
+_KINDS = {"str": TEXT, "int": INTEGER, "float": NUMBER, "bool": BOOLEAN}
+_SCHEMA_KINDS = {"string": TEXT, "integer": INTEGER, "number": NUMBER, "boolean": BOOLEAN, "null": 0}
+_MOST_ROWS = 5_000
+_MOST_CELLS = 1_000_000
+_MOST_BYTES = 8_000_000
+# What a spreadsheet takes for a formula, also behind blanks and in the wide forms of East Asia.
+_FORMULA = re.compile("[\\s\ufeff\u200b]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
+# As JSON writes what storable() replaces.
+_UNSTORABLE = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]")
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_decode = json.JSONDecoder().decode
+
+
+class Line(NamedTuple):
+    """A row and its record as lines of JSON.
+
+    :param record: empty if it was not kept.
+    """
+
+    row: bytes
+    record: bytes
+
+    def joined(self) -> bytes:
+        """Return the row with its record as the field ``record``."""
+        record = self.record.rstrip() or b"null"
+        if _is_unstorable(record):
+            record = _encode(self.fields()).encode("utf-8")
+        return self.row.rstrip()[:-1] + b', "record": ' + record + b"}\n"
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of the record."""
+        value: dict[str, Any] = _decode(self.record.decode("utf-8") or "{}")
+        return storable(value) if _is_unstorable(self.record) else value
+
+
+class _Column(NamedTuple):
+    """A column of a table.
+
+    :param kind: the kinds of values that it holds.
+    :param part: where its value is: in the record, in the row, in the row's result, or elsewhere.
+    """
+
+    part: int
+    field: str
+    kind: int
+    name: str
+
+
+_RECORD, _ROW, _PROPERTY, _OTHER = range(4)
+
+
+class Table:
+    """A table with a column for each field of the records, and for each field of a row.
+
+    Behind the row's ``result`` stands a column for each property that the schema of the output names. No two
+    columns have the same name, also for programs to which ``Name`` is ``name``.
+
+    :param record: the fields of the records; ``None``: leave them out.
+    :param schema: JSON schema of the output, ``None`` if there is none.
+    :param keys: of all records.
+    :ivar names: of the columns.
+    """
+
+    def __init__(self, record: Fields | None, schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> None:
+        row = list(_columns_of_row(schema, keys))
+        own = [] if record is None else list(_columns_of_record(record, {one.name.casefold() for one in row}))
+        self._columns = [*own, *row]
+        self._record = frozenset(one.field for one in own)
+        self.names = [column.name for column in self._columns]
+
+    def csv(self, lines: Iterable[Line], *, bom: bool) -> Iterator[bytes]:
+        """Yield the table as CSV, with an apostrophe before each text that would be a formula.
+
+        :param bom: begin with a byte order mark, by which Excel knows UTF-8.
+        """
+        rows = itertools.chain([self.names], map(self._values, lines))
+        return csv_bytes(([_cell(value) for value in row] for row in rows), bom=bom)
+
+    def parquet(self, lines: Iterable[Line]) -> Iterator[bytes]:
+        """Yield the table as Parquet."""
+        types = [_type_of(column.kind) for column in self._columns]
+        return parquet.parquet_bytes(self.names, types, self._batches(lines))
+
+    def _batches(self, lines: Iterable[Line]) -> Iterator[list[list[Any]]]:
+        most = max(1, min(_MOST_ROWS, _MOST_CELLS // len(self._columns)))
+        batch: list[list[Any]] = []
+        size = 0
+        for line in lines:
+            batch.append(self._values(line))
+            size += len(line.row) + len(line.record)
+            if len(batch) >= most or size >= _MOST_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _values(self, line: Line) -> list[Any]:
+        record = line.fields() if self._record else {}
+        row = _decode(line.row.decode("utf-8"))
+        result = row[_RESULT] if isinstance(row[_RESULT], dict) else {}
+        other = {}
+        if _OTHER_FIELDS in self._record:
+            other[_OTHER_FIELDS] = {name: record[name] for name in record if name not in self._record} or None
+        parts = (record, row, result, other)
+        return [parts[part].get(field) for part, field, _, _ in self._columns]
+
+
+def _is_unstorable(line: bytes) -> bool:
+    return b"\\u" in line and _UNSTORABLE.search(line) is not None
+
+
+def _columns_of_row(schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> Iterator[_Column]:
+    for one in fields(Row):
+        kind = _KINDS.get(str(one.type).removesuffix(" | None"))
+        if one.name == "key":
+            yield _Column(_ROW, one.name, functools.reduce(or_, map(kind_of, keys), 0), one.name)
+        elif one.name == _RESULT and schema is not None:
+            yield _Column(_ROW, one.name, TEXT, one.name)
+            yield from _columns_of_result(schema)
+        elif kind is not None:
+            yield _Column(_ROW, one.name, kind, one.name)
+
+
+def _columns_of_result(schema: Mapping[str, Any]) -> Iterator[_Column]:
+    properties = _referred(schema).get("properties")
+    taken: set[str] = set()
+    for name, property_ in (properties if isinstance(properties, Mapping) else {}).items():
+        yield _Column(_PROPERTY, name, _kind_in_schema(property_), _free(f"{_RESULT}_{name}", taken))
+
+
+def _columns_of_record(record: Fields, taken: set[str]) -> Iterator[_Column]:
+    """Yield the columns of a record.
+
+    :param taken: names that are taken, in lower case.
+    """
+    names: dict[str, str] = {}
+    for name in record.held:
+        if name.casefold() not in taken:
+            names[name] = _free(name, taken)
+    for name, kind in record.held.items():
+        yield _Column(_RECORD, name, kind, names.get(name) or _free(f"record_{name}", taken))
+    if record.more:
+        yield _Column(_OTHER, _OTHER_FIELDS, TEXT, _free(_OTHER_FIELDS, taken))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return *name*, with a number behind it if it is taken, and take it."""
+    free, number = name, 1
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free.casefold())
+    return free
+
+
+def _referred(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *schema*, or what it refers to in itself."""
+    found: Any = schema
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/"):
+        for part in reference.split("/")[1:]:
+            found = found.get(part) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _kind_in_schema(property_: Any) -> int:
+    """Return which kinds of values a property may have."""
+    if not isinstance(property_, Mapping):
+        return TEXT
+    if "anyOf" in property_:
+        return functools.reduce(or_, map(_kind_in_schema, property_["anyOf"]), 0)
+    types = property_.get("type")
+    listed = types if isinstance(types, list) else [types]
+    return functools.reduce(or_, (_SCHEMA_KINDS.get(str(one), TEXT) for one in listed), 0)
+
+
+def _type_of(kind: int) -> str:
+    """Return the type of a Parquet column that holds values of a kind."""
+    if kind == BOOLEAN:
+        return parquet.BOOLEAN
+    if kind and not kind & ~(INTEGER | LONG_INTEGER):
+        return parquet.INTEGER
+    return parquet.NUMBER if kind and not kind & ~(INTEGER | NUMBER) else parquet.TEXT
+
+
+def _cell(value: Any) -> Any:
+    """Return *value* as the writer of CSV takes it."""
+    kind = type(value)
+    if kind is str:
+        if value[:1].isalnum():
+            return value
+        formula = _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+        return f"'{value}" if formula else value
+    if kind is bool:
+        return "true" if value else "false"
+    return value if value is None or kind in {int, float} else _encode(value)

@@ -1,0 +1,302 @@
+"""Where records may come from: folders, patterns, Parquet, functions and iterators."""
+
+import json
+from datetime import date, datetime, timezone
+from decimal import Decimal
+
+import pytest
+from batches import accounts, job, rows
+
+from airflow_provider_agentforce.batch.reader import read, survey
+from airflow_provider_agentforce.batch.sources import source_of
+from airflow_provider_agentforce.batch.storage import LocalStorage
+from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
+
+try:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+except ImportError:
+    pa = pq = None
+
+arrow = pytest.mark.skipif(pa is None, reason="pyarrow is not installed")
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write files below a folder, and return the folder."""
+
+    def write(**files):
+        for name, content in files.items():
+            path = tmp_path / "in" / name.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return tmp_path / "in"
+
+    return write
+
+
+def records(source):
+    return [(record.fields["id"], record.where) for record in read(source, "id")]
+
+
+def refusal(path, key=None):
+    with pytest.raises(AgentforceInputError) as caught:
+        survey(source_of(None, path), key)
+    return str(caught.value)
+
+
+# Folders and patterns
+
+
+def test_the_files_of_a_folder_are_read_by_their_names_and_what_is_marked_as_no_data_is_passed_over(put):
+    folder = put(
+        b_dot_csv="id\n2\n",
+        a_dot_jsonl='{"id": 1}\n',
+        _SUCCESS="",
+        c_dot_ndjson='{"id": 3}',
+        deeper__d_dot_csv="id\n4\n",
+    )
+    (folder / ".a.crc").write_text("x")
+    source = source_of(None, folder)
+    assert records(source) == [
+        (1, f"line 1 of {folder}/a.jsonl"),
+        ("2", f"line 2 of {folder}/b.csv"),
+        (3, f"line 1 of {folder}/c.ndjson"),
+    ]
+    assert (
+        b"".join(source.encode(record.line() for record in read(source, "id"))).splitlines()[1]
+        == b'{"id": "2"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.csv", ["a", "b"]),
+        ("a*", ["a"]),
+        ("[ab].csv", ["a", "b"]),
+        ("?.csv", ["a", "b"]),
+        ("**/*.csv", ["a", "b", "x__c", "x__y__d"]),
+        ("*/c.csv", ["x__c"]),
+    ],
+)
+def test_a_pattern_stands_for_the_files_that_match_it(put, pattern, found):
+    folder = put(**{f"{name}_dot_csv": f"id\n{name}\n" for name in ("a", "b", "x__c", "x__y__d")})
+    assert [key for key, _ in records(source_of(None, folder / pattern))] == found
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(put):
+    folder = put(**{"a[1]_dot_csv": "id\nright\n", "a1_dot_csv": "id\nwrong\n"})
+    assert [key for key, _ in records(source_of(None, folder / "a[1].csv"))] == ["right"]
+
+
+def test_a_folder_or_pattern_without_a_file_or_with_one_of_another_form_is_refused(put):
+    folder = put(a_dot_csv="id\n1\n", README="read me")
+    assert refusal(folder) == f"records: {folder}/README must end in .jsonl, .ndjson, .csv or .parquet."
+    assert refusal(folder / "*.jsonl").startswith(f"records: {folder}/*.jsonl has no file.")
+    (folder / "empty").mkdir()
+    assert refusal(folder / "empty").startswith(f"records: {folder}/empty has no file.")
+
+
+def test_a_key_that_two_files_have_is_refused_with_both_places(put):
+    folder = put(a_dot_csv="id\n1\n", b_dot_jsonl='{"id": 1}\n')
+    assert f"line 1 of {folder}/b.jsonl has the same id as line 2 of {folder}/a.csv: 1" in refusal(
+        folder, "id"
+    )
+
+
+def test_a_batch_of_a_folder_has_a_dead_letter_that_is_the_next_input(put, org, client, folder, tmp_path):
+    given = put(a_dot_csv="id,name\n1,Acme\n2\n", b_dot_jsonl='{"id": 3, "name": ["x"]}\n{"id": 4}\n')
+    manifest = job(client, folder, None, source_path=given).run(killed=never)
+    assert manifest["counts"] == {"answered": 2, "failed": 2}
+    letter = source_of(None, folder / "dead_letter.jsonl")
+    assert [record.fields for record in read(letter, "id")] == [{"id": "2"}, {"id": 4}]
+    again = job(
+        client, tmp_path / "2", None, source_path=folder / "dead_letter.jsonl", message="{{ record.id }}"
+    )
+    assert again.run(killed=never)["counts"] == {"answered": 2}
+
+
+def test_a_batch_does_not_read_a_folder_into_which_it_writes(org, client, folder):
+    folder.mkdir()
+    (folder / "results.csv").write_text("id\n1\n")
+    with pytest.raises(AgentforceInputError, match="is a file that this batch writes"):
+        job(client, folder, None, source_path=folder).run(killed=never)
+    assert org.requests == []
+
+
+def test_a_file_that_comes_into_the_folder_between_two_tries_makes_another_batch(put, org, client, folder):
+    given = put(a_dot_csv="id,name\n1,Acme\n")
+    job(client, folder, None, source_path=given).run(killed=never)
+    put(b_dot_csv="id,name\n2,Globex\n")
+    with pytest.raises(AgentforceInputError, match="not the same: records"):
+        job(client, folder, None, source_path=given).run(killed=never)
+    assert org.applied() == 1
+
+
+# Parquet
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """Write a table and return its path."""
+
+    def write(columns, **options):
+        path = tmp_path / "a.parquet"
+        made = columns if isinstance(columns, pa.Table) else pa.table(columns)
+        pq.write_table(made, path, **options)
+        return path
+
+    return write
+
+
+@arrow
+def test_parquet_with_nested_values_becomes_what_json_has(parquet):
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone.utc)
+    path = parquet(
+        {
+            "id": [1, 2],
+            "name": ["Öl", None],
+            "day": [date(2026, 1, 2), None],
+            "moment": pa.array([moment, None], pa.timestamp("ns", "UTC")),
+            "price": [Decimal("1.50"), None],
+            "share": [0.5, float("nan")],
+            "nested": [{"a": [1, None], "b": {"c": "x"}}, None],
+            "map": pa.array([[("k", moment)], []], pa.map_(pa.string(), pa.timestamp("ns", "UTC"))),
+            "list": pa.array([[moment], []], pa.list_(pa.timestamp("ns", "UTC"))),
+            "kind": pa.array(["x", "y"]).dictionary_encode(),
+        }
+    )
+    text = "2026-01-02T03:04:05.000678+00:00"
+    first, second = [record.fields for record in read(source_of(None, path), None)]
+    assert first == {
+        "id": 1,
+        "name": "Öl",
+        "day": "2026-01-02",
+        "moment": text,
+        "price": "1.50",
+        "share": 0.5,
+        "nested": {"a": [1, None], "b": {"c": "x"}},
+        "map": {"k": text},
+        "list": [text],
+        "kind": "x",
+    }
+    assert second == {**dict.fromkeys(first), "id": 2, "map": {}, "list": [], "kind": "y"}
+
+
+@arrow
+def test_a_batch_of_parquet_has_a_dead_letter_with_the_same_messages(parquet, org, client, folder, tmp_path):
+    path = parquet({"id": [1, 2], "day": [date(2026, 1, 2)] * 2, "name": ["Acme", None]}, row_group_size=1)
+    message = "{{ record.id }} on {{ record.day }}: {{ record.name or fail }}"
+    assert job(client, folder, None, source_path=path, message=message).run(killed=never)["counts"] == {
+        "answered": 1,
+        "failed": 1,
+    }
+    again = job(
+        client, tmp_path / "2", None, source_path=folder / "dead_letter.jsonl", message="{{ record.day }}"
+    )
+    again.run(killed=never)
+    assert [rows(one)[key]["text"] for one, key in ((folder, 1), (tmp_path / "2", 2))] == [
+        "This is about: 1 on 2026-01-02: Acme",
+        "This is about: 2026-01-02",
+    ]
+
+
+@arrow
+def test_parquet_that_cannot_be_read_as_records_is_refused_with_its_place(parquet, tmp_path):
+    bad = tmp_path / "bad.parquet"
+    bad.write_bytes(b"PAR1 nothing PAR1")
+    assert refusal(bad).startswith(f"records: {bad} cannot be read as Parquet (")
+    assert "row 2, because of the field 'raw', cannot be written" in refusal(
+        parquet({"id": [1, 2], "raw": [None, b"x"]})
+    )
+    same = pa.table([[1], [2]], names=["id", "id"])
+    assert "column 2, 'id', is the same as column 1" in refusal(parquet(same))
+    finer = pa.table({"at": pa.array([1], pa.timestamp("ns"))})
+    assert "would lose data" in refusal(parquet(finer))
+    twice = pa.table({"m": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64()))})
+    assert "cannot be read as Parquet" in refusal(parquet(twice))
+    assert "is empty" in refusal(parquet({"id": []}))
+
+
+# Functions and iterators
+
+
+def test_what_a_function_gives_is_kept_for_the_next_try(org, make_client, folder):
+    calls = []
+
+    def give():
+        calls.append(1)
+        return ({"id": number, "name": f"of call {len(calls)}"} for number in range(3))
+
+    job(make_client(), folder, give).run(killed=never)
+    assert job(make_client(), folder, give).run(killed=never)["counts"] == {"answered": 3}
+    assert calls == [1]
+    assert rows(folder)[2]["record"] == {"id": 2, "name": "of call 1"}
+    assert org.applied() == 3
+
+
+def test_an_iterator_is_read_once_and_every_try_sees_the_same(org, make_client, folder):
+    given = iter(accounts(3))
+    assert job(make_client(), folder, given).run(killed=never)["counts"] == {"answered": 3}
+    assert job(make_client(), folder, given).run(killed=never)["counts"] == {"answered": 3}
+    assert org.applied() == 3
+    assert list(rows(folder)) == ["A0", "A1", "A2"]
+
+
+def test_what_a_function_raises_comes_through_and_the_next_try_calls_it_again(org, make_client, folder):
+    calls = []
+
+    def give():
+        yield {"id": "A", "name": "x"}
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("the warehouse is away")
+        yield {"id": "B", "name": "y"}
+
+    with pytest.raises(RuntimeError, match="the warehouse is away"):
+        job(make_client(), folder, give).run(killed=never)
+    assert org.requests == []
+    assert job(make_client(), folder, give).run(killed=never)["counts"] == {"answered": 2}
+
+
+class Halved(LocalStorage):
+    """A store that fails in the middle of a file and keeps its beginning, ``left`` times."""
+
+    left = 1
+
+    def write(self, name, content):
+        if name.startswith("records-") and name.endswith(".jsonl") and Halved.left:
+            Halved.left -= 1
+            super().write(name, lambda: [next(iter(content()))])
+            raise OSError("the store is away")
+        super().write(name, content)
+
+
+def test_records_of_which_a_store_has_kept_the_beginning_are_not_taken_for_all(
+    org, make_client, folder, monkeypatch
+):
+    monkeypatch.setattr(Halved, "left", 1)
+
+    def give():
+        return accounts(3)
+
+    with pytest.raises(LedgerError, match="the store is away"):
+        job(make_client(), folder, give, storage_of=Halved).run(killed=never)
+    assert org.requests == []
+    assert job(make_client(), folder, give).run(killed=never)["counts"] == {"answered": 3}
+
+
+def test_a_function_in_the_folder_of_another_batch_is_refused_and_harms_nothing(org, make_client, folder):
+    job(make_client(), folder, lambda: accounts(2)).run(killed=never)
+    with pytest.raises(AgentforceInputError, match="holds the results of another batch"):
+        job(make_client(), folder, lambda: accounts(3), identity={"task instance": "another"}).run(
+            killed=never
+        )
+    assert job(make_client(), folder, lambda: accounts(5)).run(killed=never)["counts"] == {"answered": 2}
+    assert json.loads((folder / "results.jsonl").read_text().splitlines()[0])["record"] == accounts(1)[0]
+    assert org.applied() == 2

@@ -85,6 +85,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         self.external_id = external_id
         self.outcomes = _checked_outcomes(outcomes)
         self.max_failures = validation.failures(max_failures)
+        # Airflow's operators have a method of the argument's name.
         self.dry_run_only = check_choice("dry_run", dry_run, True, False)
         self.check_literals()
 

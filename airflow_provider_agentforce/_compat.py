@@ -109,6 +109,7 @@ __all__ = [
     "TaskDecorator",
     "TriggerEvent",
     "add_listener",
+    "async_connection",
     "conf",
     "context_merge",
     "date_time_trigger",
@@ -174,6 +175,19 @@ def object_storage_path(uri: Any) -> Any:
 def date_time_trigger(moment: datetime) -> Any:
     """Return Airflow's trigger that waits until *moment*."""
     return _first(_DATE_TIME_TRIGGERS, "DateTimeTrigger")(moment=moment)
+
+
+async def async_connection(conn_id: str) -> Any:
+    """Return a connection without blocking the event loop, as triggers need it.
+
+    :raises AirflowNotFoundException: if there is no such connection.
+    """
+    read = getattr(BaseHook, "aget_connection", None)  # Airflow 3.1 and later
+    if read is None:
+        from asgiref.sync import sync_to_async  # noqa: PLC0415 - as Airflow's own triggers do it
+
+        read = sync_to_async(BaseHook.get_connection)
+    return await read(conn_id)
 
 
 def default_deferrable() -> bool:

@@ -118,9 +118,10 @@ _OPERATORS = (
     "feedback",
     "message",
     "session",
+    "session_trace",
     "write_records",
 )
-_TRIGGERS = ("agent_published", "agent_tests")
+_TRIGGERS = ("agent_published", "agent_tests", "pause", "session_trace")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 

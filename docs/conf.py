@@ -37,7 +37,8 @@ maximum_signature_line_length = 80
 # A name that leads nowhere is an error; those of Python and Airflow are shown without a link.
 nitpicky = True
 # Parts of the package that only annotations name are shown without a link, too.
-INSIDE = r"client\.(agent_lookup|call_events|open_session|responses|timing)\.\w+"
+_CLIENT = r"agent_lookup|agent_test\w+|attempt|call_events|executor|open_session|responses|timing"
+INSIDE = rf"(client\.({_CLIENT})|emulator\.models)\.\w+"
 nitpick_ignore_regex = [("py:.*", rf"(?!{PACKAGE}\.).*"), ("py:(class|func)", rf"{PACKAGE}\.{INSIDE}")]
 
 

@@ -19,7 +19,7 @@ from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.emulator.errors import ERRORS, render
 
 TOKEN, QUERY, START = Operation.TOKEN, Operation.QUERY, Operation.START
-SEND, FEEDBACK = Operation.SEND, Operation.FEEDBACK
+SEND, FEEDBACK, TRACE = Operation.SEND, Operation.FEEDBACK, Operation.SESSION_TRACE
 TEST, READ, WRITE = Operation.TEST, Operation.READ, Operation.WRITE
 SESSION = "019d0aac-dcd0-7368-936c-106bffe75e84"
 BLANKS = {
@@ -153,6 +153,13 @@ SECTIONS = {
     ],
     "Rating an answer": [
         row(FEEDBACK, "ratings need an open session", "session_not_found"),
+    ],
+    "Reading a session's trace": [
+        row(TRACE, "Data 360 is not set up for it", "rest_no_dataspace"),
+        row(TRACE, "Audit and Feedback is off, or has just been switched on", "rest_no_feedback"),
+        row(TRACE, "Agentforce Session Tracing is off, or no scope `api`", "rest_forbidden"),
+        row(TRACE, "too early, too late, or no tracing", "rest_not_found"),
+        row(TRACE, "the org's API calls of the day are used up", (403, "REQUEST_LIMIT_EXCEEDED")),
     ],
     "Running an agent test": [
         row(

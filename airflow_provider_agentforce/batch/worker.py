@@ -127,6 +127,11 @@ class _RecordAttempt(NoJournal):
             self._checkpoint.claim(self._item.name)
         self._requests[number] = request
 
+    @property
+    def number(self) -> int | None:
+        """The number of the last message that was to be sent."""
+        return max(self._requests, default=None)
+
     def withdraw(self) -> None:
         """Give the claim up: the agent did not act on the record."""
         if self._requests:
@@ -148,11 +153,10 @@ class _RecordAttempt(NoJournal):
             request=requests[-1] if requests else None,
             earlier_requests=[request for request in requests[:-1] if request],
             session_id=self.session.session.session_id if self.session else None,
-            sequence_id=last.sequence_id if last else None,
             attempts=self._item.before + self._item.attempts + 1,
             started_at=moment(self._began),
             duration=round(time.monotonic() - self._clock, 3),
-            **{"applied": True, **more},
+            **{"applied": True, "sequence_id": last.sequence_id if last else None, **more},
         )
 
 
@@ -231,7 +235,7 @@ class Worker:
         except Exception as error:
             log.exception("Asking about a record failed.")
             what = f"Unexpected {type(error).__name__}; see the task log."
-            row = attempt.row(UNKNOWN, error=what, applied=None)
+            row = attempt.row(UNKNOWN, error=what, applied=None, sequence_id=attempt.number)
         if row.status == UNKNOWN and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
             return AskAgain(item.next_attempt(), self._client.timing.record_delay, row)
         settle(self._checkpoint, item.record, row)
@@ -352,7 +356,9 @@ def _failure_of(last: Turn, answers: int, messages: int) -> str:
 def _failed(attempt: _RecordAttempt, error: AgentforceError) -> Row:
     if isinstance(error, DeliveryUnknownError):
         read = error.turn.text if error.turn is not None else ""
-        return attempt.row(UNKNOWN, partial=read, error=str(error), applied=error.applied)
+        return attempt.row(
+            UNKNOWN, partial=read, error=str(error), applied=error.applied, sequence_id=attempt.number
+        )
     applied = True if attempt.turns else _acted(error)
     return attempt.row(FAILED, error=str(error), applied=applied)
 

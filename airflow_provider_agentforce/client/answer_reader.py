@@ -18,6 +18,8 @@ from airflow_provider_agentforce.client.sse import Event, EventDecoder
 
 EVENT_STREAM = "text/event-stream"
 MAX_BODY_BYTES = 4 * 1024 * 1024
+# A turn takes some 100 kB, most of it what was said to the models, and a session may have a hundred.
+MAX_TRACE_BYTES = 4 * MAX_BODY_BYTES
 
 # A string is one token, closed or not, so that the brackets in it are not counted.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|(?P<opens>[\[{])|[\]}]', re.DOTALL)
@@ -95,6 +97,23 @@ class JsonReader:
             self.complete = isinstance(self.value, dict | list)
         except UnreadableReplyError:
             self._body += rest
+
+
+class TraceReader(JsonReader):
+    """Reads the trace of a session up to its end, and keeps more of it than there is in any other reply.
+
+    :ivar too_long: whether there was more than ``MAX_TRACE_BYTES``, and the reading was given up.
+    """
+
+    too_long = False
+
+    def feed(self, piece: bytes) -> list[dict[str, Any]]:
+        """Take the next bytes."""
+        self._body += piece
+        if len(self._body) > MAX_TRACE_BYTES:
+            self.too_long = self.complete = True
+            self._body.clear()
+        return []
 
 
 class AnswerReader:

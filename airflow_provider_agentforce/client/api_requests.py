@@ -15,13 +15,22 @@ from urllib.parse import quote
 from typing_extensions import Self
 
 from airflow_provider_agentforce.client import responses
-from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES, AnswerReader, JsonReader
+from airflow_provider_agentforce.client.answer_reader import (
+    MAX_BODY_BYTES,
+    MAX_TRACE_BYTES,
+    AnswerReader,
+    JsonReader,
+    TraceReader,
+)
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.messages import Message
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
+from airflow_provider_agentforce.client.session_trace import SessionTrace
 
 BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"
+# The first version that has it.
+TRACE_PATH = "/services/data/v66.0/einstein/audit/otel"
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -228,6 +237,33 @@ class QueryRequest(ApiRequest):
         if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
             raise responses.UnreadableReplyError("a JSON object without a list of records")
         return records
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionTraceRequest(ApiRequest):
+    """``GET …/einstein/audit/otel/{id}``, which the org's own host serves, for 72 hours after the start."""
+
+    operation = Operation.SESSION_TRACE
+    # The reader gives up first, and says so better.
+    max_body = MAX_TRACE_BYTES + MAX_BODY_BYTES
+    doing = "Reading the session's trace"
+    session_id: str
+    my_domain: str
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the traces
+        """Return the request."""
+        url = f"{self.my_domain}{TRACE_PATH}/{quote(self.session_id, safe='')}"
+        return HttpCall("GET", url, {"Accept": _JSON})
+
+    def reader(self, content_type: str | None) -> TraceReader:  # noqa: ARG002 - it is JSON
+        """Return a reader for a long body."""
+        return TraceReader()
+
+    def read(self, reader: TraceReader) -> SessionTrace | None:
+        """Return the trace, ``None`` for one that is too long to be read."""
+        if reader.too_long:
+            return None
+        return SessionTrace.from_otlp(responses.decode(reader.body), self.session_id)
 
 
 def _session(api_url: str, session_id: str) -> str:

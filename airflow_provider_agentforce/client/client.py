@@ -12,11 +12,13 @@ from typing import Any
 from airflow_provider_agentforce.client import agent_lookup, org_state, plans, validation
 from airflow_provider_agentforce.client.agent_lookup import AgentInfo
 from airflow_provider_agentforce.client.agent_tests import AgentTests
+from airflow_provider_agentforce.client.answer_reader import MAX_TRACE_BYTES
 from airflow_provider_agentforce.client.api_requests import (
     EndRequest,
     FeedbackRequest,
     QueryRequest,
     SendRequest,
+    SessionTraceRequest,
     StartRequest,
 )
 from airflow_provider_agentforce.client.attempt import CallOptions
@@ -30,6 +32,7 @@ from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.records import Records
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import ErrorReply, TokenReply
+from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.timing import Timing, default_timing
 from airflow_provider_agentforce.client.token_source import TokenSource
@@ -264,6 +267,30 @@ class AgentforceClient:
             comment=None if text is None else validation.message_text(text),
         )
         self._executor.execute(request, self._tokens.access)
+
+    def get_session_trace(self, session: SessionLike) -> SessionTrace:
+        """Return the org's own trace of a session, open or ended: what was said, and which actions ran.
+
+        It grows: a message is in it after 5 to 15 minutes, sometimes after hours. It is there for sessions
+        that started within 72 hours, of orgs with Data 360, *Agentforce Session Tracing* and *Audit and
+        Feedback*.
+
+        :raises AgentforceError: there is no trace (``status`` 404), or none yet; the org keeps none, and the
+            error says what to switch on; or the call fails.
+        """
+        session_id = session_from(session).session_id
+        request = SessionTraceRequest(session_id=session_id, my_domain=self.settings.host)
+        attempt = self._executor.execute(request, self._tokens.access)
+        trace: SessionTrace | None = attempt.value
+        if trace is None:
+            raise AgentforceRequestError(
+                f"The session's trace is longer than {MAX_TRACE_BYTES >> 20} MiB, and is not read.",
+                hint="Look at the session in Salesforce.",
+                operation=request.operation.value,
+                status=attempt.status,
+                session_id=session_id,
+            )
+        return trace
 
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
         """Return a context manager that holds one session and ends it on every path.

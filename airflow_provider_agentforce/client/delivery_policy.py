@@ -42,12 +42,18 @@ class Operation(str, Enum):
     QUERY = "query"
     TEST = "test"
     READ = "read"
+    SESSION_TRACE = "session_trace"
     WRITE = "write"
 
 
 # Another start of a test run is another run, as another message is another message. To look is harmless, and
 # so is to write a record, which its id names, once more.
-_LIKE = {Operation.TEST: Operation.SEND, Operation.READ: Operation.QUERY, Operation.WRITE: Operation.QUERY}
+_LIKE = {
+    Operation.TEST: Operation.SEND,
+    Operation.READ: Operation.QUERY,
+    Operation.SESSION_TRACE: Operation.QUERY,
+    Operation.WRITE: Operation.QUERY,
+}
 
 
 class Delivery(str, Enum):

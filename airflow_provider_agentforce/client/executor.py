@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import tenacity
 
@@ -97,7 +98,6 @@ class CallState:
     def event(self, error: BaseException | None) -> CallEvent:
         """Return the call as observers see it, with the *error* that it ends with."""
         request, last = self.request, self.last or Attempt()
-        value = last.value if error is None else None
         event = CallEvent(
             operation=request.operation.value,
             agent_id=request.agent_id,
@@ -112,15 +112,19 @@ class CallState:
             error=error,
             duration=self.taken,
         )
-        if isinstance(value, Session):
-            return replace(event, session_id=value.session_id)
-        if isinstance(value, Turn):
-            return replace(event, outcome=value.outcome, answer=value.text)
-        if isinstance(request, PlanRequest) and value:
-            return replace(event, plan=summary_of(value))
-        if request.operation is Operation.END and self.last and error is None:
-            return replace(event, outcome="gone" if last.failure is Failure.SESSION_GONE else "ended")
-        return event
+        return event if self.last is None or error is not None else replace(event, **self._came_to(last))
+
+    def _came_to(self, last: Attempt) -> dict[str, Any]:
+        """Return what the answer adds to the event."""
+        if isinstance(last.value, Session):
+            return {"session_id": last.value.session_id}
+        if isinstance(last.value, Turn):
+            return {"outcome": last.value.outcome, "answer": last.value.text}
+        if isinstance(self.request, PlanRequest) and last.value:
+            return {"plan": summary_of(last.value)}
+        if self.request.operation is Operation.END:
+            return {"outcome": "gone" if last.failure is Failure.SESSION_GONE else "ended"}
+        return {}
 
 
 class _RetryRules:

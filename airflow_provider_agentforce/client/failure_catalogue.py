@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client.delivery_policy import Failure, Operatio
 from airflow_provider_agentforce.client.responses import ErrorReply
 
 _ANY = frozenset(Operation)
-_TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
+_TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY, _TRACE = (
     frozenset({one})
     for one in (
         Operation.TOKEN,
@@ -26,11 +26,12 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY = (
         Operation.END,
         Operation.FEEDBACK,
         Operation.QUERY,
+        Operation.SESSION_TRACE,
     )
 )
 _TEST, _READ, _WRITE = (frozenset({one}) for one in (Operation.TEST, Operation.READ, Operation.WRITE))
 # Served by the org's own host, or not documented; a token of any kind will do.
-_DATA = _QUERY | _TEST | _READ | _WRITE
+_DATA = _QUERY | _TEST | _READ | _TRACE | _WRITE
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
 _NEW_APP = "A new app can take up to ten minutes to become active."
@@ -38,6 +39,11 @@ _NEW_APP = "A new app can take up to ten minutes to become active."
 ACTIVATE = "Activate a version of the agent in its builder, and check that its user may use it."
 _INACTIVE = f"The agent is not active. {ACTIVATE}"
 _MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
+_MONITORING = "Setup > Einstein Audit, Analytics, and Monitoring Setup"
+_TRACES = (
+    f"An org gives traces only with Data 360, Agentforce Session Tracing, and Audit and Feedback, which are "
+    f"switched on in {_MONITORING}"
+)
 RUN_IN_DOUBT = (
     "Look in Testing Center. If there is such a run, AgentTestSensor waits for it by its id; clearing the "
     "task starts another run."
@@ -156,6 +162,13 @@ SYMPTOMS = (
     Symptom(_SESSION, "", (404, 410), failure=Failure.SESSION_GONE),
     # Of the day, or at once.
     Symptom(
+        _TRACE,
+        "The org's API calls of this day are used up. Try again tomorrow.",
+        (403,),
+        words=r"REQUEST_LIMIT_EXCEEDED",
+        failure=Failure.API_LIMIT,
+    ),
+    Symptom(
         _QUERY,
         "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
         (403,),
@@ -171,6 +184,17 @@ SYMPTOMS = (
         failure=Failure.API_LIMIT,
     ),
     # What only explains.
+    Symptom(
+        _TRACE,
+        "No data space is chosen for the audit data. Switch on Data 360, then Agentforce Session Tracing and "
+        f"Audit and Feedback in {_MONITORING}.",
+        words=r"no selected dataspace",
+    ),
+    Symptom(
+        _TRACE,
+        f"Switch on Audit and Feedback in {_MONITORING}; it can take hours until its data is there.",
+        words=r"GenAIFeedback__dlm",
+    ),
     # With a JWT the first word names what is wrong: app, user, audience, key or clock.
     Symptom(
         _TOKEN,
@@ -273,13 +297,13 @@ SYMPTOMS = (
         remedy=_INACTIVE,
     ),
     Symptom(
-        _ANY - _QUERY,
+        _ANY - _QUERY - _TRACE,
         "Give the user (Run As, or username) the API Enabled permission, and the app the scopes api, "
         "chatbot_api, sfap_api.",
         words=r"not valid for use with the rest api",
     ),
     Symptom(
-        _ANY - _TEST - _READ - _WRITE,
+        _ANY - _TEST - _READ - _TRACE - _WRITE,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
         (404,),
         words=r"url no longer exists",
@@ -287,6 +311,17 @@ SYMPTOMS = (
     # A gateway answers a token that is not a JWT with a bare 404.
     Symptom(_ANY - _DATA, OPAQUE_TOKEN, (404,), opaque=True),
     # What an operation and its status tell.
+    Symptom(
+        _TRACE,
+        "A trace comes 5 to 15 minutes after a message, sometimes hours, and only for a session that started "
+        f"within 72 hours. {_TRACES}.",
+        (404, 410),
+    ),
+    Symptom(
+        _TRACE,
+        f"{_TRACES}. The app needs the scope api, and its user (Run As, or username) access to Agentforce.",
+        (400, 401, 403),
+    ),
     Symptom(
         _QUERY,
         "A name is looked up with the app's scope api, by a user (Run As, or username) who may use the API "

@@ -5,7 +5,7 @@ Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,18 +115,31 @@ def the_one_of(
     """
     given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
     name = validation.only_one_of(**given)
-    only: Said = given[name]
-    if name == "reply" and not isinstance(reply, Reply):
-        only = Reply(turn=reply) if _turn(reply) else Reply(None if reply is True else reply)
-    elif name == "cancel" and not isinstance(cancel, Cancel):
-        if cancel is not True and not _turn(cancel):
-            raise validation.refusal(cancel, "cancel", "must be True, or the turn with the question")
-        only = Cancel(turn=_turn(cancel))
-    elif name == "transfer" and not isinstance(transfer, Transfer):
-        raise validation.refusal(transfer, "transfer", "must be a Transfer")
+    readers: dict[str, Callable[[Any], Said]] = {"reply": _reply, "cancel": _cancel, "transfer": _transfer}
+    only: Said = readers[name](given[name]) if name in readers else given[name]
     if isinstance(only, Reply | Cancel) and only.turn is None:
         return replace(only, turn=_turn(last))
     return only
+
+
+def _reply(given: Any) -> Reply:
+    if isinstance(given, Reply):
+        return given
+    return Reply(turn=given) if _turn(given) else Reply(None if given is True else given)
+
+
+def _cancel(given: Any) -> Cancel:
+    if isinstance(given, Cancel):
+        return given
+    if given is not True and not _turn(given):
+        raise validation.refusal(given, "cancel", "must be True, or the turn with the question")
+    return Cancel(turn=_turn(given))
+
+
+def _transfer(given: Any) -> Transfer:
+    if not isinstance(given, Transfer):
+        raise validation.refusal(given, "transfer", "must be a Transfer")
+    return given
 
 
 def text_message(

@@ -16,6 +16,7 @@ _MY_DOMAIN = "Setup > My Domain > Current My Domain URL"
 
 # The first whose words are in the remedy counts.
 _BY_REMEDY = {
+    r"Audit and Feedback": "Setup > Einstein Audit, Analytics, and Monitoring Setup",
     r"^App or audience": f"{_APP}, and {_MY_DOMAIN}",
     r"My Domain": _MY_DOMAIN,
     r"consumer secret|consumer key|^Key: ": _OAUTH,

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from airflow_provider_agentforce.emulator import messages
 from airflow_provider_agentforce.emulator.errors import ApiError
 from airflow_provider_agentforce.emulator.exchange import API_BASE, OrgRequest, OrgResponse, json_response
+from airflow_provider_agentforce.emulator.faults import Fault
 from airflow_provider_agentforce.emulator.models import (
     SessionRecord,
     TurnRecord,
@@ -278,9 +279,33 @@ async def send(request: OrgRequest) -> OrgResponse:
         variables=sent,
         messages=reply.messages,
         stream=request.record.stream,
+        received_at=request.record.at,
+        got_instead=request.fault.instead if request.fault is not None else None,
     )
     request.org.add_turn(session, record)
     return _answer(request, session, reply, sequence_id)
+
+
+def note_not_acted(request: OrgRequest, fault: Fault) -> None:
+    """Remember a message that *fault* kept from the agent, for those who watch."""
+    session = request.org.sessions.get(request.params["session_id"])
+    body = request.record.body
+    message = body.get("message") if isinstance(body, dict) else None
+    if session is None or not isinstance(message, dict):
+        return
+    record = TurnRecord(
+        sequence_id=message.get("sequenceId", 0),
+        text=str(message.get("text", "")),
+        type=str(message.get("type", "")),
+        variables={},
+        messages=[],
+        stream=request.record.stream,
+        received_at=request.record.at,
+        applied=0,
+        got_instead=fault.instead,
+    )
+    session.not_acted.append(record)
+    request.org.changed()
 
 
 async def _act(request: OrgRequest, turn: messages.ScriptTurn) -> messages.ScriptReply:

@@ -18,6 +18,7 @@ from airflow_provider_agentforce.emulator import (
     agent_api,
     data_api,
     oauth,
+    session_trace,
     testing_api,
     trace,
 )
@@ -57,6 +58,7 @@ _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", f"{_DATA}/sobjects/{{type}}/{{id}}", "query", data_api.record),
     ("PATCH", f"{_DATA}/composite/sobjects", "write", data_api.collections),
     ("PATCH", f"{_DATA}/composite/sobjects/{{type}}/{{field}}", "write", data_api.collections_by_external_id),
+    ("GET", f"{_DATA}/einstein/audit/otel/{{session_id}}", "session_trace", session_trace.session_trace),
     ("POST", "/services/Soap/m/{version}", "test", testing_api.list_definitions),
     *(
         (method, f"{_DATA}/einstein/{{api}}/runs{path}", "test", handler)
@@ -137,8 +139,7 @@ async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
     """Answer as the handler does, or as the fault says: before the org acts, after it, or in its place."""
     fault = request.fault
     if fault is not None and fault.replaces_answer and not fault.after:
-        await asyncio.sleep(fault.delay)
-        return _changed(_fault_response(fault, request), fault)
+        return await _not_acted(request, fault)
     try:
         response = await handler(request)
     except ApiError as refusal:
@@ -154,6 +155,13 @@ async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
         return response
     await asyncio.sleep(fault.delay)
     return _changed(_fault_response(fault, request) if fault.replaces_answer else response, fault)
+
+
+async def _not_acted(request: OrgRequest, fault: Fault) -> OrgResponse:
+    await asyncio.sleep(fault.delay)
+    if fault.operation == "send":
+        agent_api.note_not_acted(request, fault)
+    return _changed(_fault_response(fault, request), fault)
 
 
 def _error_response(spec: ErrorSpec, request: OrgRequest, values: dict[str, Any]) -> OrgResponse:

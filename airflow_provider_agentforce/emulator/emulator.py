@@ -151,8 +151,8 @@ class Emulator:
     def fail(self, operation: str, **fault: Any) -> Fault:
         """Program a fault for the next requests of ``operation``, behind those programmed before.
 
-        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``query``,
-            ``write`` or ``test``.
+        :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``,
+            ``session_trace``, ``query``, ``write`` or ``test``.
         :param fault: the fields of :class:`Fault`.
         :raises ValueError: an unknown operation or error, or fields that exclude each other.
         """

@@ -169,6 +169,18 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_unavailable": ErrorSpec(
         503, "SERVER_UNAVAILABLE", "Server is too busy to process the request", style="rest"
     ),
+    "rest_no_dataspace": ErrorSpec(
+        400, "BAD_REQUEST", "No selected dataspace for Einstein Audit", style="rest"
+    ),
+    "rest_no_feedback": ErrorSpec(
+        400, "BAD_REQUEST", "The data model object GenAIFeedback__dlm does not exist", style="rest"
+    ),
+    "rest_forbidden": ErrorSpec(
+        403,
+        "FUNCTIONALITY_NOT_ENABLED",
+        "This feature is not currently enabled for this user.",
+        style="rest",
+    ),
     "rest_empty": ErrorSpec(400, "INVALID_INPUT", "", style="rest"),
     "rest_unknown_evaluation": ErrorSpec(
         400, "INVALID_INPUT", "Invalid AiEvalDefinitionVersion identifier.", style="rest"
@@ -209,6 +221,13 @@ _BY_OPERATION = {
         503: "rest_unavailable",
     },
     "test": {400: "rest_empty", 401: "rest_session_expired", 404: "rest_not_found", 500: "rest_unknown"},
+    "session_trace": {
+        400: "rest_no_dataspace",
+        401: "rest_session_expired",
+        403: "rest_forbidden",
+        404: "rest_not_found",
+        500: "rest_unknown",
+    },
     "start": {**_BY_STATUS, 404: "inactive_agent"},
 }
 

@@ -18,7 +18,9 @@ from airflow_provider_agentforce.emulator.messages import StreamPlan
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OPERATIONS = ("token", "start", "send", "end", "feedback", "trace", "query", "write", "test")
+OPERATIONS = (
+    *("token", "start", "send", "end", "feedback", "trace", "session_trace", "query", "write", "test"),
+)
 _STATUS_RANGE = range(200, 600)
 
 
@@ -38,8 +40,8 @@ class Fault:
     With a ``status``, an ``error`` or ``drop`` the org answers without acting, or acts first when ``after``
     is true. With none of the three it acts and answers as ever, and the fault changes only what it names.
 
-    :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``query``, ``write``
-        or ``test``.
+    :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``session_trace``,
+        ``query``, ``write`` or ``test``.
     :param times: how many requests it meets.
     :param status: an HTTP status, with its documented body.
     :param body: the body, in the place of the documented or usual one.
@@ -105,6 +107,15 @@ class Fault:
     def replaces_answer(self) -> bool:
         """Whether it answers in the place of the org, rather than changing the org's own answer."""
         return self.drop or self.status is not None or self.error is not None
+
+    @property
+    def instead(self) -> str | None:
+        """What the caller gets in the place of the org's answer, ``None`` for the answer itself."""
+        if self.drop:
+            return "connection dropped"
+        if self.status is not None or self.error is not None:
+            return f"HTTP {self.status or ERRORS[self.error or ''].status}"
+        return None if self.cut is None else f"answer cut after {self.cut} bytes"
 
 
 class FaultQueue:

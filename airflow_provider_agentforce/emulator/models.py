@@ -116,7 +116,8 @@ class TurnRecord:
     """One message the agent acted on, with its answer.
 
     A resend of the same text under the same ``sequence_id`` adds to ``applied`` and replaces ``messages``.
-    ``variables`` maps the names sent with the message to their values.
+    ``variables`` maps the names sent with the message to their values. ``got_instead`` says what the caller
+    got in the place of the answer, None for the answer itself. Times are seconds since the epoch.
     """
 
     sequence_id: float
@@ -125,7 +126,9 @@ class TurnRecord:
     variables: dict[str, Any]
     messages: list[dict[str, Any]]
     stream: bool
+    received_at: float
     applied: int = 1
+    got_instead: str | None = None
     at: float = field(default_factory=time.time)
 
 
@@ -134,7 +137,8 @@ class SessionRecord:
     """One session, open or ended.
 
     ``end_reason`` is the client's ``x-session-end-reason``, the reason of the agent's SessionEnded, or
-    ``IdleTimeout``. ``variables`` maps names to their present values. Times are seconds since the epoch.
+    ``IdleTimeout``. ``variables`` maps names to their present values. ``not_acted`` has the messages that a
+    fault kept from the agent. Times are seconds since the epoch.
     """
 
     session_id: str
@@ -148,6 +152,7 @@ class SessionRecord:
     open: bool = True
     end_reason: str | None = None
     turns: list[TurnRecord] = field(default_factory=list)
+    not_acted: list[TurnRecord] = field(default_factory=list)
     feedback: list[dict[str, Any]] = field(default_factory=list)
     started_at: float = field(default_factory=time.time)
     used_at: float = field(default_factory=time.monotonic)
@@ -172,10 +177,10 @@ class SessionRecord:
 class RequestRecord:
     """One request as it arrived.
 
-    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``query``, ``write``,
-    ``test`` or ``other``; ``stream`` tells a streamed send from a synchronous one. ``headers`` has lower-case
-    names. ``body`` is the parsed JSON, else the text. ``status`` is None until answered, and stays None when
-    the connection was dropped. ``at`` is in seconds since the epoch.
+    ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``session_trace``,
+    ``query``, ``write``, ``test`` or ``other``; ``stream`` tells a streamed send from a synchronous one.
+    ``headers`` has lower-case names. ``body`` is the parsed JSON, else the text. ``status`` is None until
+    answered, and stays None when the connection was dropped. ``at`` is in seconds since the epoch.
     """
 
     operation: str

@@ -63,6 +63,11 @@ class EmulatorSettings:
     :param feedback_status: how feedback is accepted; the documents disagree.
     :param query_page_size: records in a page of a query's answer.
     :param latency: seconds that the agent takes for a message, unless the script says otherwise.
+    :param session_tracing: the org keeps traces of its sessions; or what an org answers that keeps none.
+    :param trace_delay: seconds after which a message is in the trace of its session; its answer takes as long
+        again.
+    :param trace_window: seconds after its start for which a session has a trace.
+    :param trace_without: a message with this text is in no trace.
     :param keep_alive: seconds that an idle connection is kept open.
     :raises ValueError: a value that is not valid; the message names the setting.
     """
@@ -89,6 +94,10 @@ class EmulatorSettings:
     feedback_status: Literal[201, 202] = 201
     query_page_size: int = 2000
     latency: float = 0.0
+    session_tracing: Literal["on", "no_dataspace", "no_feedback", "forbidden", "missing"] = "on"
+    trace_delay: float = 0.0
+    trace_window: float = 72 * _HOUR_S
+    trace_without: str | None = None
     keep_alive: int = 5
 
     def __post_init__(self) -> None:
@@ -272,7 +281,7 @@ class Org:
                 session.turns.append(turn)
             else:
                 again.applied += 1
-                again.messages = turn.messages
+                again.messages, again.got_instead = turn.messages, turn.got_instead
             ended = next((m for m in turn.messages if m.get("type") == "SessionEnded"), None)
             if ended is not None:
                 self.end_session(session, str(ended.get("reason", "Action")))

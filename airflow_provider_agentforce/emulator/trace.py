@@ -16,7 +16,7 @@ from airflow_provider_agentforce.emulator.models import TurnRecord
 _OUTPUT = "copilotActionOutput/"
 # The topic of an agent that has one.
 _TOPIC = "DefaultTopic"
-_LATENCY_MS = 412
+LATENCY_MS = 412
 _HARMS = ("toxicity", "hate", "identity", "violence", "physical", "sexual", "profanity", "biased")
 
 
@@ -43,25 +43,29 @@ async def plan(request: OrgRequest) -> OrgResponse:
 
 
 def _steps(turn: TurnRecord) -> list[dict[str, Any]]:
-    results = [item for message in turn.messages for item in message.get("result") or []]
-    calls = [item for item in results if str(item.get("type")).startswith(_OUTPUT)]
     chosen = {"topic": _TOPIC, "description": _TOPIC, "job": "", "instructions": [], "availableFunctions": []}
     return [
         {"type": "UserInputStep", "message": turn.text},
         {"type": "UpdateTopicStep", **chosen},
-        *(_function(item, int(turn.at * 1000)) for item in calls),
+        *(_function(name, value, int(turn.at * 1000)) for name, value in action_calls(turn)),
         {"type": "ReasoningStep", "reason": "GROUNDED: The response follows from the instructions."},
         *(_response(message) for message in turn.messages if message.get("message")),
     ]
 
 
-def _function(item: dict[str, Any], ended: int) -> dict[str, Any]:
-    name = item["type"].removeprefix(_OUTPUT).rpartition("_")[0]
+def action_calls(turn: TurnRecord) -> list[tuple[str, Any]]:
+    """Return the actions that the agent ran for a turn: the name of each, and what it returned."""
+    results = [item for message in turn.messages for item in message.get("result") or []]
+    calls = [item for item in results if str(item.get("type")).startswith(_OUTPUT)]
+    return [(item["type"].removeprefix(_OUTPUT).rpartition("_")[0], item.get("value")) for item in calls]
+
+
+def _function(name: str, value: Any, ended: int) -> dict[str, Any]:
     return {
         "type": "FunctionStep",
-        "function": {"name": name, "input": {}, "output": item.get("value")},
-        "executionLatency": _LATENCY_MS,
-        "startExecutionTime": ended - _LATENCY_MS,
+        "function": {"name": name, "input": {}, "output": value},
+        "executionLatency": LATENCY_MS,
+        "startExecutionTime": ended - LATENCY_MS,
         "endExecutionTime": ended,
     }
 

@@ -15,6 +15,7 @@ from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
+from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
@@ -63,16 +64,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
             raise AgentforceInputError("it does not exist.") from None
-        if connection.conn_type and connection.conn_type != self.conn_type:
-            raise AgentforceInputError(f"its type is {connection.conn_type}, not {self.conn_type}.")
-        if connection.schema:
-            raise AgentforceInputError("schema is not used; leave it empty.")
-        return Settings.from_fields(
-            host=_with_port(connection.host, connection.port),
-            login=connection.login,
-            password=connection.password,
-            extra=_extra(connection.extra),
-        )
+        return settings_of(connection)
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
@@ -145,6 +137,10 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     ) -> None:
         """Rate an answer ``GOOD`` or ``BAD``. See :meth:`.AgentforceClient.submit_feedback`."""
         self.client.submit_feedback(session, feedback_id, feedback, text)
+
+    def get_session_trace(self, session: SessionLike) -> SessionTrace:
+        """Return the org's own trace of a session. See :meth:`.AgentforceClient.get_session_trace`."""
+        return self.client.get_session_trace(session)
 
     def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
         """Return what the agent's planner did in a turn. See :meth:`.AgentforceClient.get_plan`."""
@@ -223,6 +219,24 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         return widgets
 
 
+def settings_of(connection: Any) -> Settings:
+    """Return an Airflow connection, checked.
+
+    :raises AgentforceInputError: one that lists every missing field and unknown extra, not the connection.
+    """
+    conn_type = AgentforceHook.conn_type
+    if connection.conn_type and connection.conn_type != conn_type:
+        raise AgentforceInputError(f"its type is {connection.conn_type}, not {conn_type}.")
+    if connection.schema:
+        raise AgentforceInputError("schema is not used; leave it empty.")
+    return Settings.from_fields(
+        host=_with_port(connection.host, connection.port),
+        login=connection.login,
+        password=connection.password,
+        extra=_extra(connection.extra),
+    )
+
+
 def _mask(settings: Settings) -> None:
     # Airflow compiles all that it has for each that it gets, so the long ones come last.
     for form in sorted(settings.secret_forms(), key=len):
@@ -254,6 +268,7 @@ class TaskClient(AgentforceClient):
     send = airflow_errors()(AgentforceClient.send)
     send_message = airflow_errors()(AgentforceClient.send_message)
     submit_feedback = airflow_errors()(AgentforceClient.submit_feedback)
+    get_session_trace = airflow_errors()(AgentforceClient.get_session_trace)
     end_session = airflow_errors()(AgentforceClient.end_session)
 
 

@@ -25,6 +25,7 @@ _NAMES = {
     "end": ("agentforce.session.ended", "agentforce.session.end_failed"),
     "feedback": ("agentforce.feedback.sent", "agentforce.feedback.failed"),
     "query": (None, "agentforce.agent.lookup_failed"),
+    "session_trace": ("agentforce.trace.read", "agentforce.trace.failed"),
     "test": ("agentforce.test.started", "agentforce.test.start_failed"),
     "read": (None, "agentforce.read.failed"),
     "write": (None, "agentforce.write.failed"),

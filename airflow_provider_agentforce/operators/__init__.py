@@ -13,6 +13,7 @@ from airflow_provider_agentforce.operators.conversation_tests import Conversatio
 from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
 from airflow_provider_agentforce.operators.message import SendMessageOperator
 from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
+from airflow_provider_agentforce.operators.session_trace import SessionTraceOperator
 from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "EndSessionOperator",
     "RunAgentTestOperator",
     "SendMessageOperator",
+    "SessionTraceOperator",
     "StartSessionOperator",
     "SubmitFeedbackOperator",
     "WriteRecordsOperator",

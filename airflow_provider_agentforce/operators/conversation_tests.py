@@ -136,8 +136,10 @@ def _held_once(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, k
     if record is not None and record.done:
         return _case_in(record)
     left = (record.value or {}).get("session") if record is not None else None
-    if left is not None:
-        return rehearsal.cut(left)
+    return rehearsal.cut(left) if left is not None else _held(client, rehearsal, ledger, key, mark)
+
+
+def _held(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: str, mark: str) -> Case:
     try:
         session = rehearsal.start(
             before_send=lambda sent: ledger.intend(key, mark, {"external_session_key": sent})

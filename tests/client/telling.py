@@ -8,22 +8,22 @@ from quick import secrets_of
 from airflow_provider_agentforce.exceptions import AgentforceError
 
 FEEDBACK_ID = "f8308c08-5c63-479f-af71-c1e80ccdb166"
-OPERATIONS = ("token", "start", "send", "stream", "end", "feedback", "query")
+OPERATIONS = ("token", "start", "send", "stream", "end", "feedback", "query", "session_trace")
 
 
 def call(client, operation, session=None):
     """Carry out one operation."""
-    if operation == "token":
-        return client.authenticate()
-    if operation == "start":
-        return client.start_session()
-    if operation == "end":
-        return client.end_session(session)
-    if operation == "feedback":
-        return client.submit_feedback(session, FEEDBACK_ID, "GOOD")
-    if operation == "query":
-        return client.agent("Service_Agent")
-    return client.send_message(session, "hello", stream=operation == "stream")
+    calls = {
+        "token": client.authenticate,
+        "start": client.start_session,
+        "end": lambda: client.end_session(session),
+        "feedback": lambda: client.submit_feedback(session, FEEDBACK_ID, "GOOD"),
+        "query": lambda: client.agent("Service_Agent"),
+        "session_trace": lambda: client.get_session_trace(session),
+        "send": lambda: client.send_message(session, "hello"),
+        "stream": lambda: client.send_message(session, "hello", stream=True),
+    }
+    return calls[operation]()
 
 
 def counted_as(operation):
@@ -32,7 +32,7 @@ def counted_as(operation):
 
 def aim(make_client, org, operation, url, **settings):
     """Return a client whose *operation* goes to *url*, and everything else to the org."""
-    if operation == "query":
+    if operation in {"query", "session_trace"}:
         # The org's host serves it, and the token too, which is therefore at hand.
         client, other = make_client(org, host=url, **settings), make_client(org)
         other.authenticate()

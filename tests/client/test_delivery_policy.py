@@ -10,7 +10,7 @@ from airflow_provider_agentforce.client import delivery_policy, failure_catalogu
 from airflow_provider_agentforce.client.delivery_policy import Delivery, Ending, Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
 
-TOKEN, START, SEND, END, FEEDBACK, QUERY, TEST, READ, WRITE = Operation
+TOKEN, START, SEND, END, FEEDBACK, QUERY, TEST, READ, TRACE, WRITE = Operation
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 NOW = 1445412480.0  # DATE
 

@@ -25,6 +25,7 @@ PURE = (
     "plans",
     "redaction",
     "responses",
+    "session_trace",
     "setup_paths",
     "sobjects",
     "sse",

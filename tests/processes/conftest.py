@@ -19,6 +19,7 @@ DAG_IDS = {
     "talk_recorded",
     "talk_stopping",
     "talk_in_time",
+    "talk_traced",
     "shared",
     "shared_recorded",
     "shared_resend",

@@ -153,6 +153,21 @@ def test_records_reach_a_batch_from_everywhere_and_are_never_rendered(dag_test, 
             assert session.variables["Run"].startswith("manual__")
 
 
+def test_traces_that_come_late_are_waited_for_and_settle_what_is_unknown(dag_test):
+    with Emulator() as org:
+        org.fail("send", drop=True, after=True)
+        org.fail("session_trace", error="rest_not_found", times=3)
+        status, output = dag_test("late_traces", org)
+        assert status == 0, output
+        # Six traces are wanted, and each that was not there was looked for again.
+        assert org.count("session_trace") >= 6 + 3
+        assert {text for _, text, _ in sent(org)} == {
+            *("account Acme", "account Globex", "order 1", "order 2"),
+        }
+        assert org.applied() == 4
+        assert org.unused_faults() == []
+
+
 def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test, tmp_path):
     with Emulator(max_concurrent_sessions=10) as org:
         status, output = dag_test(BATCH, org, ROOT / "example_dags")
@@ -254,6 +269,7 @@ def test_an_example_runs_as_it_is(dag_test, airflow_db, dag_id, tmp_path):
     assert written == {
         "example_agentforce_report": {"agentforce_report.md"},
         "example_agentforce_enrichment": {"agentforce_accounts.jsonl"},
+        "example_agentforce_session_trace": {"agentforce_actions.csv", "agentforce_session_trace"},
         "example_agentforce_tests": {
             *("agentforce_conversations", "agentforce_conversations.xml"),
             *("agentforce_org_tests.xml", "agentforce_tests"),

@@ -13,7 +13,7 @@ OPERATORS = [
     if isinstance(found, type) and issubclass(found, BaseOperator)
 ]
 # The fields that may hold a list or a dict.
-STRUCTURED = {"reply", "cancel", "session", "turn", "variables", "messages", "records"}
+STRUCTURED = {"reply", "cancel", "session", "turn", "variables", "messages", "records", "results"}
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

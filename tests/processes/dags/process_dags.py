@@ -7,15 +7,17 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
     EndSessionOperator,
     SendMessageOperator,
+    SessionTraceOperator,
     StartSessionOperator,
 )
+from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger
 
 SETTINGS = {
     "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
@@ -63,6 +65,33 @@ class RecordedStart(StartSessionOperator):
         value = super().execute(context)
         gate("recorded")
         return value
+
+
+class LooksForAMessage(BaseOperator):
+    """Waits for a message in the trace of its session."""
+
+    template_fields = ("session_id",)
+
+    def __init__(self, *, session_id, **kwargs):
+        super().__init__(**kwargs)
+        self.session_id = session_id
+
+    def execute(self, context):
+        """Wait in the triggerer."""
+        trigger = SessionTraceTrigger(
+            agentforce_conn_id="agentforce_default",
+            session_id=self.session_id,
+            text="first",
+            position=1,
+            sent_at=None,
+            end_time=time.time() + LONGEST_S,
+            poll_interval=1.0,
+        )
+        self.defer(trigger=trigger, method_name="found")
+
+    def found(self, context, event):
+        """Return what came back."""
+        return event
 
 
 class StoppingStore:
@@ -130,6 +159,16 @@ with DAG("talk_recorded", schedule=None, **SETTINGS):
 
 with DAG("talk_in_time", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first"], execution_timeout=timedelta(seconds=4))
+
+
+with DAG("talk_traced", schedule=None, **SETTINGS):
+    talked = RecordedConversation(task_id="talk", messages=["first", "second"])
+    SessionTraceOperator(
+        task_id="traces", results=talked.output, timeout=timedelta(seconds=LONGEST_S), deferrable=True
+    )
+    talked >> LooksForAMessage(
+        task_id="look", session_id="{{ ti.xcom_pull(task_ids='talk', key='session_id') }}"
+    )
 
 
 def shared(dag_id, starting=StartSessionOperator, sending=SendMessageOperator, **options):

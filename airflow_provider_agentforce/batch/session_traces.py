@@ -1,0 +1,347 @@
+"""Reads the org's traces of a batch's sessions, and settles what is unknown in its rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_agentforce.batch.job import RESULTS
+from airflow_provider_agentforce.batch.results import UNKNOWN
+from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
+from airflow_provider_agentforce.client import trace_lookup
+from airflow_provider_agentforce.client.json_values import storable
+from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED
+from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage
+from airflow_provider_agentforce.client.trace_lookup import TraceFinding
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+log = logging.getLogger(__name__)
+
+TRACES = "traces.jsonl"
+# Calls at once: each trace is parsed in memory, and may be long.
+_AT_ONCE = 8
+# What is about one session: read and too long, or not there.
+_OF_ONE_SESSION = (200, 404, 410)
+_SHOWN_NOTES = 3
+_EMPTY = "The org has an empty trace of the session."
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+@dataclass
+class _Doubt:
+    """The message of an unknown row.
+
+    :ivar text: ``None`` if it was not kept.
+    :ivar position: its number in the session.
+    :ivar sent_at: in seconds since the epoch; ``None`` if other messages of the record went before it, as
+        only the time of the first is known.
+    :ivar found: the message in the trace.
+    """
+
+    text: str | None
+    position: int
+    sent_at: float | None
+    found: TracedMessage | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.found is not None and self.found.answered
+
+    def look(self, trace: SessionTrace) -> None:
+        """Look for it in its place."""
+        if self.text is not None:
+            found = trace.find_message(self.text, self.position, self.sent_at)
+        else:
+            began = self.sent_at
+            there = (one for one in trace.messages if one.position == self.position)
+            found = next((one for one in there if began and one.at and one.at >= began), None)
+        self.found = found or self.found
+
+
+@dataclass
+class _Sought:
+    """A session whose trace is wanted.
+
+    :ivar answered: number of its last message that was answered.
+    :ivar started_at: when its first message was sent, in seconds since the epoch.
+    :ivar doubts: by the number of the row; a session in doubt is not used further, so there is one at most.
+    :ivar line: what is written of it.
+    """
+
+    session_id: str
+    answered: int = 0
+    started_at: float | None = None
+    doubts: dict[int, _Doubt] = field(default_factory=dict)
+    line: dict[str, Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether another look would show no more."""
+        settled = all(doubt.settled for doubt in self.doubts.values())
+        return settled and self.line is not None and bool(self.line["complete"])
+
+    def take(self, finding: TraceFinding, rate: float | None) -> None:
+        """Take in what a look has shown; where it shows nothing, what an earlier one has shown stays."""
+        trace = finding.trace
+        if trace is None or not (trace.messages or trace.actions):
+            if self.line is None or not self.line["found"]:
+                self.line = _line(SessionTrace(self.session_id), note=finding.note or _EMPTY)
+            return
+        for doubt in self.doubts.values():
+            doubt.look(trace)
+        complete = len(trace.messages) >= self.answered and all(one.complete for one in trace.messages)
+        self.line = _line(trace, found=True, complete=complete, rate=rate)
+
+
+class SessionTraces:
+    """The traces of the sessions of a batch, or of single sessions.
+
+    :param folder: path object of the batch's results; ``None`` for single sessions.
+    :param sessions: single sessions: the number of the last answered message of each by its id.
+    :param credits_per_action: what an action costs, for an estimate.
+    :param storage_of: gives the storage for a path object.
+    :raises AgentforceInputError: if the folder holds no results of a batch.
+    :raises LedgerError: if it cannot be read.
+    """
+
+    def __init__(
+        self,
+        client: AgentforceClient,
+        *,
+        folder: Any = None,
+        sessions: Mapping[str, int] | None = None,
+        credits_per_action: float | None = None,
+        storage_of: Callable[[Any], Storage] = storage_of,
+    ) -> None:
+        self._client = client
+        self._rate = credits_per_action
+        self._sought = {name: _Sought(name, answered) for name, answered in (sessions or {}).items()}
+        self._files = None if folder is None else _Files(folder, storage_of(folder))
+        if self._files is not None:
+            self._take_up(self._files)
+
+    def look(self, *, last: bool) -> bool:
+        """Look once for every trace that is not complete, and write down what was found.
+
+        :param last: no other look follows: a message that is there without its answer has lost it.
+        :returns: whether there is nothing left to wait for.
+        :raises AgentforceError: if the org keeps no traces, and the error says what to switch on; or if in
+            the end no call has worked.
+        """
+        left = [one for one in self._sought.values() if not one.complete]
+        waiting, failed = 0, 0
+        for sought, finding in self._findings(left):
+            error = finding.error
+            if error is not None and _concerns_all(error):
+                raise error
+            failed += error is not None and error.retryable
+            if last and error is not None and failed == len(left):
+                raise error
+            sought.take(finding, self._rate)
+            waiting += not (sought.complete or finding.final)
+        over = last or not waiting
+        if self._files is not None:
+            self._files.write(list(self._sought.values()), over=over)
+        log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
+        notes = Counter(one.line["note"] for one in self._sought.values() if one.line and one.line["note"])
+        for note, count in notes.most_common(_SHOWN_NOTES) if over else ():
+            log.warning("%d sessions have no trace. %s", count, note)
+        return over
+
+    def result(self) -> dict[str, Any]:
+        """Return what the task returns."""
+        lines = [one.line for one in self._sought.values() if one.line is not None]
+        found = [line for line in lines if line["found"]]
+        result: dict[str, Any] = {
+            "traces": None if self._files is None else str(self._files.folder / TRACES),
+            "found": len(found),
+            "resolved": 0,
+            "missing": len(self._sought) - len(found),
+            "unknown": 0,
+            "actions": sum(len(line["actions"]) for line in found),
+            "total_tokens": sum(line["total_tokens"] for line in found),
+            "credits": None if self._rate is None else sum(line["credits"] or 0 for line in found),
+        }
+        if self._files is None:
+            return {**result, "sessions": lines}
+        for row in self._files.rows():
+            result["resolved"] += (row.get("resolution") or {}).get("by") == "trace"
+            result["unknown"] += row.get("status") == UNKNOWN
+        return result
+
+    def _take_up(self, files: _Files) -> None:
+        """Find the sessions of the rows, and what an earlier look has found of them."""
+        several = False
+        for number, row in enumerate(files.rows()):
+            several = several or bool(row.get("earlier_answers"))
+            session_id, position = row.get("session_id"), row.get("sequence_id")
+            if not isinstance(session_id, str) or not isinstance(position, int):
+                continue
+            sent_at = _seconds(row.get("started_at"))
+            sought = self._sought.setdefault(session_id, _Sought(session_id, started_at=sent_at))
+            if row.get("status") == UNKNOWN:
+                text = (row.get("request") or {}).get("text")
+                first = row.get("outcome") is None
+                sought.doubts[number] = _Doubt(text, position, sent_at if first else None)
+            else:
+                sought.answered = max(sought.answered, position)
+        if several:
+            # Of a message that was not kept, nothing tells whether it is the last one of its record.
+            for sought in self._sought.values():
+                sought.doubts = {number: one for number, one in sought.doubts.items() if one.text is not None}
+        for line in files.lines():
+            known = self._sought.get(str(line.get("session_id")))
+            if known is not None:
+                known.line = {**_line(SessionTrace(known.session_id)), **line}
+
+    def _findings(self, left: list[_Sought]) -> Iterator[tuple[_Sought, TraceFinding]]:
+        """Read traces, several at once, and keep few of them in memory."""
+        pending: deque[tuple[_Sought, Future[TraceFinding]]] = deque()
+        most = min(_AT_ONCE, self._client.settings.max_concurrent_sessions)
+        with ThreadPoolExecutor(most) as pool:
+            try:
+                for sought in left:
+                    reading = pool.submit(
+                        trace_lookup.read, self._client, sought.session_id, sought.started_at
+                    )
+                    pending.append((sought, reading))
+                    if len(pending) >= 2 * most:
+                        first, done = pending.popleft()
+                        yield first, done.result()
+                while pending:
+                    first, done = pending.popleft()
+                    yield first, done.result()
+            finally:
+                for _, reading in pending:
+                    reading.cancel()
+
+
+class _Files:
+    """The files in the folder of a batch."""
+
+    def __init__(self, folder: Any, storage: Storage) -> None:
+        self.folder = folder
+        self._storage = storage
+        if RESULTS not in self._ask(storage.names):
+            raise AgentforceInputError(f"results: {folder / RESULTS} does not exist.")
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the batch."""
+        with self._ask(lambda: self._storage.open(RESULTS)) as file:
+            for number, line in enumerate(file, 1):
+                row = _parsed(line)
+                if row is None:
+                    where = f"line {number} of {self.folder / RESULTS}"
+                    raise AgentforceInputError(f"results: {where} is not a row of a batch.")
+                yield row
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield what an earlier look has written."""
+        body = self._ask(lambda: self._storage.read(TRACES)) or b""
+        return filter(None, map(_parsed, body.splitlines()))
+
+    def write(self, sought: list[_Sought], *, over: bool) -> None:
+        """Write the traces, and settle the rows whose message was found."""
+        lines = [one.line for one in sought if one.line is not None]
+        self._ask(lambda: self._storage.write(TRACES, lambda: map(_encoded, lines)))
+        found = {
+            number: (doubt.position, doubt.found)
+            for one in sought
+            for number, doubt in one.doubts.items()
+            if doubt.found is not None and (over or doubt.settled)
+        }
+        if not found:
+            return
+        # Some stores empty a file before anything is written to it, so the rows are first put aside.
+        with tempfile.TemporaryFile() as aside:
+            for number, row in enumerate(self.rows()):
+                unknown = number in found and row.get("status") == UNKNOWN
+                aside.write(_encoded(_resolved(row, *found[number]) if unknown else row))
+            self._ask(lambda: self._storage.write(RESULTS, lambda: _again(aside)))
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        hint = "The next try looks again; nothing is sent."
+        return guarded(call, f"The results in {self.folder} cannot be used", hint)
+
+
+def _concerns_all(error: AgentforceError) -> bool:
+    """Tell whether the traces of the other sessions would fail the same way."""
+    its_own = error.status in _OF_ONE_SESSION or isinstance(error, AgentforceInputError)
+    return not error.retryable and not its_own
+
+
+def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[str, Any]:
+    """Return a row with the answer that was found, or without the one that is lost."""
+    recovered = found.answered
+    read = f" What could be read: {one_line(found.answer)}" if found.answer and not recovered else ""
+    earlier = list(row.get("earlier_answers") or [])
+    if row.get("outcome") is not None and len(earlier) < len(row.get("earlier_requests") or []):
+        # The text is that of the answer before: nothing was read of this one.
+        earlier.append(row.get("text") or "")
+    outcome = ANSWERED if recovered else ANSWER_LOST
+    return {
+        **row,
+        "status": outcome,
+        "outcome": outcome,
+        "text": found.answer if recovered else "",
+        "earlier_answers": earlier,
+        "sequence_id": position,
+        "error": None,
+        "applied": True,
+        "resolution": {
+            "by": "trace",
+            "acted": True,
+            "answer": "recovered" if recovered else "lost",
+            "user": None,
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "note": f"The message is in the org's trace of its session.{read}",
+        },
+    }
+
+
+def _line(
+    trace: SessionTrace,
+    *,
+    found: bool = False,
+    complete: bool = False,
+    note: str | None = None,
+    rate: float | None = None,
+) -> dict[str, Any]:
+    values = trace.to_dict()
+    price = None if rate is None else rate * len(trace.actions)
+    about = {"session_id": trace.session_id, "found": found, "complete": complete, "note": note}
+    return {**about, **values, "credits": price}
+
+
+def _again(file: IO[bytes]) -> IO[bytes]:
+    file.seek(0)
+    return file
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _encoded(value: Any) -> bytes:
+    return _ENCODER.encode(storable(value)).encode("utf-8") + b"\n"
+
+
+def _seconds(moment: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,104 @@
+"""Looks for a message in the org's own trace of its session, and says whether another look may find more."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce.client.models import Session
+from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage
+from airflow_provider_agentforce.exceptions import AgentforceError, TaskStoppedError, one_line
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+_WINDOW = 72 * 3600.0
+_NOT_THERE = (404, 410)
+_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 30.0, 300.0, 2.0
+# The first pause is at most this share of the time that there is.
+_SHARE = 1 / 20
+_LONGEST_NOTE = 600
+
+
+@dataclass(frozen=True)
+class SoughtMessage:
+    """A message of which is not known whether it was delivered.
+
+    :param text: as it was sent.
+    :param position: its ``sequence_id``, or ``None``.
+    :param sent_at: seconds since the epoch, or ``None``.
+    """
+
+    session_id: str
+    text: str
+    position: int | None = None
+    sent_at: float | None = None
+
+
+@dataclass(frozen=True)
+class TraceFinding:
+    """What one look at the trace has shown.
+
+    :param message: the message, if it is there: it was delivered.
+    :param trace: the whole trace, if there is one.
+    :param final: whether another look would show no more.
+    :param note: what was seen, or why nothing, as one line.
+    :param error: why there is no trace.
+    """
+
+    message: TracedMessage | None = None
+    trace: SessionTrace | None = None
+    final: bool = False
+    note: str = ""
+    error: AgentforceError | None = None
+
+
+def read(client: AgentforceClient, session_id: str, started_at: float | None = None) -> TraceFinding:
+    """Read the trace of a session once. Nothing is changed in the org, so this may be repeated.
+
+    :param started_at: when the session started, in seconds since the epoch, or later.
+    :raises TaskStoppedError: the client was stopped.
+    """
+    too_old = started_at is not None and time.time() - started_at > _WINDOW
+    try:
+        return TraceFinding(trace=client.get_session_trace(Session(session_id)), final=too_old)
+    except TaskStoppedError:
+        raise
+    except AgentforceError as error:
+        # What is not there yet may come, and what fails for a moment may work again.
+        waiting = (error.status in _NOT_THERE or error.retryable) and not too_old
+        # Without the session, so that many sessions share a note.
+        note = one_line(f"{error.what} {error.hint}", _LONGEST_NOTE)
+        return TraceFinding(final=not waiting, note=note, error=error)
+
+
+def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:
+    """Look for a message once.
+
+    :raises TaskStoppedError: the client was stopped.
+    """
+    found = read(client, sought.session_id, sought.sent_at)
+    if found.trace is None:
+        return found
+    message = found.trace.find_message(sought.text, sought.position, sought.sent_at)
+    if message is None:
+        count = len(found.trace.messages)
+        note = f"The message is not among the {count} messages in the trace of its session."
+        if found.final:
+            note += " The session is older than 72 hours, so no more will come."
+        return replace(found, note=note)
+    note = "The message and its answer are in the trace of its session."
+    if not message.answered:
+        note = "The message is in the trace of its session, so it was delivered; its answer is not complete."
+    return replace(found, message=message, final=message.answered or found.final, note=note)
+
+
+def first_pause(seconds: float) -> float:
+    """Return how long to wait after the first look, in seconds, when there are *seconds* in all."""
+    return min(_FIRST_PAUSE, max(seconds, 0.0) * _SHARE)
+
+
+def next_pause(pause: float) -> float:
+    """Return the pause after *pause*."""
+    return min(pause * _GROWTH, _LONGEST_PAUSE)

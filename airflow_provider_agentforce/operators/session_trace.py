@@ -1,0 +1,167 @@
+"""Reading the org's own traces of sessions, after the fact."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import (
+    AirflowNotFoundException,
+    Context,
+    default_deferrable,
+    object_storage_path,
+)
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.models import session_from
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.session_traces import SessionTraces
+
+# Seconds after which a task that waits in its slot looks whether it is to stop.
+_SLICE = 0.5
+
+
+class SessionTraceOperator(AgentforceBaseOperator):
+    """Fetch the org's own traces of a batch's or a conversation's sessions, and resolve unknown rows.
+
+    **Sends** no message: only ``GET …/einstein/audit/otel/{session_id}``, up to eight at once, again and
+    again until every trace is complete or ``timeout`` is over, with pauses that grow to five minutes.
+    Salesforce writes a trace 5 to 15 minutes after a turn, sometimes hours, and gives it for sessions that
+    started within 72 hours. The org needs Data 360, see the page *Read the org's own traces*; without it the
+    task fails, and the error says what to switch on.
+
+    **Writes** for a batch ``traces.jsonl`` beside its results, a line per session: ``session_id``, ``found``,
+    ``complete``, ``note``, ``agent``, ``actions`` (``name``, ``success``, ``duration`` in seconds),
+    ``input_tokens``, ``output_tokens``, ``total_tokens``, ``models``, ``messages`` (how many), ``credits``. A
+    row of ``results.jsonl`` whose status is ``unknown``, and whose message is in the trace, was delivered:
+    it gets its answer and the status ``answered``, or after ``timeout`` ``answer_lost``, and a
+    ``resolution``. A message that is not there may have been delivered all the same, so its row stays
+    ``unknown``. What a trace does not hold stays empty: citations, the kind of the answer, ``result``.
+
+    **Returns** ``traces`` (the URI), ``found`` and ``missing`` (sessions), ``resolved`` and ``unknown``
+    (rows), ``actions``, ``total_tokens`` and ``credits``; for conversations ``sessions``, the lines.
+
+    **A retry** is harmless: it looks again. **Templated:** ``results``, ``agentforce_conn_id``.
+
+    :param results: the output of a batch, a conversation, a send or a start, or a list of such sessions.
+    :param timeout: how long to wait for traces that are not complete.
+    :param credits_per_action: what an action of the agent costs, for the estimate in ``credits``.
+    :param deferrable: give the worker slot back while waiting. Default: ``[operators] default_deferrable``.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = ("results", *AgentforceBaseOperator.template_fields)
+    template_fields_renderers = {"results": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        results: Any,
+        timeout: timedelta = timedelta(minutes=30),
+        credits_per_action: float | None = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.results = results
+        self.timeout = timeout
+        self.credits_per_action = credits_per_action
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse numbers that cannot be right."""
+        _check_timeout(self.timeout)
+        _check_rate(self.credits_per_action)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Look for the traces."""
+        return self._run(context, time.time() + self.timeout.total_seconds(), None)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on after a wait."""
+        return self._run(context, event["end_time"], event["pause"])
+
+    def _run(self, context: Context, end_time: float, pause: float | None) -> dict[str, Any]:  # noqa: ARG002
+        from airflow_provider_agentforce.client.trace_lookup import first_pause, next_pause  # noqa: PLC0415
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            traces = self._traces()
+            while not traces.look(last=time.time() >= end_time):
+                pause = first_pause(end_time - time.time()) if pause is None else next_pause(pause)
+                until = min(time.time() + pause, end_time)
+                if self.deferrable:
+                    self._give_the_slot_back(until, {"end_time": end_time, "pause": pause})
+                self._wait(until)
+            result = traces.result()
+        self.log.info(
+            "Traces: %d found, %d missing. Unknown rows: %d resolved, %d left.",
+            *(result[name] for name in ("found", "missing", "resolved", "unknown")),
+        )
+        return result
+
+    def _traces(self) -> SessionTraces:
+        from airflow_provider_agentforce.batch.session_traces import SessionTraces  # noqa: PLC0415
+
+        folder, sessions = None, {}
+        if isinstance(self.results, Mapping) and self.results.get("result_path"):
+            folder = _folder(self.results["result_path"])
+        else:
+            sessions = _sessions(self.results)
+        return SessionTraces(
+            self.open_client(),
+            folder=folder,
+            sessions=sessions,
+            credits_per_action=self.credits_per_action,
+        )
+
+    def _give_the_slot_back(self, until: float, event: dict[str, Any]) -> None:
+        from airflow_provider_agentforce.triggers.pause import PauseTrigger  # noqa: PLC0415
+
+        self.defer(trigger=PauseTrigger(until=until, event=event), method_name="execute_complete")
+
+    def _wait(self, until: float) -> None:
+        while (left := until - time.time()) > 0:
+            self.check_not_killed()
+            time.sleep(min(left, _SLICE))
+
+
+def _check_timeout(timeout: Any) -> None:
+    if not isinstance(timeout, timedelta) or timeout < timedelta(0):
+        raise validation.refusal(timeout, "timeout", "must be a timedelta that is not negative")
+
+
+def _check_rate(rate: Any) -> None:
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if rate is not None and not (is_number and 0 <= rate < math.inf):
+        raise validation.refusal(rate, "credits_per_action", "must be a number that is not negative")
+
+
+def _folder(uri: Any) -> Any:
+    try:
+        return object_storage_path(uri)
+    except (ValueError, ImportError, AirflowNotFoundException) as error:
+        raise AgentforceInputError(f"results: {uri!r:.100} cannot be used: {error!s:.200}.") from None
+
+
+def _sessions(results: Any) -> dict[str, int]:
+    """Return the number of the last message of each session, by its id."""
+    listed = isinstance(results, Sequence) and not isinstance(results, str)
+    found: dict[str, int] = {}
+    for value in results if listed else [results]:
+        if isinstance(value, Mapping) and value.get("result_path"):
+            raise AgentforceInputError(
+                "results holds several batches. Map the task over them: "
+                "SessionTraceOperator.partial(…).expand(results=ask.output)."
+            )
+        session = session_from(value, "results")
+        found[session.session_id] = max(found.get(session.session_id, 0), session.sequence_id)
+    if not found:
+        raise AgentforceInputError("results is empty: the task before it left no session.")
+    return found

@@ -1,0 +1,123 @@
+"""Waits until a message is in the org's own trace of its session."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent, async_connection
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+    from airflow_provider_agentforce.client.trace_lookup import TraceFinding
+
+FOUND, NOT_FOUND = "found", "not_found"
+
+
+class SessionTraceTrigger(BaseTrigger):
+    """Look for a message in the org's trace of its session, with growing pauses, until it is there.
+
+    It only reads, so it may run twice. The pauses double up to five minutes; the last look is at the end of
+    the time. It gives one event, a dict:
+
+    - ``status``: ``found``: the message was delivered; ``not_found`` proves nothing;
+    - ``answer``: what the agent said, or ``None``;
+    - ``complete``: whether the trace had the whole answer;
+    - ``note``: what was seen, or why nothing: the time is over, the org keeps no traces, or an error;
+    - ``session_id``, ``position``: as given.
+
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    :param session_id: of the session.
+    :param text: the message as it was sent.
+    :param position: the message's ``sequence_id``.
+    :param sent_at: when it was sent, in seconds since the epoch, or ``None``.
+    :param end_time: when to give up, in seconds since the epoch.
+    :param poll_interval: seconds of the first pause; default: a twentieth of the time, 30 at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        agentforce_conn_id: str,
+        session_id: str,
+        text: str,
+        position: int | None,
+        sent_at: float | None,
+        end_time: float,
+        poll_interval: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.agentforce_conn_id = agentforce_conn_id
+        self.session_id = session_id
+        self.text = text
+        self.position = position
+        self.sent_at = sent_at
+        self.end_time = end_time
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments, none of them a credential."""
+        names = ("agentforce_conn_id", "session_id", "text", "position", "sent_at", "end_time")
+        arguments = {name: getattr(self, name) for name in (*names, "poll_interval")}
+        return f"{__name__}.{type(self).__name__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until there is nothing more to find, and give one event."""
+        try:
+            finding = await self._find()
+            message = finding.message
+            seen = {} if message is None else {"answer": message.answer, "complete": message.complete}
+            event = self._event(NOT_FOUND if message is None else FOUND, note=finding.note, **seen)
+        except Exception as error:  # noqa: BLE001 - not to have found it is no failure of the task
+            event = self._event(NOT_FOUND, note=_words_for(error))
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _find(self) -> TraceFinding:
+        connection = await async_connection(self.agentforce_conn_id)
+        # The client and its libraries are loaded beside the loop, and its calls block.
+        client = await asyncio.to_thread(_client, connection, self.agentforce_conn_id)
+        try:
+            return await self._look_until_the_end(client)
+        finally:
+            # A call that is under way would outlive a trigger that is cancelled.
+            client.stop()
+
+    async def _look_until_the_end(self, client: AgentforceClient) -> TraceFinding:
+        from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - loaded beside the loop
+
+        sought = trace_lookup.SoughtMessage(self.session_id, self.text, self.position, self.sent_at)
+        pause = self.poll_interval or trace_lookup.first_pause(self.end_time - time.time())
+        while True:
+            is_last = time.time() >= self.end_time
+            finding = await asyncio.to_thread(trace_lookup.look, client, sought)
+            if finding.final or is_last:
+                return finding
+            await asyncio.sleep(max(0.0, min(pause, self.end_time - time.time())))
+            pause = trace_lookup.next_pause(pause)
+
+    def _event(self, status: str, **values: Any) -> dict[str, Any]:
+        about = {"session_id": self.session_id, "position": self.position}
+        return {"status": status, "answer": None, "complete": False, **about, **values}
+
+
+def _client(connection: Any, conn_id: str) -> AgentforceClient:
+    from airflow_provider_agentforce.client.client import AgentforceClient  # noqa: PLC0415
+    from airflow_provider_agentforce.exceptions import AgentforceInputError  # noqa: PLC0415
+    from airflow_provider_agentforce.hooks.agentforce import settings_of  # noqa: PLC0415
+
+    try:
+        settings = settings_of(connection)
+    except AgentforceInputError as error:
+        raise AgentforceInputError(f"Connection {conn_id}: {error}") from None
+    # The triggerer lives for long and logs no secret, so its masker is spared every token.
+    return AgentforceClient(settings)
+
+
+def _words_for(error: Exception) -> str:
+    from airflow_provider_agentforce.exceptions import AgentforceError, one_line  # noqa: PLC0415
+
+    # The words of other errors may hold what was said, or a secret.
+    words = str(error) if isinstance(error, AgentforceError) else type(error).__name__
+    return one_line(f"The trace could not be looked up: {words}")

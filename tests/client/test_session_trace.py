@@ -1,0 +1,393 @@
+"""The org's own trace of a session: read in any shape, and searched for one message."""
+
+import html
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from telling import failing
+
+from airflow_provider_agentforce.client.answer_reader import MAX_TRACE_BYTES
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
+from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedAction
+from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+)
+
+SESSION = "019d0aac-dcd0-7368-936c-106bffe75e84"
+OTHER = "019d0aac-dcd0-7368-936c-106bffe75e85"
+SENT = datetime(2026, 11, 28, 12, tzinfo=timezone.utc)
+
+
+def nanoseconds(seconds):
+    return str(int((SENT.timestamp() + seconds) * 1e9))
+
+
+def attributes(**values):
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def text(value):
+    return {"stringValue": html.escape(value)}
+
+
+def turn(user, *answers, at=0.0, span_id="", ended=True, **more):
+    """A turn that began *at* seconds after the message was sent."""
+    said = {"agent.messages.user.0.content": text(user)}
+    said |= {f"agent.messages.assistant.{place}.content": text(one) for place, one in enumerate(answers, 1)}
+    return {
+        "spanId": span_id,
+        "startTimeUnixNano": nanoseconds(at),
+        "endTimeUnixNano": nanoseconds(at + 1) if ended else "0",
+        "attributes": attributes(**said),
+        **more,
+    }
+
+
+def otlp(*spans, resource=(), scopes="scopeSpans"):
+    return {"resourceSpans": [{"resource": {"attributes": list(resource)}, scopes: [{"spans": list(spans)}]}]}
+
+
+def read(*spans, **more):
+    return SessionTrace.from_otlp(otlp(*spans, **more), SESSION)
+
+
+def step(kind="LLM_STEP", name="step", *, parent="", at=0.0, took=0.5, **values):
+    values = {"step.type": {"stringValue": kind}, **values}
+    return {
+        "spanId": f"{name}{at}",
+        "parentSpanId": parent,
+        "name": name,
+        "startTimeUnixNano": nanoseconds(at),
+        "endTimeUnixNano": nanoseconds(at + took),
+        "attributes": attributes(**values),
+    }
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("I'm here", "I&#39;m here"),
+        ('"a" < b & c', "&quot;a&quot; &lt; b &amp; c"),
+        ("I'm here", "I&amp;#39;m here"),
+        ("I'm here", "I'm here"),
+        (" two\n lines ", "two lines"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("&amp; &#39;", "&amp;amp; &amp;#39;"),
+    ],
+)
+def test_a_text_is_found_as_it_was_sent_whatever_the_trace_makes_of_it(sent, shown):
+    trace = SessionTrace.from_otlp(
+        otlp(
+            {
+                "startTimeUnixNano": nanoseconds(1),
+                "endTimeUnixNano": nanoseconds(2),
+                "attributes": attributes(
+                    **{
+                        "agent.messages.user.0.content": {"stringValue": shown},
+                        "agent.messages.assistant.1.content": {"stringValue": "It&#39;s &lt;done&gt;"},
+                    }
+                ),
+            }
+        ),
+        SESSION,
+    )
+    found = trace.find_message(sent, 1, SENT)
+    assert (found.answer, found.complete) == ("It's <done>", True)
+
+
+YES = [turn("yes", "first", at=-30), turn("yes", "second", at=1)]
+
+
+SOUGHT = {
+    "by its place": ([turn("a", "A", at=-9), turn("yes", "B", at=1)], 2, SENT, "B"),
+    "without a time": ([turn("a", "A", at=-9), turn("yes", "B", at=1)], 2, None, "B"),
+    "in seconds": ([turn("yes", "B", at=1)], 1, SENT.timestamp(), "B"),
+    "the spans in any order": ([turn("yes", "B", at=1), turn("a", "A", at=-9)], 2, SENT, "B"),
+    "the second of two that are the same": (YES, 2, SENT, "second"),
+    "the first of two that are the same": (YES, 1, SENT - timedelta(seconds=31), "first"),
+    "only the first of two is there": (YES[:1], 2, SENT, None),
+    "only the second of two is there": (YES[1:], 2, SENT, "second"),
+    "an earlier one in its place": ([turn("yes", "old", at=-300)], 1, SENT, None),
+    "by the clock of another machine": ([turn("yes", "B", at=-20)], 1, SENT, "B"),
+    "another text in its place": ([turn("no", "B", at=1)], 1, SENT, None),
+    "a trace that counts others": (
+        [turn("reply", "A", at=-9), turn("yes", "B", at=1)],
+        1,
+        SENT,
+        "B",
+    ),
+    "two that may be meant": ([turn("yes", "A", at=1), turn("yes", "B", at=2)], 3, SENT, None),
+    "neither place nor time": ([turn("yes", "B", at=1)], None, None, None),
+    "by its time alone": ([turn("yes", "B", at=1)], None, SENT, "B"),
+    "nothing yet": ([], 1, SENT, None),
+}
+
+
+@pytest.mark.parametrize(("spans", "position", "sent_at", "answer"), SOUGHT.values(), ids=SOUGHT)
+def test_a_message_is_found_or_it_is_not_known(spans, position, sent_at, answer):
+    found = read(*spans).find_message("yes", position, sent_at)
+    assert (found.answer if found else None) == answer
+
+
+@pytest.mark.parametrize(
+    ("span", "answer", "complete"),
+    [
+        (turn("hi", "one", "two"), "one\ntwo", True),
+        (turn("hi"), None, True),
+        (turn("hi", ended=False), None, False),
+        (turn("hi", "half", ended=False), "half", False),
+        (turn("hi", "half", droppedAttributesCount=3), "half", False),
+    ],
+)
+def test_an_answer_may_be_missing_or_incomplete(span, answer, complete):
+    found = read(span).find_message("hi", 1)
+    assert (found.answer, found.complete) == (answer, complete)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["assistant.0:Hello", "user.1:a", "assistant.2:A", "user.3:b", "assistant.4:B"], ["A", "B"]),
+        (["user.0:a", "assistant.0:A", "user.1:b", "assistant.1:B"], ["A", "B"]),
+        (["user.0:a", "user.1:b", "assistant.2:B"], [None, "B"]),
+        (["user.10:b", "user.9:a", "assistant.11:B"], [None, "B"]),
+    ],
+)
+def test_one_span_may_hold_a_whole_conversation(said, expected):
+    values = {}
+    for one in said:
+        place, _, words = one.partition(":")
+        values[f"agent.messages.{place}.content"] = text(words)
+    whole = {"spanId": "s", "startTimeUnixNano": nanoseconds(0), "endTimeUnixNano": nanoseconds(9)}
+    inside = turn("a", "A", span_id="t", parentSpanId="s")
+    trace = read({**whole, "attributes": attributes(**values)}, inside)
+    assert [(one.text, one.answer) for one in trace.messages] == list(zip("ab", expected, strict=True))
+    assert [one.position for one in trace.messages] == [1, 2]
+    assert trace.messages[1].at is None
+
+
+def test_steps_that_repeat_the_words_of_their_turn_are_no_messages():
+    repeated = turn("a", "A", span_id="step", parentSpanId="deep")
+    between = {"spanId": "deep", "parentSpanId": "turn"}
+    trace = read(turn("a", "A", span_id="turn"), between, repeated, turn("a", "A", at=5, span_id="next"))
+    assert len(trace.messages) == 2
+
+
+def test_spans_that_are_each_others_parents_do_no_harm():
+    first = turn("a", "A", span_id="1", parentSpanId="2")
+    assert len(read(first, {"spanId": "2", "parentSpanId": "1"}).messages) == 1
+
+
+# What else is in a trace
+
+
+def test_actions_tokens_models_and_the_agent_are_read():
+    usage = {"kvlistValue": {"values": attributes(**{"gen_ai.usage.output_tokens": {"intValue": 7}})}}
+    request = json.dumps({"gen_ai.request.model": "gpt-x", "gen_ai.input.messages": ["long"]})
+    failed = {"status": {"code": 2}}
+    trace = read(
+        turn("a", "A", span_id="turn"),
+        step(
+            parent="turn",
+            **{
+                "gen_ai.usage.input_tokens": {"intValue": "100"},
+                "output.value": usage,
+                "input.value": {"stringValue": html.escape(request)},
+            },
+        ),
+        {
+            **step("ACTION_STEP", "raw", at=1, **{"step.name": {"stringValue": "Get_Order"}}),
+            "status": {"code": "STATUS_CODE_OK"},
+        },
+        {**step("ACTION_STEP", "Cancel_Order", at=2, took=2), **failed},
+        {**step("ACTION_STEP", "Ask", at=3), "status": {}},
+        step("ACTION_STEP", "Ask", at=4, **{"error.type": {"stringValue": "Timeout"}}),
+        step("VARIABLE_UPDATE_STEP", "__state_update_action__", at=4),
+        resource=attributes(**{"session.actors.0.name": {"stringValue": "Order&amp;Agent"}}),
+    )
+    assert trace.agent == "Order&Agent"
+    assert trace.actions == (
+        TracedAction("Get_Order", True, 0.5),
+        TracedAction("Cancel_Order", False, 2.0),
+        TracedAction("Ask", None, 0.5),
+        TracedAction("Ask", False, 0.5),
+    )
+    assert (trace.input_tokens, trace.output_tokens, trace.total_tokens) == (100, 7, 107)
+    assert trace.models == ("gpt-x",)
+    told = trace.to_dict()
+    assert json.loads(json.dumps(told)) == told
+    assert (told["messages"], told["actions"][1]["name"]) == (1, "Cancel_Order")
+
+
+def test_a_sum_of_tokens_is_not_counted_beside_its_steps():
+    tokens = {"gen_ai.usage.total_tokens": {"intValue": "5"}}
+    whole = {**step(name="turn", **{"gen_ai.usage.total_tokens": {"intValue": 10}}), "spanId": "t"}
+    assert read(whole, step(parent="t", **tokens), step(parent="t", at=1, **tokens)).total_tokens == 10
+
+
+def test_spans_of_another_session_are_passed_over():
+    def of(session):
+        return attributes(**{"session.id": {"stringValue": session}})
+
+    assert read(turn("a", "A"), resource=of(OTHER)).messages == ()
+    foreign = turn("a", "A")
+    foreign["attributes"] += of(OTHER)
+    own = turn("b", "B")
+    own["attributes"] += of(SESSION.upper())
+    assert [one.text for one in read(foreign, own).messages] == ["b"]
+    # A name that is no id of a session says nothing.
+    assert len(read(turn("a", "A"), resource=of("chat-7")).messages) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [otlp(turn("a", "A"))],
+        {"resource_spans": otlp(turn("a", "A"))["resourceSpans"]},
+        otlp(turn("a", "A"), scopes="instrumentationLibrarySpans"),
+        otlp(
+            {
+                "attributes": {
+                    "agent.messages.user.0.content": "a",
+                    "agent.messages.assistant.1.content": "A",
+                }
+            }
+        ),
+        otlp(
+            {
+                "attributes": [
+                    {
+                        "key": "agent",
+                        "value": {
+                            "kvlistValue": {
+                                "values": [
+                                    {
+                                        "key": "messages",
+                                        "value": {
+                                            "kvlistValue": {
+                                                "values": attributes(
+                                                    **{
+                                                        "user.0.content": {"stringValue": "a"},
+                                                        "assistant.1.content": {"stringValue": "A"},
+                                                    }
+                                                )
+                                            }
+                                        },
+                                    }
+                                ]
+                            }
+                        },
+                    }
+                ]
+            }
+        ),
+    ],
+)
+def test_other_shapes_are_read(value):
+    trace = SessionTrace.from_otlp(value, SESSION)
+    assert [(one.text, one.answer) for one in trace.messages] == [("a", "A")]
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", [], {}, {"resourceSpans": None}, [[]], {"error": "x"}])
+def test_what_is_no_trace_is_refused(value):
+    with pytest.raises(UnreadableReplyError, match="resourceSpans"):
+        SessionTrace.from_otlp(value, SESSION)
+
+
+NAMES = st.sampled_from(
+    [
+        *("resource", "scopeSpans", "spans", "attributes", "key", "value", "values", "stringValue"),
+        *("intValue", "kvlistValue", "arrayValue", "spanId", "parentSpanId", "status", "code", "name"),
+        *("startTimeUnixNano", "endTimeUnixNano", "agent.messages.user.0.content", "step.type"),
+        *("gen_ai.usage.input_tokens", "input.value"),
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | NAMES | st.sampled_from(["{", '{"a":1}'])
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4)
+)
+
+
+@given(st.lists(ANYTHING, max_size=3))
+def test_any_shape_of_spans_is_read(resources):
+    trace = SessionTrace.from_otlp({"resourceSpans": resources}, SESSION)
+    trace.find_message("a", 1, 0.0)
+    trace.to_dict()
+
+
+# The call
+
+
+def test_a_trace_is_read_from_the_org(client, org):
+    session = client.start_session()
+    sent = datetime.now(timezone.utc)
+    turn = client.send_message(session, "Where's order 123?")
+    client.end_session(turn)
+    trace = client.get_session_trace(turn)
+    found = trace.find_message("Where's order 123?", turn.sequence_id, sent)
+    assert (found.answer, found.complete) == (turn.text, True)
+    assert (trace.agent, [one.name for one in trace.actions]) == ("Service_Agent", ["Get_Order_Status"])
+    assert trace.total_tokens > 0
+    assert trace.session_id == session.session_id
+
+
+@pytest.mark.parametrize(
+    ("tracing", "status", "kind", "words"),
+    [
+        ("no_dataspace", 400, AgentforceRequestError, "No data space is chosen"),
+        ("no_feedback", 400, AgentforceRequestError, "Switch on Audit and Feedback"),
+        ("forbidden", 403, AgentforceAuthError, "Agentforce Session Tracing"),
+        ("missing", 404, AgentforceRequestError, "within 72 hours"),
+    ],
+)
+def test_an_error_says_what_to_switch_on(make_org, make_client, tracing, status, kind, words):
+    client = make_client(make_org(session_tracing=tracing))
+    error = failing(client, "session_trace", client.start_session())
+    assert type(error) is kind
+    assert (error.status, error.operation, error.retryable) == (status, "session_trace", False)
+    assert words in error.hint
+    assert "Setup > Einstein Audit, Analytics, and Monitoring Setup" in error.hint
+
+
+def test_a_used_up_limit_of_calls_is_no_switch(client, org):
+    session = client.start_session()
+    body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
+    org.fail("session_trace", status=403, body=body)
+    assert "used up" in failing(client, "session_trace", session).hint
+
+
+def bytes_of(size):
+    """Return a trace of about *size* bytes, most of it the prompts of models."""
+    filler = step(**{"input.value": {"stringValue": "x" * (size - 2000)}})
+    return json.dumps(otlp(turn("hi", "A"), filler)).encode()
+
+
+def test_a_long_trace_is_read_and_a_longer_one_is_refused_at_once(client, org):
+    session = client.start_session()
+    org.fail("session_trace", body=bytes_of(MAX_TRACE_BYTES - 1000), content_type="application/json")
+    assert client.get_session_trace(session).find_message("hi", 1).answer == "A"
+    org.fail("session_trace", body=bytes_of(50 * 1024 * 1024), content_type="application/json")
+    before = org.count("session_trace")
+    error = failing(client, "session_trace", session)
+    assert "longer than 16 MiB" in error.what
+    assert (type(error), org.count("session_trace") - before) == (AgentforceRequestError, 1)
+    # The connection that was given up is not used again.
+    org.fail("session_trace", body={"resourceSpans": []})
+    assert client.get_session_trace(session).messages == ()
+
+
+def test_a_trace_that_is_cut_is_read_again(client, org):
+    session = client.start_session()
+    client.send_message(session, "hi")
+    org.fail("session_trace", cut=200)
+    assert len(client.get_session_trace(session).messages) == 1
+    org.fail("session_trace", cut=200, times=2)
+    assert isinstance(failing(client, "session_trace", session), AgentforceTransientError)

@@ -15,7 +15,7 @@ from airflow_provider_agentforce.batch import runner
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.output import FILES, Output
+from airflow_provider_agentforce.batch.output import CHECKPOINT, FILES, Output
 from airflow_provider_agentforce.batch.plan import PLAN, files_of, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
 from airflow_provider_agentforce.batch.reader import Record, read, survey
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-CHECKPOINT = "_ledger"
 # Records without a question after which the runner has its turn again.
 _BREATH = 100
 _SKIPPED_AT_ONCE = 1_000
@@ -105,7 +104,7 @@ class Job:
             if pause is not None:
                 raise LongWait(pause)
             todo.skip(asking.left)
-            table = Table(known.fields if keeps else None, options.schema, known.keys)
+            table = Table.of(known.fields if keeps else None, options.schema, known.keys)
             folder, output_storage = self.result_folder, self.storage_of(self.result_folder)
             output = Output(folder, output_storage, checkpoint, options, source, table)
             manifest = output.write(past)

@@ -29,7 +29,11 @@ from airflow_provider_agentforce.exceptions import BatchFailedError, one_line
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = "_ledger"
 _RESULTS = "results."
+RESULTS = f"{_RESULTS}{JSON_LINES}"
+# Of what the tables were made, for whoever changes a row later.
+_TABLES = f"{CHECKPOINT}/tables.json"
 _DEAD_LETTER = "dead_letter"
 FILES = (
     *(f"{_RESULTS}{form}" for form in FORMATS),
@@ -59,7 +63,7 @@ class Output:
 
     def write(self, past: Past) -> dict[str, Any]:
         """Write all files and return the manifest."""
-        results = self.folder / f"{_RESULTS}{JSON_LINES}"
+        results = self.folder / RESULTS
         tables = self._write_tables()
         counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
         log.info("The batch is done. Results: %s\n%s", results, final_table(counts))
@@ -94,19 +98,17 @@ class Output:
 
     def _write_tables(self) -> dict[str, str]:
         """Write the tables that are wanted, remove those of an earlier try, and return where they are."""
-        contents: dict[str, Callable[[], Iterable[bytes]]] = {
-            JSON_LINES: self._rows_as_json,
-            CSV: lambda: self.table.csv(self._lines(), bom=self.options.csv_bom),
-            PARQUET: lambda: self.table.parquet(self._lines()),
-        }
-        for form, content in contents.items():
-            name = f"{_RESULTS}{form}"
-            # The rows as they are are what other tasks read, so they are always there.
-            if form in self.options.output_formats or form == JSON_LINES:
-                self._write(name, content)
+        options = self.options
+        # The rows as JSON are what other tasks read, so they are always there.
+        self._write(RESULTS, self._rows_as_json)
+        tables = {"columns": self.table.columns, "formats": options.output_formats, "bom": options.csv_bom}
+        self._write(_TABLES, lambda: [json.dumps(tables).encode()])
+        for form, content in _contents(self.table, self._lines, bom=options.csv_bom).items():
+            if form in options.output_formats:
+                self._write(f"{_RESULTS}{form}", content)
             else:
-                self._remove(name)
-        return {form: str(self.folder / f"{_RESULTS}{form}") for form in self.options.output_formats}
+                self._remove(f"{_RESULTS}{form}")
+        return {form: str(self.folder / f"{_RESULTS}{form}") for form in options.output_formats}
 
     def _lines(self) -> Iterator[Line]:
         return (Line(*self.checkpoint.line_at(position)) for position in range(len(self._rows)))
@@ -161,3 +163,32 @@ class Output:
         guarded(
             call, failure, "The answers are in the checkpoint; the next try writes them without asking again."
         )
+
+
+def rewrite_tables(storage: Storage) -> None:
+    """Make the tables of a batch again of its rows, some of which have changed.
+
+    :param storage: of the folder of its results.
+    :raises OSError: or what the store's library raises.
+    """
+    body = storage.read(_TABLES)
+    if body is None:
+        log.warning("The tables of the batch stay as they are, since %s is not there any more.", _TABLES)
+        return
+    made = json.loads(body)
+    contents = _contents(Table.from_columns(made["columns"]), lambda: _lines_of(storage), bom=made["bom"])
+    for form, content in contents.items():
+        if form in made["formats"]:
+            storage.write(f"{_RESULTS}{form}", content)
+
+
+def _contents(
+    table: Table, lines: Callable[[], Iterator[Line]], *, bom: bool
+) -> dict[str, Callable[[], Iterable[bytes]]]:
+    """Return what makes the content of each table, beside the rows as JSON."""
+    return {CSV: lambda: table.csv(lines(), bom=bom), PARQUET: lambda: table.parquet(lines())}
+
+
+def _lines_of(storage: Storage) -> Iterator[Line]:
+    with storage.open(RESULTS) as file:
+        yield from map(Line.split, iter(file.readline, b""))

@@ -44,7 +44,7 @@ def parquet_rows(file: Any, path: Any) -> tuple[list[str], Iterator[dict[str, An
     try:
         opened = arrow.parquet.ParquetFile(file)
         schema = opened.schema_arrow
-    except (arrow.ArrowException, OSError) as error:
+    except arrow.ArrowException as error:
         raise _unreadable(path, error) from None
     target = arrow.schema([field.with_type(_to_microseconds(arrow, field.type)) for field in schema])
 
@@ -53,7 +53,7 @@ def parquet_rows(file: Any, path: Any) -> tuple[list[str], Iterator[dict[str, An
             for batch in opened.iter_batches(_ROWS):
                 exact = batch if target.equals(schema) else batch.cast(target)
                 yield from map(_plain, exact.to_pylist(maps_as_pydicts="strict"))
-        except (arrow.ArrowException, OSError, KeyError) as error:
+        except (arrow.ArrowException, KeyError) as error:
             raise _unreadable(path, error) from None
 
     return list(schema.names), rows()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.job import RESULTS
+from airflow_provider_agentforce.batch.output import RESULTS, rewrite_tables
 from airflow_provider_agentforce.batch.results import UNKNOWN
 from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
 from airflow_provider_agentforce.client import trace_lookup
@@ -268,6 +268,7 @@ class _Files:
                 unknown = number in found and row.get("status") == UNKNOWN
                 aside.write(_encoded(_resolved(row, *found[number]) if unknown else row))
             self._ask(lambda: self._storage.write(RESULTS, lambda: _again(aside)))
+        self._ask(lambda: rewrite_tables(self._storage))
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         hint = "The next try looks again; nothing is sent."

@@ -59,6 +59,13 @@ class Line(NamedTuple):
             record = _encode(self.fields()).encode("utf-8")
         return self.row.rstrip()[:-1] + b', "record": ' + record + b"}\n"
 
+    @classmethod
+    def split(cls, joined: bytes) -> Line:
+        """Return the line of which :meth:`joined` has made *joined*."""
+        row = _decode(joined.decode("utf-8"))
+        record = row.pop("record", None)
+        return cls(_encode(row).encode("utf-8"), b"" if record is None else _encode(record).encode("utf-8"))
+
     def fields(self) -> dict[str, Any]:
         """Return the fields of the record."""
         value: dict[str, Any] = _decode(self.record.decode("utf-8") or "{}")
@@ -84,21 +91,34 @@ _RECORD, _ROW, _PROPERTY, _OTHER = range(4)
 class Table:
     """A table with a column for each field of the records, and for each field of a row.
 
-    Behind the row's ``result`` stands a column for each property that the schema of the output names. No two
-    columns have the same name, also for programs to which ``Name`` is ``name``.
-
-    :param record: the fields of the records; ``None``: leave them out.
-    :param schema: JSON schema of the output, ``None`` if there is none.
-    :param keys: of all records.
+    :ivar columns: what it has been made of.
     :ivar names: of the columns.
     """
 
-    def __init__(self, record: Fields | None, schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> None:
+    def __init__(self, columns: Iterable[_Column]) -> None:
+        self.columns = list(columns)
+        self._record = frozenset(one.field for one in self.columns if one.part in {_RECORD, _OTHER})
+        self.names = [column.name for column in self.columns]
+
+    @classmethod
+    def of(cls, record: Fields | None, schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> Table:
+        """Return the table of a batch.
+
+        Behind the row's ``result`` stands a column for each property that the schema of the output names. No
+        two columns have the same name, also for programs to which ``Name`` is ``name``.
+
+        :param record: the fields of the records; ``None``: leave them out.
+        :param schema: JSON schema of the output, ``None`` if there is none.
+        :param keys: of all records.
+        """
         row = list(_columns_of_row(schema, keys))
-        own = [] if record is None else list(_columns_of_record(record, {one.name.casefold() for one in row}))
-        self._columns = [*own, *row]
-        self._record = frozenset(one.field for one in own)
-        self.names = [column.name for column in self._columns]
+        taken = {column.name.casefold() for column in row}
+        return cls([*([] if record is None else _columns_of_record(record, taken)), *row])
+
+    @classmethod
+    def from_columns(cls, columns: Iterable[Iterable[Any]]) -> Table:
+        """Return the table whose :attr:`columns` were kept as JSON."""
+        return cls(_Column(*one) for one in columns)
 
     def csv(self, lines: Iterable[Line], *, bom: bool) -> Iterator[bytes]:
         """Yield the table as CSV, with an apostrophe before each text that would be a formula.
@@ -110,11 +130,11 @@ class Table:
 
     def parquet(self, lines: Iterable[Line]) -> Iterator[bytes]:
         """Yield the table as Parquet."""
-        types = [_type_of(column.kind) for column in self._columns]
+        types = [_type_of(column.kind) for column in self.columns]
         return parquet.parquet_bytes(self.names, types, self._batches(lines))
 
     def _batches(self, lines: Iterable[Line]) -> Iterator[list[list[Any]]]:
-        most = max(1, min(_MOST_ROWS, _MOST_CELLS // len(self._columns)))
+        most = max(1, min(_MOST_ROWS, _MOST_CELLS // len(self.columns)))
         batch: list[list[Any]] = []
         size = 0
         for line in lines:
@@ -134,7 +154,7 @@ class Table:
         if _OTHER_FIELDS in self._record:
             other[_OTHER_FIELDS] = {name: record[name] for name in record if name not in self._record} or None
         parts = (record, row, result, other)
-        return [parts[part].get(field) for part, field, _, _ in self._columns]
+        return [parts[part].get(field) for part, field, _, _ in self.columns]
 
 
 def _is_unstorable(line: bytes) -> bool:

@@ -69,6 +69,25 @@ def test_the_last_row_of_a_record_counts(opened):
     assert b'"yes"' in last.row_at(0)
 
 
+def test_what_a_try_has_skipped_is_for_the_next_try_as_it_was_before(opened):
+    checkpoint, _ = opened()
+    checkpoint.claim("a")
+    checkpoint.settle("a", Row("a", "unknown", applied=None, text="so far"))
+    checkpoint.claim("b")
+    checkpoint.flush()
+    later, past = opened()
+    assert names_of(past) == {"b"}
+    for name in "abc":
+        later.rows.drop(NAMES[name])
+        later.settle(name, Row(name, "skipped"), b"{}\n")
+    later.flush()
+    assert later.line_at(2) == (Row("c", "skipped").line(), b"{}\n")
+    last, past = opened()
+    assert names_of(past) == {"b"}
+    assert [last.rows.status(position) for position in range(3)] == ["unknown", None, None]
+    assert b"so far" in last.row_at(0)
+
+
 def test_rows_of_this_try_and_of_the_last_are_read_from_their_own_files(opened):
     checkpoint, _ = opened()
     checkpoint.claim("a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -747,6 +748,17 @@ def test_a_folder_or_a_pattern_of_a_store_stands_for_its_files(ask, org, bucket,
     assert lines_of(done.value["tables"]["csv"])[0].startswith("id,name,key,status,text,")
     refused = ask("memory://the_store@bucket/in/*.jsonl", result_path=result_path)
     assert "memory://the_store@/bucket/in/*.jsonl has no file" in str(refused.error)
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="pyarrow is not installed")
+def test_parquet_is_read_from_a_store_and_written_to_one(ask, org, bucket):
+    result_path = "memory://the_store@bucket/out"
+    bucket.pipe("/bucket/in.jsonl", b'{"id": 1, "name": "Acme", "since": {"year": 1999}}\n')
+    done = ask("memory://the_store@bucket/in.jsonl", result_path=result_path, output_formats="parquet")
+    assert done.value["tables"] == {"parquet": "memory://the_store@/bucket/out/results.parquet"}
+    again = ask(done.value["tables"]["parquet"], result_path=f"{result_path}2", message="{{ record.since }}")
+    assert texts(org)[1] == '{"year": 1999}'
+    assert json.loads(lines_of(again.value["results"])[0])["record"]["status"] == "answered"
 
 
 def test_a_function_takes_what_it_wants_of_the_context_and_is_kept_in_the_store(ask, org, bucket):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
+import shutil
 import threading
 import time
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -156,6 +161,33 @@ def test_an_unknown_row_gets_its_answer_back_and_one_that_never_arrived_stays_un
     assert org.applied() == 2
     again = fetch(manifest)
     assert (again.value, again.rows) == (done.value, done.rows)
+
+
+def test_the_tables_of_the_batch_are_made_again_when_a_row_is_resolved(batch, fetch):
+    formats = ["csv", *(["parquet"] if find_spec("pyarrow") else [])]
+    _, manifest = batch(DROPPED, output_formats=formats, csv_bom=True)
+
+    def first():
+        table = path_of(manifest["tables"]["csv"]).read_text(encoding="utf-8-sig")
+        return next(csv.DictReader(io.StringIO(table, newline="")))
+
+    before = first()
+    assert (before["name"], before["status"], before["text"]) == ("Acme", "unknown", "")
+    done = fetch(manifest)
+    after = first()
+    assert list(after) == list(before)
+    assert (after["name"], after["status"], after["text"]) == ("Acme", "answered", done.rows["A1"]["text"])
+    if "parquet" in formats:
+        parquet = import_module("pyarrow.parquet").read_table(path_of(manifest["tables"]["parquet"]))
+        assert parquet.to_pylist()[0]["text"] == after["text"]
+
+
+def test_without_its_ledger_a_batch_keeps_the_tables_that_it_has(batch, fetch, caplog):
+    _, manifest = batch(DROPPED)
+    shutil.rmtree(path_of(manifest["result_path"]) / "_ledger")
+    done = fetch(manifest)
+    assert statuses(done)["A1"] == "answered"
+    assert "tables of the batch stay as they are" in caplog.text
 
 
 def test_a_message_without_its_answer_has_lost_it_when_the_time_is_over(batch, fetch):

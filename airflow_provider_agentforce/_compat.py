@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         AirflowSkipException,
         AirflowTaskTerminated,
     )
-    from airflow.triggers.base import BaseTrigger, TriggerEvent
+    from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 else:
     # The last place is Airflow 2's, or that of 3.0.
     BaseOperator = _first(("airflow.sdk", "airflow.models"), "BaseOperator")
@@ -79,6 +79,7 @@ _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.
 _WHEN_USED = {
     "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
     "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
+    "BaseEventTrigger": ("airflow.triggers.base",),
     "BaseTrigger": ("airflow.triggers.base",),
     "TriggerEvent": ("airflow.triggers.base",),
     "DecoratedOperator": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
@@ -96,6 +97,7 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTerminated",
+    "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",

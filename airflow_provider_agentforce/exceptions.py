@@ -65,7 +65,7 @@ class AgentforceError(Exception):
     :param retryable: whether a retry of the task may help; default: as the class says.
     :param cause: what caused it, when that is not its ``__cause__``.
     :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` (the start of
-            a test run), ``read``, ``session_trace``, or ``None`` before any call.
+        a test run), ``read``, ``session_trace``, ``write`` (of records), or ``None`` before any call.
     :ivar failure: name of the failure in the retry table, such as ``bad_certificate``; ``None`` before any
         call.
     :ivar host: host and port that the call went to, such as ``api.salesforce.com:443``, or ``None``.

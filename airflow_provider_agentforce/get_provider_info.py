@@ -119,8 +119,9 @@ _OPERATORS = (
     "message",
     "session",
     "session_trace",
+    "write_records",
 )
-_TRIGGERS = ("agent_tests", "pause", "session_trace")
+_TRIGGERS = ("agent_published", "agent_tests", "pause", "session_trace")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 

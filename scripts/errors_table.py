@@ -20,7 +20,7 @@ from airflow_provider_agentforce.emulator.errors import ERRORS, render
 
 TOKEN, QUERY, START = Operation.TOKEN, Operation.QUERY, Operation.START
 SEND, FEEDBACK, TRACE = Operation.SEND, Operation.FEEDBACK, Operation.SESSION_TRACE
-TEST, READ = Operation.TEST, Operation.READ
+TEST, READ, WRITE = Operation.TEST, Operation.READ, Operation.WRITE
 SESSION = "019d0aac-dcd0-7368-936c-106bffe75e84"
 BLANKS = {
     "definition": "Order_Tests",
@@ -113,7 +113,7 @@ SECTIONS = {
             "rest_session_expired",
             "forbidden",
         ),
-        row(QUERY, "the org's API calls of the day are used up", (403, "REQUEST_LIMIT_EXCEEDED")),
+        row(QUERY, "the org's API calls of the day are used up", "rest_request_limit"),
     ],
     "Starting a session": [
         row(START, "the app issues opaque tokens", "opaque_token"),
@@ -169,6 +169,15 @@ SECTIONS = {
         ),
         row(TEST, "the answer to the start is lost", Failure.RESET, Failure.NO_REPLY, Failure.UNREADABLE),
         row(READ, "the run was deleted, or is another org's", "rest_not_found"),
+    ],
+    "Reading and writing records": [
+        row(
+            READ,
+            "the org does not understand the query, or the user may not see all of it",
+            *((400, code) for code in ("MALFORMED_QUERY", "INVALID_FIELD", "INVALID_TYPE")),
+        ),
+        row(WRITE, "no scope `api`, or a permission is missing", "rest_session_expired", "forbidden"),
+        row(WRITE, "API calls of 24 hours, or at once", "rest_request_limit"),
     ],
 }
 

@@ -38,6 +38,7 @@ UNREACHABLE = {
     **{(Failure.STREAM_CUT, name): "only a send streams" for name in OPERATIONS if name != "send"},
     **{(Failure.OAUTH_TEMPORARY, name): "an OAuth error" for name in OPERATIONS if name != "token"},
     **{(Failure.LOGIN_RATE, name): "an OAuth error" for name in OPERATIONS if name != "token"},
+    **{(Failure.API_LIMIT, name): "a limit of the data API" for name in OPERATIONS if name != "query"},
     **{(Failure.TOKEN_REFUSED, name): "a token request" for name in OPERATIONS if name != "token"},
     (Failure.BAD_REQUEST, "token"): "has a failure for token requests",
     **{(Failure.SESSION_GONE, name): "goes to no session" for name in ("token", "start", "query")},

@@ -18,7 +18,7 @@ class CallEvent:
     """A call, as far as it has come. Everything but the first five fields is known only at its end.
 
     :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``session_trace``,
-        ``test`` or ``read``.
+        ``test``, ``read`` or ``write``.
     :param agent_id: the agent's id.
     :param session_id: the session that the call goes to, at the end of a start the one that it started.
     :param sequence_id: number of the message.

@@ -30,6 +30,7 @@ from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, Request
 from airflow_provider_agentforce.client.messages import Message, Said, message_of
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
+from airflow_provider_agentforce.client.records import Records
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import ErrorReply, TokenReply
 from airflow_provider_agentforce.client.session_trace import SessionTrace
@@ -345,6 +346,11 @@ class AgentforceClient:
     def agent_tests(self) -> AgentTests:
         """The agent tests of the org."""
         return AgentTests(self.settings.host, self._executor, self._tokens.access)
+
+    @property
+    def records(self) -> Records:
+        """The records of the org."""
+        return Records(self.settings.host, self._executor, self._tokens.access)
 
     def authenticate(self) -> tuple[TokenReply, str]:
         """Get a token, or use the current one.

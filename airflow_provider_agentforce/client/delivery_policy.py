@@ -43,13 +43,16 @@ class Operation(str, Enum):
     TEST = "test"
     READ = "read"
     SESSION_TRACE = "session_trace"
+    WRITE = "write"
 
 
-# Another start of a test run is another run, as another message is another message; to look is harmless.
+# Another start of a test run is another run, as another message is another message. To look is harmless, and
+# so is to write a record, which its id names, once more.
 _LIKE = {
     Operation.TEST: Operation.SEND,
     Operation.READ: Operation.QUERY,
     Operation.SESSION_TRACE: Operation.QUERY,
+    Operation.WRITE: Operation.QUERY,
 }
 
 
@@ -289,6 +292,7 @@ class Failure(str, Enum):
         remedy="Slow down: a limit of the org is reached.",
         transient=RateLimitedError,
     )
+    API_LIMIT = Rule("403 REQUEST_LIMIT_EXCEEDED", _R, "X X X X X R3>T", transient=RateLimitedError)
     SERVER_CONFIG = Rule("422 or 500 whose class names the configuration", _R, "R3>T X X X X X")
     SERVER_ERROR = Rule(
         "500",

@@ -29,9 +29,9 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY, _TRACE = (
         Operation.SESSION_TRACE,
     )
 )
-_TEST, _READ = frozenset({Operation.TEST}), frozenset({Operation.READ})
+_TEST, _READ, _WRITE = (frozenset({one}) for one in (Operation.TEST, Operation.READ, Operation.WRITE))
 # Served by the org's own host, or not documented; a token of any kind will do.
-_DATA = _QUERY | _TEST | _READ | _TRACE
+_DATA = _QUERY | _TEST | _READ | _TRACE | _WRITE
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
 _NEW_APP = "A new app can take up to ten minutes to become active."
@@ -160,6 +160,29 @@ SYMPTOMS = (
         failure=Failure.SESSION_GONE,
     ),
     Symptom(_SESSION, "", (404, 410), failure=Failure.SESSION_GONE),
+    # Of the day, or at once.
+    Symptom(
+        _TRACE,
+        "The org's API calls of this day are used up. Try again tomorrow.",
+        (403,),
+        words=r"REQUEST_LIMIT_EXCEEDED",
+        failure=Failure.API_LIMIT,
+    ),
+    Symptom(
+        _QUERY,
+        "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
+        (403,),
+        words=r"REQUEST_LIMIT_EXCEEDED",
+        failure=Failure.API_LIMIT,
+    ),
+    Symptom(
+        _READ | _WRITE,
+        "The org's API calls of 24 hours are used up, or too many are made at once. Let the task's retries "
+        "wait longer, or have Salesforce raise the limit.",
+        (403,),
+        words=r"REQUEST_LIMIT_EXCEEDED",
+        failure=Failure.API_LIMIT,
+    ),
     # What only explains.
     Symptom(
         _TRACE,
@@ -171,16 +194,6 @@ SYMPTOMS = (
         _TRACE,
         f"Switch on Audit and Feedback in {_MONITORING}; it can take hours until its data is there.",
         words=r"GenAIFeedback__dlm",
-    ),
-    Symptom(
-        _TRACE,
-        "The org's API calls of this day are used up. Try again tomorrow.",
-        words=r"REQUEST_LIMIT_EXCEEDED",
-    ),
-    Symptom(
-        _QUERY,
-        "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
-        words=r"REQUEST_LIMIT_EXCEEDED",
     ),
     # With a JWT the first word names what is wrong: app, user, audience, key or clock.
     Symptom(
@@ -290,7 +303,7 @@ SYMPTOMS = (
         words=r"not valid for use with the rest api",
     ),
     Symptom(
-        _ANY - _TEST - _READ - _TRACE,
+        _ANY - _TEST - _READ - _TRACE - _WRITE,
         "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
         (404,),
         words=r"url no longer exists",
@@ -322,6 +335,18 @@ SYMPTOMS = (
         (400, 403, 404),
     ),
     Symptom(_READ, "It is not in this org, or not any more.", (404,)),
+    Symptom(
+        _READ,
+        "Correct the SOQL. An object or field may also be hidden from the user (Run As, or username).",
+        (400,),
+        words=r"MALFORMED_QUERY|INVALID_FIELD|INVALID_TYPE|INVALID_QUERY_FILTER_OPERATOR",
+    ),
+    Symptom(
+        _READ | _WRITE,
+        "The app needs the scope api, and its user (Run As, or username) the permissions API Enabled and to "
+        "read or edit these records.",
+        (401, 403),
+    ),
     Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),
     Symptom(
         _START,

@@ -13,6 +13,7 @@ from airflow_provider_agentforce.emulator.faults import Fault, Hold
 from airflow_provider_agentforce.emulator.messages import ScriptError, ScriptTurn
 from airflow_provider_agentforce.emulator.models import Agent, RequestRecord, SessionRecord, TurnRecord
 from airflow_provider_agentforce.emulator.org import EmulatorSettings
+from airflow_provider_agentforce.emulator.sobjects import SObject, SObjectField
 
 __all__ = [
     "Agent",
@@ -21,6 +22,8 @@ __all__ = [
     "Fault",
     "Hold",
     "RequestRecord",
+    "SObject",
+    "SObjectField",
     "ScriptError",
     "ScriptTurn",
     "SessionRecord",

@@ -29,6 +29,8 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _SHOWN_FORM_FIELDS = ("grant_type", "client_id")
+_SHOWN_RECORDS = 25
+_DULL = {"IsDeleted", "CreatedDate", "SystemModstamp", "OwnerId"}
 _PRIVATE_HEADERS = ("authorization", "cookie")
 
 
@@ -68,6 +70,7 @@ class _Admin:
                 "faults": self._pending(),
                 "tokens_issued": len(org.tokens),
                 "requests": len(org.requests),
+                "records": _records(org),
             }
         )
 
@@ -106,6 +109,17 @@ class _Admin:
         for secret in (CONSUMER_SECRET, *list(self._org.tokens)):
             text = text.replace(secret, HIDDEN)
         return Response(text, status_code=status, media_type="application/json")
+
+
+def _records(org: Org) -> list[dict[str, Any]]:
+    """Return for each object how many records there are, and those that were changed last, without blanks."""
+    shown = []
+    for name in org.records.sobjects:
+        found = org.records.all(name)
+        newest = sorted(found, key=lambda record: record["LastModifiedDate"], reverse=True)[:_SHOWN_RECORDS]
+        rows = [{key: row[key] for key in row if row[key] is not None and key not in _DULL} for row in newest]
+        shown.append({"object": name, "total": len(found), "rows": rows})
+    return shown
 
 
 def _text(value: Any) -> str:

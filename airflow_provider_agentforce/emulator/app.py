@@ -53,7 +53,11 @@ _ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", "/services/data", "other", data_api.versions),
     ("GET", _DATA, "other", data_api.resources),
     ("GET", f"{_DATA}/query", "query", data_api.query),
+    ("GET", f"{_DATA}/query/{{locator}}", "query", data_api.query_more),
+    ("GET", f"{_DATA}/sobjects/{{type}}/describe", "query", data_api.describe),
     ("GET", f"{_DATA}/sobjects/{{type}}/{{id}}", "query", data_api.record),
+    ("PATCH", f"{_DATA}/composite/sobjects", "write", data_api.collections),
+    ("PATCH", f"{_DATA}/composite/sobjects/{{type}}/{{field}}", "write", data_api.collections_by_external_id),
     ("GET", f"{_DATA}/einstein/audit/otel/{{session_id}}", "session_trace", session_trace.session_trace),
     ("POST", "/services/Soap/m/{version}", "test", testing_api.list_definitions),
     *(

@@ -1,4 +1,4 @@
-"""The data API of the org: its versions, its few records, and queries of them.
+"""The data API of the org: its versions, queries of its records, and writes to them.
 
 Sources: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/intro_rest.htm, and
 https://github.com/forcedotcom/agents for the fields of ``BotDefinition`` and ``BotVersion``. Error bodies are
@@ -7,12 +7,14 @@ the list of ``message`` and ``errorCode`` with which the data API answers.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from airflow_provider_agentforce.emulator import soql
 from airflow_provider_agentforce.emulator.errors import ApiError
 from airflow_provider_agentforce.emulator.exchange import OrgRequest, OrgResponse, json_response
 from airflow_provider_agentforce.emulator.models import ORG_ID, USERNAME, Agent, salesforce_id, user_id_of
+from airflow_provider_agentforce.emulator.sobjects import SObjectField
 
 # From the one in which the Testing API begins to the newest of 2026, the first whose SOAP calls take a JWT.
 _VERSIONS = {
@@ -23,6 +25,8 @@ _VERSIONS = {
     67: "Summer '26",
     68: "Winter '27",
 }
+_LOCATOR = "01gEM00000"
+_BATCH_SIZE = re.compile(r"batchSize=(\d{1,6})")
 _CREATED = "2026-01-05T09:00:00.000+0000"
 
 
@@ -49,8 +53,32 @@ async def query(request: OrgRequest) -> OrgResponse:
     found = soql.select(request.query.get("q", ""), _tables(request))
     await request.wait_while_held()
     if request.query.get("columns") == "true":
-        return json_response({"columnMetadata": _columns(found[0]) if found else []})
-    return json_response(soql.page(found))
+        return json_response({"columnMetadata": _columns(found.records[0]) if found.records else []})
+    return _page(request, f"{len(request.org.cursors):05d}", found, 0)
+
+
+async def query_more(request: OrgRequest) -> OrgResponse:
+    """Answer ``GET /services/data/v{version}/query/{locator}``: the next page of a query."""
+    request.authorize("rest_session_expired")
+    cursor, _, begin = request.params["locator"].rpartition("-")
+    found = request.org.cursors.get(cursor.removeprefix(_LOCATOR))
+    if found is None or not begin.isdigit():
+        raise ApiError("rest_query_locator")
+    await request.wait_while_held()
+    return _page(request, cursor.removeprefix(_LOCATOR), found, int(begin))
+
+
+def _page(request: OrgRequest, cursor: str, found: soql.Found, begin: int) -> OrgResponse:
+    """Return the records from *begin* on, and where there are more of them."""
+    asked = _BATCH_SIZE.search(request.headers.get("sforce-query-options", ""))
+    size = request.org.settings.query_page_size
+    end = begin + (min(int(asked[1]), size) if asked else size)
+    body: dict[str, Any] = {"totalSize": found.total, "done": end >= len(found.records)}
+    if not body["done"]:
+        request.org.cursors[cursor] = found
+        path = f"/services/data/v{request.params['version']}/query"
+        body["nextRecordsUrl"] = f"{path}/{_LOCATOR}{cursor}-{end}"
+    return json_response({**body, "records": found.records[begin:end]})
 
 
 def _columns(record: soql.Record) -> list[dict[str, Any]]:
@@ -83,11 +111,48 @@ async def record(request: OrgRequest) -> OrgResponse:
     return json_response({"attributes": found["attributes"], **plain})
 
 
+async def describe(request: OrgRequest) -> OrgResponse:
+    """Answer ``GET /services/data/v{version}/sobjects/{type}/describe``."""
+    request.authorize("rest_session_expired")
+    wanted, path = request.params["type"].lower(), f"/services/data/v{request.params['version']}/sobjects"
+    sobjects = request.org.records.sobjects.values()
+    found = next((one for one in sobjects if one.name.lower() == wanted), None)
+    if found is None:
+        raise ApiError("rest_not_found")
+    await request.wait_while_held()
+    return json_response(found.describe(path))
+
+
+async def collections(request: OrgRequest) -> OrgResponse:
+    """Answer ``PATCH /services/data/v{version}/composite/sobjects``: update up to 200 records."""
+    return await _written(request, None)
+
+
+async def collections_by_external_id(request: OrgRequest) -> OrgResponse:
+    """Answer ``PATCH …/composite/sobjects/{type}/{field}``: upsert up to 200 records of a type."""
+    sobject = request.org.records.sobjects.get(request.params["type"])
+    field = sobject.field(request.params["field"]) if sobject else None
+    if field is None or not field.external_id:
+        raise ApiError("rest_not_found")
+    return await _written(request, field)
+
+
+async def _written(request: OrgRequest, upsert_by: SObjectField | None) -> OrgResponse:
+    request.authorize("rest_session_expired")
+    body = request.json_object()
+    rows = body.get("records")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ApiError("rest_json_parser", detail="records must be a list of objects")
+    await request.wait_while_held()
+    results = request.org.write(rows, upsert_by=upsert_by, all_or_none=body.get("allOrNone") is True)
+    return json_response(results)
+
+
 def _tables(request: OrgRequest) -> dict[str, list[soql.Record]]:
     """Return every record that the org knows, by type."""
     path = f"/services/data/v{request.params['version']}/sobjects"
     agents = [_agent(agent, path) for agent in request.org.agents]
-    return {
+    others = {
         "BotDefinition": agents,
         "BotVersion": [version for agent in agents for version in agent["BotVersions"]],
         "User": [_user(name, path) for name in dict.fromkeys((USERNAME, *request.org.owners.values()))],
@@ -96,6 +161,7 @@ def _tables(request: OrgRequest) -> dict[str, list[soql.Record]]:
             _record("ExternalClientApplication", salesforce_id("0xIEM0000000001"), path, **_names("Emulator"))
         ],
     }
+    return request.org.records.tables(path, others)
 
 
 def _user(username: str, path: str) -> soql.Record:

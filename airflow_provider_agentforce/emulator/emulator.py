@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from airflow_provider_agentforce.emulator.models import (
     SessionRecord,
 )
 from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, CONSUMER_SECRET, EmulatorSettings, Org
+from airflow_provider_agentforce.emulator.sobjects import SObject
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,6 +39,8 @@ class Emulator:
         ``answer(turn)``. None is the default agent.
     :param agents: the agents of the org. None: those of the script, else an active service agent, an inactive
         one and an employee agent.
+    :param sobjects: the objects of its data, without records. None: accounts, contacts and cases, with a few
+        records.
     :param settings: those of :class:`EmulatorSettings`.
     :raises ValueError: an invalid setting, or an invalid script (a :class:`ScriptError`).
     :raises ModuleNotFoundError: the ``[emulator]`` extra is not installed.
@@ -49,7 +52,12 @@ class Emulator:
     consumer_secret = CONSUMER_SECRET
 
     def __init__(
-        self, *, script: ScriptSource = None, agents: Sequence[Agent] | None = None, **settings: Any
+        self,
+        *,
+        script: ScriptSource = None,
+        agents: Sequence[Agent] | None = None,
+        sobjects: Sequence[SObject] | None = None,
+        **settings: Any,
     ) -> None:
         # Imported here, and in start(), so that a missing extra gives one clear line and not a traceback.
         _require_extra()
@@ -59,7 +67,7 @@ class Emulator:
         if chosen.certificate is not None:
             public_key(chosen.certificate)
         loaded = load_script(script)
-        self._org = Org(chosen, list(agents or loaded.agents or DEFAULT_AGENTS), loaded)
+        self._org = Org(chosen, list(agents or loaded.agents or DEFAULT_AGENTS), loaded, sobjects)
         self._port = chosen.port
         self._proxy_url: str | None = None
         self._server: ThreadedServer | None = None
@@ -105,7 +113,7 @@ class Emulator:
             self._server = None
 
     def reset(self) -> None:
-        """Forget sessions, requests, faults, holds and tokens; keep script, agents and settings."""
+        """Forget sessions, requests, faults, holds, tokens and what became of the records; keep the rest."""
         self._org.reset()
 
     @property
@@ -144,7 +152,7 @@ class Emulator:
         """Program a fault for the next requests of ``operation``, behind those programmed before.
 
         :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``,
-            ``session_trace``, ``query`` or ``test``.
+            ``session_trace``, ``query``, ``write`` or ``test``.
         :param fault: the fields of :class:`Fault`.
         :raises ValueError: an unknown operation or error, or fields that exclude each other.
         """
@@ -200,6 +208,42 @@ class Emulator:
         self._org.agents = [
             replace(agent, version=agent.version + 1) if agent.id == chosen else agent for agent in agents
         ]
+
+    def records(self, sobject: str) -> list[dict[str, Any]]:
+        """Return the records of an object, each a dict of all its fields, in the order of their making.
+
+        :raises KeyError: an unknown object.
+        """
+        return self._org.records.all(sobject)
+
+    def add_records(self, sobject: str, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Add records of an object and return their ids.
+
+        :raises ValueError: an unknown object or field.
+        """
+        ids = [self._org.records.add(sobject, record) for record in records]
+        self._org.changed()
+        return ids
+
+    def add_rule(self, sobject: str, rule: Callable[[dict[str, Any]], str | None]) -> None:
+        """Have a validation rule look at each record of an object before it is written.
+
+        :param rule: is given the record as it would be, and returns why it is refused, or None.
+        """
+        self._org.records.add_rule(sobject, rule)
+
+    def lock_record(self, record_id: str, *, times: int = 1) -> None:
+        """Let another process hold a record: its next ``times`` writes answer ``UNABLE_TO_LOCK_ROW``."""
+        self._org.records.lock(record_id, times)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the org is under maintenance and refuses every write; may be set."""
+        return self._org.records.read_only
+
+    @read_only.setter
+    def read_only(self, value: bool) -> None:
+        self._org.records.read_only = value
 
     def applied(self, text: str | None = None) -> int:
         """Return how many messages the agent acted on, all or those with this ``text``; resends count."""

@@ -159,6 +159,16 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_invalid_field": ErrorSpec(400, "INVALID_FIELD", "{detail}", style="rest"),
     "rest_invalid_type": ErrorSpec(400, "INVALID_TYPE", "{detail}", style="rest"),
     "rest_not_found": ErrorSpec(404, "NOT_FOUND", "The requested resource does not exist", style="rest"),
+    "rest_query_locator": ErrorSpec(400, "INVALID_QUERY_LOCATOR", "invalid query locator", style="rest"),
+    "rest_filter_operator": ErrorSpec(400, "INVALID_QUERY_FILTER_OPERATOR", "{detail}", style="rest"),
+    "rest_json_parser": ErrorSpec(400, "JSON_PARSER_ERROR", "{detail}", style="rest"),
+    "rest_too_many": ErrorSpec(400, "EXCEEDED_ID_LIMIT", "{detail}", style="rest"),
+    "rest_request_limit": ErrorSpec(
+        403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", style="rest"
+    ),
+    "rest_unavailable": ErrorSpec(
+        503, "SERVER_UNAVAILABLE", "Server is too busy to process the request", style="rest"
+    ),
     "rest_no_dataspace": ErrorSpec(
         400, "BAD_REQUEST", "No selected dataspace for Einstein Audit", style="rest"
     ),
@@ -196,7 +206,20 @@ SESSION_GONE = {404: "session_not_found", 410: "not_available", 500: "session_no
 _BY_STATUS = {spec.status: name for name, spec in reversed(ERRORS.items()) if spec.style == "agent"}
 _BY_OPERATION = {
     "token": {400: "wrong_secret", 401: "wrong_secret"},
-    "query": {400: "rest_malformed_query", 401: "rest_session_expired", 500: "rest_unknown"},
+    "query": {
+        400: "rest_malformed_query",
+        401: "rest_session_expired",
+        404: "rest_not_found",
+        500: "rest_unknown",
+        503: "rest_unavailable",
+    },
+    "write": {
+        400: "rest_json_parser",
+        401: "rest_session_expired",
+        404: "rest_not_found",
+        500: "rest_unknown",
+        503: "rest_unavailable",
+    },
     "test": {400: "rest_empty", 401: "rest_session_expired", 404: "rest_not_found", 500: "rest_unknown"},
     "session_trace": {
         400: "rest_no_dataspace",

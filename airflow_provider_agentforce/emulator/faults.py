@@ -18,7 +18,9 @@ from airflow_provider_agentforce.emulator.messages import StreamPlan
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OPERATIONS = ("token", "start", "send", "end", "feedback", "trace", "session_trace", "query", "test")
+OPERATIONS = (
+    *("token", "start", "send", "end", "feedback", "trace", "session_trace", "query", "write", "test"),
+)
 _STATUS_RANGE = range(200, 600)
 
 
@@ -39,7 +41,7 @@ class Fault:
     is true. With none of the three it acts and answers as ever, and the fault changes only what it names.
 
     :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``session_trace``,
-        ``query`` or ``test``.
+        ``query``, ``write`` or ``test``.
     :param times: how many requests it meets.
     :param status: an HTTP status, with its documented body.
     :param body: the body, in the place of the documented or usual one.

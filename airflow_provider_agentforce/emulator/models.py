@@ -178,9 +178,9 @@ class RequestRecord:
     """One request as it arrived.
 
     ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``session_trace``,
-    ``query``, ``test`` or ``other``; ``stream`` tells a streamed send from a synchronous one. ``headers`` has
-    lower-case names. ``body`` is the parsed JSON, else the text. ``status`` is None until answered, and stays
-    None when the connection was dropped. ``at`` is in seconds since the epoch.
+    ``query``, ``write``, ``test`` or ``other``; ``stream`` tells a streamed send from a synchronous one.
+    ``headers`` has lower-case names. ``body`` is the parsed JSON, else the text. ``status`` is None until
+    answered, and stays None when the connection was dropped. ``at`` is in seconds since the epoch.
     """
 
     operation: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -22,7 +23,10 @@ from airflow_provider_agentforce.emulator.models import (
     is_agent_id,
     is_loopback,
 )
+from airflow_provider_agentforce.emulator.records import RecordStore
 from airflow_provider_agentforce.emulator.script import Script
+from airflow_provider_agentforce.emulator.sobjects import SObject, SObjectField
+from airflow_provider_agentforce.emulator.soql import Found
 
 CONSUMER_KEY = "EMULATOR.consumer.key"
 # Made up and the same for everyone: it opens nothing but an emulator on this machine.
@@ -57,6 +61,7 @@ class EmulatorSettings:
     :param session_idle_timeout: seconds without a request after which a session is gone; None: never.
     :param gone_status: how a session that has ended, has expired or never was answers.
     :param feedback_status: how feedback is accepted; the documents disagree.
+    :param query_page_size: records in a page of a query's answer.
     :param latency: seconds that the agent takes for a message, unless the script says otherwise.
     :param session_tracing: the org keeps traces of its sessions; or what an org answers that keeps none.
     :param trace_delay: seconds after which a message is in the trace of its session; its answer takes as long
@@ -87,6 +92,7 @@ class EmulatorSettings:
     session_idle_timeout: float | None = None
     gone_status: Literal[404, 410, 500] = 404
     feedback_status: Literal[201, 202] = 201
+    query_page_size: int = 2000
     latency: float = 0.0
     session_tracing: Literal["on", "no_dataspace", "no_feedback", "forbidden", "missing"] = "on"
     trace_delay: float = 0.0
@@ -117,9 +123,16 @@ class EmulatorSettings:
 class Org:
     """One stand-in org."""
 
-    def __init__(self, settings: EmulatorSettings, agents: list[Agent], script: Script) -> None:
+    def __init__(
+        self,
+        settings: EmulatorSettings,
+        agents: list[Agent],
+        script: Script,
+        sobjects: Sequence[SObject] | None = None,
+    ) -> None:
         self.settings = settings
         self.agents = agents
+        self.records = RecordStore(sobjects)
         self.script = script
         self.url = ""
         self.version = 0
@@ -141,6 +154,9 @@ class Org:
             self.sessions: dict[str, SessionRecord] = {}
             self.requests: list[RequestRecord] = []
             self.test_runs: dict[str, EvaluationRun] = {}
+            # What is left of queries with several pages.
+            self.cursors: dict[str, Found] = {}
+            self.records.reset()
             self._starts: deque[float] = deque()
             self.changed()
 
@@ -277,6 +293,15 @@ class Org:
             session.open = False
             session.end_reason = reason
             self.changed()
+
+    def write(
+        self, rows: Sequence[Mapping[str, Any]], *, upsert_by: SObjectField | None, all_or_none: bool
+    ) -> list[dict[str, Any]]:
+        """Write records, as :meth:`.RecordStore.write` does."""
+        with self._lock:
+            results = self.records.write(rows, upsert_by=upsert_by, all_or_none=all_or_none)
+            self.changed()
+            return results
 
     def _expire_idle(self) -> None:
         limit = self.settings.session_idle_timeout

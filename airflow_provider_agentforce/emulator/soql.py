@@ -1,12 +1,14 @@
-"""The little SOQL that finds agents: fields of the record, its parent and its children, conditions and order.
+"""The little SOQL that the org understands: fields, parents and children, conditions, counts and order.
 
 Source: https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql.htm
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,16 +16,34 @@ from airflow_provider_agentforce.emulator.errors import ApiError
 
 Record = dict[str, Any]
 _Query = Callable[[list[Record]], list[Record]]
+_Holds = Callable[[Record], bool]
 _Part = TypeVar("_Part")
 
-_TOKEN = re.compile(r"\s*('(?:[^'\\]|\\.)*'|order\s+by\b|[\w.]+|!=|\S)", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"\s*('(?:[^'\\]|\\.)*'|(?:order|group)\s+by\b|not\s+in\b|-?\d[\d.:TZ+-]*|[\w.]+|[!<>]=|\S)",
+    re.IGNORECASE,
+)
 _ESCAPE = re.compile(r"\\(.)")
 _WORDS = {"true": True, "false": False, "null": None}
 _ID = re.compile(r"0\w{14}(?:\w{3})?")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_ORDERED = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 
 
-def select(soql: str, tables: Mapping[str, list[Record]]) -> list[Record]:
-    """Return the records that ``soql`` asks for, each with its ``attributes`` and the wanted fields.
+@dataclass(frozen=True)
+class Found:
+    """What a query found.
+
+    :param records: each with its ``attributes`` and the wanted fields.
+    :param total: how many there are; ``COUNT()`` gives this number and no records.
+    """
+
+    records: list[Record]
+    total: int
+
+
+def select(soql: str, tables: Mapping[str, list[Record]]) -> Found:
+    """Return what ``soql`` asks for.
 
     :param tables: every record by the name of its type. A parent is a field that holds a mapping, and the
         children are one that holds a list.
@@ -32,20 +52,25 @@ def select(soql: str, tables: Mapping[str, list[Record]]) -> list[Record]:
     parser = _Parser(soql, tables)
     source, query = parser.query()
     parser.end()
-    return query(_table(source, tables))
+    records = query(_table(source, tables))
+    return Found([] if parser.counts else records, len(records))
 
 
 def page(records: list[Record]) -> dict[str, Any]:
-    """Return ``records`` as the data API sends them."""
+    """Return ``records``, all of them, as the data API sends them."""
     return {"totalSize": len(records), "done": True, "records": records}
 
 
 class _Parser:
-    """Turns a query into functions of records, from the left to the right."""
+    """Turns a query into functions of records, from the left to the right.
+
+    :ivar counts: the query asks for ``COUNT()`` alone.
+    """
 
     def __init__(self, soql: str, tables: Mapping[str, list[Record]]) -> None:
         self._tokens: list[str] = _TOKEN.findall(soql)
         self._tables = tables
+        self.counts = False
 
     def query(self) -> tuple[str, _Query]:
         """Return the type or relationship that is asked for, and what it makes of the records there."""
@@ -53,15 +78,20 @@ class _Parser:
         fields = self._list(",", self._field)
         self._expect("from")
         source = self._take()
-        conditions = self._list("and", self._condition) if self._accept("where") else []
+        holds = self._any_of() if self._accept("where") else None
+        groups = self._list(",", self._take) if self._accept("group by") else None
         order = self._list(",", self._order) if self._accept("order by") else []
         limit = int(self._take(r"\d+")) if self._accept("limit") else None
+        grouped = groups is not None or any(isinstance(field, _Count) for field in fields)
 
         def found(records: list[Record]) -> list[Record]:
             # A field that does not exist is refused though no record fits.
             for record in records[:1]:
                 _shown(record, fields)
-            kept = [record for record in records if all(holds(record) for holds in conditions)]
+            kept = records if holds is None else [record for record in records if holds(record)]
+            if grouped:
+                return _counted(kept, fields, groups or [])[:limit]
+            kept = list(kept)
             for name, descending in reversed(order):
                 kept.sort(key=partial(_sortable, name), reverse=descending)
             return [_shown(record, fields) for record in kept[:limit]]
@@ -73,35 +103,74 @@ class _Parser:
             self._refuse()
 
     def _field(self) -> Callable[[Record, Record], None]:
-        if not self._accept("("):
-            return partial(_add_field, self._take())
-        source, query = self.query()
-        self._expect(")")
-        return partial(_add_children, source, query)
-
-    def _condition(self) -> Callable[[Record], bool]:
-        name = self._take()
-        if self._accept("in"):
-            self._expect("(")
+        if self._accept("("):
             source, query = self.query()
             self._expect(")")
+            return partial(_add_children, source, query)
+        name = self._take()
+        if name.lower() != "count" or not self._accept("("):
+            return partial(_add_field, name)
+        if self._accept(")"):
+            self.counts = True
+            return lambda _record, _shown: None
+        counted = _Count(self._take())
+        self._expect(")")
+        if self._tokens and self._tokens[0].lower() not in {",", "from"}:
+            counted.alias = self._take()
+        return counted
+
+    def _any_of(self) -> _Holds:
+        parts = self._list("or", self._all_of)
+        return parts[0] if len(parts) == 1 else lambda record: any(holds(record) for holds in parts)
+
+    def _all_of(self) -> _Holds:
+        parts = self._list("and", self._condition)
+        return parts[0] if len(parts) == 1 else lambda record: all(holds(record) for holds in parts)
+
+    def _condition(self) -> _Holds:
+        if self._accept("("):
+            inner = self._any_of()
+            self._expect(")")
+            return inner
+        name = self._take()
+        for word, wanted in (("in", True), ("not in", False)):
+            if self._accept(word):
+                values = self._values()
+                return lambda record: (_comparable(_read(record, name)) in values) == wanted
+        if self._accept("like"):
+            text = re.escape(str(self._value())).replace("%", ".*").replace("_", ".")
+            like = re.compile(text, re.IGNORECASE | re.DOTALL)
+            return lambda record: like.fullmatch(str(_read(record, name) or "")) is not None
+        sign = self._take("=|!=|[<>]=?")
+        value = _comparable(self._value())
+        if sign in _ORDERED:
+            return partial(_in_order, name, _ORDERED[sign], value)
+        return lambda record: bool(_comparable(_read(record, name)) == value) == (sign == "=")
+
+    def _values(self) -> list[Any]:
+        """Return what may stand behind ``IN``: a list, or what another query finds."""
+        self._expect("(")
+        if self._tokens and self._tokens[0].lower() == "select":
+            source, query = self.query()
             chosen = query(_table(source, self._tables))
             values = [value for one in chosen for key, value in one.items() if key != "attributes"]
-            wanted = [_comparable(value) for value in values]
-            return lambda record: _comparable(_read(record, name)) in wanted
-        equal = self._take("!?=") == "="
-        value = _comparable(self._value())
-        return lambda record: bool(_comparable(_read(record, name)) == value) == equal
+        else:
+            values = self._list(",", self._value)
+        self._expect(")")
+        return [_comparable(value) for value in values]
 
     def _order(self) -> tuple[str, bool]:
         name, descending = self._take(), self._accept("desc")
         return name, descending or (self._accept("asc") and False)
 
     def _value(self) -> Any:
-        token = self._take(r"'.*'|\d+|true|false|null")
+        token = self._take(r"'.*'|-?\d[\d.:TZ+-]*|true|false|null")
         if token.startswith("'"):
             return _ESCAPE.sub(r"\1", token[1:-1])
-        return int(token) if token.isdigit() else _WORDS[token.lower()]
+        if _NUMBER.fullmatch(token):
+            return float(token) if "." in token else int(token)
+        # A date or a time, which is written without quotes.
+        return _WORDS.get(token.lower(), token)
 
     def _list(self, separator: str, one: Callable[[], _Part]) -> list[_Part]:
         found = [one()]
@@ -129,6 +198,43 @@ class _Parser:
         raise ApiError("rest_malformed_query", detail=f"unexpected token: '{found}'")
 
 
+class _Count:
+    """``COUNT(field)``, which counts the records that have a value.
+
+    :ivar alias: under which the number is shown; without one it is ``expr0``, ``expr1`` and so on.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.alias: str | None = None
+
+    def __call__(self, record: Record, _shown: Record) -> None:
+        """Look whether the field exists; the number is not one of a single record."""
+        _read(record, self.path)
+
+
+def _counted(
+    records: list[Record], fields: list[Callable[[Record, Record], None]], groups: list[str]
+) -> list[Record]:
+    """Return one record for each group, with what it has in common and its counts."""
+    members: dict[tuple[Any, ...], list[Record]] = {} if groups else {(): []}
+    for record in records:
+        members.setdefault(tuple(_read(record, name) for name in groups), []).append(record)
+    found = []
+    for group in members.values():
+        shown: Record = {"attributes": {"type": "AggregateResult"}}
+        unnamed = 0
+        for field in fields:
+            if not isinstance(field, _Count):
+                field(group[0], shown)
+                continue
+            alias = field.alias or f"expr{unnamed}"
+            unnamed += field.alias is None
+            shown[alias] = sum(_read(one, field.path) is not None for one in group)
+        found.append(shown)
+    return found
+
+
 def _shown(record: Record, fields: list[Callable[[Record, Record], None]]) -> Record:
     shown: Record = {"attributes": record["attributes"]}
     for add in fields:
@@ -140,6 +246,9 @@ def _add_field(path: str, record: Record, shown: Record) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         key = _key(parent, record)
+        if record[key] is None:
+            shown[key] = None
+            return
         record = record[key]
         shown = shown.setdefault(key, {"attributes": record["attributes"]})
     key = _key(name, record)
@@ -158,6 +267,15 @@ def _sortable(path: str, record: Record) -> tuple[bool, Any]:
     return value is not None, value
 
 
+def _in_order(path: str, holds: Callable[[Any, Any], bool], value: Any, record: Record) -> bool:
+    found = _comparable(_read(record, path))
+    if found is None:
+        return False
+    if isinstance(found, str) != isinstance(value, str):
+        raise ApiError("rest_filter_operator", detail=f"filter criteria must be of type of {path}")
+    return holds(found, value)
+
+
 def _comparable(value: Any) -> Any:
     """Texts compare without regard to case; an id in its short form names the same record."""
     if not isinstance(value, str):
@@ -167,12 +285,17 @@ def _comparable(value: Any) -> Any:
 
 def _read(record: Record, path: str) -> Any:
     for name in path.split("."):
-        record = record[_key(name, record)]
+        value = record[_key(name, record)]
+        if value is None:
+            return None
+        record = value
     return record
 
 
 def _key(name: str, record: Record) -> str:
     """Return the name of a field as the org writes it."""
+    if name in record:
+        return name
     found = next((key for key in record if key.lower() == name.lower()), None)
     if found is None:
         kind = record["attributes"]["type"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +154,11 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
         """Return what the agent's planner did in a turn. See :meth:`.AgentforceClient.get_plan`."""
         return self.client.get_plan(turn)
+
+    @airflow_errors()
+    def query(self, soql: str) -> Iterator[dict[str, Any]]:
+        """Return the records that a query in SOQL finds. See :meth:`.Records.query`."""
+        return _raising_as_a_task(self.plain_client.records.query(soql))
 
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -309,6 +314,11 @@ class _HookConversation(TaskConversation):
     def end_quietly(self) -> bool:
         self._hook.forget_session(self.session)
         return super().end_quietly()
+
+
+def _raising_as_a_task(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    with airflow_errors():
+        yield from records
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:

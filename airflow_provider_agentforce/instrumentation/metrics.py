@@ -28,6 +28,7 @@ _NAMES = {
     "session_trace": ("agentforce.trace.read", "agentforce.trace.failed"),
     "test": ("agentforce.test.started", "agentforce.test.start_failed"),
     "read": (None, "agentforce.read.failed"),
+    "write": (None, "agentforce.write.failed"),
 }
 
 

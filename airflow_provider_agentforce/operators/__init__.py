@@ -14,6 +14,7 @@ from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperato
 from airflow_provider_agentforce.operators.message import SendMessageOperator
 from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
 from airflow_provider_agentforce.operators.session_trace import SessionTraceOperator
+from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
 
 __all__ = [
     "ConversationBatchOperator",
@@ -25,5 +26,6 @@ __all__ = [
     "SessionTraceOperator",
     "StartSessionOperator",
     "SubmitFeedbackOperator",
+    "WriteRecordsOperator",
     "external_session_key",
 ]

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 
 _OURS = __name__.partition(".")[0] + "."
+_EVENT_KEYS = (
+    *("result_path", "results", "dead_letter", "tables", "records", "counts", "written", "errors"),
+    *("session_id", "agent_id", "agent_version", "outcome", "agreement"),
+    *("run_id", "status", "passed", "failed"),
+)
 _SHORT_KEYS = ("session_id", "sequence_id", "agent_id", "text", "outcome", "greeting", "result")
 
 
@@ -148,6 +153,19 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises
             self.log.warning("XCom %s could not be stored: %s", key, type(error).__name__)
 
+    def tell_outlets(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """Put counts and paths of *result* into the events of the task's outlets, and return it.
+
+        Airflow sends the events when the task succeeds. A failure to do so must not fail it.
+        """
+        try:
+            events: Any = context.get("outlet_events")
+            for outlet in self.outlets if events is not None else ():
+                events[outlet].extra.update(_told(result))
+        except Exception as error:  # noqa: BLE001 - whatever an outlet of another kind makes of it
+            self.log.warning("The outlets' events have no details: %s", type(error).__name__)
+        return result
+
     def keep_partial(self, context: Context, error: DeliveryUnknownError) -> None:
         """Push what could be read of a cut answer."""
         if error.turn is not None:
@@ -158,6 +176,14 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """Log what the agent says it is doing; the answer itself is not logged."""
         if message.get("type") == "ProgressIndicator":
             self.log.info("Agent: %s", one_line(str(message.get("message", "")), 200))
+
+
+def _told(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the event of an asset says of a result: no texts, and of lists how long they are."""
+    counted = {"turns", "cases"} & set(result)
+    return {name: result[name] for name in _EVENT_KEYS if name in result} | {
+        name: len(result[name]) for name in counted
+    }
 
 
 def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:

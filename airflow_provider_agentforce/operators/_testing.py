@@ -115,7 +115,7 @@ class AgentTesting(AgentforceBaseOperator):
                 _LAST_PASS,
                 {"test": mark, "agent_versions": dict(versions), "at": at, "result": result},
             )
-        return result
+        return self.tell_outlets(context, result)
 
     def version_of(self, client: AgentforceClient, agent: str | None, *, newest: bool = False) -> str | None:
         """Return the id of an agent's active version, ``None`` when it cannot be read.

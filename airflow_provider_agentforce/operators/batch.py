@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -22,6 +21,7 @@ from airflow_provider_agentforce.operators._arguments import check_choice, may_c
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
+from airflow_provider_agentforce.operators._row_templates import compiler
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
@@ -60,15 +60,17 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
     ask everything again, choose another ``result_path``, or delete the folder.
 
-    **Templated:** ``records`` (a URI, or the output of a task), ``result_path``, ``agent_id``, ``tz``,
-    ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per record with
-    ``record`` and the task's context. What is in a record is never rendered.
+    **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``result_path``, ``agent_id``,
+    ``tz``, ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per
+    record with ``record`` and the task's context. What is in a record is never rendered.
 
     :param records: a list of dicts; or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
         (``.csv``, with a header) or Parquet (``.parquet``), of a folder of such files, or a pattern such as
         ``s3://bucket/accounts/*.csv``; ``file://``, ``s3://``, whatever Airflow's object storage reads; or an
         iterator of dicts, or a function that returns an iterable of them and may take values of the context,
         such as ``ds``. What an iterator or a function gives is kept for the next tries.
+    :param soql: instead of ``records``: a query of the org's records. Their values are typed; a record that
+        one names (``Owner.Name``) is a dict in it, a sub-select a list. They are kept for the next tries.
     :param message: a template such as ``"What do you know of {{ record.name }}?"``; or a list of templates,
         for a conversation of several messages; or a function that is given the record (a dict) and returns a
         text or a list of texts.
@@ -120,6 +122,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     template_fields: Sequence[str] = (
         "records",
+        "soql",
         "message",
         "variables",
         "result_path",
@@ -127,12 +130,17 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         "tz",
         "agentforce_conn_id",
     )
-    template_fields_renderers = {"records": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
+    template_fields_renderers = {  # noqa: RUF012 - Airflow's own form
+        "records": "json",
+        "soql": "sql",
+        "variables": "json",
+    }
 
     def __init__(
         self,
         *,
-        records: Any,
+        records: Any = None,
+        soql: str | None = None,
         message: str | Sequence[str] | Callable[[Mapping[str, Any]], Any],
         result_path: str,
         key: str | None = None,
@@ -151,6 +159,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         **kwargs: Any,
     ) -> None:
         super().__init__(variables=_no_function(variables), **kwargs)
+        self.soql = soql
         self.message = _no_function(message)
         # Airflow calls a template field that is a function itself, with other arguments.
         self.message_function = message if callable(message) else None
@@ -181,10 +190,14 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def check_arguments(self) -> None:
         """Refuse literals that are not addresses or messages."""
         super().check_arguments()
+        given = self.records if self.given_records is None else self.given_records
+        validation.only_one_of(records=given, soql=self.soql)
         for field in ("records", "result_path"):
             given = getattr(self, field)
             if isinstance(given, str) and not may_change(given):
                 check_uri(given, field)
+        if self.soql is not None and not may_change(self.soql):
+            validation.message_text(self.soql, "soql")
         if self.message_function is None and not may_change(self.message):
             _check_message(self.message)
 
@@ -235,7 +248,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             except BatchFailedError as error:
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
-        return manifest
+        return self.tell_outlets(context, manifest)
 
     def _run(self, job: Job) -> dict[str, Any]:
         if self.only_plans:
@@ -256,8 +269,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             records=given,
             source_path=path_of(given, "records") if _names_a_file(given) else None,
             result_folder=path_of(self.result_path, "result_path"),
-            identity=_identity(context["ti"], self.agentforce_conn_id),
-            compile_template=self._compiler(context),
+            identity=_identity(context["ti"], self.agentforce_conn_id, self.soql),
+            compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
             cycle=getattr(context["ti"], "max_tries", 0),
             options=Options(
@@ -302,39 +315,23 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         """Return the records; of a function, one that has what it wants of the context."""
         from airflow_provider_agentforce._compat import determine_kwargs  # noqa: PLC0415 - not at parse time
 
+        if self.soql is not None:
+            return partial(self._queried, self.soql)
         given = self.records if self.given_records is None else self.given_records
         if not callable(given):
             return given
         return partial(given, **determine_kwargs(given, [], context))
+
+    def _queried(self, soql: str) -> Iterator[dict[str, Any]]:
+        for record in self.open_client().records.query(soql):
+            self.check_not_killed()
+            yield record
 
     def _give_the_slot_back(self, seconds: float) -> NoReturn:
         until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
         self.log.info("Waiting until %s for the org's limits, without a worker slot.", until.isoformat())
         self.defer(trigger=date_time_trigger(until), method_name="execute_complete")
         raise AssertionError("unreachable")  # pragma: no cover
-
-    def _compiler(self, context: Context) -> Callable[[str], Callable[[Mapping[str, Any]], str]]:
-        from jinja2 import StrictUndefined  # noqa: PLC0415
-
-        # A field that a record lacks must fail the record, and a message is no HTML, whatever the Dag says.
-        environment = self.get_template_env().overlay(undefined=StrictUndefined, autoescape=False)
-        environment.getattr = _fields_first(environment.getattr)  # type: ignore[method-assign, assignment]
-        values: Any = copy.copy(context)
-
-        def compile_template(text: str) -> Callable[[Mapping[str, Any]], str]:
-            template = environment.from_string(text)
-            for name, value in template.globals.items():
-                values.setdefault(name, value)
-
-            def render(record: Mapping[str, Any]) -> str:
-                values["record"] = record
-                # As Airflow does, but always to text, also in a Dag that renders to native objects.
-                within = environment.context_class(environment, values, template.name, template.blocks)
-                return "".join(str(piece) for piece in template.root_render_func(within))
-
-            return render
-
-        return compile_template
 
 
 class _Metrics:
@@ -396,22 +393,13 @@ def _names_a_file(given: Any) -> bool:
     return isinstance(given, str) or hasattr(given, "joinpath")
 
 
-def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """Let ``record.items`` be the field of that name, if there is one, before it is the method."""
-
-    def get(thing: Any, attribute: str) -> Any:
-        if isinstance(thing, dict) and attribute in thing:
-            return thing[attribute]
-        return getattr_(thing, attribute)
-
-    return get
-
-
-def _identity(ti: Any, connection: str) -> dict[str, str]:
+def _identity(ti: Any, connection: str, soql: str | None) -> dict[str, str]:
     task: Collection[Any] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
     loop = loop_of(ti)
     return {
         "task instance": "/".join(map(str, task)),
         "connection": connection,
         **({"loop": loop} if loop else {}),
+        # What is kept of another query is not taken for its records.
+        **({"soql": soql} if soql is not None else {}),
     }

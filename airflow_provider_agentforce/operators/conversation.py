@@ -158,7 +158,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         with self._conversation(ledger, context) as talk:
             try:
                 results = self._hold(talk, following, output, context, ledger)
-                return self._values(talk, results, context)
+                return self.tell_outlets(context, self._values(talk, results, context))
             except BaseException as error:
                 if self.resolvable(error, ledger):
                     self._turns = talk.turns

@@ -10,7 +10,7 @@ from airflow_provider_agentforce.client import delivery_policy, failure_catalogu
 from airflow_provider_agentforce.client.delivery_policy import Delivery, Ending, Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
 
-TOKEN, START, SEND, END, FEEDBACK, QUERY, TEST, READ, TRACE = Operation
+TOKEN, START, SEND, END, FEEDBACK, QUERY, TEST, READ, TRACE, WRITE = Operation
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 NOW = 1445412480.0  # DATE
 
@@ -253,6 +253,10 @@ def test_what_became_of_a_request_is_what_an_error_tells():
             "REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.",
             "calls of this day are used up",
         ),
+        (READ, 400, "MALFORMED_QUERY: unexpected token: 'FRM'", "Correct the SOQL"),
+        (READ, 403, "REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.", "24 hours"),
+        (WRITE, 403, "REQUEST_LIMIT_EXCEEDED: ConcurrentRequests Limit exceeded.", "at once"),
+        (WRITE, 403, "INSUFFICIENT_ACCESS: x", "edit these records"),
         (START, 403, "", "lack access"),
         (START, 429, "", "Slow down"),
         (TOKEN, 400, "invalid_grant: no client credentials user enabled", "Run As user"),
@@ -306,7 +310,7 @@ def test_any_failure_has_a_remedy_or_none(operation, failure, text):
 
 
 @pytest.mark.parametrize("failure", list(Failure))
-def test_a_test_run_is_started_as_a_message_is_sent_and_looked_at_as_a_query_is_made(failure):
+def test_a_test_run_is_started_as_a_message_is_sent_and_records_are_written_as_queries_are_made(failure):
     rule = failure.rule
     assert rule.verdict(TEST) is rule.verdict(SEND)
-    assert rule.verdict(READ) is rule.verdict(QUERY)
+    assert rule.verdict(READ) is rule.verdict(WRITE) is rule.verdict(QUERY)

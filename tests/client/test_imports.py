@@ -27,6 +27,7 @@ PURE = (
     "responses",
     "session_trace",
     "setup_paths",
+    "sobjects",
     "sse",
     "validation",
 )

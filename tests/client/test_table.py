@@ -68,6 +68,7 @@ class Row:
 
 CONFIG = {"error": "EngineConfigLookupException", "message": "Unable to look up the engine config"}
 BUSY_TOKENS = {"error": "temporarily_unavailable", "error_description": "try again"}
+CALLS_USED_UP = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
 GIVEN = {"headers": {"Retry-After": "0"}}
 
 ROWS = [
@@ -85,6 +86,14 @@ ROWS = [
     Row("8 401", {"status": 401}, REFUSED, "1 X", "RF", "RF", "RF", "RF", "RF", final=AUTH),
     Row("8 401 not attached", {"error": "app_not_attached"}, REFUSED, *["1 X"] * 6, final=AUTH),
     Row("9 403", {"status": 403}, REFUSED, "1 X", "1 X", "1 X", "1 X", "1 X", "1 X", final=AUTH),
+    Row(
+        "9 403 of the API calls",
+        {"status": 403, "body": CALLS_USED_UP},
+        REFUSED,
+        *("1 X", "1 X", "1 X", "1 X", "1 X", "3 T"),
+        transient=LIMIT,
+        final=AUTH,
+    ),
     Row(
         "10 404",
         {"error": "session_not_found"},

@@ -95,3 +95,8 @@ def test_the_fault_examples_are_faults(make_org):
     exec(block("python", "org.fail("), {"org": org})  # noqa: S102  # the page's own code
     assert len(org.unused_faults()) == 7
     org.reset()
+
+
+def test_the_example_with_records_runs(capsys):
+    exec(block("python", "org.add_rule("), {})  # noqa: S102  # the page's own code
+    assert capsys.readouterr().out == "None\n"

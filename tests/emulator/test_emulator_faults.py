@@ -210,6 +210,7 @@ def test_every_operation_can_fail(caller, org, session, operation):
         "trace": lambda: caller.call("GET", "/einstein/ai-agent/v1.1/preview/sessions/x/plans/y"),
         "session_trace": lambda: caller.call("GET", "/services/data/v66.0/einstein/audit/otel/x"),
         "query": lambda: caller.call("GET", "/services/data/v63.0/query?q=x"),
+        "write": lambda: caller.call("PATCH", "/services/data/v63.0/composite/sobjects", {}),
         "test": lambda: caller.call("GET", "/services/data/v63.0/einstein/ai-evaluations/runs/x"),
     }
     org.fail(operation, status=418)

@@ -126,7 +126,7 @@ def test_one_record_is_read_with_every_field(caller, org):
     assert (user["Id"], user["Username"]) == (user_id, "agent.user@emulator.example")
     agent = caller.call("GET", f"{path}/BotDefinition/{org.agent_id[:15]}").json()
     assert (agent["DeveloperName"], "BotVersions" in agent) == ("Service_Agent", False)
-    for missing in ("User/005EM0000000009AAA", "Account/001EM0000000001AAA"):
+    for missing in ("User/005EM0000000009AAA", "Account/001EM0000000009AAA"):
         assert caller.call("GET", f"{path}/{missing}").json()[0]["errorCode"] == "NOT_FOUND"
 
 
@@ -136,7 +136,7 @@ def test_one_record_is_read_with_every_field(caller, org):
         ("", "MALFORMED_QUERY"),
         ("SELECT Id", "MALFORMED_QUERY"),
         ("SELECT Id FROM BotDefinition WHERE", "MALFORMED_QUERY"),
-        ("SELECT Id FROM BotDefinition WHERE Id > 1", "MALFORMED_QUERY"),
+        ("SELECT Id FROM BotDefinition WHERE Id > 1", "INVALID_QUERY_FILTER_OPERATOR"),
         ("SELECT Id FROM BotDefinition WHERE Id = 'x", "MALFORMED_QUERY"),
         ("SELECT Id FROM BotDefinition ORDER Id", "MALFORMED_QUERY"),
         ("SELECT Id FROM BotDefinition LIMIT x", "MALFORMED_QUERY"),
@@ -144,7 +144,9 @@ def test_one_record_is_read_with_every_field(caller, org):
         ("SELECT (SELECT Id FROM Contacts) FROM BotDefinition", "INVALID_FIELD"),
         ("SELECT Id FROM BotDefinition WHERE Colour = 'red'", "INVALID_FIELD"),
         ("SELECT Colour FROM BotDefinition WHERE Id = null", "INVALID_FIELD"),
-        ("SELECT Id FROM Account", "INVALID_TYPE"),
+        ("SELECT Id FROM Nothing__c", "INVALID_TYPE"),
+        ("SELECT TYPEOF Owner WHEN User THEN Name END FROM Account", "MALFORMED_QUERY"),
+        ("SELECT Id FROM Account WHERE NumberOfEmployees > 'x'", "INVALID_QUERY_FILTER_OPERATOR"),
         ("SELECT Colour FROM BotDefinition", "INVALID_FIELD"),
     ],
 )

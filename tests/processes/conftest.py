@@ -36,6 +36,7 @@ DAG_IDS = {
     "shared_asks",
     "batch_asks",
     "agent_tests",
+    *("records", "records_written", "agent_published"),
     *(
         ("llm_asks", "llm_asks_in_time", "llm_talks", "llm_talks_in_time")
         if sys.version_info >= (3, 11)

@@ -463,7 +463,7 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
             {"records": {"id": 1}},
             "must be a list of dicts, the URI of a file or folder, or a function",
         ),
-        ({"records": None}, "but is NoneType"),
+        ({"records": 5}, "but is int"),
         ({"records": ["A1"]}, "records[0] must be a dict, but is str"),
         ({"records": "file:///nowhere/a.csv"}, "records: the file file:///nowhere/a.csv does not exist"),
         ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson, .csv or .parquet"),

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BATCH = "example_agentforce_batch"
 PERSON, LLM = "example_agentforce_person", "example_agentforce_llm_agent"
 LOOP = "example_agentforce_loop"  # test_borders.py runs it, where Airflow has loops
-OTHERS = {BATCH, PERSON, LLM, LOOP}
+SALESFORCE, PUBLISHED = "example_agentforce_salesforce", "example_agentforce_published"
+OTHERS = {BATCH, PERSON, LLM, LOOP, SALESFORCE, PUBLISHED}
 EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("example_*.py")} - OTHERS)
 LLM_CONNECTION = '{"conn_type": "pydanticai", "extra": {"model": "test"}}'
 needs_common_ai = pytest.mark.skipif(
@@ -275,3 +276,22 @@ def test_an_example_runs_as_it_is(dag_test, airflow_db, dag_id, tmp_path):
         },
     }.get(dag_id, set())
     assert labels(airflow_db, dag_id) == LABELS.get(dag_id, set())
+
+
+def test_the_answers_about_the_org_s_accounts_are_in_their_records(dag_test, airflow_db):
+    with Emulator() as org:
+        status, output = dag_test(SALESFORCE, org, ROOT / "example_dags")
+        assert status == 0, output
+        accounts = org.records("Account")
+        assert all(account["Agent_Checked__c"] and account["Agent_Summary__c"] for account in accounts)
+        assert "What do you know of account Acme (Manufacturing)?" in [text for _, text, _ in sent(org)]
+        assert org.open_sessions == []
+        status, output = dag_test(f"{SALESFORCE}_report", org, ROOT / "example_dags")
+        assert status == 0, output
+
+
+def test_a_new_version_of_the_agent_is_tested(dag_test, airflow_db):
+    with Emulator() as org:
+        status, output = dag_test(PUBLISHED, org, ROOT / "example_dags")
+        assert status == 0, output
+        assert [run.definition for run in org.test_runs.values()] == ["Order_Tests"]

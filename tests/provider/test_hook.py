@@ -408,3 +408,23 @@ def test_the_forms_of_older_airflow_name_the_same_fields():
     behaviour = AgentforceHook.get_ui_field_behaviour()
     assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
     assert behaviour["relabeling"]["host"] == "My Domain URL"
+
+
+class TestQuery:
+    def test_records_come_in_pages(self, org):
+        org.add_records("Account", ({"Name": f"More {number}"} for number in range(2500)))
+        found = AgentforceHook().query("SELECT Name, Owner.Username FROM Account ORDER BY CreatedDate")
+        assert next(found) == {"Name": "Acme", "Owner": {"Username": "agent.user@emulator.example"}}
+        assert (sum(1 for _ in found), org.count("query")) == (2507, 2)
+
+    def test_a_mistake_ends_the_task_and_an_outage_leaves_it_to_its_retries(self, org):
+        with pytest.raises(AirflowFailException, match="MALFORMED_QUERY"):
+            AgentforceHook().query("SELEKT")
+        org.add_records("Account", ({"Name": f"More {number}"} for number in range(2500)))
+        found = AgentforceHook().query("SELECT Name FROM Account")
+        org.fail("query", status=403)
+        with pytest.raises(AirflowFailException, match="403"):
+            list(found)
+        org.fail("query", status=503, times=3)
+        with pytest.raises(AgentforceTransientError):
+            AgentforceHook().query("SELECT Name FROM Account")

@@ -1,0 +1,125 @@
+"""What is written into a record of the org: the values that the fields of an object get from a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.sobjects import ID, FieldInfo, SObjectInfo
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+
+_SHORT_ID = 15
+ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+Render = Callable[[Mapping[str, Any]], str]
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What a Dag author says of a write, as the arguments of ``WriteRecordsOperator``.
+
+    :param fields: for each field the template, and what renders it.
+    """
+
+    sobject: str
+    fields: Mapping[str, Render]
+    external_id: str | None = None
+    outcomes: Sequence[str] = ("answered",)
+    max_failures: float | None = None
+
+    def most_failures(self, total: int) -> int | None:
+        """Return how many of *total* records may fail, ``None`` for all."""
+        given = validation.failures(self.max_failures)
+        return int(given * total) if isinstance(given, float) else given
+
+
+@dataclass(frozen=True)
+class RecordWrite:
+    """A record that is to be written.
+
+    :param position: of its row among those that qualify, counted from 0.
+    :param key: of the row.
+    :param target: the id, or the value of the external id.
+    :param values: of its fields, with the one that names it.
+    """
+
+    position: int
+    key: Any
+    target: Any
+    values: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes in a call, more or less."""
+        return len(ENCODER.encode(self.values))
+
+
+@dataclass(frozen=True)
+class WriteFailure:
+    """A line of the file of errors.
+
+    :param code: of the org, or ``REFUSED`` for what was not sent.
+    """
+
+    key: Any
+    target: Any
+    code: str
+    error: str
+    fields: Sequence[str] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class RecordValues:
+    """Makes the values of a record from its row.
+
+    :ivar info: the object.
+    :ivar key: the field that names a record.
+    :ivar external_id: name of the external id, ``None`` for the record's id.
+    """
+
+    def __init__(self, info: SObjectInfo, options: WriteOptions) -> None:
+        by_name = {name.lower(): render for name, render in options.fields.items()}
+        given = options.external_id
+        self._target = by_name.pop((given or ID).lower(), None)
+        if given is not None and ID.lower() in by_name:
+            raise AgentforceInputError(f"fields: Id is not given together with external_id ({given}).")
+        if not by_name:
+            raise AgentforceInputError(
+                "fields must name at least one field beside the one that names the record."
+            )
+        names = [name for name in options.fields if name.lower() in by_name]
+        found = info.writable(names, external_id=given)
+        self.info = info
+        self.key = info.fields.get((given or ID).lower()) or FieldInfo(ID, "id")
+        self.external_id = None if given is None else self.key.name
+        self._fields = [(one, by_name[one.name.lower()]) for one in found]
+
+    def of(self, position: int, row: Mapping[str, Any]) -> RecordWrite | WriteFailure:
+        """Return what is to be written, or why nothing can be."""
+        key, target = row.get("key"), None
+        try:
+            named = self._target(row) if self._target else "" if key is None else str(key)
+            target = self._named(named)
+            values = {one.name: one.value_of(render(row)) for one, render in self._fields}
+        except AgentforceInputError as error:
+            why = error.what
+        except Exception as error:  # noqa: BLE001 - whatever the template of the Dag raises
+            why = f"{type(error).__name__}: {error}"
+        else:
+            return RecordWrite(position, key, target, {self.key.name: target, **values})
+        return WriteFailure(key, target, "REFUSED", one_line(why))
+
+    def identity_of(self, target: Any) -> Any:
+        """Return what targets have in common that name the same record."""
+        return target[:_SHORT_ID] if self.external_id is None else self.key.identity_of(target)
+
+    def _named(self, text: str) -> Any:
+        if self.external_id is None:
+            return self.info.check_id(text.strip())
+        target = self.key.value_of(text)
+        if target is None:
+            raise AgentforceInputError(f"{self.key.name}, which names the record, is empty.")
+        return target

@@ -1,0 +1,275 @@
+"""Puts the rows of a batch into the records of an org: which values, in which calls, and what became of each.
+
+Twice through the results: first all values are made and checked, then the records are written, 200 a call.
+What is written is noted after each call, so that the next try goes on; a record whose note is lost is written
+once more, with the same values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from airflow_provider_agentforce.batch.record_values import (
+    ENCODER,
+    RecordValues,
+    RecordWrite,
+    WriteFailure,
+    WriteOptions,
+)
+from airflow_provider_agentforce.batch.storage import Storage, storage_of
+from airflow_provider_agentforce.batch.write_notes import WriteNotes
+from airflow_provider_agentforce.client.records import LOCKED, MOST_PER_CALL, Records, WriteResult
+from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError, one_line
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 4 * 1024 * 1024
+_SHOWN_REASONS = 3
+_PREVIEWED = 10
+# Calls between two lines about how far it has come.
+_CALLS_A_LINE = 50
+
+
+@dataclass
+class _Tally:
+    """How it goes.
+
+    :ivar total: rows that qualify.
+    :ivar written: a byte for each of them.
+    """
+
+    total: int = 0
+    written: bytearray = field(default_factory=bytearray)
+    failures: list[WriteFailure] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> str:
+        """Why records failed, the commonest first, with the key of one record each."""
+        counted = Counter(one.error for one in self.failures)
+        first = {one.error: one.key for one in reversed(self.failures)}
+        shown = [
+            f"{number} × {one_line(reason, 160).rstrip('.')} (first: {one_line(str(first[reason]), 40)})"  # noqa: RUF001
+            for reason, number in counted.most_common(_SHOWN_REASONS)
+        ]
+        more = len(counted) - len(shown)
+        return "; ".join(shown + ([f"{more} other reasons"] if more else []))
+
+
+class RecordWriter:
+    """Writes the rows of results into an org.
+
+    :param sources: path objects of files of results.
+    :param folder: path object of the folder for errors and notes, of this task alone.
+    :param storage_of: gives the storage for a path object.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        sources: Sequence[Any],
+        folder: Any,
+        options: WriteOptions,
+        storage_of: Callable[[Any], Storage] = storage_of,
+    ) -> None:
+        self._records = records
+        self._sources = sources
+        self._folder = folder
+        self._options = options
+        self._storage_of = storage_of
+
+    def run(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Write all records that no earlier try has written, and return how many.
+
+        :param dry_run: write none, and return what would change in the first ones.
+        :raises AgentforceInputError: the results or the fields cannot be used; nothing was written.
+        :raises BatchFailedError: more records failed than are allowed, or all of them.
+        """
+        values = RecordValues(self._records.describe(self._options.sobject), self._options)
+        tally = _Tally()
+        notes = WriteNotes(self._folder, self._survey(values, tally), self._storage_of)
+        most = self._options.most_failures(tally.total)
+        stopped = _exceeds(tally, most)
+        preview = self._preview(values) if dry_run and not stopped else None
+        if not dry_run and not stopped:
+            for begin, end in notes.spans(tally.total):
+                tally.written[begin:end] = b"\1" * (end - begin)
+            stopped = self._write_all(values, notes, tally, most)
+        if tally.failures:
+            notes.write_errors(tally.failures)
+        elif not dry_run:
+            # Everything is written, and another run of the task writes it again.
+            notes.forget()
+        result = {
+            "written": 0 if dry_run else sum(tally.written),
+            "failed": len(tally.failures),
+            "records": tally.total,
+            "errors": notes.errors if tally.failures else None,
+            **(preview or {}),
+        }
+        return _judged(result, tally, stopped=stopped)
+
+    def _survey(self, values: RecordValues, tally: _Tally) -> str:
+        """Make and check the values of all records, and return a hash of them.
+
+        :raises AgentforceInputError: two rows name the same record.
+        """
+        digest = hashlib.sha256(f"{values.info.name}/{self._options.external_id}".encode())
+        named: dict[Any, Any] = {}
+        for one in self._writes(values):
+            tally.total += 1
+            if isinstance(one, WriteFailure):
+                tally.failures.append(one)
+                continue
+            identity = values.identity_of(one.target)
+            if identity in named:
+                raise AgentforceInputError(
+                    f"results: the rows with the keys {named[identity]!r:.60} and {one.key!r:.60} both name "
+                    f"the record {one.target!r:.60}. Nothing was written."
+                )
+            named[identity] = one.key
+            digest.update(ENCODER.encode(one.values).encode("utf-8", "surrogatepass"))
+        tally.written = bytearray(tally.total)
+        if not tally.total:
+            log.warning("No row has an outcome that is to be written: %s.", ", ".join(self._options.outcomes))
+        return digest.hexdigest()[:16]
+
+    def _writes(self, values: RecordValues) -> Iterator[RecordWrite | WriteFailure]:
+        qualifying = (row for row in self._rows() if row.get("status") in self._options.outcomes)
+        return (values.of(position, row) for position, row in enumerate(qualifying))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for path in self._sources:
+            with _opened(path) as file:
+                for number, line in enumerate(iter(file.readline, b""), 1):
+                    if line.strip():
+                        yield _row(line, number, path)
+
+    def _write_all(self, values: RecordValues, notes: WriteNotes, tally: _Tally, most: int | None) -> bool:
+        """Write what is left; tell whether too much failed to go on."""
+        done = sum(tally.written)
+        if done:
+            log.info("Earlier tries have written %d of %d records.", done, tally.total)
+        left = (
+            one
+            for one in self._writes(values)
+            if isinstance(one, RecordWrite) and not tally.written[one.position]
+        )
+        for calls, chunk in enumerate(_chunks(left), 1):
+            rows = [one.values for one in chunk]
+            results = self._records.write(values.info.name, rows, external_id=values.external_id)
+            notes.add(self._count(chunk, results, tally))
+            if calls % _CALLS_A_LINE == 0:
+                log.info("%d of %d records are written.", sum(tally.written), tally.total)
+            if _exceeds(tally, most):
+                return True
+        return False
+
+    def _count(
+        self, chunk: Sequence[RecordWrite], results: Sequence[WriteResult], tally: _Tally
+    ) -> list[int]:
+        """Count what became of the records of a call, and return the positions of those that are written."""
+        written = []
+        for one, result in zip(chunk, results, strict=True):
+            if result.written:
+                tally.written[one.position] = 1
+                written.append(one.position)
+            else:
+                failure = WriteFailure(
+                    one.key, one.target, result.code, result.message, result.fields, one.values
+                )
+                tally.failures.append(failure)
+        return written
+
+    def _preview(self, values: RecordValues) -> dict[str, Any]:
+        """Return what would change in the first records."""
+        checked = (one for one in self._writes(values) if isinstance(one, RecordWrite))
+        first = list(islice(checked, _PREVIEWED))
+        name = values.key.name
+        present = {values.identity_of(record[name]): record for record in self._present(first, values)}
+        shown = []
+        for one in first:
+            now = present.get(values.identity_of(one.target), {})
+            changed = [field for field in one.values if field != name]
+            changes = {field: {"now": now.get(field), "then": one.values[field]} for field in changed}
+            shown.append({"key": one.key, name: one.target, "exists": bool(now), "changes": changes})
+            log.info("Would write %s: %s", one.target, one_line(ENCODER.encode(changes), 400))
+        return {"preview": shown}
+
+    def _present(self, writes: Sequence[RecordWrite], values: RecordValues) -> list[dict[str, Any]]:
+        if not writes:
+            return []
+        wanted = ", ".join(_literal(one.target) for one in writes)
+        names = ", ".join(dict.fromkeys([values.key.name, *writes[0].values]))
+        where = f"FROM {values.info.name} WHERE {values.key.name} IN ({wanted})"
+        return list(self._records.query(f"SELECT {names} {where}"))
+
+
+def _judged(result: dict[str, Any], tally: _Tally, *, stopped: bool) -> dict[str, Any]:
+    """Return the result, or fail the task: all records failed, or more than are allowed."""
+    log.info("%(written)d of %(records)d records are written, %(failed)d failed.", result)
+    failed = len(tally.failures)
+    if not failed:
+        return result
+    if not stopped and failed < tally.total:
+        log.warning("Not written: %s. Errors: %s", tally.reasons, result["errors"])
+        return result
+    more = ", more than max_failures allows; the rest was not tried" if stopped else ""
+    raise BatchFailedError(
+        f"{failed} of {tally.total} records could not be written{more}: {tally.reasons}. "
+        f"Errors: {result['errors']}.",
+        manifest=result,
+        operation="write",
+        retryable=any(one.code == LOCKED for one in tally.failures),
+    )
+
+
+def _row(line: bytes, number: int, path: Any) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or "status" not in row:
+        raise AgentforceInputError(
+            f"results: line {number} of {path} is not a row of a batch. Give the output of a "
+            "ConversationBatchOperator, or the URI of its results.jsonl."
+        )
+    return row
+
+
+def _opened(path: Any) -> Any:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise AgentforceInputError(f"results: the file {path} does not exist.") from None
+
+
+def _exceeds(tally: _Tally, most: int | None) -> bool:
+    return most is not None and len(tally.failures) > most
+
+
+def _chunks(writes: Iterable[RecordWrite]) -> Iterator[list[RecordWrite]]:
+    """Yield the records of each call."""
+    chunk: list[RecordWrite] = []
+    size = 0
+    for one in writes:
+        if chunk and (len(chunk) == MOST_PER_CALL or size + one.size > _MOST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(one)
+        size += one.size
+    if chunk:
+        yield chunk
+
+
+def _literal(value: Any) -> str:
+    """Return a value as SOQL writes it."""
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)

@@ -1,0 +1,284 @@
+"""The records of an org: queries, descriptions of objects, and writes of many records at once.
+
+Sources: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_query.htm, and
+https://developer.salesforce.com/docs/platform/api-rest/guide/resources-composite-sobjects-collections-update.html.
+A write of a record by its id, or by an external id, is the same however often it is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+import tenacity
+
+from airflow_provider_agentforce.client import responses, validation
+from airflow_provider_agentforce.client.answer_reader import JsonReader
+from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
+from airflow_provider_agentforce.client.delivery_policy import Operation
+from airflow_provider_agentforce.client.error_words import words_of
+from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
+from airflow_provider_agentforce.client.sobjects import SObjectInfo
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+    one_line,
+)
+
+MOST_PER_CALL = 200
+LOCKED = "UNABLE_TO_LOCK_ROW"
+_MAINTENANCE = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
+_CURSOR_GONE = "INVALID_QUERY_LOCATOR"
+_LOCK_ATTEMPTS = 5
+# 2,000 records of a page, or what a describe says of 800 fields with their picklists.
+_MAX_PAGE = 64 * 1024 * 1024
+# The longest address that the org takes has 16,384 characters.
+_LONGEST_QUERY = 16_000
+_NEXT_PAGE = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9]/query/[A-Za-z0-9_-]{1,200}")
+_JSON = {"Accept": "application/json"}
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What became of one record.
+
+    :param record_id: ``None`` for a record that is not written and has none.
+    :param code: why it is not written, such as ``STRING_TOO_LONG``; ``""`` for one that is.
+    :param message: the same in the org's words.
+    :param fields: those that the org names.
+    """
+
+    record_id: str | None
+    code: str = ""
+    message: str = ""
+    fields: tuple[str, ...] = ()
+
+    @classmethod
+    def from_reply(cls, told: Mapping[str, Any]) -> WriteResult:
+        """Read the result of one record."""
+        record_id = told.get("id")
+        known = record_id if isinstance(record_id, str) else None
+        if told.get("success") is True:
+            return cls(known)
+        listed = told.get("errors")
+        errors = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        first = errors[0] if errors else {}
+        named = first.get("fields")
+        return cls(
+            known,
+            str(first.get("statusCode") or "UNKNOWN_ERROR"),
+            one_line("; ".join(filter(None, map(words_of, errors))) or "The org gives no reason."),
+            tuple(map(str, named)) if isinstance(named, list) else (),
+        )
+
+    @property
+    def written(self) -> bool:
+        """Whether the record is written."""
+        return not self.code
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PageRequest(ApiRequest):
+    """A query, or the next page of its answer."""
+
+    operation = Operation.READ
+    doing = "Querying records"
+    max_body = _MAX_PAGE
+    url: str
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the records
+        return HttpCall("GET", self.url, _JSON)
+
+    def read(self, reader: JsonReader) -> dict[str, Any]:
+        page = responses.decode_object(reader.body)
+        records = page.get("records")
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            raise responses.UnreadableReplyError("a JSON object without a list of records")
+        return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DescribeRequest(_PageRequest):
+    """What there is to know of an object."""
+
+    doing = "Looking up the object's fields"
+
+    def read(self, reader: JsonReader) -> SObjectInfo:  # type: ignore[override]
+        return SObjectInfo.from_describe(responses.decode_object(reader.body))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WriteRequest(ApiRequest):
+    """``PATCH …/composite/sobjects`` of at most 200 records; one that fails does not undo the others."""
+
+    operation = Operation.WRITE
+    doing = "Writing records"
+    url: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the records
+        return replace(post(self.url, {"allOrNone": False, "records": self.rows}), method="PATCH")
+
+    def read(self, reader: JsonReader) -> list[WriteResult]:
+        told = responses.decode(reader.body)
+        if not isinstance(told, list) or len(told) != len(self.rows):
+            raise responses.UnreadableReplyError("JSON, but not one result for each record")
+        return [WriteResult.from_reply(one if isinstance(one, dict) else {}) for one in told]
+
+
+class Records:
+    """The records of an org. Methods raise :class:`.AgentforceError` for what the org or the network do.
+
+    :param host: the org's My Domain.
+    :param executor: carries out the calls.
+    :param get_access: gives the token.
+    """
+
+    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
+        self._host = host
+        self._executor = executor
+        self._get_access = get_access
+
+    def query(self, soql: str) -> Iterator[dict[str, Any]]:
+        """Return the records that *soql* finds, as the org's pages of 2,000 come in.
+
+        A record is a dict of the fields that were asked for: numbers, booleans, texts and ``None``; a date is
+        a text as the org writes it. A record that it names (``Owner.Name``) is a dict in it, and a sub-select
+        a list of them. The first page is asked for at once, the others when they are wanted.
+
+        :raises AgentforceInputError: *soql* is empty, is too long, or asks for ``COUNT()`` alone.
+        :raises AgentforceRequestError: the org does not understand or allow it.
+        """
+        text = validation.message_text(soql, "soql")
+        encoded = quote(text, safe="")
+        if len(encoded) > _LONGEST_QUERY:
+            raise AgentforceInputError(
+                f"soql has {len(encoded):,} characters in an address; the org takes {_LONGEST_QUERY:,}.",
+                hint="Ask for less at once, such as for a part of the ids.",
+            )
+        first = self._page(f"{DATA_PATH}/query?q={encoded}")
+        if not first["records"] and first.get("done") is True and first.get("totalSize"):
+            raise AgentforceInputError(
+                f"soql: COUNT() gives a number, {first['totalSize']}, and no records.",
+                hint="Ask for COUNT(Id), which gives a record with the field expr0.",
+            )
+        return self._all(first)
+
+    def describe(self, sobject: str) -> SObjectInfo:
+        """Return what the org says of an object and its fields.
+
+        :param sobject: API name, such as ``Account``.
+        :raises AgentforceInputError: there is no such object, or the user may not see it.
+        """
+        name = validation.name(sobject, "sobject")
+        request = _DescribeRequest(url=f"{self._host}{DATA_PATH}/sobjects/{name}/describe")
+        try:
+            found: SObjectInfo = self._executor.execute(request, self._get_access).value
+        except AgentforceRequestError as error:
+            if error.status != 404:  # noqa: PLR2004
+                raise
+            raise AgentforceInputError(
+                f"sobject: {self._host} has no object {name} that the user (Run As, or username) may see.",
+                hint="Give its API name; one of your own objects ends in __c.",
+            ) from error
+        return found
+
+    def write(
+        self, sobject: str, rows: Sequence[Mapping[str, Any]], *, external_id: str | None = None
+    ) -> list[WriteResult]:
+        """Write records, and return what became of each, in the order of *rows*.
+
+        Records that another process holds are tried again for a while. After an error some of the records may
+        be written; to write them again does no harm.
+
+        :param sobject: API name of the object.
+        :param rows: values by the names of fields, each with ``Id``, or with the field *external_id*.
+        :param external_id: upsert by this field: a record that is not there is made.
+        :raises ValueError: more than 200 rows.
+        :raises AgentforceTransientError: the org is under maintenance, or cannot be reached.
+        """
+        if len(rows) > MOST_PER_CALL:
+            raise ValueError(f"At most {MOST_PER_CALL} records are written at once, not {len(rows)}.")
+        path = f"/{sobject}/{external_id}" if external_id else ""
+        url = f"{self._host}{DATA_PATH}/composite/sobjects{path}"
+        typed = [{"attributes": {"type": sobject}, **row} for row in rows]
+        results: dict[int, WriteResult] = {}
+
+        def attempt() -> bool:
+            left = [
+                place for place in range(len(rows)) if place not in results or results[place].code == LOCKED
+            ]
+            request = _WriteRequest(url=url, rows=[typed[at] for at in left])
+            found = self._executor.execute(request, self._get_access).value
+            results.update(zip(left, found, strict=True))
+            return any(one.code == LOCKED for one in found)
+
+        # The last results stand, whatever they are.
+        tenacity.Retrying(
+            retry=tenacity.retry_if_result(bool),
+            wait=self._executor.timing.back_off,
+            stop=tenacity.stop_after_attempt(_LOCK_ATTEMPTS),
+            sleep=self._executor.deadline.sleep,
+            retry_error_callback=lambda _: True,
+        )(attempt)
+        _check_maintenance(results.values())
+        return [results[at] for at in range(len(rows))]
+
+    def _all(self, page: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the records of *page* and of those behind it."""
+        while True:
+            for record in page["records"]:
+                yield self._plain(record)
+            if page.get("done") is not False:
+                return
+            page = self._next(page)
+
+    def _next(self, page: Mapping[str, Any]) -> dict[str, Any]:
+        where = page.get("nextRecordsUrl")
+        if not isinstance(where, str) or not _NEXT_PAGE.fullmatch(where):
+            raise AgentforceTransientError(
+                "Querying records failed: the org does not say where its next page is.", operation="read"
+            )
+        try:
+            return self._page(where)
+        except AgentforceError as error:
+            if _CURSOR_GONE not in error.what:
+                raise
+            raise AgentforceTransientError(
+                "Querying records failed: the org has given up the query between two pages.",
+                hint="It keeps few queries of a user open at once, and for two days at most. Ask again.",
+                operation=error.operation,
+                status=error.status,
+                body=error.body,
+            ) from error
+
+    def _page(self, path: str) -> dict[str, Any]:
+        page: dict[str, Any] = self._executor.execute(
+            _PageRequest(url=f"{self._host}{path}"), self._get_access
+        ).value
+        return page
+
+    def _plain(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._value(value) for name, value in record.items() if name != "attributes"}
+
+    def _value(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if isinstance(value.get("records"), list) and "done" in value:
+            return list(self._all(value))
+        return self._plain(value)
+
+
+def _check_maintenance(results: Any) -> None:
+    told = next((one for one in results if one.code == _MAINTENANCE), None)
+    if told is not None:
+        raise AgentforceTransientError(
+            f"Writing records failed: {told.code}: {told.message.rstrip('.')}.",
+            hint="The org is read-only for now. What was not written can be written later.",
+            operation="write",
+        )

@@ -1,0 +1,257 @@
+"""The objects of an org: what a describe tells of their fields, and values as a field takes them. Pure.
+
+Types of fields: https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/field_types.htm
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from airflow_provider_agentforce.client.responses import UnreadableReplyError
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+ID = "Id"
+_ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
+# What no text can stand for.
+_COMPOUND = {"address", "location", "base64", "complexvalue", "json"}
+_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def _record_id(text: str) -> str:
+    if _ID.fullmatch(text) is None:
+        raise ValueError(text)
+    return text
+
+
+def _number(text: str) -> float:
+    if _DIGITS.fullmatch(text):
+        return int(text)
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _whole_number(text: str) -> int:
+    number = _number(text)
+    if number != int(number):
+        raise ValueError(text)
+    return int(number)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError(text)
+    return _BOOLEANS[text.lower()]
+
+
+def _date(text: str) -> str:
+    return date.fromisoformat(text).isoformat()
+
+
+def _datetime(text: str) -> str:
+    moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment.isoformat(timespec="milliseconds")
+
+
+# How the text for a field of a type is read, and the words for what it takes. All other types are texts.
+_WHOLE = (_whole_number, "a whole number")
+_ANY_NUMBER = (_number, "a number")
+_RECORD = (_record_id, "the id of a record")
+_FORMS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "int": _WHOLE,
+    "long": _WHOLE,
+    "double": _ANY_NUMBER,
+    "currency": _ANY_NUMBER,
+    "percent": _ANY_NUMBER,
+    "id": _RECORD,
+    "reference": _RECORD,
+    "boolean": (_boolean, "true or false"),
+    "date": (_date, "a date such as 2026-11-28"),
+    "datetime": (_datetime, "a time with its zone, such as 2026-11-28T15:00:00Z"),
+}
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """A field of an object.
+
+    :param type: as a describe names it, such as ``textarea``.
+    :param length: characters that a text may have, 0 for no limit.
+    :param updateable: the user may change it.
+    :param createable: the user may set it in a new record.
+    :param nillable: it may be empty.
+    :param external_id: records can be found by it.
+    :param case_sensitive: texts that differ only in case are different.
+    :param values: of a picklist that takes no others, else empty.
+    """
+
+    name: str
+    type: str
+    length: int = 0
+    updateable: bool = True
+    createable: bool = True
+    nillable: bool = True
+    external_id: bool = False
+    case_sensitive: bool = False
+    values: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_describe(cls, told: Mapping[str, Any]) -> FieldInfo:
+        """Read one of the fields of a describe."""
+        listed = told.get("picklistValues") if told.get("restrictedPicklist") is True else None
+        values = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        length = told.get("length")
+        return cls(
+            name=str(told.get("name", "")),
+            type=str(told.get("type", "string")).lower(),
+            length=length if isinstance(length, int) else 0,
+            updateable=told.get("updateable") is True,
+            createable=told.get("createable") is True,
+            nillable=told.get("nillable") is not False,
+            external_id=told.get("externalId") is True or told.get("idLookup") is True,
+            case_sensitive=told.get("caseSensitive") is True,
+            values=frozenset(str(one.get("value")) for one in values if one.get("active") is not False),
+        )
+
+    def value_of(self, text: str) -> Any:
+        """Return what *text* stands for, as JSON has it; ``None`` for an empty one.
+
+        :raises AgentforceInputError: the field does not take it; the error names field and reason.
+        """
+        if not text.strip():
+            if self.nillable:
+                return None
+            raise self._refusal("may not be empty")
+        if self.type not in _FORMS:
+            return self._text(text)
+        parse, wanted = _FORMS[self.type]
+        try:
+            return parse(text.strip())
+        except ValueError:
+            raise self._refusal(f"takes {wanted}, not {text!r:.40}") from None
+
+    def identity_of(self, value: Any) -> Any:
+        """Return what values have in common that name the same record, where the field is an external id."""
+        return value.lower() if isinstance(value, str) and not self.case_sensitive else value
+
+    def _text(self, text: str) -> str:
+        if self.length and len(text) > self.length:
+            raise self._refusal(f"takes {self.length:,} characters, and the text has {len(text):,}")
+        parts = text.split(";") if self.type == "multipicklist" else [text]
+        unknown = [part for part in parts if self.values and part not in self.values]
+        if unknown:
+            known = ", ".join(sorted(self.values))
+            raise self._refusal(f"takes one of {known:.200}, not {unknown[0]!r:.40}")
+        return text
+
+    def _refusal(self, requirement: str) -> AgentforceInputError:
+        return AgentforceInputError(f"{self.name} {requirement}.")
+
+
+@dataclass(frozen=True)
+class SObjectInfo:
+    """An object of the org.
+
+    :param name: API name.
+    :param prefix: with which the ids of its records begin, ``""`` where it has none.
+    :param fields: those that the user may see, by their names in lower case.
+    :param updateable: the user may change records.
+    :param createable: the user may make records.
+    """
+
+    name: str
+    prefix: str
+    fields: Mapping[str, FieldInfo]
+    updateable: bool = True
+    createable: bool = True
+
+    @classmethod
+    def from_describe(cls, told: Mapping[str, Any]) -> SObjectInfo:
+        """Read a describe.
+
+        :raises UnreadableReplyError: it has no name or no fields.
+        """
+        listed = told.get("fields")
+        if not isinstance(listed, list) or not isinstance(told.get("name"), str):
+            raise UnreadableReplyError("a JSON object that describes no object")
+        found = [FieldInfo.from_describe(one) for one in listed if isinstance(one, dict)]
+        return cls(
+            name=told["name"],
+            prefix=str(told.get("keyPrefix") or ""),
+            fields={one.name.lower(): one for one in found},
+            updateable=told.get("updateable") is True,
+            createable=told.get("createable") is True,
+        )
+
+    def writable(self, names: Sequence[str], *, external_id: str | None = None) -> list[FieldInfo]:
+        """Return the fields with these names, all of which can be written.
+
+        :param external_id: the field by which records are upserted; ``None``: they are updated by their ids.
+        :raises AgentforceInputError: one that names every field that does not exist or cannot be written.
+        """
+        problems = [*self._of_object(external_id), *self._of_key(external_id)]
+        found = []
+        for name in names:
+            field = self.fields.get(name.lower())
+            problem = self._of_field(name, field, external_id)
+            if problem or field is None:
+                problems.append(problem)
+            else:
+                found.append(field)
+        if problems:
+            raise AgentforceInputError(
+                f"fields: {'; '.join(problems)}.",
+                hint="Correct the names, or give the user (Run As, or username) the permission to edit them.",
+            )
+        return found
+
+    def check_id(self, record_id: str) -> str:
+        """Return an id if it can be one of this object's records.
+
+        :raises AgentforceInputError: it cannot.
+        """
+        if _ID.fullmatch(record_id) is None:
+            raise AgentforceInputError(f"{record_id!r:.60} is not the id of a record.")
+        if self.prefix and not record_id.startswith(self.prefix):
+            raise AgentforceInputError(
+                f"{record_id} is not the id of a record of {self.name}, which begin with {self.prefix}."
+            )
+        return record_id
+
+    def _of_object(self, external_id: str | None) -> Iterable[str]:
+        if not self.updateable:
+            yield f"records of {self.name} may not be changed by this user"
+        elif external_id is not None and not self.createable:
+            yield f"records of {self.name} may not be made by this user"
+
+    def _of_key(self, external_id: str | None) -> Iterable[str]:
+        if external_id is None:
+            return
+        field = self.fields.get(external_id.lower())
+        if field is None:
+            yield f"{self.name} has no field {external_id}{self._like(external_id)}"
+        elif not field.external_id:
+            yield f"{field.name} is not an external id of {self.name}"
+
+    def _of_field(self, name: str, field: FieldInfo | None, external_id: str | None) -> str:
+        if field is None:
+            return f"{self.name} has no field {name}{self._like(name)}, or it is hidden from this user"
+        if field.type in _COMPOUND:
+            return f"{field.name} is of the type {field.type}, which cannot be written as a text"
+        if not field.updateable or (external_id is not None and not field.createable):
+            return f"{field.name} may not be written"
+        return ""
+
+    def _like(self, name: str) -> str:
+        near = difflib.get_close_matches(name.lower(), self.fields, 1, 0.7)
+        return f" (did you mean {self.fields[near[0]].name}?)" if near else ""

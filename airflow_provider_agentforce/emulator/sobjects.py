@@ -1,0 +1,210 @@
+"""The objects of the org's data: their fields, as a describe tells them, and a few records to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+# Types of fields, as a describe names them, and the JSON that the data API takes for each.
+_TEXTS = ("string", "textarea", "picklist", "email", "phone", "url", "reference", "id", "date", "datetime")
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(_TEXTS, (str,)),
+    "boolean": (bool,),
+    "int": (int,),
+    **dict.fromkeys(("double", "currency", "percent"), (int, float)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SObjectField:
+    """A field of an object.
+
+    :param name: API name; one of the customer's own ends in ``__c``.
+    :param type: as a describe names it: ``string``, ``textarea``, ``picklist``, ``email``, ``phone``,
+        ``url``, ``boolean``, ``int``, ``double``, ``currency``, ``percent``, ``date``, ``datetime`` or
+        ``reference``.
+    :param length: characters that a text may have.
+    :param writable: a person or program may set it.
+    :param required: it may not be empty.
+    :param external_id: records can be upserted by it.
+    :param values: of a picklist that takes no others; empty: any text.
+    :param references: the object that a ``reference`` names.
+    :param children: name of the relationship from there back to these records.
+    """
+
+    name: str
+    type: str = "string"
+    length: int = 255
+    writable: bool = True
+    required: bool = False
+    external_id: bool = False
+    values: tuple[str, ...] = ()
+    references: str | None = None
+    children: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in JSON_TYPES:
+            raise ValueError(f"{self.name}: unknown type {self.type!r}: one of {', '.join(JSON_TYPES)}.")
+
+    @property
+    def relationship(self) -> str | None:
+        """Under which name a query reads fields of the record that it names."""
+        if self.references is None:
+            return None
+        custom = self.name.removesuffix("__c")
+        return f"{custom}__r" if custom != self.name else self.name.removesuffix("Id")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a describe says of it."""
+        return {
+            "name": self.name,
+            "label": self.name.removesuffix("__c").replace("_", " "),
+            "type": self.type,
+            "length": self.length if JSON_TYPES[self.type] == (str,) else 0,
+            "createable": self.writable,
+            "updateable": self.writable,
+            "nillable": not self.required and self.type != "boolean",
+            "externalId": self.external_id,
+            "idLookup": self.external_id or self.type == "id",
+            "unique": self.external_id,
+            "calculated": False,
+            "restrictedPicklist": bool(self.values),
+            "picklistValues": [{"value": value, "label": value, "active": True} for value in self.values],
+            "referenceTo": [self.references] if self.references else [],
+            "relationshipName": self.relationship,
+        }
+
+
+_DATES = ("CreatedDate", "LastModifiedDate", "SystemModstamp")
+_SYSTEM = (
+    SObjectField(name="Id", type="id", length=18, writable=False, required=True),
+    SObjectField(name="IsDeleted", type="boolean", writable=False),
+    *(SObjectField(name=name, type="datetime", writable=False) for name in _DATES),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SObject:
+    """A kind of record.
+
+    :param name: API name.
+    :param prefix: three characters with which the ids of its records begin.
+    :param fields: beside ``Id`` and those that the org itself fills.
+    """
+
+    name: str
+    prefix: str
+    fields: tuple[SObjectField, ...]
+
+    @property
+    def all_fields(self) -> tuple[SObjectField, ...]:
+        """Its fields, those of every object included."""
+        return (*_SYSTEM, *self.fields)
+
+    def field(self, name: str) -> SObjectField | None:
+        """Return a field by its name, in any case."""
+        return next((one for one in self.all_fields if one.name.lower() == name.lower()), None)
+
+    def describe(self, path: str) -> dict[str, Any]:
+        """Return what a describe says of it, as far as programs that write records read it.
+
+        :param path: of the objects in this version of the API.
+        """
+        return {
+            "name": self.name,
+            "label": self.name.removesuffix("__c").replace("_", " "),
+            "keyPrefix": self.prefix,
+            "custom": self.name.endswith("__c"),
+            "queryable": True,
+            "createable": True,
+            "updateable": True,
+            "urls": {"sobject": f"{path}/{self.name}", "describe": f"{path}/{self.name}/describe"},
+            "fields": [one.describe() for one in self.all_fields],
+        }
+
+
+def _owned() -> SObjectField:
+    return SObjectField(name="OwnerId", type="reference", length=18, references="User")
+
+
+def _of_account(children: str) -> SObjectField:
+    return SObjectField(
+        name="AccountId", type="reference", length=18, references="Account", children=children
+    )
+
+
+DEFAULT_SOBJECTS = (
+    SObject(
+        name="Account",
+        prefix="001",
+        fields=(
+            SObjectField(name="Name", required=True),
+            SObjectField(name="Industry", type="picklist"),
+            SObjectField(name="BillingCountry", length=80),
+            SObjectField(name="NumberOfEmployees", type="int"),
+            SObjectField(name="AnnualRevenue", type="currency"),
+            SObjectField(name="Description", type="textarea", length=32000),
+            _owned(),
+            SObjectField(name="Account_Code__c", length=20, external_id=True),
+            SObjectField(name="Agent_Summary__c", type="textarea", length=1000),
+            SObjectField(name="Agent_Score__c", type="double"),
+            SObjectField(name="Agent_Checked__c", type="boolean"),
+            SObjectField(name="Agent_Checked_At__c", type="datetime"),
+            SObjectField(name="Next_Review__c", type="date"),
+            SObjectField(name="Priority__c", type="picklist", values=("High", "Medium", "Low")),
+            SObjectField(name="Open_Cases__c", type="double", writable=False),
+        ),
+    ),
+    SObject(
+        name="Contact",
+        prefix="003",
+        fields=(
+            SObjectField(name="FirstName", length=40),
+            SObjectField(name="LastName", length=80, required=True),
+            SObjectField(name="Email", type="email", length=80),
+            _of_account("Contacts"),
+            _owned(),
+        ),
+    ),
+    SObject(
+        name="Case",
+        prefix="500",
+        fields=(
+            SObjectField(name="Subject"),
+            SObjectField(name="Description", type="textarea", length=32000),
+            SObjectField(name="Status", type="picklist"),
+            _of_account("Cases"),
+            _owned(),
+        ),
+    ),
+)
+
+_ACCOUNTS = (
+    ("Acme", "Manufacturing", "US", 1200, "Wile", "Coyote"),
+    ("Globex", "Energy", "US", 5400, "Hank", "Scorpio"),
+    ("Initech", "Technology", "US", 300, "Bill", "Lumbergh"),
+    ("Umbrella Foods", "Agriculture", "GB", 890, "Alice", "Marcus"),
+    ("Hooli", "Technology", "US", 22000, "Gavin", "Belson"),
+    ("Wayne Shipping", "Shipping", "US", 7100, "Lucius", "Fox"),
+    ("Stark Metals", "Manufacturing", "DE", 640, "Pepper", "Potts"),
+    ("Wonka Sweets", "Agriculture", "CH", 75, "Charlie", "Bucket"),
+)
+
+
+def default_records() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield records of the default objects: a few accounts, each with a contact that names it."""
+    for number, (name, industry, country, employees, first, last) in enumerate(_ACCOUNTS, 1):
+        yield (
+            "Account",
+            {
+                "Name": name,
+                "Industry": industry,
+                "BillingCountry": country,
+                "NumberOfEmployees": employees,
+                "Account_Code__c": f"A-{number:03d}",
+                "Agent_Checked__c": False,
+            },
+        )
+        email = f"{first}.{last}@{name.replace(' ', '-')}.example".lower()
+        yield "Contact", {"FirstName": first, "LastName": last, "Email": email, "Account": name}

@@ -1,0 +1,71 @@
+"""Templates that are rendered once for each of many records, with what is in the record as data."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import Context
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Render = Callable[[Mapping[str, Any]], str]
+
+
+def compiler(
+    environment: Environment,
+    context: Context,
+    variable: str,
+    convert: Callable[[Any], Any] | None = None,
+) -> Callable[[str], Render]:
+    """Return what makes of a template a function from a record to text.
+
+    :param environment: the Dag's.
+    :param variable: the name that a template has for the record.
+    :param convert: is given the value of each expression, and returns what becomes its text.
+    """
+    from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
+
+    # A field that a record lacks must fail the record, and a text is no HTML, whatever the Dag says.
+    chosen: dict[str, Any] = {"undefined": StrictUndefined, "autoescape": False}
+    if convert is not None:
+        chosen["finalize"] = convert
+    strict = environment.overlay(**chosen)
+    strict.getattr = _fields_first(strict.getattr)  # type: ignore[method-assign, assignment]
+    values: Any = copy.copy(context)
+
+    def compile_template(text: str) -> Render:
+        template = strict.from_string(text)
+        for name, value in template.globals.items():
+            values.setdefault(name, value)
+
+        def render(record: Mapping[str, Any]) -> str:
+            values[variable] = record
+            # As Airflow does, but always to text, also in a Dag that renders to native objects.
+            within = strict.context_class(strict, values, template.name, template.blocks)
+            return "".join(str(piece) for piece in template.root_render_func(within))
+
+        return render
+
+    return compile_template
+
+
+def as_field_text(value: Any) -> Any:
+    """Return a value as the text of a field: nothing for ``None``, JSON for what has parts."""
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Let ``record.items`` be the field of that name, if there is one, before it is the method."""
+
+    def get(thing: Any, attribute: str) -> Any:
+        if isinstance(thing, dict) and attribute in thing:
+            return thing[attribute]
+        return getattr_(thing, attribute)
+
+    return get

@@ -1,0 +1,172 @@
+"""Putting answers back into the records of the org."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.models import OUTCOMES
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._arguments import check_choice, check_templates
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._paths import path_of
+from airflow_provider_agentforce.operators._row_templates import as_field_text, compiler
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.record_writer import RecordWriter
+
+
+class WriteRecordsOperator(AgentforceBaseOperator):
+    """Write the answers of a batch into records of the org, by their ids or by an external id.
+
+    Only rows whose ``status`` is one of ``outcomes`` are written. The object is described first: a field that
+    does not exist or may not be written fails the task before anything is written. All values are made and
+    checked before the first write: what a field does not take, such as a text that is longer than it, is an
+    error of that row. Two rows that name the same record fail the task.
+
+    **Sends** the records with sObject Collections, 200 a call; a record that is refused does not keep the
+    others from being written. Records that another process holds are tried again.
+
+    **Writes** beside the results, if any record failed, ``writes/<task>/write_errors.jsonl``: ``key``,
+    ``target`` (what names the record), ``code`` and ``error`` (the org's words), ``fields`` and ``values``.
+
+    **Returns** a dict: ``written``, ``failed`` and ``records`` (counts), and ``errors`` (a URI, or ``None``).
+    The task fails when all records failed, or more than ``max_failures``; the XCom ``result`` has the dict
+    then.
+
+    **A retry** goes on where the last try ended, and tries failed records again. A record that was being
+    written when the process was killed is written once more, with the same values. When all records are
+    written, clearing the task writes them again.
+
+    **Templated:** ``results``, ``sobject``, ``external_id``, ``agentforce_conn_id``. The values of ``fields``
+    are templates of their own, rendered for each row with ``row`` and the task's context. What is in a row is
+    never rendered.
+
+    :param results: the output of a :class:`ConversationBatchOperator`, or the URI of its ``results.jsonl``;
+        or a list of either, such as the output of a mapped batch.
+    :param sobject: API name of the object, such as ``Account``.
+    :param fields: a template for each field, by its API name: ``{"Summary__c": "{{ row.text }}"}``. Its text
+        becomes a number, a boolean or a date where the field is one; an empty text, and ``None``, empties the
+        field; a dict or list becomes JSON. ``Id``, or the field of ``external_id``, names the record;
+        default: the row's ``key``.
+    :param external_id: upsert by this field, and make a record that is not there. Default: update by ``Id``.
+    :param outcomes: of the rows to be written.
+    :param max_failures: stop when more records than this have failed: a number (``0``: none may), or a share
+        between 0 and 1. Default: never.
+    :param dry_run: write nothing; make and check all values, and return as ``preview`` what would change in
+        the first ten records.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    """
+
+    template_fields: Sequence[str] = (
+        *("results", "sobject", "external_id"),
+        *AgentforceBaseOperator.template_fields,
+    )
+    template_fields_renderers = {"results": "json"}  # noqa: RUF012 - Airflow's own form
+
+    def __init__(
+        self,
+        *,
+        results: Any,
+        sobject: str,
+        fields: Mapping[str, str],
+        external_id: str | None = None,
+        outcomes: Collection[str] = ("answered",),
+        max_failures: float | None = None,
+        dry_run: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.results = results
+        self.sobject = sobject
+        self.fields = _checked_fields(fields)
+        self.external_id = external_id
+        self.outcomes = _checked_outcomes(outcomes)
+        self.max_failures = validation.failures(max_failures)
+        # Airflow's operators have a method of the argument's name.
+        self.dry_run_only = check_choice("dry_run", dry_run, True, False)
+        self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse a template that is not one."""
+        check_templates("fields", self.fields, lambda text: self.get_template_env().parse(text))
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the records, or the rest of those that earlier tries began."""
+        from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            try:
+                result = self._writer(context).run(dry_run=self.dry_run_only)
+            except BatchFailedError as error:
+                self.push_in_failure(context, "result", error.manifest)
+                raise
+        return self.tell_outlets(context, result)
+
+    def _writer(self, context: Context) -> RecordWriter:
+        from airflow_provider_agentforce.batch.record_values import WriteOptions  # noqa: PLC0415
+        from airflow_provider_agentforce.batch.record_writer import RecordWriter  # noqa: PLC0415
+
+        sources = _sources(self.results)
+        ti: Any = context["ti"]
+        mapped = "" if ti.map_index < 0 else f".{ti.map_index}"
+        compile_template = compiler(self.get_template_env(), context, "row", as_field_text)
+        return RecordWriter(
+            self.open_client().records,
+            sources,
+            sources[0].parent / "writes" / f"{ti.task_id}{mapped}",
+            WriteOptions(
+                sobject=self.sobject,
+                fields={name: compile_template(text) for name, text in self.fields.items()},
+                external_id=self.external_id or None,
+                outcomes=self.outcomes,
+                max_failures=self.max_failures,
+            ),
+        )
+
+
+def _checked_fields(fields: Any) -> dict[str, str]:
+    if not isinstance(fields, Mapping) or not fields:
+        raise AgentforceInputError(
+            'fields must be a template for each field, such as {"Summary__c": "{{ row.text }}"}, '
+            f"but is {fields!r:.80}."
+        )
+    for name, template in fields.items():
+        if not isinstance(template, str):
+            raise AgentforceInputError(
+                f"fields[{name!r:.40}] must be a template, a text, but is {type(template).__name__}."
+            )
+        validation.name(name, "fields")
+    return dict(fields)
+
+
+def _checked_outcomes(outcomes: Any) -> tuple[str, ...]:
+    names = (outcomes,) if isinstance(outcomes, str) else tuple(outcomes)
+    unknown = [name for name in names if name not in OUTCOMES]
+    if unknown or not names:
+        found = repr(unknown[0])[:60] if unknown else "nothing"
+        raise AgentforceInputError(f"outcomes must be some of {', '.join(OUTCOMES)}, but has {found}.")
+    return names
+
+
+def _sources(results: Any) -> list[Any]:
+    """Return the path objects of the files that *results* stands for."""
+    if isinstance(results, Mapping):
+        uri = results.get("results")
+        if not isinstance(uri, str):
+            raise AgentforceInputError(
+                "results has no results: give the output of a ConversationBatchOperator, or the URI of its "
+                "results.jsonl."
+            )
+        return [path_of(uri, "results")]
+    if isinstance(results, str) or hasattr(results, "joinpath"):
+        return [path_of(results, "results")]
+    if not isinstance(results, Sequence) or not results:
+        raise AgentforceInputError(
+            "results must be the output of a ConversationBatchOperator or the URI of its results.jsonl, "
+            f"but is {type(results).__name__ if results is None or results else 'empty'}."
+        )
+    return [path for one in results for path in _sources(one)]

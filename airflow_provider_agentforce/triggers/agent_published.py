@@ -1,0 +1,131 @@
+"""Watches for new versions of an agent. For asset watchers, which Airflow has since 3.0."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import BaseEventTrigger, TriggerEvent
+from airflow_provider_agentforce.client import validation
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.agent_lookup import AgentInfo
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+
+class AgentPublishedTrigger(BaseEventTrigger):
+    """Tells when another version of an agent becomes the active one.
+
+    .. code-block:: python
+
+        Asset("agent", watchers=[AssetWatcher("published", AgentPublishedTrigger(agent_id="Service_Agent"))])
+
+    It only reads, so it may run twice. Each change gives one event, a dict with ``agent_id``, ``agent`` (API
+    name), ``version`` and ``previous_version`` (ids of a BotVersion), and ``seen_at`` (ISO 8601 in UTC). The
+    version that is active at the first look gives none, and neither does an agent that is deactivated.
+
+    On Airflow 3.3 and later the last version that was told is kept with the asset: a triggerer that starts
+    again tells nothing twice, and tells what was published while it was away. On older Airflow, and where
+    several assets have the same watcher, it begins with the version that it finds.
+
+    :param agent_id: id (``0Xx…``) or API name of the agent.
+    :param agentforce_conn_id: connection of type ``agentforce``.
+    :param poke_interval: pause between two looks; each counts as a call to the org.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        agentforce_conn_id: str = "agentforce_default",
+        poke_interval: timedelta = timedelta(minutes=1),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # of Airflow
+        self.agent_id = validation.agent(agent_id)
+        self.agentforce_conn_id = agentforce_conn_id
+        self.poke_interval = poke_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments."""
+        names = ("agent_id", "agentforce_conn_id", "poke_interval")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look again and again, and give an event for each change."""
+        # Airflow's own way to ask for a connection beside the loop, in every version.
+        from asgiref.sync import sync_to_async  # noqa: PLC0415 - in the triggerer alone
+
+        client = await sync_to_async(self._connected)()
+        try:
+            told = await self._kept()
+            while True:
+                found = await self._look(client)
+                if found is not None and found.version != told:
+                    previous, told = told, found.version
+                    if previous is not None:
+                        yield _event(found, previous)
+                    await self._keep(told)
+                await asyncio.sleep(self.poke_interval.total_seconds())
+        finally:
+            # A call that is under way would outlive a trigger that is cancelled.
+            client.stop()
+
+    async def _look(self, client: AgentforceClient) -> AgentInfo | None:
+        """Return the agent, ``None`` when it has no active version or cannot be read."""
+        from airflow_provider_agentforce.exceptions import AgentforceError  # noqa: PLC0415 - beside the loop
+
+        try:
+            found = await asyncio.to_thread(client.find_agents, self.agent_id)
+        except AgentforceError as error:
+            self.log.warning("The agent %s cannot be read: %s", self.agent_id, error)
+            return None
+        if len(found) != 1:
+            self.log.warning("The org has %d agents named %s.", len(found), self.agent_id)
+            return None
+        return found[0] if found[0].version is not None else None
+
+    async def _kept(self) -> str | None:
+        """Return the version that was told last, ``None`` when nothing is known of one."""
+        store = self._store
+        if store is None:
+            return None
+        try:
+            kept = await store.aget(self._key)
+        except ValueError:  # several assets have this watcher
+            return None
+        return kept if isinstance(kept, str) else None
+
+    async def _keep(self, version: str | None) -> None:
+        store = self._store
+        if store is None:
+            return
+        try:
+            await store.aset(self._key, version)
+        except ValueError:  # as above
+            return
+
+    @property
+    def _store(self) -> Any:
+        return getattr(self, "asset_state_store", None)
+
+    @property
+    def _key(self) -> str:
+        return f"agentforce_version_of_{self.agent_id}"
+
+    def _connected(self) -> AgentforceClient:
+        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - beside the loop
+
+        return AgentforceHook(self.agentforce_conn_id).plain_client
+
+
+def _event(agent: AgentInfo, previous: str) -> TriggerEvent:
+    values = {
+        "agent_id": agent.agent_id,
+        "agent": agent.name,
+        "version": agent.version,
+        "previous_version": previous,
+        "seen_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    return TriggerEvent(values)  # type: ignore[no-untyped-call] # of Airflow

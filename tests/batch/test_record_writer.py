@@ -1,0 +1,329 @@
+"""Rows of a batch become values of records: each is written once, or again the same, or has its reason."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from quick import fields_of
+from writes import answered, errors_of, in_a_process, results_of, writer
+
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceTransientError,
+    BatchFailedError,
+    LedgerError,
+)
+
+CODE = {"Account_Code__c": "{{ record.key }}", "Name": "{{ record.text }}"}
+
+
+@pytest.fixture
+def ids(org):
+    """The ids of 600 accounts."""
+    return org.add_records("Account", ({"Name": f"Account {number}"} for number in range(600)))
+
+
+def summaries(org):
+    return {record["Id"]: record["Agent_Summary__c"] for record in org.records("Account")}
+
+
+def sizes(org):
+    return [len(one.body["records"]) for one in org.requests if one.operation == "write"]
+
+
+def test_every_row_is_written_200_a_call(org, client, tmp_path, ids):
+    result = writer(client, results_of(tmp_path, answered(ids))).run()
+    assert result == {"written": 600, "failed": 0, "records": 600, "errors": None}
+    assert all(summaries(org)[key] == f"about {key}" for key in ids)
+    assert sizes(org) == [200, 200, 200]
+
+
+def test_ten_thousand_answers_cost_fifty_calls(make_org, make_client, tmp_path):
+    org = make_org()
+    ids = org.add_records("Account", ({"Name": "x"} for _ in range(10_000)))
+    path = results_of(tmp_path, answered(ids))
+    assert writer(make_client(org), path).run()["written"] == 10_000
+    assert org.count("write") == 50
+
+
+def test_a_hundred_thousand_rows_are_checked_in_little_memory(client, tmp_path):
+    rows = answered(f"001EM{number:010d}" for number in range(100_000))
+    path = results_of(tmp_path, rows)
+    del rows
+    tracemalloc.start()
+    result = writer(client, path).run(dry_run=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (result["records"], result["written"]) == (100_000, 0)
+    assert peak < 60 * 2**20
+
+
+@pytest.mark.parametrize("outcomes", [("answered",), ("answered", "escalated")])
+def test_only_rows_with_the_outcomes_are_written(org, client, tmp_path, ids, outcomes):
+    rows = answered(ids[:5])
+    for row, status in zip(rows[1:], ("escalated", "failed", "unknown", "invalid_output"), strict=True):
+        row["status"] = status
+    result = writer(client, results_of(tmp_path, rows), outcomes=outcomes).run()
+    assert result["written"] == result["records"] == len(outcomes)
+    assert [summaries(org)[key] is not None for key in ids[:5]] == [True, len(outcomes) > 1, *[False] * 3]
+
+
+def test_no_row_that_qualifies_is_no_failure_and_no_call(org, client, tmp_path):
+    assert writer(client, results_of(tmp_path, [])).run()["records"] == 0
+    assert org.count("write") == 0
+
+
+def test_a_rule_that_refuses_three_of_200_has_the_org_s_words_for_each(org, client, tmp_path, ids):
+    bad = set(ids[5:8])
+    org.add_rule("Account", lambda record: "Too risky." if record["Id"] in bad else None)
+    result = writer(client, results_of(tmp_path, answered(ids[:200]))).run()
+    assert (result["written"], result["failed"]) == (197, 3)
+    errors = errors_of(result)
+    assert {one["key"] for one in errors} == bad
+    assert errors[0] == {
+        "key": ids[5],
+        "target": ids[5],
+        "code": "FIELD_CUSTOM_VALIDATION_EXCEPTION",
+        "error": "Too risky.",
+        "fields": [],
+        "values": {"Id": ids[5], "Agent_Summary__c": f"about {ids[5]}"},
+    }
+
+
+VALUES = {
+    "Id": "{{ record.key }}",
+    "Agent_Score__c": "{{ record.result.score }}",
+    "Agent_Checked__c": "{{ record.outcome == 'answered' }}",
+    "Next_Review__c": "2026-12-{{ '%02d' | format(record.result.score * 10) }}",
+    "Priority__c": "{{ record.result.priority }}",
+}
+
+
+def test_values_have_the_types_of_their_fields(org, client, tmp_path, ids):
+    row = {**answered(ids[:1])[0], "result": {"score": 0.5, "priority": "High"}}
+    writer(client, results_of(tmp_path, [row]), fields=VALUES).run()
+    written = next(record for record in org.records("Account") if record["Id"] == ids[0])
+    assert (written["Agent_Score__c"], written["Agent_Checked__c"]) == (0.5, True)
+    assert (written["Next_Review__c"], written["Priority__c"]) == ("2026-12-05", "High")
+
+
+def test_what_a_field_does_not_take_is_never_sent_and_has_its_reason(org, client, tmp_path, ids):
+    rows = [{**row, "result": {"score": 0.5, "priority": "High"}} for row in answered(ids[:5])]
+    rows[0]["result"]["score"] = "high"
+    rows[1]["result"]["priority"] = "Urgent"
+    del rows[2]["result"]["score"]
+    rows[3]["key"] = "003EM0000000001AAA"
+    result = writer(client, results_of(tmp_path, rows), fields=VALUES).run()
+    assert (result["written"], result["failed"], sizes(org)) == (1, 4, [1])
+    errors = errors_of(result)
+    assert {one["code"] for one in errors} == {"REFUSED"}
+    for one, words in zip(
+        errors, ("a number", "one of High", "no attribute 'score'", "Account"), strict=True
+    ):
+        assert words in one["error"]
+
+
+def test_a_text_that_is_too_long_is_refused_and_not_cut(org, client, tmp_path, ids):
+    rows = answered(ids[:2])
+    rows[1]["text"] = "x" * 1001
+    result = writer(client, results_of(tmp_path, rows)).run()
+    assert "takes 1,000 characters, and the text has 1,001" in errors_of(result)[0]["error"]
+    assert summaries(org)[ids[1]] is None
+
+
+def test_long_texts_make_smaller_calls(org, client, tmp_path, ids):
+    rows = answered(ids[:200], "x" * 31_000)
+    fields = {"Id": "{{ record.key }}", "Description": "{{ record.text }}"}
+    assert writer(client, results_of(tmp_path, rows), fields=fields).run()["written"] == 200
+    assert len(sizes(org)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Agent_Sumary__c": "x"}, "did you mean Agent_Summary__c"),
+        ({"Open_Cases__c": "1", "Name": "x"}, "Open_Cases__c may not be written"),
+        ({"Id": "{{ record.key }}"}, "beside the one"),
+    ],
+)
+def test_a_field_that_cannot_be_written_is_found_before_the_first_write(
+    org, client, tmp_path, ids, fields, words
+):
+    with pytest.raises(AgentforceInputError, match=words):
+        writer(client, results_of(tmp_path, answered(ids)), fields=fields).run()
+    assert org.count("write") == 0
+
+
+@pytest.mark.parametrize("same", [lambda key: key, lambda key: key[:15]])
+def test_one_record_twice_is_refused_before_the_first_write(org, client, tmp_path, ids, same):
+    rows = answered([*ids, same(ids[7])])
+    with pytest.raises(AgentforceInputError, match=f"both name.*{ids[7][:15]}"):
+        writer(client, results_of(tmp_path, rows)).run()
+    assert org.count("write") == 0
+
+
+def test_records_are_made_and_found_by_an_external_id(org, client, tmp_path):
+    rows = answered(["A-001", "NEW-1"])
+    result = writer(client, results_of(tmp_path, rows), fields=CODE, external_id="account_code__c").run()
+    assert result["written"] == 2
+    assert [
+        one["Name"] for one in org.records("Account") if one["Account_Code__c"] in ("A-001", "NEW-1")
+    ] == [
+        "about A-001",
+        "about NEW-1",
+    ]
+    rows = answered(["B-1", "b-1"])
+    with pytest.raises(AgentforceInputError, match="both name"):
+        writer(client, results_of(tmp_path, rows), fields=CODE, external_id="Account_Code__c").run()
+
+
+def test_a_row_without_a_key_names_no_record(org, client, tmp_path):
+    rows = answered(["A-001", None])
+    fields = {"Name": "{{ record.text }}"}
+    result = writer(client, results_of(tmp_path, rows), fields=fields, external_id="Account_Code__c").run()
+    assert (result["written"], result["failed"]) == (1, 1)
+    assert "empty" in errors_of(result)[0]["error"]
+
+
+@pytest.mark.parametrize(("most", "written"), [(0, 199), (0.001, 199), (5, 598)])
+def test_more_failures_than_allowed_stop_the_writing(org, client, tmp_path, ids, most, written):
+    org.add_rule("Account", lambda record: "No." if record["Id"] in (ids[0], ids[599]) else None)
+    work = writer(client, results_of(tmp_path, answered(ids)), max_failures=most)
+    if most == 5:
+        assert work.run()["written"] == written
+        return
+    with pytest.raises(BatchFailedError, match="more than max_failures allows") as caught:
+        work.run()
+    assert not caught.value.retryable
+    assert (caught.value.manifest["written"], sizes(org)) == (written, [200])
+
+
+def test_too_many_values_that_are_refused_stop_before_the_first_write(org, client, tmp_path, ids):
+    with pytest.raises(BatchFailedError, match=r"2 of 4 .*not the id of a record"):
+        writer(client, results_of(tmp_path, answered([*ids[:2], "a", "b"])), max_failures=1).run()
+    assert org.count("write") == 0
+
+
+def test_a_write_of_which_nothing_succeeds_fails(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda _record: "No.")
+    with pytest.raises(BatchFailedError, match=r"2 of 2 records could not be written: 2 × No \(first: 001"):  # noqa: RUF001
+        writer(client, results_of(tmp_path, answered(ids[:2]))).run()
+
+
+def test_a_record_that_stays_locked_is_left_to_the_next_try(org, client, tmp_path, ids):
+    org.lock_record(ids[0], times=7)
+    work = writer(client, results_of(tmp_path, answered(ids[:3])), max_failures=0)
+    with pytest.raises(BatchFailedError) as caught:
+        work.run()
+    assert caught.value.retryable
+    result = writer(client, results_of(tmp_path, answered(ids[:3])), max_failures=0).run()
+    assert (result["written"], result["errors"]) == (3, None)
+    assert sizes(org) == [3, 1, 1, 1, 1, 1, 1, 1]
+    assert not (tmp_path / "writes" / "task" / "write_errors.jsonl").exists()
+
+
+def test_an_outage_is_left_to_the_next_try_which_writes_the_rest(org, client, tmp_path, ids):
+    path = results_of(tmp_path, answered(ids))
+    org.fail("write", delay=0)
+    org.fail("write", status=503, times=3)
+    with pytest.raises(AgentforceTransientError):
+        writer(client, path).run()
+    assert sum(text is not None for text in summaries(org).values()) == 200
+    assert writer(client, path).run()["written"] == 600
+    assert sizes(org) == [200, 200, 200, 200, 200, 200]
+    assert all(summaries(org)[key] == f"about {key}" for key in ids)
+
+
+def test_an_org_under_maintenance_is_left_to_the_next_try(org, client, tmp_path, ids):
+    path = results_of(tmp_path, answered(ids))
+    org.read_only = True
+    with pytest.raises(AgentforceTransientError, match="read-only"):
+        writer(client, path).run()
+    org.read_only = False
+    assert writer(client, path).run()["written"] == 600
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_write_that_is_killed_between_calls_goes_on_where_it_was(org, client, tmp_path, ids, calls):
+    path = results_of(tmp_path, answered(ids))
+    for _ in range(calls - 1):
+        org.fail("write", delay=0)
+    org.fail("write", delay=60)
+    process = in_a_process(fields_of(org), path)
+    while len(sizes(org)) < calls:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    result = writer(client, path).run()
+    assert (result["written"], result["failed"]) == (600, 0)
+    # The call that was under way may be made once more, and none of those before it.
+    assert sum(sizes(org)[calls - 1 + 1 :]) == 600 - 200 * (calls - 1)
+    assert all(summaries(org)[key] == f"about {key}" for key in ids)
+
+
+def test_other_values_are_all_written(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
+    assert writer(client, results_of(tmp_path, answered(ids[:3]))).run()["failed"] == 1
+    result = writer(client, results_of(tmp_path, answered(ids[:3], "new {}"))).run()
+    assert (result["written"], sizes(org)) == (2, [3, 3])
+    assert summaries(org)[ids[1]] == f"new {ids[1]}"
+
+
+def test_a_finished_write_is_made_again_by_another_run(org, client, tmp_path, ids):
+    path = results_of(tmp_path, answered(ids[:3]))
+    assert writer(client, path).run()["written"] == writer(client, path).run()["written"] == 3
+    assert sizes(org) == [3, 3]
+
+
+def test_a_note_that_is_cut_costs_one_more_write(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
+    path = results_of(tmp_path, answered(ids[:3]))
+    writer(client, path).run()
+    (note,) = (tmp_path / "writes" / "task").glob("written-*")
+    note.write_bytes(note.read_bytes()[:3])
+    assert writer(client, path).run()["written"] == 2
+    assert sizes(org) == [3, 3]
+
+
+def test_a_dry_run_shows_what_would_change_and_writes_nothing(org, client, tmp_path, ids):
+    rows = answered([*ids[:20], "001EM0009999999", "bad"])
+    rows[0]["text"] = "it's \\ new"
+    result = writer(client, results_of(tmp_path, rows)).run(dry_run=True)
+    assert (result["written"], result["failed"], result["records"]) == (0, 1, 22)
+    first = result["preview"][0]
+    assert first == {
+        "key": ids[0],
+        "Id": ids[0],
+        "exists": True,
+        "changes": {"Agent_Summary__c": {"now": None, "then": "it's \\ new"}},
+    }
+    assert len(result["preview"]) == 10
+    assert org.count("write") == 0
+    rows = answered(["A-001", "it's"])
+    path = results_of(tmp_path, rows)
+    found = writer(client, path, fields=CODE, external_id="Account_Code__c").run(dry_run=True)["preview"]
+    assert [one["exists"] for one in found] == [True, False]
+    assert found[0]["changes"]["Name"] == {"now": "Acme", "then": "about A-001"}
+
+
+@pytest.mark.parametrize("line", ["no JSON", "[1]", '{"key": 1}'])
+def test_a_file_of_something_else_is_named(org, client, tmp_path, ids, line):
+    path = results_of(tmp_path, answered(ids[:1]))
+    path.write_text(path.read_text() + "\n" + line + "\n")
+    with pytest.raises(AgentforceInputError, match=r"line 3 of .* is not a row"):
+        writer(client, path).run()
+    assert org.count("write") == 0
+
+
+def test_a_file_that_is_gone_is_named(client, tmp_path):
+    with pytest.raises(AgentforceInputError, match="does not exist"):
+        writer(client, tmp_path / "results.jsonl").run()
+
+
+def test_a_folder_that_cannot_be_written_fails_before_the_first_write(org, client, tmp_path, ids):
+    path = results_of(tmp_path, answered(ids))
+    (tmp_path / "writes").write_text("a file")
+    with pytest.raises(LedgerError, match="writes"):
+        writer(client, path).run()
+    assert org.count("write") == 0

@@ -1,0 +1,370 @@
+"""The records of an org: pages of a query, what a describe allows, and what becomes of each record."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+import wire
+from quick import secrets_of
+from telling import look_over
+
+from airflow_provider_agentforce.client.sobjects import FieldInfo, SObjectInfo
+from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceRequestError,
+    AgentforceTransientError,
+    RateLimitedError,
+    TaskStoppedError,
+)
+
+TOKEN = wire.response({"access_token": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"})
+
+
+@pytest.fixture
+def records(client):
+    return client.records
+
+
+def failing(client, act, kind):
+    """Return the error of *act* after looking it over."""
+    with pytest.raises(AgentforceError) as caught:
+        act()
+    assert type(caught.value) is kind
+    look_over(caught.value, client)
+    assert secrets_of(client)
+    return caught.value
+
+
+# Queries
+
+
+def test_a_record_has_typed_values_parents_children_and_nulls(org, records):
+    org.add_records("Contact", [{"LastName": "Alone"}])
+    soql = "SELECT LastName, Email, Account.Name, Account.Owner.Username FROM Contact"
+    first, *_, alone = records.query(soql)
+    assert first == {
+        "LastName": "Coyote",
+        "Email": "wile.coyote@acme.example",
+        "Account": {"Name": "Acme", "Owner": {"Username": "agent.user@emulator.example"}},
+    }
+    assert alone == {"LastName": "Alone", "Email": None, "Account": None}
+    account = next(
+        records.query(
+            "SELECT NumberOfEmployees, Agent_Checked__c, (SELECT LastName FROM Contacts) FROM Account"
+        )
+    )
+    assert account == {
+        "NumberOfEmployees": 1200,
+        "Agent_Checked__c": False,
+        "Contacts": [{"LastName": "Coyote"}],
+    }
+
+
+def test_groups_are_counted_and_a_count_alone_says_how(client, records):
+    groups = list(records.query("SELECT Industry, COUNT(Id) many FROM Account GROUP BY Industry"))
+    assert {"Industry": "Technology", "many": 2} in groups
+    error = failing(client, lambda: records.query("SELECT COUNT() FROM Account"), AgentforceInputError)
+    assert "COUNT() gives a number, 8," in str(error)
+    assert list(records.query("SELECT Id FROM Account WHERE Name = 'Nobody'")) == []
+
+
+def test_fifty_thousand_records_are_read_in_25_calls_and_little_memory(make_org, make_client):
+    org = make_org()
+    org.add_records("Account", ({"Name": f"Account {number}"} for number in range(49_992)))
+    found = make_client(org).records.query("SELECT Id, Name FROM Account")
+    tracemalloc.start()
+    ids = {record["Id"][8:15] for record in found}
+    before = tracemalloc.get_traced_memory()[0]
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert (len(ids), org.count("query")) == (50_000, 25)
+    assert peak < 40 * 2**20  # the emulator, which answers, runs in this process, too
+
+
+def test_the_first_page_is_asked_for_at_once_and_the_others_when_wanted(make_org, make_client):
+    org = make_org(query_page_size=3)
+    found = make_client(org).records.query("SELECT Name FROM Account")
+    assert org.count("query") == 1
+    assert [next(found)["Name"] for _ in range(3)] == ["Acme", "Globex", "Initech"]
+    assert org.count("query") == 1
+    org.fail("query", status=503)
+    assert len(list(found)) == 5
+    assert org.count("query") == 4
+
+
+@pytest.mark.parametrize(
+    ("soql", "words"),
+    [
+        ("SELEKT Id FROM Account", "MALFORMED_QUERY: unexpected token: 'SELEKT'"),
+        ("SELECT Colour FROM Account", "INVALID_FIELD: No such column 'Colour'"),
+        ("SELECT Id FROM Nothing__c", "INVALID_TYPE"),
+    ],
+)
+def test_a_query_that_is_wrong_is_one_clear_error(org, client, records, soql, words):
+    error = failing(client, lambda: records.query(soql), AgentforceRequestError)
+    assert words in str(error)
+    assert "Correct the SOQL" in error.hint
+    assert org.count("query") == 1
+
+
+@pytest.mark.parametrize("soql", ["", "  ", "SELECT Id FROM Account WHERE Name IN ('" + "x" * 20_000 + "')"])
+def test_a_query_that_cannot_be_sent_is_refused(org, client, records, soql):
+    with pytest.raises(AgentforceInputError, match="soql"):
+        records.query(soql)
+    assert org.requests == []
+
+
+def test_a_query_that_the_org_gives_up_may_be_asked_again(make_org, make_client):
+    org = make_org(query_page_size=3)
+    client = make_client(org)
+    found = client.records.query("SELECT Name FROM Account")
+    org.fail("query", error="rest_query_locator")
+    error = failing(client, lambda: list(found), AgentforceTransientError)
+    assert "between two pages" in str(error)
+
+
+@pytest.mark.parametrize(
+    "where", [None, "https://elsewhere.example/services/data/v63.0/query/x", "/other", 7]
+)
+def test_a_next_page_is_asked_of_this_org_alone(make_client, where):
+    page = wire.response({"totalSize": 9, "done": False, "nextRecordsUrl": where, "records": [{"Id": "1"}]})
+    with wire.Server(wire.answering(TOKEN, page)) as server:
+        client = make_client(host=server.url, api_url=server.url)
+        found = client.records.query("SELECT Id FROM Account")
+        assert next(found) == {"Id": "1"}
+        failing(client, lambda: next(found), AgentforceTransientError)
+        assert len(server.requests) == 2
+
+
+def test_children_that_come_in_pages_are_followed(make_client):
+    path = "/services/data/v63.0/query/01g-2"
+    children = {"totalSize": 3, "done": False, "nextRecordsUrl": path, "records": [{"N": 1}, {"N": 2}]}
+    record = {"attributes": {"type": "Account"}, "Contacts": children, "BillingAddress": {"city": "Bonn"}}
+    page = wire.response({"totalSize": 1, "done": True, "records": [record]})
+    more = wire.response({"totalSize": 3, "done": True, "records": [{"N": 3}]})
+    with wire.Server(wire.answering(TOKEN, page, more)) as server:
+        client = make_client(host=server.url, api_url=server.url)
+        (found,) = client.records.query("SELECT BillingAddress, (SELECT N FROM Contacts) FROM Account")
+        assert found == {"Contacts": [{"N": 1}, {"N": 2}, {"N": 3}], "BillingAddress": {"city": "Bonn"}}
+        assert server.requests[-1].target == path
+
+
+def test_a_page_of_many_megabytes_is_read(org, records):
+    org.add_records("Account", ({"Name": "Long", "Description": "x" * 32_000} for _ in range(300)))
+    found = records.query("SELECT Description FROM Account WHERE Name = 'Long'")
+    assert sum(len(record["Description"]) for record in found) == 9_600_000
+
+
+def test_a_limit_of_the_org_is_a_transient_error_that_holds_up_no_agent(org, client, records):
+    org.fail("query", error="rest_request_limit", times=3)
+    error = failing(client, lambda: records.query("SELECT Id FROM Account"), RateLimitedError)
+    assert "24 hours" in error.hint
+    client.end_session(client.start_session())
+
+
+# Writes
+
+
+def rows_of(org, count=2, **values):
+    return [{"Id": record["Id"], **values} for record in org.records("Account")[:count]]
+
+
+def test_records_are_written_and_each_has_a_result(org, records):
+    rows = rows_of(org, 3, Agent_Summary__c="good")
+    rows[1]["Agent_Summary__c"] = "x" * 1001
+    first, second, third = records.write("Account", rows)
+    assert (first.written, first.record_id) == (True, rows[0]["Id"])
+    assert (second.code, second.fields) == ("STRING_TOO_LONG", ("Agent_Summary__c",))
+    assert "data value too large" in second.message
+    assert third.written
+    assert [record["Agent_Summary__c"] for record in org.records("Account")[:3]] == ["good", None, "good"]
+
+
+def test_records_are_upserted_and_their_ids_come_back(org, records):
+    rows = [{"Account_Code__c": "A-001", "Name": "Acme 2"}, {"Account_Code__c": "N-1", "Name": "New"}]
+    old, new = records.write("Account", rows, external_id="Account_Code__c")
+    accounts = org.records("Account")
+    assert (old.record_id, accounts[0]["Name"]) == (accounts[0]["Id"], "Acme 2")
+    assert (new.record_id, accounts[-1]["Name"]) == (accounts[-1]["Id"], "New")
+
+
+def test_a_locked_record_is_tried_again_alone(org, records):
+    rows = rows_of(org, 3, Name="written")
+    org.lock_record(rows[1]["Id"], times=2)
+    assert all(result.written for result in records.write("Account", rows))
+    sent = [len(one.body["records"]) for one in org.requests if one.operation == "write"]
+    assert sent == [3, 1, 1]
+
+
+def test_a_record_that_stays_locked_has_the_org_s_words(org, records):
+    (row,) = rows_of(org, 1, Name="written")
+    org.lock_record(row["Id"], times=9)
+    (result,) = records.write("Account", [row])
+    assert (result.code, result.written) == ("UNABLE_TO_LOCK_ROW", False)
+    assert org.count("write") == 5
+
+
+LOST = [
+    ({"drop": True, "after": True}, 2),
+    ({"status": 503, "after": True}, 2),
+    ({"status": 500, "after": True}, 2),
+    ({"status": 502, "after": True}, 2),
+    ({"cut": 5}, 2),
+    ({"body": "<html>"}, 2),
+    ({"body": []}, 2),
+    ({"status": 429}, 2),
+    ({"status": 401}, 2),
+]
+
+
+@pytest.mark.parametrize(("fault", "calls"), LOST, ids=str)
+def test_a_write_whose_answer_is_lost_is_made_once_more(org, records, fault, calls):
+    org.fail("write", **fault)
+    assert all(result.written for result in records.write("Account", rows_of(org, Name="written")))
+    assert org.count("write") == calls
+    assert [record["Name"] for record in org.records("Account")[:3]] == ["written", "written", "Initech"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"status": 403}, AgentforceAuthError),
+        ({"status": 400}, AgentforceRequestError),
+        ({"status": 503, "times": 3}, AgentforceTransientError),
+        ({"error": "rest_request_limit", "times": 3}, RateLimitedError),
+    ],
+    ids=str,
+)
+def test_a_write_that_fails_is_one_error(org, client, records, fault, kind):
+    org.fail("write", **fault)
+    error = failing(client, lambda: records.write("Account", rows_of(org, Name="x")), kind)
+    assert error.operation == "write"
+
+
+def test_an_org_under_maintenance_is_a_transient_error(org, client, records):
+    org.read_only = True
+    error = failing(
+        client, lambda: records.write("Account", rows_of(org, Name="x")), AgentforceTransientError
+    )
+    assert "read-only" in error.hint
+
+
+def test_a_stopped_client_writes_nothing(org, client, records):
+    client.stop()
+    with pytest.raises(TaskStoppedError):
+        records.write("Account", rows_of(org, Name="x"))
+    assert org.count("write") == 0
+
+
+def test_too_many_records_at_once_are_a_mistake_of_the_caller(org, records):
+    with pytest.raises(ValueError, match="200"):
+        records.write("Account", [{}] * 201)
+
+
+# Objects and fields
+
+
+def test_an_object_is_described(org, client, records):
+    account = records.describe("account")
+    assert (account.name, account.prefix, account.updateable) == ("Account", "001", True)
+    assert account.fields["agent_summary__c"].length == 1000
+    error = failing(client, lambda: records.describe("Acount"), AgentforceInputError)
+    assert "has no object Acount" in str(error)
+    with pytest.raises(AgentforceInputError, match="sobject"):
+        records.describe("../x")
+
+
+def test_fields_that_cannot_be_written_are_all_named_at_once(records):
+    account = records.describe("Account")
+    found = account.writable(["agent_summary__c", "Priority__c"])
+    assert [field.name for field in found] == ["Agent_Summary__c", "Priority__c"]
+    with pytest.raises(AgentforceInputError) as caught:
+        account.writable(["Agent_Sumary__c", "CreatedDate", "Name"], external_id="Industry")
+    for words in ("Industry is not an external id", "did you mean Agent_Summary__c?", "CreatedDate may not"):
+        assert words in str(caught.value)
+    with pytest.raises(AgentforceInputError, match="Code__c"):
+        account.writable(["Name"], external_id="Code__c")
+
+
+def test_an_object_that_may_not_be_written_says_so():
+    told = {"name": "Log__c", "fields": [{"name": "Place__c", "type": "location"}], "updateable": False}
+    log = SObjectInfo.from_describe(told)
+    with pytest.raises(AgentforceInputError, match=r"Log__c may not be changed.*location"):
+        log.writable(["Place__c"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [("acme", "not the id"), ("003EM0000000001", "begin with 001"), ("", "not the id")]
+)
+def test_an_id_of_something_else_is_refused(records, given, words):
+    account = records.describe("Account")
+    assert account.check_id("001EM0000000001AAA") == "001EM0000000001AAA"
+    with pytest.raises(AgentforceInputError, match=words):
+        account.check_id(given)
+
+
+VALUES = [
+    ("string", "  as is ", "  as is "),
+    ("string", "", None),
+    ("boolean", " True ", True),
+    ("boolean", "false", False),
+    ("int", "42", 42),
+    ("int", "42.0", 42),
+    ("double", "0.5", 0.5),
+    ("double", "-3", -3),
+    ("currency", "123456789012345678", 123456789012345678),
+    ("percent", "1e2", 100.0),
+    ("date", "2026-11-28", "2026-11-28"),
+    ("datetime", "2026-11-28T15:00:00Z", "2026-11-28T15:00:00.000+00:00"),
+    ("datetime", "2026-11-28 15:00:00.5+02:00", "2026-11-28T15:00:00.500+02:00"),
+    ("reference", "001EM0000000001", "001EM0000000001"),
+    ("picklist", "High", "High"),
+    ("multipicklist", "High;Low", "High;Low"),
+    ("unheard_of", "x", "x"),
+]
+REFUSED = [
+    ("string", "x" * 11, "takes 10 characters, and the text has 11"),
+    ("textarea", "x" * 11, "takes 10 characters"),
+    ("boolean", "yes", "true or false"),
+    ("int", "4.2", "a whole number"),
+    ("int", "1e400", "a whole number"),
+    ("double", "NaN", "a number"),
+    ("double", "high", "a number"),
+    ("double", "1" + "0" * 400, "a number"),
+    ("date", "28.11.2026", "a date such as"),
+    ("datetime", "2026-11-28T15:00:00", "with its zone"),
+    ("reference", "Acme", "the id of a record"),
+    ("picklist", "Urgent", "takes one of High, Low"),
+    ("multipicklist", "High;x", "takes one of High, Low"),
+]
+
+
+def field(kind, **more):
+    values = frozenset({"High", "Low"}) if "picklist" in kind else frozenset()
+    return FieldInfo("Field__c", kind, length=10, values=values, **more)
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), VALUES)
+def test_a_text_becomes_the_value_of_its_field(kind, text, value):
+    found = field(kind).value_of(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(("kind", "text", "words"), REFUSED)
+def test_a_text_that_a_field_does_not_take_is_refused_with_the_reason(kind, text, words):
+    with pytest.raises(AgentforceInputError, match=f"^Field__c .*{words}"):
+        field(kind).value_of(text)
+
+
+def test_a_field_that_may_not_be_empty_refuses_an_empty_text():
+    with pytest.raises(AgentforceInputError, match="may not be empty"):
+        field("string", nillable=False).value_of(" ")
+
+
+def test_ids_that_differ_in_case_are_the_same_unless_the_field_says_otherwise():
+    assert field("string").identity_of("A-1") == field("string").identity_of("a-1")
+    exact = field("string", case_sensitive=True)
+    assert exact.identity_of("A-1") != exact.identity_of("a-1")

@@ -1,0 +1,73 @@
+"""A task that writes records is killed, and Dags begin by assets, in a running Airflow."""
+
+from __future__ import annotations
+
+from real_airflow import Run, kill, until
+
+
+def runs(airflow, dag_id):
+    """Return the runs of a Dag, in the order of their beginning."""
+    found = airflow.ask("GET", f"dags/{dag_id}/dagRuns?order_by=id")["dag_runs"]
+    return [Run(airflow, dag_id, one["dag_run_id"]) for one in found]
+
+
+def next_run(airflow, dag_id, before):
+    """Wait for the run behind those that were there before."""
+    return until(f"{dag_id} begins", lambda: runs(airflow, dag_id)[len(before) :])[0]
+
+
+def test_a_killed_write_goes_on_and_a_dag_begins_when_all_is_written(airflow, org, figures):
+    org.add_records("Account", ({"Name": f"Account {number}"} for number in range(492)))
+    before = runs(airflow, "records_written")
+    org.fail("write", delay=0)
+    org.fail("write", delay=60)
+    run = airflow.trigger("records")
+    until("the second call is under way", lambda: org.count("write") == 2, timeout=120)
+    figures.kind, figures.at = "SIGKILL", kill(run.runner("write"))
+    assert run.wait() == "success"
+
+    assert (run.task("ask")["try_number"], run.task("write")["try_number"]) == (1, 2)
+    assert run.xcom("write") == {"written": 500, "failed": 0, "records": 500, "errors": None}
+    accounts = org.records("Account")
+    assert all(one["Agent_Summary__c"] == f"You said: What of {one['Name']}?" for one in accounts)
+    sizes = [len(one.body["records"]) for one in org.requests if one.operation == "write"]
+    assert sizes == [200, 200, 200, 100]
+    assert org.open_sessions == []
+
+    begun = next_run(airflow, "records_written", before)
+    assert begun.wait() == "success"
+    assert begun.xcom("told")["written"] == 500
+
+
+def test_a_new_version_of_an_agent_begins_a_dag_once_also_across_a_restart(airflow, org):
+    before = runs(airflow, "agent_published")
+
+    def looks(more):
+        end = org.count("query") + more
+        until("the agent is looked at", lambda: org.count("query") >= end)
+
+    airflow.start_part("triggerer")
+    try:
+        looks(2)
+        org.publish()
+        first = next_run(airflow, "agent_published", before)
+        assert first.wait() == "success"
+        looks(2)
+    finally:
+        airflow.stop_part("triggerer")
+    org.publish()
+    airflow.start_part("triggerer")
+    try:
+        second = next_run(airflow, "agent_published", [*before, first])
+        assert second.wait() == "success"
+        looks(5)
+    finally:
+        airflow.stop_part("triggerer")
+    ((told,), (told_later,)) = first.xcom("told_of"), second.xcom("told_of")
+    assert len(runs(airflow, "agent_published")) == len(before) + 2
+    assert versions(told)[1] == versions(told_later)[0]
+
+
+def versions(extra):
+    payload = extra.get("payload", extra)
+    return payload["previous_version"], payload["version"]

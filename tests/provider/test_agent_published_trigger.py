@@ -1,0 +1,116 @@
+"""An event for each new version of an agent: none at the beginning, and none twice."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from airflow.sdk import Asset, AssetWatcher
+from airflow.triggers.base import BaseEventTrigger
+from real_airflow import until
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.triggers.agent_published import AgentPublishedTrigger
+
+OFTEN = timedelta(milliseconds=10)
+
+
+class AssetStore:
+    """What Airflow keeps with an asset.
+
+    :param watched: by how many assets.
+    """
+
+    def __init__(self, watched=1):
+        self.watched = watched
+        self.values = {}
+
+    async def aget(self, key, default=None):
+        self._check()
+        return self.values.get(key, default)
+
+    async def aset(self, key, value):
+        self._check()
+        self.values[key] = value
+
+    def _check(self):
+        if self.watched != 1:
+            raise ValueError("which asset?")
+
+
+def watching(*, store=None, agent_id="Service_Agent"):
+    """Return a trigger as the triggerer makes it."""
+    path, arguments = AgentPublishedTrigger(agent_id=agent_id, poke_interval=OFTEN).serialize()
+    assert path == f"{AgentPublishedTrigger.__module__}.AgentPublishedTrigger"
+    trigger = AgentPublishedTrigger(**arguments)
+    trigger.asset_state_store = store
+    return trigger
+
+
+async def told(org, trigger, *acts, events=1):
+    """Let a trigger look while each of *acts* happens, and return what it tells."""
+    found = []
+
+    async def listen():
+        async for event in trigger.run():
+            note(event.payload)
+
+    note = found.append
+    listening = asyncio.create_task(listen())
+    for act in (lambda: None, *acts):
+        act()
+        end = org.count("query") + 2
+        await asyncio.to_thread(until, "two more looks", lambda end=end: org.count("query") >= end)
+    await asyncio.to_thread(until, "the events", lambda: len(found) >= events)
+    listening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listening
+    return found
+
+
+def test_each_change_is_told_once(org):
+    events = asyncio.run(told(org, watching(), org.publish, org.publish, events=2))
+    first, second = events
+    assert first["agent_id"] == second["agent_id"] == org.agent_id
+    assert (first["agent"], first["version"]) == ("Service_Agent", second["previous_version"])
+    assert len({first["previous_version"], first["version"], second["version"]}) == 3
+
+
+def test_the_version_of_the_beginning_and_an_agent_without_one_are_not_told(org):
+    assert asyncio.run(told(org, watching(), events=0)) == []
+    assert asyncio.run(told(org, watching(agent_id="Inactive_Agent"), events=0)) == []
+    assert asyncio.run(told(org, watching(agent_id="No_Such_Agent"), events=0)) == []
+
+
+def test_a_triggerer_that_starts_again_tells_nothing_twice_and_what_it_missed(org):
+    store = AssetStore()
+    assert asyncio.run(told(org, watching(store=store), events=0)) == []
+    (first,) = asyncio.run(told(org, watching(store=store), org.publish))
+    assert asyncio.run(told(org, watching(store=store), events=0)) == []
+    org.publish()
+    (second,) = asyncio.run(told(org, watching(store=store)))
+    assert second["previous_version"] == first["version"]
+
+
+def test_several_assets_of_one_watcher_begin_with_what_is_there(org):
+    store = AssetStore(watched=2)
+    assert len(asyncio.run(told(org, watching(store=store), org.publish))) == 1
+    assert asyncio.run(told(org, watching(store=store), events=0)) == []
+
+
+def test_an_outage_is_looked_through(org):
+    def outage():
+        org.fail("query", status=503, times=3)
+
+    assert len(asyncio.run(told(org, watching(), outage, org.publish))) == 1
+
+
+def test_it_is_a_watcher_of_an_asset():
+    trigger = AgentPublishedTrigger(agent_id="Service_Agent")
+    assert isinstance(trigger, BaseEventTrigger)
+    Asset("agent", watchers=[AssetWatcher("published", trigger)])
+    path, arguments = trigger.serialize()
+    assert BaseEventTrigger.hash(path, arguments) == BaseEventTrigger.hash(*trigger.serialize())
+    with pytest.raises(AgentforceInputError, match="agent_id"):
+        AgentPublishedTrigger(agent_id="no agent")

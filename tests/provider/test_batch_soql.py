@@ -1,0 +1,120 @@
+"""A batch about what a query finds: the same records for each try, and nothing sent for one that is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceTransientError
+from airflow_provider_agentforce.operators import ConversationBatchOperator
+
+SOQL = "SELECT Id, Name, NumberOfEmployees, Owner.Username, (SELECT LastName FROM Contacts) FROM Account"
+
+
+def ask(folder, soql=SOQL, **given):
+    return ConversationBatchOperator(
+        **{
+            "task_id": "ask",
+            "soql": soql,
+            "key": "Id",
+            "message": "What of {{ record.Name }}?",
+            "result_path": f"file://{folder}/accounts",
+            **given,
+        }
+    )
+
+
+def rows(done):
+    path = Path(done.value["results"].removeprefix("file://"))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_record_has_typed_values_and_what_it_names(org, run, tmp_path):
+    message = (
+        "{{ record.Owner.Username }} {{ record.NumberOfEmployees + 1 }} {{ record.Contacts[0].LastName }}"
+    )
+    done = run(ask(tmp_path, message=message))
+    assert done.value["counts"] == {"answered": 8}
+    first = rows(done)[0]
+    assert first["key"] == org.records("Account")[0]["Id"]
+    assert first["request"]["text"] == "agent.user@emulator.example 1201 Coyote"
+    assert first["record"]["NumberOfEmployees"] == 1200
+
+
+def test_each_try_sees_the_records_of_the_first(org, run, tmp_path):
+    org.fail("start", status=503, times=2 * 8 * 20)
+    assert isinstance(run(ask(tmp_path)).error, Exception)
+    org.reset()
+    org.add_records("Account", [{"Name": "Too late"}])
+    done = run(ask(tmp_path))
+    assert done.value["records"] == 8
+    assert org.count("query") == 0
+
+
+def test_a_lost_page_is_left_to_the_next_try_and_nothing_is_sent(org, run, tmp_path):
+    org.add_records("Account", ({"Name": f"More {number}"} for number in range(2500)))
+    org.fail("query", delay=0)
+    org.fail("query", status=503, times=3)
+    done = run(ask(tmp_path, max_concurrency=1))
+    assert isinstance(done.error, AgentforceTransientError)
+    assert not isinstance(done.error, AirflowFailException)
+    assert org.count("start") == 0
+
+
+@pytest.mark.parametrize(
+    ("soql", "words"),
+    [
+        ("SELEKT Id", "MALFORMED_QUERY: unexpected token: 'SELEKT'"),
+        ("SELECT Colour FROM Account", "No such column 'Colour'"),
+        ("SELECT COUNT() FROM Account", "COUNT() gives a number"),
+        ("SELECT Id FROM Account WHERE Name = 'Nobody'", "records is empty"),
+    ],
+)
+def test_a_query_that_is_wrong_is_one_error_before_any_session(org, run, tmp_path, soql, words):
+    done = run(ask(tmp_path, soql))
+    assert isinstance(done.error, AirflowFailException)
+    assert words in str(done.error)
+    assert org.count("start") == 0
+
+
+def test_groups_may_be_asked_about(org, run, tmp_path):
+    soql = "SELECT Industry, COUNT(Id) many FROM Account GROUP BY Industry"
+    message = "{{ record.many }} of {{ record.Industry }}"
+    done = run(ask(tmp_path, soql, key="Industry", message=message))
+    assert "2 of Technology" in [row["request"]["text"] for row in rows(done)]
+
+
+def test_another_query_is_not_answered_with_the_records_of_the_first(org, run, tmp_path):
+    run(ask(tmp_path))
+    done = run(ask(tmp_path, f"{SOQL} LIMIT 3"))
+    assert isinstance(done.error, AgentforceInputError)
+    assert "soql" in str(done.error)
+    done = run(ask(tmp_path, f"{SOQL} LIMIT 3", on_change="continue"))
+    assert done.value["records"] == 3
+
+
+def test_a_kill_ends_the_query(org, run, tmp_path):
+    operator = ask(tmp_path)
+    hold = org.hold("query")
+    operator.on_kill()
+    hold.release()
+    assert run(operator).error is not None
+    assert org.count("start") == 0
+
+
+@pytest.mark.parametrize("given", [{"soql": None}, {"records": [{"Id": "1"}]}])
+def test_a_batch_has_records_or_a_query(given, tmp_path):
+    with pytest.raises(AgentforceInputError, match="exactly one of records and soql"):
+        ask(tmp_path, **given)
+
+
+def test_a_query_is_a_template_and_shown_as_one(tmp_path):
+    operator = ask(tmp_path, "SELECT Id FROM Account WHERE Name = '{{ params.name }}'")
+    assert operator.template_fields_renderers["soql"] == "sql"
+    operator.render_template_fields({"params": {"name": "Acme"}})
+    assert operator.soql == "SELECT Id FROM Account WHERE Name = 'Acme'"
+    with pytest.raises(AgentforceInputError, match="soql"):
+        ask(tmp_path, "  ")

@@ -1,0 +1,224 @@
+"""What a Dag author gets of a write: answers in the org's records, and one clear error for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG, Asset, AssetAlias
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time.context import OutletEventAccessors
+
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceTransientError,
+    BatchFailedError,
+    TaskStoppedError,
+)
+from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
+    ConversationOperator,
+    WriteRecordsOperator,
+)
+
+FIELDS = {"Agent_Summary__c": "{{ row.text }}"}
+
+
+@pytest.fixture
+def asked(org, run, tmp_path):
+    """The manifest of a batch about the accounts of the org, whose keys are their ids."""
+    records = [{"id": record["Id"], "name": record["Name"]} for record in org.records("Account")]
+    done = run(
+        ConversationBatchOperator(
+            task_id="ask",
+            records=records,
+            key="id",
+            message="What of {{ record.name }}?",
+            result_path=f"file://{tmp_path}/accounts",
+        )
+    )
+    assert done.value["counts"] == {"answered": 8}
+    return done.value
+
+
+def write(**given):
+    return WriteRecordsOperator(**{"task_id": "write", "sobject": "Account", "fields": FIELDS, **given})
+
+
+def test_the_answers_of_a_batch_are_in_the_records(org, run, asked):
+    done = run(write(results=asked))
+    assert done.value == {"written": 8, "failed": 0, "records": 8, "errors": None}
+    text = Path(asked["results"].removeprefix("file://")).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [record["Agent_Summary__c"] for record in org.records("Account")] == [row["text"] for row in rows]
+
+
+@pytest.mark.parametrize("given", ["uri", "list", "path"])
+def test_results_may_be_given_in_other_ways(org, run, asked, given):
+    results = {"uri": asked["results"], "list": [asked], "path": asked["results"].removeprefix("file://")}
+    assert run(write(results=results[given])).value["written"] == 8
+
+
+def test_values_are_templates_over_the_row_and_the_context(org, run, asked):
+    fields = {
+        "Id": "{{ row.key }}",
+        "Agent_Summary__c": "{{ ds }}: {{ row.request.text }}",
+        "Agent_Score__c": "{{ row.text | length }}",
+        "Agent_Checked__c": "{{ row.outcome == 'answered' }}",
+        "Agent_Checked_At__c": "{{ row.started_at }}",
+        "Description": "{{ row.earlier_answers }}",
+        "Industry": "{{ row.result }}",
+    }
+    assert run(write(results=asked, fields=fields), {"ds": "2026-11-28"}).value["failed"] == 0
+    acme = org.records("Account")[0]
+    assert acme["Agent_Summary__c"] == "2026-11-28: What of Acme?"
+    assert (acme["Agent_Checked__c"], acme["Description"], acme["Industry"]) == (True, "[]", None)
+    assert acme["Agent_Score__c"] > 0
+    assert acme["Agent_Checked_At__c"].startswith("20")
+
+
+def test_what_an_agent_says_is_no_template(org, run, asked):
+    path = Path(asked["results"].removeprefix("file://"))
+    text = path.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    for row in rows:
+        row["text"] = "{{ 7 * 7 }} {% raw %}"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run(write(results=asked))
+    assert {record["Agent_Summary__c"] for record in org.records("Account")} == {"{{ 7 * 7 }} {% raw %}"}
+
+
+def test_errors_lie_beside_the_results_and_each_task_has_its_own(org, run, asked):
+    org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
+    done = run(write(results=asked))
+    assert (done.value["written"], done.value["failed"]) == (7, 1)
+    assert done.value["errors"] == f"{asked['result_path']}/writes/task/write_errors.jsonl"
+    (line,) = Path(done.value["errors"].removeprefix("file://")).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["error"] == "Too risky."
+
+
+def test_too_many_failures_end_the_task_and_leave_the_result(org, run, asked):
+    org.add_rule("Account", lambda _record: "Closed.")
+    done = run(write(results=asked, max_failures=3))
+    assert isinstance(done.error, BatchFailedError)
+    assert isinstance(done.error, AirflowFailException)
+    assert "8 × Closed (first: 001" in str(done.error)  # noqa: RUF001
+    assert done.xcoms["result"]["failed"] == 8
+
+
+def test_an_outage_leaves_the_task_to_its_retries(org, run, asked):
+    org.fail("write", error="rest_request_limit", times=3)
+    done = run(write(results=asked))
+    assert isinstance(done.error, AgentforceTransientError)
+    assert not isinstance(done.error, AirflowFailException)
+
+
+def test_a_dry_run_writes_nothing(org, run, asked):
+    done = run(write(results=asked, dry_run=True))
+    assert (done.value["written"], done.value["records"]) == (0, 8)
+    assert done.value["preview"][0]["changes"]["Agent_Summary__c"]["now"] is None
+    assert org.count("write") == 0
+
+
+def test_a_kill_before_it_runs_writes_nothing(org, run, asked):
+    operator = write(results=asked)
+    operator.on_kill()
+    assert isinstance(run(operator).error, TaskStoppedError)
+    assert org.count("write") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"results": None}, "results must be"),
+        ({"results": {}}, "results has no results"),
+        ({"results": []}, "results must be"),
+        ({"results": "accounts"}, "results must be a URI"),
+        ({"results": "/nowhere/results.jsonl"}, "does not exist"),
+        ({"sobject": "Acount"}, "no object Acount"),
+        ({"fields": {"Agent_Sumary__c": "x"}}, "did you mean Agent_Summary__c"),
+        ({"external_id": "Industry"}, "not an external id"),
+    ],
+)
+def test_what_cannot_be_used_fails_before_the_first_write(org, run, asked, given, words):
+    done = run(write(**{"results": asked, **given}))
+    assert isinstance(done.error, AirflowFailException)
+    assert words in str(done.error)
+    assert org.count("write") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"fields": {}}, "fields must be a template"),
+        ({"fields": "Name"}, "fields must be a template"),
+        ({"fields": {"Name": 1}}, r"fields\['Name'\] must be a template"),
+        ({"fields": {"No Name": "x"}}, "fields"),
+        ({"fields": {"Name": "{{ row.text"}}, "not a valid template"),
+        ({"outcomes": ("anserwed",)}, "outcomes must be some of"),
+        ({"outcomes": ()}, "outcomes must be some of"),
+        ({"max_failures": -1}, "max_failures"),
+        ({"dry_run": "yes"}, "dry_run"),
+        ({"feilds": {}}, "Did you mean fields"),
+    ],
+)
+def test_a_mistake_is_found_when_the_dag_is_parsed(given, words):
+    with pytest.raises(AgentforceInputError, match=words):
+        write(results="file:///results.jsonl", **given)
+
+
+def test_it_takes_the_output_of_a_mapped_batch():
+    with DAG("dag", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None):
+        ask = ConversationBatchOperator.partial(
+            task_id="ask", message="Hi", key="id", result_path="file:///x/{{ ti.map_index }}"
+        ).expand(records=[[{"id": 1}], [{"id": 2}]])
+        task = write(results=ask.output)
+    assert task.upstream_task_ids == {"ask"}
+
+
+# Assets
+
+
+@pytest.fixture
+def events():
+    return OutletEventAccessors()
+
+
+def test_the_event_of_an_asset_has_counts_and_paths(org, run, asked, events, tmp_path):
+    asset, alias = Asset("summaries"), AssetAlias("others")
+    context = {"outlet_events": events}
+    run(write(results=asked, outlets=[asset, alias]), context)
+    assert events[asset].extra == {"written": 8, "failed": 0, "records": 8, "errors": None}
+    batch = ConversationBatchOperator(
+        task_id="ask",
+        records=[{"id": 1}],
+        message="Hi",
+        result_path=f"file://{tmp_path}/one",
+        outlets=[Asset("answers")],
+    )
+    done = run(batch, context)
+    told = events[Asset("answers")].extra
+    assert told["counts"] == {"answered": 1}
+    assert told["results"] == done.value["results"]
+    talk = ConversationOperator(
+        task_id="talk", messages=["Hi", "Where is order 42?"], outlets=[Asset("talked")]
+    )
+    done = run(talk, context)
+    told = events[Asset("talked")].extra
+    assert (told["turns"], told["outcome"]) == (2, "answered")
+    assert told["session_id"] == done.value["session_id"]
+    assert "text" not in told
+    json.dumps(told)
+
+
+def test_a_failed_task_tells_nothing_and_an_odd_outlet_fails_none(org, run, asked, events):
+    asset = Asset("summaries")
+    org.add_rule("Account", lambda _record: "Closed.")
+    run(write(results=asked, outlets=[asset]), {"outlet_events": events})
+    assert events[asset].extra == {}
+    org.reset()
+    operator = write(results=asked)
+    operator.outlets = ["no asset"]
+    assert run(operator, {"outlet_events": events}).error is None

@@ -316,8 +316,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def _compiler(self, context: Context) -> Callable[[str], Callable[[Mapping[str, Any]], str]]:
         from jinja2 import StrictUndefined  # noqa: PLC0415
 
-        # A field that a record lacks must fail the record, whatever the Dag says of missing values.
-        environment = self.get_template_env().overlay(undefined=StrictUndefined)
+        # A field that a record lacks must fail the record, and a message is no HTML, whatever the Dag says.
+        environment = self.get_template_env().overlay(undefined=StrictUndefined, autoescape=False)
         environment.getattr = _fields_first(environment.getattr)  # type: ignore[method-assign, assignment]
         values: Any = copy.copy(context)
 

@@ -38,7 +38,7 @@ maximum_signature_line_length = 80
 nitpicky = True
 # Parts of the package that only annotations name are shown without a link, too.
 _CLIENT = r"agent_lookup|agent_test\w+|attempt|call_events|executor|open_session|responses|timing"
-INSIDE = rf"(client\.({_CLIENT})|emulator\.models)\.\w+"
+INSIDE = rf"(client\.({_CLIENT})|emulator\.models|operators\._\w+)\.\w+"
 nitpick_ignore_regex = [("py:.*", rf"(?!{PACKAGE}\.).*"), ("py:(class|func)", rf"{PACKAGE}\.{INSIDE}")]
 
 

@@ -422,7 +422,19 @@ class Checkpoint:
         return self.rows.status(position) is None or self.rows.asked_again(position)
 
     def _apply(self, found: Found, past: Past) -> None:
-        block, offset = found.block, found.offset
+        block = found.block
+        self._apply_rows(block, found.offset, past)
+        past.lost_starts.update(dict.fromkeys(block.starting))
+        for session_id, (key, started) in block.sessions.items():
+            past.open_sessions[session_id] = key
+            past.starts.append(started)
+            past.lost_starts.pop(key or "", None)
+        self._apply_claims(block, past)
+        for ended in block.ended:
+            past.open_sessions.pop(ended, None)
+            past.lost_starts.pop(ended, None)
+
+    def _apply_rows(self, block: Block, offset: int, past: Past) -> None:
         for entry, _ in block.rows:
             position = self._positions.get(entry.name)
             # What was skipped is as before, and is asked by this try.
@@ -431,11 +443,8 @@ class Checkpoint:
                 self.rows.place(position, len(self._files) - 1, offset)
                 past.pending.pop(position, None)
             offset += entry.length + entry.record_length
-        past.lost_starts.update(dict.fromkeys(block.starting))
-        for session_id, (key, started) in block.sessions.items():
-            past.open_sessions[session_id] = key
-            past.starts.append(started)
-            past.lost_starts.pop(key or "", None)
+
+    def _apply_claims(self, block: Block, past: Past) -> None:
         for position in self._known(block.withdrawn):
             past.pending.pop(position, None)
         for name in block.claims:
@@ -443,9 +452,6 @@ class Checkpoint:
                 found_in = block.asked.get(name)
                 key = past.open_sessions.get(found_in[0]) if found_in else None
                 past.pending[self._positions[name]] = Asked(*found_in, key) if found_in else None
-        for ended in block.ended:
-            past.open_sessions.pop(ended, None)
-            past.lost_starts.pop(ended, None)
 
     def _known(self, names: list[str]) -> Iterator[int]:
         return (self._positions[name] for name in names if name in self._positions)

@@ -109,11 +109,9 @@ class Job:
             asking = _asked(run(), todo)
             left, resolved = asking.left, 0
             if self.resolve is not None:
-                records = read(source, options.key)
-                unknown = UnknownRows(checkpoint, records, prompts, options, cycle=self.cycle)
-                resolved = _resolved(unknown, self.resolve)
-                if unknown.ask_again and not asking.stopped_early:
-                    asking = _asked(run(), replace(todo, pending={}, only=unknown.ask_again))
+                again, resolved = self._settle_unknown(todo, self.resolve)
+                if again and not asking.stopped_early:
+                    asking = _asked(run(), replace(todo, pending={}, only=again))
                     left = {**left, **asking.left}
             todo.skip(left)
             table = Table.of(known.fields if keeps else None, options.schema, known.keys)
@@ -122,6 +120,17 @@ class Job:
             manifest = {**output.write(past), "resolved": resolved}
             output.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
+
+    def _settle_unknown(self, todo: _Todo, resolve: Callable[[UnknownRows], None]) -> tuple[set[int], int]:
+        """Have unknown rows resolved.
+
+        :returns: the positions of records to ask again, and how many rows were resolved, over all tries.
+        """
+        records = read(todo.source, self.options.key)
+        unknown = UnknownRows(todo.checkpoint, records, todo.prompts, self.options, cycle=self.cycle)
+        if unknown.open():
+            resolve(unknown)
+        return unknown.ask_again, unknown.resolved
 
     def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
         """Read all records and render all messages, write what a batch would ask, and return that.
@@ -278,13 +287,6 @@ def _asked(asking: Runner, todo: _Todo) -> Runner:
     if pause is not None:
         raise LongWait(pause)
     return asking
-
-
-def _resolved(unknown: UnknownRows, resolve: Callable[[UnknownRows], None]) -> int:
-    """Have unknown rows resolved, and return how many were, over all tries."""
-    if unknown.open():
-        resolve(unknown)
-    return unknown.resolved
 
 
 def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:

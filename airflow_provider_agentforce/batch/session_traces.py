@@ -90,6 +90,15 @@ class _Sought:
         settled = all(doubt.settled for doubt in self.doubts.values())
         return settled and self.line is not None and bool(self.line["complete"])
 
+    def note(self, number: int, row: Mapping[str, Any], position: int) -> None:
+        """Take note of a row whose messages were sent in it, the last one at *position*."""
+        if row.get("status") != UNKNOWN:
+            self.answered = max(self.answered, position)
+            return
+        text = (row.get("request") or {}).get("text")
+        sent_at = _seconds(row.get("started_at")) if row.get("outcome") is None else None
+        self.doubts[number] = _Doubt(text, position, sent_at)
+
     def take(self, finding: TraceFinding, rate: float | None) -> None:
         """Take in what a look has shown; where it shows nothing, what an earlier one has shown stays."""
         trace = finding.trace
@@ -142,21 +151,24 @@ class SessionTraces:
         waiting, failed = 0, 0
         for sought, finding in self._findings(left):
             error = finding.error
-            if error is not None and _concerns_all(error):
-                raise error
-            failed += error is not None and error.retryable
-            if last and error is not None and failed == len(left):
-                raise error
+            if error is not None:
+                failed += error.retryable
+                if _concerns_all(error) or (last and failed == len(left)):
+                    raise error
             sought.take(finding, self._rate)
             waiting += not (sought.complete or finding.final)
         over = last or not waiting
         if self._files is not None:
             self._files.write(list(self._sought.values()), over=over)
         log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
-        notes = Counter(one.line["note"] for one in self._sought.values() if one.line and one.line["note"])
-        for note, count in notes.most_common(_SHOWN_NOTES) if over else ():
-            log.warning("%d sessions have no trace. %s", count, note)
+        if over:
+            self._warn()
         return over
+
+    def _warn(self) -> None:
+        notes = Counter(one.line["note"] for one in self._sought.values() if one.line and one.line["note"])
+        for note, count in notes.most_common(_SHOWN_NOTES):
+            log.warning("%d sessions have no trace. %s", count, note)
 
     def result(self) -> dict[str, Any]:
         """Return what the task returns."""
@@ -174,10 +186,7 @@ class SessionTraces:
         }
         if self._files is None:
             return {**result, "sessions": lines}
-        for row in self._files.rows():
-            result["resolved"] += (row.get("resolution") or {}).get("by") == "trace"
-            result["unknown"] += row.get("status") == UNKNOWN
-        return result
+        return {**result, **_settled_in(self._files)}
 
     def _take_up(self, files: _Files) -> None:
         """Find the sessions of the rows, and what an earlier look has found of them."""
@@ -185,16 +194,10 @@ class SessionTraces:
         for number, row in enumerate(files.rows()):
             several = several or bool(row.get("earlier_answers"))
             session_id, position = row.get("session_id"), row.get("sequence_id")
-            if not isinstance(session_id, str) or not isinstance(position, int):
-                continue
-            sent_at = _seconds(row.get("started_at"))
-            sought = self._sought.setdefault(session_id, _Sought(session_id, started_at=sent_at))
-            if row.get("status") == UNKNOWN:
-                text = (row.get("request") or {}).get("text")
-                first = row.get("outcome") is None
-                sought.doubts[number] = _Doubt(text, position, sent_at if first else None)
-            else:
-                sought.answered = max(sought.answered, position)
+            if isinstance(session_id, str) and isinstance(position, int):
+                started_at = _seconds(row.get("started_at"))
+                sought = self._sought.setdefault(session_id, _Sought(session_id, started_at=started_at))
+                sought.note(number, row, position)
         if several:
             # Of a message that was not kept, nothing tells whether it is the last one of its record.
             for sought in self._sought.values():
@@ -224,6 +227,15 @@ class SessionTraces:
             finally:
                 for _, reading in pending:
                     reading.cancel()
+
+
+def _settled_in(files: _Files) -> dict[str, int]:
+    """Count the rows that traces have resolved, and those that are unknown still."""
+    counts = Counter[str]()
+    for row in files.rows():
+        counts["resolved"] += (row.get("resolution") or {}).get("by") == "trace"
+        counts["unknown"] += row.get("status") == UNKNOWN
+    return {name: counts[name] for name in ("resolved", "unknown")}
 
 
 class _Files:

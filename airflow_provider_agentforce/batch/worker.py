@@ -147,23 +147,27 @@ class _RecordAttempt(NoJournal):
         :param partial: what could be read of an answer whose delivery is unknown.
         """
         last = self.turns[-1] if self.turns else None
-        requests = list(self._requests.values())
+        *earlier, request = self._requests.values() or (None,)
         return Row(
             key=self._item.record.key,
             status=status,
             text=partial or (last.text if last else ""),
             outcome=last.outcome if last else None,
             earlier_answers=[turn.text for turn in (self.turns if partial else self.turns[:-1])],
-            request=requests[-1] if requests else None,
-            earlier_requests=[request for request in requests[:-1] if request],
-            session_id=self.session.session.session_id if self.session else None,
-            external_session_key=self.session.session.external_session_key if self.session else None,
+            request=request,
+            earlier_requests=[one for one in earlier if one],
             resolution=self._item.resolution,
             attempts=self._item.before + self._item.attempts + 1,
             started_at=moment(self._began),
             duration=round(time.monotonic() - self._clock, 3),
-            **{"applied": True, "sequence_id": last.sequence_id if last else None, **more},
+            **{"applied": True, "sequence_id": last.sequence_id if last else None, **self._where(), **more},
         )
+
+    def _where(self) -> dict[str, str | None]:
+        if self.session is None:
+            return {}
+        session = self.session.session
+        return {"session_id": session.session_id, "external_session_key": session.external_session_key}
 
 
 class Worker:

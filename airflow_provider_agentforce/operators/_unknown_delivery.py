@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
@@ -195,19 +195,19 @@ class Resolver:
         until = None if step.timeout is None else self._began() + step.timeout
         decision = self._tools.ask(step, question, until)
         if decision is None:
-            for name in unknown:
-                self._note(name, "No person answered in time.")
+            self._note_all(unknown, "No person answered in time.")
             return True
-        log.info("%s has decided: %s", decision.user or "Somebody", decision.option)
+        who = decision.user or "Somebody"
+        log.info("%s has decided: %s", who, decision.option)
         if decision.acted is None:
-            for name in unknown:
-                self._note(name, f"{decision.user or 'Somebody'} has decided to fail the task.")
+            self._note_all(unknown, f"{who} has decided to fail the task.")
             return False
-        given = decision.answer if decision.acted else ""
-        answer = ("given" if given else "lost") if decision.acted else None
-        verdict = Verdict("ask", decision.acted, given, answer, user=decision.user)  # type: ignore[arg-type]
-        self._settle(dict.fromkeys(unknown, verdict))
+        self._settle(dict.fromkeys(unknown, _verdict_by(decision)))
         return True
+
+    def _note_all(self, names: Iterable[str], note: str) -> None:
+        for name in names:
+            self._note(name, note)
 
     def _began(self) -> datetime:
         assert self._progress.since is not None  # noqa: S101 - the step has begun
@@ -238,6 +238,13 @@ class Resolver:
 
     def _save(self) -> None:
         self._home.write(vars(self._progress))
+
+
+def _verdict_by(decision: Decision) -> Verdict:
+    if not decision.acted:
+        return Verdict("ask", acted=False, user=decision.user)
+    answer = decision.answer
+    return Verdict("ask", acted=True, text=answer, answer="given" if answer else "lost", user=decision.user)
 
 
 def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_agentforce.batch.job import Job
+    from airflow_provider_agentforce.batch.options import Options
     from airflow_provider_agentforce.batch.unknown import UnknownRows
 
 
@@ -257,8 +258,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
-        from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
-        from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
 
         given = self._records_with(context)
         client = self.open_client()
@@ -273,28 +272,34 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
             cycle=getattr(context["ti"], "max_tries", 0),
-            options=Options(
-                message=self.message_function or self.message,
-                start=SessionOptions(
-                    agent_id, tz=self.tz, bypass_user=self.bypass_user, surface_type=self.surface_type
-                ),
-                key=self.key,
-                variables=self.variables_function or self.variables,
-                max_concurrency=self.max_concurrency,
-                messages_per_session=self.messages_per_session,
-                max_failures=self.max_failures,
-                fail_on_partial_error=self.fail_on_partial_error,
-                output_type=self.output_type,
-                output_retries=self.output_retries,
-                resend_unknown=self.resends,
-                changes_allowed=self.on_change == "continue",
-                yields=self.deferrable,
-                store_requests=self.store_requests,
-                include_record=self.include_record,
-                output_formats=self.output_formats,
-                csv_bom=self.csv_bom,
-                credits_per_message=self.credits_per_message,
+            options=self._options(agent_id),
+        )
+
+    def _options(self, agent_id: str) -> Options:
+        from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
+        from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
+
+        return Options(
+            message=self.message_function or self.message,
+            start=SessionOptions(
+                agent_id, tz=self.tz, bypass_user=self.bypass_user, surface_type=self.surface_type
             ),
+            key=self.key,
+            variables=self.variables_function or self.variables,
+            max_concurrency=self.max_concurrency,
+            messages_per_session=self.messages_per_session,
+            max_failures=self.max_failures,
+            fail_on_partial_error=self.fail_on_partial_error,
+            output_type=self.output_type,
+            output_retries=self.output_retries,
+            resend_unknown=self.resends,
+            changes_allowed=self.on_change == "continue",
+            yields=self.deferrable,
+            store_requests=self.store_requests,
+            include_record=self.include_record,
+            output_formats=self.output_formats,
+            csv_bom=self.csv_bom,
+            credits_per_message=self.credits_per_message,
         )
 
     def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:

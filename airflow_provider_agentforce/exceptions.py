@@ -47,9 +47,12 @@ _LONGEST_TEXT = 300
 
 def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
     """Fold *text* into one printable line of at most *limit* characters, safe for a log."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    line = re.sub(r"\s+", " ", printable).strip()
+    line = re.sub(r"\s+", " ", _printable(text)).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 class AgentforceError(Exception):
@@ -129,12 +132,14 @@ class AgentforceError(Exception):
 
     def __str__(self) -> str:
         """Say what happened, whether the agent acted, and what to do next."""
-        return " ".join(part for part in (self.fact, self.hint, self._where()) if part)
+        # A path or a name may hold what forges a line of the log.
+        return _printable(" ".join(part for part in (self.fact, self.hint, self._where()) if part))
 
     @property
     def fact(self) -> str:
         """What happened, whether the agent acted, and how long the org asks to wait, as one line."""
-        return " ".join(filter(None, (self.what, self._about_the_agent(), self._about_time())))
+        parts = (self.what, self._about_the_agent(), self._about_time())
+        return _printable(" ".join(filter(None, parts)))
 
     def __copy__(self) -> Self:
         """Return an error of the same class, also where the class has no name to pickle it by."""

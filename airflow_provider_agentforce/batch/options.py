@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -99,4 +100,5 @@ class Options:
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
         given = self.max_failures
-        return int(given * total) if isinstance(given, float) else given
+        # As it is written: 0.29 * 100 is 28.999999999999996.
+        return int(Decimal(repr(float(given))) * total) if isinstance(given, float) else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -19,6 +20,7 @@ from airflow_provider_agentforce.client.messages import Message, text_message
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
+_UNCHANGING = frozenset({str, int, float, bool, type(None)})
 Compile = Callable[[str], Callable[[Mapping[str, Any]], str]]
 
 
@@ -66,8 +68,8 @@ class Prompts:
     def _asked(self, record: Record) -> WorkItem:
         if record.key is None:
             raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
-        messages = self._checked(self._messages(record.fields), "{} messages; a session may have {}.")
-        variables = validation.variables(self._variables(record.fields))
+        messages = self._checked(self._messages(_copy(record.fields)), "{} messages; a session may have {}.")
+        variables = validation.variables(self._variables(_copy(record.fields)))
         if not self._shared:
             return WorkItem(record, messages, variables)
         return WorkItem(record, (replace(messages[0], variables=variables), *messages[1:]))
@@ -83,6 +85,20 @@ class Prompts:
             text_message(text, field=f"message[{index}]" if listed else "message")
             for index, text in enumerate(texts)
         )
+
+
+def _copy(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a function or a template may change, while the record stays what the input says."""
+    return {
+        name: value if type(value) in _UNCHANGING else _deep_copy(value) for name, value in fields.items()
+    }
+
+
+def _deep_copy(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - whatever the class of the value raises; JSON may have a form for it
+        return value
 
 
 def _maker(given: Any, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], Any]:

@@ -19,6 +19,8 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 _KEYLESS = "\ud800"
 _KEYS = (str, int, float, bool)
 _SCALARS = {*_KEYS, type(None)}
+# An int may have more digits than Python writes.
+_PLAIN_KEYS = frozenset({str, float, bool})
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ def read(source: Source, key: str | None) -> Iterator[Record]:
 
 def _key(value: Any, where: str, field: str) -> str | int | float | None:
     """Return *value* as JSON keeps it, and ``None`` for one that names nothing."""
-    if type(value) not in _KEYS and value is not None:
+    if type(value) not in _PLAIN_KEYS and value is not None:
         try:
             value = json.loads(as_json(value))
-        except ValueError as error:
-            raise AgentforceInputError(f"records: {where}: the {field} cannot be a key: {error}.") from None
+        except (ValueError, RecursionError) as error:
+            reason = one_line(str(error), 200)
+            raise AgentforceInputError(f"records: {where}: the {field} cannot be a key: {reason}.") from None
         value = value if isinstance(value, _KEYS) or value is None else str(value)
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return None

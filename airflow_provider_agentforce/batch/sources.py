@@ -8,15 +8,15 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_agentforce.batch.csv_text import csv_bytes
+from airflow_provider_agentforce.batch.files import lines_of, named, opened
 from airflow_provider_agentforce.batch.parquet import parquet_rows
+from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _LONGEST_CELL = 10_000_000
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Source(ABC):
@@ -73,13 +73,13 @@ class JsonLinesSource(FileSource):
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
-        with _opened(self._path) as file:
-            for number, text in enumerate(_texts(file, self._path), 1):
+        with opened(self._path) as file:
+            for number, text in enumerate(lines_of(file, self._path), 1):
                 if not text.strip():
                     continue
                 where = f"line {number}"
                 try:
-                    record = json.loads(text)
+                    record = decode_unambiguous(text)
                 except (ValueError, RecursionError) as error:
                     raise AgentforceInputError(
                         f"records: {where} of {self._path} is not JSON ({error})."
@@ -127,8 +127,8 @@ class CsvSource(FileSource):
         """Yield the values of each row with the number of the line at which it begins."""
         # A limit of the whole process, 128 kB unless somebody sets it.
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-        with _opened(self._path) as file:
-            lines = csv.reader(_texts(file, self._path), strict=True)
+        with opened(self._path) as file:
+            lines = csv.reader(lines_of(file, self._path), strict=True)
             first = 1
             try:
                 for values in lines:
@@ -146,7 +146,7 @@ class ParquetSource(FileSource):
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
-        with _opened(self._path) as file:
+        with opened(self._path) as file:
             names, rows = parquet_rows(file, self._path)
             _check_names(names, f"the schema of {self._path}")
             for number, row in enumerate(rows, 1):
@@ -199,7 +199,7 @@ def source_of(given: Any, path: Any = None) -> Source:
 
 
 def _source_at(path: Any) -> Source:
-    with _named(path):
+    with named(path):
         paths = _listed(path)
     if paths is None:
         return _form(path)(path)
@@ -250,39 +250,3 @@ def _cells(fields: Mapping[str, Any], header: list[str]) -> list[Any]:
     """Return the values of a row, which ends behind the last field that the record has."""
     width = 1 + max(map(header.index, fields.keys() & set(header)), default=-1)
     return [fields.get(name, "") for name in header[:width]]
-
-
-def _opened(path: Any) -> Any:
-    with _named(path):
-        return path.open("rb")
-
-
-@contextmanager
-def _named(path: Any) -> Iterator[None]:
-    """Say of a path that cannot be used which one it is."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise AgentforceInputError(f"records: the file {path} does not exist.") from None
-    except IsADirectoryError:
-        raise AgentforceInputError(f"records: {path} is a folder, not a file.") from None
-    except PermissionError:
-        raise AgentforceInputError(f"records: {path} may not be read by this task.") from None
-
-
-def _texts(file: Any, path: Any) -> Iterator[str]:
-    """Yield the lines of a file."""
-    # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
-    for number, line in enumerate(iter(file.readline, b""), 1):
-        yield _text(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number, path)
-
-
-def _text(line: bytes, number: int, path: Any) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        is_utf_16 = number == 1 and line.startswith(_UTF_16)
-        found = " but UTF-16" if is_utf_16 else ""
-        raise AgentforceInputError(
-            f"records: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
-        ) from None

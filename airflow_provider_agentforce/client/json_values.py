@@ -10,6 +10,7 @@ import codecs
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,22 @@ def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
     return json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=parse_constant)
 
 
+def decode_unambiguous(text: str) -> Any:
+    """Parse JSON in which no object has a name twice. Nothing in it is replaced.
+
+    :raises ValueError: if it is not such JSON; the text names the name that is there twice.
+    """
+    return _UNAMBIGUOUS.decode(text)
+
+
+def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the name {twice!r:.80} is there twice in an object")
+    return value
+
+
 def storable(value: Any) -> Any:
     """Replace the characters that msgpack or PostgreSQL refuse by U+FFFD, in keys too."""
     return mapped(value, lambda text: _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text)
@@ -92,3 +109,4 @@ def _float(digits: str) -> float | str:
 
 
 _DECODER = decoder(parse_constant=str)
+_UNAMBIGUOUS = json.JSONDecoder(object_pairs_hook=_with_each_name_once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ class OpenSession:
         self._under_way: AgentforceClient | None = None
         self._sender: int | None = None
         self._answer: Turn | None = None
+        self._process = os.getpid()
         renew_in_child(self)
 
     def renew(self) -> None:
@@ -189,13 +191,16 @@ class OpenSession:
     def end_quietly(self) -> bool:
         """End the session as a clean-up, once: a failure is logged and returned, never raised.
 
-        The answers are there, and an idle session ends by itself.
+        The answers are there, and an idle session ends by itself. A forked child leaves the session to the
+        process that started it; :meth:`end` ends it from there, too.
 
         :returns: ``False`` if the session may still be open.
         """
         with self._ending:
             if self._state == "ended":
                 return True
+            if self._process != os.getpid():
+                return False  # a forked child, whose parent goes on with the session
             self._state = "ended"
             return self._client.end_quietly(self.session, self._end_reason)
 
@@ -302,7 +307,7 @@ class OpenSession:
 
 
 class Conversation(OpenSession):
-    """A session that starts with its ``with`` block, and is ended on every path.
+    """A session that starts with its ``with`` block. The process that started it ends it on every path.
 
     :param options: as :meth:`.AgentforceClient.start_session`.
     """
@@ -320,7 +325,7 @@ class Conversation(OpenSession):
 
     def __enter__(self) -> Self:
         self._session = self._client.start(self._options)
-        self._state = "open"
+        self._state, self._process = "open", os.getpid()
         return self
 
     def __exit__(self, *_: object) -> None:

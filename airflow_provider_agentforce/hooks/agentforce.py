@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from airflow_provider_agentforce.client import Conversation, Session, Settings, 
 from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
+from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.session_trace import SessionTrace
@@ -34,6 +35,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     The methods are those of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a
     retry cannot fix, and a message whose delivery is unknown, end the task without Airflow retries.
 
+    A copy or pickle of a hook has its own client, made at its first use, and knows none of the sessions.
+
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -46,6 +49,12 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         super().__init__(**kwargs)
         self.agentforce_conn_id = agentforce_conn_id
         self.held_sessions = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give a copy or pickle everything but the client, which it makes again, and the open sessions."""
+        made = {"settings", "plain_client", "client"}
+        kept = {name: value for name, value in vars(self).items() if name not in made}
+        return {**kept, "held_sessions": {}}
 
     @cached_property
     def settings(self) -> Settings:
@@ -63,7 +72,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError("it does not exist.") from None
+            raise AgentforceInputError(f"it {_missing(self.agentforce_conn_id)}.") from None
         return settings_of(connection)
 
     @cached_property
@@ -237,6 +246,16 @@ def settings_of(connection: Any) -> Settings:
     )
 
 
+def _missing(conn_id: str) -> str:
+    """Say what is wrong with a connection that Airflow does not find: it skips what it cannot read."""
+    name = f"AIRFLOW_CONN_{conn_id.upper()}"
+    text = os.environ.get(name)
+    if text is None:
+        return "does not exist"
+    form = "JSON" if text.lstrip().startswith("{") else "a URI"
+    return f"cannot be read: the environment variable {name} does not hold a connection as {form}"
+
+
 def _mask(settings: Settings) -> None:
     # Airflow compiles all that it has for each that it gets, so the long ones come last.
     for form in sorted(settings.secret_forms(), key=len):
@@ -312,9 +331,9 @@ def _with_port(host: str | None, port: int | None) -> str | None:
 def _extra(text: str | None) -> dict[str, Any]:
     # Airflow's own extra_dejson logs broken JSON and goes on without it, which would drop a limit unseen.
     try:
-        extra = json.loads(text) if text else {}
-    except ValueError:
-        extra = None
+        extra = decode_unambiguous(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise AgentforceInputError(f"extra must be a JSON object, but cannot be read: {error}.") from None
     if not isinstance(extra, dict):
         raise AgentforceInputError("extra must be a JSON object.")
     return extra

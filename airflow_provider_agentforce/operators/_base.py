@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
-from airflow_provider_agentforce.exceptions import DeliveryUnknownError, TaskStoppedError, one_line
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    DeliveryUnknownError,
+    TaskStoppedError,
+    one_line,
+)
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.operators._arguments import check_names, check_references, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
@@ -71,10 +76,16 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         if dag is not None and dag.has_task(self.task_id) and dag.get_task(self.task_id) is not self:
             return
         for field in self.template_fields:
+            self._check_templates(field)
+        self.check_arguments()
+
+    def _check_templates(self, field: str) -> None:
+        try:
             check_templates(
                 field, getattr(self, field, None), lambda text: self.get_template_env().parse(text)
             )
-        self.check_arguments()
+        except RecursionError:
+            raise AgentforceInputError(f"{field} is nested too deep, or holds itself.") from None
 
     def check_arguments(self) -> None:
         """Refuse other literals that cannot be right, while the Dag is parsed."""

@@ -42,10 +42,13 @@ def path_of(given: Any, field: str) -> Any:
     check_uri(uri, field)
     try:
         return object_storage_path(given)
-    except (ValueError, ImportError, AirflowNotFoundException) as error:
+    except Exception as error:
+        final = isinstance(error, ValueError | ImportError | AirflowNotFoundException)
         package = _PACKAGES.get(uri.partition(":")[0].lower())
         needs = f" It needs the package {package}." if package else ""
-        raise AgentforceInputError(f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}") from None
+        raise AgentforceInputError(
+            f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}", retryable=not final
+        ) from error
 
 
 def files_of(given: Any, field: str) -> list[Any]:

@@ -6,7 +6,7 @@ customer's words would be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ from airflow_provider_agentforce._compat import BaseOperator, Context
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+_COLLECTIONS = (list, tuple, set, frozenset)
 
 
 class RendersOnlyTemplates(BaseOperator):
@@ -89,13 +92,26 @@ def is_reference(value: Any) -> bool:
 
 def has_reference(value: Any) -> bool:
     """Tell whether a reference is in *value*, at any depth of its collections, or bound to its function."""
+    left, seen = [value], set()
+    while left:
+        one = left.pop()
+        inner = _inner(one)
+        if inner is None and is_reference(one):
+            return True
+        # A list may hold itself.
+        if inner and id(one) not in seen:
+            seen.add(id(one))
+            left.extend(inner)
+    return False
+
+
+def _inner(value: Any) -> Collection[Any] | None:
+    """Return what a collection or a function holds, ``None`` if *value* is neither."""
     if isinstance(value, partial):
-        return has_reference(value.args) or has_reference(value.keywords)
+        return [*value.args, *value.keywords.values()]
     if isinstance(value, dict):
-        return any(map(has_reference, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(map(has_reference, value))
-    return is_reference(value)
+        return value.values()
+    return value if isinstance(value, _COLLECTIONS) else None
 
 
 def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambda value: value) -> Any:
@@ -109,8 +125,10 @@ def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambd
         return convert(value.resolve(context))
     if isinstance(value, dict):
         return {key: resolved(item, context, convert) for key, item in value.items()}
-    if type(value) in (list, tuple, set, frozenset):
-        return type(value)(resolved(item, context, convert) for item in value)
+    for kind in _COLLECTIONS:
+        if isinstance(value, kind):
+            items = (resolved(item, context, convert) for item in value)
+            return value._make(items) if hasattr(value, "_make") else kind(items)
     return value
 
 

@@ -29,8 +29,8 @@ def compiler(
     """
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
-    # A field that a record lacks must fail the record, whatever the Dag says of missing values.
-    chosen: dict[str, Any] = {"undefined": StrictUndefined}
+    # A field that a record lacks must fail the record, and its text is no HTML, whatever the Dag says.
+    chosen: dict[str, Any] = {"undefined": StrictUndefined, "autoescape": False}
     if convert is not None:
         chosen["finalize"] = convert
     strict = environment.overlay(**chosen)

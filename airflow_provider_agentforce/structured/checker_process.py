@@ -1,8 +1,8 @@
-"""Checks answers against a JSON schema in another process, where the time that this takes can be limited.
+"""Checks answers in another process, where the time that this takes can be limited.
 
-With some keywords a check has no end: a ``pattern`` that tries every way to match, ``uniqueItems``, a
-``$ref`` that leads back by two ways. No thread can stop that in its own process, and a ``pattern`` stops
-all of them.
+With some keywords of a JSON schema a check has no end: a ``pattern`` that tries every way to match,
+``uniqueItems``, a ``$ref`` that leads back by two ways. So has one against a type that holds a union of
+itself. No thread can stop that in its own process, and a ``pattern`` or a type stops all of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from airflow_provider_agentforce.structured.json_in_answer import JsonPiece
@@ -22,6 +23,8 @@ from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit
 
 # Of CPU time, so a machine that is busy with something else makes no answer invalid.
 SECONDS = 2.0
+# Of time, for code of a type that waits for something.
+_LONGEST_WAIT = 60.0
 # Without the working folder, where a file may have the name of a module.
 _PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import serve; serve()"
 
@@ -45,9 +48,7 @@ class CheckerProcess:
         """
         with self._lock:
             found = self._ask([piece.text for piece in pieces])
-        if "problems" in found:
-            raise MisfitError(found["problems"])
-        return found["value"]
+        return _value_of(found)
 
     def _ask(self, texts: list[str]) -> dict[str, Any]:
         try:
@@ -76,15 +77,71 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
-            pieces = [JsonPiece(json.loads(text), text) for text in json.loads(line)]
-            found = {"value": first_fit(form.fit, pieces)}
-        except MisfitError as misfit:
-            found = {"problems": misfit.problems}
+            found = _found(form.fit, [JsonPiece(json.loads(text), text) for text in json.loads(line)])
         except _TooLongError:
-            found = {"problems": [f"it takes more than {seconds:g} s to check it against the JSON schema"]}
+            found = _too_long(seconds)
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         print(json.dumps(found), flush=True)  # noqa: T201 - to the process that asked
+
+
+def first_fit_in_fork(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> Any:
+    """Return what *fit* makes of the first piece that fits, as JSON has it; *fit* runs in a fork.
+
+    For types of a Dag, which no other process can import.
+
+    :raises MisfitError: if none does, or if that takes too long to find out.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Of a fork beside other threads: the child does nothing that waits for one of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        _answer(writing, fit, pieces)
+    try:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            body = pipe.read()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = _too_long(SECONDS)
+    return _value_of(found)
+
+
+def _answer(writing: int, fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> NoReturn:
+    """Write down what is found, and end this process, which the task's own handlers must not do."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGVTALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, _LONGEST_WAIT)
+        body = json.dumps(_found(fit, pieces)).encode()
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(body)
+    finally:
+        os._exit(0)
+
+
+def _found(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> dict[str, Any]:
+    try:
+        return {"value": first_fit(fit, pieces)}
+    except MisfitError as misfit:
+        return {"problems": misfit.problems, "more": misfit.more}
+
+
+def _too_long(seconds: float) -> dict[str, Any]:
+    return {"problems": [f"it takes more than {seconds:g} s to check it"]}
+
+
+def _value_of(found: dict[str, Any]) -> Any:
+    if "problems" in found:
+        raise MisfitError(found["problems"], found.get("more", 0))
+    return found["value"]
 
 
 class _TooLongError(BaseException):

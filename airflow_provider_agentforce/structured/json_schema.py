@@ -18,29 +18,57 @@ from airflow_provider_agentforce.structured.library import library
 from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit, problem
 
 _MOST_ERRORS = 1000
-# A check of these may take no end of time.
-_SLOW = {
-    "pattern",
-    "patternProperties",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "$dynamicRef",
-    "$recursiveRef",
-}
-# These check a value once more; where a $ref leads back, that is twice as often at each level.
-_CHECK_AGAIN = {
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "not",
-    "if",
-    "contains",
-    "dependentSchemas",
-    "dependencies",
-    "extends",
-    "disallow",
-    "type",
-}
+# Characters of answer times characters of schema that take about a second to check at most.
+_MOST_WORK = 4_000_000
+_DRAFTS = ("Draft3", "Draft4", "Draft6", "Draft7", "Draft201909", "Draft202012")
+# A check of these looks at each value once, in the time that it takes to read value and schema.
+_QUICK = frozenset(
+    [
+        "$ref",
+        "additionalItems",
+        "additionalProperties",
+        "const",
+        "dependentRequired",
+        "divisibleBy",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "items",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "multipleOf",
+        "prefixItems",
+        "properties",
+        "required",
+    ]
+)
+# These look at a value once more; where a $ref leads back, that is twice as often at each level.
+_CHECK_AGAIN = frozenset(
+    [
+        "allOf",
+        "anyOf",
+        "contains",
+        "dependencies",
+        "dependentSchemas",
+        "disallow",
+        "extends",
+        "if",
+        "not",
+        "oneOf",
+        "propertyNames",
+        "type",
+        "uniqueItems",
+    ]
+)
+# Since draft 2019-09 what stands beside a $ref is checked as well.
+_REF_AND_MORE = "$ref and more"
+_QUICK_FORMATS = {"date", "date-time", "email", "ipv4", "ipv6", "time", "uuid"}
 
 
 class JsonSchema:
@@ -54,7 +82,7 @@ class JsonSchema:
         validators = library("jsonschema.validators", "validator_for")
         self.schema = schema
         try:
-            json.dumps(schema, allow_nan=False)
+            text = json.dumps(schema, allow_nan=False)
             kind = self._draft(validators)
             kind.check_schema(schema)
             registry = import_module("referencing").Registry()
@@ -68,16 +96,18 @@ class JsonSchema:
         quick = validators.extend(kind, {"uniqueItems": _unique})
         self._validator = quick(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
         self._best_match = import_module("jsonschema.exceptions").best_match
-        self._process = CheckerProcess(schema) if _may_take_long(schema) else None
+        self._process = CheckerProcess(schema)
+        self._most = 0 if _may_take_long(schema, _known_keywords(validators)) else _MOST_WORK // len(text)
 
     def read(self, pieces: Iterable[JsonPiece]) -> Any:
         """Return the first value that fits.
 
         :raises MisfitError: if none does, or if that takes too long to find out.
         """
-        if self._process is not None:
-            return self._process.first_fit(pieces)
-        return first_fit(self.fit, pieces)
+        found = list(pieces)
+        if sum(len(piece.text) for piece in found) > self._most:
+            return self._process.first_fit(found)
+        return first_fit(self.fit, found)
 
     def fit(self, found: JsonPiece) -> Any:
         """Return the value, if it fits, however long that takes to find out.
@@ -153,19 +183,37 @@ def _normal(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _may_take_long(schema: dict[str, Any]) -> bool:
-    keywords = set(_keywords(schema))
-    # A schema that names its draft is checked with the library's own uniqueItems where a $ref leads to it.
-    slow_unique = {"uniqueItems", "$schema", "$ref"} <= keywords
-    return bool(slow_unique or keywords & _SLOW or ("$ref" in keywords and keywords & _CHECK_AGAIN))
+def _known_keywords(validators: Any) -> frozenset[str]:
+    """Return every keyword that is checked in any draft: a schema within the schema may name another one."""
+    return frozenset().union(*(getattr(validators, f"{draft}Validator").VALIDATORS for draft in _DRAFTS))
 
 
-def _keywords(value: Any) -> Iterator[str]:
+def _may_take_long(schema: dict[str, Any], known: frozenset[str]) -> bool:
+    """Tell whether a check may take longer than to compare every value with the whole schema."""
+    found = set(_keywords(schema, known))
+    checked = found & known
+    # The library's own uniqueItems, which a schema that names its draft is checked with, takes the square.
+    slow_unique = {"uniqueItems", "$schema"} <= found
+    again = bool(checked & _CHECK_AGAIN) or _REF_AND_MORE in found
+    return bool(checked - _QUICK - _CHECK_AGAIN or slow_unique or ("$ref" in checked and again))
+
+
+def _keywords(value: Any, known: frozenset[str]) -> Iterator[str]:
     """Yield the keywords of a schema, and some other words with them."""
     if isinstance(value, dict):
-        # In old drafts a type may be a list of schemas.
-        yield from (key for key in value if key != "type" or not isinstance(value[key], str))
+        for key, inner in value.items():
+            if not _is_quick(key, inner):
+                yield key
+        if "$ref" in value and len(known & set(value)) > 1:
+            yield _REF_AND_MORE
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from _keywords(item)
+            yield from _keywords(item, known)
+
+
+def _is_quick(keyword: str, value: Any) -> bool:
+    if keyword == "type":
+        # In old drafts a type may be a list of schemas.
+        return all(isinstance(kind, str) for kind in (value if isinstance(value, list) else [value]))
+    return keyword == "format" and isinstance(value, str) and value in _QUICK_FORMATS

@@ -14,12 +14,14 @@ _LONGEST_PROBLEM = 200
 class MisfitError(Exception):
     """A value does not fit.
 
-    :ivar problems: why, one line each.
+    :ivar problems: why, one line each, of the first few.
+    :ivar more: how many there are beside these.
     """
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, problems: Iterable[str], more: int = 0) -> None:
         super().__init__()
         self.problems = tuple(problems)
+        self.more = more
 
 
 def first_fit(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> Any:
@@ -27,15 +29,14 @@ def first_fit(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> A
 
     :raises MisfitError: if none does, with the problems of the longest piece; without any if there is none.
     """
-    longest = 0
-    problems: tuple[str, ...] = ()
+    longest, found = 0, MisfitError(())
     for piece in pieces:
         try:
             return fit(piece)
         except MisfitError as misfit:  # noqa: PERF203 - each piece gets its chance
             if len(piece.text) > longest:
-                longest, problems = len(piece.text), misfit.problems
-    raise MisfitError(problems)
+                longest, found = len(piece.text), misfit
+    raise found
 
 
 def problem(path: Iterable[Any], reason: str) -> str:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from airflow_provider_agentforce.client import json_values
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, InvalidOutputError, one_line
+from airflow_provider_agentforce.structured.checker_process import first_fit_in_fork
 from airflow_provider_agentforce.structured.json_in_answer import JsonPiece, json_in
 from airflow_provider_agentforce.structured.json_schema import JsonSchema
 from airflow_provider_agentforce.structured.library import library
@@ -20,6 +21,29 @@ from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit
 _TYPE_MODULES = {"types", "typing", "typing_extensions"}
 _MOST_PROBLEMS = 3
 _LONGEST_SCHEMA = 4000
+# Characters of answer times ways to try them that pydantic takes far less than a second for.
+_MOST_WORK = 1_000_000
+# What pydantic reads without looking any deeper.
+_SCALARS = frozenset(
+    [
+        "any",
+        "bool",
+        "bytes",
+        "date",
+        "datetime",
+        "decimal",
+        "enum",
+        "float",
+        "int",
+        "literal",
+        "none",
+        "str",
+        "time",
+        "timedelta",
+        "url",
+        "uuid",
+    ]
+)
 
 
 class OutputType:
@@ -50,7 +74,7 @@ class OutputType:
         try:
             return self._form.read(json_in(turn))
         except MisfitError as misfit:
-            raise _invalid(turn, misfit.problems) from None
+            raise _invalid(turn, misfit) from None
 
     def result_of(self, turn: Turn) -> Any:
         """Return :meth:`read` for an answer, and ``None`` for what carries no answer.
@@ -111,32 +135,80 @@ class _Type:
             raise AgentforceInputError(
                 f"output_type: pydantic knows no JSON form of {name}: {reason}"
             ) from error
+        self._ways = _ways(self._adapter.core_schema)
 
     def read(self, pieces: Iterable[JsonPiece]) -> Any:
-        return first_fit(self._fit, pieces)
+        if self._ways == 1:
+            return first_fit(self._fit, pieces)
+        found = list(pieces)
+        work = sum(len(piece.text) * self._ways ** _depth(piece.value) for piece in found)
+        return (first_fit if work <= _MOST_WORK else first_fit_in_fork)(self._fit, found)
 
     def _fit(self, found: JsonPiece) -> Any:
         try:
             written = self._adapter.dump_json(self._adapter.validate_json(found.text), by_alias=True)
         except self._pydantic.ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            raise MisfitError(problem(item["loc"], item["msg"]) for item in problems) from None
+            # An answer may have 100,000 of them.
+            worded = [problem(item["loc"], item["msg"]) for item in problems[:_MOST_PROBLEMS]]
+            raise MisfitError(worded, len(problems) - len(worded)) from None
         except Exception as error:
             # Code of the type's own. The answer is here, so this must not look like a failure to get one.
             raise MisfitError([f"output_type raised {type(error).__name__}"]) from error
         return json_values.decode(written)
 
 
-def _invalid(turn: Turn, problems: tuple[str, ...]) -> InvalidOutputError:
+def _ways(core_schema: Any) -> int:
+    """Return in how many ways at most pydantic reads a value that a type holds in itself.
+
+    It tries each choice of a union, and within it each choice of the next, unless a discriminator names one.
+    """
+    nodes = list(_nodes(core_schema))
+    if not any(node.get("type") == "definition-ref" for node in nodes):
+        return 1  # no deeper than the type is written
+    unions = [node["choices"] for node in nodes if node.get("type") == "union"]
+    deep = [sum(_is_deep(choice) for choice in choices) for choices in unions]
+    return 1 + sum(number - 1 for number in deep if number)
+
+
+def _is_deep(choice: Any) -> bool:
+    schema = choice[0] if isinstance(choice, tuple) else choice
+    return schema["type"] not in _SCALARS
+
+
+def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _nodes(item)
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += bool(level)
+    return depth
+
+
+def _invalid(turn: Turn, misfit: MisfitError) -> InvalidOutputError:
     what = "The answer holds no valid JSON."
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        what = f"The answer does not fit output_type: {problems[0]}{more}."
+    if misfit.problems:
+        number = len(misfit.problems) - 1 + misfit.more
+        more = f" (and {number} more)" if number else ""
+        what = f"The answer does not fit output_type: {misfit.problems[0]}{more}."
     return InvalidOutputError(
         what,
         operation="send",
         applied=True,
         session_id=turn.session_id,
         turn=turn,
-        problems=problems[:_MOST_PROBLEMS],
+        problems=misfit.problems[:_MOST_PROBLEMS],
     )

@@ -1,6 +1,7 @@
 """What is asked about a record: templates, lists, functions; and the rows of records that lack something."""
 
 from functools import partial
+from types import MappingProxyType
 
 import pytest
 from jinja2 import Environment, StrictUndefined
@@ -204,6 +205,42 @@ def test_variables_that_no_record_can_have_are_refused_before_anything_is_read(v
 
 
 # Whether it is the same batch
+
+
+def changing(record):
+    record["tags"].append("x")
+    record["deep"]["tags"].clear()
+    return f"fail please {record.pop('name')}"
+
+
+CHANGING = "{{ record.tags.append('x') }}{{ record.deep.tags.clear() }}fail please {{ record.pop('name') }}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"message": changing},
+        {"message": CHANGING},
+        {"message": [CHANGING, "more"]},
+        {"message": changing, "variables": {"$Context.A": CHANGING}},
+        {"message": "Acme", "variables": lambda record: {"$Context.A": changing(record)}},
+    ],
+)
+def test_a_record_that_its_function_or_template_changes_stays_what_the_input_says(given):
+    asked = prompts(**given)
+    fields = {
+        "id": "A1",
+        "name": "Acme",
+        "tags": ["a"],
+        "deep": {"tags": ["b"]},
+        "fixed": MappingProxyType({}),
+    }
+    (record,) = read(ListSource([fields]), "id")
+    line = record.line()
+    item = asked.about(record)
+    assert "Acme" in item.messages[0].text
+    assert item.record.line() == line
+    assert fields["tags"] == ["a"]
 
 
 class Asks:

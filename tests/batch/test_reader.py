@@ -182,6 +182,96 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
     assert refusal(missing) == f"records: the file {tmp_path}/a.csv does not exist."
 
 
+def fails(error):
+    """Return a path whose store fails."""
+
+    class Failing(type(Path())):
+        def open(self, _mode):
+            raise error
+
+    return Failing("/x/a.csv")
+
+
+def loop(folder):
+    path = folder / "loop.csv"
+    path.symlink_to(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "again"),
+    [
+        (loop, "cannot be read (OSError: Too many levels of symbolic links)", False),
+        (
+            lambda folder: folder / ("x" * 300 + ".csv"),
+            "x… cannot be read (OSError: File name too long)",
+            False,
+        ),
+        (lambda _: Path("/dev/null/x.csv"), "/dev/null/x.csv cannot be read (NotADirectoryError: Not", False),
+        (lambda folder: folder / "a\0.csv", "cannot be read (ValueError: embedded null byte)", False),
+        (lambda folder: folder / "a\nERROR done.csv", "a ERROR done.csv does not exist", False),
+        (lambda _: fails(RuntimeError("the bucket\nis busy")), "(RuntimeError: the bucket is busy)", True),
+        (lambda _: fails(ConnectionResetError(104, "reset by peer")), "(ConnectionResetError: reset", True),
+        (lambda _: fails(OSError(5, "Input/output error")), "(OSError: Input/output error)", True),
+    ],
+)
+def test_a_path_that_cannot_be_opened_is_one_clear_error(tmp_path, path, words, again):
+    with pytest.raises(AgentforceInputError) as caught:
+        survey(source_of(None, path(tmp_path)), "id")
+    assert str(caught.value).startswith("records: ")
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+    assert caught.value.retryable is again
+
+
+def test_a_store_that_fails_while_it_is_read_is_one_clear_error_and_may_be_tried_again():
+    class File:
+        lines = iter([b"id\n", b"1\n"])
+
+        def readline(self):
+            line = next(self.lines, None)
+            if line is None:
+                raise RuntimeError("the store is gone")
+            return line
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    class Stored(type(Path())):
+        def open(self, _mode):
+            return File()
+
+    with pytest.raises(AgentforceInputError, match="cannot be read \\(RuntimeError: the store") as caught:
+        survey(source_of(None, Stored("/x/a.csv")), "id")
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"id": 2, "id": 3}', "'id'"),
+        ('{"id": 2, "x": [{"a": {"b": 1, "c": 2, "b": 1}}]}', "'b'"),
+        ('{"id": 2, "a": 1, "\\u0061": 1}', "'a'"),
+        ('{"id": 2, "a\\n": 1, "a\\n": 1}', r"'a\n'"),
+    ],
+)
+def test_a_name_twice_in_an_object_is_refused_with_its_line(written, tmp_path, line, name):
+    told = refusal(written("a.jsonl", f'{{"id": 1, "x": {{"id": 1}}}}\n{line}\n'), "id")
+    where = f"records: line 2 of {tmp_path}/a.jsonl is not JSON"
+    assert told == f"{where} (the name {name} is there twice in an object)."
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_file_in_another_encoding_is_called_what_it_is(written, encoding, name):
+    told = refusal(written(name, '{"id": 1}\n'.encode(encoding)))
+    assert f"is not UTF-8 but {encoding.upper()}." in told
+
+
 def test_a_file_that_may_not_be_read_is_refused():
     class Locked(type(Path())):
         def open(self, mode):
@@ -376,7 +466,16 @@ def test_a_value_that_is_another_in_each_process_is_refused_with_its_field(value
     assert told.startswith("records: records[0], because of the field 'tags', cannot be written as JSON")
 
 
-@pytest.mark.parametrize("key", ["\x00", "\ud800", "a\x00", {"a"}])
+DEEP = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["\x00", "\ud800", "a\x00", {"a"}, 10**5000, DEEP],
+    ids=["nul", "half", "more", "set", "int", "deep"],
+)
 def test_a_key_that_no_result_can_keep_is_refused(key):
     assert "records[1]: the id" in refusal(ListSource([{"id": "a"}, {"id": key}]), "id")
 

@@ -194,8 +194,37 @@ class TestWrongType:
         assert {"pydantic", "jsonschema", "referencing"} & set(done.stdout.split()) == set()
 
 
+class Left(BaseModel):
+    """A type whose values hold one of two, at any depth."""
+
+    of: Left | Right | None = None
+
+
+class Right(BaseModel):
+    of: Left | Right | None = None
+
+
+def nested(depth, value):
+    return '{"of":' * depth + value + "}" * depth
+
+
 NESTED = '{"a": ' * 25 + "1" + "}" * 25
 TWICE = {"properties": {"a": {"$ref": "#"}}}
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+MANY = json.dumps({"a": [{"n": number} for number in range(9000)]})
+
+
+USUAL = {
+    "type": "object",
+    "properties": {
+        "order": {"type": ["string", "null"], "description": "Its number."},
+        "mail": {"type": "string", "format": "email"},
+        "at": {"type": "string", "format": "date-time"},
+        "lines": {"type": "array", "uniqueItems": True, "items": {"type": "object", "required": ["sku"]}},
+        "kind": {"anyOf": [{"const": 1}, {"enum": ["a", "b"]}]},
+    },
+    "additionalProperties": {"minimum": 1},
+}
 
 
 class TestTime:
@@ -217,15 +246,30 @@ class TestTime:
             ({"dependentSchemas": {"a": TWICE}, **TWICE}, NESTED),
             (
                 {
-                    "$schema": "http://json-schema.org/draft-07/schema#",
+                    "$schema": DRAFT_7,
                     "properties": {"a": {"$ref": "#"}},
                     "items": {"properties": {"n": {}}},
                     "uniqueItems": True,
                 },
-                json.dumps({"a": [{"n": number} for number in range(9000)]}),
+                MANY,
             ),
+            ({"items": {"enum": [f"code {n}" for n in range(20_000)]}}, json.dumps(["code 19999"] * 6000)),
+            ({"items": {"format": "regex"}}, json.dumps(["(?i)" + "[\x01-\U0010ffff]" * 5000])),
+            (
+                {
+                    "$ref": "#/$defs/twice",
+                    "$defs": {
+                        "once": {"properties": {"a": {"$ref": "#/$defs/twice"}}},
+                        "twice": {"$ref": "#/$defs/once", "properties": {"a": {"$ref": "#/$defs/twice"}}},
+                    },
+                },
+                NESTED,
+            ),
+            ({"properties": {"a": {"$schema": DRAFT_7, "uniqueItems": True}}}, MANY),
+            (Left, nested(25, "5")),
+            (Left, nested(60, "null")),
         ],
-        ids=range(9),
+        ids=range(15),
     )
     def test_a_check_without_end_is_given_up_and_says_so(self, schema, answer, monkeypatch):
         monkeypatch.setattr(checker_process, "SECONDS", 0.2)
@@ -234,7 +278,26 @@ class TestTime:
             with pytest.raises(InvalidOutputError, match=r"takes more than 0\.2 s to check"):
                 output.read(turn(answer))
         assert time.process_time() - begun < 2, "The process of the task does not do the work."
-        assert output.read(turn("{}")) == {}
+        if isinstance(schema, dict):
+            assert output.read(turn("{}")) == {}
+        else:
+            assert output.read(turn(nested(3, "null")))["of"]["of"] == {"of": None}
+
+    def test_what_cannot_take_long_needs_no_process(self, monkeypatch):
+        monkeypatch.setattr(checker_process, "_PROGRAM", "raise SystemExit")
+        monkeypatch.setattr(os, "fork", lambda: pytest.fail("a fork"))
+        for kind in (SCHEMA, Order, list[Order], USUAL, Left):
+            OutputType(kind).read(turn(json.dumps([ANSWER] * 30 if kind == list[Order] else ANSWER)))
+
+    def test_a_deep_answer_of_a_type_is_read_in_a_fork(self):
+        """It fits or not as it does in this process."""
+        before, output = children(), OutputType(Left)
+        value = output.read(turn(nested(13, "null")))
+        assert json.dumps(value, separators=(",", ":")) == nested(13, "null")
+        error = refused(Left, nested(13, "5"))
+        assert "Input should be an object (and 8191 more)" in str(error)
+        assert len(error.problems) == 3
+        assert children() == before
 
     @pytest.mark.parametrize(
         "item", [lambda n: {"n": n}, lambda n: [n, str(n)], lambda n: n if n % 2 else str(n)]

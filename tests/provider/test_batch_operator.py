@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath
@@ -71,6 +73,25 @@ def bucket(monkeypatch):
     bucket = Bucket()
     attach(protocol="memory", conn_id="the_store", fs=bucket)
     return bucket
+
+
+DEEP = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+class Pair(NamedTuple):
+    one: Any
+    other: Any
+
+
+class Listed(list):
+    pass
+
+
+def reference(value):
+    """Return what stands for *value*, as the output of a task."""
+    return SimpleNamespace(resolve=lambda _context: value, iter_references=tuple)
 
 
 @pytest.fixture
@@ -443,6 +464,12 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"records": ["A1"]}, "records[0] must be a dict, but is str"),
         ({"records": "file:///nowhere/a.csv"}, "records: the file file:///nowhere/a.csv does not exist"),
         ({"records": "file:///etc/hosts"}, "must end in .jsonl, .ndjson, .csv or .parquet"),
+        ({"records": "file:///dev/null/a.csv"}, "a.csv cannot be read (NotADirectoryError: Not a directory)"),
+        ({"records": f"file:///tmp/{'x' * 300}.csv"}, "cannot be read (OSError: File name too long)"),
+        ({"records": "file:///nowhere/a\x85ERROR.csv"}, "a ERROR.csv does not exist"),
+        ({"records": [{"id": 10**5000}]}, "records[0]: the id cannot be a key"),
+        ({"records": [{"id": DEEP}]}, "records[0]: the id cannot be a key"),
+        ({"records": [{"id": 1, "a": DEEP}]}, "because of the field 'a', cannot be written as JSON"),
         ({"records": "nope://bucket/a.csv"}, "records: 'nope://bucket/a.csv' cannot be used: Unsupported"),
         ({"records": "memory://b/a.csv"}, "cannot be used: No filesystem registered for scheme memory"),
         ({"records": [*ACCOUNTS, {"id": "A2"}]}, "records[3] has the same id as records[1]: 'A2'"),
@@ -505,6 +532,7 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
         ({"max_failures": 1.5}, "max_failures must be"),
         ({"max_failures": True}, "max_failures must be"),
         ({"max_failures": "1"}, "max_failures must be"),
+        ({"variables": {"a": DEEP}}, "variables is nested too deep"),
         ({"message": "{{ record.name"}, "message is not a valid template: unexpected end of template"),
         ({"variables": {"a": "{% if %}"}}, r"variables\['a'\] is not a valid template"),
         ({"output_type": "Order"}, "Give the class itself, not its name"),
@@ -651,6 +679,41 @@ def test_a_number_is_sent_as_its_text_in_a_dag_that_renders_to_native_objects(ru
     assert next(iter(org.sessions.values())).variables["Order"] == "4711"
 
 
+def test_a_message_is_text_in_a_dag_that_escapes_html(run, org, folder):
+    with DAG("dag", schedule=None, jinja_environment_kwargs={"autoescape": True}):
+        operator = ConversationBatchOperator(
+            task_id="ask",
+            records=[{"name": "<i>Acme</i>"}],
+            message=[reference("<b>"), "{{ record.name }}"],
+            variables={"Name": "{{ record.name }}"},
+            result_path=f"file://{folder}",
+        )
+    operator.render_template_fields({})
+    assert run(operator).error is None
+    assert texts(org) == ["<b>", "<i>Acme</i>"]
+    assert next(iter(org.sessions.values())).variables["Name"] == "<i>Acme</i>"
+
+
+def test_a_reference_is_resolved_in_every_kind_of_collection(run, org, folder):
+    values = [
+        Pair(reference("a"), 1),
+        Listed([reference("b")]),
+        (reference("c"),),
+        {"x": [reference("d")]},
+        OrderedDict(x=Pair(1, Listed([reference("e")]))),
+    ]
+    operator = ConversationBatchOperator(
+        task_id="ask",
+        records=[{"q": value} for value in values],
+        message="{{ record.q | tojson }}",
+        result_path=f"file://{folder}",
+        max_concurrency=1,
+    )
+    operator.render_template_fields({})
+    assert run(operator).error is None
+    assert texts(org) == ['["a", 1]', '["b"]', '["c"]', '{"x": ["d"]}', '{"x": [1, ["e"]]}']
+
+
 def test_a_field_with_the_name_of_a_method_is_the_field(ask, org):
     record = {"id": 1, "items": "three", "keys": "two", "nested": {"values": "one"}}
     ask(
@@ -684,8 +747,7 @@ def test_records_of_a_task_are_not_rendered_and_not_shown_among_the_rendered_fie
     given = [{"id": number, "text": "{{ 7 * 7 }}"} for number in range(10_000)]
     operator = ConversationBatchOperator(
         task_id="ask",
-        # As the output of a task.
-        records=SimpleNamespace(resolve=lambda _context: given, iter_references=tuple),
+        records=reference(given),
         key="id",
         message="{{ record.text }}",
         result_path=f"file://{folder}/{{{{ run_id }}}}",

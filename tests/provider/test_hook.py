@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import pickle
 from base64 import b64encode
+from concurrent.futures import ProcessPoolExecutor
+from copy import copy, deepcopy
 from urllib.parse import parse_qs, urlencode
 
 import keys
@@ -116,6 +121,7 @@ class TestConnection:
             ({"schema": "https"}, "schema"),
             ({"extra": "{not json"}, "extra"),
             ({"extra": "[1]"}, "extra"),
+            ({"extra": '{"timeout": 50, "timeout": 5}'}, "extra .* the name 'timeout' is there twice"),
             ({"extra": {"timeout": 0}}, "timeout"),
             ({"extra": {"max_sessions_per_hour": 0}}, "max_sessions_per_hour"),
             ({"extra": {"max_messages_per_session": "many"}}, "max_messages_per_session"),
@@ -130,6 +136,23 @@ class TestConnection:
         assert isinstance(caught.value, AirflowFailException)
         assert "canary" not in str(caught.value)
         assert ":pw@" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("value", "wrong"),
+        [
+            (None, "does not exist"),
+            ("{", "cannot be read: the environment variable {} does not hold a connection as JSON"),
+            (f'{{"password": "{CANARY}", "hots": "x"}}', "cannot be read: .* {} .* as JSON"),
+            ("agentforce://key:canary@host:no/", "cannot be read: .* {} .* as a URI"),
+        ],
+    )
+    def test_a_connection_that_airflow_passes_over_is_not_said_to_be_missing(self, monkeypatch, value, wrong):
+        if value is not None:
+            monkeypatch.setenv("AIRFLOW_CONN_SALES", value)
+        with pytest.raises(AgentforceInputError, match=wrong.format("AIRFLOW_CONN_SALES")) as caught:
+            _ = AgentforceHook("sales").settings
+        assert str(caught.value).startswith("Connection sales: it ")
+        assert "canary" not in str(caught.value)
 
     def test_no_agent_anywhere_says_where_to_name_one(self, connect, org):
         connection = json.loads(org.connection())
@@ -343,6 +366,36 @@ class TestInATask:
         assert isinstance(caught.value, AirflowFailException)
         assert hook.end_session(session) is True
         assert org.tokens_issued == 1
+
+    def test_a_hook_that_was_used_goes_to_other_processes_and_copies_and_makes_its_client_there(self, org):
+        hook = AgentforceHook()
+        session = hook.start_session()
+        pickled = pickle.dumps(hook)
+        assert org.consumer_secret.encode() not in pickled
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            turn = pool.submit(hook.send_message, session, "order 7?").result()
+        assert turn.sequence_id == 1
+        assert deepcopy(hook).send_message(turn, "order 8?").sequence_id == 2
+        assert copy(hook).send_message(turn.to_dict() | {"sequence_id": 2}, "order 9?").sequence_id == 3
+        assert hook.end_session(session) is True
+        assert org.tokens_issued <= 4
+
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_forked_child_leaves_the_session_to_the_process_that_started_it(self, org):
+        child = -1
+        try:
+            with AgentforceHook().conversation() as chat:
+                chat.send("order 7?")
+                child = os.fork()
+                if child == 0:
+                    raise KeyError
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert len(org.open_sessions) == 1
+                assert chat.send("order 8?").sequence_id == 2
+        finally:
+            if child == 0:
+                os._exit(0)
+        assert org.open_sessions == []
 
     def test_a_passing_error_is_left_to_the_retries(self, org):
         org.fail("start", status=503, times=2)

@@ -1,0 +1,80 @@
+"""Opens an input file of a batch and reads its lines; what goes wrong is one clear error."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
+
+_UTF_8 = b"\xef\xbb\xbf"
+# The mark of UTF-16 is the beginning of one of UTF-32.
+_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+# A path that is wrong for good.
+_FINAL = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENODEV, errno.ENXIO}
+
+
+def opened(path: Any) -> Any:
+    """Open a file for reading bytes.
+
+    :raises AgentforceInputError: if that cannot be done.
+    """
+    with named(path):
+        return path.open("rb")
+
+
+@contextmanager
+def named(path: Any) -> Iterator[None]:
+    """Say of a path that cannot be used which one it is.
+
+    :raises AgentforceInputError: for whatever the file system or the store's library raises. It is retryable
+        unless the path is wrong.
+    """
+    shown = one_line(str(path), 200)
+    try:
+        yield
+    except AgentforceError:
+        raise
+    except FileNotFoundError:
+        raise AgentforceInputError(f"records: the file {shown} does not exist.") from None
+    except IsADirectoryError:
+        raise AgentforceInputError(f"records: {shown} is a folder, not a file.") from None
+    except PermissionError:
+        raise AgentforceInputError(f"records: {shown} may not be read by this task.") from None
+    except Exception as error:
+        final = isinstance(error, ValueError) or getattr(error, "errno", None) in _FINAL
+        reason = getattr(error, "strerror", None) or error
+        raise AgentforceInputError(
+            f"records: {shown} cannot be read ({type(error).__name__}: {reason!s:.200}).", retryable=not final
+        ) from error
+
+
+def lines_of(file: Any, path: Any) -> Iterator[str]:
+    """Yield the lines of an open file.
+
+    :raises AgentforceInputError: if they cannot be read, or are not UTF-8.
+    """
+    with named(path):
+        # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
+        for number, line in enumerate(iter(file.readline, b""), 1):
+            yield _text(line.removeprefix(_UTF_8) if number == 1 else line, number, path)
+
+
+def _text(line: bytes, number: int, path: Any) -> str:
+    marked = next((name for mark, name in _MARKS.items() if number == 1 and line.startswith(mark)), "")
+    try:
+        if not marked:
+            return line.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    found = f" but {marked}" if marked else ""
+    raise AgentforceInputError(
+        f"records: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
+    ) from None

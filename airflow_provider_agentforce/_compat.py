@@ -19,7 +19,7 @@ def _first(modules: Iterable[str], name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from airflow.sdk import (
         BaseHook,
@@ -109,7 +109,11 @@ __all__ = [
     "TaskDecorator",
     "TriggerEvent",
     "add_listener",
+    "answer_trigger",
+    "ask_person",
     "async_connection",
+    "awaiting_input",
+    "can_ask",
     "conf",
     "context_merge",
     "date_time_trigger",
@@ -117,9 +121,11 @@ __all__ = [
     "determine_kwargs",
     "mask_secret",
     "object_storage_path",
+    "questions_change",
     "stats",
     "stored_connection",
     "task_decorator_factory",
+    "waits",
     "xcom_of_airflow_2",
 ]
 
@@ -205,3 +211,60 @@ def add_listener(listener: Any) -> None:
         if module is not None:
             module.get_listener_manager().add_listener(listener)
             return
+
+
+@cache
+def can_ask() -> bool:
+    """Tell whether a task can ask a person and wait without a worker slot: Airflow 3.3 and later."""
+    try:
+        _first(("airflow.sdk.exceptions",), "TaskAwaitingInput")
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def questions_change() -> bool:
+    """Tell whether each question of a task is shown, and belongs to its try: Airflow 3.4 and later."""
+    major, minor = import_module("airflow").__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 4)
+
+
+@cache
+def waits() -> tuple[type[BaseException], ...]:
+    """Return what a task raises to give its worker slot back."""
+    names = ("TaskDeferred", "TaskAwaitingInput")
+    places = ("airflow.sdk.exceptions", "airflow.exceptions")
+    return tuple(_first(places, name) for name in names if name == "TaskDeferred" or can_ask())
+
+
+def ask_person(
+    task_instance: Any, *, subject: str, body: str, assigned_users: list[Any], **form: Any
+) -> None:
+    """Put a question among the Required Actions. An answer that is there already is deleted.
+
+    :param form: ``options`` to choose from, and ``params``, text fields that may be filled in, as Airflow has
+        them.
+    """
+    from airflow.sdk.execution_time.hitl import upsert_hitl_detail  # noqa: PLC0415 - Airflow 3.1 and later
+
+    upsert_hitl_detail(
+        ti_id=task_instance.id, subject=subject, body=body, assigned_users=assigned_users, **form
+    )
+
+
+def answer_trigger(task_instance: Any, until: datetime | None, **form: Any) -> Any:
+    """Return Airflow's trigger that waits for the answer to a question, also for one that is there already.
+
+    :param form: as of :func:`ask_person`.
+    """
+    trigger = _first(("airflow.providers.standard.triggers.hitl",), "HITLTrigger")
+    return trigger(ti_id=task_instance.id, timeout_datetime=until, poke_interval=1.0, **form)
+
+
+def awaiting_input(method_name: str, timeout: timedelta | None) -> BaseException:
+    """Return what a task raises to wait for the answer to its question."""
+    made: BaseException = _first(("airflow.sdk.exceptions",), "TaskAwaitingInput")(
+        method_name=method_name, timeout=timeout
+    )
+    return made

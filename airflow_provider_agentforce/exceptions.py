@@ -304,11 +304,15 @@ class DeliveryUnknownError(AgentforceError):
 
     :ivar turn: what could be read of the answer, a
         :class:`~airflow_provider_agentforce.client.Turn`, or ``None``.
+    :ivar delivery: the message, an
+        :class:`~airflow_provider_agentforce.delivery.UnknownDelivery`, or ``None`` when no more is known of
+        it than the error says.
     """
 
-    def __init__(self, what: str, *, turn: Any = None, **fields: Any) -> None:
+    def __init__(self, what: str, *, turn: Any = None, delivery: Any = None, **fields: Any) -> None:
         super().__init__(what, **fields)
         self.turn = turn
+        self.delivery = delivery
 
 
 class AnswerLostError(DeliveryUnknownError):

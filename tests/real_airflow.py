@@ -251,9 +251,9 @@ class Run:
         """Return the process that runs a task."""
         return self.airflow.task_runner(self.task(task_id)["id"])
 
-    def asked(self, task_id: str) -> dict[str, Any]:
+    def asked(self, task_id: str, state: str = "awaiting_input") -> dict[str, Any]:
         """Wait until a task asks a person, and return what the person sees."""
-        id_ = self.wait_for(task_id, "awaiting_input")["id"]
+        id_ = self.wait_for(task_id, state)["id"]
         # Airflow 3.3 fails a task that is answered before its scheduler has heard that the worker is free.
         key = f"TaskInstanceKey(dag_id='{self.dag_id}', task_id='{task_id}', run_id='{self.run_id}'"
         heard = [f"with state success for task instance {one}" for one in (key, id_)]  # up to 3.3, from 3.4

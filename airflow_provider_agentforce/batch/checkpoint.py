@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_agentforce.batch.parts import PREFIX, Block, Found, PartName, blocks, unreadable
 from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
@@ -44,20 +44,34 @@ _OPEN_FILES = 8
 _WINDOW = 100
 
 
+class Asked(NamedTuple):
+    """Where a record was asked about.
+
+    :param number: of its first message in the session.
+    :param at: wall-clock time.
+    :param external_key: of the session.
+    """
+
+    session_id: str
+    number: int
+    at: float
+    external_key: str | None = None
+
+
 @dataclass
 class Past:
     """What earlier tries left, beside their rows.
 
-    :ivar pending: positions of records that may have been asked and have no row.
+    :ivar pending: positions of records that may have been asked and have no row; with where, if known.
     :ivar starts: wall-clock times of session starts.
-    :ivar open_sessions: ids of sessions that were not seen to end.
+    :ivar open_sessions: ids of sessions that were not seen to end, with their external keys.
     :ivar lost_starts: external keys of sessions that were being started.
     :ivar began: wall-clock time at which the first try began.
     """
 
-    pending: set[int] = field(default_factory=set)
+    pending: dict[int, Asked | None] = field(default_factory=dict)
     starts: list[float] = field(default_factory=list)
-    open_sessions: dict[str, None] = field(default_factory=dict)
+    open_sessions: dict[str, str | None] = field(default_factory=dict)
     lost_starts: dict[str, None] = field(default_factory=dict)
     began: float = field(default_factory=time.time)
 
@@ -146,15 +160,18 @@ class Checkpoint:
         self._read_parts(past, same=header.get("records") == self._marks.get("records"))
         return past
 
-    def claim(self, name: str) -> None:
+    def claim(self, name: str, asked: Asked | None = None) -> None:
         """Write down that a record is about to be asked. When this has returned, it may be.
 
+        :param asked: where, for one that finds the claim without a row.
         :raises LedgerError: if it cannot be written; then the record may not be asked.
         :raises TaskStoppedError: if another process has taken over.
         """
         with self._changed:
             write = self._pending
             write.claims.append(name)
+            if asked is not None:
+                write.asked[name] = asked[:3]
             write.sync = True
             write.bound = max(write.bound, self._positions[name] + 1)
         self._commit(write)
@@ -215,6 +232,20 @@ class Checkpoint:
                 return
             write.sync = True
         self._commit(write)
+
+    def write_note(self, name: str, value: dict[str, Any]) -> None:
+        """Keep a value beside the rows, durably.
+
+        :raises LedgerError: if it cannot be written.
+        """
+        self._write_json(name, value)
+
+    def read_note(self, name: str) -> dict[str, Any]:
+        """Return what :meth:`write_note` wrote, an empty dict if nothing was.
+
+        :raises LedgerError: if it cannot be read.
+        """
+        return self._read_json(name, {})
 
     def unwritten(self) -> list[bytes]:
         """Return the rows that are not written yet."""
@@ -369,7 +400,8 @@ class Checkpoint:
                 expected, whole = self._read_part(part, expected, past)
                 if not whole:
                     lost = max(lost, min(part.bound, total) if same else total)
-        past.pending.update(filter(self._is_open, range(lost)))
+        for position in filter(self._is_open, range(lost)):
+            past.pending.setdefault(position, None)
 
     def _read_part(self, part: PartName, expected: int, past: Past) -> tuple[int, bool]:
         """Read a file; return the number of the block that comes next, and whether none is missing."""
@@ -397,15 +429,20 @@ class Checkpoint:
             if position is not None and entry.status != SKIPPED:
                 self.rows.put(position, entry)
                 self.rows.place(position, len(self._files) - 1, offset)
-                past.pending.discard(position)
+                past.pending.pop(position, None)
             offset += entry.length + entry.record_length
-        past.pending.difference_update(self._known(block.withdrawn))
-        past.pending.update(self._known(block.claims))
         past.lost_starts.update(dict.fromkeys(block.starting))
         for session_id, (key, started) in block.sessions.items():
-            past.open_sessions[session_id] = None
+            past.open_sessions[session_id] = key
             past.starts.append(started)
             past.lost_starts.pop(key or "", None)
+        for position in self._known(block.withdrawn):
+            past.pending.pop(position, None)
+        for name in block.claims:
+            if name in self._positions:
+                found_in = block.asked.get(name)
+                key = past.open_sessions.get(found_in[0]) if found_in else None
+                past.pending[self._positions[name]] = Asked(*found_in, key) if found_in else None
         for ended in block.ended:
             past.open_sessions.pop(ended, None)
             past.lost_starts.pop(ended, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,18 +13,19 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch import runner
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint, Past
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import CHECKPOINT, FILES, Output
 from airflow_provider_agentforce.batch.plan import PLAN, files_of, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
 from airflow_provider_agentforce.batch.reader import Record, read, survey
-from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row
+from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row, moment
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.sources import Source, source_of
 from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
 from airflow_provider_agentforce.batch.table import PARQUET, Table
+from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -59,6 +61,8 @@ class Job:
     :param identity: what makes the batch this one, beside its input, messages and agent.
     :param compile_template: makes of a template a function from a record to text.
     :param storage_of: gives the storage for a path object.
+    :param resolve: finds out what became of records whose delivery is unknown; ``None``: they stay unknown.
+    :param cycle: changes with a person's clear.
     """
 
     client: AgentforceClient
@@ -69,6 +73,8 @@ class Job:
     compile_template: Compile
     options: Options
     storage_of: Callable[[Any], Storage] = storage_of
+    resolve: Callable[[UnknownRows], None] | None = None
+    cycle: int = 0
 
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
@@ -98,16 +104,22 @@ class Job:
         ) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self._take_up(past, checkpoint)
-            asking = Runner(self.client, checkpoint, options, killed=killed, watcher=watcher)
             todo = _Todo(source, prompts, checkpoint, past.pending, options)
-            pause = asking.run(iter(todo))
-            if pause is not None:
-                raise LongWait(pause)
-            todo.skip(asking.left)
+            run = partial(Runner, self.client, checkpoint, options, killed=killed, watcher=watcher)
+            asking = _asked(run(), todo)
+            left, resolved = asking.left, 0
+            if self.resolve is not None:
+                records = read(source, options.key)
+                unknown = UnknownRows(checkpoint, records, prompts, options, cycle=self.cycle)
+                resolved = _resolved(unknown, self.resolve)
+                if unknown.ask_again and not asking.stopped_early:
+                    asking = _asked(run(), replace(todo, pending={}, only=unknown.ask_again))
+                    left = {**left, **asking.left}
+            todo.skip(left)
             table = Table.of(known.fields if keeps else None, options.schema, known.keys)
             folder, output_storage = self.result_folder, self.storage_of(self.result_folder)
             output = Output(folder, output_storage, checkpoint, options, source, table)
-            manifest = output.write(past)
+            manifest = {**output.write(past), "resolved": resolved}
             output.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
 
@@ -180,14 +192,16 @@ class Job:
 class _Todo:
     """The records that are still to be asked, in the order of the input.
 
-    :param pending: positions of records that an earlier try may have asked.
+    :param pending: positions of records that an earlier try may have asked, with where, if that is known.
+    :param only: positions of the records that are to be asked; ``None``: all that have no row.
     """
 
     source: Source
     prompts: Prompts
     checkpoint: Checkpoint
-    pending: set[int]
+    pending: dict[int, Asked | None]
     options: Options
+    only: set[int] | None = None
 
     def __post_init__(self) -> None:
         self._rest = read(self.source, self.options.key)
@@ -219,6 +233,8 @@ class _Todo:
         self.checkpoint.flush()
 
     def _is_done(self, position: int) -> bool:
+        if self.only is not None:
+            return position not in self.only
         rows = self.checkpoint.rows
         status = rows.status(position)
         again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
@@ -227,24 +243,64 @@ class _Todo:
     def _item(self, record: Record) -> WorkItem | None:
         rows, position = self.checkpoint.rows, record.position
         before = rows.attempts(position) if rows.status(position) else 0
+        last = self._row_on_hold(position)
         rows.drop(position)
         if position in self.pending:
             before += 1
             if not self.options.resend_unknown:
-                settle(self.checkpoint, record, _killed(record, before))
+                settle(self.checkpoint, record, _killed(record, before, self.pending[position]))
                 return None
         item = self.prompts.about(record)
         if isinstance(item, Row):
             settle(self.checkpoint, record, item)
             return None
+        if last is not None and last.resolution is not None and len(item.messages) == 1:
+            (message,) = item.messages
+            if last.request is not None:
+                message = replace(message, content={"text": last.request["text"]})
+            item = replace(item, messages=(message,), resolution=last.resolution)
         return replace(item, before=before)
 
+    def _row_on_hold(self, position: int) -> Row | None:
+        """Return the row of a record that was asked before, and may be asked again."""
+        rows = self.checkpoint.rows
+        if rows.status(position) is None or not rows.attempts(position):
+            return None
+        return Row(**json.loads(self.checkpoint.row_at(position)))
 
-def _killed(record: Record, attempts: int) -> Row:
+
+def _asked(asking: Runner, todo: _Todo) -> Runner:
+    """Have all of *todo* asked.
+
+    :raises LongWait: if the options allow to yield.
+    """
+    pause = asking.run(iter(todo))
+    if pause is not None:
+        raise LongWait(pause)
+    return asking
+
+
+def _resolved(unknown: UnknownRows, resolve: Callable[[UnknownRows], None]) -> int:
+    """Have unknown rows resolved, and return how many were, over all tries."""
+    if unknown.open():
+        resolve(unknown)
+    return unknown.resolved
+
+
+def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
+    where: dict[str, Any] = {}
+    if asked is not None:
+        where = {
+            "session_id": asked.session_id,
+            "external_session_key": asked.external_key,
+            "sequence_id": asked.number,
+            "started_at": moment(asked.at),
+        }
     return Row(
         key=record.key,
         status=UNKNOWN,
         applied=None,
         attempts=attempts,
+        **where,
         error="An earlier try was killed while it asked, or before its answer was written down.",
     )

@@ -18,7 +18,7 @@ from airflow_provider_agentforce.batch.results import Entry
 from airflow_provider_agentforce.exceptions import LedgerError
 
 PREFIX = "part-"
-_HEAD = ("claims", "withdrawn", "starting", "sessions", "ended")
+_HEAD = ("claims", "asked", "withdrawn", "starting", "sessions", "ended")
 _NAME = re.compile(rf"{PREFIX}(\d{{4,}})-([0-9a-f]{{12}})-(\d{{8,}})-(\d{{8,}})\.jsonl")
 
 
@@ -57,6 +57,7 @@ class Block:
     """What is written at once.
 
     :ivar claims: names of records that are asked as soon as this is durable.
+    :ivar asked: where each of these is asked: session id, number of the message, wall-clock time.
     :ivar withdrawn: names of records that were claimed, and not asked after all.
     :ivar rows: rows, each with its line and that of its record.
     :ivar starting: external keys of sessions that are being started.
@@ -65,6 +66,7 @@ class Block:
     """
 
     claims: list[str] = field(default_factory=list)
+    asked: dict[str, tuple[str, int, float]] = field(default_factory=dict)
     withdrawn: list[str] = field(default_factory=list)
     rows: list[tuple[Entry, bytes]] = field(default_factory=list)
     starting: list[str] = field(default_factory=list)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.client.models import (
+    ANSWER_LOST,
     ANSWERED,
     ESCALATED,
     FAILED,
@@ -33,6 +34,7 @@ STATUSES = (
     INVALID_OUTPUT,
     UNKNOWN,
     SKIPPED,
+    ANSWER_LOST,
 )
 FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
 _MOST_COUNTED = 65535
@@ -55,12 +57,14 @@ class Row:
     :param request: the last message that was sent: ``type``, ``text``, ``reply``, ``variables``; or ``None``.
     :param earlier_requests: the messages before it.
     :param session_id: the session it was asked in, or ``None``.
+    :param external_session_key: the UUID by which the org's event log knows that session, or ``None``.
     :param sequence_id: number of its last message in that session, or ``None``.
     :param error: one line that says what went wrong, or ``None``.
     :param applied: ``False``: the agent did not act on it; ``True``: it did; ``None``: cannot be known.
     :param attempts: how often it was tried, over all tries of the task.
     :param started_at: when the last attempt began, ISO 8601 in UTC, or ``None``.
     :param duration: seconds that the last attempt took, to the last answer.
+    :param resolution: as of a turn: how it became known whether the agent acted, where that was unknown.
     """
 
     key: Any
@@ -78,6 +82,8 @@ class Row:
     attempts: int = 0
     started_at: str | None = None
     duration: float = 0.0
+    resolution: dict[str, Any] | None = None
+    external_session_key: str | None = None
 
     @property
     def again(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, SKIPPED, UNKNOWN, Row, moment
@@ -50,6 +50,7 @@ class WorkItem:
     :param variables: context variables of the session that the record has to itself.
     :param attempts: how often this try of the task has tried it.
     :param before: how often earlier tries did.
+    :param resolution: as of a turn: why it may be asked again, though it was asked before.
     """
 
     record: Record
@@ -57,6 +58,7 @@ class WorkItem:
     variables: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 0
     before: int = 0
+    resolution: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -123,8 +125,10 @@ class _RecordAttempt(NoJournal):
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:  # noqa: ARG002
         """Claim the record, and keep what is asked."""
+        assert self.session is not None  # noqa: S101 - it says so
         if not self._requests:
-            self._checkpoint.claim(self._item.name)
+            where = Asked(self.session.session.session_id, number, time.time())
+            self._checkpoint.claim(self._item.name, where)
         self._requests[number] = request
 
     @property
@@ -153,6 +157,8 @@ class _RecordAttempt(NoJournal):
             request=requests[-1] if requests else None,
             earlier_requests=[request for request in requests[:-1] if request],
             session_id=self.session.session.session_id if self.session else None,
+            external_session_key=self.session.session.external_session_key if self.session else None,
+            resolution=self._item.resolution,
             attempts=self._item.before + self._item.attempts + 1,
             started_at=moment(self._began),
             duration=round(time.monotonic() - self._clock, 3),

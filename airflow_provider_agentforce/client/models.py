@@ -113,6 +113,8 @@ class Turn:
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
     :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
+    :param resolution: how it became known whether the agent acted, where that was unknown: ``by``, ``acted``,
+        ``answer`` (``recovered``, ``given``, ``lost``), ``user``, ``at`` and ``note``; else ``None``.
     :param plan: what the planner did: ``subagent`` and ``actions``; ``None`` unless it was asked for.
     """
 
@@ -128,6 +130,7 @@ class Turn:
     plan_id: str | None = None
     is_content_safe: bool | None = None
     request: dict[str, Any] | None = None
+    resolution: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
 
     @classmethod

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
@@ -31,14 +31,27 @@ if TYPE_CHECKING:
 State = Literal["open", "in_doubt", "ended"]
 
 
+class Earlier(NamedTuple):
+    """What a journal knows of a message.
+
+    :param turn: its answer.
+    :param sent: whether it may have been sent before.
+    :param resolution: as of a :class:`.Turn`, when that allows it to be sent again.
+    """
+
+    turn: Turn | None = None
+    sent: bool = False
+    resolution: dict[str, Any] | None = None
+
+
 class Journal(Protocol):
     """Remembers what was sent in a session, for a later process. Messages go by their number, from 1.
 
     What was asked for is a dict with ``text``, ``variables`` (the API's list) and ``in_reply_to``.
     """
 
-    def replay(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:
-        """Return the recorded answer, or ``None``, and whether the message may have been sent before.
+    def replay(self, number: int, asked: Mapping[str, Any]) -> Earlier:
+        """Return what is known of the message.
 
         :raises AgentforceError: if it must not be sent.
         """
@@ -50,15 +63,15 @@ class Journal(Protocol):
         """
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
-        """Record the answer; ``None``: the agent did not act, and no earlier process may have sent it."""
+        """Record the answer; ``None``: the agent did not act on what was sent."""
 
 
 class NoJournal:
     """Remembers nothing."""
 
-    def replay(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:  # noqa: ARG002
-        """Know of no answer."""
-        return None, False
+    def replay(self, number: int, asked: Mapping[str, Any]) -> Earlier:  # noqa: ARG002
+        """Know nothing."""
+        return Earlier()
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
         """Do nothing."""
@@ -249,9 +262,9 @@ class OpenSession:
         how: CallOptions,
         send: Callable[[CallOptions], Turn],
     ) -> Turn:
-        turn, sent_before = self._journal.replay(number, asked)
-        if turn is not None:
-            return turn
+        earlier = self._journal.replay(number, asked)
+        if earlier.turn is not None:
+            return earlier.turn
         self._check_open()
         request = message.request if self._store_requests else None
         intended = False
@@ -262,16 +275,15 @@ class OpenSession:
             intended = True
 
         try:
-            how = replace(how, before_send=intend, repeated=how.repeated or sent_before)
+            how = replace(how, before_send=intend, repeated=how.repeated or earlier.sent)
             self._answer = turn = send(how)
         except BaseException as error:
             if intended and _in_doubt(error):
                 self._state = "in_doubt"
-            elif intended and not sent_before:
-                # An intent of an earlier process stays: that one may have sent it.
+            elif intended:
                 self._journal.settle(number, asked, None)
             raise
-        self._answer = turn = replace(turn, request=request)
+        self._answer = turn = replace(turn, request=request, resolution=earlier.resolution)
         self._journal.settle(number, asked, turn)
         return turn
 

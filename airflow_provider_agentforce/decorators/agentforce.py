@@ -79,6 +79,16 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function and hold the conversation."""
+        self._ask_function(context)
+        result: dict[str, Any] = super().execute(context)
+        return result
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on after a wait."""
+        self._ask_function(context)
+        return super().execute_complete(context, event)
+
+    def _ask_function(self, context: Context) -> None:
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         try:
@@ -87,8 +97,6 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         except BaseException as error:
             self._end_what_is_left(context, error)
             raise
-        result: dict[str, Any] = super().execute(context)
-        return result
 
     def _call(self, context: Context) -> Any:
         context_merge(context, self.op_kwargs)

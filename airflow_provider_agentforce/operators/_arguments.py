@@ -8,8 +8,10 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_agentforce._compat import can_ask
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
+from airflow_provider_agentforce.delivery import Ask, Step, steps_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.operators._rendering import has_reference, is_reference
 
@@ -81,6 +83,16 @@ def check_choice(field: str, given: _Given, *choices: _Given) -> _Given:
         if same_kind and given == choice:
             return given
     raise AgentforceInputError(f"{field} must be {' or '.join(map(str, choices))}, but is {given!r:.80}.")
+
+
+def check_steps(on_unknown_delivery: Any) -> tuple[Step, ...]:
+    """Return the steps of ``on_unknown_delivery``, if this Airflow can take them."""
+    steps = steps_of(on_unknown_delivery)
+    if any(isinstance(step, Ask) for step in steps) and not can_ask():
+        raise AgentforceInputError(
+            'on_unknown_delivery: "ask" needs Airflow 3.3 or later. A function and "trace" work before, too.'
+        )
+    return steps
 
 
 def check_output_type(output_type: Any) -> Any:

@@ -12,11 +12,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.client.models import Session, Turn
+from airflow_provider_agentforce.client.open_session import Earlier
+from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -34,6 +37,10 @@ _PREFIX = "agentforce_"
 SESSION = "session"
 TURN = "turn"
 CORRECTION = "correction"
+# How far the steps for an unknown delivery have come, and the rendered arguments of the task that waits.
+UNKNOWN = "unknown"
+RENDERED = "rendered"
+QUESTION = "question"
 # Airflow asks for values below 64 kB.
 _MOST_BYTES = 48_000
 
@@ -107,22 +114,29 @@ class Ledger:
     :param store: Airflow's ``task_state_store``, or ``None`` below Airflow 3.3.
     :param cycle: the task's ``max_tries``, which a clear raises.
     :param loop: tells the iterations of a loop apart, which share a store.
+    :param try_number: of the running try.
     """
 
-    def __init__(self, store: Any, cycle: int, loop: str = "") -> None:
+    def __init__(self, store: Any, cycle: int, loop: str = "", try_number: int = 1) -> None:
         self._store = store
-        self._cycle = cycle
+        self.cycle = cycle
         self._prefix = f"{_PREFIX}{loop}_" if loop else _PREFIX
-        self._complete = True
+        self._complete = not isinstance(store, _OfThisTry)
+        self.try_number = try_number
 
     @classmethod
-    def of(cls, context: Context) -> Ledger:
-        """Return the ledger of the running task."""
-        store = context.get("task_state_store")
+    def of(cls, context: Context, *, resolves: bool = False) -> Ledger:
+        """Return the ledger of the running task.
+
+        :param resolves: where Airflow keeps nothing, remember what this try does, so that it can go on when
+            an unknown delivery is resolved.
+        """
+        store: Any = context.get("task_state_store")
         if store is None:
             log.info("This Airflow has no task state store, so a killed try leaves no record to the next.")
+            store = _OfThisTry() if resolves else None
         ti = context["ti"]
-        return cls(store, getattr(ti, "max_tries", 0), loop_of(ti))
+        return cls(store, getattr(ti, "max_tries", 0), loop_of(ti), ti.try_number)
 
     @property
     def keeps(self) -> bool:
@@ -135,7 +149,7 @@ class Ledger:
         :raises LedgerError: if the store cannot be read, or holds something else.
         """
         record = self.read_any_cycle(key)
-        return record if record is not None and record.cycle == self._cycle else None
+        return record if record is not None and record.cycle == self.cycle else None
 
     def read_any_cycle(self, key: str) -> LedgerEntry | None:
         """Return the record, also one from before a person's clear."""
@@ -161,15 +175,23 @@ class Ledger:
         """
         if self._store is None:
             return
-        entry = self._entry(mark, done=False, value=value)
-        self._ask(lambda: self._store.set(self._prefix + key, entry))
         try:
-            kept = self._ask(lambda: self._store.get(self._prefix + key)) == entry
+            kept = self._write(key, self._entry(mark, done=False, value=value))
         except LedgerError:
             self.forget(key)
             raise
         if not kept:
             raise LedgerError("The task state store does not keep what is written. Nothing was sent.")
+
+    def decide(self, key: str, mark: str, value: dict[str, Any], *, done: bool) -> None:
+        """Record what became known of a request, before anything follows from it.
+
+        :param done: *value* is its outcome; otherwise it may be sent again.
+        :raises LedgerError: if it cannot be recorded; the request's record is then as it was.
+        """
+        kept = _fitting(value) if done else without_requests(value)
+        if not self._write(key, self._entry(mark, done=done, value=kept)):
+            raise LedgerError("The task state store does not keep what is written. Nothing follows from it.")
 
     def settle(self, key: str, mark: str, value: dict[str, Any]) -> None:
         """Record an outcome. A failure is logged: the outcome itself is at hand and must not be lost."""
@@ -190,8 +212,21 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 - whatever the store's backend raises
             log.warning("A record could not be removed; a later try will not send: %s", type(error).__name__)
 
+    @staticmethod
+    def can_keep(value: Any) -> bool:
+        """Tell whether a value is JSON, and short enough for the store."""
+        try:
+            return _fits(value)
+        except (TypeError, ValueError):
+            return False
+
+    def _write(self, key: str, entry: dict[str, Any]) -> bool:
+        """Write an entry, and tell whether the store gives it back."""
+        self._ask(lambda: self._store.set(self._prefix + key, entry))
+        return bool(self._ask(lambda: self._store.get(self._prefix + key)) == entry)
+
     def _entry(self, mark: str, *, done: bool, value: dict[str, Any] | None) -> dict[str, Any]:
-        return {"v": _VERSION, "cycle": self._cycle, "fingerprint": mark, "done": done, "value": value}
+        return {"v": _VERSION, "cycle": self.cycle, "fingerprint": mark, "done": done, "value": value}
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         try:
@@ -202,11 +237,23 @@ class Ledger:
             ) from error
 
 
+class _OfThisTry(dict[str, Any]):
+    """A store that ends with the process."""
+
+    def set(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a value."""
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        """Forget it."""
+        self.pop(key, None)
+
+
 class TaskJournal:
     """The messages of one session in a task's ledger, as the session's :class:`.Journal`.
 
     :param place: what a next try must have in common: connection, agent or session.
-    :param session_id: of the session; an intent names it.
+    :param session: an intent names it.
     :param key_of: gives the key of a message's record by its number.
     :param resend_unknown: let a message be sent again that an earlier try may have sent.
     """
@@ -215,48 +262,79 @@ class TaskJournal:
         self,
         ledger: Ledger,
         *place: Any,
-        session_id: str,
+        session: Session,
         key_of: Callable[[int], str] = turn_key,
         resend_unknown: bool = False,
     ) -> None:
         self._ledger = ledger
         self._place = place
-        self._session_id = session_id
+        self._session = session
         self._key_of = key_of
         self._resend_unknown = resend_unknown
+        # What earlier tries left of messages that may be sent again: a resolution, or none.
+        self._earlier: dict[int, dict[str, Any] | None] = {}
 
-    def replay(self, number: int, asked: Mapping[str, Any]) -> tuple[Turn | None, bool]:
-        """Return the answer that an earlier try got, and whether one may have sent the message.
+    def replay(self, number: int, asked: Mapping[str, Any]) -> Earlier:
+        """Return what is recorded of the message.
 
         :raises DeliveryUnknownError: if an earlier try may have sent it and left no answer.
         :raises AgentforceInputError: if it sent something else.
         """
         record = self._ledger.read(self._key_of(number))
         if record is None:
-            return None, False
-        if record.fingerprint != self._mark(number, asked):
+            return Earlier(sent=number in self._earlier, resolution=self._earlier.get(number))
+        value = record.value or {}
+        resolution = value.get("resolution")
+        known = resolution or self._is_being_resolved(record)
+        if record.fingerprint != self._mark(number, asked) and not known:
             raise AgentforceInputError(
                 "The message, its session or the connection has changed since an earlier try sent it. "
                 "Clear the task to send it as a new one."
             )
         if record.done and record.value is not None:
-            log.info("Message %d was answered in an earlier try; it is not sent again.", number)
-            return Turn(**record.value), True
-        if not self._resend_unknown:
+            log.info("Message %d has its answer on record; it is not sent again.", number)
+            return Earlier(Turn(**record.value), sent=True)
+        if resolution is not None and not value.get("sent_again"):
+            self.send_again(number, resolution)
+        elif self._resend_unknown:
+            self._earlier[number] = None
+        else:
             raise _unknown(record)
-        return None, True
+        return Earlier(sent=True, resolution=resolution)
+
+    def send_again(self, number: int, resolution: dict[str, Any]) -> None:
+        """Let a message be sent again, as *resolution* allows."""
+        self._earlier[number] = resolution
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
         """Record that the message is about to leave."""
-        value = without_requests({"session_id": self._session_id, "request": request})
-        self._ledger.intend(self._key_of(number), self._mark(number, asked), value)
+        delivery = UnknownDelivery(
+            request=request,
+            session_id=self._session.session_id,
+            external_session_key=self._session.external_session_key,
+            sequence_id=number,
+            agent_id=self._session.agent_id,
+            sent_at=datetime.now(timezone.utc),
+        )
+        value: dict[str, Any] = {**delivery.to_dict(), "try": self._ledger.try_number}
+        if self._earlier.get(number):
+            value |= {"resolution": self._earlier[number], "sent_again": True}
+        self._ledger.intend(self._key_of(number), self._mark(number, asked), without_requests(value))
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
-        """Record the answer, or forget the intent of a message on which the agent did not act."""
-        if turn is None:
-            self._ledger.forget(self._key_of(number))
-        else:
-            self._ledger.settle(self._key_of(number), self._mark(number, asked), turn.to_dict())
+        """Record the answer, or take back the intent of a message on which the agent did not act."""
+        key, mark = self._key_of(number), self._mark(number, asked)
+        if turn is not None:
+            self._ledger.settle(key, mark, turn.to_dict())
+        elif number not in self._earlier:
+            self._ledger.forget(key)
+        elif self._earlier[number]:
+            self._ledger.intend(key, mark, {"resolution": self._earlier[number]})
+
+    def _is_being_resolved(self, record: LedgerEntry) -> bool:
+        """Tell whether the steps for an unknown delivery are under way, with the message as it was sent."""
+        progress = self._ledger.read(UNKNOWN)
+        return progress is not None and progress.fingerprint == record.fingerprint
 
     def _mark(self, number: int, asked: Mapping[str, Any]) -> str:
         return fingerprint(*self._place, number, asked)
@@ -269,7 +347,7 @@ def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
             operation="send",
             applied=True,
         )
-    return DeliveryUnknownError(
+    error = DeliveryUnknownError(
         "An earlier try sent the message and left no answer: it was killed, or the answer never came.",
         operation="send",
         applied=None,
@@ -277,6 +355,8 @@ def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
         hint="Look at the agent's session. Clearing the task sends the message again, and so does a retry "
         'with on_unknown_delivery="resend".',
     )
+    delivery = UnknownDelivery.from_dict(record.value or {})
+    return error.replaced(delivery=replace(delivery, error=delivery.error or error.what))
 
 
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:

@@ -62,6 +62,15 @@ def end_left(client: AgentforceClient, record: LedgerEntry) -> None:
         client.end_quietly(session)
 
 
+def end_recorded(client: AgentforceClient, ledger: Ledger) -> None:
+    """End the session on record, if it is open, and record that."""
+    record = ledger.read(SESSION)
+    if record is not None and _open(record):
+        session = _session(record)
+        ended = client.end_quietly(session)
+        ledger.settle(SESSION, record.fingerprint, {**session.to_dict(), "ended": ended})
+
+
 class RecordedConversation:
     """One conversation. Entering takes up the session of an earlier try, or starts one; leaving ends it.
 
@@ -74,6 +83,7 @@ class RecordedConversation:
     """
 
     chat: OpenSession
+    _journal: TaskJournal
 
     def __init__(
         self,
@@ -104,11 +114,18 @@ class RecordedConversation:
         return self.chat.turns
 
     def restart(self) -> None:
-        """Begin again in another session, and forget the answers so far."""
+        """Begin again in another session, and forget the answers so far.
+
+        A first message that may be sent again, since the agent did not act on it, keeps its resolution.
+        """
+        first = self._ledger.read(turn_key(1))
+        resolution = ((first.value if first is not None else None) or {}).get("resolution")
         for number in range(1, len(self.turns) + 2):
             self._ledger.forget(turn_key(number))
         self._ledger.forget(SESSION)
         self._start()
+        if first is not None and not first.done and resolution is not None:
+            self._journal.send_again(1, resolution)
 
     def leave_open(self) -> None:
         """Let the next try go on in this session."""
@@ -144,14 +161,14 @@ class RecordedConversation:
         self._hold(session, resumed=resumed)
 
     def _hold(self, session: Session, *, resumed: bool, ended: bool = False) -> None:
-        journal = TaskJournal(
-            self._ledger, self._mark, session_id=session.session_id, resend_unknown=self._resend_unknown
+        self._journal = TaskJournal(
+            self._ledger, self._mark, session=session, resend_unknown=self._resend_unknown
         )
         self.resumed = resumed
         self.chat = OpenSession(
             self._client,
             replace(session, sequence_id=0),
-            journal=journal,
+            journal=self._journal,
             end_reason=self._end_reason,
             ended=ended,
             store_requests=self._store_requests,

@@ -29,7 +29,7 @@ def compiler(
     """
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
-    # A field that a record lacks must fail the record, and its text is no HTML, whatever the Dag says.
+    # A field that a record lacks must fail the record, and a text is no HTML, whatever the Dag says.
     chosen: dict[str, Any] = {"undefined": StrictUndefined, "autoescape": False}
     if convert is not None:
         chosen["finalize"] = convert

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.client.models import SessionOptions, Turn
+    from airflow_provider_agentforce.delivery import OnUnknownDelivery
 
 
 class StartsSessions(AgentforceBaseOperator):
@@ -68,7 +71,8 @@ class SendsMessages(AgentforceBaseOperator):
 
     :param output_type: a pydantic model, a ``TypedDict``, another type, or a JSON schema.
     :param output_retries: corrective questions about an answer that does not fit, 0 or 1.
-    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: a retry may.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted, see
+        :mod:`airflow_provider_agentforce.delivery`.
     :param store_requests: keep with each answer what was asked.
     """
 
@@ -77,22 +81,33 @@ class SendsMessages(AgentforceBaseOperator):
         *,
         output_type: Any = None,
         output_retries: int = 1,
-        on_unknown_delivery: Literal["fail", "resend"] = "fail",
+        on_unknown_delivery: OnUnknownDelivery = "fail",
         store_requests: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.output_type = arguments.check_output_type(output_type)
         self.output_retries = arguments.check_choice("output_retries", output_retries, 0, 1)
-        self.on_unknown_delivery = arguments.check_choice(
-            "on_unknown_delivery", on_unknown_delivery, "fail", "resend"
-        )
+        self.on_unknown_delivery = on_unknown_delivery
+        self.steps = arguments.check_steps(on_unknown_delivery)
         self.store_requests = arguments.check_choice("store_requests", store_requests, True, False)
 
     @property
     def resends(self) -> bool:
-        """Whether what may have been acted on may be sent again."""
-        return self.on_unknown_delivery == "resend"
+        """Whether what may have been acted on may be sent again, without another look."""
+        return self.steps == (RESEND,)
+
+    @property
+    def resolves(self) -> bool:
+        """Whether there is a step that finds out what became of a message."""
+        return len(self.steps) > 1
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
+        if hasattr(self, next_method):
+            return super().resume_execution(next_method, next_kwargs, context)
+        lost = {"error": "The trigger is lost.", "error_type": "lost"}
+        return super().resume_execution("execute_complete", {"event": lost}, context)
 
 
 class StoresPlans(SendsMessages):

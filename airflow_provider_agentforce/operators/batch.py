@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_agentforce._compat import (
     Context,
+    can_ask,
     date_time_trigger,
     default_deferrable,
 )
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._identity import loop_of
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_agentforce.batch.job import Job
+    from airflow_provider_agentforce.batch.unknown import UnknownRows
 
 
 class ConversationBatchOperator(StartsSessions, SendsMessages):
@@ -40,10 +43,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
     ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and
     ``earlier_requests`` (what was asked), ``session_id``, ``sequence_id``, ``error``, ``applied``,
-    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds) and ``record``, what the input says; the
-    same as tables, ``results.csv`` and on request ``results.parquet``, with the fields of the record and of
-    ``result`` as columns; if any failed, ``dead_letter.jsonl`` or ``.csv`` with those records, the input of
-    another batch; and ``_ledger/``, what a next try needs.
+    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds), ``resolution``, ``external_session_key``
+    and ``record``, what the input says; the same as tables, ``results.csv`` and on request
+    ``results.parquet``, with the fields of the record and of ``result`` as columns; if any failed,
+    ``dead_letter.jsonl`` or ``.csv`` with those records, the input of another batch; and ``_ledger/``, what
+    a next try needs.
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
     ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per format), ``records``, ``counts``
@@ -52,7 +56,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
-    the status ``unknown`` (at most ``max_concurrency``), unless ``on_unknown_delivery="resend"``. Rows
+    the status ``unknown`` (at most ``max_concurrency``), and ``on_unknown_delivery`` says what follows. Rows
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
     ask everything again, choose another ``result_path``, or delete the folder.
 
@@ -94,8 +98,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     :param output_type: a pydantic model, a ``TypedDict`` or a JSON schema that every answer has to fit; the
         row's ``result`` is the value.
     :param output_retries: corrective questions about an answer that does not fit, ``0`` or ``1``.
-    :param on_unknown_delivery: ``"fail"``: never ask twice; ``"resend"``: ask again what may have been
-        acted on, for messages that do no harm twice.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
+        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+        ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for messages that do no harm
+        twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list of
+        these, tried in order, for all unknown records together.
     :param on_change: when ``result_path`` holds results of other records, messages or another agent:
         ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
     :param store_requests: keep in each row what was asked.
@@ -224,18 +231,18 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         """Ask about all records, or the rest of those that earlier tries began."""
         return self._ask(context)
 
-    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a wait."""
-        return self._ask(context)  # only Airflow may call execute()
+        return self._ask(context, event)  # only Airflow may call execute()
 
-    def _ask(self, context: Context) -> dict[str, Any]:
+    def _ask(self, context: Context, event: Any = None) -> dict[str, Any]:
         from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors():
             try:
-                manifest = self._run(self._job(context))
+                manifest = self._run(self._job(context, event))
             except LongWait as wait:
                 self._give_the_slot_back(wait.seconds)
             except BatchFailedError as error:
@@ -248,7 +255,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             return job.plan(killed=lambda: self._killed)
         return job.run(killed=lambda: self._killed, watcher=_Metrics())
 
-    def _job(self, context: Context) -> Job:
+    def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
         from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
@@ -264,6 +271,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             result_folder=path_of(self.result_path, "result_path"),
             identity=_identity(context["ti"], self.agentforce_conn_id, self.soql),
             compile_template=compiler(self.get_template_env(), context, "record"),
+            resolve=partial(self._resolve, context, event) if self.resolves else None,
+            cycle=getattr(context["ti"], "max_tries", 0),
             options=Options(
                 message=self.message_function or self.message,
                 start=SessionOptions(
@@ -287,6 +296,20 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
                 credits_per_message=self.credits_per_message,
             ),
         )
+
+    def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:
+        """Take the steps of ``on_unknown_delivery`` for all records at once."""
+        from airflow_provider_agentforce.operators._resolving import TaskTools  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415
+
+        self.log.warning(
+            "Of %d records it is not known whether the agent acted; they are resolved as "
+            "on_unknown_delivery says.",
+            len(unknown.open()),
+        )
+        resolver = Resolver(self.steps, unknown, TaskTools(self, context, slotless=can_ask(), event=event))
+        left = resolver.run()
+        unknown.give_up(resolver.findings, resend=left == RESEND)
 
     def _records_with(self, context: Context) -> Any:
         """Return the records; of a function, one that has what it wants of the context."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED, NEEDS_CONFIRMATION, NEEDS_INPUT, Turn
+from airflow_provider_agentforce.delivery import Trace
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -20,8 +22,10 @@ from airflow_provider_agentforce.operators._ledger import (
     Ledger,
     fingerprint,
     name_of_question,
+    turn_key,
     without_requests,
 )
+from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
 from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
 from airflow_provider_agentforce.operators._shared import StartsSessions, StoresPlans
 
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
-class ConversationOperator(StartsSessions, StoresPlans):
+class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     """Hold one conversation: start a session, send the messages in order, end the session.
 
     **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
@@ -48,11 +52,12 @@ class ConversationOperator(StartsSessions, StoresPlans):
     the last answer as plain JSON (an XCom of its own, too), ``None`` if the outcome is not ``answered``.
 
     **A retry** on Airflow 3.3 and later goes on in the same session with the first message that was not
-    answered, also when the try before was killed; a message that may have been acted on fails the task at
-    once, whatever its ``retries``, unless ``on_unknown_delivery="resend"``. When the session is gone by then,
-    the task fails and says which messages are answered, unless ``on_session_lost="restart"``. On older
-    Airflow a retry could only hold the conversation again, so the task fails at once when a message was
-    answered before. A person's clear holds the conversation again.
+    answered, also when the try before was killed; when the agent may have acted on a message, the steps of
+    ``on_unknown_delivery`` find out; if they cannot, the task fails at once, whatever its ``retries``,
+    unless ``"resend"`` ends them. When the session is gone by then, the task fails and says which messages
+    are answered, unless ``on_session_lost="restart"``. On older Airflow a retry could only hold the
+    conversation again, so the task fails at once when a message was answered before. A person's clear holds
+    the conversation again.
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
@@ -81,8 +86,11 @@ class ConversationOperator(StartsSessions, StoresPlans):
         of the session; 0: do not.
     :param end_reason: why the session ends: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error``
         or ``Other``.
-    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for
-        messages that do no harm twice.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
+        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+        ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for messages that do no harm
+        twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list of
+        these, tried in order.
     :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
         conversation again in another one, sending again what was answered.
     :param store_requests: keep what was asked in the ``request`` of every turn.
@@ -115,6 +123,7 @@ class ConversationOperator(StartsSessions, StoresPlans):
         self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = validation.end_reason(end_reason, "end_reason")
         self.on_session_lost = arguments.check_choice("on_session_lost", on_session_lost, "fail", "restart")
+        self._turns: list[Turn] = []
         self.check_literals()
 
     def check_arguments(self) -> None:
@@ -132,23 +141,55 @@ class ConversationOperator(StartsSessions, StoresPlans):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversation, or the rest of one that an earlier try began."""
-        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        return self.until_known(context)
 
-        with airflow_errors(resend_unknown=self.resends):
-            following = self.next_message or in_order(self.messages)
-            output = arguments.output_of(self.output_type)
-            ledger = Ledger.of(context)
-            with self._conversation(ledger, context) as talk:
-                try:
-                    results = self._hold(talk, following, output, context)
-                    return self.tell_outlets(context, self._values(talk, results, context))
-                except BaseException as error:
-                    try:
-                        self._decide_on_a_retry(talk, error, recorded=ledger.keeps, context=context)
-                    finally:
-                        # Last, since an orphan of a dead supervisor cannot even log.
-                        self._keep(talk.turns, error, context)
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on after a wait."""
+        return self.until_known(context, event)
+
+    def record_key(self, number: int) -> str:
+        """Return the key of a message's record."""
+        return turn_key(number)
+
+    def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
+        """Hold the conversation, or the rest of one that is on record."""
+        following = self.next_message or in_order(self.messages)
+        output = arguments.output_of(self.output_type)
+        with self._conversation(ledger, context) as talk:
+            try:
+                results = self._hold(talk, following, output, context, ledger)
+                return self.tell_outlets(context, self._values(talk, results, context))
+            except BaseException as error:
+                if self.resolvable(error, ledger):
+                    self._turns = talk.turns
+                    if self._may_send_more(len(talk.turns)):
+                        talk.leave_open()
                     raise
+                try:
+                    self._decide_on_a_retry(talk, error, recorded=ledger.keeps, context=context)
+                finally:
+                    # Last, since an orphan of a dead supervisor cannot even log.
+                    self._keep(talk.turns, error, context)
+                raise
+
+    def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
+        """Keep the answers; end the session, unless a next try goes on in it."""
+        if not retried:
+            from airflow_provider_agentforce.operators._recorded import end_recorded  # noqa: PLC0415
+
+            end_recorded(self.open_client(), ledger)
+        if self._turns:
+            self.push_in_failure(context, "turns", [turn.to_dict() for turn in self._turns])
+
+    def _may_send_more(self, answered: int) -> bool:
+        """Tell whether the session is still needed once it is known what became of its last message.
+
+        A message that was not acted on is sent again in its session, if anything was said there before.
+        """
+        decides = any(self.decisions.values()) or self.output_type is not None
+        last = self.messages is not None and answered + 1 == len(self.messages) and not decides
+        only_trace = all(isinstance(step, Trace | str) for step in self.steps)
+        return not last or (answered > 0 and not only_trace)
 
     def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
         from airflow_provider_agentforce.operators._recorded import RecordedConversation  # noqa: PLC0415
@@ -175,6 +216,7 @@ class ConversationOperator(StartsSessions, StoresPlans):
         following: NextMessage,
         output: OutputType | None,
         context: Context,
+        ledger: Ledger,
     ) -> dict[str, Any]:
         session = talk.chat.session
         self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
@@ -185,8 +227,9 @@ class ConversationOperator(StartsSessions, StoresPlans):
             session.agent_id,
             session.external_session_key,
         )
+        send = partial(self._send, talk, context, ledger)
         try:
-            return self._exchange(talk, following, output)
+            return self._exchange(talk, following, output, send)
         except SessionNotFoundError:
             # With nothing answered yet, another session loses nothing.
             if not talk.resumed or (talk.turns and self.on_session_lost == "fail"):
@@ -194,14 +237,18 @@ class ConversationOperator(StartsSessions, StoresPlans):
             self.log.warning("The session of the earlier try is gone; the conversation begins again.")
             talk.restart()
             self.push(context, {"session_id": talk.chat.session.session_id})
-            return self._exchange(talk, following, output)
+            return self._exchange(talk, following, output, send)
 
     def _exchange(
-        self, talk: RecordedConversation, following: NextMessage, output: OutputType | None
+        self,
+        talk: RecordedConversation,
+        following: NextMessage,
+        output: OutputType | None,
+        send: Callable[..., Turn],
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
         for said in messages_of(following, talk.turns, self._decision_on):
-            if self._send(talk, said).session_ended:
+            if send(said).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
         if not talk.turns:
@@ -213,7 +260,7 @@ class ConversationOperator(StartsSessions, StoresPlans):
         result = read_or_ask(
             output,
             talk.turns[-1],
-            lambda question: self._send(talk, question, known_as=name_of_question(output)),
+            lambda question: send(question, known_as=name_of_question(output)),
             retries=self.output_retries,
             most_messages=self.hook.settings.max_messages_per_session,
         )
@@ -223,8 +270,18 @@ class ConversationOperator(StartsSessions, StoresPlans):
         decide = self.decisions.get(turn.outcome)
         return None if decide is None else decide(turn)
 
-    def _send(self, talk: RecordedConversation, said: Said, known_as: str = "") -> Turn:
-        turn = talk.chat.send(said, known_as=known_as, stream=self.stream, on_chunk=self.log_progress)
+    def _send(
+        self,
+        talk: RecordedConversation,
+        context: Context,
+        ledger: Ledger,
+        said: Said,
+        known_as: str = "",
+    ) -> Turn:
+        try:
+            turn = talk.chat.send(said, known_as=known_as, stream=self.stream, on_chunk=self.log_progress)
+        except DeliveryUnknownError as error:
+            raise self.for_next_try(error, context, ledger) from error.__cause__
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
         check_outcome(turn, self.fail_on)
         return turn
@@ -244,14 +301,13 @@ class ConversationOperator(StartsSessions, StoresPlans):
         self, talk: RecordedConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
         """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
-        ti = context["ti"]
         follows = next_try(
             error,
             answered=len(talk.turns),
             recorded=recorded,
             resend=self.resends,
             restart=self.on_session_lost == "restart",
-            tries_left=not self._killed and ti.try_number <= getattr(ti, "max_tries", 0),
+            tries_left=not self._killed and self.tries_left(context),
         )
         if isinstance(follows, Resume):
             talk.leave_open()

@@ -20,6 +20,7 @@ from airflow_provider_agentforce.operators._ledger import (
     name_of_question,
     without_requests,
 )
+from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
 from airflow_provider_agentforce.operators._retries import Stop, next_try, stopped
 from airflow_provider_agentforce.operators._session_source import TakesSession, number_of
 from airflow_provider_agentforce.operators._shared import StoresPlans
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _ANSWERED = "Only the corrective question failed; the message is answered, see the XCom turns."
 
 
-class SendMessageOperator(TakesSession, StoresPlans):
+class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     """Send one message of a session and return the agent's answer.
 
     **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
@@ -43,10 +44,11 @@ class SendMessageOperator(TakesSession, StoresPlans):
     ``answered``. When a corrective question was asked, the dict is that of its answer.
 
     **A retry** happens only when the agent did not act; it sends the same message with the same number. When
-    the agent may have acted, the task fails at once, whatever its ``retries``, unless
-    ``on_unknown_delivery="resend"``. What could be read of an answer that was cut is in the XCom
-    ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too: the next one
-    returns the answer that was recorded, or fails if there is none. A person's clear sends the message again.
+    the agent may have acted, the steps of ``on_unknown_delivery`` find out; if they cannot, the task fails at
+    once, whatever its ``retries``, unless ``"resend"`` ends them. What could be read of an answer that was
+    cut is in the XCom ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too:
+    the next one returns the answer that was recorded, or resolves or fails if there is none. A person's clear
+    sends the message again.
 
     **Templated:** ``text``, ``reply``, ``cancel``, ``session``, ``session_id``, ``sequence_id``,
     ``variables``, ``in_reply_to``, ``agentforce_conn_id``. What comes in through XCom is not rendered again.
@@ -76,8 +78,11 @@ class SendMessageOperator(TakesSession, StoresPlans):
         not fit fails the task with ``InvalidOutputError``, without a retry; the XCom ``turns`` keeps it.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as the next message
         of the session; 0: do not.
-    :param on_unknown_delivery: ``"fail"``: never send a message twice; ``"resend"``: let Airflow retry, for a
-        message that does no harm twice.
+    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
+        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+        ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for a message that does no
+        harm twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list
+        of these, tried in order.
     :param store_requests: keep what was asked in the answer's ``request``.
     :param store_plans: keep in the answer's ``plan`` which subagent and actions the planner chose. One more
         call, which is not documented; when it fails, the log says so and the task goes on.
@@ -119,6 +124,7 @@ class SendMessageOperator(TakesSession, StoresPlans):
         self.in_reply_to = in_reply_to
         self.stream = arguments.check_choice("stream", stream, True, False)
         self.fail_on = arguments.check_fail_on(fail_on)
+        self._number = 0
         self.check_literals()
 
     def check_arguments(self) -> None:
@@ -131,39 +137,48 @@ class SendMessageOperator(TakesSession, StoresPlans):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, and make data of the answer."""
-        from airflow_provider_agentforce.client.open_session import OpenSession  # noqa: PLC0415
-        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        return self.until_known(context)
 
-        with airflow_errors(resend_unknown=self.resends):
-            session = self.given_session(self.sequence_id, context)
-            output = arguments.output_of(self.output_type)
-            client = self.open_client()
-            self.link_to(session.agent_id, context)
-            ledger = Ledger.of(context)
-            first = session.sequence_id + 1
-            journal = TaskJournal(
-                ledger,
-                self.agentforce_conn_id,
-                session.session_id,
-                session_id=session.session_id,
-                key_of=lambda number: TURN if number == first else CORRECTION,
-                resend_unknown=self.resends,
-            )
-            # The session is not ended here, so its holder is no context manager.
-            chat = OpenSession(
-                client,
-                session,
-                journal=journal,
-                store_requests=self.store_requests,
-                explain=self.explain(client),
-            )
-            send = partial(self._send, context, chat, recorded=lambda: ledger.keeps)
-            turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to)
-            check_outcome(turn, self.fail_on)
-            if output is None:
-                return without_requests(turn.to_dict())
-            most = client.settings.max_messages_per_session
-            return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on after a wait."""
+        return self.until_known(context, event)
+
+    def record_key(self, number: int) -> str:
+        """Return the key of a message's record."""
+        return TURN if number == self._number else CORRECTION
+
+    def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
+        """Send the message, unless its answer is on record."""
+        from airflow_provider_agentforce.client.open_session import OpenSession  # noqa: PLC0415
+
+        session = self.given_session(self.sequence_id, context)
+        output = arguments.output_of(self.output_type)
+        client = self.open_client()
+        self.link_to(session.agent_id, context)
+        self._number = session.sequence_id + 1
+        journal = TaskJournal(
+            ledger,
+            self.agentforce_conn_id,
+            session.session_id,
+            session=session,
+            key_of=self.record_key,
+            resend_unknown=self.resends,
+        )
+        # The session is not ended here, so its holder is no context manager.
+        chat = OpenSession(
+            client,
+            session,
+            journal=journal,
+            store_requests=self.store_requests,
+            explain=self.explain(client),
+        )
+        send = partial(self._send, context, chat, ledger)
+        turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to)
+        check_outcome(turn, self.fail_on)
+        if output is None:
+            return without_requests(turn.to_dict())
+        most = client.settings.max_messages_per_session
+        return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
 
     def _said(self) -> Said:
         """Return what is said, with the turn that it answers."""
@@ -177,21 +192,19 @@ class SendMessageOperator(TakesSession, StoresPlans):
             last=self.session,
         )
 
-    def _send(
-        self, context: Context, chat: OpenSession, text: Said, *, recorded: Callable[[], bool], **options: Any
-    ) -> Turn:
+    def _send(self, context: Context, chat: OpenSession, ledger: Ledger, text: Said, **options: Any) -> Turn:
         """Send a message once and keep its answer in XCom."""
         # Without records, a second try has to suppose that the first one is still being worked on.
-        repeated = self.resends and not recorded() and context["ti"].try_number > 1
+        repeated = self.resends and not ledger.keeps and context["ti"].try_number > 1
         try:
             turn = chat.send(
                 text, stream=self.stream, on_chunk=self.log_progress, repeated=repeated, **options
             )
         except DeliveryUnknownError as error:
             self.keep_partial(context, error)
-            raise
+            raise self.for_next_try(error, context, ledger) from error.__cause__
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
-        self._push(context, turn, turn.to_dict(), recorded=recorded())
+        self._push(context, turn, turn.to_dict(), recorded=ledger.keeps)
         return turn
 
     def _read(

@@ -107,6 +107,7 @@ def test_stream_and_synchronous_answer_are_the_same(make_org, make_client):
         "sequence_id": 1,
         "agent_id": org.agent_id,
         "request": {"type": "Text", "text": "hello", "reply": None, "variables": []},
+        "resolution": None,
         "text": "Two cases: café & co.",
         "outcome": "escalated",
         "messages": MESSAGES,

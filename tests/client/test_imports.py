@@ -123,6 +123,7 @@ WITHOUT_AIRFLOW = {
     "",
     "batch",
     "client",
+    "delivery",
     "emulator",
     "exceptions",
     "get_provider_info",

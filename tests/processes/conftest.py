@@ -27,6 +27,14 @@ DAG_IDS = {
     "shared_stopping",
     "person",
     "person_too_late",
+    "talk_asks",
+    "talk_asks_in_time",
+    "talk_asks_twice",
+    "talk_asks_stopping",
+    "talk_checks_later",
+    "talk_looks",
+    "shared_asks",
+    "batch_asks",
     "agent_tests",
     *("records", "records_written", "agent_published"),
     *(
@@ -102,7 +110,7 @@ def gates(gates_folder):
         open=lambda name: (gates_folder / f"{name}.open").touch(),
         forget=lambda name: (gates_folder / f"{name}.reached").unlink(),
     )
-    for name in ("recorded", "between", "intended", "answered"):
+    for name in ("recorded", "between", "intended", "answered", "asking"):
         (gates_folder / f"{name}.open").touch()
 
 

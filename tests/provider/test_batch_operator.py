@@ -41,6 +41,8 @@ FIELDS = {
     "attempts",
     "started_at",
     "duration",
+    "resolution",
+    "external_session_key",
     "record",
 }
 
@@ -176,6 +178,7 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
         "counts": {"answered": 3},
         "sessions": 3,
         "messages": 3,
+        "resolved": 0,
     }
     assert done.xcoms == {}
     assert org.open_sessions == []
@@ -538,7 +541,7 @@ def test_what_cannot_be_used_is_one_clear_error_before_anything_is_sent(ask, org
         ({"output_type": "Order"}, "Give the class itself, not its name"),
         ({"output_retries": 2}, "output_retries must be 0 or 1"),
         ({"on_change": "ignore"}, "on_change must be fail or continue"),
-        ({"on_unknown_delivery": "skip"}, "on_unknown_delivery must be fail or resend"),
+        ({"on_unknown_delivery": "skip"}, "on_unknown_delivery must be .* but has .skip."),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_where_the_dag_is_written(ask, org, arguments, words):

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import uuid
-from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from pydantic import BaseModel, field_validator
-from stand_ins import StateStore, TaskInstance
+from stand_ins import Task
 
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.exceptions import (
@@ -34,46 +31,6 @@ from airflow_provider_agentforce.operators import (
 
 # Python 3.12 warns of a fork beside the emulator's thread; the child uses nothing of that thread.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-KILLED = 9
-
-
-class Task:
-    """One task instance with its tries; every try is a new operator, as in Airflow."""
-
-    folder: Path
-
-    def __init__(self, kind, **arguments):
-        self.kind, self.arguments = kind, arguments
-        self.store = StateStore(lambda: os._exit(KILLED), self.folder / f"{uuid.uuid4()}.json")
-        self.try_number, self.max_tries = 0, 3
-        self.xcoms = {}
-
-    def clear(self):
-        self.max_tries = self.try_number + 3
-
-    def run_killed(self, write):
-        """Run a try whose process is gone right after its *write*-th record."""
-        self.store.ends_at = write
-        child = os.fork()
-        if child == 0:
-            try:
-                self.run()
-            finally:
-                os._exit(0)
-        self.store.ends_at = None
-        self.try_number += 1
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == KILLED, "the try ended before that write"
-
-    def run(self, **changed):
-        self.try_number += 1
-        ti = TaskInstance(self.try_number, self.max_tries)
-        operator = self.kind(task_id="task", **{**self.arguments, **changed})
-        try:
-            return operator.execute({"ti": ti, "task_state_store": self.store})
-        finally:
-            self.xcoms = ti.xcoms
 
 
 @pytest.fixture(autouse=True)

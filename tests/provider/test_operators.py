@@ -146,7 +146,7 @@ class TestSend:
         assert second.value["text"] == the_session(org).turns[1].messages[0]["message"]
         assert set(second.value) == {
             *("session_id", "sequence_id", "agent_id", "text", "outcome", "messages"),
-            *("citations", "results", "feedback_id", "plan_id", "is_content_safe", "request"),
+            *("citations", "results", "feedback_id", "plan_id", "is_content_safe", "request", "resolution"),
         }
         assert second.value["agent_id"] == org.agent_id
         assert set(second.xcoms) == {"session_id", "sequence_id", "agent_id", "text", "outcome"}

@@ -150,7 +150,7 @@ def test_an_unknown_row_gets_its_answer_back_and_one_that_never_arrived_stays_un
         "note": "The message is in the org's trace of its session.",
     }
     assert done.rows["A2"]["applied"] is None
-    assert "resolution" not in done.rows["A2"]
+    assert done.rows["A2"]["resolution"] is None
     assert {name: done.value[name] for name in ("found", "missing", "resolved", "unknown")} == {
         "found": 2,
         "missing": 1,

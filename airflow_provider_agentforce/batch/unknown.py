@@ -1,0 +1,161 @@
+"""The records of a batch of which it is not known whether the agent acted, and what becomes known of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.prompts import Prompts
+from airflow_provider_agentforce.batch.reader import Record
+from airflow_provider_agentforce.batch.results import INVALID_OUTPUT, UNKNOWN, Row
+from airflow_provider_agentforce.batch.worker import settle
+from airflow_provider_agentforce.client.messages import Message
+from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED, FAILED, Turn
+from airflow_provider_agentforce.delivery import UnknownDelivery, Verdict
+from airflow_provider_agentforce.exceptions import InvalidOutputError
+from airflow_provider_agentforce.structured import OutputType
+
+_NOTE = "unknown.json"
+
+
+class UnknownRows:
+    """The rows with the status ``unknown``, as the home of the steps of ``on_unknown_delivery``.
+
+    How far the steps have come, and every verdict, is in the checkpoint before anything follows from it.
+
+    :param records: those of the batch.
+    :param cycle: changes with a person's clear, after which the steps are taken again.
+    :ivar ask_again: positions of the records on which the agent did not act.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        records: Iterator[Record],
+        prompts: Prompts,
+        options: Options,
+        *,
+        cycle: int,
+    ) -> None:
+        self.ask_again: set[int] = set()
+        self._checkpoint = checkpoint
+        self._output = options.output
+        self._cycle = cycle
+        self._rows: dict[str, Row] = {}
+        self._records: dict[str, Record] = {}
+        self._messages: dict[str, tuple[Message, ...]] = {}
+        unknown = set(checkpoint.rows.having(UNKNOWN))
+        # Reading and rendering them again takes its time.
+        for record in records if unknown else ():
+            if record.position in unknown:
+                item = prompts.about(record)
+                self._messages[record.name] = () if isinstance(item, Row) else item.messages
+                self._rows[record.name] = Row(**json.loads(checkpoint.row_at(record.position)))
+                self._records[record.name] = record
+        self._open = {name: self._delivery(name, options.start.agent_id) for name in self._rows}
+        self._note = checkpoint.read_note(_NOTE)
+
+    @property
+    def resolved(self) -> int:
+        """How many rows have been resolved, over all tries."""
+        return int(self._note.get("resolved", 0))
+
+    def open(self) -> dict[str, UnknownDelivery]:
+        """Return the messages that are still unknown, by the names of their records."""
+        return dict(self._open)
+
+    def was_received(self, name: str) -> bool:
+        """Tell whether the org is known to have a message."""
+        return self._rows[name].applied is True
+
+    def read(self) -> dict[str, Any] | None:
+        """Return how far the steps have come with these records."""
+        progress: dict[str, Any] | None = self._note.get("progress")
+        same = self._note.get("cycle") == self._cycle and self._open.keys() <= set(
+            self._note.get("names", ())
+        )
+        return progress if same else None
+
+    def write(self, progress: dict[str, Any]) -> None:
+        """Keep how far they have come."""
+        self._note |= {"cycle": self._cycle, "names": list(self._open), "progress": progress}
+        self._checkpoint.write_note(_NOTE, self._note)
+
+    def settle(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Write the rows that follow from verdicts."""
+        for name, verdict in verdicts.items():
+            row = self._resolved_row(name, verdict)
+            settle(self._checkpoint, self._records[name], row)
+            del self._open[name]
+            if row.again:
+                self.ask_again.add(self._records[name].position)
+        self._checkpoint.flush()
+        self._note["resolved"] = self.resolved + len(verdicts)
+        self._checkpoint.write_note(_NOTE, self._note)
+
+    def give_up(self, findings: Mapping[str, list[str]], *, resend: bool) -> None:
+        """Say in the rows that stay unknown what the steps saw.
+
+        :param resend: they are asked again all the same.
+        """
+        for name in self._open:
+            record, row = self._records[name], self._rows[name]
+            said = [one for one in findings.get(name, ()) if one not in (row.error or "")]
+            more = replace(row, error=" ".join([row.error or "", *said]).strip())
+            if resend:
+                self.ask_again.add(record.position)
+                more = replace(more, resolution=Verdict("resend", acted=None).resolution())
+            if more != row:
+                settle(self._checkpoint, record, more)
+        self._checkpoint.flush()
+
+    def _delivery(self, name: str, agent_id: str | None) -> UnknownDelivery:
+        row, messages = self._rows[name], self._messages[name]
+        request = row.request
+        if request is None and len(messages) == 1:
+            request = messages[0].request
+        return UnknownDelivery(
+            request=request,
+            session_id=row.session_id,
+            external_session_key=row.external_session_key,
+            sequence_id=row.sequence_id,
+            agent_id=agent_id,
+            sent_at=None if row.started_at is None else datetime.fromisoformat(row.started_at),
+            error=row.error or "",
+            partial_text=row.text or None if row.outcome is None else None,
+            record_key=row.key,
+        )
+
+    def _resolved_row(self, name: str, verdict: Verdict) -> Row:
+        row = replace(self._rows[name], resolution=verdict.resolution(), error=None)
+        more = len(self._messages[name]) > 1
+        if not verdict.acted:
+            if not more:
+                return replace(row, status=FAILED, applied=False, error="The agent did not act.")
+            why = (
+                "The agent did not act on the last message that was sent. It is not sent again: the session "
+                "has ended, and earlier messages were answered there."
+            )
+            return replace(row, status=FAILED, applied=None, error=why)
+        if more and len(row.earlier_requests) + 1 < len(self._messages[name]):
+            why = "The agent acted on a message, and the rest cannot be asked, since the session has ended."
+            return replace(row, status=FAILED, applied=True, error=why)
+        outcome = ANSWER_LOST if verdict.answer == "lost" else ANSWERED
+        if row.outcome is not None and len(row.earlier_answers) < len(row.earlier_requests):
+            # The text is that of the answer before.
+            row = replace(row, earlier_answers=[*row.earlier_answers, row.text])
+        row = replace(row, status=outcome, outcome=outcome, applied=True, text=verdict.text)
+        return row if self._output is None or outcome == ANSWER_LOST else self._checked(row, self._output)
+
+    @staticmethod
+    def _checked(row: Row, output: OutputType) -> Row:
+        turn = Turn(str(row.session_id), row.sequence_id or 0, None, row.text, ANSWERED)
+        try:
+            return replace(row, result=output.result_of(turn))
+        except InvalidOutputError as error:
+            return replace(row, status=INVALID_OUTPUT, error=error.what)

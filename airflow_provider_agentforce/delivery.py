@@ -1,0 +1,203 @@
+"""What follows when it is not known whether an agent acted on a message: ``on_unknown_delivery``.
+
+The operators try its steps in order until one settles it. Each says whether the agent acted, or that it
+cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+FAIL: Literal["fail"] = "fail"
+RESEND: Literal["resend"] = "resend"
+_WAYS_OUT = '"fail", "trace", "ask", "resend", a function, Check(…), Trace(…), Ask(…), or a list of these'
+
+
+@dataclass(frozen=True)
+class UnknownDelivery:
+    """A message that left, and of which nothing says whether the agent acted on it.
+
+    :param request: what was sent: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
+    :param session_id: the session it was sent in; ``None`` if that is not known.
+    :param external_session_key: the UUID by which the org's event log knows the session.
+    :param sequence_id: the number of the message in its session.
+    :param agent_id: the agent's id, when it is known.
+    :param sent_at: when it left, with a time zone.
+    :param error: what went wrong, one line.
+    :param partial_text: what could be read of the answer.
+    :param findings: what earlier steps saw, a line each.
+    :param record_key: in a batch, the key of the record as the input has it.
+    """
+
+    request: dict[str, Any] | None = None
+    session_id: str | None = None
+    external_session_key: str | None = None
+    sequence_id: int | None = None
+    agent_id: str | None = None
+    sent_at: datetime | None = None
+    error: str = ""
+    partial_text: str | None = None
+    findings: tuple[str, ...] = ()
+    record_key: Any = None
+
+    @property
+    def text(self) -> str | None:
+        """The text that was sent, ``None`` for a message of another type and one that was not kept."""
+        return self.request.get("text") if self.request else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        sent_at = None if self.sent_at is None else self.sent_at.isoformat()
+        return {**vars(self), "sent_at": sent_at, "findings": list(self.findings)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> UnknownDelivery:
+        """Read what :meth:`to_dict` wrote. Fields that this version does not know are left out.
+
+        :raises ValueError, TypeError: if a field cannot be read.
+        """
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        sent_at = known.get("sent_at")
+        known["sent_at"] = None if sent_at is None else datetime.fromisoformat(sent_at)
+        return cls(**{**known, "findings": tuple(known.get("findings", ()))})
+
+    def found(self, *findings: str) -> UnknownDelivery:
+        """Return it with more findings."""
+        return replace(self, findings=(*self.findings, *findings))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Ask a function of yours whether the agent acted.
+
+    :param function: is given the :class:`UnknownDelivery` and returns ``True``: the agent acted; ``False``:
+        it did not; ``None``: cannot tell. Anything else, and any exception, counts as ``None``, with a
+        warning.
+    :param after: how long after the message left it is asked: the agent may still be at work for two minutes.
+    """
+
+    function: Callable[[UnknownDelivery], bool | None]
+    after: timedelta = timedelta(0)
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise AgentforceInputError(f"Check needs a function, but has {self.function!r:.80}.")
+        _check_time("Check", "after", self.after, least=timedelta(0))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Look the session up in the org's own trace, again and again.
+
+    A message that is found there was delivered, and its answer comes back from there. One that is not found
+    proves nothing.
+
+    :param timeout: how long to look; Salesforce writes the trace minutes after the turn, or later.
+    """
+
+    timeout: timedelta = timedelta(minutes=30)
+
+    def __post_init__(self) -> None:
+        _check_time("Trace", "timeout", self.timeout, least=timedelta(0))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Let a person decide, in Airflow's Required Actions.
+
+    :param timeout: how long to wait for the person; then the next step follows. Default: for ever.
+    :param assigned_users: who may answer, Airflow's ``HITLUser`` (``{"id", "name"}``) each; default: whoever
+        may edit the task.
+    :param notifiers: Airflow's notifiers, called with the task's context when the question is asked.
+    """
+
+    timeout: timedelta | None = None
+    assigned_users: Sequence[Mapping[str, str]] = ()
+    notifiers: Sequence[Callable[..., Any]] = ()
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            _check_time("Ask", "timeout", self.timeout, least=timedelta(seconds=1))
+        for field in ("assigned_users", "notifiers"):
+            given = getattr(self, field)
+            if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
+                raise AgentforceInputError(f"Ask: {field} must be a list, but is {given!r:.80}.")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a step found out about an unknown delivery.
+
+    :param by: the step: ``check``, ``trace``, ``ask`` or ``resend``.
+    :param acted: whether the agent acted; ``None``: unknown, and the message is sent again.
+    :param text: the agent's answer, if it is known.
+    :param answer: ``recovered``, ``given`` by a person, ``lost``, or ``None`` where there can be none.
+    :param user: who decided.
+    :param note: what else there is to say.
+    """
+
+    by: Literal["check", "trace", "ask", "resend"]
+    acted: bool | None
+    text: str = ""
+    answer: Literal["recovered", "given", "lost"] | None = None
+    user: str | None = None
+    note: str | None = None
+
+    def resolution(self) -> dict[str, Any]:
+        """Return it as a turn, a row and XCom have it."""
+        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        said = {"by": self.by, "acted": self.acted, "answer": self.answer}
+        return {**said, "user": self.user, "at": at, "note": self.note}
+
+
+Step: TypeAlias = "Literal['fail', 'resend'] | Check | Trace | Ask"
+OneStep: TypeAlias = "Step | Literal['trace', 'ask'] | Callable[[UnknownDelivery], bool | None]"
+OnUnknownDelivery: TypeAlias = "OneStep | Sequence[OneStep]"
+
+
+def steps_of(given: Any) -> tuple[Step, ...]:
+    """Return the steps that *given* names; the last one is ``"fail"`` or ``"resend"``.
+
+    :raises AgentforceInputError: one of them is none, there is none, or one stands where it ends the list.
+    """
+    one = isinstance(given, str | Check | Trace | Ask) or callable(given)
+    steps = [given] if one else given
+    if not isinstance(steps, Sequence) or not steps:
+        raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but is {given!r:.80}.")
+    found: list[Step] = [_step_of(step) for step in steps]
+    if sum(isinstance(step, Ask) for step in found) > 1:
+        raise AgentforceInputError('on_unknown_delivery: a task can ask one question, so "ask" stands once.')
+    for step in found[:-1]:
+        if step in (FAIL, RESEND):
+            raise AgentforceInputError(
+                f'on_unknown_delivery: "{step}" ends the list; the steps behind it would never be taken.'
+            )
+    return tuple(found if found[-1] in (FAIL, RESEND) else [*found, FAIL])
+
+
+def _step_of(given: Any) -> Step:
+    if isinstance(given, Check | Trace | Ask):
+        return given
+    if isinstance(given, str):
+        named: dict[str, Step] = {FAIL: FAIL, RESEND: RESEND, "trace": Trace(), "ask": Ask()}
+        if given in named:
+            return named[given]
+    elif callable(given):
+        return Check(given)
+    raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but has {given!r:.80}.")
+
+
+def _check_time(name: str, field: str, given: Any, *, least: timedelta) -> None:
+    if not isinstance(given, timedelta) or given < least:
+        raise AgentforceInputError(
+            f"{name}: {field} must be a timedelta of {least.total_seconds():g} seconds or more, "
+            f"but is {given!r:.80}."
+        )

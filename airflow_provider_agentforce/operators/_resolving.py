@@ -1,0 +1,309 @@
+"""Sends until it is known what became of every message, as ``on_unknown_delivery`` says."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce import _compat
+from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED, Turn
+from airflow_provider_agentforce.delivery import RESEND, Ask, UnknownDelivery, Verdict
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AnswerLostError,
+    DeliveryUnknownError,
+)
+from airflow_provider_agentforce.operators._ledger import RENDERED, UNKNOWN, Ledger
+from airflow_provider_agentforce.operators._question import Decision, Question, decided
+from airflow_provider_agentforce.operators._shared import SendsMessages
+from airflow_provider_agentforce.operators._unknown_delivery import Resolver, Seen
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.trace_lookup import SoughtMessage
+    from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+# Seconds: a shorter wait is not worth another start of the task's process.
+_SHORT_WAIT = 10.0
+_SLICE = 0.1
+# Look-ups at once.
+_LOOKERS = 8
+_AGAIN = "It was sent once more in this try, since the agent had not acted; now that is unknown again."
+
+
+class ResolvesDeliveries(SendsMessages):
+    """An operator that finds out what became of a message instead of failing, where its author says how."""
+
+    @abstractmethod
+    def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
+        """Send what is not on record, and return the task's result."""
+
+    @abstractmethod
+    def record_key(self, number: int) -> str:
+        """Return the key of a message's record."""
+
+    def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
+        """Clean up after a message that stays unknown.
+
+        :param retried: a next try goes on with it.
+        """
+
+    def until_known(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Attempt it, resolve what is unknown, and go on.
+
+        :param event: what the task is resumed with.
+        """
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415 - not at parse time
+
+        with airflow_errors(resend_unknown=self.resends):
+            ledger = Ledger.of(context, resolves=self.resolves)
+            if self.resolves:
+                self._restore(ledger)
+            while True:
+                try:
+                    return self.attempt(context, ledger)
+                except DeliveryUnknownError as error:
+                    if not self.resolvable(error, ledger):
+                        raise
+                    unknown = error
+                self._resolve(unknown, context, ledger, event)
+                event = None
+
+    def resolvable(self, error: BaseException, ledger: Ledger) -> bool:
+        """Tell whether the steps can say what became of a message."""
+        if not self.resolves or not isinstance(error, DeliveryUnknownError) or error.delivery is None:
+            return False
+        return not self._interrupted(error) and not self._sent_again(error.delivery, ledger)
+
+    def for_next_try(
+        self, error: DeliveryUnknownError, context: Context, ledger: Ledger
+    ) -> DeliveryUnknownError:
+        """Return the error of a message that was sent in this try.
+
+        A task that is stopped cannot resolve it; its next try, which sends nothing, can.
+        """
+        if not self.resolves:
+            return error
+        if self._interrupted(error) and ledger.keeps and self.tries_left(context):
+            return error.replaced(retryable=True, hint="The next try finds out, as on_unknown_delivery says.")
+        if error.delivery is not None and self._sent_again(error.delivery, ledger):
+            return error.replaced(hint=f"{_AGAIN} {error.hint}")
+        return error
+
+    def tries_left(self, context: Context) -> bool:
+        """Tell whether Airflow makes another try if the error allows it."""
+        ti = context["ti"]
+        return bool(ti.try_number <= getattr(ti, "max_tries", 0))
+
+    def _interrupted(self, error: DeliveryUnknownError) -> bool:
+        # A kill, or a time-out that Airflow raises from a signal handler.
+        return self._killed or not isinstance(error.__cause__, Exception | None)
+
+    def _sent_again(self, delivery: UnknownDelivery, ledger: Ledger) -> bool:
+        record = ledger.read(self.record_key(delivery.sequence_id or 0))
+        value = (record.value if record is not None else None) or {}
+        return bool(value.get("sent_again")) and value.get("try") == ledger.try_number
+
+    def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger, event: Any) -> None:
+        """Take the steps; return when the message is settled or may be sent again."""
+        self.log.warning("%s It is resolved as on_unknown_delivery says.", error)
+        home = RecordedDelivery(ledger, self.record_key(error.delivery.sequence_id), error)
+        tools = TaskTools(self, context, slotless=ledger.keeps, event=event)
+        try:
+            self._remember(ledger)
+            self._take_steps(error, home, tools)
+        except _compat.waits():
+            raise
+        except BaseException as failure:
+            passes = failure.retryable if isinstance(failure, AgentforceError) else True
+            retried = passes and ledger.keeps and not self._killed and self.tries_left(context)
+            self.unresolved(context, ledger, retried=retried)
+            raise
+
+    def _take_steps(self, error: DeliveryUnknownError, home: RecordedDelivery, tools: TaskTools) -> None:
+        resolver = Resolver(self.steps, home, tools)
+        left = resolver.run()
+        if left is None:
+            return
+        if left == RESEND and not isinstance(error, AnswerLostError):
+            home.settle({home.name: Verdict("resend", acted=None)})
+            if home.from_earlier_try:
+                return
+            raise error.replaced(retryable=True)
+        raise error.replaced(hint=" ".join([*resolver.findings.get(home.name, []), error.hint]).strip())
+
+    def _remember(self, ledger: Ledger) -> None:
+        """Record the rendered arguments: after a wait, Airflow renders the templates again."""
+        if not ledger.keeps or not self.store_requests or ledger.read(RENDERED) is not None:
+            return
+        kept: dict[str, Any] = {}
+        for name in self.template_fields:
+            with_it = {**kept, name: getattr(self, name, None)}
+            if ledger.can_keep(with_it):
+                kept = with_it
+        ledger.decide(RENDERED, "", kept, done=False)
+
+    def _restore(self, ledger: Ledger) -> None:
+        record = ledger.read(RENDERED)
+        for name, value in ((record.value if record is not None else None) or {}).items():
+            setattr(self, name, value)
+
+
+class RecordedDelivery:
+    """One message in a task's ledger, as the home of the steps.
+
+    :ivar name: of the message, for the log.
+    """
+
+    def __init__(self, ledger: Ledger, key: str, error: DeliveryUnknownError) -> None:
+        record = ledger.read(key)
+        assert record is not None  # noqa: S101 - its intent was written before it left
+        self._ledger = ledger
+        self._key = key
+        self._mark = record.fingerprint
+        self._value = record.value or {}
+        seen: UnknownDelivery = error.delivery
+        self._delivery = replace(
+            UnknownDelivery.from_dict(self._value), error=seen.error, partial_text=seen.partial_text
+        )
+        self.name = str(self._delivery.sequence_id)
+        self._received = error.applied is True
+        self._settled = False
+
+    @property
+    def from_earlier_try(self) -> bool:
+        """Whether it was an earlier try that sent the message."""
+        return bool(self._value.get("try") != self._ledger.try_number)
+
+    def open(self) -> dict[str, UnknownDelivery]:
+        """Return the message, until it is settled."""
+        return {} if self._settled else {self.name: self._delivery}
+
+    def was_received(self, name: str) -> bool:  # noqa: ARG002 - there is one
+        """Tell whether the org is known to have the message."""
+        return self._received
+
+    def read(self) -> dict[str, Any] | None:
+        """Return how far the steps have come."""
+        record = self._ledger.read(UNKNOWN)
+        if record is None or record.fingerprint != self._mark or record.value is None:
+            return None
+        self._received = self._received or bool(record.value["received"])
+        progress: dict[str, Any] = record.value["progress"]
+        return progress
+
+    def write(self, progress: dict[str, Any]) -> None:
+        """Record how far they have come."""
+        value = {"received": self._received, "progress": progress}
+        self._ledger.decide(UNKNOWN, self._mark, value, done=False)
+
+    def settle(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Record the verdict in the message's own record."""
+        verdict = verdicts[self.name]
+        if verdict.acted:
+            turn = _turn_of(self._delivery, verdict)
+            self._ledger.decide(self._key, self._mark, turn.to_dict(), done=True)
+        else:
+            value = {**self._value, "resolution": verdict.resolution(), "sent_again": False}
+            self._ledger.decide(self._key, self._mark, value, done=False)
+        self._ledger.forget(UNKNOWN)
+        self._settled = True
+
+
+class TaskTools:
+    """What the steps need of a task.
+
+    :param slotless: a wait gives the worker slot back; what is done is on record.
+    :param event: what the task is resumed with.
+    """
+
+    def __init__(
+        self, task: AgentforceBaseOperator, context: Context, *, slotless: bool, event: Any = None
+    ) -> None:
+        self._task = task
+        self._context = context
+        self._slotless = slotless
+        self._event: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
+
+    def wait_until(self, moment: datetime) -> None:
+        """Wait, without a worker slot where that is worth it."""
+        end = time.monotonic() + (seconds := _seconds_to(moment))
+        if seconds > _SHORT_WAIT:
+            self._task.log.info("Waiting until %s.", moment.isoformat(timespec="seconds"))
+            if self._slotless:
+                trigger = _compat.date_time_trigger(moment)
+                self._task.defer(trigger=trigger, method_name="execute_complete")
+        while (left := end - time.monotonic()) > 0:
+            self._task.check_not_killed()
+            time.sleep(min(left, _SLICE))
+
+    def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
+        """Look messages up in the org's trace, several at once."""
+        most = getattr(self._task, "max_concurrency", None) or _LOOKERS
+        with ThreadPoolExecutor(min(most, _LOOKERS, len(deliveries))) as threads:
+            return dict(zip(deliveries, threads.map(self._look, deliveries.values()), strict=True))
+
+    def _look(self, delivery: UnknownDelivery) -> Seen:
+        from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
+
+        sought = _sought(delivery)
+        if sought is None:
+            why = "A message is found there by its session and text, which are not both known."
+            return Seen(note=why, final=True)
+        found = trace_lookup.look(self._task.hook.plain_client, sought)
+        message = found.message
+        answer = message.answer if message is not None and message.answered else None
+        return Seen(message is not None, answer, found.note, found.final)
+
+    def wait_for_trace(
+        self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime
+    ) -> None:
+        """Wait to look again; for one message a trigger looks meanwhile."""
+        sought = [_sought(delivery) for delivery in deliveries.values()]
+        one = sought[0] if len(sought) == 1 and self._task.store_requests else None
+        if one is None or not self._slotless or _seconds_to(until) <= _SHORT_WAIT:
+            self.wait_until(until)
+            return
+        from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger  # noqa: PLC0415
+
+        self._task.log.info("Looking for the message in the org's trace until %s.", end)
+        trigger = SessionTraceTrigger(
+            agentforce_conn_id=self._task.agentforce_conn_id, **vars(one), end_time=end.timestamp()
+        )
+        self._task.defer(trigger=trigger, method_name="execute_complete")
+
+    def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
+        """Return a person's decision, or wait for it."""
+        event, self._event = self._event, {}
+        return decided(question, step, until, task=self._task, context=self._context, event=event)
+
+
+def _seconds_to(moment: datetime) -> float:
+    return (moment - datetime.now(timezone.utc)).total_seconds()
+
+
+def _sought(delivery: UnknownDelivery) -> SoughtMessage | None:
+    from airflow_provider_agentforce.client.trace_lookup import SoughtMessage  # noqa: PLC0415
+
+    if delivery.session_id is None or delivery.text is None:
+        return None
+    sent_at = None if delivery.sent_at is None else delivery.sent_at.timestamp()
+    return SoughtMessage(delivery.session_id, delivery.text, delivery.sequence_id, sent_at)
+
+
+def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:
+    """Return the turn of a message on which the agent acted."""
+    return Turn(
+        session_id=str(delivery.session_id),
+        sequence_id=delivery.sequence_id or 0,
+        agent_id=delivery.agent_id,
+        text=verdict.text,
+        outcome=ANSWER_LOST if verdict.answer == "lost" else ANSWERED,
+        request=delivery.request,
+        resolution=verdict.resolution(),
+    )

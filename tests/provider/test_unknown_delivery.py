@@ -1,0 +1,660 @@
+"""What becomes of a message whose reply is lost, by the steps of ``on_unknown_delivery``.
+
+Each history is one of the agent's: what it really did, and how often, is the emulator's to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+import requests
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from real_airflow import until
+from stand_ins import KILLED, StateStore, Task, TaskInstance
+
+from airflow_provider_agentforce.delivery import Ask, Check, Trace, UnknownDelivery, steps_of
+from airflow_provider_agentforce.exceptions import (
+    AgentFailedError,
+    AgentforceInputError,
+    DeliveryUnknownError,
+    LedgerError,
+    SessionNotFoundError,
+)
+from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.operators import (
+    ConversationBatchOperator,
+    ConversationOperator,
+    SendMessageOperator,
+    StartSessionOperator,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+HEARD = "I am the emulator's agent and heard: change it"
+ACTED = {"drop": True, "after": True}
+DID_NOT_ACT = {"drop": True}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
+
+
+class Org:
+    """The emulator, and a function that looks into it as a Dag's author looks into a CRM."""
+
+    def __init__(self, org):
+        self.org = org
+        self.seen = []
+
+    def looks(self, delivery):
+        self.seen.append(delivery)
+        return self.actions(delivery.text) > 0
+
+    def actions(self, text):
+        # Over HTTP, as a process that is to be killed has only a copy of the emulator.
+        sessions = requests.get(f"{self.org.url}/emulator/sessions", timeout=5).json()["sessions"]
+        turns = [turn for one in sessions for turn in one["turns"]]
+        return sum(turn["applied"] for turn in turns if turn["text"] == text)
+
+    def sends(self):
+        return self.org.count("send")
+
+
+@pytest.fixture
+def crm(org):
+    return Org(org)
+
+
+def cannot_tell(_delivery):
+    return None
+
+
+def use_up(org):
+    """Lose another message, in the place of one that never left."""
+    with AgentforceHook().conversation() as chat, pytest.raises(DeliveryUnknownError):
+        chat.send("another")
+    assert org.unused_faults() == []
+
+
+def sending(org, steps, text="change it", **more):
+    session = Task(StartSessionOperator).run()
+    return Task(SendMessageOperator, session=session, text=text, on_unknown_delivery=steps, **more)
+
+
+def talking(org, steps, text="change it", **more):
+    return Task(ConversationOperator, messages=[text], on_unknown_delivery=steps, **more)
+
+
+TASKS = pytest.mark.parametrize("task_of", [sending, talking])
+
+
+@TASKS
+@pytest.mark.parametrize("with_store", [True, False])
+class TestCheck:
+    """With Airflow's task state store, and without one, as below 3.3."""
+
+    def run(self, task, *, with_store):
+        if with_store:
+            return task.run()
+        operator = task.kind(task_id="task", **task.arguments)
+        return operator.execute({"ti": TaskInstance(1, 0)})
+
+    def test_it_acted(self, org, crm, task_of, with_store):
+        task = task_of(org, crm.looks)
+        org.fail("send", **ACTED)
+        result = self.run(task, with_store=with_store)
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["text"], turn["request"]["text"]) == ("answer_lost", "", "change it")
+        said = {key: turn["resolution"][key] for key in ("by", "acted", "answer", "user")}
+        assert said == {"by": "check", "acted": True, "answer": "lost", "user": None}
+        assert (crm.sends(), crm.actions("change it")) == (1, 1)
+
+    def test_it_did_not_act(self, org, crm, task_of, with_store):
+        task = task_of(org, crm.looks)
+        org.fail("send", **DID_NOT_ACT)
+        result = self.run(task, with_store=with_store)
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["text"], turn["sequence_id"]) == (
+            "answered",
+            HEARD,
+            1,
+        )
+        assert (turn["resolution"]["by"], turn["resolution"]["acted"]) == ("check", False)
+        assert (crm.sends(), crm.actions("change it")) == (2, 1)
+
+    def test_it_does_not_act_the_second_time_either(self, org, crm, task_of, with_store):
+        task = task_of(org, crm.looks)
+        org.fail("send", times=2, **DID_NOT_ACT)
+        with pytest.raises(DeliveryUnknownError, match="sent once more in this try") as caught:
+            self.run(task, with_store=with_store)
+        assert isinstance(caught.value, AirflowFailException)
+        assert (crm.sends(), crm.actions("change it"), len(crm.seen)) == (2, 0, 1)
+
+    @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
+    @pytest.mark.parametrize(
+        ("says", "why"),
+        [
+            (cannot_tell, "cannot tell"),
+            (lambda _: "yes", "returned 'yes'"),
+            (lambda _: 1 / 0, "ZeroDivisionError"),
+            (lambda: None, "TypeError"),
+        ],
+    )
+    def test_it_cannot_be_known(self, org, crm, task_of, with_store, says, why, truth):
+        task = task_of(org, [says, "fail"])
+        org.fail("send", **truth)
+        with pytest.raises(DeliveryUnknownError, match=why) as caught:
+            self.run(task, with_store=with_store)
+        assert isinstance(caught.value, AirflowFailException)
+        assert (crm.sends(), crm.actions("change it")) == (1, int(truth is ACTED))
+        assert task_of is sending or org.open_sessions == []
+
+    def test_the_next_step_hears_what_the_one_before_saw(self, org, crm, task_of, with_store):
+        task = task_of(org, [cannot_tell, crm.looks])
+        org.fail("send", **ACTED)
+        self.run(task, with_store=with_store)
+        (delivery,) = crm.seen
+        assert delivery.findings == ("The check cannot_tell cannot tell.",)
+        (session,) = org.sessions.values()
+        assert (delivery.session_id, delivery.sequence_id) == (session.session_id, 1)
+        assert delivery.external_session_key in (session.external_session_key, None)
+        assert delivery.sent_at.tzinfo is not None
+        assert "failed" in delivery.error
+
+    def test_a_lost_answer_fails_the_task_that_says_so(self, org, crm, task_of, with_store):
+        task = task_of(org, crm.looks, fail_on=("failed", "answer_lost"))
+        org.fail("send", **ACTED)
+        with pytest.raises(AgentFailedError, match="answer_lost"):
+            self.run(task, with_store=with_store)
+        assert crm.sends() == 1
+
+    @pytest.mark.parametrize("refused", [{"status": 403}, {"status": 404}, {"status": 400}])
+    def test_no_step_runs_for_a_message_that_was_refused(self, org, crm, task_of, with_store, refused):
+        task = task_of(org, crm.looks)
+        org.fail("send", **refused)
+        with pytest.raises(Exception, match=r"did not act|404"):
+            self.run(task, with_store=with_store)
+        assert crm.seen == []
+
+
+@TASKS
+def test_a_message_that_the_org_has_is_not_sent_again_though_a_check_says_so(org, crm, task_of):
+    task = task_of(org, lambda _: False)
+    org.fail("send", cut=20)
+    with pytest.raises(DeliveryUnknownError, match="the org has the message"):
+        task.run()
+    assert (crm.sends(), crm.actions("change it")) == (1, 1)
+
+
+@TASKS
+@pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
+def test_wherever_a_try_is_killed_the_agent_acts_once(org, crm, task_of, truth):
+    """Kill a try after each of its records, then let the next ones go on."""
+
+    def history(kill_at):
+        text = f"change {uuid.uuid4()}"
+        task = task_of(org, crm.looks, text)
+        org.fail("send", **truth)
+        if kill_at:
+            task.run_killed(kill_at)
+        if kill_at and org.unused_faults():
+            use_up(org)  # the message had not left
+        result = task.run()
+        turn = result.get("turns", [result])[0]
+        assert turn["outcome"] in ("answered", "answer_lost")
+        assert crm.actions(text) == 1, kill_at
+        again = task.run()
+        assert again.get("turns", [again])[0]["text"] == turn["text"]
+        assert crm.actions(text) == 1
+        return task.store.written
+
+    records = history(None)
+    assert records >= 4
+    for kill_at in range(1, records):
+        history(kill_at)
+
+
+@TASKS
+def test_a_verdict_that_cannot_be_recorded_is_not_acted_upon(org, crm, task_of):
+    task = task_of(org, crm.looks)
+    org.fail("send", **DID_NOT_ACT)
+
+    def looks(delivery):
+        task.store.fails = None if crm.seen else "set"
+        return crm.looks(delivery)
+
+    task.arguments["on_unknown_delivery"] = looks
+    with pytest.raises(LedgerError):
+        task.run()
+    assert crm.sends() == 1
+    task.store.fails = None
+    task.run()
+    assert (crm.sends(), crm.actions("change it")) == (2, 1)
+
+
+@TASKS
+def test_resend_at_the_end_leaves_it_to_the_next_try(org, crm, task_of):
+    task = task_of(org, [cannot_tell, "resend"])
+    org.fail("send", **ACTED)
+    with pytest.raises(DeliveryUnknownError) as caught:
+        task.run()
+    assert not isinstance(caught.value, AirflowFailException)
+    assert crm.sends() == 1
+    result = task.run()
+    turn = result.get("turns", [result])[0]
+    assert (turn["outcome"], turn["resolution"]["by"], turn["resolution"]["acted"]) == (
+        "answered",
+        "resend",
+        None,
+    )
+    assert crm.sends() == 2
+
+
+@contextlib.contextmanager
+def interrupted_when(hold):
+    """Have the time-out of the task end while the org holds its message."""
+
+    def interrupt(*_):
+        raise AirflowTaskTimeout
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    main = threading.main_thread().ident
+    stopper = threading.Thread(
+        target=lambda: (hold.wait_until_held(), signal.pthread_kill(main, signal.SIGUSR1))
+    )
+    stopper.start()
+    try:
+        yield
+    finally:
+        stopper.join()
+        signal.signal(signal.SIGUSR1, previous)
+
+
+class TestStopped:
+    """A try that is stopped cannot resolve anything; the next one can."""
+
+    @TASKS
+    def test_the_next_try_resolves_it_and_sends_nothing(self, org, crm, task_of):
+        task = task_of(org, crm.looks)
+
+        unknown = pytest.raises(DeliveryUnknownError, match="The next try finds out")
+        with org.hold("send") as hold, interrupted_when(hold), unknown as caught:
+            task.run()
+        assert not isinstance(caught.value, AirflowFailException)
+        result = task.run()
+        turn = result.get("turns", [result])[0]
+        assert turn["outcome"] in ("answer_lost", "answered")
+        assert crm.actions("change it") == 1
+
+
+class TestWait:
+    """A check that has to wait gives the worker slot back, and goes on with what was sent."""
+
+    @TASKS
+    def test_the_request_is_the_recorded_one(self, org, crm, task_of):
+        task = task_of(org, Check(crm.looks, after=timedelta(minutes=2)))
+        org.fail("send", **DID_NOT_ACT)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        assert crm.seen == []
+        assert task_of is sending or org.open_sessions == []
+        # As if the check had waited for no longer than the test does.
+        task.arguments["on_unknown_delivery"] = crm.looks
+        other = {"text": "rendered again"} if task_of is sending else {"messages": ["rendered again"]}
+        result = task.resume(wait.value, **other)
+        turn = result.get("turns", [result])[0]
+        assert turn["text"] == HEARD
+        assert (crm.actions("change it"), crm.actions("rendered again")) == (1, 0)
+
+    @TASKS
+    def test_a_trigger_that_is_lost_is_no_failure(self, org, crm, task_of):
+        task = task_of(org, Check(crm.looks, after=timedelta(minutes=2)))
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        task.arguments["on_unknown_delivery"] = crm.looks
+        wait.value.method_name = "__fail__"
+        result = task.resume(wait.value)
+        assert result["outcome"] == "answer_lost"
+        assert crm.sends() == 1
+
+
+class TestConversation:
+    def test_it_goes_on_in_its_session(self, org, crm):
+        task = Task(ConversationOperator, messages=["one", "two", "three"], on_unknown_delivery=crm.looks)
+        org.fail("send", status=500, after=True)
+        result = task.run()
+        assert [turn["outcome"] for turn in result["turns"]] == ["answer_lost", "answered", "answered"]
+        (session,) = org.sessions.values()
+        assert [turn.applied for turn in session.turns] == [1, 1, 1]
+        assert org.open_sessions == []
+
+    def test_a_message_in_the_middle_is_sent_again_in_its_session_with_its_number(self, org, crm):
+        task = Task(ConversationOperator, messages=crm_messages, on_unknown_delivery=crm.looks)
+        org.fail("send", status=503)
+        result = task.run()
+        assert [turn["sequence_id"] for turn in result["turns"]] == [1, 2]
+        assert org.count("start") == 1
+        assert crm.actions("one") == crm.actions("two") == 1
+
+    def test_a_single_message_that_was_not_acted_on_goes_to_another_session(self, org, crm):
+        task = Task(ConversationOperator, messages=["one"], on_unknown_delivery=crm.looks)
+        org.fail("send", **DID_NOT_ACT)
+        result = task.run()
+        assert org.count("start") == 2
+        assert result["turns"][0]["resolution"]["acted"] is False
+        assert (crm.actions("one"), org.open_sessions) == (1, [])
+
+    def test_one_that_cannot_be_sent_again_says_why(self, org, crm):
+        def ends_the_session(delivery):
+            AgentforceHook().end_session({"session_id": delivery.session_id})
+            return False
+
+        task = Task(ConversationOperator, messages=["one", "two"], on_unknown_delivery=ends_the_session)
+        with pytest.raises(SessionNotFoundError, match="Messages 1 to 1 are answered"):
+            run_with_fault_at(org, task, 2)
+        assert (crm.actions("one"), crm.actions("two")) == (1, 0)
+
+
+def crm_messages(turns):
+    return ["one", "two", None][len(turns)]
+
+
+def run_with_fault_at(org, task, number):
+    """Run a task whose *number*-th message is lost before the agent acts."""
+    messages = task.arguments["messages"]
+
+    faults = [DID_NOT_ACT]
+
+    def give(turns):
+        if len(turns) == number - 1 and faults:
+            org.fail("send", **faults.pop())
+        return messages[len(turns)] if len(turns) < len(messages) else None
+
+    task.arguments["messages"] = give
+    return task.run()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("retry", "'retry'"),
+        ("", "''"),
+        ([], "must be"),
+        (None, "None"),
+        (True, "True"),
+        ({"check": 1}, "must be"),
+        (["fail", "ask"], '"fail" ends the list'),
+        ([cannot_tell, "resend", "trace"], '"resend" ends the list'),
+        (["ask", Ask()], "stands once"),
+        ([cannot_tell, 5], "has 5"),
+    ],
+)
+def test_what_cannot_be_steps_is_refused_at_parse(given, problem):
+    with pytest.raises(AgentforceInputError, match="on_unknown_delivery") as caught:
+        ConversationOperator(task_id="talk", messages=["one"], on_unknown_delivery=given)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Check("module.function"),
+        lambda: Check(cannot_tell, after=30),
+        lambda: Check(cannot_tell, after=timedelta(seconds=-1)),
+        lambda: Trace(timeout=30),
+        lambda: Ask(timeout=timedelta(0)),
+        lambda: Ask(assigned_users="me"),
+        lambda: Ask(notifiers=print),
+    ],
+)
+def test_what_cannot_be_a_step_is_refused_where_it_is_made(make):
+    with pytest.raises(AgentforceInputError, match=r"^(Check|Trace|Ask)"):
+        make()
+
+
+def test_names_stand_for_steps():
+    assert steps_of("trace") == (Trace(), "fail")
+    assert steps_of([cannot_tell, "ask", "resend"]) == (Check(cannot_tell), Ask(), "resend")
+
+
+def test_what_is_known_of_a_delivery_survives_json():
+    org_says = UnknownDelivery(session_id="s", findings=("a", "b"), request={"type": "Text", "text": "hi"})
+    assert UnknownDelivery.from_dict({**org_says.to_dict(), "later": 1}) == org_says
+    assert org_says.text == "hi"
+    assert StateStore().values == {}
+
+
+def batch(steps, folder, *, records=3, try_number=1, max_tries=3, **more):
+    """Run a batch and return its rows by key."""
+    arguments = {
+        "records": [{"id": f"A{number}"} for number in range(records)],
+        "message": "change {{ record.id }}",
+        "key": "id",
+        "max_concurrency": 2,
+        "result_path": f"file://{folder}/results",
+        "on_unknown_delivery": steps,
+        **more,
+    }
+    operator = ConversationBatchOperator(task_id="ask", **arguments)
+    manifest = operator.execute({"ti": TaskInstance(try_number, max_tries)})
+    rows = [json.loads(line) for line in (folder / "results" / "results.jsonl").read_text().splitlines()]
+    return manifest, {row["key"]: row for row in rows}
+
+
+class TestBatch:
+    @pytest.mark.parametrize("share", [1, 9])
+    def test_each_record_is_acted_on_once(self, org, crm, tmp_path, share):
+        org.fail("send", **ACTED)
+        org.fail("send", **DID_NOT_ACT)
+        manifest, rows = batch(crm.looks, tmp_path, messages_per_session=share)
+        assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answered", "answered"]
+        assert manifest["counts"] == {"answered": 2, "answer_lost": 1}
+        assert manifest["resolved"] == 2
+        by = [row["resolution"] and row["resolution"]["acted"] for row in rows.values()]
+        assert sorted(by, key=str) == [False, None, True]
+        assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
+        assert {one.record_key for one in crm.seen} < {"A0", "A1", "A2"}
+        assert all(one.external_session_key and one.session_id and one.sent_at for one in crm.seen)
+        assert org.open_sessions == []
+
+    def test_what_cannot_be_known_stays_unknown_and_says_why(self, org, crm, tmp_path):
+        org.fail("send", **ACTED)
+        manifest, rows = batch(cannot_tell, tmp_path)
+        (row,) = [row for row in rows.values() if row["status"] == "unknown"]
+        assert "The check cannot_tell cannot tell." in row["error"]
+        assert (manifest["resolved"], row["resolution"], crm.sends()) == (0, None, 3)
+
+    def test_resend_asks_it_again(self, org, crm, tmp_path):
+        org.fail("send", **DID_NOT_ACT)
+        _, rows = batch([cannot_tell, "resend"], tmp_path)
+        assert [row["status"] for row in rows.values()] == ["answered"] * 3
+        assert crm.sends() == 4
+        resolutions = [row["resolution"]["by"] for row in rows.values() if row["resolution"]]
+        assert resolutions == ["resend"]
+
+    def test_a_conversation_of_several_messages_is_not_begun_again(self, org, crm, tmp_path):
+        messages = ["first {{ record.id }}", "change {{ record.id }}"]
+        org.fail("send", delay=0)  # the first one is answered
+        org.fail("send", **DID_NOT_ACT)
+        more = {"records": 2, "message": messages, "max_concurrency": 1}
+        _, rows = batch(crm.looks, tmp_path, **more)
+        assert (rows["A0"]["status"], rows["A1"]["status"], crm.sends()) == ("failed", "answered", 4)
+        assert "did not act on the last message" in rows["A0"]["error"]
+        batch(crm.looks, tmp_path, **more, try_number=2)
+        assert crm.sends() == 4
+
+    def test_the_wait_is_one_for_all_records(self, org, crm, tmp_path):
+        org.fail("send", times=2, **ACTED)
+        check = Check(crm.looks, after=timedelta(minutes=2))
+        with pytest.raises(TaskDeferred):
+            batch(check, tmp_path)
+        assert (crm.seen, crm.sends(), org.open_sessions) == ([], 3, [])
+        _, rows = batch(crm.looks, tmp_path)
+        assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answer_lost", "answered"]
+        assert (len(crm.seen), crm.sends()) == (2, 3)
+
+    def test_a_killed_process_leaves_records_that_are_resolved(self, org, crm, tmp_path):
+        hold = org.hold("send")
+        child = os.fork()
+        if child == 0:
+            try:
+                batch(crm.looks, tmp_path)
+            finally:
+                os._exit(KILLED)
+        hold.wait_until_held(count=2)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        hold.release()
+        _, rows = batch(crm.looks, tmp_path, try_number=2)
+        assert {row["status"] for row in rows.values()} <= {"answered", "answer_lost"}
+        assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
+        assert len(crm.seen) == 2
+        assert all(one.session_id and one.external_session_key and one.sequence_id == 1 for one in crm.seen)
+        assert {one.text for one in crm.seen} == {"change A0", "change A1"}
+
+    def test_a_process_killed_while_it_resolves_asks_nothing_twice(self, org, crm, tmp_path):
+        org.fail("send", **ACTED)
+        org.fail("send", **DID_NOT_ACT)
+
+        def dies_at_the_second(delivery):
+            if crm.seen:
+                os._exit(KILLED)
+            return crm.looks(delivery)
+
+        child = os.fork()
+        if child == 0:
+            try:
+                batch(dies_at_the_second, tmp_path)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == KILLED
+        _, rows = batch(crm.looks, tmp_path, try_number=2)
+        assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answered", "answered"]
+        assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
+
+
+@pytest.fixture
+def traced_org(make_org, monkeypatch):
+    """Make an org with these settings, and have the connection lead to it."""
+
+    def make(**settings):
+        org = make_org(**settings)
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        return org
+
+    return make
+
+
+NOW = Trace(timeout=timedelta(0))
+SOON = Trace(timeout=timedelta(seconds=3))
+
+
+@TASKS
+class TestTrace:
+    """The truth is in the org's own trace, or it is not."""
+
+    @pytest.mark.parametrize("settings", [{}, {"trace_delay": 0.5}])
+    def test_the_answer_comes_back(self, traced_org, task_of, settings):
+        org = traced_org(**settings)
+        task = task_of(org, SOON)
+        org.fail("send", **ACTED)
+        result = task.run()
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["text"], turn["citations"]) == ("answered", HEARD, [])
+        resolution = turn["resolution"]
+        assert (resolution["by"], resolution["acted"], resolution["answer"]) == ("trace", True, "recovered")
+        assert (org.count("send"), org.applied("change it")) == (1, 1)
+        assert task.run() == result
+        assert org.count("send") == 1
+
+    def test_a_message_without_its_answer_is_delivered_all_the_same(self, traced_org, task_of):
+        org = traced_org(trace_delay=1.0)
+        task = task_of(org, Trace(timeout=timedelta(seconds=1.5)))
+        org.fail("send", **ACTED)
+        result = task.run()
+        assert result["outcome"] == "answer_lost"
+        assert (org.count("send"), org.applied("change it")) == (1, 1)
+
+    @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
+    def test_absence_proves_nothing(self, traced_org, task_of, truth):
+        org = traced_org(trace_without="change it")
+        task = task_of(org, NOW)
+        org.fail("send", **truth)
+        with pytest.raises(DeliveryUnknownError, match=r"not among the 0 messages|404") as caught:
+            task.run()
+        assert isinstance(caught.value, AirflowFailException)
+        assert (org.count("send"), org.applied("change it")) == (1, int(truth is ACTED))
+        assert task_of is sending or org.open_sessions == []
+
+    @pytest.mark.parametrize("mode", ["no_dataspace", "no_feedback", "forbidden"])
+    def test_an_org_without_traces_leaves_it_to_the_next_step_at_once(self, traced_org, task_of, mode):
+        org = traced_org(session_tracing=mode)
+        crm = Org(org)
+        task = task_of(org, [Trace(), crm.looks])
+        org.fail("send", **ACTED)
+        assert task.run()["outcome"] == "answer_lost"
+        assert "Setup > Einstein Audit" in crm.seen[0].findings[0]
+
+    def test_the_wait_is_a_trigger_that_looks(self, traced_org, task_of):
+        org = traced_org(trace_delay=1.0)
+        task = task_of(org, "trace")
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        trigger = wait.value.trigger
+        (session,) = org.sessions.values()
+        assert (trigger.session_id, trigger.text, trigger.position) == (session.session_id, "change it", 1)
+        assert task_of is sending or org.open_sessions == []
+        # Whatever the trigger has seen, the task looks for itself.
+        task.arguments["on_unknown_delivery"] = SOON
+        result = task.resume(wait.value, {"status": "not_found"})
+        assert (result["text"], org.count("send")) == (HEARD, 1)
+
+
+def test_two_messages_of_the_same_text_are_told_apart(traced_org):
+    org = traced_org()
+    task = Task(ConversationOperator, messages=["change it", "change it"], on_unknown_delivery=NOW)
+    with pytest.raises(DeliveryUnknownError, match="not among the 1 messages"):
+        run_with_fault_at(org, task, 2)
+    assert org.applied("change it") == 1
+
+
+def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
+    org = traced_org()
+    org.fail("send", times=8, **ACTED)
+    org.fail("send", times=2, **DID_NOT_ACT)
+    manifest, rows = batch(NOW, tmp_path, records=12, max_concurrency=1)
+    counts = {"answered": 10, "unknown": 2}
+    assert (manifest["counts"], manifest["resolved"], org.count("send")) == (counts, 8, 12)
+    found = [row for row in rows.values() if row["resolution"]]
+    assert {row["text"] for row in found} == {
+        f"I am the emulator's agent and heard: change A{n}" for n in range(8)
+    }
+    assert {row["resolution"]["answer"] for row in found} == {"recovered"}
+
+
+def test_a_batch_killed_while_it_asks_again_acts_once(org, crm, tmp_path):
+    org.fail("send", **DID_NOT_ACT)
+    org.fail("send", delay=60, after=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            batch(crm.looks, tmp_path, records=1)
+        finally:
+            os._exit(1)
+    until("the record is asked again", lambda: crm.actions("change A0") == 1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    manifest, rows = batch(crm.looks, tmp_path, records=1, try_number=2)
+    assert (crm.actions("change A0"), crm.sends()) == (1, 2)
+    assert (rows["A0"]["status"], rows["A0"]["attempts"], manifest["resolved"]) == ("answer_lost", 2, 2)

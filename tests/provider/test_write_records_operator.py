@@ -218,18 +218,18 @@ def test_the_event_of_an_asset_has_counts_and_paths(org, run, asked, events, tmp
         outlets=[Asset("answers")],
     )
     done = run(batch, context)
-    told = events[Asset("answers")].extra
-    assert told["counts"] == {"answered": 1}
-    assert told["results"] == done.value["results"]
+    extra = events[Asset("answers")].extra
+    assert extra["counts"] == {"answered": 1}
+    assert extra["results"] == done.value["results"]
     talk = ConversationOperator(
         task_id="talk", messages=["Hi", "Where is order 42?"], outlets=[Asset("talked")]
     )
     done = run(talk, context)
-    told = events[Asset("talked")].extra
-    assert (told["turns"], told["outcome"]) == (2, "answered")
-    assert told["session_id"] == done.value["session_id"]
-    assert "text" not in told
-    json.dumps(told)
+    extra = events[Asset("talked")].extra
+    assert (extra["turns"], extra["outcome"]) == (2, "answered")
+    assert extra["session_id"] == done.value["session_id"]
+    assert "text" not in extra
+    json.dumps(extra)
 
 
 def test_a_failed_task_tells_nothing_and_an_odd_outlet_fails_none(org, run, asked, events):

@@ -59,13 +59,13 @@ class WriteResult:
     fields: tuple[str, ...] = ()
 
     @classmethod
-    def from_reply(cls, told: Mapping[str, Any]) -> WriteResult:
+    def from_reply(cls, reply: Mapping[str, Any]) -> WriteResult:
         """Read the result of one record."""
-        record_id = told.get("id")
+        record_id = reply.get("id")
         known = record_id if isinstance(record_id, str) else None
-        if told.get("success") is True:
+        if reply.get("success") is True:
             return cls(known)
-        listed = told.get("errors")
+        listed = reply.get("errors")
         errors = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         first = errors[0] if errors else {}
         named = first.get("fields")
@@ -125,10 +125,10 @@ class _WriteRequest(ApiRequest):
         return replace(post(self.url, {"allOrNone": False, "records": self.rows}), method="PATCH")
 
     def read(self, reader: JsonReader) -> list[WriteResult]:
-        told = responses.decode(reader.body)
-        if not isinstance(told, list) or len(told) != len(self.rows):
+        reply = responses.decode(reader.body)
+        if not isinstance(reply, list) or len(reply) != len(self.rows):
             raise responses.UnreadableReplyError("JSON, but not one result for each record")
-        return [WriteResult.from_reply(one if isinstance(one, dict) else {}) for one in told]
+        return [WriteResult.from_reply(one if isinstance(one, dict) else {}) for one in reply]
 
 
 class Records:
@@ -275,10 +275,10 @@ class Records:
 
 
 def _check_maintenance(results: Any) -> None:
-    told = next((one for one in results if one.code == _MAINTENANCE), None)
-    if told is not None:
+    refused = next((one for one in results if one.code == _MAINTENANCE), None)
+    if refused is not None:
         raise AgentforceTransientError(
-            f"Writing records failed: {told.code}: {told.message.rstrip('.')}.",
+            f"Writing records failed: {refused.code}: {refused.message.rstrip('.')}.",
             hint="The org is read-only for now. What was not written can be written later.",
             operation="write",
         )

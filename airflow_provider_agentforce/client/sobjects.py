@@ -106,20 +106,20 @@ class FieldInfo:
     values: frozenset[str] = frozenset()
 
     @classmethod
-    def from_describe(cls, told: Mapping[str, Any]) -> FieldInfo:
+    def from_describe(cls, described: Mapping[str, Any]) -> FieldInfo:
         """Read one of the fields of a describe."""
-        listed = told.get("picklistValues") if told.get("restrictedPicklist") is True else None
+        listed = described.get("picklistValues") if described.get("restrictedPicklist") is True else None
         values = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        length = told.get("length")
+        length = described.get("length")
         return cls(
-            name=str(told.get("name", "")),
-            type=str(told.get("type", "string")).lower(),
+            name=str(described.get("name", "")),
+            type=str(described.get("type", "string")).lower(),
             length=length if isinstance(length, int) else 0,
-            updateable=told.get("updateable") is True,
-            createable=told.get("createable") is True,
-            nillable=told.get("nillable") is not False,
-            external_id=told.get("externalId") is True or told.get("idLookup") is True,
-            case_sensitive=told.get("caseSensitive") is True,
+            updateable=described.get("updateable") is True,
+            createable=described.get("createable") is True,
+            nillable=described.get("nillable") is not False,
+            external_id=described.get("externalId") is True or described.get("idLookup") is True,
+            case_sensitive=described.get("caseSensitive") is True,
             values=frozenset(str(one.get("value")) for one in values if one.get("active") is not False),
         )
 
@@ -176,21 +176,21 @@ class SObjectInfo:
     createable: bool = True
 
     @classmethod
-    def from_describe(cls, told: Mapping[str, Any]) -> SObjectInfo:
+    def from_describe(cls, described: Mapping[str, Any]) -> SObjectInfo:
         """Read a describe.
 
         :raises UnreadableReplyError: it has no name or no fields.
         """
-        listed = told.get("fields")
-        if not isinstance(listed, list) or not isinstance(told.get("name"), str):
+        listed = described.get("fields")
+        if not isinstance(listed, list) or not isinstance(described.get("name"), str):
             raise UnreadableReplyError("a JSON object that describes no object")
         found = [FieldInfo.from_describe(one) for one in listed if isinstance(one, dict)]
         return cls(
-            name=told["name"],
-            prefix=str(told.get("keyPrefix") or ""),
+            name=described["name"],
+            prefix=str(described.get("keyPrefix") or ""),
             fields={one.name.lower(): one for one in found},
-            updateable=told.get("updateable") is True,
-            createable=told.get("createable") is True,
+            updateable=described.get("updateable") is True,
+            createable=described.get("createable") is True,
         )
 
     def writable(self, names: Sequence[str], *, external_id: str | None = None) -> list[FieldInfo]:

@@ -30,7 +30,7 @@ _PAGE_HEADERS = {
 }
 _SHOWN_FORM_FIELDS = ("grant_type", "client_id")
 _SHOWN_RECORDS = 25
-_DULL = {"IsDeleted", "CreatedDate", "SystemModstamp", "OwnerId"}
+_DULL = {"IsDeleted", "CreatedDate", "LastModifiedDate", "SystemModstamp", "OwnerId"}
 _PRIVATE_HEADERS = ("authorization", "cookie")
 
 
@@ -116,10 +116,16 @@ def _records(org: Org) -> list[dict[str, Any]]:
     shown = []
     for name in org.records.sobjects:
         found = org.records.all(name)
-        newest = sorted(found, key=lambda record: record["LastModifiedDate"], reverse=True)[:_SHOWN_RECORDS]
+        newest = sorted(found, key=_changed_at, reverse=True)[:_SHOWN_RECORDS]
         rows = [{key: row[key] for key in row if row[key] is not None and key not in _DULL} for row in newest]
         shown.append({"object": name, "total": len(found), "rows": rows})
     return shown
+
+
+def _changed_at(record: dict[str, Any]) -> str:
+    """Return when a record was changed, ``""`` for one that is as it was made."""
+    changed = str(record["LastModifiedDate"])
+    return "" if changed == record["CreatedDate"] else changed
 
 
 def _text(value: Any) -> str:

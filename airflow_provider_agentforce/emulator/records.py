@@ -196,7 +196,7 @@ class _Write:
     """One record that is to be written.
 
     :ivar target: what names it, for a look at duplicates.
-    :ivar record: as it is now, ``None`` for one that is to be made.
+    :ivar record: its present values, ``None`` for one that is to be made.
     :ivar changes: its new values by the names of the fields.
     """
 

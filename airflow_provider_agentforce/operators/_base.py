@@ -161,7 +161,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         try:
             events: Any = context.get("outlet_events")
             for outlet in self.outlets if events is not None else ():
-                events[outlet].extra.update(_told(result))
+                events[outlet].extra.update(_event_details(result))
         except Exception as error:  # noqa: BLE001 - whatever an outlet of another kind makes of it
             self.log.warning("The outlets' events have no details: %s", type(error).__name__)
         return result
@@ -178,7 +178,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             self.log.info("Agent: %s", one_line(str(message.get("message", "")), 200))
 
 
-def _told(result: Mapping[str, Any]) -> dict[str, Any]:
+def _event_details(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the event of an asset says of a result: no texts, and of lists how long they are."""
     counted = {"turns", "cases"} & set(result)
     return {name: result[name] for name in _EVENT_KEYS if name in result} | {

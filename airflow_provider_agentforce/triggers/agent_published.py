@@ -26,7 +26,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
     name), ``version`` and ``previous_version`` (ids of a BotVersion), and ``seen_at`` (ISO 8601 in UTC). The
     version that is active at the first look gives none, and neither does an agent that is deactivated.
 
-    On Airflow 3.3 and later the last version that was told is kept with the asset: a triggerer that starts
+    On Airflow 3.3 and later the last version announced is kept with the asset: a triggerer that starts
     again tells nothing twice, and tells what was published while it was away. On older Airflow, and where
     several assets have the same watcher, it begins with the version that it finds.
 
@@ -59,14 +59,14 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
         client = await sync_to_async(self._connected)()
         try:
-            told = await self._kept()
+            announced = await self._kept()
             while True:
                 found = await self._look(client)
-                if found is not None and found.version != told:
-                    previous, told = told, found.version
+                if found is not None and found.version != announced:
+                    previous, announced = announced, found.version
                     if previous is not None:
                         yield _event(found, previous)
-                    await self._keep(told)
+                    await self._keep(announced)
                 await asyncio.sleep(self.poke_interval.total_seconds())
         finally:
             # A call that is under way would outlive a trigger that is cancelled.
@@ -87,7 +87,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
         return found[0] if found[0].version is not None else None
 
     async def _kept(self) -> str | None:
-        """Return the version that was told last, ``None`` when nothing is known of one."""
+        """Return the version announced last, ``None`` when nothing is known of one."""
         store = self._store
         if store is None:
             return None

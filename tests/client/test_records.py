@@ -68,7 +68,7 @@ def test_groups_are_counted_and_a_count_alone_says_how(client, records):
     assert {"Industry": "Technology", "many": 2} in groups
     error = failing(client, lambda: records.query("SELECT COUNT() FROM Account"), AgentforceInputError)
     assert "COUNT() gives a number, 8," in str(error)
-    assert list(records.query("SELECT Id FROM Account WHERE Name = 'Nobody'")) == []
+    assert list(records.query("SELECT Id FROM Account WHERE Name = 'Unknown'")) == []
 
 
 def test_fifty_thousand_records_are_read_in_25_calls_and_little_memory(make_org, make_client):
@@ -290,8 +290,8 @@ def test_fields_that_cannot_be_written_are_all_named_at_once(records):
 
 
 def test_an_object_that_may_not_be_written_says_so():
-    told = {"name": "Log__c", "fields": [{"name": "Place__c", "type": "location"}], "updateable": False}
-    log = SObjectInfo.from_describe(told)
+    described = {"name": "Log__c", "fields": [{"name": "Place__c", "type": "location"}], "updateable": False}
+    log = SObjectInfo.from_describe(described)
     with pytest.raises(AgentforceInputError, match=r"Log__c may not be changed.*location"):
         log.writable(["Place__c"])
 

@@ -36,7 +36,7 @@ def test_a_killed_write_goes_on_and_a_dag_begins_when_all_is_written(airflow, or
 
     begun = next_run(airflow, "records_written", before)
     assert begun.wait() == "success"
-    assert begun.xcom("told")["written"] == 500
+    assert begun.xcom("extra")["written"] == 500
 
 
 def test_a_new_version_of_an_agent_begins_a_dag_once_also_across_a_restart(airflow, org):
@@ -63,9 +63,9 @@ def test_a_new_version_of_an_agent_begins_a_dag_once_also_across_a_restart(airfl
         looks(5)
     finally:
         airflow.stop_part("triggerer")
-    ((told,), (told_later,)) = first.xcom("told_of"), second.xcom("told_of")
+    ((extra,), (later,)) = first.xcom("events_of"), second.xcom("events_of")
     assert len(runs(airflow, "agent_published")) == len(before) + 2
-    assert versions(told)[1] == versions(told_later)[0]
+    assert versions(extra)[1] == versions(later)[0]
 
 
 def versions(extra):

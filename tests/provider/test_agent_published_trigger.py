@@ -48,7 +48,7 @@ def watching(*, store=None, agent_id="Service_Agent"):
     return trigger
 
 
-async def told(org, trigger, *acts, events=1):
+async def events_of(org, trigger, *acts, events=1):
     """Let a trigger look while each of *acts* happens, and return what it tells."""
     found = []
 
@@ -70,7 +70,7 @@ async def told(org, trigger, *acts, events=1):
 
 
 def test_each_change_is_told_once(org):
-    events = asyncio.run(told(org, watching(), org.publish, org.publish, events=2))
+    events = asyncio.run(events_of(org, watching(), org.publish, org.publish, events=2))
     first, second = events
     assert first["agent_id"] == second["agent_id"] == org.agent_id
     assert (first["agent"], first["version"]) == ("Service_Agent", second["previous_version"])
@@ -78,32 +78,32 @@ def test_each_change_is_told_once(org):
 
 
 def test_the_version_of_the_beginning_and_an_agent_without_one_are_not_told(org):
-    assert asyncio.run(told(org, watching(), events=0)) == []
-    assert asyncio.run(told(org, watching(agent_id="Inactive_Agent"), events=0)) == []
-    assert asyncio.run(told(org, watching(agent_id="No_Such_Agent"), events=0)) == []
+    assert asyncio.run(events_of(org, watching(), events=0)) == []
+    assert asyncio.run(events_of(org, watching(agent_id="Inactive_Agent"), events=0)) == []
+    assert asyncio.run(events_of(org, watching(agent_id="No_Such_Agent"), events=0)) == []
 
 
 def test_a_triggerer_that_starts_again_tells_nothing_twice_and_what_it_missed(org):
     store = AssetStore()
-    assert asyncio.run(told(org, watching(store=store), events=0)) == []
-    (first,) = asyncio.run(told(org, watching(store=store), org.publish))
-    assert asyncio.run(told(org, watching(store=store), events=0)) == []
+    assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
+    (first,) = asyncio.run(events_of(org, watching(store=store), org.publish))
+    assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
     org.publish()
-    (second,) = asyncio.run(told(org, watching(store=store)))
+    (second,) = asyncio.run(events_of(org, watching(store=store)))
     assert second["previous_version"] == first["version"]
 
 
 def test_several_assets_of_one_watcher_begin_with_what_is_there(org):
     store = AssetStore(watched=2)
-    assert len(asyncio.run(told(org, watching(store=store), org.publish))) == 1
-    assert asyncio.run(told(org, watching(store=store), events=0)) == []
+    assert len(asyncio.run(events_of(org, watching(store=store), org.publish))) == 1
+    assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
 
 
 def test_an_outage_is_looked_through(org):
     def outage():
         org.fail("query", status=503, times=3)
 
-    assert len(asyncio.run(told(org, watching(), outage, org.publish))) == 1
+    assert len(asyncio.run(events_of(org, watching(), outage, org.publish))) == 1
 
 
 def test_it_is_a_watcher_of_an_asset():

@@ -10,6 +10,8 @@ import pytest
 from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.context import OutletEventAccessors
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -97,6 +99,23 @@ def test_errors_lie_beside_the_results_and_each_task_has_its_own(org, run, asked
     assert done.value["errors"] == f"{asked['result_path']}/writes/task/write_errors.jsonl"
     (line,) = Path(done.value["errors"].removeprefix("file://")).read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["error"] == "Too risky."
+
+
+def test_results_may_lie_in_an_object_store(org, run, asked):
+    bucket = MemoryFileSystem()
+    attach(protocol="memory", conn_id="write_store", fs=bucket)
+    bucket.pipe_file("/b/results.jsonl", Path(asked["results"].removeprefix("file://")).read_bytes())
+    uri = "memory://write_store@b/results.jsonl"
+    org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
+    done = run(write(results=uri))
+    assert done.value["written"] == 7
+    assert done.value["errors"].endswith("/b/writes/task/write_errors.jsonl")
+    assert b"Too risky." in bucket.cat("/b/writes/task/write_errors.jsonl")
+    org.reset()
+    assert run(write(results=uri)).value["written"] == 8
+    sizes = [len(one.body["records"]) for one in org.requests if one.operation == "write"]
+    assert sizes == [1]
+    assert bucket.ls("/b/writes/task", detail=False) == []
 
 
 def test_too_many_failures_end_the_task_and_leave_the_result(org, run, asked):
@@ -199,18 +218,18 @@ def test_the_event_of_an_asset_has_counts_and_paths(org, run, asked, events, tmp
         outlets=[Asset("answers")],
     )
     done = run(batch, context)
-    told = events[Asset("answers")].extra
-    assert told["counts"] == {"answered": 1}
-    assert told["results"] == done.value["results"]
+    extra = events[Asset("answers")].extra
+    assert extra["counts"] == {"answered": 1}
+    assert extra["results"] == done.value["results"]
     talk = ConversationOperator(
         task_id="talk", messages=["Hi", "Where is order 42?"], outlets=[Asset("talked")]
     )
     done = run(talk, context)
-    told = events[Asset("talked")].extra
-    assert (told["turns"], told["outcome"]) == (2, "answered")
-    assert told["session_id"] == done.value["session_id"]
-    assert "text" not in told
-    json.dumps(told)
+    extra = events[Asset("talked")].extra
+    assert (extra["turns"], extra["outcome"]) == (2, "answered")
+    assert extra["session_id"] == done.value["session_id"]
+    assert "text" not in extra
+    json.dumps(extra)
 
 
 def test_a_failed_task_tells_nothing_and_an_odd_outlet_fails_none(org, run, asked, events):

@@ -45,18 +45,18 @@ with DAG("records", schedule=None, **SETTINGS):
 with DAG("records_written", schedule=[WRITTEN], **SETTINGS):
 
     @task
-    def told(triggering_asset_events: dict) -> dict:
+    def extra(triggering_asset_events: dict) -> dict:
         """Return what the event says."""
         (event,) = triggering_asset_events[WRITTEN]
         return event.extra
 
-    told()
+    extra()
 
 with DAG("agent_published", schedule=[PUBLISHED], **SETTINGS):
 
     @task
-    def told_of(triggering_asset_events: dict) -> list:
+    def events_of(triggering_asset_events: dict) -> list:
         """Return what the events say."""
         return [event.extra for event in triggering_asset_events[PUBLISHED]]
 
-    told_of()
+    events_of()

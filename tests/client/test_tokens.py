@@ -240,6 +240,13 @@ def test_renewed_token_that_is_refused_for_its_format_is_renewed_once_more(org, 
     assert (org.count(operation) - before, org.count("token"), pauses) == (3, 3, [2])
 
 
+def test_rating_with_a_renewed_token_that_is_refused_for_its_format_arrives(org, client, session):
+    answer = client.send_message(session, "hello")
+    org.fail("feedback", times=2, **FORMAT)
+    client.submit_feedback(answer, answer.feedback_id, "GOOD")
+    assert (org.count("feedback"), org.count("token")) == (3, 3)
+
+
 def test_token_that_stays_refused_for_its_format_is_left_to_a_later_try(org, client, session):
     org.fail("send", times=3, **FORMAT)
     error = failing(client, "send", session)

@@ -26,7 +26,7 @@ _BY_REMEDY = {
     r"permission set|profile": _POLICIES,
     r"^User: ": _USER,
     r"^Clock: |scope parameter|3,600 logins|limit of the org|again in a few seconds": "",
-    r"API calls of this day": "Setup > Company Information > API Requests, Last 24 Hours",
+    r"API calls of (this day|24 hours)": "Setup > Company Information > API Requests, Last 24 Hours",
     r"Connections tab|custom connection": f"{_AGENT} > Connections",
     r"in its builder|published": f"{_AGENT} > Open in Builder > Activate",
     r"External Client App\b": _APP,

@@ -79,7 +79,8 @@ def test_an_observer_sees_the_error_of_the_caller(org, watched, notebook):
     org.fail("send", status=500)
     with pytest.raises(DeliveryUnknownError) as caught:
         watched.send_message(session, "hello")
-    assert notebook.errors[-1] is caught.value
+    seen = notebook.errors[-1]
+    assert (type(seen), str(seen)) == (type(caught.value), str(caught.value))
     assert notebook.ended[-1].status == 500
 
 

@@ -109,6 +109,7 @@ def test_answer_with_results_and_citations_is_read():
         "plan_id": "f8308c08-5c63-479f-af71-c1e80ccdb166",
         "is_content_safe": True,
         "request": None,
+        "resolution": None,
     }
 
 

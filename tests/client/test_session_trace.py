@@ -360,7 +360,7 @@ def test_an_error_says_what_to_switch_on(make_org, make_client, tracing, status,
 def test_a_used_up_limit_of_calls_is_no_switch(client, org):
     session = client.start_session()
     body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
-    org.fail("session_trace", status=403, body=body)
+    org.fail("session_trace", status=403, body=body, times=3)
     assert "used up" in failing(client, "session_trace", session).hint
 
 

@@ -19,7 +19,8 @@ STRUCTURED = {"reply", "cancel", "session", "turn", "variables", "messages", "re
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_field_that_may_hold_a_list_or_a_dict_is_shown_as_json(operator):
     fields = set(operator.template_fields)
-    assert operator.template_fields_renderers == dict.fromkeys(fields & STRUCTURED, "json")
+    shown = dict.fromkeys(fields & STRUCTURED, "json")
+    assert operator.template_fields_renderers == (shown | {"soql": "sql"} if "soql" in fields else shown)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -42,7 +42,7 @@ class ResolvesDeliveries(SendsMessages):
     _event: Any = None
 
     @property
-    def waits(self) -> bool:
+    def may_wait(self) -> bool:
         """Whether the task may give its slot back and go on later."""
         return self.resolves
 
@@ -70,7 +70,7 @@ class ResolvesDeliveries(SendsMessages):
         with airflow_errors(resend_unknown=self.resends):
             ledger = Ledger.of(context, resolves=self.resolves)
             self._event = event
-            if self.waits:
+            if self.may_wait:
                 self._restore(ledger)
             while True:
                 try:

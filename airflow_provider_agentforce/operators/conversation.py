@@ -149,7 +149,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return self.until_known(context, event)
 
     @property
-    def waits(self) -> bool:
+    def may_wait(self) -> bool:
         """Whether the task may give its slot back and go on later."""
         return self.resolves or any(isinstance(one, Ask) for one in self.deciders.values())
 

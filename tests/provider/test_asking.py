@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, Task
 from airflow.sdk.execution_time import task_runner
 from stand_ins import KILLED, Task
 
-from airflow_provider_agentforce.delivery import Ask
+from airflow_provider_agentforce.delivery import Ask, Check
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -276,6 +276,33 @@ class TestWait:
             assert acted(task.run()["turns"][1])
         assert said(org) == [[REFUND] if kill_at == 2 else [REFUND, "Reply"]]
         assert len(actions.asked) == 1
+
+
+class TestLostReply:
+    """What a person has decided is said, and its answer is lost."""
+
+    @pytest.mark.parametrize(("truth", "outcomes"), [(True, "answer_lost"), (False, "answered")])
+    def test_it_is_resolved_and_no_one_is_asked_again(self, org, actions, truth, outcomes):
+        later = Check(lambda _: truth, after=timedelta(minutes=2))
+        task = talking(REFUND, "thank you", on_unknown_delivery=later)
+        wait = waiting(task)
+        org.fail("send", drop=True, after=truth)
+        with pytest.raises(TaskDeferred) as second:
+            task.resume(wait, chosen(APPROVE))
+        task.arguments["on_unknown_delivery"] = lambda _: truth
+        result = task.resume(second.value)
+        assert [turn["outcome"] for turn in result["turns"]] == ["needs_confirmation", outcomes, "answered"]
+        (session,) = org.sessions.values()
+        assert [turn.applied for turn in session.turns if turn.type == "Reply"].count(1) == 1
+        assert (len(actions.asked), org.open_sessions) == (1, [])
+
+    def test_a_question_about_it_would_be_the_second_one(self, org, actions):
+        task = talking(REFUND, on_unknown_delivery="ask")
+        wait = waiting(task)
+        org.fail("send", drop=True, after=True)
+        with pytest.raises(AgentforceInputError, match="has asked a question before"):
+            task.resume(wait, chosen(APPROVE))
+        assert (len(actions.asked), org.count("send"), org.open_sessions) == (1, 2, [])
 
 
 class TestRefused:

@@ -65,13 +65,23 @@ class Decisions:
         """Tell whether the conversation ends with it, since no person decided in time."""
         return said is _NOT_IN_TIME
 
+    def begin_again(self, answered: int) -> None:
+        """Forget what was said before the conversation begins again: an approval counts once.
+
+        :param answered: the number of the last message that has an answer.
+        :raises LedgerError: if that cannot be recorded.
+        """
+        for number in range(1, answered):
+            if self._ledger.read(_key(number)) is not None:
+                self._ledger.decide(_key(number), "", {}, done=False)
+
     def _by_person(self, turn: Turn, step: Ask) -> Said:
         asked = turn.question
         if asked is None:
             raise _cannot_ask(turn, "its question has no id")
         question = question_about(turn, asked)
-        # Without the session's id: when the conversation begins again, the same question has its decision.
-        key, mark = f"decision_{turn.sequence_id}", fingerprint(*question.about_what)
+        # Without the session: what was decided and could not be said is said in the next one.
+        key, mark = _key(turn.sequence_id), fingerprint(*question.about_what[1:])
         record = self._ledger.read(key)
         value = record.value if record is not None and record.fingerprint == mark else None
         if value is None:
@@ -118,11 +128,15 @@ def question_about(turn: Turn, asked: Mapping[str, Any]) -> Question:
         subject="The agent asks for your approval" if confirms else "The agent asks",
         body="\n\n".join(body),
         options=(APPROVE if confirms else SEND, DECLINE),
-        about_what=[turn.sequence_id, asked["type"], items, turn.text],
+        about_what=[turn.session_id, turn.sequence_id, asked["type"], items, turn.text],
         fields=fields if confirms or items else {ANSWER: "Your answer"},
         proposed={} if confirms else {_place(item): _as_text(item["value"]) for item in items},
         hint=_HINT,
     )
+
+
+def _key(number: int) -> str:
+    return f"decision_{number}"
 
 
 def _cannot_ask(turn: Turn, why: str) -> AgentforceInputError:

@@ -248,6 +248,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             if not talk.resumed or (talk.turns and self.on_session_lost == "fail"):
                 raise
             self.log.warning("The session of the earlier try is gone; the conversation begins again.")
+            decisions.begin_again(len(talk.turns))
             talk.restart()
             self.push(context, {"session_id": talk.chat.session.session_id})
             return self._exchange(talk, following, output, send, decisions)

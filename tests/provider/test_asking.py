@@ -231,6 +231,23 @@ class TestWait:
             assert acted(result["turns"][1])
         assert (len(actions.asked), org.open_sessions) == (1, [])
 
+    def test_an_approval_counts_once(self, org, actions):
+        def following(turns):
+            if len(turns) == 1 and org.open_sessions:
+                AgentforceHook().end_session({"session_id": org.open_sessions[0]})
+            return [REFUND, "thank you", None][len(turns)]
+
+        task = Task(
+            ConversationOperator,
+            messages=following,
+            on_needs_confirmation="ask",
+            on_session_lost="restart",
+        )
+        with pytest.raises(AgentforceInputError, match="has asked a question before"):
+            task.resume(waiting(task), chosen(APPROVE))
+        assert said(org) == [[REFUND, "Reply"], [REFUND]]
+        assert (len(actions.asked), org.open_sessions) == (1, [])
+
     def test_wherever_it_is_killed_it_asks_once_and_says_nothing_twice(self, org, actions):
         def history(kill_at):
             text = f"refund order {100 + kill_at}"

@@ -101,8 +101,8 @@ def check_decider(field: str, given: Any) -> Any:
     if isinstance(decider, Ask):
         if not can_ask():
             raise AgentforceInputError(
-                f"{field}: a person can decide on Airflow 3.3 or later. Below, send each message in a task "
-                "of its own, with Airflow's HITLOperator between them. A function works, too."
+                f"{field}: a person can decide on Airflow 3.3 or later. Below, send each message in a "
+                "separate task, with Airflow's HITLOperator between them. A function works, too."
             )
     elif decider is not None and not callable(decider):
         raise AgentforceInputError(

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, Task
 from airflow.sdk.execution_time import task_runner
 from stand_ins import KILLED, Task
 
+from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.delivery import Ask, Check
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -187,6 +188,10 @@ class TestDecision:
         result = task.resume(waiting(task), chosen(APPROVE))
         assert said(org) == [[WHICH, "case 7", REFUND, "Reply"]]
         assert acted(result["turns"][3])
+
+    def test_a_function_may_write_the_messages(self, org, actions):
+        task = Task(AgentforceDecoratedOperator, python_callable=lambda: REFUND, on_needs_confirmation=Ask())
+        assert acted(task.resume(waiting(task), chosen(APPROVE))["turns"][1])
 
 
 class TestOneQuestion:

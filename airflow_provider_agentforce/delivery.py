@@ -113,7 +113,8 @@ class Trace:
 class Ask:
     """Let a person decide, in Airflow's Required Actions.
 
-    :param timeout: how long to wait for the person; then the next step follows. Default: for ever.
+    :param timeout: how long to wait for the person; then the next step follows, or what the agent asks in a
+        conversation is cancelled. Default: for ever.
     :param assigned_users: who may answer, Airflow's ``HITLUser`` (``{"id", "name"}``) each; default: whoever
         may edit the task.
     :param notifiers: Airflow's notifiers, called with the task's context when the question is asked.

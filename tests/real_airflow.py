@@ -253,10 +253,12 @@ class Run:
 
     def asked(self, task_id: str, state: str = "awaiting_input") -> dict[str, Any]:
         """Wait until a task asks a person, and return what the person sees."""
-        id_ = self.wait_for(task_id, state)["id"]
+        waiting = self.wait_for(task_id, state)
         # Airflow 3.3 fails a task that is answered before its scheduler has heard that the worker is free.
         key = f"TaskInstanceKey(dag_id='{self.dag_id}', task_id='{task_id}', run_id='{self.run_id}'"
-        heard = [f"with state success for task instance {one}" for one in (key, id_)]  # up to 3.3, from 3.4
+        this_try = f"{key}, try_number={waiting['try_number']},"
+        # Up to 3.3, from 3.4.
+        heard = [f"with state success for task instance {one}" for one in (this_try, waiting["id"])]
         out = self.airflow.home / "scheduler.out"
         until("the scheduler has heard of the wait", lambda: any(one in out.read_text() for one in heard))
         return self.airflow.ask("GET", f"{self._path}/taskInstances/{task_id}/-1/hitlDetails")

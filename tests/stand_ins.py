@@ -14,6 +14,7 @@ class TaskInstance:
     :param breaks_after: how many XComs it takes before its database is away.
     """
 
+    id = uuid.UUID(int=1)
     dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
 
     def __init__(self, try_number=1, max_tries=0, breaks_after=None):

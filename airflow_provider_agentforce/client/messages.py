@@ -222,7 +222,7 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
 
     :param given: by the caller; ``None``: those of the question.
     """
-    asked = _asked_in(question)
+    asked = asked_in(question)
     if given is None:
         if question["type"] == "Inquire" and not all(_is_value(item["value"]) for item in asked):
             names = ", ".join(str(item["property"]) for item in asked) or "nothing by name"
@@ -233,7 +233,8 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
     return [_fitting(item, number, asked) for number, item in enumerate(given)]
 
 
-def _asked_in(question: dict[str, Any]) -> list[dict[str, Any]]:
+def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a ``Confirm`` or ``Inquire`` asks about, as the items of a reply."""
     if question["type"] == "Confirm":
         found = _dicts(question.get("confirm"))
         return [{name: item.get(name) for name in _ITEM} for item in found]

@@ -95,6 +95,22 @@ def check_steps(on_unknown_delivery: Any) -> tuple[Step, ...]:
     return steps
 
 
+def check_decider(field: str, given: Any) -> Any:
+    """Return who decides what an agent asks: a function, an :class:`.Ask`, or ``None``."""
+    decider = Ask() if given == "ask" else given
+    if isinstance(decider, Ask):
+        if not can_ask():
+            raise AgentforceInputError(
+                f"{field}: a person can decide on Airflow 3.3 or later. Below, send each message in a "
+                "separate task, with Airflow's HITLOperator between them. A function works, too."
+            )
+    elif decider is not None and not callable(decider):
+        raise AgentforceInputError(
+            f'{field} must be a function of the turn, "ask" or Ask(…), but is {given!r:.80}.'
+        )
+    return decider
+
+
 def check_output_type(output_type: Any) -> Any:
     """Return *output_type* unless it is the name of a type; no library that knows types is loaded."""
     if isinstance(output_type, str | bytes):

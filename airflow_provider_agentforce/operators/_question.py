@@ -1,4 +1,4 @@
-"""What a person is asked about messages whose delivery is unknown, through Airflow's Required Actions."""
+"""What a person is asked through Airflow's Required Actions."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ GIVE_UP = "Fail"
 _ACTED = {DONE: True, NOT_DONE: False}
 ANSWER = "answer"
 _MOST_KEYS = 100
+_MOST_TEXT = 4000
 _HOW_TO_LOOK = (
     "Look at the record that the message was to change, and at the session in Salesforce: the agent's event "
     "log (Agentforce Builder) finds it by the session's id or its external session key."
@@ -34,6 +35,8 @@ class Question:
 
     :param about_what: what tells it from another question, JSON values.
     :param fields: text fields that the person may fill in: their titles by their names.
+    :param proposed: what stands in these fields, by their names.
+    :param hint: the way out where it cannot be asked.
     """
 
     subject: str
@@ -41,6 +44,8 @@ class Question:
     options: Sequence[str]
     about_what: Sequence[Any]
     fields: Mapping[str, str] = field(default_factory=dict)
+    proposed: Mapping[str, str] = field(default_factory=dict)
+    hint: str = "Look at the session yourself. Clearing the task sends the message again."
 
     @classmethod
     def about(cls, unknown: Sequence[UnknownDelivery], *, may_send: bool) -> Question:
@@ -62,8 +67,8 @@ class Question:
         body = [
             f"{len(unknown)} records were asked about, and whether the agent acted is not known.",
             "The decision is for all of them. Their keys:",
-            _quoted("\n".join([*keys, *more])),
-            *(["What was found out:", _quoted("\n".join(list(seen)[:20]))] if seen else []),
+            quoted("\n".join([*keys, *more])),
+            *(["What was found out:", quoted("\n".join(list(seen)[:20]))] if seen else []),
             _HOW_TO_LOOK,
         ]
         return cls(f"Did the agent act on these {len(unknown)} records?", "\n\n".join(body), options, what)
@@ -71,7 +76,11 @@ class Question:
     def form(self) -> dict[str, Any]:
         """Return what a person can choose and fill in, as Airflow has it."""
         params = {
-            name: {"value": "", "description": title, "schema": {"type": "string", "title": title}}
+            name: {
+                "value": self.proposed.get(name, ""),
+                "description": title,
+                "schema": {"type": "string", "title": title},
+            }
             for name, title in self.fields.items()
         }
         return {"options": list(self.options), "params": params}
@@ -81,13 +90,18 @@ class Question:
 class Decision:
     """What a person has decided.
 
-    :param answer: of the agent, as the person knows it; ``""`` if not.
+    :param values: what is in the fields, by their names.
     :param user: the person's name.
     """
 
     option: str
-    answer: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
+
+    @property
+    def answer(self) -> str:
+        """The agent's answer, as the person knows it; ``""`` if not."""
+        return self.values.get(ANSWER, "")
 
     @property
     def acted(self) -> bool | None:
@@ -99,8 +113,9 @@ class Decision:
         """Read what Airflow resumes a task with."""
         user: Any = event.get("responded_by_user")
         name = user.get("name") if isinstance(user, Mapping) else getattr(user, "name", None)
-        answer = (event.get("params_input") or {}).get(ANSWER)
-        return cls(str(event["chosen_options"][0]), str(answer or "").strip(), name)
+        given = event.get("params_input") or {}
+        values = {key: str("" if value is None else value).strip() for key, value in given.items()}
+        return cls(str(event["chosen_options"][0]), values, name)
 
 
 def decided(
@@ -131,7 +146,7 @@ def decided(
         raise AgentforceInputError(
             "This task instance has asked a question before, and below Airflow 3.4 people would see that "
             "one. Nothing was asked and nothing was sent.",
-            hint="Look at the session yourself. Clearing the task sends the message again.",
+            hint=question.hint,
         )
     form = question.form()
     if same and "error" not in event and not _compat.questions_change():
@@ -171,13 +186,13 @@ def _body(delivery: UnknownDelivery) -> str:
     said = delivery.text or (f"({request['type']})" if request else "(not kept)")
     body = [
         "What was sent:",
-        _quoted(said),
-        "\n".join(f"* {name}: {one_line(str(value), 100)}" for name, value in facts.items() if value),
+        quoted(said),
+        listed(facts),
         "Why it is not known:",
-        _quoted("\n".join([delivery.error, *delivery.findings])),
+        quoted("\n".join([delivery.error, *delivery.findings])),
     ]
     if delivery.partial_text:
-        body += ["What could be read of the answer:", _quoted(delivery.partial_text)]
+        body += ["What could be read of the answer:", quoted(delivery.partial_text)]
     return "\n\n".join([*body, _HOW_TO_LOOK])
 
 
@@ -185,6 +200,12 @@ def _shown(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(sep=" ", timespec="seconds")
 
 
-def _quoted(text: str) -> str:
+def listed(facts: Mapping[str, Any]) -> str:
+    """Return those facts that are known, a line each, as Markdown."""
+    return "\n".join(f"* {name}: {one_line(str(value), 100)}" for name, value in facts.items() if value)
+
+
+def quoted(text: str) -> str:
     """Return foreign text so that Markdown shows it and does nothing else with it."""
-    return "\n".join(f"    {line}" for line in text[:4000].splitlines())
+    shown = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…\n(It is longer.)"
+    return "\n".join(f"    {line}" for line in shown.splitlines())

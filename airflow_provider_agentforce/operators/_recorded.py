@@ -128,7 +128,7 @@ class RecordedConversation:
             self._journal.send_again(1, resolution)
 
     def leave_open(self) -> None:
-        """Let the next try go on in this session."""
+        """Let the next try, or this one after a wait, go on in this session."""
         self._left_open = True
 
     def __enter__(self) -> Self:
@@ -151,7 +151,7 @@ class RecordedConversation:
     ) -> None:
         session = self.chat.session
         if self._left_open:
-            log.info("Session %s stays open for the next try.", session.session_id)
+            log.info("Session %s stays open.", session.session_id)
             return
         ended = self.chat.end_quietly()
         self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})

@@ -1,4 +1,4 @@
-"""Sends until it is known what became of every message, as ``on_unknown_delivery`` says."""
+"""Sends until it is known what became of every message, as ``on_unknown_delivery`` says; waits and asks."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ _AGAIN = "It was sent once more in this try, since the agent had not acted; now 
 class ResolvesDeliveries(SendsMessages):
     """An operator that finds out what became of a message instead of failing, where its author says how."""
 
+    _event: Any = None
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the task may give its slot back and go on later."""
+        return self.resolves
+
     @abstractmethod
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
         """Send what is not on record, and return the task's result."""
@@ -62,7 +69,8 @@ class ResolvesDeliveries(SendsMessages):
 
         with airflow_errors(resend_unknown=self.resends):
             ledger = Ledger.of(context, resolves=self.resolves)
-            if self.resolves:
+            self._event = event
+            if self.may_wait:
                 self._restore(ledger)
             while True:
                 try:
@@ -71,8 +79,14 @@ class ResolvesDeliveries(SendsMessages):
                     if not self.resolvable(error, ledger):
                         raise
                     unknown = error
-                self._resolve(unknown, context, ledger, event)
-                event = None
+                self._resolve(unknown, context, ledger)
+
+    def ask(
+        self, step: Ask, question: Question, until: datetime | None, *, context: Context, ledger: Ledger
+    ) -> Decision | None:
+        """Return a person's decision, ``None`` if it does not come in time; wait for it without a slot."""
+        self._remember(ledger)
+        return self._tools(context, ledger).ask(step, question, until)
 
     def resolvable(self, error: BaseException, ledger: Ledger) -> bool:
         """Tell whether the steps can say what became of a message."""
@@ -109,11 +123,16 @@ class ResolvesDeliveries(SendsMessages):
         value = (record.value if record is not None else None) or {}
         return bool(value.get("sent_again")) and value.get("try") == ledger.try_number
 
-    def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger, event: Any) -> None:
+    def _tools(self, context: Context, ledger: Ledger) -> TaskTools:
+        # What the task is resumed with is for what waited, which comes first.
+        event, self._event = self._event, None
+        return TaskTools(self, context, slotless=ledger.keeps, event=event)
+
+    def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger) -> None:
         """Take the steps; return when the message is settled or may be sent again."""
         self.log.warning("%s It is resolved as on_unknown_delivery says.", error)
         home = RecordedDelivery(ledger, self.record_key(error.delivery.sequence_id), error)
-        tools = TaskTools(self, context, slotless=ledger.keeps, event=event)
+        tools = self._tools(context, ledger)
         try:
             self._remember(ledger)
             self._take_steps(error, home, tools)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce._compat import Context, waits
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED, NEEDS_CONFIRMATION, NEEDS_INPUT, Turn
-from airflow_provider_agentforce.delivery import Trace
+from airflow_provider_agentforce.delivery import Ask, Trace
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -31,10 +31,10 @@ from airflow_provider_agentforce.operators._shared import StartsSessions, Stores
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.messages import Said
+    from airflow_provider_agentforce.operators._asking import Decide, Decisions
     from airflow_provider_agentforce.operators._recorded import RecordedConversation
     from airflow_provider_agentforce.structured import OutputType
 
-    Decide = Callable[[Turn], Said | None]
     NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
 
 
@@ -66,9 +66,12 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         that is given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
         returns the next message, or ``None`` to end.
     :param on_needs_confirmation: decides when the agent wants an approval: a function that is given the turn
-        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message.
-    :param on_needs_input: the same for what the agent asks back. A next try calls both again, so they must
-        decide alike about the same turn.
+        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message; or a
+        person: ``"ask"`` or an :class:`~airflow_provider_agentforce.delivery.Ask`, on Airflow 3.3 and later.
+        The task waits without a worker slot, in the same session. When no one decides in time, it cancels
+        and ends. A second question of a task fails it on Airflow 3.3.
+    :param on_needs_input: the same for what the agent asks back; a person fills in what it asks for. A next
+        try calls functions again, so they must decide alike about the same turn.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
         A name is looked up in the org when a session is started; results hold the id.
     :param variables: context variables for the start.
@@ -106,8 +109,8 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         self,
         *,
         messages: Any,
-        on_needs_confirmation: Decide | None = None,
-        on_needs_input: Decide | None = None,
+        on_needs_confirmation: Decide | Literal["ask"] | Ask | None = None,
+        on_needs_input: Decide | Literal["ask"] | Ask | None = None,
         stream: bool = False,
         fail_on: Collection[str] = (FAILED,),
         end_reason: str = "UserRequest",
@@ -118,7 +121,10 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         # Airflow calls a template field that is a function itself, with other arguments.
         self.next_message: NextMessage | None = messages if callable(messages) else None
         self.messages = None if callable(messages) else messages
-        self.decisions = {NEEDS_CONFIRMATION: on_needs_confirmation, NEEDS_INPUT: on_needs_input}
+        self.deciders = {
+            NEEDS_CONFIRMATION: arguments.check_decider("on_needs_confirmation", on_needs_confirmation),
+            NEEDS_INPUT: arguments.check_decider("on_needs_input", on_needs_input),
+        }
         self.stream = arguments.check_choice("stream", stream, True, False)
         self.fail_on = arguments.check_fail_on(fail_on)
         self.end_reason = validation.end_reason(end_reason, "end_reason")
@@ -127,17 +133,12 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse literals that cannot be messages or decisions. A template may yet become messages."""
+        """Refuse literals that cannot be messages. A template may yet become some."""
         super().check_arguments()
         if self.messages is not None and not arguments.may_change(self.messages):
             arguments.check_messages(self.messages)
             for index, message in enumerate(self.messages):
                 arguments.check_message(message, f"messages[{index}]")
-        for outcome, decide in self.decisions.items():
-            if decide is not None and not callable(decide):
-                raise AgentforceInputError(
-                    f"on_{outcome} must be a function of the turn, but is {decide!r:.80}."
-                )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversation, or the rest of one that an earlier try began."""
@@ -146,6 +147,11 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a wait."""
         return self.until_known(context, event)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the task may give its slot back and go on later."""
+        return self.resolves or any(isinstance(one, Ask) for one in self.deciders.values())
 
     def record_key(self, number: int) -> str:
         """Return the key of a message's record."""
@@ -159,6 +165,9 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             try:
                 results = self._hold(talk, following, output, context, ledger)
                 return self.tell_outlets(context, self._values(talk, results, context))
+            except waits():
+                talk.leave_open()
+                raise
             except BaseException as error:
                 if self.resolvable(error, ledger):
                     self._turns = talk.turns
@@ -186,7 +195,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
         A message that was not acted on is sent again in its session, if anything was said there before.
         """
-        decides = any(self.decisions.values()) or self.output_type is not None
+        decides = any(self.deciders.values()) or self.output_type is not None
         last = self.messages is not None and answered + 1 == len(self.messages) and not decides
         only_trace = all(isinstance(step, Trace | str) for step in self.steps)
         return not last or (answered > 0 and not only_trace)
@@ -227,17 +236,22 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             session.agent_id,
             session.external_session_key,
         )
+        from airflow_provider_agentforce.operators._asking import Decisions  # noqa: PLC0415 - not at parse time
+
         send = partial(self._send, talk, context, ledger)
+        ask = partial(self.ask, context=context, ledger=ledger)
+        decisions = Decisions(self.deciders, ledger=ledger, ask=ask)
         try:
-            return self._exchange(talk, following, output, send)
+            return self._exchange(talk, following, output, send, decisions)
         except SessionNotFoundError:
             # With nothing answered yet, another session loses nothing.
             if not talk.resumed or (talk.turns and self.on_session_lost == "fail"):
                 raise
             self.log.warning("The session of the earlier try is gone; the conversation begins again.")
+            decisions.begin_again(len(talk.turns))
             talk.restart()
             self.push(context, {"session_id": talk.chat.session.session_id})
-            return self._exchange(talk, following, output, send)
+            return self._exchange(talk, following, output, send, decisions)
 
     def _exchange(
         self,
@@ -245,11 +259,15 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         following: NextMessage,
         output: OutputType | None,
         send: Callable[..., Turn],
+        decisions: Decisions,
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for said in messages_of(following, talk.turns, self._decision_on):
+        for said in messages_of(following, talk.turns, decisions.on):
             if send(said).session_ended:
                 self.log.info("The agent has ended the session.")
+                break
+            if decisions.ends_with(said):
+                self.log.warning("No person decided in time, so no further message is sent.")
                 break
         if not talk.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
@@ -265,10 +283,6 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             most_messages=self.hook.settings.max_messages_per_session,
         )
         return {"result": result}
-
-    def _decision_on(self, turn: Turn) -> Said | None:
-        decide = self.decisions.get(turn.outcome)
-        return None if decide is None else decide(turn)
 
     def _send(
         self,

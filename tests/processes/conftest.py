@@ -31,6 +31,7 @@ DAG_IDS = {
     "talk_asks_in_time",
     "talk_asks_twice",
     "talk_asks_stopping",
+    *("talk_decided", "talk_decided_in_time", "talk_decided_stopping"),
     "talk_checks_later",
     "talk_looks",
     "shared_asks",

@@ -1,0 +1,200 @@
+"""Who decides what an agent asks in a conversation: a function, or a person in Airflow's Required Actions.
+
+What a person decided is on record before it is said, so that a later try says the same and asks no one twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, asked_in
+from airflow_provider_agentforce.client.models import Turn
+from airflow_provider_agentforce.delivery import Ask
+from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError, one_line
+from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint, turn_key
+from airflow_provider_agentforce.operators._question import ANSWER, Decision, Question, listed, quoted
+
+if TYPE_CHECKING:
+    Decide = Callable[[Turn], Said | None]
+    AskPerson = Callable[[Ask, Question, datetime | None], Decision | None]
+
+log = logging.getLogger(__name__)
+
+APPROVE, DECLINE, SEND = "Approve", "Decline", "Send"
+_IN_TIME = "in time"
+_NOT_IN_TIME = Cancel()
+_HINT = (
+    "The agent has not done what it asks about. Decide the other question in a function, or hold the "
+    "conversation in a new run."
+)
+
+
+class Decisions:
+    """What is said to the questions of an agent.
+
+    :param deciders: who decides, by the outcome of a turn.
+    :param ledger: keeps what a person decides.
+    :param ask: returns a person's decision, ``None`` if none comes in time; may end the process to wait.
+    """
+
+    def __init__(
+        self, deciders: Mapping[str, Decide | Ask | None], *, ledger: Ledger, ask: AskPerson
+    ) -> None:
+        self._deciders = deciders
+        self._ledger = ledger
+        self._ask = ask
+
+    def on(self, turn: Turn) -> Said | None:
+        """Return what is said to a turn, ``None`` to go on with the next message.
+
+        :raises AgentforceInputError: a person cannot be asked about it, or left all the fields blank.
+        :raises LedgerError: what was answered so far could not be recorded.
+        """
+        decider = self._deciders.get(turn.outcome)
+        if isinstance(decider, Ask):
+            return self._by_person(turn, decider)
+        return None if decider is None else decider(turn)
+
+    @staticmethod
+    def ends_with(said: Said) -> bool:
+        """Tell whether the conversation ends with it, since no person decided in time."""
+        return said is _NOT_IN_TIME
+
+    def begin_again(self, answered: int) -> None:
+        """Forget what was said before the conversation begins again: an approval counts once.
+
+        :param answered: the number of the last message that has an answer.
+        :raises LedgerError: if that cannot be recorded.
+        """
+        for number in range(1, answered):
+            if self._ledger.read(_key(number)) is not None:
+                self._ledger.decide(_key(number), "", {}, done=False)
+
+    def _by_person(self, turn: Turn, step: Ask) -> Said:
+        asked = turn.question
+        if asked is None:
+            raise _cannot_ask(turn, "its question has no id")
+        question = question_about(turn, asked)
+        # Without the session: what was decided and could not be said is said in the next one.
+        key, mark = _key(turn.sequence_id), fingerprint(*question.about_what[1:])
+        record = self._ledger.read(key)
+        value = record.value if record is not None and record.fingerprint == mark else None
+        if value is None:
+            value = {"since": datetime.now(timezone.utc).isoformat(), "decision": None}
+            self._ledger.decide(key, mark, value, done=False)
+        if value["decision"] is None:
+            self._check_kept(turn)
+            since = datetime.fromisoformat(value["since"])
+            until = None if step.timeout is None else since + step.timeout
+            made = self._ask(step, question, until)
+            _tell(made)
+            value |= {"decision": asdict(made or Decision(_IN_TIME))}
+            self._ledger.decide(key, mark, value, done=False)
+        return _said(Decision(**value["decision"]), asked)
+
+    def _check_kept(self, turn: Turn) -> None:
+        """Refuse to ask where an answer would not be there after the wait."""
+        if not self._ledger.keeps:
+            raise LedgerError("An answer could not be recorded, so the task cannot wait for a person.")
+        records = [self._ledger.read(turn_key(number)) for number in range(1, turn.sequence_id + 1)]
+        kept = [record.value for record in records if record is not None and record.value is not None]
+        if len(kept) < len(records) or Turn.from_dict(kept[-1]).question is None:
+            raise _cannot_ask(turn, "the answers so far are too long to be kept")
+
+
+def question_about(turn: Turn, asked: Mapping[str, Any]) -> Question:
+    """Return the question to a person about the question of an agent.
+
+    :param asked: the ``Confirm`` or ``Inquire``.
+    """
+    items = asked_in(asked)
+    confirms = asked["type"] == "Confirm"
+    fields = {} if confirms else {_place(item): str(item["property"]) for item in items}
+    said = (turn.request or {}).get("text")
+    facts = {"Session": turn.session_id, "Message": turn.sequence_id, "Agent": turn.agent_id}
+    body = [
+        *(["What was sent:", quoted(said)] if said else []),
+        "What the agent says:",
+        quoted(turn.text),
+        *(["What it asks about:", quoted("\n".join(map(_shown, items)))] if items else []),
+        listed(facts),
+    ]
+    return Question(
+        subject="The agent asks for your approval" if confirms else "The agent asks",
+        body="\n\n".join(body),
+        options=(APPROVE if confirms else SEND, DECLINE),
+        about_what=[turn.session_id, turn.sequence_id, asked["type"], items, turn.text],
+        fields=fields if confirms or items else {ANSWER: "Your answer"},
+        proposed={} if confirms else {_place(item): _as_text(item["value"]) for item in items},
+        hint=_HINT,
+    )
+
+
+def _key(number: int) -> str:
+    return f"decision_{number}"
+
+
+def _cannot_ask(turn: Turn, why: str) -> AgentforceInputError:
+    return AgentforceInputError(
+        f"A person cannot be asked what to say to the answer to message {turn.sequence_id}: {why}.",
+        hint=f"Give on_{turn.outcome} a function.",
+    )
+
+
+def _tell(made: Decision | None) -> None:
+    if made is None:
+        log.warning("No person decided in time. The agent's question is cancelled.")
+    else:
+        log.info("%s has decided: %s", made.user or "Somebody", made.option)
+
+
+def _said(decision: Decision, asked: Mapping[str, Any]) -> Said:
+    if decision.option == _IN_TIME:
+        return _NOT_IN_TIME
+    if decision.option == DECLINE:
+        return Cancel()
+    if decision.option == APPROVE and asked["type"] == "Confirm":
+        return Reply()
+    values = decision.values
+    filled = [
+        {**item, "value": _read(values[_place(item)], item["value"])}
+        for item in asked_in(asked)
+        if values.get(_place(item))
+    ]
+    if decision.option != SEND or not (filled or decision.answer):
+        raise AgentforceInputError(
+            f'{decision.user or "Somebody"} chose "{one_line(decision.option, 40)}" and left every field '
+            "blank. Nothing was sent."
+        )
+    return Reply(filled) if filled else decision.answer
+
+
+def _place(item: Mapping[str, Any]) -> str:
+    return f"{item['type']}/{item['property']}"
+
+
+def _shown(item: Mapping[str, Any]) -> str:
+    value = item["value"]
+    return _place(item) + ("" if value is None else f": {json.dumps(value, ensure_ascii=False)}")
+
+
+def _as_text(proposed: Any) -> str:
+    """Return a proposed value as a person edits it; a list is of choices, of which none is made."""
+    if proposed is None or isinstance(proposed, list):
+        return ""
+    return proposed if isinstance(proposed, str) else json.dumps(proposed, ensure_ascii=False)
+
+
+def _read(written: str, proposed: Any) -> Any:
+    """Read what a person wrote: as JSON where the agent proposed a number, a truth value or an object."""
+    if not _as_text(proposed) or isinstance(proposed, str):
+        return written
+    try:
+        return json.loads(written, parse_constant=str)
+    except ValueError:
+        return written

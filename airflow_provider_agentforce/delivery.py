@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FAIL: Literal["fail"] = "fail"
 RESEND: Literal["resend"] = "resend"
+_LONGEST = timedelta(days=365)
 _WAYS_OUT = '"fail", "trace", "ask", "resend", a function, Check(…), Trace(…), Ask(…), or a list of these'
 
 
@@ -90,6 +92,8 @@ class Check:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise AgentforceInputError(f"Check needs a function, but has {self.function!r:.80}.")
+        if iscoroutinefunction(self.function):
+            raise AgentforceInputError("Check: the function must not be async.")
         _check_time("Check", "after", self.after, least=timedelta(0))
 
 
@@ -131,6 +135,14 @@ class Ask:
             given = getattr(self, field)
             if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
                 raise AgentforceInputError(f"Ask: {field} must be a list, but is {given!r:.80}.")
+        for user in self.assigned_users:
+            if not _is_user(user):
+                raise AgentforceInputError(
+                    f'Ask: assigned_users must be {{"id": "…", "name": "…"}} each, but has {user!r:.80}.'
+                )
+        for notifier in self.notifiers:
+            if not callable(notifier):
+                raise AgentforceInputError(f"Ask: notifiers must be Airflow's, but has {notifier!r:.80}.")
 
 
 @dataclass(frozen=True)
@@ -191,14 +203,21 @@ def _step_of(given: Any) -> Step:
         named: dict[str, Step] = {FAIL: FAIL, RESEND: RESEND, "trace": Trace(), "ask": Ask()}
         if given in named:
             return named[given]
+    elif given in (Check, Trace, Ask):
+        name = given.__name__
+        raise AgentforceInputError(f"on_unknown_delivery has the class {name}: write {name}(…).")
     elif callable(given):
         return Check(given)
     raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but has {given!r:.80}.")
 
 
+def _is_user(given: object) -> bool:
+    return isinstance(given, Mapping) and all(isinstance(given.get(name), str) for name in ("id", "name"))
+
+
 def _check_time(name: str, field: str, given: Any, *, least: timedelta) -> None:
-    if not isinstance(given, timedelta) or given < least:
+    if not isinstance(given, timedelta) or not least <= given <= _LONGEST:
         raise AgentforceInputError(
-            f"{name}: {field} must be a timedelta of {least.total_seconds():g} seconds or more, "
-            f"but is {given!r:.80}."
+            f"{name}: {field} must be a timedelta from {least.total_seconds():g} seconds to {_LONGEST.days} "
+            f"days, but is {given!r:.80}."
         )

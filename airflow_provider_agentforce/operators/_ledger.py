@@ -285,8 +285,10 @@ class TaskJournal:
             return Earlier(sent=number in self._earlier, resolution=self._earlier.get(number))
         value = record.value or {}
         resolution = value.get("resolution")
+        # What was resolved or is being resolved is not compared, unless it would be sent.
         known = resolution or self._is_being_resolved(record)
-        if record.fingerprint != self._mark(number, asked) and not known:
+        sends = not record.done and (resolution is not None or self._resend_unknown)
+        if record.fingerprint != self._mark(number, asked) and (sends or not known):
             raise AgentforceInputError(
                 "The message, its session or the connection has changed since an earlier try sent it. "
                 "Clear the task to send it as a new one."

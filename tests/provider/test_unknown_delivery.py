@@ -383,6 +383,25 @@ def run_with_fault_at(org, task, number):
     return task.run()
 
 
+async def coroutine(_delivery):
+    return True
+
+
+@TASKS
+def test_a_text_that_changes_meanwhile_is_not_sent_in_the_place_of_the_one_that_was_decided_on(
+    org, crm, task_of
+):
+    task = task_of(org, Check(crm.looks, after=timedelta(minutes=2)), store_requests=False)
+    org.fail("send", **DID_NOT_ACT)
+    with pytest.raises(TaskDeferred) as wait:
+        task.run()
+    task.arguments["on_unknown_delivery"] = lambda _delivery: False
+    other = {"text": "rendered again"} if task_of is sending else {"messages": ["rendered again"]}
+    with pytest.raises(AgentforceInputError, match="has changed since an earlier try sent it"):
+        task.resume(wait.value, **other)
+    assert (crm.actions("change it"), crm.actions("rendered again")) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
@@ -395,6 +414,8 @@ def run_with_fault_at(org, task, number):
         (["fail", "ask"], '"fail" ends the list'),
         ([cannot_tell, "resend", "trace"], '"resend" ends the list'),
         (["ask", Ask()], "stands once"),
+        (Trace, "write Trace("),
+        ([Ask], "write Ask("),
         ([cannot_tell, 5], "has 5"),
     ],
 )
@@ -414,6 +435,11 @@ def test_what_cannot_be_steps_is_refused_at_parse(given, problem):
         lambda: Ask(timeout=timedelta(0)),
         lambda: Ask(assigned_users="me"),
         lambda: Ask(notifiers=print),
+        lambda: Ask(notifiers=["mail"]),
+        lambda: Ask(assigned_users=["alice"]),
+        lambda: Ask(assigned_users=[{"id": 1}]),
+        lambda: Trace(timeout=timedelta.max),
+        lambda: Check(coroutine),
     ],
 )
 def test_what_cannot_be_a_step_is_refused_where_it_is_made(make):

@@ -21,6 +21,7 @@ from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
 from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -37,7 +38,8 @@ _PATH = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9](?:/[A-Za-z0-9_-]+)+")
 _GOOD = {"COMPLETED", "SUCCESS"}
 _STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
 _ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
-_UNKNOWN_HERE = {400, 403, 404}
+_UNKNOWN = {400, 404}
+_UNKNOWN_HERE = {*_UNKNOWN, 403}
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,11 @@ def _first_that_knows(
     if len(refusals) == 1:
         raise last
     raise last.replaced(what=" ".join(f"With api={api!r}: {one.what}" for api, one in refusals.items()))
+
+
+def is_unknown(error: AgentforceError) -> bool:
+    """Tell whether an API says that it does not know the test. A missing permission does not say that."""
+    return isinstance(error, AgentforceRequestError) and error.status in _UNKNOWN
 
 
 def check_api(api: str | None, path: str | None) -> None:

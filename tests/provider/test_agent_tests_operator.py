@@ -18,6 +18,7 @@ from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce._compat import AirflowFailException
 from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -172,6 +173,32 @@ def test_a_lost_start_that_never_arrived_is_made_again(org, task):
     begun.attempt()
     assert org.test_runs == {}
     assert begun.attempt().value["status"] == "passed"
+
+
+def test_a_lost_start_where_the_test_is_not_known_goes_on_with_the_other_api(org, task):
+    begun = task(test="Order_Tests")
+    org.fail("test", drop=True)
+    assert isinstance(begun.attempt().error, DeliveryUnknownError)
+    assert begun.attempt().value["status"] == "passed"
+    assert len(org.test_runs) == 1
+
+
+def test_a_lost_start_of_a_test_that_no_api_knows_names_both(org, task):
+    begun = task(test="Orders_Tset")
+    org.fail("test", drop=True)
+    begun.attempt()
+    for _ in range(2):
+        assert re.search("api='testing'.*api='legacy'", str(begun.attempt().error))
+
+
+def test_a_lost_start_is_not_forgotten_for_a_missing_permission(org, task):
+    begun = task(test="Order_Suite_Endless")
+    org.fail("test", drop=True, after=True)
+    begun.attempt()
+    org.fail("test", status=403)
+    assert isinstance(begun.attempt().error, AgentforceAuthError)
+    assert isinstance(begun.attempt().error, DeliveryUnknownError)
+    assert len(org.test_runs) == 1
 
 
 def test_a_run_of_another_is_left_to_the_retries(org, task):

@@ -54,7 +54,8 @@ class RunAgentTestOperator(AgentTesting):
     :param junit_path: URI of a file for the results as JUnit XML.
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass that is not older than this, and start
-        nothing, if the agent's active version is the one that has passed. Needs ``result_path``. A change of
+        nothing, if the agent's active version is the one that has passed, and enough has passed for the
+        *min_pass_rate* of now. Needs ``result_path``. A change of
         the test itself is not noticed.
     :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.

@@ -5,6 +5,7 @@ Loaded by pytest itself where the package is installed. Without ``--agentforce-o
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -34,8 +35,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--agentforce-script", metavar="FILE", help="what the emulator's agent answers")
     group.addoption(
-        "--agentforce-repeat", metavar="N", type=int, default=1, help="hold each conversation N times"
+        "--agentforce-repeat", metavar="N", type=_times, default=1, help="hold each conversation N times"
     )
+
+
+def _times(text: str) -> int:
+    try:
+        times = int(text)
+    except ValueError:
+        times = 0
+    if times < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return times
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -94,12 +105,13 @@ class ConversationItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what did not pass, without a traceback into this package."""
-        from airflow_provider_agentforce.exceptions import AgentforceError  # noqa: PLC0415 - only for such a file
+        from airflow_provider_agentforce.exceptions import one_line  # noqa: PLC0415 - only for such a file
 
-        if isinstance(excinfo.value, _NotPassedError):
-            return excinfo.value.in_words()
-        if isinstance(excinfo.value, AgentforceError):
-            return f"{type(excinfo.value).__name__}: {excinfo.value}"
+        error = excinfo.value
+        if isinstance(error, _NotPassedError):
+            return error.in_words()
+        if type(error).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            return one_line(f"{type(error).__name__}: {error}", 2000)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -163,7 +175,7 @@ def _settings(connection: str) -> Any:
         extra = fields.get("extra") or {}
         extra = json.loads(extra) if isinstance(extra, str) else extra
         host, login, password = (fields.get(name) for name in ("host", "login", "password"))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise AgentforceInputError(
             "The variable that --agentforce-org names must hold a connection as JSON: "
             '{"host": …, "login": …, "password": …, "extra": {…}}.'

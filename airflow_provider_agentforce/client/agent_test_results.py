@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ PASSED, FAILED, ERROR = "passed", "failed", "error"
 SKIPPED, MEASURED = "skipped", "measured"
 
 _VERDICTS = {"PASS": PASSED, "PASSED": PASSED, "FAIL": FAILED, "FAILURE": FAILED, "FAILED": FAILED}
+# Of a case: that it has come to its end, or that it has passed as well.
+_JUDGED = {"COMPLETED", "SUCCESS", "PASS", "PASSED"}
 _NOTHING_EXPECTED = re.compile(r"missing expected", re.IGNORECASE)
 # Topics and actions come with the id of the record, or without.
 _RECORD_ID = re.compile(r"_(?:16j|179)[A-Za-z0-9]{9,15}\b")
@@ -84,7 +86,7 @@ def cases_of(results: Mapping[str, Any]) -> list[Case]:
     """
     found = results.get("testCases")
     cases = found if isinstance(found, list) else []
-    return [_case(case, number) for number, case in enumerate(cases, 1) if isinstance(case, dict)]
+    return [_case(case if isinstance(case, dict) else {}, number) for number, case in enumerate(cases, 1)]
 
 
 def case_of(  # noqa: PLR0917 - the fields of a case
@@ -114,16 +116,24 @@ def _case(case: dict[str, Any], position: int) -> Case:
     inputs, generated = _object(case, "inputs"), _object(case, "generatedData")
     number = case.get("testNumber")
     said = _plain(inputs.get("utterance")) or str(subject.get("userInput") or "")
-    ended = str(case.get("status") or "").upper()
-    error = _plain(case.get("errorMessage")) or ("the case ended with an error" if ended == "ERROR" else "")
+    checks = tuple(_checks(case))
     return case_of(
         number if isinstance(number, int) else position,
         one_line(said, 200) or f"case {position}",
-        tuple(_checks(case)),
+        checks,
         _seconds(case.get("startTime"), case.get("endTime")),
         str(generated.get("sessionId") or subject.get("sessionId") or ""),
-        error,
+        _text(_plain(case.get("errorMessage"))) or _unjudged(case, checks),
     )
+
+
+def _unjudged(case: dict[str, Any], checks: Iterable[Check]) -> str:
+    """Return why a case has no verdict, whatever its checks say; ``""`` if it has one."""
+    status = _word(case, "status")
+    failed = _VERDICTS.get(status) == FAILED and any(check.status == FAILED for check in checks)
+    if not status or status in _JUDGED or failed:
+        return ""
+    return "the case ended with an error" if status == "ERROR" else f"the case is not judged ({status})"
 
 
 def _checks(case: dict[str, Any]) -> Iterator[Check]:
@@ -132,10 +142,19 @@ def _checks(case: dict[str, Any]) -> Iterator[Check]:
         texts = {key: _plain(value) for key, value in result.items()}
         yield _check(str(result.get("metricLabel") or kind), kind, texts)
     for result in _objects(case.get("testScorerResults")):
-        score = {**result, **_embedded(result.get("scorerResponse"))}
+        score = {**result, **_scores(result)}
         # What a scorer is called can be changed; its type cannot.
         kind = str(score.get("evaluationType") or "").removeprefix("evaluator.")
         yield _check(str(result.get("scorerName") or kind), kind, score)
+
+
+def _scores(result: Mapping[str, Any]) -> dict[str, Any]:
+    response = result.get("scorerResponse")
+    read = _embedded(response)
+    if read or response is None:
+        return read
+    error = result.get("errorMessage") or "its scorerResponse cannot be read"
+    return {"result": None, "status": None, "errorMessage": error}
 
 
 def _check(name: str, kind: str, found: Mapping[str, Any]) -> Check:
@@ -149,21 +168,29 @@ def _check(name: str, kind: str, found: Mapping[str, Any]) -> Check:
         score if isinstance(score, int | float) and not isinstance(score, bool) else None,
         _text(found.get("errorMessage") or found.get("metricExplainability") or found.get("reasoning")),
     )
-    return Check(**{**vars(check), "status": _status(check, found)})
+    status = _status(check, found)
+    reason = check.reason or ("it is not judged" if status == ERROR else "")
+    return replace(check, status=status, reason=reason)
 
 
 def _status(check: Check, found: Mapping[str, Any]) -> str:
-    for verdict in (found.get("result"), found.get("status")):
-        known = _VERDICTS.get(str(verdict).upper())
+    for verdict in ("result", "status"):
+        known = _VERDICTS.get(_word(found, verdict))
         if known is not None:
             return known
-    if str(found.get("status")).upper() == "ERROR" or found.get("errorMessage"):
+    status = _word(found, "status")
+    if status == "ERROR" or found.get("errorMessage"):
         return SKIPPED if _NOTHING_EXPECTED.search(check.reason) else ERROR
     if check.expected and _COMPARED.search(check.kind):
         same = _RECORD_ID.sub("", check.actual) == _RECORD_ID.sub("", check.expected)
         return PASSED if same else FAILED
     # Such as a latency: it has a score and no verdict.
-    return MEASURED if check.score is not None or not check.expected else ERROR
+    measured = check.score is not None or (status in _JUDGED and not check.expected)
+    return MEASURED if measured else ERROR
+
+
+def _word(found: Mapping[str, Any], name: str) -> str:
+    return str(found.get(name) or "").upper()
 
 
 def _embedded(text: Any) -> dict[str, Any]:
@@ -195,7 +222,7 @@ def _object(case: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [one if isinstance(one, dict) else {} for one in value] if isinstance(value, list) else []
 
 
 def _seconds(start: Any, end: Any) -> float | None:

@@ -14,13 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_agentforce.client import responses, validation
-from airflow_provider_agentforce.client.agent_test_results import Case, cases_of
+from airflow_provider_agentforce.client.agent_test_results import PASSED, Case, cases_of
 from airflow_provider_agentforce.client.answer_reader import JsonReader
 from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
 from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -37,7 +38,8 @@ _PATH = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9](?:/[A-Za-z0-9_-]+)+")
 _GOOD = {"COMPLETED", "SUCCESS"}
 _STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
 _ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
-_UNKNOWN_HERE = {400, 403, 404}
+_UNKNOWN = {400, 404}
+_UNKNOWN_HERE = {*_UNKNOWN, 403}
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,19 @@ class AgentTestResults:
     run: AgentTestRun
     cases: list[Case]
     subject: str = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the cases are not all, ``""`` if they are."""
+        run = self.run
+        if run.stopped:
+            return f"The run {run.run_id} was stopped ({run.status})."
+        # One API calls a run FAILED only because a case has failed.
+        failed = run.status == "FAILED" and any(case.status != PASSED for case in self.cases)
+        if run.error or not (run.completed or failed):
+            how = f"ended as {run.status}" if run.ended else f"has not ended ({run.status or 'no status'})"
+            return f"The run {run.run_id} {how}: {run.error or 'without a reason'}."
+        return "" if self.cases else f"The run {run.run_id} has no cases."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +271,11 @@ def _first_that_knows(
     raise last.replaced(what=" ".join(f"With api={api!r}: {one.what}" for api, one in refusals.items()))
 
 
+def is_unknown(error: AgentforceError) -> bool:
+    """Tell whether an API says that it does not know the test. A missing permission does not say that."""
+    return isinstance(error, AgentforceRequestError) and error.status in _UNKNOWN
+
+
 def check_api(api: str | None, path: str | None) -> None:
     """Refuse what names no API.
 
@@ -280,5 +300,5 @@ def _candidates(api: str | None, path: str | None) -> list[AgentTestRun]:
 
 
 def _as_told(run: AgentTestRun, told: dict[str, Any]) -> AgentTestRun:
-    error = told.get("errorMessage")
-    return replace(run, status=str(told.get("status") or "").upper(), error=str(error or ""))
+    status, error = told.get("status") or run.status, told.get("errorMessage") or run.error
+    return replace(run, status=str(status).upper(), error=str(error))

@@ -188,6 +188,18 @@ def message_of(
     return Message("Reply", {"reply": _items(said.items, question)}, question["id"], given)
 
 
+def reply_item(item: object, field: str) -> dict[str, Any]:
+    """Return an item of a reply, as the API takes it.
+
+    :param field: what an error calls it.
+    :raises AgentforceInputError: it has other fields than ``type``, ``property`` and ``value``, or values
+        that JSON cannot hold.
+    """
+    if not isinstance(item, Mapping) or set(item) != set(_ITEM):
+        raise validation.refusal(item, field, "must have type, property and value, and nothing else")
+    return validation.json_object(item, field)
+
+
 def _turn(value: object) -> Turn | None:
     if isinstance(value, Mapping) and "messages" in value:
         try:
@@ -246,14 +258,13 @@ def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _fitting(item: object, number: int, asked: list[dict[str, Any]]) -> dict[str, Any]:
     field_name = f"reply[{number}]"
-    if not isinstance(item, Mapping) or set(item) != set(_ITEM):
-        raise validation.refusal(item, field_name, "must have type, property and value, and nothing else")
+    checked = reply_item(item, field_name)
     places = [(one["type"], one["property"]) for one in asked]
-    if asked and (item["type"], item["property"]) not in places:
+    if asked and (checked["type"], checked["property"]) not in places:
         known = ", ".join(f"{kind}/{name}" for kind, name in places)
-        place = f"{item['type']}/{item['property']}"
+        place = f"{checked['type']}/{checked['property']}"
         raise AgentforceInputError(f"{field_name} is for {place}, but the agent asks about {known}.")
-    return validation.json_object(item, field_name)
+    return checked
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

@@ -100,8 +100,10 @@ class Settings:
     ) -> Settings:
         """Read the fields of an Airflow connection. Blank extras count as not given.
 
-        :raises AgentforceInputError: one that lists every missing field and every unknown extra.
+        :raises AgentforceInputError: one that lists every missing field and every unknown extra, or every
+            field of a wrong type. It shows no value.
         """
+        _check_types({"host": host, "login": login, "password": password}, extra)
         needed = {"host (My Domain URL)": host, "login (consumer key)": login}
         if (extra.get("auth") or CLIENT_CREDENTIALS) == CLIENT_CREDENTIALS:
             needed["password (consumer secret)"] = password
@@ -139,6 +141,21 @@ class Settings:
         if chosen is None:
             raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
         return validation.agent(chosen)
+
+
+def _check_types(texts: Mapping[str, object], extra: object) -> None:
+    problems = [
+        f"The connection's {name} must be text, but is of type {type(value).__name__}."
+        for name, value in texts.items()
+        if not isinstance(value, str | None)
+    ]
+    if not isinstance(extra, Mapping):
+        problems.append(
+            f"The connection's extra must be an object of names and values, but is of type "
+            f"{type(extra).__name__}."
+        )
+    if problems:
+        raise AgentforceInputError(" ".join(problems))
 
 
 def _problems(missing: list[str], extra: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

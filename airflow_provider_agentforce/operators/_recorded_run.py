@@ -84,6 +84,8 @@ class RecordedRun:
 
         :param lost: the API that an earlier try has asked for a run without getting an answer.
         """
+        from airflow_provider_agentforce.client.agent_tests import is_unknown  # noqa: PLC0415 - not at parse time
+
         if lost == _LEGACY:
             raise _unknown(f"An earlier try may have started a run of the agent test {self._test}.")
         asked = []
@@ -98,9 +100,14 @@ class RecordedRun:
             # The others start no second run while one is in progress, so the next try may ask them.
             raise error.replaced(retryable=asked[-1:] != [_LEGACY]) from error.__cause__
         except AgentforceError as error:
-            if lost is not None and isinstance(error, AgentforceTransientError):
+            if lost is None:
+                self.forget()
+                raise
+            if is_unknown(error):
+                # Nothing was started there: it is asked again, as if for the first time, and the others too.
+                return self._start(tests, lost=None)
+            if isinstance(error, AgentforceTransientError):
                 raise _unknown(f"{error.what} An earlier try may have started it.") from error
-            self.forget()
             raise
 
 

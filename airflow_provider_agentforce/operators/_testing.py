@@ -73,6 +73,8 @@ class AgentTesting(AgentforceBaseOperator):
         :param mark: what tells this test from another.
         :param versions: the active version of each agent that is tested.
         """
+        from airflow_provider_agentforce.testing.report import enough  # noqa: PLC0415 - not at parse time
+
         within = self.skip_if_passed_within
         if within is None or None in versions.values():
             return None
@@ -80,10 +82,11 @@ class AgentTesting(AgentforceBaseOperator):
             kept = json.loads(self._storage().read(_LAST_PASS) or b"{}")
             passed_at = datetime.fromisoformat(kept["at"])
             same = kept["test"] == mark and kept["agent_versions"] == dict(versions)
+            counts = enough(kept["result"], self.min_pass_rate)
             result = {**kept["result"], "skipped": True}
         except (KeyError, ValueError, TypeError):
             return None
-        if not same or datetime.now(timezone.utc) - passed_at > within:
+        if not (same and counts) or datetime.now(timezone.utc) - passed_at > within:
             return None
         self.log.info("Not tested again: the same version of the agent passed at %s.", kept["at"])
         return result

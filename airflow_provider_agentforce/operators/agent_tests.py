@@ -54,7 +54,8 @@ class RunAgentTestOperator(AgentTesting):
     :param junit_path: URI of a file for the results as JUnit XML.
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass that is not older than this, and start
-        nothing, if the agent's active version is the one that has passed. Needs ``result_path``. A change of
+        nothing, if the agent's active version is the one that has passed, and enough has passed for the
+        *min_pass_rate* of now. Needs ``result_path``. A change of
         the test itself is not noticed.
     :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -165,7 +166,7 @@ class RunAgentTestOperator(AgentTesting):
     def _concluded(self, results: AgentTestResults, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
 
-        report = Report(self.test, results.cases, _trouble(results))
+        report = Report(self.test, results.cases, results.trouble)
         versions = {}
         if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
             versions = self.unchanged(self._record(context).versions(), self._versions())
@@ -213,14 +214,3 @@ class RunAgentTestOperator(AgentTesting):
 def _left(until: datetime) -> float:
     """Return the seconds until a moment, 0.0 when it has passed."""
     return max((until - datetime.now(timezone.utc)).total_seconds(), 0.0)
-
-
-def _trouble(results: AgentTestResults) -> str:
-    """Return why the cases are not all, ``""`` if they are."""
-    run = results.run
-    if run.stopped:
-        return f"The run {run.run_id} was stopped ({run.status})."
-    told = all(case.status == "passed" for case in results.cases)
-    if not run.completed and told:
-        return f"The run {run.run_id} ended as {run.status}: {run.error or 'without a reason'}."
-    return "" if results.cases else f"The run {run.run_id} has no cases."

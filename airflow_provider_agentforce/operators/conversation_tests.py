@@ -52,8 +52,8 @@ class ConversationTestOperator(AgentTesting):
     :param junit_path: URI of a file for the results as JUnit XML.
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass of the same conversations that is not
-        older than this, and say nothing, if the agents' active versions are those that have passed. Needs
-        ``result_path``.
+        older than this, and say nothing, if the agents' active versions are those that have passed, and
+        enough has passed for the *min_pass_rate* of now. Needs ``result_path``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

@@ -108,5 +108,6 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
 def _result(tests: AgentTests, run: AgentTestRun) -> dict[str, Any]:
     from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
 
-    report = Report(run.run_id, tests.results(run).cases)
-    return {**report.to_dict(1.0), "run_id": run.run_id, "run_status": run.status}
+    results = tests.results(run)
+    report = Report(run.run_id, results.cases, results.trouble)
+    return {**report.to_dict(1.0), "run_id": run.run_id, "run_status": results.run.status}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.messages import Cancel, Reply, Said
+from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, reply_item
 from airflow_provider_agentforce.client.models import OUTCOMES, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -86,6 +87,26 @@ def read(text: str, source: str) -> list[GoldenConversation]:
     return [_conversation(node, text) for node in nodes]
 
 
+def raised_by_users() -> tuple[type[BaseException], ...]:
+    """Return what a user's code may raise, and is no request to stop: pytest's own are no ``Exception``."""
+    pytest = sys.modules.get("pytest")
+    outcomes = () if pytest is None else (pytest.fail.Exception, pytest.skip.Exception)
+    return (Exception, SystemExit, *outcomes)
+
+
+def error_words(error: BaseException, limit: int) -> str:
+    """Return the type and words of an error in one line, also of one that cannot be printed."""
+    return one_line(f"{type(error).__name__}: {printed(error, str)}", limit)
+
+
+def printed(value: object, form: Callable[[object], str]) -> str:
+    """Return *value* as a text, also one whose own code fails at that."""
+    try:
+        return form(value)
+    except Exception:  # noqa: BLE001 - a user's code
+        return f"{type(value).__name__} that cannot be printed"
+
+
 class _Node:
     """A value of the file, and where it stands."""
 
@@ -112,10 +133,7 @@ class _Node:
 
     def error(self, what: str) -> AgentforceInputError:
         """Return an error at this place."""
-        names = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in self._path]
-        name = "".join(names).removeprefix(".")
-        where = f"{self._source}, line {self._lines[self._path]}"
-        return AgentforceInputError(f"{where}: {name} {what}" if name else f"{where}: the file {what}")
+        return _error(self._source, self._lines[self._path], self._path, what)
 
     def fields(self, *known: str) -> None:
         """Refuse anything but an object with some of these fields."""
@@ -147,6 +165,12 @@ class _Node:
             raise self.error(f"cannot be used: {error.what}") from None
 
 
+def _error(source: str, line: int, path: tuple[Any, ...], what: str) -> AgentforceInputError:
+    names = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    name = "".join(names).removeprefix(".") or "the file"
+    return AgentforceInputError(f"{source}, line {line}: {name} {what}")
+
+
 def _parsed(text: str, source: str) -> _Node:
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -156,7 +180,11 @@ def _parsed(text: str, source: str) -> _Node:
         mark = error.problem_mark
         line = mark.line + 1 if mark else 1
         raise AgentforceInputError(f"{source}, line {line}: not YAML: {error.problem or error}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        told = f"the character {chr(error.character)!a} is not allowed"
+        raise AgentforceInputError(f"{source}, line {line}: not YAML: {told}.") from None
+    except (yaml.YAMLError, RecursionError) as error:
         raise AgentforceInputError(f"{source}: not YAML: {one_line(str(error), 200)}.") from None
     return _Node(value, source, {(): 1, **lines})
 
@@ -176,6 +204,8 @@ def _lines(tree: yaml.Node, source: str) -> Iterator[tuple[tuple[Any, ...], int]
             waiting += [((*path, index), item, item.start_mark.line) for index, item in items]
         elif isinstance(node, yaml.MappingNode):
             waiting += _named(path, node, source)
+        else:
+            _constructed(node, source, path)
     raise AgentforceInputError(
         f"{source}: more than {_MOST_NODES:,} values, or more than {_DEEPEST} of them in each other."
     )
@@ -187,12 +217,29 @@ def _named(
     seen = set()
     for name, value in node.value:
         line = name.start_mark.line
-        key = yaml.safe_load(yaml.serialize(name)) if name.tag != "tag:yaml.org,2002:str" else name.value
-        if not isinstance(key, str | int | float | bool) or key in seen:
-            problem = "is there twice" if isinstance(key, str) else "is not a name (put it in quotes)"
+        if name.tag == "tag:yaml.org,2002:merge":
+            raise _error(
+                source, line + 1, path, "is merged with <<, which is not supported: repeat the fields."
+            )
+        key = _constructed(name, source, path)
+        if not isinstance(key, str | int) or str(key) in seen:
+            problem = "is there twice" if isinstance(key, str | int) else "is not a name (put it in quotes)"
             raise AgentforceInputError(f"{source}, line {line + 1}: {one_line(str(key), 60)} {problem}.")
-        seen.add(key)
+        seen.add(str(key))
         yield (*path, key), value, line
+
+
+def _constructed(node: yaml.Node, source: str, path: tuple[Any, ...]) -> Any:
+    """Return the value of a node, whose tag, given or implied, may be one that its text does not fit."""
+    try:
+        return yaml.SafeLoader("").construct_document(node)
+    except yaml.MarkedYAMLError:
+        raise
+    except Exception as error:
+        shown = one_line(f"{node.value}", 60)
+        kind = node.tag.rpartition(":")[2]
+        what = f"cannot be read: {shown} is not a valid {kind}; a text goes in quotes."
+        raise _error(source, node.start_mark.line + 1, path, what) from error
 
 
 def _conversation(node: _Node, text: str) -> GoldenConversation:
@@ -203,6 +250,9 @@ def _conversation(node: _Node, text: str) -> GoldenConversation:
     turns = node["turns"]
     if not isinstance(turns.value, list) or not turns.value:
         raise turns.refusal("must be a list of turns, each with say, reply or cancel")
+    first = turns[0]
+    if isinstance(first.value, dict) and first.value.keys() & {"reply", "cancel"}:
+        raise first.error("has no question to answer: the first turn must be say.")
     return GoldenConversation(
         name=one_line(node["name"].text(), 200),
         turns=tuple(_turn(turn) for turn in turns.items()),
@@ -229,9 +279,9 @@ def _text(node: _Node) -> Said:
 def _reply(node: _Node) -> Said:
     if node.value is True:
         return Reply()
-    if not isinstance(node.value, list) or not all(isinstance(item, dict) for item in node.value):
+    if not isinstance(node.value, list) or not node.value:
         raise node.refusal("must be true, or a list of items with type, property and value")
-    return Reply(node.value)
+    return Reply([item.checked(reply_item, "it") for item in node.items()])
 
 
 def _cancel(node: _Node) -> Said:
@@ -280,8 +330,8 @@ def _function(node: _Node) -> Function:
     module, _, name = node.value.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise node.error(f"names nothing that can be imported: {one_line(str(error), 150)}.") from None
+    except raised_by_users() as error:
+        raise node.error(f"names nothing that can be imported: {error_words(error, 150)}.") from None
     if not callable(found):
         raise node.refusal("must be a function")
     return found  # type: ignore[no-any-return]

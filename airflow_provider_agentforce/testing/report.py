@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -36,21 +36,19 @@ class Report:
         return sum(case.status == status for case in self.cases)
 
     @property
-    def pass_rate(self) -> float:
-        """The share of the cases that have passed, 0.0 without cases."""
-        return self.count(PASSED) / len(self.cases) if self.cases else 0.0
+    def counts(self) -> dict[str, int]:
+        """How many cases have passed, failed, and ended with an error."""
+        return {"passed": self.count(PASSED), "failed": self.count(FAILED), "errors": self.count(ERROR)}
 
     def passes(self, min_pass_rate: float) -> bool:
         """Tell whether enough cases have passed, and none ended with an error."""
-        complete = bool(self.cases) and not self.trouble
-        return complete and not self.count(ERROR) and self.pass_rate >= min_pass_rate
+        return not self.trouble and enough(self.counts, min_pass_rate)
 
     def to_dict(self, min_pass_rate: float) -> dict[str, Any]:
         """Return the JSON values of the result: the whole of it goes to files, this to XCom."""
-        counts = {"passed": self.count(PASSED), "failed": self.count(FAILED), "errors": self.count(ERROR)}
         status = PASSED if self.passes(min_pass_rate) else FAILED
         cases = [case_to_dict(case) for case in self.cases]
-        return {"status": status, **counts, "cases": _fitting(cases)}
+        return {"status": status, **self.counts, "cases": _fitting(cases)}
 
     def details(self) -> list[dict[str, Any]]:
         """Return the cases with all that is known of them, as JSON values."""
@@ -111,6 +109,17 @@ class Report:
         errors = self.count(ERROR)
         ended = f", {errors} ended with an error" if errors else ""
         return f"{self.count(PASSED)} of {len(self.cases)} passed{ended}"
+
+
+def enough(counts: Mapping[str, int], min_pass_rate: float) -> bool:
+    """Tell whether enough cases have passed, and none ended with an error.
+
+    :param counts: ``passed``, ``failed`` and ``errors``, as in a result.
+    :raises KeyError: one is not there.
+    """
+    passed, failed, errors = (counts[name] for name in ("passed", "failed", "errors"))
+    total = passed + failed
+    return not errors and total > 0 and passed / total >= min_pass_rate
 
 
 def case_to_dict(case: Case) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from airflow_provider_agentforce.client.models import Session, SessionOptions, T
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import AgentforceError, TaskStoppedError, one_line
 from airflow_provider_agentforce.structured.json_in_answer import json_in
-from airflow_provider_agentforce.testing.golden import Expectation, GoldenConversation
+from airflow_provider_agentforce.testing.golden import (
+    Expectation,
+    GoldenConversation,
+    error_words,
+    printed,
+    raised_by_users,
+)
 
 _LONGEST = 300
 
@@ -155,12 +161,12 @@ def _called(turn: Turn, expected: Expectation, name: str) -> Check:
     try:
         said = expected.check(turn)
     except AssertionError as error:
-        return Check(name, "check", FAILED, reason=one_line(str(error) or "an assert fails", _LONGEST))
-    except Exception as error:  # noqa: BLE001 - whatever a user's function raises
-        told = f"{type(error).__name__}: {error}"
-        return Check(name, "check", ERROR, reason=one_line(told, _LONGEST))
+        reason = printed(error, str) or "an assert fails"
+        return Check(name, "check", FAILED, reason=one_line(reason, _LONGEST))
+    except raised_by_users() as error:
+        return Check(name, "check", ERROR, reason=error_words(error, _LONGEST))
     good = said is None or said is True
-    reason = "" if good else said if isinstance(said, str) and said else f"it returns {said!r}"
+    reason = "" if good else said if isinstance(said, str) and said else f"it returns {printed(said, repr)}"
     return Check(name, "check", PASSED if good else FAILED, reason=one_line(reason, _LONGEST))
 
 

@@ -62,15 +62,19 @@ class AgentTestTrigger(BaseTrigger):
 
         tests, run = await self._tests(), self._run()
         while (left := (self.until - datetime.now(timezone.utc)).total_seconds()) > 0:
+            pause = min(self.poke_interval.total_seconds(), left)
             try:
                 run = await asyncio.to_thread(tests.look, run)
             except AgentforceTransientError as error:
                 self.log.warning("%s", error)
-            except AgentforceError:
-                break  # the task meets it, too
+            except AgentforceError as error:
+                # The task meets it, too. One that does not defers again, and must not do so in a hot loop.
+                self.log.warning("%s", error)
+                await asyncio.sleep(pause)
+                break
             if run.ended:
                 break
-            await asyncio.sleep(min(self.poke_interval.total_seconds(), left))
+            await asyncio.sleep(pause)
         until = self.until.isoformat()
         values = {"run_id": self.run_id, "api": self.api, "path": self.path, "until": until}
         yield TriggerEvent(values)  # type: ignore[no-untyped-call] # of Airflow

@@ -229,6 +229,10 @@ def test_html_in_values_comes_out_as_it_was():
     assert [check.kind for check in cases[2].checks] == ["x", "x"]
 
 
+PASS = [{"name": "a", "result": "PASS"}]
+FAIL = [{"name": "b", "result": "FAILURE"}]
+
+
 def scored(**fields):
     return [{"scorerName": "Mine", "scorerResponse": json.dumps(fields)}]
 
@@ -266,7 +270,27 @@ def scored(**fields):
             "failed",
             "Mine: expected 'B', got 'A'",
         ),
-        ({"testScorerResults": [{"scorerName": "Mine", "scorerResponse": "not JSON"}]}, "error", "nothing"),
+        ({"testScorerResults": [{"scorerName": "Mine", "scorerResponse": "not JSON"}]}, "error", "cannot be"),
+        ({"status": "COMPLETED", "testResults": PASS}, "passed", ""),
+        ({"status": "FAILED", "testResults": [*PASS, *FAIL]}, "failed", "b"),
+        ({"status": "FAILED", "testResults": PASS}, "error", "the case is not judged (FAILED)"),
+        ({"status": "IN_PROGRESS", "testResults": PASS}, "error", "the case is not judged (IN_PROGRESS)"),
+        ({"status": "TIMEOUT", "testResults": [*PASS, *FAIL]}, "error", "not judged (TIMEOUT)"),
+        ({"testResults": [*PASS, "odd"]}, "error", "check: it is not judged"),
+        ({"testResults": [*PASS, {"name": "c", "status": "COMPLETED"}]}, "passed", ""),
+        ({"testScorerResults": [*scored(status="PASS"), *scored(status="UNCLEAR")]}, "error", "not judged"),
+        ({"testScorerResults": [*scored(status="PASS"), *scored(score=3)]}, "passed", ""),
+        ({"testScorerResults": [*scored(status="PASS"), {"scorerResponse": "{"}]}, "error", "cannot be read"),
+        (
+            {
+                "testScorerResults": [
+                    {"status": "PASS", "scorerResponse": "null", "errorMessage": "No model."}
+                ]
+            },
+            "error",
+            "No model.",
+        ),
+        ("odd", "error", "nothing"),
         ({"testResults": "odd", "inputs": 7, "testNumber": "x"}, "error", "nothing"),
     ],
 )
@@ -274,6 +298,31 @@ def test_what_becomes_of_a_case(case, status, reason):
     (found,) = cases_of({"testCases": [case]})
     assert found.status == status
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "checks", "words"),
+    [
+        ("COMPLETED", None, PASS, ""),
+        ("SUCCESS", None, FAIL, ""),
+        (None, None, FAIL, ""),
+        ("FAILED", None, FAIL, ""),
+        ("FAILED", None, PASS, "ended as FAILED: without a reason"),
+        ("FAILED", "No credits.", FAIL, "ended as FAILED: No credits."),
+        ("ERROR", None, FAIL, "ended as ERROR"),
+        ("SUCCESS", "No credits.", FAIL, "ended as SUCCESS: No credits."),
+        ("IN_PROGRESS", None, FAIL, "has not ended (IN_PROGRESS)"),
+        ("TERMINATED", None, PASS, "was stopped (TERMINATED)"),
+        ("COMPLETED", None, None, "has no cases"),
+    ],
+)
+def test_results_that_are_not_whole_say_why(org, client, status, error, checks, words):
+    tests = client.agent_tests
+    run = ended(tests, tests.start("Order_Tests"))
+    cases = [] if checks is None else [{"testResults": checks}]
+    org.fail("test", body={"status": status, "errorMessage": error, "testCases": cases})
+    trouble = tests.results(run).trouble
+    assert (words in trouble, bool(trouble)) == (True, bool(words))
 
 
 def test_a_run_shows_what_its_api_can_do():

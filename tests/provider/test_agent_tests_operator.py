@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
@@ -17,6 +18,7 @@ from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce._compat import AirflowFailException
 from airflow_provider_agentforce.exceptions import (
+    AgentforceAuthError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -173,6 +175,32 @@ def test_a_lost_start_that_never_arrived_is_made_again(org, task):
     assert begun.attempt().value["status"] == "passed"
 
 
+def test_a_lost_start_where_the_test_is_not_known_goes_on_with_the_other_api(org, task):
+    begun = task(test="Order_Tests")
+    org.fail("test", drop=True)
+    assert isinstance(begun.attempt().error, DeliveryUnknownError)
+    assert begun.attempt().value["status"] == "passed"
+    assert len(org.test_runs) == 1
+
+
+def test_a_lost_start_of_a_test_that_no_api_knows_names_both(org, task):
+    begun = task(test="Orders_Tset")
+    org.fail("test", drop=True)
+    begun.attempt()
+    for _ in range(2):
+        assert re.search("api='testing'.*api='legacy'", str(begun.attempt().error))
+
+
+def test_a_lost_start_is_not_forgotten_for_a_missing_permission(org, task):
+    begun = task(test="Order_Suite_Endless")
+    org.fail("test", drop=True, after=True)
+    begun.attempt()
+    org.fail("test", status=403)
+    assert isinstance(begun.attempt().error, AgentforceAuthError)
+    assert isinstance(begun.attempt().error, DeliveryUnknownError)
+    assert len(org.test_runs) == 1
+
+
 def test_a_run_of_another_is_left_to_the_retries(org, task):
     task(test="Order_Suite_Endless", deferrable=True).attempt()
     begun = task(test="Order_Suite_Endless", deferrable=True)
@@ -286,6 +314,17 @@ def test_a_pass_of_the_same_version_is_not_repeated(org, task, tmp_path):
     assert len(org.test_runs) == 6
 
 
+def test_an_earlier_pass_is_judged_by_the_rate_of_now(org, task, tmp_path):
+    def attempt(rate):
+        kept = {"skip_if_passed_within": timedelta(days=1), "result_path": f"file://{tmp_path}"}
+        return task(test="Order_Tests_Failing", min_pass_rate=rate, **kept).attempt()
+
+    assert attempt(0.5).value["status"] == "passed"
+    assert attempt(0.4).value["skipped"] is True
+    assert isinstance(attempt(0.6).error, AgentTestFailedError)
+    assert len(org.test_runs) == 2
+
+
 def test_a_pass_of_another_agent_is_not_kept(org, task, tmp_path):
     for _ in range(2):
         task(
@@ -324,6 +363,39 @@ def test_a_version_that_cannot_be_read_does_not_fail_a_test_that_passes(org, tas
 def test_what_cannot_be_right_is_refused_when_the_dag_is_parsed(given, words):
     with pytest.raises(AgentforceInputError, match=words):
         RunAgentTestOperator(task_id="test", **given)
+
+
+ABORTED = {
+    "status": "ERROR",
+    "errorMessage": "No credits.",
+    "testCases": [{"testResults": [{"name": "a", "result": result}]} for result in ("PASS", "FAILURE")],
+}
+
+
+def test_a_run_that_is_aborted_fails_whatever_its_cases_say(org, task):
+    begun = task(test="Order_Tests_Endless", deferrable=True, min_pass_rate=0.5)
+    begun.attempt()
+    org.fail("test", body=ABORTED, times=2)
+    seen = begun.attempt()
+    assert isinstance(seen.error, AgentTestFailedError)
+    assert "ended as ERROR: No credits." in str(seen.error)
+
+
+def test_the_sensor_judges_an_aborted_run_in_the_same_way(org, client):
+    run = client.agent_tests.start("Order_Tests_Endless")
+    passed = {**ABORTED, "testCases": ABORTED["testCases"][:1]}
+    org.fail("test", body=passed, times=2)
+    result = AgentTestSensor(task_id="wait", run_id=run.run_id, api="legacy").execute({"ti": TaskInstance()})
+    assert (result["status"], result["passed"], result["run_status"]) == ("failed", 1, "ERROR")
+
+
+def test_a_trigger_that_cannot_look_pauses_before_it_wakes_the_task(org, task):
+    pause = timedelta(milliseconds=200)
+    deferred = task(test="Order_Tests_Endless", deferrable=True, poke_interval=pause).attempt().error
+    org.fail("test", status=403)
+    began = time.monotonic()
+    woken(deferred)
+    assert time.monotonic() - began >= pause.total_seconds()
 
 
 @pytest.mark.parametrize("deferrable", [False, True])

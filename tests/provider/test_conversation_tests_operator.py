@@ -71,6 +71,14 @@ def said(org):
     return [turn.text for session in org.sessions.values() for turn in session.turns]
 
 
+def test_an_earlier_pass_is_judged_by_the_rate_of_now(org, task, tmp_path):
+    kept = {"skip_if_passed_within": timedelta(days=1), "result_path": f"file://{tmp_path}/kept"}
+    assert task(ORDER, WRONG, min_pass_rate=0.5, **kept).attempt().value["status"] == "passed"
+    assert task(ORDER, WRONG, min_pass_rate=0.5, **kept).attempt().value["skipped"] is True
+    assert isinstance(task(ORDER, WRONG, **kept).attempt().error, AgentTestFailedError)
+    assert len(said(org)) == 4
+
+
 def test_conversations_that_go_as_they_must_pass(org, task):
     result = task(ORDER, REFUND).attempt().value
     assert {**result, "cases": [case["name"] for case in result["cases"]]} == {

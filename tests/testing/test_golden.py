@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 
 import pytest
@@ -52,6 +53,13 @@ def test_a_file_holds_one_conversation_or_several():
     assert [two.name for two in golden.read(listed * 2, "a.yaml")] == ["refund policy"] * 2
 
 
+# Modules that cannot be imported, and what is said of them.
+BROKEN = {
+    "check_syntax": ("def f(:", "SyntaxError"),
+    "check_division": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "check_exit": ("raise SystemExit(3)", "SystemExit: 3"),
+    "check_skip": ("import pytest\npytest.skip('no', allow_module_level=True)", "Skipped: no"),
+}
 TURN = "name: a\nturns:\n  - say: Hi\n"
 
 
@@ -85,6 +93,25 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         ("name: a\nagent: no agent\nturns: [{say: a}]", "line 2: agent cannot be used"),
         ("name: a\nvariables: {a: [1]}\nturns: [{say: a}]", "line 2: variables cannot be used"),
         ("name: a\nname: b\nturns: [{say: a}]", "line 2: name is there twice"),
+        (f"{TURN}    expect:\n      field: {{1: a, '1': b}}", "line 5: 1 is there twice"),
+        (f"{TURN}  - reply: []", "line 4: turns[1].reply must be true, or a list"),
+        (f"{TURN}  - reply:\n    - {{typ: a}}", "line 5: turns[1].reply[0] cannot be used: it must have"),
+        (f"{TURN}  - reply: [{{type: a, property: b, value: 2024-01-01}}]", "line 4: turns[1].reply[0]"),
+        ("name: a\nturns:\n  - reply: true", "line 3: turns[0] has no question to answer"),
+        ("name: a\nturns:\n  - cancel: true", "line 3: turns[0] has no question to answer"),
+        *(
+            (
+                f"{TURN}    expect:\n      check: '{module}:f'",
+                f"line 5: turns[0].expect.check names nothing that can be imported: {error}",
+            )
+            for module, (_, error) in BROKEN.items()
+        ),
+        ("name: a\nturns:\n  - say: 2024-13-45", "line 3: turns[0].say cannot be read: 2024-13-45 is"),
+        (f"{TURN}    expect:\n      field: {{a: !!bool abc}}", "line 5: turns[0].expect.field.a cannot"),
+        (f"{TURN}    expect:\n      field: {{a: {'9' * 5000}}}", "line 5: turns[0].expect.field.a cannot"),
+        (f"{TURN}    expect:\n      field: {{!!bool abc: 1}}", "line 5: turns[0].expect.field cannot"),
+        ("name: a\nturns:\n  - say: a\x07", "line 3: not YAML: the character '\\x07' is not allowed"),
+        (f"{TURN}    expect: {{<<: {{contains: a}}}}", "line 4: turns[0].expect is merged with <<"),
         ("name: a\n? [x]\n: b", "line 2: ['x'] is not a name"),
         ("name: a\nturns: [{say: a]", "line 2: not YAML"),
         ("name: a\n\tturns: b", "line 2: not YAML"),
@@ -95,7 +122,10 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         ), "more than 100,000 values"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_file_line_and_field(text, told):
+def test_a_mistake_is_named_with_file_line_and_field(text, told, tmp_path, monkeypatch):
+    for module, (source, _) in BROKEN.items():
+        (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(AgentforceInputError) as caught:
         golden.read(text, "refunds.yaml")
     assert str(caught.value).startswith("refunds.yaml")
@@ -152,6 +182,56 @@ def test_a_function_that_breaks_is_an_error_and_one_that_says_no_a_failure():
     ]
     ((_, status, reason),) = failing(answer(), "check: test_golden:boom")
     assert (status, "KeyError" in reason) == ("error", True)
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise RuntimeError("not printable")
+
+    __repr__ = __str__
+
+
+class UnprintableAssertionError(UnprintableError, AssertionError):
+    pass
+
+
+def unprintable(_turn):
+    raise UnprintableError
+
+
+def unprintable_assert(_turn):
+    raise UnprintableAssertionError
+
+
+def returns_unprintable(_turn):
+    return UnprintableError()
+
+
+def skips(_turn):
+    pytest.skip("not today")
+
+
+def fails(_turn):
+    pytest.fail("it is late")
+
+
+def exits(_turn):
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "reason"),
+    [
+        ("skips", "error", "Skipped: not today"),
+        ("fails", "error", "Failed: it is late"),
+        ("exits", "error", "SystemExit: 3"),
+        ("unprintable", "error", "UnprintableError: UnprintableError that cannot be printed"),
+        ("unprintable_assert", "failed", "UnprintableAssertionError that cannot be printed"),
+        ("returns_unprintable", "failed", "it returns UnprintableError that cannot be printed"),
+    ],
+)
+def test_whatever_a_function_does_is_a_verdict(function, status, reason):
+    assert failing(answer(), f"check: test_golden:{function}") == [("check", status, reason)]
 
 
 def held(client, text):

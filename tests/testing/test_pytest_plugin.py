@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,54 @@ def test_a_script_and_repetitions_are_options(run):
     status, output = run({"a.agentforce.yaml": GOOD, "agent.yaml": script}, *options)
     assert status == 0, output
     assert "order[2] PASSED" in output
+
+
+@pytest.mark.parametrize("times", ["0", "-1", "two"])
+def test_a_number_of_repetitions_below_one_is_refused(run, times):
+    status, output = run({"a.agentforce.yaml": GOOD}, f"--agentforce-repeat={times}")
+    assert (status, f"'{times}' is not a whole number of at least 1" in output) == (4, True), output
+
+
+SECRET = "5ecret0f7heApp"
+KEY = ["-----BEGIN PRIVATE KEY-----", *(f"MIIEv{'k3y' * 19}{number}" for number in range(9))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"password": 1234567890}, "The connection's password must be text, but is of type int."),
+        ({"password": [SECRET], "login": {}}, "login must be text.* password must be text"),
+        ({"extra": json.dumps(KEY)}, "extra must be an object of names and values, but is of type list"),
+        ({"extra": 1234567890}, "extra must be an object"),
+        ({"login": 33, "extra": {"auth": "jwt_bearer", "private_key": "\n".join(KEY)}}, "login must be text"),
+        (
+            {"extra": {"auth": "jwt_bearer", "username": "a@b.c", "private_key": KEY}},
+            "private_key must be text",
+        ),
+        (
+            {"extra": {"auth": "jwt_bearer", "username": KEY, "private_key": "\n".join(KEY)}},
+            "username must be",
+        ),
+        ({"extra": {"auth": KEY}}, "auth must be"),
+    ],
+)
+def test_a_connection_field_of_a_wrong_type_is_named_and_no_value_is_shown(run, wrong, words):
+    connection = {"host": "https://acme.my.salesforce.com", "login": "key", "password": SECRET, **wrong}
+    options = ("--agentforce-org", "MY_ORG", "--showlocals")
+    status, output = run({"a.agentforce.yaml": GOOD}, *options, MY_ORG=json.dumps(connection))
+    assert status == 1
+    assert re.search(f"AgentforceInputError: .*{words}", output), output
+    assert not [shown for shown in (SECRET, "1234567890", *KEY) if shown in output]
+    assert "Traceback" not in output
+    assert "settings.py" not in output
+
+
+def test_a_mistake_in_a_script_is_one_line(run):
+    files = {"a.agentforce.yaml": GOOD, "agent.yaml": "answer: []"}
+    status, output = run(files, "--agentforce-script", "agent.yaml")
+    assert status == 1
+    assert "ScriptError: agent.yaml: unknown key 'answer'" in output
+    assert "script.py" not in output
 
 
 def test_an_org_is_used_when_it_is_named(run, org):

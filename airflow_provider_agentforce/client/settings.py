@@ -162,7 +162,8 @@ def _problems(missing: list[str], extra: Mapping[str, Any], given: Mapping[str, 
     problems = [f"The connection lacks {', '.join(missing)}."] if missing else []
     unknown = sorted(set(extra) - set(EXTRAS))
     if unknown:
-        problems.append(f"Unknown extra {', '.join(unknown)}; known are {', '.join(EXTRAS)}.")
+        shown = ", ".join(map(validation.shown_name, unknown))
+        problems.append(f"Unknown extra {shown}; known are {', '.join(EXTRAS)}.")
     if missing and "auth" not in given:
         problems += _only_of_jwt_bearer(given)
     return problems

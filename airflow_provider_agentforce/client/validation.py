@@ -294,6 +294,12 @@ def looks_like_key(text: str) -> bool:
     return _PRIVATE_KEY.search(text) is not None
 
 
+def shown_name(given: object) -> str:
+    """Return what an error may show of a name that anything was given as."""
+    text = str(given)
+    return "(a private key)" if looks_like_key(text) else one_line(text, 80)
+
+
 def text(value: object, field: str) -> str:
     """Return a text that is never shown."""
     return _text(value, field, shown=False)

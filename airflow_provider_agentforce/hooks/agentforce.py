@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
-from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
+from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn, validation
 from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
@@ -65,7 +65,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         try:
             return self._read_settings()
         except AgentforceInputError as error:
-            raise AgentforceInputError(f"Connection {self.agentforce_conn_id}: {error}") from None
+            name = validation.shown_name(self.agentforce_conn_id)
+            raise AgentforceInputError(f"Connection {name}: {error}") from None
 
     def _read_settings(self) -> Settings:
         # Airflow's Test button makes up an id, which would only confuse in an error.

@@ -228,6 +228,13 @@ class TestNamedUser:
         assert works, message
         assert f"for {keys.USERNAME}" in message
 
+    def test_a_key_in_the_place_of_a_name_is_not_shown(self, connect):
+        connect(extra={PEM: "x"})
+        for hook in (AgentforceHook(), AgentforceHook(PEM)):
+            with pytest.raises(AgentforceInputError) as caught:
+                hook.settings  # noqa: B018 - reading it is what is tested
+            assert keys.quoted(PEM, str(caught.value)) == []
+
     def test_airflow_masks_the_key_in_logs_and_rendered_fields(self, named_user, airflow_masker):
         _ = named_user().client
         encoded = b64encode(PEM.encode()).decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.error_words import reason_of
@@ -181,6 +181,19 @@ class Turn:
 
 
 SessionLike = Session | Turn | Mapping[str, Any]
+
+
+class JournalEntry(NamedTuple):
+    """What a journal knows of a message.
+
+    :param turn: its answer.
+    :param sent: whether it may have been sent before.
+    :param resolution: as in a :class:`Turn`, when that allows it to be sent again.
+    """
+
+    turn: Turn | None = None
+    sent: bool = False
+    resolution: dict[str, Any] | None = None
 
 
 def session_from(value: object, field_name: str = "session") -> Session:

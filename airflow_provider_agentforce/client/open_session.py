@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
 from airflow_provider_agentforce.client.messages import Message, Said, message_of
-from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
+from airflow_provider_agentforce.client.models import JournalEntry, Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -31,26 +31,13 @@ if TYPE_CHECKING:
 State = Literal["open", "in_doubt", "ended"]
 
 
-class Earlier(NamedTuple):
-    """What a journal knows of a message.
-
-    :param turn: its answer.
-    :param sent: whether it may have been sent before.
-    :param resolution: as of a :class:`.Turn`, when that allows it to be sent again.
-    """
-
-    turn: Turn | None = None
-    sent: bool = False
-    resolution: dict[str, Any] | None = None
-
-
 class Journal(Protocol):
     """Remembers what was sent in a session, for a later process. Messages go by their number, from 1.
 
     What was asked for is a dict with ``text``, ``variables`` (the API's list) and ``in_reply_to``.
     """
 
-    def replay(self, number: int, asked: Mapping[str, Any]) -> Earlier:
+    def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:
         """Return what is known of the message.
 
         :raises AgentforceError: if it must not be sent.
@@ -69,9 +56,9 @@ class Journal(Protocol):
 class NoJournal:
     """Remembers nothing."""
 
-    def replay(self, number: int, asked: Mapping[str, Any]) -> Earlier:  # noqa: ARG002
+    def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:  # noqa: ARG002
         """Know nothing."""
-        return Earlier()
+        return JournalEntry()
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
         """Do nothing."""

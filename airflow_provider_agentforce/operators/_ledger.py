@@ -17,8 +17,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client.models import Session, Turn
-from airflow_provider_agentforce.client.open_session import Earlier
+from airflow_provider_agentforce.client.models import JournalEntry, Session, Turn
 from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -274,7 +273,7 @@ class TaskJournal:
         # What earlier tries left of messages that may be sent again: a resolution, or none.
         self._earlier: dict[int, dict[str, Any] | None] = {}
 
-    def replay(self, number: int, asked: Mapping[str, Any]) -> Earlier:
+    def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:
         """Return what is recorded of the message.
 
         :raises DeliveryUnknownError: if an earlier try may have sent it and left no answer.
@@ -282,7 +281,7 @@ class TaskJournal:
         """
         record = self._ledger.read(self._key_of(number))
         if record is None:
-            return Earlier(sent=number in self._earlier, resolution=self._earlier.get(number))
+            return JournalEntry(sent=number in self._earlier, resolution=self._earlier.get(number))
         value = record.value or {}
         resolution = value.get("resolution")
         # What was resolved or is being resolved is not compared, unless it would be sent.
@@ -295,14 +294,14 @@ class TaskJournal:
             )
         if record.done and record.value is not None:
             log.info("Message %d has its answer on record; it is not sent again.", number)
-            return Earlier(Turn(**record.value), sent=True)
+            return JournalEntry(Turn(**record.value), sent=True)
         if resolution is not None and not value.get("sent_again"):
             self.send_again(number, resolution)
         elif self._resend_unknown:
             self._earlier[number] = None
         else:
             raise _unknown(record)
-        return Earlier(sent=True, resolution=resolution)
+        return JournalEntry(sent=True, resolution=resolution)
 
     def send_again(self, number: int, resolution: dict[str, Any]) -> None:
         """Let a message be sent again, as *resolution* allows."""

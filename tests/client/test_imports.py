@@ -70,6 +70,17 @@ def test_package_of_the_client_loads_no_http_library():
     assert loaded & {"requests", "urllib3", "tenacity", "ssl", f"{NAME}.client.client"} == set()
 
 
+def test_operators_load_neither_http_library_nor_client_when_a_dag_is_parsed():
+    loaded = loaded_by(f"{NAME}.operators") - loaded_by("airflow.sdk")
+    assert f"{NAME}.operators.conversation" in loaded
+    heavy = {"requests", "urllib3", "tenacity", "h11", "pydantic", "yaml", "jwt", "cryptography"}
+    assert loaded & heavy == set()
+    ours = [name for name in loaded if name.startswith(f"{NAME}.")]
+    assert [name for name in ours if name.split(".")[1] in {"batch", "emulator", "hooks", "structured"}] == []
+    client = {name for name in ours if name.startswith(f"{NAME}.client.")}
+    assert client == {f"{NAME}.client.{name}" for name in ("error_words", "models", "validation")}
+
+
 def test_client_is_found_where_it_is_promised():
     code = (
         f"from {NAME}.client import AgentforceClient, Conversation, Session, Settings, Turn, OUTCOMES;"

@@ -16,14 +16,16 @@ from airflow_provider_agentforce.batch import runner
 from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint, Past
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.output import CHECKPOINT, FILES, Output
+from airflow_provider_agentforce.batch.output import FILES, Output
 from airflow_provider_agentforce.batch.plan import PLAN, files_of, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
 from airflow_provider_agentforce.batch.reader import Record, read, survey
 from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row, moment
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
-from airflow_provider_agentforce.batch.sources import Source, source_of
-from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of
+from airflow_provider_agentforce.batch.split_folder import check_split
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
 from airflow_provider_agentforce.batch.table import PARQUET, Table
 from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
@@ -63,6 +65,7 @@ class Job:
     :param storage_of: gives the storage for a path object.
     :param resolve: finds out what became of records whose delivery is unknown; ``None``: they stay unknown.
     :param cycle: changes with a person's clear.
+    :param shard: the part of the records that is asked, ``None`` for all. The folder is the shard's own.
     """
 
     client: AgentforceClient
@@ -75,6 +78,7 @@ class Job:
     storage_of: Callable[[Any], Storage] = storage_of
     resolve: Callable[[UnknownRows], None] | None = None
     cycle: int = 0
+    shard: Shard | None = None
 
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
@@ -89,8 +93,9 @@ class Job:
         options, settings = self.options, self.client.settings
         options.check(settings)
         prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
+        self._check_split()
         storage = self.storage_of(self.result_folder / CHECKPOINT)
-        source = self._source(storage)
+        source = in_shard(self._source(storage), self.shard)
         known = survey(source, options.key, typed=PARQUET in options.output_formats)
         marks = {
             **self.identity,
@@ -117,7 +122,7 @@ class Job:
             table = Table.of(known.fields if keeps else None, options.schema, known.keys)
             folder, output_storage = self.result_folder, self.storage_of(self.result_folder)
             output = Output(folder, output_storage, checkpoint, options, source, table)
-            manifest = {**output.write(past), "resolved": resolved}
+            manifest = {**output.write(past), "resolved": resolved, "shard": self.shard and str(self.shard)}
             output.judge(manifest, stopped_early=asking.stopped_early)
             return manifest
 
@@ -144,7 +149,8 @@ class Job:
         prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
         once = gives_once(self.records)
         source = CalledSource(self.records) if once else source_of(self.records, self.source_path)
-        plan = plan_of(source, prompts, options, settings, killed)
+        self._check_split()
+        plan = plan_of(in_shard(source, self.shard), prompts, options, settings, killed)
         storage = self.storage_of(self.result_folder)
         failure = f"The plan in {self.result_folder} cannot be written"
         guarded(storage.prepare, failure)
@@ -159,6 +165,10 @@ class Job:
         }
         plan.judge(manifest)
         return manifest
+
+    def _check_split(self) -> None:
+        folder = self.result_folder if self.shard is None else self.result_folder.parent
+        check_split(folder, self.shard, self.storage_of)
 
     def _source(self, storage: Storage) -> Source:
         if gives_once(self.records):

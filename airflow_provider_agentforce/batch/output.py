@@ -22,22 +22,21 @@ from airflow_provider_agentforce.batch.results import (
     reason_of,
 )
 from airflow_provider_agentforce.batch.sources import Source
-from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
 from airflow_provider_agentforce.batch.table import CSV, FORMATS, JSON_LINES, PARQUET, Line, Table
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import BatchFailedError, one_line
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "_ledger"
 _RESULTS = "results."
 RESULTS = f"{_RESULTS}{JSON_LINES}"
 # Of what the tables were made, for whoever changes a row later.
 _TABLES = f"{CHECKPOINT}/tables.json"
-_DEAD_LETTER = "dead_letter"
+DEAD_LETTER = "dead_letter"
 FILES = (
     *(f"{_RESULTS}{form}" for form in FORMATS),
-    *(f"{_DEAD_LETTER}{form}" for form in (".jsonl", ".csv")),
+    *(f"{DEAD_LETTER}{form}" for form in (".jsonl", ".csv")),
 )
 _SHOWN_REASONS = 3
 
@@ -87,7 +86,7 @@ class Output:
         """
         failures, total = sum(self._counts[status] for status in FAILURES), len(self._rows)
         partial = failures and self.options.fail_on_partial_error
-        if not (stopped_early or partial or failures == total):
+        if not (stopped_early or partial or 0 < failures == total):
             return
         more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
         raise BatchFailedError(
@@ -120,7 +119,7 @@ class Output:
     def _write_dead_letter(self) -> str | None:
         """Write the records that are worth another run, in the form of the input."""
         worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.options.resend_unknown else [])}
-        name = f"{_DEAD_LETTER}{self.source.suffix}"
+        name = f"{DEAD_LETTER}{self.source.suffix}"
         if not any(self._counts[status] for status in worth):
             self._remove(name)
             return None
@@ -165,21 +164,51 @@ class Output:
         )
 
 
+@dataclass(frozen=True)
+class WrittenTables:
+    """The tables of a batch that is done.
+
+    :param formats: in which they are.
+    :param bom: whether the CSV begins with a byte order mark.
+    """
+
+    table: Table
+    formats: list[str]
+    bom: bool
+
+    @classmethod
+    def of(cls, storage: Storage) -> WrittenTables | None:
+        """Return those of a batch's folder, ``None`` if nothing says any more what they were made of.
+
+        :raises OSError: or what the store's library raises.
+        """
+        body = storage.read(_TABLES)
+        if body is None:
+            return None
+        made = json.loads(body)
+        return cls(Table.from_columns(made["columns"]), made["formats"], made["bom"])
+
+    def write(self, storage: Storage, lines: Callable[[], Iterator[Line]]) -> None:
+        """Write the tables with these *lines*.
+
+        :raises OSError: or what the store's library raises.
+        """
+        for form, content in _contents(self.table, lines, bom=self.bom).items():
+            if form in self.formats:
+                storage.write(f"{_RESULTS}{form}", content)
+
+
 def rewrite_tables(storage: Storage) -> None:
     """Make the tables of a batch again of its rows, some of which have changed.
 
     :param storage: of the folder of its results.
     :raises OSError: or what the store's library raises.
     """
-    body = storage.read(_TABLES)
-    if body is None:
+    tables = WrittenTables.of(storage)
+    if tables is None:
         log.warning("The tables of the batch stay as they are, since %s is not there any more.", _TABLES)
         return
-    made = json.loads(body)
-    contents = _contents(Table.from_columns(made["columns"]), lambda: _lines_of(storage), bom=made["bom"])
-    for form, content in contents.items():
-        if form in made["formats"]:
-            storage.write(f"{_RESULTS}{form}", content)
+    tables.write(storage, lambda: lines_of(storage))
 
 
 def _contents(
@@ -189,6 +218,7 @@ def _contents(
     return {CSV: lambda: table.csv(lines(), bom=bom), PARQUET: lambda: table.parquet(lines())}
 
 
-def _lines_of(storage: Storage) -> Iterator[Line]:
+def lines_of(storage: Storage) -> Iterator[Line]:
+    """Yield the rows of a batch that is done."""
     with storage.open(RESULTS) as file:
         yield from map(Line.split, iter(file.readline, b""))

@@ -12,7 +12,7 @@ from airflow_provider_agentforce.batch.hash_set import HashSet
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import duration
 from airflow_provider_agentforce.batch.prompts import Prompts
-from airflow_provider_agentforce.batch.reader import Inspection, check_form, read, refuse_same_key
+from airflow_provider_agentforce.batch.reader import Inspection, check_form, read_all, refuse_same_key
 from airflow_provider_agentforce.batch.results import Row, reason_of
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.batch.worker import WorkItem
@@ -148,7 +148,7 @@ class Plan:
         """
         most = self.options.most_failures(self.records)
         partial = self.failed and self.options.fail_on_partial_error
-        if partial or self.failed == self.records or (most is not None and self.failed > most):
+        if partial or 0 < self.records == self.failed or (most is not None and self.failed > most):
             why = self._shown(**self.reasons[0]).strip()
             raise BatchFailedError(
                 f"{self.failed} of {self.records} records cannot be asked: {why}. Plan: {manifest['plan']}.",
@@ -170,12 +170,14 @@ def plan_of(
     :raises AgentforceInputError: for input that a batch would refuse.
     """
     plan, names, inspection = Plan(options, settings), HashSet(), Inspection(options.key)
-    for record in read(source, options.key):
+    for record in read_all(source, options.key):
         if record.position % _BREATH == 0 and killed():
             raise TaskStoppedError("The task was killed.")
+        inspection.add(record)
+        if record.position < 0:
+            continue
         if names.add(record.name):
             refuse_same_key(source, options.key, record)
-        inspection.add(record)
         check_form(record)
         plan.add(prompts.about(record))
     inspection.finish()

@@ -42,7 +42,7 @@ class Progress:
         rate = (done - before) / max(now - since, 0.001)
         self._recent.append((now, done))
         of_status = " + ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts.get(status))
-        share = ": ".join(filter(None, (f"{100 * done // self._total}%", of_status)))
+        share = ": ".join(filter(None, (f"{100 * done // max(1, self._total)}%", of_status)))
         parts = [
             f"{done:,} of {self._total:,} records ({share})",
             f"{rate:.1f}/s",

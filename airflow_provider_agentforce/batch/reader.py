@@ -17,6 +17,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 
 # What begins with it is the name of a record that lacks its key: no key may have this character.
 _KEYLESS = "\ud800"
+_ELSEWHERE = -1
 _KEYS = (str, int, float, bool)
 _SCALARS = {*_KEYS, type(None)}
 # An int may have more digits than Python writes.
@@ -27,7 +28,7 @@ _PLAIN_KEYS = frozenset({str, float, bool})
 class Record:
     """One record.
 
-    :param position: counted from 0.
+    :param position: counted from 0, among those of the batch; below 0 for one of another shard.
     :param fields: what the input says of it.
     :param key: its value of the key field, else its position; ``None`` if it lacks the field.
     :param name: under which the checkpoint knows it.
@@ -50,15 +51,23 @@ class Record:
 
 
 def read(source: Source, key: str | None) -> Iterator[Record]:
-    """Yield the records of *source*.
+    """Yield the records of a batch.
 
-    :param key: the field that names a record; ``None``: its position does.
+    :param key: the field that names a record; ``None``: its place in the input does, counted from 0.
     :raises AgentforceInputError: at the first one that is not a record.
     """
-    for position, (where, fields) in enumerate(source.rows()):
-        value = position if key is None else _key(fields.get(key), where, key)
-        name = f"{_KEYLESS}{position}" if value is None else str(value)
-        yield Record(position, fields, value, name, where)
+    return (record for record in read_all(source, key) if record.position >= 0)
+
+
+def read_all(source: Source, key: str | None) -> Iterator[Record]:
+    """Yield the records of a batch as :func:`read` does, and those of its other shards."""
+    position = 0
+    for number, (where, fields) in enumerate(source.rows()):
+        value = number if key is None else _key(fields.get(key), where, key)
+        name = f"{_KEYLESS}{number}" if value is None else str(value)
+        taken = source.takes(name)
+        yield Record(position if taken else _ELSEWHERE, fields, value, name, where)
+        position += taken
 
 
 def _key(value: Any, where: str, field: str) -> str | int | float | None:
@@ -104,11 +113,13 @@ def survey(source: Source, key: str | None, *, typed: bool = False) -> Survey:
     """
     found, inspection = Survey(Fields(typed=typed)), Inspection(key)
     digest = hashlib.sha256()
-    for record in read(source, key):
+    for record in read_all(source, key):
+        inspection.add(record)
+        if record.position < 0:
+            continue
         if found.positions.setdefault(record.name, record.position) != record.position:
             refuse_same_key(source, key, record)
         found.keys.append(record.key)
-        inspection.add(record)
         digest.update(_written(record, ordered=True).encode("utf-8", "surrogatepass"))
         found.fields.add(record.fields)
     inspection.finish()

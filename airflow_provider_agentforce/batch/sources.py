@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_agentforce.batch.csv_text import csv_bytes
 from airflow_provider_agentforce.batch.files import lines_of, named, opened
 from airflow_provider_agentforce.batch.parquet import parquet_rows
+from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -39,6 +40,10 @@ class Source(ABC):
     def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield records, given as lines of JSON, in the form of the input."""
         return iter(lines)
+
+    def takes(self, name: str) -> bool:  # noqa: ARG002 - a part of the input takes some
+        """Tell whether the record of this *name* is one of the batch."""
+        return True
 
 
 class ListSource(Source):
@@ -168,6 +173,35 @@ class FilesSource(Source):
         for source, path in zip(self._sources, self.paths, strict=True):
             for where, fields in source.rows():
                 yield f"{where} of {path}", fields
+
+
+class ShardSource(Source):
+    """The records of a shard, and with them the others, which it does not take.
+
+    :param source: of all records.
+    """
+
+    def __init__(self, source: Source, shard: Shard) -> None:
+        self._source = source
+        self._shard = shard
+        self.suffix, self.paths = source.suffix, source.paths
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield all records."""
+        return self._source.rows()
+
+    def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield records in the form of the input."""
+        return self._source.encode(lines)
+
+    def takes(self, name: str) -> bool:
+        """Tell whether the record of this *name* falls to the shard."""
+        return self._shard.takes(name)
+
+
+def in_shard(source: Source, shard: Shard | None) -> Source:
+    """Return the *source* of a batch, or of the part that is *shard*."""
+    return source if shard is None else ShardSource(source, shard)
 
 
 _FORMS: dict[str, type[FileSource]] = {

@@ -18,6 +18,9 @@ from airflow_provider_agentforce.exceptions import AgentforceError, LedgerError
 
 _T = TypeVar("_T")
 
+# The folder of a batch's checkpoint, beside its results.
+CHECKPOINT = "_ledger"
+
 _ATTEMPTS = 4
 # Stores without folders: to make one there would make the bucket, also one whose name is misspelt.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}

@@ -120,6 +120,21 @@ class Table:
         """Return the table whose :attr:`columns` were kept as JSON."""
         return cls(_Column(*one) for one in columns)
 
+    @classmethod
+    def joined(cls, tables: Iterable[Table]) -> Table:
+        """Return the table that holds the rows of all *tables*, which are those of parts of one batch."""
+        widest_first = sorted(tables, key=lambda table: -len(table.columns))
+        columns: dict[tuple[int, str], _Column] = {}
+        taken: set[str] = set()
+        for column in itertools.chain.from_iterable(table.columns for table in widest_first):
+            place = (column.part, column.field)
+            if place in columns:
+                known = columns[place]
+                columns[place] = known._replace(kind=known.kind | column.kind)
+            else:
+                columns[place] = column._replace(name=_free(column.name, taken))
+        return cls(columns.values())
+
     def csv(self, lines: Iterable[Line], *, bom: bool) -> Iterator[bytes]:
         """Yield the table as CSV, with an apostrophe before each text that would be a formula.
 

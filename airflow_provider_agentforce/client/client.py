@@ -370,6 +370,16 @@ class AgentforceClient:
         request = EndRequest(session_id=str(uuid.uuid4()), reason="Other")
         return self._executor.execute(request, self._tokens.access).said
 
+    def limited_to(self, *, max_concurrent_sessions: int, max_sessions_per_hour: int) -> AgentforceClient:
+        """Return a client that takes only so much of the org's limits. It shares everything with this one."""
+        other = copy(self)
+        other.settings = replace(
+            self.settings,
+            max_concurrent_sessions=max_concurrent_sessions,
+            max_sessions_per_hour=max_sessions_per_hour,
+        )
+        return other
+
     def within(self, seconds: float | None) -> AgentforceClient:
         """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
 

@@ -6,6 +6,7 @@ the answer to XCom as a dict. After a failure ``_retries`` says whether another 
 """
 
 from airflow_provider_agentforce.operators._identity import external_session_key
+from airflow_provider_agentforce.operators._sharding import merge_shards, shards
 from airflow_provider_agentforce.operators.agent_tests import RunAgentTestOperator
 from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
@@ -28,4 +29,6 @@ __all__ = [
     "SubmitFeedbackOperator",
     "WriteRecordsOperator",
     "external_session_key",
+    "merge_shards",
+    "shards",
 ]

@@ -14,6 +14,7 @@ from airflow_provider_agentforce._compat import (
     date_time_trigger,
     default_deferrable,
 )
+from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -22,6 +23,7 @@ from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
 from airflow_provider_agentforce.operators._row_templates import compiler
+from airflow_provider_agentforce.operators._sharding import folder_of, share_of, with_share
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
@@ -61,9 +63,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
     ask everything again, choose another ``result_path``, or delete the folder.
 
-    **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``result_path``, ``agent_id``,
-    ``tz``, ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own, rendered per
-    record with ``record`` and the task's context. What is in a record is never rendered.
+    **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``result_path``, ``shard``,
+    ``agent_id``, ``tz``, ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own,
+    rendered per record with ``record`` and the task's context. What is in a record is never rendered.
 
     :param records: a list of dicts; or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
         (``.csv``, with a header) or Parquet (``.parquet``), of a folder of such files, or a pattern such as
@@ -78,6 +80,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     :param result_path: URI of the folder for the results, the same for every try, of this task alone:
         ``"s3://bucket/accounts/{{ run_id }}"``.
     :param key: the field that names a record, unique; default: its position, counted from 0.
+    :param shard: the part of the records that this task asks, to share the batch among mapped tasks:
+        ``ConversationBatchOperator.partial(…).expand(shard=shards(5))``. The task asks the records whose keys
+        fall to it, in every process the same, and writes ``result_path/shard-0-of-5``. It takes its share of
+        ``max_concurrency`` and of the connection's limits. ``max_failures`` and the other arguments hold for
+        each shard. Not with ``soql``.
     :param variables: context variables per record, a dict or list as of a session, its texts templates; or a
         function that is given the record and returns one. They are set at the start of the record's session,
         or with its first message when sessions are shared.
@@ -127,6 +134,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         "message",
         "variables",
         "result_path",
+        "shard",
         "agent_id",
         "tz",
         "agentforce_conn_id",
@@ -145,6 +153,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         message: str | Sequence[str] | Callable[[Mapping[str, Any]], Any],
         result_path: str,
         key: str | None = None,
+        shard: str | None = None,
         variables: Any = None,
         max_concurrency: int | None = None,
         messages_per_session: int = 1,
@@ -171,6 +180,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.records = None if given else records
         self.result_path = result_path
         self.key = _name_of_field(key)
+        self.shard = shard
         self.max_concurrency = (
             None if max_concurrency is None else validation.count(max_concurrency, "max_concurrency")
         )
@@ -193,6 +203,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         super().check_arguments()
         given = self.records if self.given_records is None else self.given_records
         validation.only_one_of(records=given, soql=self.soql)
+        if self.shard is not None and not may_change(self.shard):
+            self._the_shard()
         for field in ("records", "result_path"):
             given = getattr(self, field)
             if isinstance(given, str) and not may_change(given):
@@ -259,23 +271,40 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
 
-        given = self._records_with(context)
+        shard, given = self._the_shard(), self._records_with(context)
         client = self.open_client()
+        if shard is not None:
+            client = with_share(client, shard)
         agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
         return Job(
             client,
             records=given,
             source_path=path_of(given, "records") if _names_a_file(given) else None,
-            result_folder=path_of(self.result_path, "result_path"),
+            result_folder=folder_of(path_of(self.result_path, "result_path"), shard),
             identity=_identity(context["ti"], self.agentforce_conn_id, self.soql),
+            shard=shard,
             compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
             cycle=getattr(context["ti"], "max_tries", 0),
-            options=self._options(agent_id),
+            options=self._options(agent_id, shard),
         )
 
-    def _options(self, agent_id: str) -> Options:
+    def _the_shard(self) -> Shard | None:
+        """Return the shard that this task is, ``None`` if it asks all records.
+
+        :raises AgentforceInputError: if there is no such shard, or the records come from a query.
+        """
+        if self.shard is None:
+            return None
+        if self.soql is not None:
+            raise AgentforceInputError(
+                "shard cannot be used with soql: each task would query on its own, and records that change "
+                "between the queries would be missed. Query in a task before, and give its output as records."
+            )
+        return Shard.read(self.shard)
+
+    def _options(self, agent_id: str, shard: Shard | None) -> Options:
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
         from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
 
@@ -286,7 +315,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             ),
             key=self.key,
             variables=self.variables_function or self.variables,
-            max_concurrency=self.max_concurrency,
+            max_concurrency=share_of(self.max_concurrency, shard, "max_concurrency"),
             messages_per_session=self.messages_per_session,
             max_failures=self.max_failures,
             fail_on_partial_error=self.fail_on_partial_error,

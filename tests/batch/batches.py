@@ -20,6 +20,7 @@ from lossy import Disk
 
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.client.models import SessionOptions
 
@@ -120,6 +121,8 @@ def _disturbed(replaced):
 def main():
     asked = json.loads(sys.stdin.read())
     client, replaced = client_of(asked["fields"]), _disturbed(asked["replaced"])
+    if "shard" in replaced:
+        replaced["shard"] = Shard.read(replaced["shard"])
     disk = replaced.pop("disk", None)
     if disk is not None:
         replaced["storage_of"] = Disk(disk, forgets=replaced.pop("forgets", False)).storage_of

@@ -1,0 +1,129 @@
+"""Makes one result of the results of all shards of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from airflow_provider_agentforce.batch.output import DEAD_LETTER, RESULTS, WrittenTables, lines_of
+from airflow_provider_agentforce.batch.reader import read
+from airflow_provider_agentforce.batch.results import STATUSES
+from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.batch.sources import Source, source_of
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.table import Line, Table
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+_SUMS = ("records", "sessions", "messages", "resolved")
+
+
+def merge(
+    manifests: Iterable[Mapping[str, Any]],
+    path_of: Callable[[str], Any],
+    storage_of: Callable[[Any], Storage] = storage_of,
+) -> dict[str, Any]:
+    """Write the results of all shards into the folder of their batch, and return its manifest.
+
+    Rows stand in the order of the shards. Nothing is held in memory but one row.
+
+    :param manifests: of the shards.
+    :param path_of: gives the path object of a URI.
+    :raises AgentforceInputError: if they are not the shards of one batch, each of them once.
+    :raises LedgerError: if a file cannot be read or written.
+    """
+    parts = _in_order(manifests)
+    folders = [path_of(str(part["result_path"])) for part in parts]
+    dead = [source_of(None, path_of(uri)) for part in parts if (uri := part["dead_letter"])]
+    parent = folders[0].parent
+    storage = storage_of(parent)
+    failure = f"The results in {parent} cannot be merged"
+    merger = _Merger(storage, [storage_of(one) for one in folders])
+    tables = guarded(merger.write, failure)
+    dead_letter = guarded(lambda: _write_dead_letter(dead, storage), failure)
+    return {
+        "result_path": str(parent),
+        "results": str(parent / RESULTS),
+        "tables": {form: str(parent / name) for form, name in tables.items()},
+        "plan": None,
+        "dead_letter": dead_letter and str(parent / dead_letter),
+        **{name: sum(part[name] for part in parts) for name in _SUMS},
+        "counts": _counts(parts),
+        "duration": max(part["duration"] for part in parts),
+        "shard": None,
+    }
+
+
+def _in_order(manifests: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the manifests of all shards in their order."""
+    by_shard: dict[Shard, Mapping[str, Any]] = {}
+    for manifest in manifests:
+        text = manifest.get("shard") if isinstance(manifest, Mapping) else None
+        if text is None or "results" not in manifest:
+            raise AgentforceInputError(
+                "manifests must be those of a batch that was mapped over shards(n): give its output."
+            )
+        by_shard[Shard.read(text)] = manifest
+    if not by_shard:
+        raise AgentforceInputError("manifests is empty. Give the output of a batch mapped over shards(n).")
+    of = max(shard.of for shard in by_shard)
+    missing = [str(one) for number in range(of) if (one := Shard(number, of)) not in by_shard]
+    folders = {str(one["result_path"]).rpartition("/")[0] for one in by_shard.values()}
+    if missing or len(by_shard) > of or len(folders) > 1:
+        what = f"shard {', '.join(missing[:10])} is missing" if missing else "they are of several batches"
+        raise AgentforceInputError(f"manifests must be those of all shards of one batch, but {what}.")
+    return [by_shard[Shard(number, of)] for number in range(of)]
+
+
+def _counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part["counts"])
+    return {status: total[status] for status in STATUSES if total[status]}
+
+
+class _Merger:
+    """Writes the rows of all shards as one file and its tables."""
+
+    def __init__(self, storage: Storage, shards: Sequence[Storage]) -> None:
+        self._storage = storage
+        self._shards = shards
+
+    def write(self) -> dict[str, str]:
+        """Write all, and return the name of each table by its format."""
+        made = list(map(_tables_of, self._shards))
+        tables = WrittenTables(Table.joined(one.table for one in made), made[0].formats, made[0].bom)
+        self._storage.write(RESULTS, self._joined)
+        tables.write(self._storage, self._lines)
+        return {form: f"results.{form}" for form in tables.formats}
+
+    def _joined(self) -> Iterator[bytes]:
+        for shard in self._shards:
+            with shard.open(RESULTS) as file:
+                yield from iter(file.readline, b"")
+
+    def _lines(self) -> Iterator[Line]:
+        return chain.from_iterable(map(lines_of, self._shards))
+
+
+def _tables_of(storage: Storage) -> WrittenTables:
+    tables = WrittenTables.of(storage)
+    if tables is None:
+        raise AgentforceInputError(f"A shard's folder {CHECKPOINT} is not there any more.")
+    return tables
+
+
+def _write_dead_letter(sources: Sequence[Source], storage: Storage) -> str | None:
+    """Write the records of all dead letters as one, in the form of the input, and return its name."""
+    for suffix in (".jsonl", ".csv"):
+        storage.remove(f"{DEAD_LETTER}{suffix}")
+    if not sources:
+        return None
+    first = sources[0]
+    name = f"{DEAD_LETTER}{first.suffix}"
+    storage.write(
+        name,
+        lambda: first.encode(record.line() for source in sources for record in read(source, None)),
+    )
+    return name

@@ -1,0 +1,71 @@
+"""The part of a batch that one of several tasks does: which records, which folder, how much of each limit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+_TEXT = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
+_FOLDER = re.compile(r"shard-(\d{1,6})-of-(\d{1,6})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts of a batch. Every record falls to one of them, by a hash of its name.
+
+    :param number: counted from 0.
+    :param of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, given: object) -> Shard:
+        """Read a text such as ``0/5``.
+
+        :raises AgentforceInputError: if it is anything else.
+        """
+        match = _TEXT.fullmatch(given) if isinstance(given, str) else None
+        shard = match and cls(int(match[1]), int(match[2]))
+        if not shard or shard.number >= shard.of:
+            raise AgentforceInputError(
+                f"shard must be one of shards(n), such as '0/5', but is {given!r:.80}. Map the task over "
+                "them: .expand(shard=shards(5))."
+            )
+        return shard
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder inside that of the batch."""
+        return f"shard-{self.number}-of-{self.of}"
+
+    @classmethod
+    def of_folder(cls, name: str) -> Shard | None:
+        """Return the shard whose folder has this *name*, ``None`` if it is another folder."""
+        match = _FOLDER.fullmatch(name)
+        return match and cls(int(match[1]), int(match[2]))
+
+    def takes(self, name: str) -> bool:
+        """Tell whether the record of this *name* falls to it; every process and every Python agree."""
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.of == self.number
+
+    def share(self, limit: int, field: str) -> int:
+        """Return its share of a limit; the shares of all shards make up the limit.
+
+        :param field: what an error calls the limit.
+        :raises AgentforceInputError: if there are more shards than the limit allows sessions.
+        """
+        if limit < self.of:
+            raise AgentforceInputError(
+                f"shard: {field} is {limit}, so {self.of} shards cannot each have a session. Use "
+                f"shards({limit}) or fewer, or raise {field} if the org allows more."
+            )
+        return limit // self.of + (self.number < limit % self.of)

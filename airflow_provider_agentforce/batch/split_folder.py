@@ -1,0 +1,47 @@
+"""The folder of a batch that several tasks share, with one folder for each shard in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+
+def check_split(folder: Any, shard: Shard | None, storage_of: Callable[[Any], Storage]) -> None:
+    """Refuse the folder of a batch that is split differently, or not at all.
+
+    :param folder: path object of the batch's folder; that of a shard lies in it.
+    :param shard: ``None`` for a batch that is not split.
+    :raises AgentforceInputError: the other batch would have asked the same records.
+    :raises LedgerError: if it cannot be read.
+    """
+    names = guarded(storage_of(folder).names, f"The folder {folder} cannot be read")
+    of = None if shard is None else shard.of
+    before: set[int | None] = {one.of for one in shards_in(folder, names, storage_of)}
+    if CHECKPOINT in names:
+        before.add(None)
+    for other in before - {of}:
+        held, again = ("a batch without shards", "no shard") if other is None else _in_words(other)
+        raise AgentforceInputError(
+            f"result_path: {folder} holds the results of {held}. Split in another way, records would fall to "
+            f"tasks that do not know of them, and be asked twice. Use {again} again, or choose another "
+            "result_path."
+        )
+
+
+def _in_words(of: int) -> tuple[str, str]:
+    return f"{of} shards", f"shards({of})"
+
+
+def shards_in(folder: Any, names: Iterable[str], storage_of: Callable[[Any], Storage]) -> list[Shard]:
+    """Return the shards that have begun.
+
+    :param names: of what is in the folder of the batch.
+    """
+    found = sorted(
+        (shard for name in names if (shard := Shard.of_folder(name))), key=lambda one: (one.of, one.number)
+    )
+    return [one for one in found if CHECKPOINT in storage_of(folder / one.folder).names()]

@@ -1,0 +1,202 @@
+"""A batch that several tasks share: each record in one of them, the limits between them, one result."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from batches import accounts, in_a_process, job, rows
+
+from airflow_provider_agentforce.batch.merging import merge
+from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
+
+ACCOUNTS = accounts(40)
+
+
+def never():
+    return False
+
+
+def shard_of(text):
+    shard = Shard.read(text)
+    return {"shard": shard, "identity": {"task instance": f"dag/run/task/{shard.number}"}}
+
+
+def run(client, folder, text, records=ACCOUNTS, **replaced):
+    own = folder / Shard.read(text).folder
+    return job(client, own, records, **shard_of(text), **replaced).run(killed=never)
+
+
+def asked(org):
+    return Counter(request.text for request in org.requests if request.operation == "send")
+
+
+def test_each_record_falls_to_one_shard_in_every_process_and_a_share_of_them_to_each():
+    code = (
+        "from airflow_provider_agentforce.batch.shard import Shard;"
+        "print([n for i in range(1000) for n in range(5) if Shard(n, 5).takes(f'A{i}')])"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
+    found = json.loads(told.pop())
+    assert len(found) == 1000
+    assert all(160 <= number <= 240 for number in Counter(found).values())
+    # The same forever: the next try may run another version.
+    assert found[:12] == [n for i in range(12) for n in range(5) if Shard(n, 5).takes(f"A{i}")]
+
+
+@pytest.mark.parametrize("key", ["id", None])
+def test_shards_ask_each_record_once_and_their_results_become_one(org, make_client, folder, key):
+    manifests = [run(make_client(), folder, f"{n}/3", key=key) for n in range(3)]
+    assert asked(org) == Counter({f"Tell me of {one['name']}.": 1 for one in ACCOUNTS})
+    assert all(0 < one["records"] < 40 for one in manifests)
+    merged = merge(reversed(manifests), Path)
+    assert merged["records"] == 40
+    assert merged["counts"] == {"answered": 40}
+    assert merged["sessions"] == merged["messages"] == 40
+    assert merged["result_path"] == str(folder)
+    assert merged["dead_letter"] is None
+    keys = {one["id"] for one in ACCOUNTS} if key else set(range(40))
+    assert set(rows(folder)) == keys
+    table = list(csv.DictReader((folder / "results.csv").open(newline="", encoding="utf-8")))
+    assert {(row["name"], row["status"]) for row in table} == {
+        (f"account-{n}", "answered") for n in range(40)
+    }
+
+
+def test_the_fields_that_only_one_shard_has_are_columns_of_the_merged_table(org, make_client, folder):
+    records = [{**one, **({"only": "here"} if n == 7 else {})} for n, one in enumerate(ACCOUNTS)]
+    merge([run(make_client(), folder, f"{n}/3", records) for n in range(3)], Path)
+    table = list(csv.DictReader((folder / "results.csv").open(newline="", encoding="utf-8")))
+    assert [row["key"] for row in table if row["only"] == "here"] == ["A7"]
+
+
+def test_failed_records_of_all_shards_make_one_dead_letter_in_the_form_of_the_input(
+    make_org, make_client, folder, tmp_path
+):
+    org = make_org(script=lambda turn: "A\ud800" if False else f"Yes: {turn.text}")
+    source = tmp_path / "in.csv"
+    source.write_text("id,name\n" + "".join(f"A{n},{'' if n % 4 else 'x'}\n" for n in range(40)))
+    message = "{{ record.name if record.name else none.none }}"
+    manifests = [
+        run(make_client(org), folder, f"{n}/3", None, source_path=source, message=message) for n in range(3)
+    ]
+    merged = merge(manifests, Path)
+    assert merged["counts"] == {"answered": 10, "failed": 30}
+    assert Path(merged["dead_letter"]).name == "dead_letter.csv"
+    failed = list(csv.DictReader(Path(merged["dead_letter"]).open(newline="")))
+    assert sorted(row["id"] for row in failed) == sorted(f"A{n}" for n in range(40) if n % 4)
+
+
+def test_a_shard_without_records_is_done(org, make_client, folder):
+    manifests = [run(make_client(), folder, f"{n}/4", ACCOUNTS[:1]) for n in range(4)]
+    assert sorted(one["records"] for one in manifests) == [0, 0, 0, 1]
+    assert org.applied() == 1
+    assert merge(manifests, Path)["counts"] == {"answered": 1}
+    assert len(rows(folder)) == 1
+
+
+def test_an_input_without_records_or_keys_is_refused_by_every_shard(org, make_client, folder):
+    with pytest.raises(AgentforceInputError, match="records is empty"):
+        run(make_client(), folder, "1/4", [])
+    for number in range(4):
+        with pytest.raises(AgentforceInputError, match="no record has a value in the field 'nr'"):
+            run(make_client(), folder, f"{number}/4", ACCOUNTS, key="nr")
+    assert org.count("start") == 0
+
+
+def test_the_next_try_of_a_killed_shard_asks_only_its_own_records(org, fields, make_client, gate, folder):
+    gate.after = 6
+    process = in_a_process(
+        fields, folder / "shard-0-of-2", ACCOUNTS, shard="0/2", identity=shard_of("0/2")["identity"]
+    )
+    assert gate.reached.wait(60)
+    process.kill()
+    process.wait()
+    gate.open.set()
+    gate.after = None
+    before = asked(org)
+    first = run(make_client(), folder, "0/2")
+    assert set(first["counts"]) == {"answered", "unknown"}
+    assert run(make_client(), folder, "1/2")["counts"] == {"answered": 40 - first["records"]}
+    assert max(asked(org).values()) == 1
+    assert before.keys() <= asked(org).keys()
+    assert org.open_sessions == []
+
+
+def test_a_number_of_failures_holds_for_each_shard(org, make_client, folder):
+    message = "{{ none.none }}"
+    for number in range(2):
+        with pytest.raises(BatchFailedError, match="more than max_failures allows"):
+            run(make_client(), folder, f"{number}/2", message=message, max_failures=3)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ("0/2", "0/3", r"holds the results of 2 shards.*Use shards\(2\) again"),
+        (None, "0/3", "holds the results of a batch without shards.*Use no shard again"),
+        ("0/2", None, r"holds the results of 2 shards"),
+    ],
+)
+def test_another_number_of_shards_in_the_same_folder_is_refused(org, make_client, folder, before, now, told):
+    def start(text):
+        if text is None:
+            return job(make_client(), folder, ACCOUNTS).run(killed=never)
+        return run(make_client(), folder, text)
+
+    start(before)
+    count = org.count("start")
+    with pytest.raises(AgentforceInputError, match=told):
+        start(now)
+    assert org.count("start") == count
+
+
+def test_a_dry_run_plans_each_shard_and_binds_to_no_number_of_shards(org, make_client, folder):
+    client = make_client()
+    plans = [job(client, folder / f"shard-{n}-of-2", ACCOUNTS, **shard_of(f"{n}/2")).plan() for n in range(2)]
+    assert sum(plan["messages"] for plan in plans) == 40
+    assert run(client, folder, "0/3")["counts"]
+
+
+@pytest.mark.parametrize("limit", [5, 7, 50, 1000])
+def test_the_shares_of_all_shards_make_up_the_limit(limit):
+    shares = [Shard(n, 5).share(limit, "max") for n in range(5)]
+    assert sum(shares) == limit
+    assert max(shares) - min(shares) <= 1
+
+
+def test_more_shards_than_sessions_are_refused():
+    with pytest.raises(AgentforceInputError, match=r"max_concurrent_sessions is 4.*Use shards\(4\) or fewer"):
+        Shard(0, 5).share(4, "max_concurrent_sessions")
+
+
+@pytest.mark.parametrize(
+    ("manifests", "told"),
+    [
+        ([], "manifests is empty"),
+        ([{"records": 3}], r"mapped over shards\(n\)"),
+        ([{"shard": "0/2", "results": "r", "result_path": "/a/shard-0-of-2"}], "shard 1/2 is missing"),
+        (
+            [{"shard": f"{n}/2", "results": "r", "result_path": f"/{n}/shard-{n}-of-2"} for n in range(2)],
+            "they are of several batches",
+        ),
+    ],
+)
+def test_manifests_that_are_not_all_of_one_batch_are_not_merged(manifests, told):
+    with pytest.raises(AgentforceInputError, match=told):
+        merge(manifests, Path)

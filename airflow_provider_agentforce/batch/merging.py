@@ -20,7 +20,7 @@ _SUMS = ("records", "sessions", "messages", "resolved")
 
 
 def merge(
-    manifests: Iterable[Mapping[str, Any]],
+    manifests: Iterable[Any],
     path_of: Callable[[str], Any],
     storage_of: Callable[[Any], Storage] = storage_of,
 ) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def merge(
     }
 
 
-def _in_order(manifests: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
     """Return the manifests of all shards in their order."""
     by_shard: dict[Shard, Mapping[str, Any]] = {}
     for manifest in manifests:

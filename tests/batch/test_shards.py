@@ -32,8 +32,13 @@ def run(client, folder, text, records=ACCOUNTS, **replaced):
     return job(client, own, records, **shard_of(text), **replaced).run(killed=never)
 
 
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def asked(org):
-    return Counter(request.text for request in org.requests if request.operation == "send")
+    return Counter(request.body["message"]["text"] for request in org.requests if request.operation == "send")
 
 
 def test_each_record_falls_to_one_shard_in_every_process_and_a_share_of_them_to_each():
@@ -72,7 +77,7 @@ def test_shards_ask_each_record_once_and_their_results_become_one(org, make_clie
     assert merged["dead_letter"] is None
     keys = {one["id"] for one in ACCOUNTS} if key else set(range(40))
     assert set(rows(folder)) == keys
-    table = list(csv.DictReader((folder / "results.csv").open(newline="", encoding="utf-8")))
+    table = read_csv(folder / "results.csv")
     assert {(row["name"], row["status"]) for row in table} == {
         (f"account-{n}", "answered") for n in range(40)
     }
@@ -81,24 +86,23 @@ def test_shards_ask_each_record_once_and_their_results_become_one(org, make_clie
 def test_the_fields_that_only_one_shard_has_are_columns_of_the_merged_table(org, make_client, folder):
     records = [{**one, **({"only": "here"} if n == 7 else {})} for n, one in enumerate(ACCOUNTS)]
     merge([run(make_client(), folder, f"{n}/3", records) for n in range(3)], Path)
-    table = list(csv.DictReader((folder / "results.csv").open(newline="", encoding="utf-8")))
+    table = read_csv(folder / "results.csv")
     assert [row["key"] for row in table if row["only"] == "here"] == ["A7"]
 
 
 def test_failed_records_of_all_shards_make_one_dead_letter_in_the_form_of_the_input(
-    make_org, make_client, folder, tmp_path
+    org, make_client, folder, tmp_path
 ):
-    org = make_org(script=lambda turn: "A\ud800" if False else f"Yes: {turn.text}")
     source = tmp_path / "in.csv"
     source.write_text("id,name\n" + "".join(f"A{n},{'' if n % 4 else 'x'}\n" for n in range(40)))
     message = "{{ record.name if record.name else none.none }}"
     manifests = [
-        run(make_client(org), folder, f"{n}/3", None, source_path=source, message=message) for n in range(3)
+        run(make_client(), folder, f"{n}/3", None, source_path=source, message=message) for n in range(3)
     ]
     merged = merge(manifests, Path)
     assert merged["counts"] == {"answered": 10, "failed": 30}
     assert Path(merged["dead_letter"]).name == "dead_letter.csv"
-    failed = list(csv.DictReader(Path(merged["dead_letter"]).open(newline="")))
+    failed = read_csv(Path(merged["dead_letter"]))
     assert sorted(row["id"] for row in failed) == sorted(f"A{n}" for n in range(40) if n % 4)
 
 
@@ -135,14 +139,13 @@ def test_the_next_try_of_a_killed_shard_asks_only_its_own_records(org, fields, m
     assert run(make_client(), folder, "1/2")["counts"] == {"answered": 40 - first["records"]}
     assert max(asked(org).values()) == 1
     assert before.keys() <= asked(org).keys()
-    assert org.open_sessions == []
 
 
 def test_a_number_of_failures_holds_for_each_shard(org, make_client, folder):
     message = "{{ none.none }}"
     for number in range(2):
         with pytest.raises(BatchFailedError, match="more than max_failures allows"):
-            run(make_client(), folder, f"{number}/2", message=message, max_failures=3)
+            run(make_client(), folder, f"{number}/2", accounts(600), message=message, max_failures=3)
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
         "sessions": 3,
         "messages": 3,
         "resolved": 0,
+        "shard": None,
     }
     assert done.xcoms == {}
     assert org.open_sessions == []

@@ -1,0 +1,337 @@
+"""What all processes that use an org know of its limits, kept in Redis. Needs the extra ``redis``.
+
+Every question is one script, so that nothing can come between looking and taking, and the time is that of
+Redis, so that the clocks of the workers do not matter. A lease has an id that its process has chosen: what
+is said twice, since a reply was lost, counts once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from airflow_provider_agentforce.exceptions import one_line
+
+LEASE_SECONDS = 45.0
+# How often a process says that it lives; a process that is silent thrice is not counted.
+BEAT_SECONDS = 5.0
+# After a restart in which Redis has lost its data: until all processes have said what they hold.
+_SETTLE_SECONDS = BEAT_SECONDS + 3.0
+# For how long a group that was refused counts as waiting.
+_WANTING_SECONDS = 1.5
+_BORN_SECONDS = 30 * 86400.0
+
+_COMMON = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local asked = cjson.decode(ARGV[1])
+local open, starts, members, pause, wish, born, settle = unpack(KEYS)
+
+local function put(key, score, member, ttl)
+  redis.call('ZADD', key, score, member)
+  redis.call('PEXPIRE', key, ttl)
+end
+
+local function left(key)
+  return math.max(0, redis.call('PTTL', key))
+end
+
+local function known()
+  redis.call('ZREMRANGEBYSCORE', members, '-inf', now - asked.silent)
+  local at = redis.call('GET', born)
+  if not at then
+    at = tostring(now)
+    redis.call('SET', born, at, 'PX', asked.born)
+    local info = redis.pcall('INFO', 'server')
+    local up = type(info) == 'string' and string.match(info, 'uptime_in_seconds:(%d+)')
+    if up and up * 1000 < asked.settle then
+      redis.call('SET', settle, 1, 'PX', asked.settle - up * 1000)
+    end
+  end
+  return at
+end
+"""
+
+# Grants a lease, or says why not. Returns {granted, ms until one may come free or -1, processes, ms that the
+# org asked to wait, age of the data, open sessions, starts within the hour}.
+_ACQUIRE = (
+    _COMMON
+    + """
+local wanting = KEYS[8]
+redis.call('ZREMRANGEBYSCORE', open, '-inf', now)
+redis.call('ZREMRANGEBYSCORE', starts, '-inf', now - asked.window)
+redis.call('ZREMRANGEBYSCORE', wanting, '-inf', now - asked.wanting)
+put(members, now, asked.process, asked.silent)
+local at = known()
+
+local function answer(granted, free_in)
+  return {granted, free_in, redis.call('ZCARD', members), left(wish), at,
+          redis.call('ZCARD', open), redis.call('ZCARD', starts)}
+end
+
+local function refuse(free_in)
+  put(wanting, now, asked.group, asked.wanting)
+  return answer(0, free_in)
+end
+
+if redis.call('ZSCORE', open, asked.lease) then
+  return answer(1, 0)
+end
+local wait = math.max(left(pause), left(settle))
+if wait > 0 then
+  return refuse(wait)
+end
+local started = redis.call('ZCARD', starts)
+if started >= asked.most_per_hour then
+  local rank = started - asked.most_per_hour
+  local score = redis.call('ZRANGE', starts, rank, rank, 'WITHSCORES')[2]
+  return refuse(math.max(1, score + asked.window - now))
+end
+local free = asked.most_open - redis.call('ZCARD', open)
+if free <= 0 then
+  return refuse(-1)
+end
+
+-- A group that has less than the one that asks, and waits, has one of the free slots.
+local others = {}
+for _, group in ipairs(redis.call('ZRANGE', wanting, 0, -1)) do
+  if group ~= asked.group then
+    others[#others + 1] = group
+  end
+end
+if #others > 0 then
+  local function counted(key)
+    local counts = {}
+    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      local group = string.match(member, '^[^|]*')
+      counts[group] = (counts[group] or 0) + 1
+    end
+    return counts
+  end
+  local held, begun = counted(open), counted(starts)
+  local needier = 0
+  for _, group in ipairs(others) do
+    local more = (held[asked.group] or 0) - (held[group] or 0)
+    if more == 0 then
+      more = (begun[asked.group] or 0) - (begun[group] or 0)
+    end
+    if more > 0 then
+      needier = needier + 1
+    end
+  end
+  if free <= needier or asked.most_per_hour - started <= needier then
+    return refuse(-1)
+  end
+end
+put(open, now + asked.ttl, asked.lease, 2 * asked.ttl)
+put(starts, now, asked.lease, asked.window)
+return answer(1, 0)
+"""
+)
+
+# Says which leases a process holds, and with `all` also that it has no others and when it started sessions.
+_SYNC = (
+    _COMMON
+    + """
+local function only(key, mine)
+  local suffix = '|' .. asked.process .. '|'
+  for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    if string.find(member, suffix, 1, true) and not mine[member] then
+      redis.call('ZREM', key, member)
+    end
+  end
+end
+
+local mine = {}
+for _, lease in ipairs(asked.leases) do
+  mine[lease] = true
+  put(open, now + asked.ttl, lease, 2 * asked.ttl)
+end
+if asked.all then
+  only(open, mine)
+  local begun = {}
+  for _, start in ipairs(asked.starts) do
+    begun[start[1]] = true
+    if not redis.call('ZSCORE', starts, start[1]) then
+      put(starts, now - start[2], start[1], asked.window)
+    end
+  end
+  only(starts, begun)
+end
+if #asked.leases > 0 or asked.all then
+  put(members, now, asked.process, asked.silent)
+end
+return known()
+"""
+)
+
+# Gives a lease back; `forget`: no session was started with it. Notes a pause that the org asked for.
+_RETURN = (
+    _COMMON
+    + """
+if asked.lease then
+  redis.call('ZREM', open, asked.lease)
+  if asked.forget then
+    redis.call('ZREM', starts, asked.lease)
+  end
+end
+if asked.started then
+  redis.call('DEL', wish)
+end
+for key, ms in pairs({[pause] = asked.pause or 0, [wish] = asked.wish or 0}) do
+  if ms > left(key) then
+    redis.call('SET', key, 1, 'PX', ms)
+  end
+end
+return 0
+"""
+)
+
+
+class StoreAwayError(Exception):
+    """The store cannot be asked now."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the store says of a start.
+
+    :param granted: whether it may be made.
+    :param free_in: seconds until the next one may be, if that is known.
+    :param processes: how many use the org.
+    :param asked_for: seconds for which the org has asked to be left alone.
+    :param age: changes when the store has lost its data.
+    :param open: sessions that are open, of all processes.
+    :param starts: of all processes within the hour.
+    """
+
+    granted: bool
+    free_in: float | None
+    processes: int
+    asked_for: float
+    age: str
+    open: int
+    starts: int
+
+
+class LimitsStore:
+    """The limits of one org in Redis. Safe to share between threads.
+
+    :param client: a ``redis.Redis`` with time-outs.
+    :param org: what tells the org from others.
+    :param group: whose sessions these are. Groups that wait share what is free: the ids of Dags, for example.
+    """
+
+    def __init__(self, client: Any, org: str, group: str = "") -> None:
+        digest = hashlib.sha256(org.encode()).hexdigest()[:16]
+        self.group = hashlib.sha256(group.encode()).hexdigest()[:8]
+        # In one slot of a cluster.
+        self._prefix = f"agentforce:{{{digest}}}"
+        names = ("open", "starts", "processes", "pause", "wish", "born", "settle", "waiting")
+        self._keys = [f"{self._prefix}:{name}" for name in names]
+        self._acquire, self._sync, self._return = map(client.register_script, (_ACQUIRE, _SYNC, _RETURN))
+
+    def lease(self, process: str) -> str:
+        """Return the id of a new lease.
+
+        :param process: its id.
+        """
+        return f"{self.group}|{process}|{uuid.uuid4().hex[:12]}"
+
+    def acquire(
+        self, lease: str, process: str, *, most_open: int, most_per_hour: int, window: float
+    ) -> Grant:
+        """Take a lease, and count a start.
+
+        :param window: seconds of the hourly limit.
+        :raises StoreAwayError: if it is not known whether it is taken.
+        """
+        said = {
+            "lease": lease,
+            "process": process,
+            "group": self.group,
+            "most_open": most_open,
+            "most_per_hour": most_per_hour,
+            "window": _ms(window),
+            "wanting": _ms(_WANTING_SECONDS),
+        }
+        granted, free_in, processes, wish, age, is_open, starts = self._run(self._acquire, said)
+        return Grant(
+            granted=bool(granted),
+            free_in=free_in / 1000 if free_in > 0 else None,
+            processes=processes,
+            asked_for=wish / 1000,
+            age=_text(age),
+            open=is_open,
+            starts=starts,
+        )
+
+    def renew(
+        self,
+        process: str,
+        leases: Collection[str],
+        starts: Mapping[str, float] | None = None,
+        *,
+        window: float,
+    ) -> str:
+        """Keep leases for another while, also such as have run out.
+
+        :param starts: ages in seconds of the starts of this process, by lease; then the store also forgets
+            other leases and starts of it. ``None``: leave them.
+        :returns: what changes when the store has lost its data.
+        :raises StoreAwayError: if it cannot be asked.
+        """
+        said = {
+            "process": process,
+            "leases": list(leases),
+            "all": starts is not None,
+            "starts": [[lease, _ms(age)] for lease, age in (starts or {}).items()],
+            "window": _ms(window),
+        }
+        return _text(self._run(self._sync, said))
+
+    def give_back(
+        self,
+        lease: str | None,
+        *,
+        forget: bool = False,
+        started: bool = False,
+        pause: float = 0.0,
+        asked_for: float = 0.0,
+    ) -> None:
+        """Give back a lease, if one is given.
+
+        :param forget: the start that it was taken for was refused, or never made.
+        :param started: the org takes sessions again.
+        :param pause: seconds for which no process may start a session.
+        :param asked_for: seconds for which the org asked to be left alone.
+        :raises StoreAwayError: if it is not known whether this was done.
+        """
+        said = {"forget": forget, "started": started, "pause": _ms(pause), "wish": _ms(asked_for)}
+        self._run(self._return, {**said, **({"lease": lease} if lease else {})})
+
+    def _run(self, script: Any, said: dict[str, Any]) -> Any:
+        common = {
+            "ttl": _ms(LEASE_SECONDS),
+            "silent": _ms(3 * BEAT_SECONDS),
+            "settle": _ms(_SETTLE_SECONDS),
+            "born": _ms(_BORN_SECONDS),
+        }
+        try:
+            return script(keys=self._keys, args=[json.dumps({**common, **said})])
+        except (redis.RedisError, OSError) as error:
+            raise StoreAwayError(f"{type(error).__name__}: {one_line(str(error), 120)}") from error
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

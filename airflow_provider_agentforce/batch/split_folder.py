@@ -18,7 +18,7 @@ def check_split(folder: Any, shard: Shard | None, storage_of: Callable[[Any], St
     :raises AgentforceInputError: the other batch would have asked the same records.
     :raises LedgerError: if it cannot be read.
     """
-    names = guarded(storage_of(folder).names, f"The folder {folder} cannot be read")
+    names = guarded(lambda: _names(storage_of(folder)), f"The folder {folder} cannot be read")
     of = None if shard is None else shard.of
     before: set[int | None] = {one.of for one in shards_in(folder, names, storage_of)}
     if CHECKPOINT in names:
@@ -44,4 +44,11 @@ def shards_in(folder: Any, names: Iterable[str], storage_of: Callable[[Any], Sto
     found = sorted(
         (shard for name in names if (shard := Shard.of_folder(name))), key=lambda one: (one.of, one.number)
     )
-    return [one for one in found if CHECKPOINT in storage_of(folder / one.folder).names()]
+    return [one for one in found if CHECKPOINT in _names(storage_of(folder / one.folder))]
+
+
+def _names(storage: Storage) -> list[str]:
+    try:
+        return storage.names()
+    except NotADirectoryError:  # nothing yet, in some stores; or a file, of which whoever writes there tells
+        return []

@@ -12,13 +12,16 @@ from airflow_provider_agentforce.operators import (
     EndSessionOperator,
     SendMessageOperator,
     StartSessionOperator,
+    merge_shards,
+    shards,
 )
 
 try:
     from airflow.providers.standard.operators.bash import BashOperator
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, task
 except ImportError:  # Airflow 2
     from airflow import DAG
+    from airflow.decorators import task
     from airflow.operators.bash import BashOperator
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -85,6 +88,23 @@ with DAG("docs_batch", start_date=BEGIN, schedule=None):
         result_path="file:///data/contracts/{{ run_id }}",
     )
     # [END batch_function]
+
+    # [START shards]
+    batch = ConversationBatchOperator.partial(
+        task_id="industries_of_all",
+        records="s3://aws_default@crm/accounts/{{ ds }}.csv",
+        message="In which industry is the account {{ record.Name }}?",
+        key="Id",
+        result_path="s3://aws_default@crm/industries_of_all/{{ run_id }}",
+    ).expand(shard=shards(5))
+
+    @task
+    def whole(manifests: list[dict]) -> dict:
+        """Make one result of the results of all shards."""
+        return merge_shards(manifests)
+
+    whole(batch.output)
+    # [END shards]
 
     # [START batch_dry_run]
     plan = ConversationBatchOperator(

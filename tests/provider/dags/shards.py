@@ -7,7 +7,7 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_agentforce.operators import ConversationBatchOperator, merge_shards, shards
 
-FOLDER = os.environ.get("AGENTFORCE_EXAMPLE_OUTPUT", "/tmp")
+FOLDER = os.environ.get("AGENTFORCE_EXAMPLE_OUTPUT", "/data")
 
 with DAG("shards", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None):
 

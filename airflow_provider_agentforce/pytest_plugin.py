@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.testing.golden import GoldenConversation
 
 _SUFFIXES = (".agentforce.yaml", ".agentforce.yml")
-_ORG = pytest.StashKey["_Org"]()
+_ORG = pytest.StashKey["_TestOrg"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +58,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the place for the org."""
-    config.stash[_ORG] = _Org(config)
+    config.stash[_ORG] = _TestOrg(config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -131,7 +131,7 @@ class _NotPassedError(Exception):
         )
 
 
-class _Org:
+class _TestOrg:
     """The org of a test run, reached when the first conversation asks for it."""
 
     def __init__(self, config: pytest.Config) -> None:

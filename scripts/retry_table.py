@@ -6,7 +6,7 @@ import sys
 
 import generated
 
-from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation, Verdict
+from airflow_provider_agentforce.client.delivery_policy import Cell, Ending, Failure, Operation
 
 _ENDINGS = {Ending.DONE: "ok", Ending.TRANSIENT: "retry", Ending.FINAL: "fail", Ending.UNKNOWN: "unknown"}
 
@@ -18,21 +18,21 @@ def table() -> str:
         [
             failure.value,
             failure.rule.delivery.value,
-            *(cell(failure.rule.verdict(operation)) for operation in Operation),
+            *(in_words(failure.rule.cell(operation)) for operation in Operation),
         ]
         for failure in Failure
     ]
     return generated.table(titles, rows)
 
 
-def cell(verdict: Verdict) -> str:
+def in_words(cell: Cell) -> str:
     """Return one cell in the words that the page explains."""
-    if verdict.renewals:
-        return "renew" if verdict.ending is Ending.FINAL else "2x renew"
-    if verdict.until_free:
+    if cell.renewals:
+        return "renew" if cell.ending is Ending.FINAL else "2x renew"
+    if cell.until_free:
         return "wait"
-    often = f"{verdict.attempts}x " if verdict.attempts > 1 else ""
-    return f"{often}{_ENDINGS[verdict.ending]}{'!' if verdict.orphan else ''}"
+    often = f"{cell.attempts}x " if cell.attempts > 1 else ""
+    return f"{often}{_ENDINGS[cell.ending]}{'!' if cell.orphan else ''}"
 
 
 if __name__ == "__main__":

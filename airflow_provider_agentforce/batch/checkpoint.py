@@ -22,7 +22,14 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from airflow_provider_agentforce.batch.parts import PREFIX, Block, Found, PartName, blocks, unreadable
+from airflow_provider_agentforce.batch.parts import (
+    PREFIX,
+    Block,
+    PartName,
+    ReadBlock,
+    blocks,
+    unreadable_file,
+)
 from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
 from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded
 from airflow_provider_agentforce.exceptions import (
@@ -77,7 +84,7 @@ class Past:
 
 
 @dataclass
-class _Write(Block):
+class _PendingBlock(Block):
     """A block on its way to the storage.
 
     :ivar sync: whether it has to be durable; otherwise it only has to survive this process.
@@ -136,7 +143,7 @@ class Checkpoint:
         self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
         self._changed = threading.Condition()
-        self._pending = _Write()
+        self._pending = _PendingBlock()
         self._writing = False
 
     def open(self, *, changes_allowed: bool) -> Past:
@@ -274,20 +281,20 @@ class Checkpoint:
         while self._readers:
             self._readers.popitem()[1].close()
 
-    def _commit(self, write: _Write) -> None:
+    def _commit(self, write: _PendingBlock) -> None:
         """Have *write* written, by this thread or by another that waits for it, too."""
         with self._changed:
             while self._writing and not write.done:
                 self._changed.wait()
             if not write.done:
                 self._writing = True
-                self._pending = _Write()
+                self._pending = _PendingBlock()
         if not write.done:
             self._lead(write)
         if write.error is not None:
             raise copy.copy(write.error)
 
-    def _lead(self, write: _Write) -> None:
+    def _lead(self, write: _PendingBlock) -> None:
         error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
             self._put(write)
@@ -308,7 +315,7 @@ class Checkpoint:
         if self._read_json(_OWNER, {}).get("owner") != self._me:
             raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
 
-    def _put(self, write: _Write) -> None:
+    def _put(self, write: _PendingBlock) -> None:
         self._bound = max(self._bound, write.bound)
         body, offset = write.encode(self._number)
         part = self._current
@@ -338,7 +345,7 @@ class Checkpoint:
                 self.rows.place(self._positions[entry.name], self._file, offset)
             offset += entry.length + entry.record_length
 
-    def _take_back(self, write: _Write) -> None:
+    def _take_back(self, write: _PendingBlock) -> None:
         """Keep what could not be written. Whether or not it was, what it claims is not asked."""
         later = self._pending
         later.rows[:0] = write.rows
@@ -421,7 +428,7 @@ class Checkpoint:
         """Tell whether a claim that is lost could be of this record."""
         return self.rows.status(position) is None or self.rows.asked_again(position)
 
-    def _apply(self, found: Found, past: Past) -> None:
+    def _apply(self, found: ReadBlock, past: Past) -> None:
         block = found.block
         self._apply_rows(block, found.offset, past)
         past.lost_starts.update(dict.fromkeys(block.starting))
@@ -458,7 +465,7 @@ class Checkpoint:
 
     def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
         if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):
-            raise unreadable(_HEADER)
+            raise unreadable_file(_HEADER)
         changed = [name for name, mark in self._marks.items() if header.get(name) != mark]
         if changed and not changes_allowed:
             raise AgentforceInputError(
@@ -470,10 +477,10 @@ class Checkpoint:
     def _take_over(self) -> None:
         before = self._read_json(_OWNER, {"turn": 0})
         if not isinstance(before.get("turn"), int):
-            raise unreadable(_OWNER)
+            raise unreadable_file(_OWNER)
         self._turn = before["turn"] + 1
         # So each turn has a file. When one has none, it is lost.
-        self._put(_Write())
+        self._put(_PendingBlock())
         self._write_json(_OWNER, {"turn": self._turn, "owner": self._me})
 
     def _unusable(self, cause: BaseException) -> AgentforceInputError:
@@ -490,7 +497,7 @@ class Checkpoint:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise unreadable(name)
+            raise unreadable_file(name)
         return value
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:

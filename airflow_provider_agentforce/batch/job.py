@@ -17,9 +17,9 @@ from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint, Past
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output
-from airflow_provider_agentforce.batch.plan import PLAN, files_of, plan_of
+from airflow_provider_agentforce.batch.plan import PLAN, plan_files, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
-from airflow_provider_agentforce.batch.reader import Record, read, survey
+from airflow_provider_agentforce.batch.reader import Record, read_records, survey
 from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row, moment
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
@@ -131,7 +131,7 @@ class Job:
 
         :returns: the positions of records to ask again, and how many rows were resolved, over all tries.
         """
-        records = read(todo.source, self.options.key)
+        records = read_records(todo.source, self.options.key)
         unknown = UnknownRows(todo.checkpoint, records, todo.prompts, self.options, cycle=self.cycle)
         if unknown.open():
             resolve(unknown)
@@ -154,7 +154,7 @@ class Job:
         storage = self.storage_of(self.result_folder)
         failure = f"The plan in {self.result_folder} cannot be written"
         guarded(storage.prepare, failure)
-        for name, body in files_of(plan).items():
+        for name, body in plan_files(plan).items():
             guarded(partial(storage.write, name, partial(list, [body])), failure)
         log.info("%s", plan.summary())
         manifest = {
@@ -223,7 +223,7 @@ class _Todo:
     only: set[int] | None = None
 
     def __post_init__(self) -> None:
-        self._rest = read(self.source, self.options.key)
+        self._rest = read_records(self.source, self.options.key)
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.

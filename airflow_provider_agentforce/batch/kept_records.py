@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from airflow_provider_agentforce.batch.plain_json import as_json
-from airflow_provider_agentforce.batch.reader import read
+from airflow_provider_agentforce.batch.reader import read_records
 from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSource, Source
 from airflow_provider_agentforce.batch.storage import Storage, guarded
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -75,7 +75,7 @@ class _Lines:
         self.raise_failure()
         self.count = 0
         try:
-            for record in read(ListSource(_checked(self._give())), None):
+            for record in read_records(ListSource(_checked(self._give())), None):
                 self.count += 1
                 yield record.line()
         except Exception as error:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from airflow_provider_agentforce.batch.output import DEAD_LETTER, RESULTS, WrittenTables, lines_of
-from airflow_provider_agentforce.batch.reader import read
+from airflow_provider_agentforce.batch.output import DEAD_LETTER, RESULTS, WrittenTables, result_lines
+from airflow_provider_agentforce.batch.reader import read_records
 from airflow_provider_agentforce.batch.results import STATUSES
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, source_of
@@ -104,7 +104,7 @@ class _Merger:
                 yield from iter(file.readline, b"")
 
     def _lines(self) -> Iterator[Line]:
-        return chain.from_iterable(map(lines_of, self._shards))
+        return chain.from_iterable(map(result_lines, self._shards))
 
 
 def _tables_of(storage: Storage) -> WrittenTables:
@@ -124,6 +124,6 @@ def _write_dead_letter(sources: Sequence[Source], storage: Storage) -> str | Non
     name = f"{DEAD_LETTER}{first.suffix}"
     storage.write(
         name,
-        lambda: first.encode(record.line() for source in sources for record in read(source, None)),
+        lambda: first.encode(record.line() for source in sources for record in read_records(source, None)),
     )
     return name

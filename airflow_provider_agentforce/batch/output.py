@@ -19,7 +19,7 @@ from airflow_provider_agentforce.batch.results import (
     SKIPPED,
     STATUSES,
     UNKNOWN,
-    reason_of,
+    short_reason,
 )
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
@@ -135,7 +135,7 @@ class Output:
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
             row = json.loads(self.checkpoint.row_at(position))
-            reason = reason_of(row["error"] or row["status"])
+            reason = short_reason(row["error"] or row["status"])
             counted[reason] += 1
             first.setdefault(reason, position)
         shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]
@@ -208,7 +208,7 @@ def rewrite_tables(storage: Storage) -> None:
     if tables is None:
         log.warning("The tables of the batch stay as they are, since %s is not there any more.", _TABLES)
         return
-    tables.write(storage, lambda: lines_of(storage))
+    tables.write(storage, lambda: result_lines(storage))
 
 
 def _contents(
@@ -218,7 +218,7 @@ def _contents(
     return {CSV: lambda: table.csv(lines(), bom=bom), PARQUET: lambda: table.parquet(lines())}
 
 
-def lines_of(storage: Storage) -> Iterator[Line]:
+def result_lines(storage: Storage) -> Iterator[Line]:
     """Yield the rows of a batch that is done."""
     with storage.open(RESULTS) as file:
         yield from map(Line.split, iter(file.readline, b""))

@@ -47,7 +47,7 @@ class PartName(NamedTuple):
         """
         match = _NAME.fullmatch(name)
         if match is None:
-            raise unreadable(name)
+            raise unreadable_file(name)
         turn, owner, first, bound = match.groups()
         return cls(int(turn), owner, int(first), int(bound))
 
@@ -86,7 +86,7 @@ class Block:
         return b"".join([first, *(line for _, line in self.rows), _end(number)]), len(first)
 
 
-class Found(NamedTuple):
+class ReadBlock(NamedTuple):
     """A block that was read.
 
     :param number: within its try.
@@ -98,7 +98,7 @@ class Found(NamedTuple):
     offset: int
 
 
-def blocks(name: str, body: bytes) -> Iterator[Found | None]:
+def blocks(name: str, body: bytes) -> Iterator[ReadBlock | None]:
     """Yield the blocks of a file, and ``None`` in the end if it is empty or cut.
 
     :raises LedgerError: if it holds anything else; the error names the file.
@@ -112,16 +112,16 @@ def blocks(name: str, body: bytes) -> Iterator[Found | None]:
         try:
             number, block = _block(line)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise unreadable(name) from None
+            raise unreadable_file(name) from None
         offset = end + 1
         place = offset + sum(entry.length + entry.record_length for entry, _ in block.rows)
         last = _end(number)
         found = body[place : place + len(last)]
         if found != last:
             if len(found) == len(last) and b"\0" not in found:
-                raise unreadable(name)
+                raise unreadable_file(name)
             break
-        yield Found(number, block, offset)
+        yield ReadBlock(number, block, offset)
         place += len(last)
     else:
         if body:
@@ -135,7 +135,7 @@ def _block(line: bytes) -> tuple[int, Block]:
     return number, Block(**head, rows=[(Entry(*entry), b"") for entry in entries])
 
 
-def unreadable(name: str) -> LedgerError:
+def unreadable_file(name: str) -> LedgerError:
     """Return the error for a file that this package has not written, or that has been changed."""
     return LedgerError(
         f"The checkpoint's file {name} cannot be read as one. Nothing was sent.",

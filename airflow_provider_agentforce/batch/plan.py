@@ -13,7 +13,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import duration
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Inspection, check_form, read_all, refuse_same_key
-from airflow_provider_agentforce.batch.results import Row, reason_of
+from airflow_provider_agentforce.batch.results import Row, short_reason
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.client.settings import Settings
@@ -79,7 +79,7 @@ class Plan:
 
     def _add_failed(self, row: Row) -> None:
         self.failed += 1
-        reason = reason_of(row.error or row.status)
+        reason = short_reason(row.error or row.status)
         if reason in self._first or len(self._first) < _MOST_REASONS:
             self._counted[reason] += 1
             self._first.setdefault(reason, row.key)
@@ -184,7 +184,7 @@ def plan_of(
     return plan
 
 
-def files_of(plan: Plan) -> dict[str, bytes]:
+def plan_files(plan: Plan) -> dict[str, bytes]:
     """Return the files of a plan by their names."""
     text = json.dumps(plan.to_dict(), ensure_ascii=False, indent=2)
     files = {PLAN: text, SUMMARY: plan.summary()}

@@ -50,7 +50,7 @@ class Record:
             return json.dumps(json.loads(text)).encode("ascii") + b"\n"
 
 
-def read(source: Source, key: str | None) -> Iterator[Record]:
+def read_records(source: Source, key: str | None) -> Iterator[Record]:
     """Yield the records of a batch.
 
     :param key: the field that names a record; ``None``: its place in the input does, counted from 0.
@@ -60,7 +60,7 @@ def read(source: Source, key: str | None) -> Iterator[Record]:
 
 
 def read_all(source: Source, key: str | None) -> Iterator[Record]:
-    """Yield the records of a batch as :func:`read` does, and those of its other shards."""
+    """Yield the records of a batch as :func:`read_records` does, and those of its other shards."""
     position = 0
     for number, (where, fields) in enumerate(source.rows()):
         value = number if key is None else _key(fields.get(key), where, key)
@@ -191,7 +191,7 @@ def refuse_same_key(source: Source, key: str | None, record: Record) -> None:
 
     :raises AgentforceInputError: with both places.
     """
-    first = next((one for one in read(source, key) if one.name == record.name), None)
+    first = next((one for one in read_records(source, key) if one.name == record.name), None)
     if first is None or first.position != record.position:
         where = first.where if first else "one before it"
         raise AgentforceInputError(

@@ -103,7 +103,7 @@ class Row:
         return text.encode("utf-8") + b"\n"
 
 
-def reason_of(error: str) -> str:
+def short_reason(error: str) -> str:
     """Return why a record failed, without what is its own: its place in the input, and its session."""
     return one_line(_PLACE.sub("", error), 120)
 

@@ -215,7 +215,7 @@ class SessionTraces:
             try:
                 for sought in left:
                     reading = pool.submit(
-                        trace_lookup.read, self._client, sought.session_id, sought.started_at
+                        trace_lookup.read_trace, self._client, sought.session_id, sought.started_at
                     )
                     pending.append((sought, reading))
                     if len(pending) >= 2 * most:

@@ -31,7 +31,7 @@ _LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
-class Check:
+class CaseCheck:
     """One thing that was looked at in a case.
 
     :param name: as the test's author knows it.
@@ -75,7 +75,7 @@ class Case:
     reason: str = ""
     seconds: float | None = None
     session_id: str = ""
-    checks: tuple[Check, ...] = field(default=())
+    checks: tuple[CaseCheck, ...] = field(default=())
     repetition: int | None = None
 
 
@@ -92,7 +92,7 @@ def cases_of(results: Mapping[str, Any]) -> list[Case]:
 def case_of(  # noqa: PLR0917 - the fields of a case
     number: int,
     name: str,
-    checks: tuple[Check, ...],
+    checks: tuple[CaseCheck, ...],
     seconds: float | None = None,
     session_id: str = "",
     error: str = "",
@@ -127,7 +127,7 @@ def _case(case: dict[str, Any], position: int) -> Case:
     )
 
 
-def _unjudged(case: dict[str, Any], checks: Iterable[Check]) -> str:
+def _unjudged(case: dict[str, Any], checks: Iterable[CaseCheck]) -> str:
     """Return why a case has no verdict, whatever its checks say; ``""`` if it has one."""
     status = _word(case, "status")
     failed = _VERDICTS.get(status) == FAILED and any(check.status == FAILED for check in checks)
@@ -136,7 +136,7 @@ def _unjudged(case: dict[str, Any], checks: Iterable[Check]) -> str:
     return "the case ended with an error" if status == "ERROR" else f"the case is not judged ({status})"
 
 
-def _checks(case: dict[str, Any]) -> Iterator[Check]:
+def _checks(case: dict[str, Any]) -> Iterator[CaseCheck]:
     for result in _objects(case.get("testResults")):
         kind = str(result.get("name") or "")
         texts = {key: _plain(value) for key, value in result.items()}
@@ -157,9 +157,9 @@ def _scores(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"result": None, "status": None, "errorMessage": error}
 
 
-def _check(name: str, kind: str, found: Mapping[str, Any]) -> Check:
+def _check(name: str, kind: str, found: Mapping[str, Any]) -> CaseCheck:
     score = found.get("score")
-    check = Check(
+    check = CaseCheck(
         name or kind or "check",
         kind,
         "",
@@ -173,7 +173,7 @@ def _check(name: str, kind: str, found: Mapping[str, Any]) -> Check:
     return replace(check, status=status, reason=reason)
 
 
-def _status(check: Check, found: Mapping[str, Any]) -> str:
+def _status(check: CaseCheck, found: Mapping[str, Any]) -> str:
     for verdict in ("result", "status"):
         known = _VERDICTS.get(_word(found, verdict))
         if known is not None:

@@ -107,7 +107,7 @@ class AgentTestResults:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StartRequest(ApiRequest):
+class _StartRunRequest(ApiRequest):
     """``POST …/runs``. It returns no id when the org says that such a run is in progress."""
 
     operation = Operation.TEST
@@ -233,7 +233,7 @@ class AgentTests:
 
     def _start(self, runs: AgentTestRun, test: str, before_send: Callable[[str], None]) -> AgentTestRun:
         doing = f"Starting the agent test {test}"
-        request = _StartRequest(doing=doing, url=f"{self._host}{runs.path}", name=test, api=runs.api)
+        request = _StartRunRequest(doing=doing, url=f"{self._host}{runs.path}", name=test, api=runs.api)
         options = CallOptions(before_send=lambda _: before_send(runs.api))
         run_id = self._executor.execute(request, self._get_access, options).value
         if run_id is None:

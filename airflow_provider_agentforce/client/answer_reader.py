@@ -57,7 +57,7 @@ class JsonReader:
 
         :raises UnreadableReplyError: if the body is not JSON.
         """
-        return responses.decode(self.body)
+        return responses.decode_reply(self.body)
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
         """Take the next bytes. A JSON body has no messages to pass on before its end."""
@@ -295,7 +295,7 @@ def _messages_in(event: Event) -> list[dict[str, Any]]:
     """
     is_error = event.name.upper() == "ERROR"
     try:
-        value = responses.decode(event.data)
+        value = responses.decode_reply(event.data)
     except UnreadableReplyError:
         if b"{" in event.data and not is_error:
             raise

@@ -263,7 +263,7 @@ class SessionTraceRequest(ApiRequest):
         """Return the trace, ``None`` for one that is too long to be read."""
         if reader.too_long:
             return None
-        return SessionTrace.from_otlp(responses.decode(reader.body), self.session_id)
+        return SessionTrace.from_otlp(responses.decode_reply(reader.body), self.session_id)
 
 
 def _session(api_url: str, session_id: str) -> str:

@@ -20,7 +20,7 @@ _LONGEST = 600
 
 
 @dataclass(frozen=True)
-class Check:
+class ConnectionCheck:
     """One line of the list.
 
     :param name: what was checked: ``settings``, ``host``, ``TLS``, ``secret`` or ``key``, ``token``,
@@ -48,7 +48,7 @@ class Check:
 class Diagnosis:
     """All checks of a connection, in the order in which a call depends on them."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[ConnectionCheck, ...]
 
     @property
     def good(self) -> bool:

@@ -80,7 +80,7 @@ class Ending(str, Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Cell:
     """One cell of the table.
 
     :param attempts: requests in all, the first included.
@@ -125,9 +125,9 @@ class Rule:
         """Whether it leaves open what became of a message, which is then what the remedy is about."""
         return self.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
 
-    def verdict(self, operation: Operation) -> Verdict:
+    def cell(self, operation: Operation) -> Cell:
         """Return the cell for *operation*."""
-        return _VERDICTS[self.cells.split()[list(Operation).index(_LIKE.get(operation, operation))]]
+        return _CELLS[self.cells.split()[list(Operation).index(_LIKE.get(operation, operation))]]
 
     def error_class(self, ending: Ending) -> type[AgentforceError]:
         """Return the class of the error that *ending* raises."""
@@ -141,18 +141,18 @@ _T, _X, _U, _OK = Ending.TRANSIENT, Ending.FINAL, Ending.UNKNOWN, Ending.DONE
 # R<n>: send again, n attempts in all. T: transient error. X: final error. U: unknown delivery. OK: success.
 # RF<n>: renew the token and send once more, up to n times. L: wait for the session's lock.
 # "!": a session may be left open.
-_VERDICTS = {
-    "T": Verdict(1, _T),
-    "T!": Verdict(1, _T, orphan=True),
-    "X": Verdict(1, _X),
-    "U": Verdict(1, _U),
-    "OK": Verdict(1, _OK),
-    "R2>T": Verdict(2, _T),
-    "R2>T!": Verdict(2, _T, orphan=True),
-    "R3>T": Verdict(3, _T),
-    "RF1>X": Verdict(1, _X, renewals=1),
-    "RF2>T": Verdict(1, _T, renewals=2),
-    "L>T": Verdict(1, _T, until_free=True),
+_CELLS = {
+    "T": Cell(1, _T),
+    "T!": Cell(1, _T, orphan=True),
+    "X": Cell(1, _X),
+    "U": Cell(1, _U),
+    "OK": Cell(1, _OK),
+    "R2>T": Cell(2, _T),
+    "R2>T!": Cell(2, _T, orphan=True),
+    "R3>T": Cell(3, _T),
+    "RF1>X": Cell(1, _X, renewals=1),
+    "RF2>T": Cell(1, _T, renewals=2),
+    "L>T": Cell(1, _T, until_free=True),
 }
 
 _N, _R, _Q, _D = Delivery.NOT_SENT, Delivery.REFUSED, Delivery.UNKNOWN, Delivery.DELIVERED

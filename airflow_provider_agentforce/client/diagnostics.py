@@ -7,7 +7,14 @@ from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, setup_paths, validation
 from airflow_provider_agentforce.client.agent_lookup import AgentInfo, only_match
-from airflow_provider_agentforce.client.checklist import FAILED, OK, SKIPPED, WARNING, Check, Diagnosis
+from airflow_provider_agentforce.client.checklist import (
+    FAILED,
+    OK,
+    SKIPPED,
+    WARNING,
+    ConnectionCheck,
+    Diagnosis,
+)
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.delivery_policy import Failure, Operation
 from airflow_provider_agentforce.client.responses import TokenReply
@@ -43,13 +50,15 @@ def unusable(error: AgentforceInputError) -> Diagnosis:
     return _completed([_failed("settings", error)], None)
 
 
-def _completed(found: list[Check], settings: Settings | None) -> Diagnosis:
+def _completed(found: list[ConnectionCheck], settings: Settings | None) -> Diagnosis:
     """Put the checks in order, and name those that were not made."""
     known = {check.name: check for check in found}
     login = "secret" if settings is None else _login(settings)
     names = ("settings", "host", "TLS", login, "token", "scopes", "API host", "agent", "active", "start")
     return Diagnosis(
-        tuple(known.get(name) or Check(name, SKIPPED, "not checked.") for name in (*names, "limits"))
+        tuple(
+            known.get(name) or ConnectionCheck(name, SKIPPED, "not checked.") for name in (*names, "limits")
+        )
     )
 
 
@@ -57,31 +66,33 @@ def _login(settings: Settings) -> str:
     return "key" if settings.auth == JWT_BEARER else "secret"
 
 
-def _failed(name: str, error: AgentforceError, more: str = "") -> Check:
+def _failed(name: str, error: AgentforceError, more: str = "") -> ConnectionCheck:
     fact = f"{error.fact} {more}".strip()
-    return Check(name, FAILED, fact, error.hint, setup_paths.path_for(error.hint or error.what, name))
+    return ConnectionCheck(
+        name, FAILED, fact, error.hint, setup_paths.path_for(error.hint or error.what, name)
+    )
 
 
-def _settings(settings: Settings) -> Check:
+def _settings(settings: Settings) -> ConnectionCheck:
     user = f", as {settings.username}" if settings.username else ""
-    return Check("settings", OK, f"complete; {settings.auth}{user}.")
+    return ConnectionCheck("settings", OK, f"complete; {settings.auth}{user}.")
 
 
-def _limits(settings: Settings) -> Check:
+def _limits(settings: Settings) -> ConnectionCheck:
     fact = (
         f"{settings.max_concurrent_sessions} sessions at once, {settings.max_sessions_per_hour} starts in an "
         f"hour, {settings.max_messages_per_session} messages in a session; {settings.timeout:g} s for a call."
     )
     if settings.timeout > _API_GIVES_UP:
-        return Check("limits", OK, fact)
+        return ConnectionCheck("limits", OK, fact)
     remedy = (
         f"The API itself gives up after {_API_GIVES_UP} s. Set the extra timeout above that: what becomes of "
         "a message whose answer is not awaited is unknown."
     )
-    return Check("limits", WARNING, fact, remedy)
+    return ConnectionCheck("limits", WARNING, fact, remedy)
 
 
-def _of_org(client: AgentforceClient, *, start_session: bool) -> Iterator[Check]:
+def _of_org(client: AgentforceClient, *, start_session: bool) -> Iterator[ConnectionCheck]:
     try:
         token, api = client.authenticate()
     except AgentforceInputError as error:
@@ -101,7 +112,7 @@ def _of_org(client: AgentforceClient, *, start_session: bool) -> Iterator[Check]
     yield from _agent(client, start_session=start_session)
 
 
-def _without_token(error: AgentforceError, settings: Settings) -> Iterator[Check]:
+def _without_token(error: AgentforceError, settings: Settings) -> Iterator[ConnectionCheck]:
     """Say where the way to a token ends."""
     failures = {one.name.lower(): one for one in Failure}
     failure, login = failures.get(error.failure or ""), _login(settings)
@@ -115,37 +126,37 @@ def _without_token(error: AgentforceError, settings: Settings) -> Iterator[Check
     yield _tls(settings)
     about_login = setup_paths.is_about_secret(error.hint)
     if not about_login:
-        yield Check(login, WARNING, "not known to be right, since the org gave no token.")
+        yield ConnectionCheck(login, WARNING, "not known to be right, since the org gave no token.")
     yield _failed(login if about_login else "token", error, _asked(settings))
 
 
-def _reached(settings: Settings, token: TokenReply | None = None) -> Iterator[Check]:
+def _reached(settings: Settings, token: TokenReply | None = None) -> Iterator[ConnectionCheck]:
     """Yield what a token proves."""
     named = token.instance_url if token else None
     if named and named.rstrip("/").lower() != settings.host:
         fact = f"the org calls itself {named}, not {settings.host}."
         remedy = "Set host to that My Domain URL."
-        yield Check("host", FAILED, fact, remedy, setup_paths.path_for(remedy))
+        yield ConnectionCheck("host", FAILED, fact, remedy, setup_paths.path_for(remedy))
     else:
         yield _host_answers(settings)
     yield _tls(settings)
-    yield Check(_login(settings), OK, f"accepted by the org{_key(settings)}.")
+    yield ConnectionCheck(_login(settings), OK, f"accepted by the org{_key(settings)}.")
 
 
-def _host_answers(settings: Settings) -> Check:
-    return Check("host", OK, f"{validation.address(settings.host)} answers.")
+def _host_answers(settings: Settings) -> ConnectionCheck:
+    return ConnectionCheck("host", OK, f"{validation.address(settings.host)} answers.")
 
 
-def _tls(settings: Settings) -> Check:
+def _tls(settings: Settings) -> ConnectionCheck:
     if urlsplit(settings.host).scheme == "http":
-        return Check("TLS", SKIPPED, "plain http, to this machine only.")
-    return Check("TLS", OK, "the certificate is valid.")
+        return ConnectionCheck("TLS", SKIPPED, "plain http, to this machine only.")
+    return ConnectionCheck("TLS", OK, "the certificate is valid.")
 
 
 def _key(settings: Settings) -> str:
     if settings.auth != JWT_BEARER:
         return ""
-    return f"; the SHA-256 of its public key is {jwt_bearer.fingerprint(settings.signing_key)}"
+    return f"; the SHA-256 of its public key is {jwt_bearer.key_fingerprint(settings.signing_key)}"
 
 
 def _asked(settings: Settings) -> str:
@@ -158,46 +169,48 @@ def _asked(settings: Settings) -> str:
     )
 
 
-def _token(token: TokenReply, settings: Settings) -> Check:
+def _token(token: TokenReply, settings: Settings) -> ConnectionCheck:
     if not token.is_jwt:
         remedy = failure_catalogue.OPAQUE_TOKEN
-        return Check("token", FAILED, "not a JWT.", remedy, setup_paths.path_for(remedy))
+        return ConnectionCheck("token", FAILED, "not a JWT.", remedy, setup_paths.path_for(remedy))
     life = "of unknown lifetime" if token.lifetime is None else f"for {token.lifetime / 60:.0f} minutes"
     user = f", for {settings.username}" if settings.username else ""
-    return Check("token", OK, f"a JWT {life}{user}.")
+    return ConnectionCheck("token", OK, f"a JWT {life}{user}.")
 
 
-def _scopes(token: TokenReply) -> Check:
+def _scopes(token: TokenReply) -> ConnectionCheck:
     if token.scopes is None:
-        return Check("scopes", WARNING, "the org does not say which the token has.")
+        return ConnectionCheck("scopes", WARNING, "the org does not say which the token has.")
     given, lacking = " ".join(sorted(token.scopes)), ", ".join(sorted(_NEEDED - token.scopes))
     if not lacking:
-        return Check("scopes", OK, f"{given}.")
+        return ConnectionCheck("scopes", OK, f"{given}.")
     remedy = f"The app lacks the scopes {lacking}: add them."
-    return Check("scopes", FAILED, f"{given}.", remedy, setup_paths.path_for("", "scopes"))
+    return ConnectionCheck("scopes", FAILED, f"{given}.", remedy, setup_paths.path_for("", "scopes"))
 
 
-def _api_host(client: AgentforceClient, api: str) -> Check:
+def _api_host(client: AgentforceClient, api: str) -> ConnectionCheck:
     try:
         said = client.probe()
     except AgentforceError as error:
         return _failed("API host", error)
     if "session" in said.text.lower():
-        return Check("API host", OK, f"{api} takes the token.")
+        return ConnectionCheck("API host", OK, f"{api} takes the token.")
     fact = f"{api} does not answer as an Agent API: {said.text or 'without a word'}."
     # A gateway, or another server, answers without the class that each error of the API has.
     remedy = failure_catalogue.remedy_of(
         Operation.START, Failure.NOT_FOUND, status=404, said=said, agent=client.settings.agent_id
     )
-    return Check("API host", WARNING if said.error else FAILED, fact, remedy, setup_paths.path_for(remedy))
+    return ConnectionCheck(
+        "API host", WARNING if said.error else FAILED, fact, remedy, setup_paths.path_for(remedy)
+    )
 
 
-def _agent(client: AgentforceClient, *, start_session: bool) -> Iterator[Check]:
+def _agent(client: AgentforceClient, *, start_session: bool) -> Iterator[ConnectionCheck]:
     given = client.settings.agent_id
     if given is None:
         fact = "the connection names none, so tasks have to."
-        yield Check("agent", SKIPPED, fact)
-        yield Check("start", SKIPPED, "not tried without an agent.")
+        yield ConnectionCheck("agent", SKIPPED, fact)
+        yield ConnectionCheck("start", SKIPPED, "not tried without an agent.")
         return
     try:
         found = client.find_agents(given)
@@ -211,31 +224,33 @@ def _agent(client: AgentforceClient, *, start_session: bool) -> Iterator[Check]:
     if start_session and usable:
         yield _start(client)
     elif not start_session:
-        yield Check("start", SKIPPED, "not tried; no session was started.")
+        yield ConnectionCheck("start", SKIPPED, "not tried; no session was started.")
 
 
-def _not_looked_up(agent_id: str, error: AgentforceError) -> Check:
+def _not_looked_up(agent_id: str, error: AgentforceError) -> ConnectionCheck:
     fact = f"{agent_id} could not be looked up; tasks do not look an id up either."
-    return Check("agent", WARNING, fact, error.hint, setup_paths.path_for(error.hint))
+    return ConnectionCheck("agent", WARNING, fact, error.hint, setup_paths.path_for(error.hint))
 
 
-def _looked_up(given: str, found: list[AgentInfo], host: str) -> Iterator[Check]:
+def _looked_up(given: str, found: list[AgentInfo], host: str) -> Iterator[ConnectionCheck]:
     if len(found) == 1:
         agent = found[0]
-        yield Check("agent", OK, f"{agent.name}, {agent.agent_id}.")
+        yield ConnectionCheck("agent", OK, f"{agent.name}, {agent.agent_id}.")
     try:
         only_match(given, found, host)
     except AgentforceError as error:
         yield _failed("active" if len(found) == 1 else "agent", error)
     else:
-        yield Check("active", OK, "a version of it is.")
+        yield ConnectionCheck("active", OK, "a version of it is.")
 
 
-def _start(client: AgentforceClient) -> Check:
+def _start(client: AgentforceClient) -> ConnectionCheck:
     try:
         session = client.start_session()
     except AgentforceError as error:
         return _failed("start", error)
     if client.end_quietly(session):
-        return Check("start", OK, f"session {session.session_id} was started and ended.")
-    return Check("start", WARNING, f"session {session.session_id} was started and may still be open.")
+        return ConnectionCheck("start", OK, f"session {session.session_id} was started and ended.")
+    return ConnectionCheck(
+        "start", WARNING, f"session {session.session_id} was started and may still be open."
+    )

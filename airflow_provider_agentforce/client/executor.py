@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client.api_requests import ApiRequest
 from airflow_provider_agentforce.client.attempt import Access, Attempt, AttemptReader, CallOptions
 from airflow_provider_agentforce.client.call_errors import error_of, interruption_of
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
-from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation, Verdict
+from airflow_provider_agentforce.client.delivery_policy import Cell, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.plans import PlanRequest, summary_of
 from airflow_provider_agentforce.client.redaction import Redactor
@@ -85,9 +85,9 @@ class CallState:
         return self.last.failure
 
     @property
-    def verdict(self) -> Verdict:
+    def cell(self) -> Cell:
         """What the retry table says of the last attempt, which failed."""
-        return self.failure.rule.verdict(self.request.operation)
+        return self.failure.rule.cell(self.request.operation)
 
     def announce(self) -> None:
         """Say that the request is about to leave, once for each key."""
@@ -154,15 +154,15 @@ class _RetryRules:
             return call.failure is Failure.LOCKED
         if call.failure is Failure.THROTTLED and not call.options.wait_for_limits:
             return False
-        verdict = call.verdict
-        return verdict.until_free or call.attempts < verdict.attempts or call.renewals < verdict.renewals
+        cell = call.cell
+        return cell.until_free or call.attempts < cell.attempts or call.renewals < cell.renewals
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         call = self._call
         if call.options.during_cleanup:
             # The message that was cut may hold the session's lock for a moment longer.
             return _CLEANUP_PAUSE
-        if call.verdict.renewals:
+        if call.cell.renewals:
             return self._timing.renewal_pause(state) if call.renewals else 0.0
         asked = call.last.asked_to_wait if call.last else None
         # An org that names no time, or one that has passed, does not ask to be called without a pause.
@@ -172,13 +172,13 @@ class _RetryRules:
         call, pause = self._call, state.upcoming_sleep
         if call.options.during_cleanup:
             return call.taken >= CLEANUP_SECONDS
-        too_long = call.verdict.until_free and call.taken + pause > self._deadline.longest_wait
+        too_long = call.cell.until_free and call.taken + pause > self._deadline.longest_wait
         return too_long or not self._deadline.allows(pause)
 
     def _note_repetition(self, _: tenacity.RetryCallState) -> None:
         call = self._call
         call.repeated_after += (call.failure,)
-        if call.verdict.renewals:
+        if call.cell.renewals:
             call.renewals += 1
             call.refused = call.last.access if call.last else None
 
@@ -251,9 +251,9 @@ class RequestExecutor:
         others = iter(partial(self._attempt, call, get_access), None)
         retrying = _RetryRules(call, self.deadline, self.timing).retrying()
         last: Attempt = retrying(next, itertools.chain([first], others))
-        if last.failure is None or call.verdict.ending is Ending.DONE:
+        if last.failure is None or call.cell.ending is Ending.DONE:
             return last
-        raise error_of(call, last, call.verdict.ending, self.redactor) from last.cause
+        raise error_of(call, last, call.cell.ending, self.redactor) from last.cause
 
     def _attempt(self, call: CallState, get_access: GetAccess | None) -> Attempt:
         options, request = call.options, call.request.for_attempt(call.losses, time.time())
@@ -279,7 +279,7 @@ class RequestExecutor:
         call.last = last = call.reader.attempt()
         if last.failure is not None and last.failure.rule.delivery.applied is not False:
             call.losses += 1
-            if call.verdict.orphan:
+            if call.cell.orphan:
                 log.warning("A session may have been left open. Its external session key: %s", call.key)
         if last.failure is Failure.THROTTLED:
             self._on_throttled(last.asked_to_wait)

@@ -62,7 +62,7 @@ def assertion(pem: str, *, consumer_key: str, username: str, audience: str, now:
     return jwt.encode(claims, pem, algorithm="RS256")
 
 
-def fingerprint(pem: str) -> str:
+def key_fingerprint(pem: str) -> str:
     """Return the SHA-256 of the public key that belongs to *pem*, in hexadecimal digits.
 
     It is that of the DER of the public key, which a certificate holds, too.

@@ -125,7 +125,7 @@ class _WriteRequest(ApiRequest):
         return replace(post(self.url, {"allOrNone": False, "records": self.rows}), method="PATCH")
 
     def read(self, reader: JsonReader) -> list[WriteResult]:
-        reply = responses.decode(reader.body)
+        reply = responses.decode_reply(reader.body)
         if not isinstance(reply, list) or len(reply) != len(self.rows):
             raise responses.UnreadableReplyError("JSON, but not one result for each record")
         return [WriteResult.from_reply(one if isinstance(one, dict) else {}) for one in reply]

@@ -76,7 +76,7 @@ class ErrorReply:
         return ": ".join(part for part in (self.error, self.message) if part)
 
 
-def decode(body: bytes) -> Any:
+def decode_reply(body: bytes) -> Any:
     """Parse *body* as JSON, or raise :class:`UnreadableReplyError`."""
     try:
         return json_values.decode(body)
@@ -86,7 +86,7 @@ def decode(body: bytes) -> Any:
 
 def decode_object(body: bytes) -> dict[str, Any]:
     """Parse *body* as a JSON object, or raise :class:`UnreadableReplyError`."""
-    parsed = decode(body)
+    parsed = decode_reply(body)
     if not isinstance(parsed, dict):
         raise _unlike(parsed, f"JSON, but a {type(parsed).__name__} instead of an object")
     return parsed

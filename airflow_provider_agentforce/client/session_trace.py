@@ -103,7 +103,7 @@ class SessionTrace:
         :param value: the parsed reply.
         :raises UnreadableReplyError: if it has no ``resourceSpans``.
         """
-        found = _Found()
+        found = _SessionSpans()
         for resource in _resources(value):
             about = _wanted(_mapping(resource.get("resource")).get("attributes"))
             if not _is_of(about, session_id):
@@ -206,7 +206,7 @@ class _Span:
 
 
 @dataclass
-class _Found:
+class _SessionSpans:
     """The spans of a session."""
 
     agent: str | None = None

@@ -54,7 +54,7 @@ class TraceFinding:
     error: AgentforceError | None = None
 
 
-def read(client: AgentforceClient, session_id: str, started_at: float | None = None) -> TraceFinding:
+def read_trace(client: AgentforceClient, session_id: str, started_at: float | None = None) -> TraceFinding:
     """Read the trace of a session once. Nothing is changed in the org, so this may be repeated.
 
     :param started_at: when the session started, in seconds since the epoch, or later.
@@ -78,7 +78,7 @@ def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:
 
     :raises TaskStoppedError: the client was stopped.
     """
-    found = read(client, sought.session_id, sought.sent_at)
+    found = read_trace(client, sought.session_id, sought.sent_at)
     if found.trace is None:
         return found
     message = found.trace.find_message(sought.text, sought.position, sought.sent_at)

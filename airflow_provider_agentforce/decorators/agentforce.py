@@ -17,7 +17,7 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger
-from airflow_provider_agentforce.operators._recorded import end_left
+from airflow_provider_agentforce.operators._resumable import end_left
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
 
 if TYPE_CHECKING:

@@ -112,12 +112,12 @@ def _sequence_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
-class _Message(_Body):
+class _MessageBody(_Body):
     sequence_id: Annotated[int | float, BeforeValidator(_sequence_number)]
     in_reply_to_message_id: str | None = None
 
 
-class _Text(_Message):
+class _TextBody(_MessageBody):
     type: Literal["Text"]
     text: str
 
@@ -128,22 +128,22 @@ class _ReplyItem(_Body):
     value: Any = None
 
 
-class _Reply(_Message):
+class _ReplyBody(_MessageBody):
     type: Literal["Reply"]
     reply: list[_ReplyItem]
 
 
-class _Bare(_Message):
+class _BareBody(_MessageBody):
     type: Literal["Cancel", "TransferSucceeded"]
 
 
-class _TransferFailed(_Message):
+class _TransferFailedBody(_MessageBody):
     type: Literal["TransferFailed"]
     reason: Literal["NoAgentAvailable", "Error"]
     description: str | None = None
 
 
-class _PlanTemplate(_Message):
+class _PlanTemplateBody(_MessageBody):
     type: Literal["PlanTemplate"]
     details: dict[str, Any]
 
@@ -151,7 +151,10 @@ class _PlanTemplate(_Message):
 class _SendBody(_Body):
     """The body of a message."""
 
-    message: Annotated[_Text | _Reply | _Bare | _TransferFailed | _PlanTemplate, Field(discriminator="type")]
+    message: Annotated[
+        _TextBody | _ReplyBody | _BareBody | _TransferFailedBody | _PlanTemplateBody,
+        Field(discriminator="type"),
+    ]
     variables: _Variables = None
 
 

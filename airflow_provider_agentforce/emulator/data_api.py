@@ -68,7 +68,7 @@ async def query_more(request: OrgRequest) -> OrgResponse:
     return _page(request, cursor.removeprefix(_LOCATOR), found, int(begin))
 
 
-def _page(request: OrgRequest, cursor: str, found: soql.Found, begin: int) -> OrgResponse:
+def _page(request: OrgRequest, cursor: str, found: soql.QueryResult, begin: int) -> OrgResponse:
     """Return the records from *begin* on, and where there are more of them."""
     asked = _BATCH_SIZE.search(request.headers.get("sforce-query-options", ""))
     size = request.org.settings.query_page_size

@@ -26,7 +26,7 @@ from airflow_provider_agentforce.emulator.models import (
 from airflow_provider_agentforce.emulator.records import RecordStore
 from airflow_provider_agentforce.emulator.script import Script
 from airflow_provider_agentforce.emulator.sobjects import SObject, SObjectField
-from airflow_provider_agentforce.emulator.soql import Found
+from airflow_provider_agentforce.emulator.soql import QueryResult
 
 CONSUMER_KEY = "EMULATOR.consumer.key"
 # Made up and the same for everyone: it opens nothing but an emulator on this machine.
@@ -155,7 +155,7 @@ class Org:
             self.requests: list[RequestRecord] = []
             self.test_runs: dict[str, EvaluationRun] = {}
             # What is left of queries with several pages.
-            self.cursors: dict[str, Found] = {}
+            self.cursors: dict[str, QueryResult] = {}
             self.records.reset()
             self._starts: deque[float] = deque()
             self.changed()

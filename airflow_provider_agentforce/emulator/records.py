@@ -21,8 +21,8 @@ from airflow_provider_agentforce.emulator.sobjects import (
     SObjectField,
     default_records,
 )
+from airflow_provider_agentforce.emulator.soql import Record
 
-Record = dict[str, Any]
 Rule = Callable[[Record], str | None]
 
 MOST_PER_CALL = 200
@@ -142,7 +142,7 @@ class RecordStore:
         if len(rows) > MOST_PER_CALL:
             words = f"record limit reached. cannot submit more than {MOST_PER_CALL} records into this call"
             raise ApiError("rest_too_many", detail=words)
-        writes = [_Write(self, row, upsert_by) for row in rows]
+        writes = [_RecordChange(self, row, upsert_by) for row in rows]
         results = [self._checked(one, writes) for one in writes]
         if all_or_none and not all(one["success"] for one in results):
             rolled_back = WriteError(
@@ -165,7 +165,7 @@ class RecordStore:
         """Return the record with this id, in either of its forms."""
         return self._records[name].get(record_id[:_SHORT_ID])
 
-    def _checked(self, write: _Write, all_writes: Iterable[_Write]) -> dict[str, Any]:
+    def _checked(self, write: _RecordChange, all_writes: Iterable[_RecordChange]) -> dict[str, Any]:
         try:
             write.check([one.target for one in all_writes])
             self._check_state(write)
@@ -173,7 +173,7 @@ class RecordStore:
             return error.result
         return {"success": True}
 
-    def _check_state(self, write: _Write) -> None:
+    def _check_state(self, write: _RecordChange) -> None:
         if self.read_only:
             raise WriteError(
                 "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE",
@@ -192,7 +192,7 @@ class RecordStore:
                 raise WriteError("FIELD_CUSTOM_VALIDATION_EXCEPTION", refusal)
 
 
-class _Write:
+class _RecordChange:
     """One record that is to be written.
 
     :ivar target: what names it, for a look at duplicates.

@@ -134,7 +134,7 @@ def _rules(entries: Any, *, where: str) -> ScriptFunction:
     """Return the function that answers by the first of the rules that matches."""
     if not isinstance(entries, list):
         raise ScriptError(f"{where}: answers must be a list.")
-    rules = [_Rule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)]
+    rules = [_ScriptRule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)]
 
     def answer(turn: ScriptTurn) -> Any:
         for rule in rules:
@@ -146,7 +146,7 @@ def _rules(entries: Any, *, where: str) -> ScriptFunction:
     return answer
 
 
-class _Rule:
+class _ScriptRule:
     def __init__(self, entry: Any, *, where: str) -> None:
         if not isinstance(entry, Mapping):
             raise ScriptError(f"{where}: an answer is a mapping, not {type(entry).__name__}.")

@@ -24,7 +24,7 @@ _START_TIMEOUT_S = 10.0
 _TICK_S = 1.0
 
 
-class _Connection(H11Protocol):
+class _ServerConnection(H11Protocol):
     """A connection that hands its transport to the application, which an ASGI server otherwise hides."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,7 +45,7 @@ class ThreadedServer(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=_Connection,
+            http=_ServerConnection,
             ws="none",
             lifespan="off",
             loop="asyncio",

@@ -31,7 +31,7 @@ _ORDERED = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operato
 
 
 @dataclass(frozen=True)
-class Found:
+class QueryResult:
     """What a query found.
 
     :param records: each with its ``attributes`` and the wanted fields.
@@ -42,7 +42,7 @@ class Found:
     total: int
 
 
-def select(soql: str, tables: Mapping[str, list[Record]]) -> Found:
+def select(soql: str, tables: Mapping[str, list[Record]]) -> QueryResult:
     """Return what ``soql`` asks for.
 
     :param tables: every record by the name of its type. A parent is a field that holds a mapping, and the
@@ -53,7 +53,7 @@ def select(soql: str, tables: Mapping[str, list[Record]]) -> Found:
     source, query = parser.query()
     parser.end()
     records = query(_table(source, tables))
-    return Found([] if parser.counts else records, len(records))
+    return QueryResult([] if parser.counts else records, len(records))
 
 
 def page(records: list[Record]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The operators. Importing them loads neither an HTTP library nor the client's I/O.
 
 An operator checks its arguments (``_arguments``) when the Dag is parsed, and its rendered values when the
-task runs. It sends through a session that the task's ledger records (``_recorded``, ``_ledger``), and gives
+task runs. It sends through a session that the task's ledger records (``_resumable``, ``_ledger``), and gives
 the answer to XCom as a dict. After a failure ``_retries`` says whether another try of the task may follow.
 """
 

@@ -98,7 +98,7 @@ def turn_key(number: int) -> str:
     return f"turn_{number}"
 
 
-def unreadable(key: str) -> LedgerError:
+def unreadable_entry(key: str) -> LedgerError:
     """Return the error for a record that is there and makes no sense: it must not count as none."""
     return LedgerError(
         f"The record {_PREFIX}{key} of the task state store cannot be read as one. Nothing was sent.",
@@ -164,7 +164,7 @@ class Ledger:
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
-            raise unreadable(key)
+            raise unreadable_entry(key)
         return record
 
     def intend(self, key: str, mark: str, value: dict[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from airflow_provider_agentforce._compat import Context
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-Render = Callable[[Mapping[str, Any]], str]
+    from airflow_provider_agentforce.batch.record_values import Render
 
 
 def compiler(

@@ -79,7 +79,7 @@ class Seen:
 
 
 @dataclass
-class Progress:
+class ResolverState:
     """How far the steps have come.
 
     :ivar step: the step that is taken.
@@ -108,12 +108,12 @@ class Resolver:
         self._steps = steps
         self._home = home
         self._tools = tools
-        self._progress = Progress(**(home.read() or {}))
+        self._state = ResolverState(**(home.read() or {}))
 
     @property
     def findings(self) -> dict[str, list[str]]:
         """What was seen of the messages that are still unknown."""
-        return self._progress.findings
+        return self._state.findings
 
     def run(self) -> Step | None:
         """Take the steps.
@@ -121,15 +121,15 @@ class Resolver:
         :returns: ``None`` when all is settled; else the last step, ``"fail"`` or ``"resend"``.
         """
         while self._home.open():
-            step = self._steps[self._progress.step]
+            step = self._steps[self._state.step]
             if not isinstance(step, Check | Trace | Ask):
                 return step
-            if self._progress.since is None:
-                self._progress.since = _now().isoformat()
+            if self._state.since is None:
+                self._state.since = _now().isoformat()
                 self._save()
             if not self._take(step):
                 return FAIL
-            self._progress.next_step()
+            self._state.next_step()
             if self._home.open():
                 self._save()
         return None
@@ -176,7 +176,7 @@ class Resolver:
             if over or not wanted:
                 return
             pause = self._pause(step.timeout)
-            self._progress.looks += 1
+            self._state.looks += 1
             self._save()
             self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
 
@@ -184,7 +184,7 @@ class Resolver:
         from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
 
         pause = trace_lookup.first_pause(timeout.total_seconds())
-        for _ in range(self._progress.looks):
+        for _ in range(self._state.looks):
             pause = trace_lookup.next_pause(pause)
         return timedelta(seconds=pause)
 
@@ -210,15 +210,15 @@ class Resolver:
             self._note(name, note)
 
     def _began(self) -> datetime:
-        assert self._progress.since is not None  # noqa: S101 - the step has begun
-        return datetime.fromisoformat(self._progress.since)
+        assert self._state.since is not None  # noqa: S101 - the step has begun
+        return datetime.fromisoformat(self._state.since)
 
     def _settle(self, verdicts: Mapping[str, Verdict]) -> None:
         if not verdicts:
             return
         self._home.settle(verdicts)
         for name in verdicts:
-            self._progress.findings.pop(name, None)
+            self._state.findings.pop(name, None)
         kinds = Counter((one.by, one.acted, one.answer) for one in verdicts.values())
         for (by, acted, answer), number in kinds.items():
             log.log(
@@ -231,13 +231,13 @@ class Resolver:
             )
 
     def _note(self, name: str, finding: str) -> None:
-        self._progress.findings.setdefault(name, []).append(finding)
+        self._state.findings.setdefault(name, []).append(finding)
 
     def _with_findings(self, name: str, delivery: UnknownDelivery) -> UnknownDelivery:
-        return delivery.found(*self._progress.findings.get(name, ()))
+        return delivery.found(*self._state.findings.get(name, ()))
 
     def _save(self) -> None:
-        self._home.write(vars(self._progress))
+        self._home.write(vars(self._state))
 
 
 def _verdict_by(decision: Decision) -> Verdict:

@@ -15,7 +15,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
-from airflow_provider_agentforce.operators._recorded_run import RecordedRun
+from airflow_provider_agentforce.operators._resumable_run import ResumableRun
 from airflow_provider_agentforce.operators._testing import AgentTesting, check_timedelta
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ class RunAgentTestOperator(AgentTesting):
         """What an earlier try, or pass, must have in common with this one."""
         return fingerprint(self.agentforce_conn_id, self.test, self.api, self.path)
 
-    def _record(self, context: Context) -> RecordedRun:
+    def _record(self, context: Context) -> ResumableRun:
         ledger = Ledger.of(context)
-        return RecordedRun(ledger, self._mark, test=self.test, api=self.api, path=self.path)
+        return ResumableRun(ledger, self._mark, test=self.test, api=self.api, path=self.path)
 
     def _versions(self) -> dict[str, str | None]:
         if self.skip_if_passed_within is None:

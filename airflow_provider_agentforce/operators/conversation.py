@@ -32,7 +32,7 @@ from airflow_provider_agentforce.operators._shared import StartsSessions, Stores
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.messages import Said
     from airflow_provider_agentforce.operators._asking import Decide, Decisions
-    from airflow_provider_agentforce.operators._recorded import RecordedConversation
+    from airflow_provider_agentforce.operators._resumable import ResumableConversation
     from airflow_provider_agentforce.structured import OutputType
 
     NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
@@ -184,9 +184,9 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
         """Keep the answers; end the session, unless a next try goes on in it."""
         if not retried:
-            from airflow_provider_agentforce.operators._recorded import end_recorded  # noqa: PLC0415
+            from airflow_provider_agentforce.operators._resumable import end_session  # noqa: PLC0415
 
-            end_recorded(self.open_client(), ledger)
+            end_session(self.open_client(), ledger)
         if self._turns:
             self.push_in_failure(context, "turns", [turn.to_dict() for turn in self._turns])
 
@@ -200,15 +200,15 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         only_trace = all(isinstance(step, Trace | str) for step in self.steps)
         return not last or (answered > 0 and not only_trace)
 
-    def _conversation(self, ledger: Ledger, context: Context) -> RecordedConversation:
-        from airflow_provider_agentforce.operators._recorded import RecordedConversation  # noqa: PLC0415
+    def _conversation(self, ledger: Ledger, context: Context) -> ResumableConversation:
+        from airflow_provider_agentforce.operators._resumable import ResumableConversation  # noqa: PLC0415
 
         client = self.open_client()
         if self.messages is not None:
             validation.message_count(len(self.messages), client.settings.max_messages_per_session)
         agent_id = client.settings.agent(self.agent_id)
         self.link_to(agent_id, context)
-        return RecordedConversation(
+        return ResumableConversation(
             client,
             ledger,
             self.session_options(agent_id, key_of(context["ti"])),
@@ -221,7 +221,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     def _hold(
         self,
-        talk: RecordedConversation,
+        talk: ResumableConversation,
         following: NextMessage,
         output: OutputType | None,
         context: Context,
@@ -255,14 +255,14 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     def _exchange(
         self,
-        talk: RecordedConversation,
+        talk: ResumableConversation,
         following: NextMessage,
         output: OutputType | None,
         send: Callable[..., Turn],
         decisions: Decisions,
     ) -> dict[str, Any]:
         """Send the messages, then make data of the last answer; return what that adds to the result."""
-        for said in messages_of(following, talk.turns, decisions.on):
+        for said in iter_messages(following, talk.turns, decisions.on):
             if send(said).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
@@ -286,7 +286,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     def _send(
         self,
-        talk: RecordedConversation,
+        talk: ResumableConversation,
         context: Context,
         ledger: Ledger,
         said: Said,
@@ -301,7 +301,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return turn
 
     def _values(
-        self, talk: RecordedConversation, results: dict[str, Any], context: Context
+        self, talk: ResumableConversation, results: dict[str, Any], context: Context
     ) -> dict[str, Any]:
         last = talk.turns[-1].to_dict()
         keys = ("session_id", "sequence_id", "agent_id", "text", "outcome")
@@ -312,7 +312,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return without_requests({**values, "external_session_key": key, "turns": turns})
 
     def _decide_on_a_retry(
-        self, talk: RecordedConversation, error: BaseException, *, recorded: bool, context: Context
+        self, talk: ResumableConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
         """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
         follows = next_try(
@@ -347,7 +347,7 @@ def in_order(messages: Any) -> NextMessage:
     return lambda turns: checked[len(turns)] if len(turns) < len(checked) else None
 
 
-def messages_of(
+def iter_messages(
     following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], Said | None]
 ) -> Iterator[Said]:
     """Yield what is said in each message, asking for the next when its time has come.

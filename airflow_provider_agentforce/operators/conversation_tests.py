@@ -15,7 +15,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
 )
 from airflow_provider_agentforce.operators._identity import key_of
-from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, fingerprint, unreadable
+from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, fingerprint, unreadable_entry
 from airflow_provider_agentforce.operators._paths import files_of
 from airflow_provider_agentforce.operators._testing import AgentTesting
 
@@ -161,13 +161,13 @@ def _held(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: s
 
 
 def _case_in(record: LedgerEntry) -> Case:
-    from airflow_provider_agentforce.client.agent_test_results import Case, Check  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.client.agent_test_results import Case, CaseCheck  # noqa: PLC0415 - not at parse time
 
     try:
         kept = dict((record.value or {})["case"])
-        return Case(**{**kept, "checks": tuple(Check(**check) for check in kept["checks"])})
+        return Case(**{**kept, "checks": tuple(CaseCheck(**check) for check in kept["checks"])})
     except (KeyError, TypeError):
-        raise unreadable("case") from None
+        raise unreadable_entry("case") from None
 
 
 def _read(given: Any) -> list[GoldenConversation]:

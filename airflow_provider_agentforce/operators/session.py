@@ -51,7 +51,7 @@ class StartSessionOperator(StartsSessions):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the session."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
-        from airflow_provider_agentforce.operators._recorded import start_recorded  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._resumable import resume_or_start  # noqa: PLC0415
 
         with airflow_errors():
             client = self.open_client()
@@ -60,7 +60,7 @@ class StartSessionOperator(StartsSessions):
             ledger = Ledger.of(context)
             options = self.session_options(agent_id, self.external_session_key or key_of(context["ti"]))
             mark = fingerprint(self.agentforce_conn_id, agent_id)
-            session, _ = start_recorded(client, ledger, mark, options)
+            session, _ = resume_or_start(client, ledger, mark, options)
             try:
                 values = session.to_dict()
                 self.push(context, values)

@@ -6,7 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow_provider_agentforce.client.agent_test_results import ERROR, FAILED, PASSED, Case, Check, case_of
+from airflow_provider_agentforce.client.agent_test_results import (
+    ERROR,
+    FAILED,
+    PASSED,
+    Case,
+    CaseCheck,
+    case_of,
+)
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.models import FAILED as FAILED_OUTCOME
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
@@ -60,7 +67,7 @@ class Rehearsal:
             conversation.variables,
             external_session_key=external_session_key,
         )
-        self._checks: list[Check] = []
+        self._checks: list[CaseCheck] = []
         self._answered = 0
 
     def start(self, **how: Any) -> Session:
@@ -103,7 +110,9 @@ class Rehearsal:
     def _say_all(self, chat: OpenSession) -> None:
         for number, turn in enumerate(self._conversation.turns, 1):
             if chat.state == "ended":
-                ended = Check(f"turn {number}", "session", FAILED, reason="the agent has ended the session")
+                ended = CaseCheck(
+                    f"turn {number}", "session", FAILED, reason="the agent has ended the session"
+                )
                 self._checks.append(ended)
                 return
             answer = chat.send(turn.said)
@@ -125,7 +134,7 @@ class Rehearsal:
         )
 
 
-def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[Check]:
+def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[CaseCheck]:
     """Yield what is looked at in an answer, the outcome first.
 
     :param name: of the turn.
@@ -151,23 +160,23 @@ def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[Check]:
 
 def _compared(  # noqa: PLR0917 - a check's own fields
     name: str, kind: str, good: bool, expected: str, actual: str, reason: str = ""
-) -> Check:
+) -> CaseCheck:
     shown = (one_line(expected, _LONGEST), one_line(actual, _LONGEST))
-    return Check(name, kind, PASSED if good else FAILED, *shown, reason=reason)
+    return CaseCheck(name, kind, PASSED if good else FAILED, *shown, reason=reason)
 
 
-def _called(turn: Turn, expected: Expectation, name: str) -> Check:
+def _called(turn: Turn, expected: Expectation, name: str) -> CaseCheck:
     assert expected.check is not None  # noqa: S101 - the caller looks
     try:
         said = expected.check(turn)
     except AssertionError as error:
         reason = printed(error, str) or "an assert fails"
-        return Check(name, "check", FAILED, reason=one_line(reason, _LONGEST))
+        return CaseCheck(name, "check", FAILED, reason=one_line(reason, _LONGEST))
     except raised_by_users() as error:
-        return Check(name, "check", ERROR, reason=error_words(error, _LONGEST))
+        return CaseCheck(name, "check", ERROR, reason=error_words(error, _LONGEST))
     good = said is None or said is True
     reason = "" if good else said if isinstance(said, str) and said else f"it returns {printed(said, repr)}"
-    return Check(name, "check", PASSED if good else FAILED, reason=one_line(reason, _LONGEST))
+    return CaseCheck(name, "check", PASSED if good else FAILED, reason=one_line(reason, _LONGEST))
 
 
 def _value_of(turn: Turn, names: list[str]) -> Any:

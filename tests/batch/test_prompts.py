@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
-from airflow_provider_agentforce.batch.reader import read
+from airflow_provider_agentforce.batch.reader import read_records
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.sources import ListSource
 from airflow_provider_agentforce.batch.worker import WorkItem
@@ -35,7 +35,7 @@ def other(record):
 
 
 def about(asked, **fields):
-    (record,) = read(ListSource([{"id": "A1", **fields}]), "id")
+    (record,) = read_records(ListSource([{"id": "A1", **fields}]), "id")
     return asked.about(record)
 
 
@@ -157,7 +157,7 @@ def test_a_reason_is_one_short_line():
 
 @pytest.mark.parametrize("missing", [{}, {"id": None}, {"id": ""}])
 def test_a_record_without_its_key_is_not_asked_about_and_says_where_it_stands(missing):
-    records = list(read(ListSource([{"id": "A1"}, missing]), "id"))
+    records = list(read_records(ListSource([{"id": "A1"}, missing]), "id"))
     row = prompts("Hello.").about(records[1])
     assert (row.key, row.status) == (None, "failed")
     assert row.error == "records[1]: the field id, which names the record, is missing or empty."
@@ -235,7 +235,7 @@ def test_a_record_that_its_function_or_template_changes_stays_what_the_input_say
         "deep": {"tags": ["b"]},
         "fixed": MappingProxyType({}),
     }
-    (record,) = read(ListSource([fields]), "id")
+    (record,) = read_records(ListSource([fields]), "id")
     line = record.line()
     item = asked.about(record)
     assert "Acme" in item.messages[0].text

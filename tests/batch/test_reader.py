@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_agentforce.batch.reader import read, survey
+from airflow_provider_agentforce.batch.reader import read_records, survey
 from airflow_provider_agentforce.batch.sources import ListSource, source_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -50,11 +50,11 @@ def written(tmp_path):
 
 
 def fields(source):
-    return [record.fields for record in read(source, None)]
+    return [record.fields for record in read_records(source, None)]
 
 
 def places(source):
-    return [record.where for record in read(source, None)]
+    return [record.where for record in read_records(source, None)]
 
 
 def refusal(source, key=None):
@@ -319,24 +319,24 @@ def test_a_sequence_that_is_no_list_is_read_once():
 
 
 def test_without_a_key_the_position_is_the_key(written):
-    assert [record.key for record in read(written("a.csv", "id\nx\ny\n"), None)] == [0, 1]
+    assert [record.key for record in read_records(written("a.csv", "id\nx\ny\n"), None)] == [0, 1]
 
 
 def test_a_number_stays_a_number_as_a_key_and_another_thing_becomes_its_text():
     given = [7, 1.5, True, "a", Decimal("1.10"), UUID(int=1), ["x"]]
-    keys = [record.key for record in read(ListSource([{"id": key} for key in given]), "id")]
+    keys = [record.key for record in read_records(ListSource([{"id": key} for key in given]), "id")]
     assert keys == [7, 1.5, True, "a", "1.10", str(UUID(int=1)), "['x']"]
 
 
 @pytest.mark.parametrize("missing", [{}, {"id": None}, {"id": ""}, {"id": float("nan")}])
 def test_a_record_without_its_key_is_one_of_the_batch_all_the_same(missing):
-    records = list(read(ListSource([{"id": "a"}, missing, missing]), "id"))
+    records = list(read_records(ListSource([{"id": "a"}, missing, missing]), "id"))
     assert [record.key for record in records] == ["a", None, None]
     assert len(survey(ListSource([{"id": "a"}, missing, missing]), "id").positions) == 3
 
 
 def test_zero_is_a_key():
-    assert [record.key for record in read(ListSource([{"id": 0}]), "id")] == [0]
+    assert [record.key for record in read_records(ListSource([{"id": 0}]), "id")] == [0]
 
 
 @pytest.mark.parametrize(("one", "other"), [("a", "a"), (1, "1"), (True, "True"), ("1.5", 1.5)])
@@ -371,7 +371,7 @@ def there_and_back(source, suffix):
     """Write all records of a source in its own form and read that file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"again{suffix}"
-        path.write_bytes(b"".join(source.encode(record.line() for record in read(source, None))))
+        path.write_bytes(b"".join(source.encode(record.line() for record in read_records(source, None))))
         return fields(source_of(None, path))
 
 
@@ -412,7 +412,7 @@ def test_csv_comes_back_as_it_was_with_short_rows_and_every_character(rows):
 def test_a_list_is_written_with_what_json_has_no_form_for_as_text():
     given = {"id": UUID(int=1), "price": Decimal("1.10"), "half": "\ud800", "day": date(2026, 1, 2)}
     given |= {"none": float("nan"), "in": [Array(3), Array(float("nan"))]}
-    (record,) = read(ListSource([given]), "id")
+    (record,) = read_records(ListSource([given]), "id")
     assert json.loads(record.line()) == {
         "id": str(UUID(int=1)),
         "price": "1.10",

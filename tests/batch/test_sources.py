@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from batches import accounts, job, rows
 
-from airflow_provider_agentforce.batch.reader import read, survey
+from airflow_provider_agentforce.batch.reader import read_records, survey
 from airflow_provider_agentforce.batch.sources import source_of
 from airflow_provider_agentforce.batch.storage import LocalStorage
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
@@ -40,7 +40,7 @@ def put(tmp_path):
 
 
 def records(source):
-    return [(record.fields["id"], record.where) for record in read(source, "id")]
+    return [(record.fields["id"], record.where) for record in read_records(source, "id")]
 
 
 def refusal(path, key=None):
@@ -68,7 +68,7 @@ def test_the_files_of_a_folder_are_read_by_their_names_and_what_is_marked_as_no_
         (3, f"line 1 of {folder}/c.ndjson"),
     ]
     assert (
-        b"".join(source.encode(record.line() for record in read(source, "id"))).splitlines()[1]
+        b"".join(source.encode(record.line() for record in read_records(source, "id"))).splitlines()[1]
         == b'{"id": "2"}'
     )
 
@@ -114,7 +114,7 @@ def test_a_batch_of_a_folder_has_a_dead_letter_that_is_the_next_input(put, org, 
     manifest = job(client, folder, None, source_path=given).run(killed=never)
     assert manifest["counts"] == {"answered": 2, "failed": 2}
     letter = source_of(None, folder / "dead_letter.jsonl")
-    assert [record.fields for record in read(letter, "id")] == [{"id": "2"}, {"id": 4}]
+    assert [record.fields for record in read_records(letter, "id")] == [{"id": "2"}, {"id": 4}]
     again = job(
         client, tmp_path / "2", None, source_path=folder / "dead_letter.jsonl", message="{{ record.id }}"
     )
@@ -172,7 +172,7 @@ def test_parquet_with_nested_values_becomes_what_json_has(parquet):
         }
     )
     text = "2026-01-02T03:04:05.000678+00:00"
-    first, second = [record.fields for record in read(source_of(None, path), None)]
+    first, second = [record.fields for record in read_records(source_of(None, path), None)]
     assert first == {
         "id": 1,
         "name": "Öl",

@@ -182,30 +182,30 @@ def test_words_alone_never_say_that_the_agent_did_not_act(status, words):
 def test_every_failure_has_a_row_and_every_cell_a_meaning():
     for failure in Failure:
         for operation in Operation:
-            verdict = failure.rule.verdict(operation)
-            assert 1 <= verdict.attempts <= 3
-            assert isinstance(verdict.ending, Ending)
+            cell = failure.rule.cell(operation)
+            assert 1 <= cell.attempts <= 3
+            assert isinstance(cell.ending, Ending)
 
 
 @pytest.mark.parametrize("failure", Failure)
 def test_message_that_may_have_arrived_is_never_sent_again(failure):
-    verdict, delivery = failure.rule.verdict(SEND), failure.rule.delivery
-    sent_again = verdict.attempts > 1 or verdict.renewals or verdict.until_free
+    cell, delivery = failure.rule.cell(SEND), failure.rule.delivery
+    sent_again = cell.attempts > 1 or cell.renewals or cell.until_free
     if delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}:
         assert not sent_again
-        assert verdict.ending is Ending.UNKNOWN
+        assert cell.ending is Ending.UNKNOWN
     else:
-        assert verdict.ending in {Ending.TRANSIENT, Ending.FINAL}
+        assert cell.ending in {Ending.TRANSIENT, Ending.FINAL}
 
 
 @pytest.mark.parametrize("operation", [TOKEN, START, END, FEEDBACK, QUERY])
 def test_only_a_message_can_be_unknown_and_only_a_start_can_leave_a_session(operation):
     for failure in Failure:
-        verdict = failure.rule.verdict(operation)
-        assert verdict.ending is not Ending.UNKNOWN
-        assert not verdict.orphan or operation is START
-        assert not verdict.until_free
-        assert not verdict.renewals or operation is not TOKEN
+        cell = failure.rule.cell(operation)
+        assert cell.ending is not Ending.UNKNOWN
+        assert not cell.orphan or operation is START
+        assert not cell.until_free
+        assert not cell.renewals or operation is not TOKEN
 
 
 def test_what_became_of_a_request_is_what_an_error_tells():
@@ -294,7 +294,7 @@ def test_404_for_an_opaque_token_explains_the_token(operation):
     assert "Issue JSON Web Token" not in inactive
 
 
-@pytest.mark.parametrize("failure", [f for f in Failure if f.rule.verdict(SEND).ending is Ending.UNKNOWN])
+@pytest.mark.parametrize("failure", [f for f in Failure if f.rule.cell(SEND).ending is Ending.UNKNOWN])
 def test_every_unknown_delivery_of_a_message_says_what_to_do(failure):
     told = failure_catalogue.remedy_of(SEND, failure, status=None, said=ErrorReply("", ""))
     assert "session in Salesforce" in told
@@ -312,5 +312,5 @@ def test_any_failure_has_a_remedy_or_none(operation, failure, text):
 @pytest.mark.parametrize("failure", list(Failure))
 def test_a_test_run_is_started_as_a_message_is_sent_and_records_are_written_as_queries_are_made(failure):
     rule = failure.rule
-    assert rule.verdict(TEST) is rule.verdict(SEND)
-    assert rule.verdict(READ) is rule.verdict(WRITE) is rule.verdict(QUERY)
+    assert rule.cell(TEST) is rule.cell(SEND)
+    assert rule.cell(READ) is rule.cell(WRITE) is rule.cell(QUERY)

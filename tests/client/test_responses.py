@@ -423,7 +423,7 @@ def test_lists_of_another_shape_are_left_out():
     ],
 )
 def test_value_is_made_storable(text, value):
-    found = responses.decode(text.encode())
+    found = responses.decode_reply(text.encode())
     assert (found, type(found)) == (value, type(value))
 
 
@@ -447,7 +447,7 @@ def test_value_is_made_storable(text, value):
 )
 def test_bytes_that_are_no_json_are_unreadable(body, why):
     with pytest.raises(UnreadableReplyError, match=why):
-        responses.decode(body)
+        responses.decode_reply(body)
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"x"', b"1", b"null", b"true"])
@@ -482,7 +482,7 @@ JSON = st.recursive(
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_unreadable(body):
     try:
-        value = responses.decode(body)
+        value = responses.decode_reply(body)
     except UnreadableReplyError as error:
         value = str(error)
     assert storable(value)
@@ -491,14 +491,14 @@ def test_any_bytes_are_read_or_unreadable(body):
 
 @given(JSON)
 def test_any_json_is_read_and_can_be_stored(value):
-    assert storable(responses.decode(json.dumps(value).encode()))
+    assert storable(responses.decode_reply(json.dumps(value).encode()))
 
 
 @given(
     st.lists(st.dictionaries(st.sampled_from(["type", "message", "text", "role", "code"]), JSON), max_size=4)
 )
 def test_any_messages_make_a_turn(messages):
-    turn = read_turn(responses.decode(json.dumps(messages).encode()))
+    turn = read_turn(responses.decode_reply(json.dumps(messages).encode()))
     assert turn.outcome in {"answered", "needs_input", "needs_confirmation", "escalated", "failed", "ended"}
     assert storable(turn.to_dict())
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from airflow_provider_agentforce.client.agent_test_results import Case, Check, case_of
+from airflow_provider_agentforce.client.agent_test_results import Case, CaseCheck, case_of
 from airflow_provider_agentforce.testing.report import Report
 
 ODD = 'a <b> & "c" \x00\x1b\ud800 \U0001f600'
@@ -62,8 +62,8 @@ def test_xcom_gets_what_fits_and_first_what_did_not_pass():
 
 def test_junit_holds_whatever_was_said():
     checks = (
-        Check("turn 1: contains", "contains", "failed", ODD, ODD),
-        Check("output_latency_milliseconds", "latency", "measured", score=2788),
+        CaseCheck("turn 1: contains", "contains", "failed", ODD, ODD),
+        CaseCheck("output_latency_milliseconds", "latency", "measured", score=2788),
     )
     odd = case_of(1, ODD, checks, 1.25, "session-1", "", 2)
     suite = ET.fromstring(Report(ODD, [odd, case(2)], "It was stopped.").junit())[0]  # noqa: S314 - our own

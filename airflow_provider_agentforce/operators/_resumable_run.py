@@ -12,7 +12,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceTransientError,
     DeliveryUnknownError,
 )
-from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, unreadable
+from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, unreadable_entry
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
@@ -23,7 +23,7 @@ _RUN = "test_run"
 _LEGACY = "legacy"
 
 
-class RecordedRun:
+class ResumableRun:
     """The one run of a task.
 
     :param mark: what a later try must have in common: connection, test and API.
@@ -118,7 +118,7 @@ def _run_in(record: LedgerEntry) -> tuple[AgentTestRun, datetime]:
         kept = dict(record.value or {})
         return AgentTestRun(kept["run_id"], kept["api"], kept["path"]), datetime.fromisoformat(kept["until"])
     except (KeyError, TypeError, ValueError):
-        raise unreadable(_RUN) from None
+        raise unreadable_entry(_RUN) from None
 
 
 def _unknown(what: str) -> DeliveryUnknownError:

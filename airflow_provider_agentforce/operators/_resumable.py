@@ -17,7 +17,7 @@ from airflow_provider_agentforce.operators._ledger import (
     LedgerEntry,
     TaskJournal,
     turn_key,
-    unreadable,
+    unreadable_entry,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def start_recorded(
+def resume_or_start(
     client: AgentforceClient, ledger: Ledger, mark: str, options: SessionOptions
 ) -> tuple[Session, bool]:
     """Start a session, unless an earlier try has; end one that was left before a person's clear.
@@ -62,7 +62,7 @@ def end_left(client: AgentforceClient, record: LedgerEntry) -> None:
         client.end_quietly(session)
 
 
-def end_recorded(client: AgentforceClient, ledger: Ledger) -> None:
+def end_session(client: AgentforceClient, ledger: Ledger) -> None:
     """End the session on record, if it is open, and record that."""
     record = ledger.read(SESSION)
     if record is not None and _open(record):
@@ -71,7 +71,7 @@ def end_recorded(client: AgentforceClient, ledger: Ledger) -> None:
         ledger.settle(SESSION, record.fingerprint, {**session.to_dict(), "ended": ended})
 
 
-class RecordedConversation:
+class ResumableConversation:
     """One conversation. Entering takes up the session of an earlier try, or starts one; leaving ends it.
 
     :param mark: fingerprint of the connection and the agent.
@@ -157,7 +157,7 @@ class RecordedConversation:
         self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})
 
     def _start(self) -> None:
-        session, resumed = start_recorded(self._client, self._ledger, self._mark, self._options)
+        session, resumed = resume_or_start(self._client, self._ledger, self._mark, self._options)
         self._hold(session, resumed=resumed)
 
     def _hold(self, session: Session, *, resumed: bool, ended: bool = False) -> None:
@@ -184,4 +184,4 @@ def _session(record: LedgerEntry) -> Session:
     try:
         return Session.from_dict(record.value or {})
     except AgentforceInputError:
-        raise unreadable(SESSION) from None
+        raise unreadable_entry(SESSION) from None

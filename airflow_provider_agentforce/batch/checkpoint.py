@@ -183,7 +183,7 @@ class Checkpoint:
             write.bound = max(write.bound, self._positions[name] + 1)
         self._commit(write)
 
-    def starting(self, external_key: str) -> None:
+    def starting(self, external_key: str | None) -> None:
         """Write down that a session is about to be started, so that a killed process leaves its key.
 
         Nothing is asked in it before a claim, so this is durable with the next write that has to be.
@@ -192,7 +192,7 @@ class Checkpoint:
         """
         with self._changed:
             write = self._pending
-            write.starting.append(external_key)
+            write.starting.append(str(external_key))
         self._commit(write)
 
     def settle(self, name: str, row: Row, record: bytes = b"") -> None:

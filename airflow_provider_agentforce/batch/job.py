@@ -198,8 +198,8 @@ class Job:
         if past.lost_starts:
             checkpoint.ended(*past.lost_starts)
             log.warning(
-                "An earlier try was killed while it started %d sessions. They may be open until they expire. "
-                "Their external session keys: %s",
+                "Earlier tries lost the starts of %d sessions, which may be open until they expire. External "
+                "session keys: %s",
                 len(past.lost_starts),
                 ", ".join(past.lost_starts),
             )

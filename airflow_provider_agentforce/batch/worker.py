@@ -13,6 +13,7 @@ from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, SKIPPED, UNKNOWN, Row, moment
+from airflow_provider_agentforce.client.call_errors import refused_start
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.messages import Message, Said
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
@@ -261,24 +262,18 @@ class Worker:
 
     def _start(self, item: WorkItem) -> Session:
         assert self._slot is not None  # noqa: S101 - ask() has taken one
-        slot, limiter, key = self._slot, self._client.limiter, ""
-
-        def starting(external_key: str | None) -> None:
-            # Also the key of a start that is repeated after one that may have arrived.
-            nonlocal key
-            key = str(external_key)
-            self._checkpoint.starting(key)
-
+        slot, limiter = self._slot, self._client.limiter
         options = self._options.start.with_variables(item.variables)
         try:
-            session = self._client.start(options, slot=slot, before_send=starting)
+            session = self._client.start(options, slot=slot, before_send=self._checkpoint.starting)
         except BaseException as error:
             if isinstance(error, RateLimitedError):
                 limiter.refused(slot, error.retry_after)
             else:
                 limiter.release(slot)
-            if key and isinstance(error, AgentforceError) and error.applied is False:
-                self._checkpoint.ended(key)
+            refused = refused_start(error)
+            if refused is not None:
+                self._checkpoint.ended(refused)
             raise
         self._checkpoint.started(session.session_id, session.external_session_key)
         return session

@@ -149,11 +149,15 @@ class StartRequest(ApiRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class SendRequest(ApiRequest):
-    """``POST /sessions/{id}/messages``, or its streaming twin."""
+    """``POST /sessions/{id}/messages``, or its streaming twin.
+
+    :param session_key: external key of the session, if it is known.
+    """
 
     operation = Operation.SEND
     doing = "Sending the message"
     session_id: str
+    session_key: str | None = None
     sequence_id: int
     message: Message
     stream: bool = False

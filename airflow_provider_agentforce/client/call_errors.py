@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import failure_catalogue, validation
+from airflow_provider_agentforce.client.api_requests import SendRequest
 from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.settings import JWT_BEARER
+from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     DeliveryUnknownError,
@@ -36,14 +38,17 @@ def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redact
     request, failure = call.request, attempt.failure
     assert failure is not None  # noqa: S101 - otherwise there is no error
     if isinstance(attempt.value, Turn):
-        return answer_interrupted(attempt.cause, attempt.value)
+        return answer_interrupted(attempt.cause, attempt.value, call)
     row = failure.rule
     kind = row.error_class(ending)
-    more: dict[str, Any] = {"turn": attempt.partial} if issubclass(kind, DeliveryUnknownError) else {}
+    what = f"{request.doing} failed: {_reason(attempt, failure, redactor)}."
+    more: dict[str, Any] = {}
+    if issubclass(kind, DeliveryUnknownError):
+        more = {"turn": attempt.partial, "delivery": _delivery_of(call, what, attempt.partial)}
     started = attempt.value.session_id if isinstance(attempt.value, Session) else None
     request_id = redactor.redact(attempt.headers.get("x-request-id", ""))
     return kind(
-        f"{request.doing} failed: {_reason(attempt, failure, redactor)}.",
+        what,
         hint=_remedy(call, attempt, failure) + _clock_difference(call, attempt),
         operation=request.operation.value,
         failure=failure.name.lower(),
@@ -104,14 +109,16 @@ def interruption_of(call: CallState, interruption: BaseException) -> AgentforceE
         return None
     arrived = _arrived(call)
     if isinstance(arrived, Turn):
-        return answer_interrupted(interruption, arrived)
+        return answer_interrupted(interruption, arrived, call)
     if request.operation is not Operation.START:
+        what = f"{request.doing} was interrupted after it had left: {type(interruption).__name__}."
         return DeliveryUnknownError(
-            f"{request.doing} was interrupted after it had left: {type(interruption).__name__}.",
+            what,
             hint=failure_catalogue.in_doubt(request.operation, Failure.STOPPED),
             operation=request.operation.value,
             applied=None,
             session_id=request.session_id,
+            delivery=_delivery_of(call, what),
         )
     return TaskStoppedError(
         f"{request.doing} was interrupted: {type(interruption).__name__}.",
@@ -122,15 +129,54 @@ def interruption_of(call: CallState, interruption: BaseException) -> AgentforceE
     )
 
 
-def answer_interrupted(interruption: BaseException | None, turn: Turn) -> DeliveryUnknownError:
-    """Return the error of an answer that had come when a signal handler raised *interruption*."""
+def answer_interrupted(
+    interruption: BaseException | None, turn: Turn, call: CallState | None = None
+) -> DeliveryUnknownError:
+    """Return the error of an answer that had come when a signal handler raised *interruption*.
+
+    :param call: the one that brought the answer; ``None`` once it is over.
+    """
+    what = f"The agent answered, but the task was interrupted: {type(interruption).__name__}."
     return DeliveryUnknownError(
-        f"The agent answered, but the task was interrupted: {type(interruption).__name__}.",
+        what,
         hint=Failure.UNREADABLE.rule.remedy,
         operation=Operation.SEND.value,
         applied=True,
         session_id=turn.session_id,
         turn=turn,
+        delivery=None if call is None else _delivery_of(call, what, turn),
+    )
+
+
+def refused_start(error: BaseException) -> str | None:
+    """Return the external key of a session that is known not to have started, as the error of a start says.
+
+    A start that may have arrived, before it was repeated, has another key.
+    """
+    known = (
+        isinstance(error, AgentforceError) and error.operation == Operation.START and error.applied is False
+    )
+    return error.external_session_key if known else None
+
+
+def _delivery_of(call: CallState, what: str, answer: Turn | None = None) -> UnknownDelivery | None:
+    """Return the message of a call, for those who resolve an unknown delivery.
+
+    :param what: what went wrong.
+    :param answer: what could be read of it.
+    """
+    request = call.request
+    if not isinstance(request, SendRequest):
+        return None
+    return UnknownDelivery(
+        request=request.message.request,
+        session_id=request.session_id,
+        external_session_key=request.session_key,
+        sequence_id=request.sequence_id,
+        agent_id=request.agent_id,
+        sent_at=call.sent_at,
+        error=what,
+        partial_text=None if answer is None else answer.text,
     )
 
 

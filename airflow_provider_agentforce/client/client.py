@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, plans, validation
@@ -38,12 +37,10 @@ from airflow_provider_agentforce.client.settings import Settings
 from airflow_provider_agentforce.client.timing import Timing, default_timing
 from airflow_provider_agentforce.client.token_source import TokenSource
 from airflow_provider_agentforce.client.transport import Transport
-from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceRequestError,
     AgentforceTransientError,
-    DeliveryUnknownError,
     RateLimitedError,
     remade,
 )
@@ -212,33 +209,14 @@ class AgentforceClient:
         request = SendRequest(
             agent_id=session.agent_id,
             session_id=session.session_id,
+            session_key=session.external_session_key,
             sequence_id=number,
             text=message.text,
             message=message,
             stream=stream,
         )
-        sent_at: list[datetime] = []
-
-        def leaving(key: str | None) -> None:
-            sent_at.append(datetime.now(timezone.utc))
-            if how.before_send is not None:
-                how.before_send(key)
-
-        options = replace(how, on_value=self._note_end, before_send=leaving)
-        try:
-            turn: Turn = self._executor.execute(request, self._tokens.access, options).value
-        except DeliveryUnknownError as error:
-            delivery = UnknownDelivery(
-                request=message.request,
-                session_id=session.session_id,
-                external_session_key=session.external_session_key,
-                sequence_id=number,
-                agent_id=session.agent_id,
-                sent_at=sent_at[-1] if sent_at else None,
-                error=error.what,
-                partial_text=error.turn.text if error.turn is not None else None,
-            )
-            raise error.replaced(delivery=delivery) from error.__cause__
+        options = replace(how, on_value=self._note_end)
+        turn: Turn = self._executor.execute(request, self._tokens.access, options).value
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:

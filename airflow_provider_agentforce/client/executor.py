@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,7 @@ class CallState:
     :param clock: counts seconds.
     :ivar key: external session key of the last attempt at a start.
     :ivar announced: the keys that ``before_send`` was called with.
+    :ivar sent_at: when the first byte was about to leave.
     :ivar attempts: attempts begun.
     :ivar losses: attempts that may have been acted on, without an answer.
     :ivar renewals: how often the token was renewed because of a 401.
@@ -57,6 +59,7 @@ class CallState:
     url: str = field(default="", repr=False)
     key: str | None = None
     announced: tuple[str | None, ...] = ()
+    sent_at: datetime | None = None
     attempts: int = 0
     losses: int = 0
     renewals: int = 0
@@ -91,9 +94,12 @@ class CallState:
 
     def announce(self) -> None:
         """Say that the request is about to leave, once for each key."""
-        if self.options.before_send is not None and self.key not in self.announced:
+        if self.key in self.announced:
+            return
+        self.sent_at = self.sent_at or datetime.now(timezone.utc)
+        if self.options.before_send is not None:
             self.options.before_send(self.key)
-            self.announced += (self.key,)
+        self.announced += (self.key,)
 
     def event(self, error: BaseException | None) -> CallEvent:
         """Return the call as observers see it, with the *error* that it ends with."""

@@ -67,6 +67,25 @@ class NoJournal:
         """Do nothing."""
 
 
+class _Intent:
+    """The record in a journal that a message is about to leave.
+
+    :ivar recorded: whether it is there, so that the message may have left.
+    """
+
+    def __init__(
+        self, journal: Journal, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None
+    ) -> None:
+        self.recorded = False
+        self._journal = journal
+        self._entry = (number, asked, request)
+
+    def record(self, _key: str | None) -> None:
+        """Write it; if that raises, the message does not leave."""
+        self._journal.intend(*self._entry)
+        self.recorded = True
+
+
 class OpenSession:
     """A session that is open, or was. Its messages wait for each other, so threads may share it.
 
@@ -254,20 +273,14 @@ class OpenSession:
             return earlier.turn
         self._check_open()
         request = message.request if self._store_requests else None
-        intended = False
-
-        def intend(_key: str | None) -> None:
-            nonlocal intended
-            self._journal.intend(number, asked, request)
-            intended = True
-
+        intent = _Intent(self._journal, number, asked, request)
         try:
-            how = replace(how, before_send=intend, repeated=how.repeated or earlier.sent)
+            how = replace(how, before_send=intent.record, repeated=how.repeated or earlier.sent)
             self._answer = turn = send(how)
         except BaseException as error:
-            if intended and _in_doubt(error):
+            if intent.recorded and _in_doubt(error):
                 self._state = "in_doubt"
-            elif intended:
+            elif intent.recorded:
                 self._journal.settle(number, asked, None)
             raise
         self._answer = turn = replace(turn, request=request, resolution=earlier.resolution)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from airflow_provider_agentforce.client.call_errors import refused_start
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.client.open_session import OpenSession
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 from airflow_provider_agentforce.operators._ledger import (
     SESSION,
     Ledger,
@@ -43,15 +44,45 @@ def resume_or_start(
             return _session(record), True
         end_left(client, record)
     elif record is not None and not record.done and ledger.read(SESSION) is not None:
-        lost = (record.value or {}).get("external_session_key")
-        log.warning("An earlier try was killed while it started a session; it may be open. Its key: %s", lost)
-
-    # Also before a repetition, which has another key.
-    session = client.start(
-        options, before_send=lambda key: ledger.intend(SESSION, mark, {"external_session_key": key})
-    )
+        log.warning(
+            "An earlier try lost the start of a session, which may be open until it expires. "
+            "Its external session key, and those of its repetitions: %s",
+            ", ".join(_keys(record)),
+        )
+    start = _RecordedStart(ledger, mark)
+    try:
+        session = client.start(options, before_send=start.intend)
+    except AgentforceError as error:
+        start.take_back(refused_start(error))
+        raise
     ledger.settle(SESSION, mark, {**session.to_dict(), "ended": False})
     return session, False
+
+
+class _RecordedStart:
+    """The start of a session, in the ledger with every key under which a session may have been opened."""
+
+    def __init__(self, ledger: Ledger, mark: str) -> None:
+        self._ledger = ledger
+        self._mark = mark
+        self._keys: list[str] = []
+
+    def intend(self, key: str | None) -> None:
+        """Record that a start is about to leave. A repetition of one that may have arrived has a new key."""
+        self._keys.append(str(key))
+        self._write()
+
+    def take_back(self, key: str | None) -> None:
+        """Forget a key under which no session was opened."""
+        if key in self._keys:
+            self._keys.remove(key)
+            if self._keys:
+                self._write()
+            else:
+                self._ledger.forget(SESSION)
+
+    def _write(self) -> None:
+        self._ledger.intend(SESSION, self._mark, {"external_session_keys": self._keys})
 
 
 def end_left(client: AgentforceClient, record: LedgerEntry) -> None:
@@ -178,6 +209,10 @@ class ResumableConversation:
 
 def _open(record: LedgerEntry) -> bool:
     return record.done and record.value is not None and not record.value.get("ended")
+
+
+def _keys(record: LedgerEntry) -> list[str]:
+    return list((record.value or {}).get("external_session_keys", ()))
 
 
 def _session(record: LedgerEntry) -> Session:

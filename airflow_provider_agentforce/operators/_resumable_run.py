@@ -38,6 +38,7 @@ class ResumableRun:
         self._test = test
         self._api = api
         self._path = path
+        self._asked: str | None = None
 
     def run(
         self, tests: AgentTests, *, timeout: timedelta, versions: dict[str, str | None]
@@ -79,6 +80,11 @@ class ResumableRun:
         """Have the next try start another run."""
         self._ledger.forget(_RUN)
 
+    def _intend(self, api: str) -> None:
+        """Record that *api* is about to be asked for a run."""
+        self._asked = api
+        self._ledger.intend(_RUN, self._mark, {"api": api})
+
     def _start(self, tests: AgentTests, *, lost: str | None) -> AgentTestRun:
         """Start a run.
 
@@ -88,17 +94,11 @@ class ResumableRun:
 
         if lost == _LEGACY:
             raise _unknown(f"An earlier try may have started a run of the agent test {self._test}.")
-        asked = []
-
-        def intend(api: str) -> None:
-            asked.append(api)
-            self._ledger.intend(_RUN, self._mark, {"api": api})
-
         try:
-            return tests.start(self._test, api=lost or self._api, path=self._path, before_send=intend)
+            return tests.start(self._test, api=lost or self._api, path=self._path, before_send=self._intend)
         except DeliveryUnknownError as error:
             # The others start no second run while one is in progress, so the next try may ask them.
-            raise error.replaced(retryable=asked[-1:] != [_LEGACY]) from error.__cause__
+            raise error.replaced(retryable=self._asked != _LEGACY) from error.__cause__
         except AgentforceError as error:
             if lost is None:
                 self.forget()

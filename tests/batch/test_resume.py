@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from batches import accounts, in_a_process, job, rows
+from quick import quick_process
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
+    BatchFailedError,
     TaskStoppedError,
 )
 
@@ -184,6 +186,26 @@ def test_rows_of_a_batch_that_could_not_reach_the_org_are_asked_again(org, make_
 
     assert job(make_client(), folder, records).run(killed=never)["counts"] == {"answered": 3}
     assert {row["attempts"] for row in rows(folder).values()} == {4}
+
+
+def test_a_lost_start_is_named_though_its_repetition_never_left(org, make_client, folder, caplog):
+    org.fail("start", status=502, after=True)
+
+    def org_goes_away(_):
+        org.stop()
+        return 0.0
+
+    with (
+        quick_process(back_off=org_goes_away),
+        pytest.raises(BatchFailedError),
+    ):
+        job(make_client(), folder, accounts(1)).run(killed=never)
+    (lost,) = [one.external_session_key for one in org.sessions.values()]
+    org.start()
+    caplog.clear()
+    job(make_client(), folder, accounts(1)).run(killed=never)
+    (warning,) = [one.getMessage() for one in caplog.records if "may be open" in one.getMessage()]
+    assert lost in warning
 
 
 def test_an_org_that_is_down_stops_the_batch_and_leaves_the_rest_to_the_next_try(org, make_client, folder):

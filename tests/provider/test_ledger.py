@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import uuid
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
@@ -17,6 +18,7 @@ from stand_ins import Task
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
+    AgentforceRequestError,
     DeliveryUnknownError,
     LedgerError,
     RateLimitedError,
@@ -211,6 +213,38 @@ class TestStart:
         task.run()
         (warning,) = [one.getMessage() for one in caplog.records if "may be open" in one.getMessage()]
         assert key in warning
+
+    def test_a_try_killed_while_it_repeats_a_start_names_both_sessions(self, org, caplog):
+        org.fail("start", status=502, after=True)
+        task = Task(StartSessionOperator)
+        task.run_killed(2)  # when it records the second key
+        task.run()
+        (warning,) = [one.getMessage() for one in caplog.records if "may be open" in one.getMessage()]
+        (lost,) = [one.external_session_key for one in org.sessions.values()][:-1]
+        keys = [external_session_key("dag", "run", "task", -1, 1)]
+        keys.append(str(uuid.uuid5(uuid.UUID(keys[0]), "1")))
+        assert lost == keys[0]
+        assert all(key in warning for key in keys)
+
+    def test_a_refused_start_is_not_taken_for_a_session_that_may_be_open(self, org, caplog):
+        org.fail("start", status=429, times=3)
+        task = Task(StartSessionOperator)
+        with pytest.raises(RateLimitedError):
+            task.run()
+        task.run()
+        assert "may be open" not in caplog.text
+
+    def test_a_start_that_is_refused_when_it_is_repeated_leaves_the_first_in_doubt(self, org, caplog):
+        org.fail("start", status=502, after=True)
+        org.fail("start", status=400)
+        task = Task(StartSessionOperator)
+        with pytest.raises(AgentforceRequestError) as caught:
+            task.run()
+        caplog.clear()
+        task.run()
+        (warning,) = [one.getMessage() for one in caplog.records if "may be open" in one.getMessage()]
+        assert external_session_key("dag", "run", "task", -1, 1) in warning
+        assert caught.value.external_session_key not in warning
 
     def test_a_clear_ends_the_old_session_and_starts_another(self, org):
         task = Task(StartSessionOperator)

@@ -285,28 +285,37 @@ def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
         return lambda data, _most: data
     if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
         raise FramingError(f"an unknown Content-Encoding: {encoding}")
-    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+    return _Inflater(encoding).decode
 
-    def decode(data: bytes, most: int) -> bytes:
-        nonlocal inflate
+
+class _Inflater:
+    """Decodes a body that is compressed as *encoding* says."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        """Return what the next bytes hold, *most* bytes of it.
+
+        :raises FramingError: they are not valid.
+        """
         found = b""
         while data and len(found) < most:
-            if inflate.eof:
+            if self._inflate.eof:
                 # A gzip body may have several members.
-                inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
-            before = inflate.copy()
+                self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+            before = self._inflate.copy()
             try:
-                found += inflate.decompress(data, most - len(found))
+                found += self._inflate.decompress(data, most - len(found))
             except zlib.error as error:
                 # What stands before a bad end counts, as it does when it comes in a piece of its own.
                 found += _decoded_before(before, data)
                 if not found:
-                    raise FramingError(f"not valid {encoding}") from error
+                    raise FramingError(f"not valid {self._encoding}") from error
                 return found
-            data = inflate.unused_data
+            data = self._inflate.unused_data
         return found
-
-    return decode
 
 
 def _decoded_before(inflate: zlib._Decompress, data: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output
 from airflow_provider_agentforce.batch.plan import PLAN, plan_files, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
-from airflow_provider_agentforce.batch.reader import Record, read_records, survey
+from airflow_provider_agentforce.batch.reader import Record, Survey, read_records, survey
 from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row, moment
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
@@ -97,45 +96,54 @@ class Job:
         storage = self.storage_of(self.result_folder / CHECKPOINT)
         source = in_shard(self._source(storage), self.shard)
         known = survey(source, options.key, typed=PARQUET in options.output_formats)
+        with closing(self._checkpoint(storage, known, prompts)) as checkpoint:
+            past = checkpoint.open(changes_allowed=options.changes_allowed)
+            self._take_up(past, checkpoint)
+            unknown = None
+            if self.resolve is not None:
+                unknown = UnknownRows(checkpoint, prompts, options, cycle=self.cycle)
+            records = read_records(source, options.key)
+            todo = _Todo(records, prompts, checkpoint, past.pending, options, unknown)
+            run = partial(
+                Runner, self.client, checkpoint, options, killed=killed, watcher=watcher, unknown=unknown
+            )
+            stopped_early = _asked(run(), todo)
+            if unknown is not None:
+                again = self._resolved(unknown)
+                if again and not stopped_early:
+                    todo = replace(todo, records=iter(again), pending={}, asked_anyway=True)
+                    stopped_early = _asked(run(), todo)
+            output = self._output(checkpoint, source, known)
+            manifest = {
+                **output.write(past),
+                "resolved": unknown.resolved if unknown else 0,
+                "shard": self.shard and str(self.shard),
+            }
+            output.judge(manifest, stopped_early=stopped_early)
+            return manifest
+
+    def _checkpoint(self, storage: Storage, known: Survey, prompts: Prompts) -> Checkpoint:
         marks = {
             **self.identity,
             "records": known.fingerprint,
             "message or variables": prompts.fingerprint,
-            "agent": str(options.start.agent_id),
+            "agent": str(self.options.start.agent_id),
         }
-        keeps = options.include_record
-        with closing(
-            Checkpoint(storage, marks, known.positions, self.result_folder, keeps_records=keeps)
-        ) as checkpoint:
-            past = checkpoint.open(changes_allowed=options.changes_allowed)
-            self._take_up(past, checkpoint)
-            todo = _Todo(source, prompts, checkpoint, past.pending, options)
-            run = partial(Runner, self.client, checkpoint, options, killed=killed, watcher=watcher)
-            asking = _asked(run(), todo)
-            left, resolved = asking.left, 0
-            if self.resolve is not None:
-                again, resolved = self._settle_unknown(todo, self.resolve)
-                if again and not asking.stopped_early:
-                    asking = _asked(run(), replace(todo, pending={}, only=again))
-                    left = {**left, **asking.left}
-            todo.skip(left)
-            table = Table.of(known.fields if keeps else None, options.schema, known.keys)
-            folder, output_storage = self.result_folder, self.storage_of(self.result_folder)
-            output = Output(folder, output_storage, checkpoint, options, source, table)
-            manifest = {**output.write(past), "resolved": resolved, "shard": self.shard and str(self.shard)}
-            output.judge(manifest, stopped_early=asking.stopped_early)
-            return manifest
+        keeps = self.options.include_record
+        return Checkpoint(storage, marks, known.positions, self.result_folder, keeps_records=keeps)
 
-    def _settle_unknown(self, todo: _Todo, resolve: Callable[[UnknownRows], None]) -> tuple[set[int], int]:
-        """Have unknown rows resolved.
+    def _output(self, checkpoint: Checkpoint, source: Source, known: Survey) -> Output:
+        options, folder = self.options, self.result_folder
+        fields = known.fields if options.include_record else None
+        table = Table.of(fields, options.schema, known.keys)
+        return Output(folder, self.storage_of(folder), checkpoint, options, source, table)
 
-        :returns: the positions of records to ask again, and how many rows were resolved, over all tries.
-        """
-        records = read_records(todo.source, self.options.key)
-        unknown = UnknownRows(todo.checkpoint, records, todo.prompts, self.options, cycle=self.cycle)
-        if unknown.open():
-            resolve(unknown)
-        return unknown.ask_again, unknown.resolved
+    def _resolved(self, unknown: UnknownRows) -> list[Record]:
+        """Have unknown rows resolved, and return the records to ask again."""
+        unknown.load()
+        if self.resolve is not None and unknown.open():
+            self.resolve(unknown)
+        return unknown.ask_again
 
     def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
         """Read all records and render all messages, write what a batch would ask, and return that.
@@ -211,30 +219,30 @@ class Job:
 class _Todo:
     """The records that are still to be asked, in the order of the input.
 
+    :param records: of the batch; read once.
     :param pending: positions of records that an earlier try may have asked, with where, if that is known.
-    :param only: positions of the records that are to be asked; ``None``: all that have no row.
+    :param unknown: holds the records whose delivery is unknown; ``None``: they stay unknown.
+    :param asked_anyway: all records are asked, also those that have a row.
     """
 
-    source: Source
+    records: Iterator[Record]
     prompts: Prompts
     checkpoint: Checkpoint
     pending: dict[int, Asked | None]
     options: Options
-    only: set[int] | None = None
-
-    def __post_init__(self) -> None:
-        self._rest = read_records(self.source, self.options.key)
+    unknown: UnknownRows | None = None
+    asked_anyway: bool = False
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
 
         Takes down the rows of what cannot or must not be asked.
         """
-        rows = self.checkpoint.rows
-        if not self.pending and all(self._is_done(position) for position in range(len(rows))):
-            self._rest = iter(())
-        for record in self._rest:
+        if self._is_all_done():
+            self.records = iter(())
+        for record in self.records:
             item = None if self._is_done(record.position) else self._item(record)
+            self._hold_unknown(record)
             if item is not None or record.position % _BREATH == 0:
                 yield item
 
@@ -244,16 +252,28 @@ class _Todo:
         :param left: what was handed out and has no row.
         """
         rows = self.checkpoint.rows
-        for number, record in enumerate(chain((item.record for item in left.values()), self._rest)):
+        for number, record in enumerate(chain((item.record for item in left.values()), self.records)):
+            self._hold_unknown(record)
             if rows.status(record.position) is None:
                 settle(self.checkpoint, record, Row(key=record.key, status=SKIPPED))
             if number % _SKIPPED_AT_ONCE == 0:
                 self.checkpoint.flush()
         self.checkpoint.flush()
 
+    def _is_all_done(self) -> bool:
+        """Tell whether no record need be read: none is asked, and none is to be resolved."""
+        rows = self.checkpoint.rows
+        if self.pending or (self.unknown is not None and rows.counts[UNKNOWN]):
+            return False
+        return all(self._is_done(position) for position in range(len(rows)))
+
+    def _hold_unknown(self, record: Record) -> None:
+        if self.unknown is not None and self.checkpoint.rows.status(record.position) == UNKNOWN:
+            self.unknown.add(record)
+
     def _is_done(self, position: int) -> bool:
-        if self.only is not None:
-            return position not in self.only
+        if self.asked_anyway:
+            return False
         rows = self.checkpoint.rows
         status = rows.status(position)
         again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
@@ -285,18 +305,20 @@ class _Todo:
         rows = self.checkpoint.rows
         if rows.status(position) is None or not rows.attempts(position):
             return None
-        return Row(**json.loads(self.checkpoint.row_at(position)))
+        return Row.from_line(self.checkpoint.row_at(position))
 
 
-def _asked(asking: Runner, todo: _Todo) -> Runner:
-    """Have all of *todo* asked.
+def _asked(asking: Runner, todo: _Todo) -> bool:
+    """Have all of *todo* asked, and take down that the rest is skipped.
 
+    :returns: whether there may be a rest, since more records have failed than may.
     :raises LongWait: if the options allow to yield.
     """
     pause = asking.run(iter(todo))
     if pause is not None:
         raise LongWait(pause)
-    return asking
+    todo.skip(asking.left)
+    return asking.stopped_early
 
 
 def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:

@@ -19,6 +19,7 @@ from airflow_provider_agentforce.batch.results import (
     SKIPPED,
     STATUSES,
     UNKNOWN,
+    Row,
     short_reason,
 )
 from airflow_provider_agentforce.batch.sources import Source
@@ -134,8 +135,8 @@ class Output:
         counted: Counter[str] = Counter()
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
-            row = json.loads(self.checkpoint.row_at(position))
-            reason = short_reason(row["error"] or row["status"])
+            row = Row.from_line(self.checkpoint.row_at(position))
+            reason = short_reason(row.error or row.status)
             counted[reason] += 1
             first.setdefault(reason, position)
         shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]
@@ -143,11 +144,11 @@ class Output:
         return "; ".join(shown + ([f"{more} other reasons"] if more else []))
 
     def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
-        row = json.loads(self.checkpoint.row_at(first[reason]))
-        where = "a record without a key" if row["key"] is None else one_line(str(row["key"]), 40)
+        row = Row.from_line(self.checkpoint.row_at(first[reason]))
+        where = "a record without a key" if row.key is None else one_line(str(row.key), 40)
         record = self.checkpoint.record_at(first[reason])
         has = ""
-        if row["attempts"] == 0 and record:
+        if row.attempts == 0 and record:
             has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"
         return f"{number} × {reason} (first: {where}{has})"  # noqa: RUF001 - as people write it
 

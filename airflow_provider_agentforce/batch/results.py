@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from typing_extensions import Self
+
 from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.client.models import (
     ANSWER_LOST,
@@ -94,6 +96,11 @@ class Row:
     def answers(self) -> int:
         """How many answers it holds."""
         return len(self.earlier_answers) + (self.outcome is not None)
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Read what :meth:`line` returned."""
+        return cls(**json.loads(line))
 
     def line(self) -> bytes:
         """Return the line of the results file."""

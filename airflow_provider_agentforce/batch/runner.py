@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import Progress
-from airflow_provider_agentforce.batch.results import FAILURES, Row
+from airflow_provider_agentforce.batch.results import FAILURES, UNKNOWN, Row
 from airflow_provider_agentforce.batch.worker import (
     Answered,
     AskAgain,
@@ -40,6 +40,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.unknown import UnknownRows
     from airflow_provider_agentforce.client.client import AgentforceClient
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Runner:
 
     :param killed: tells whether the task was told to stop.
     :param watcher: is told how it goes.
+    :param unknown: holds the records whose delivery turns out to be unknown; ``None``: they stay unknown.
     :ivar stopped_early: whether more records than ``max_failures`` have failed.
     :ivar left: items that were handed out and have no row, by position.
     """
@@ -85,6 +87,7 @@ class Runner:
         *,
         killed: Callable[[], bool],
         watcher: Watcher,
+        unknown: UnknownRows | None = None,
     ) -> None:
         self.stopped_early = False
         self.left: dict[int, WorkItem] = {}
@@ -93,6 +96,7 @@ class Runner:
         self._options = options
         self._killed = killed
         self._watcher = watcher
+        self._unknown = unknown
         self._total = len(checkpoint.rows)
         self._most_failures = options.most_failures(self._total)
         self._most_open = options.workers(client.settings)
@@ -200,7 +204,7 @@ class Runner:
             case Exception():
                 raise news
             case Answered(item, row):
-                del self.left[item.record.position]
+                self._done_with(item, row)
                 self._watcher.row(row.status)
                 self._note_failing(row)
             case AskAgain():
@@ -210,6 +214,11 @@ class Runner:
                 self._error = self._error or error
             case NotStarted():
                 pass
+
+    def _done_with(self, item: WorkItem, row: Row) -> None:
+        del self.left[item.record.position]
+        if row.status == UNKNOWN and self._unknown is not None:
+            self._unknown.add(item.record)
 
     def _note_failing(self, row: Row) -> None:
         """When nothing reaches the org any more, leave the rest to the next try."""
@@ -265,7 +274,7 @@ class Runner:
         for _, _, retry in self._delayed:
             if retry.row is not None:
                 settle(self._checkpoint, retry.item.record, retry.row)
-                del self.left[retry.item.record.position]
+                self._done_with(retry.item, retry.row)
         if not hurried and self._error is None:
             self._checkpoint.ended(*end_all(self._client, list(self._checkpoint.open_sessions)))
         self._flush()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -28,37 +27,37 @@ class UnknownRows:
 
     How far the steps have come, and every verdict, is in the checkpoint before anything follows from it.
 
-    :param records: those of the batch.
     :param cycle: changes with a person's clear, after which the steps are taken again.
-    :ivar ask_again: positions of the records on which the agent did not act.
+    :ivar ask_again: the records on which the agent did not act.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        records: Iterator[Record],
-        prompts: Prompts,
-        options: Options,
-        *,
-        cycle: int,
-    ) -> None:
-        self.ask_again: set[int] = set()
+    def __init__(self, checkpoint: Checkpoint, prompts: Prompts, options: Options, *, cycle: int) -> None:
+        self.ask_again: list[Record] = []
         self._checkpoint = checkpoint
+        self._prompts = prompts
+        self._agent_id = options.start.agent_id
         self._output = options.output
         self._cycle = cycle
         self._rows: dict[str, Row] = {}
         self._records: dict[str, Record] = {}
         self._messages: dict[str, tuple[Message, ...]] = {}
-        unknown = set(checkpoint.rows.having(UNKNOWN))
-        # Reading and rendering them again takes its time.
-        for record in records if unknown else ():
-            if record.position in unknown:
-                item = prompts.about(record)
-                self._messages[record.name] = () if isinstance(item, Row) else item.messages
-                self._rows[record.name] = Row(**json.loads(checkpoint.row_at(record.position)))
-                self._records[record.name] = record
-        self._open = {name: self._delivery(name, options.start.agent_id) for name in self._rows}
+        self._open: dict[str, UnknownDelivery] = {}
         self._note = checkpoint.read_note(_NOTE)
+
+    def add(self, record: Record) -> None:
+        """Hold a record that has the status ``unknown``, so that the input need not be read again for it."""
+        self._records[record.name] = record
+
+    def load(self) -> None:
+        """Read the rows of the records that have the status still, in the order of the input."""
+        rows = self._checkpoint.rows
+        held = sorted(self._records.values(), key=lambda record: record.position)
+        self._records = {one.name: one for one in held if rows.status(one.position) == UNKNOWN}
+        for name, record in self._records.items():
+            item = self._prompts.about(record)
+            self._messages[name] = () if isinstance(item, Row) else item.messages
+            self._rows[name] = Row.from_line(self._checkpoint.row_at(record.position))
+        self._open = {name: self._delivery(name) for name in self._rows}
 
     @property
     def resolved(self) -> int:
@@ -93,7 +92,7 @@ class UnknownRows:
             settle(self._checkpoint, self._records[name], row)
             del self._open[name]
             if row.again:
-                self.ask_again.add(self._records[name].position)
+                self.ask_again.append(self._records[name])
         self._checkpoint.flush()
         self._note["resolved"] = self.resolved + len(verdicts)
         self._checkpoint.write_note(_NOTE, self._note)
@@ -108,13 +107,13 @@ class UnknownRows:
             said = [one for one in findings.get(name, ()) if one not in (row.error or "")]
             more = replace(row, error=" ".join([row.error or "", *said]).strip())
             if resend:
-                self.ask_again.add(record.position)
+                self.ask_again.append(record)
                 more = replace(more, resolution=Verdict("resend", acted=None).resolution())
             if more != row:
                 settle(self._checkpoint, record, more)
         self._checkpoint.flush()
 
-    def _delivery(self, name: str, agent_id: str | None) -> UnknownDelivery:
+    def _delivery(self, name: str) -> UnknownDelivery:
         row, messages = self._rows[name], self._messages[name]
         request = row.request
         if request is None and len(messages) == 1:
@@ -124,7 +123,7 @@ class UnknownRows:
             session_id=row.session_id,
             external_session_key=row.external_session_key,
             sequence_id=row.sequence_id,
-            agent_id=agent_id,
+            agent_id=self._agent_id,
             sent_at=None if row.started_at is None else datetime.fromisoformat(row.started_at),
             error=row.error or "",
             partial_text=row.text or None if row.outcome is None else None,

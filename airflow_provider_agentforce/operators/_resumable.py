@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_agentforce.client.call_errors import refused_start
 from airflow_provider_agentforce.client.models import Session, SessionOptions, Turn
 from airflow_provider_agentforce.client.open_session import OpenSession
-from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, LedgerError
 from airflow_provider_agentforce.operators._ledger import (
     SESSION,
     Ledger,
@@ -76,13 +77,14 @@ class _RecordedStart:
         """Forget a key under which no session was opened."""
         if key in self._keys:
             self._keys.remove(key)
-            if self._keys:
-                self._write()
-            else:
+            if not self._keys:
                 self._ledger.forget(SESSION)
+                return
+            with suppress(LedgerError):  # the error of the start says more
+                self._write()
 
     def _write(self) -> None:
-        self._ledger.intend(SESSION, self._mark, {"external_session_keys": self._keys})
+        self._ledger.intend(SESSION, self._mark, {"external_session_keys": list(self._keys)})
 
 
 def end_left(client: AgentforceClient, record: LedgerEntry) -> None:

@@ -23,6 +23,7 @@ from airflow_provider_agentforce.delivery import Ask, Check, Trace, UnknownDeliv
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceInputError,
+    BatchFailedError,
     DeliveryUnknownError,
     LedgerError,
     SessionNotFoundError,
@@ -459,10 +460,28 @@ def test_what_is_known_of_a_delivery_survives_json():
     assert StateStore().values == {}
 
 
+def accounts(number):
+    return [{"id": f"A{index}"} for index in range(number)]
+
+
+class CountedRecords(list):
+    """Records that count how often they are read."""
+
+    passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return super().__iter__()
+
+
 def batch(steps, folder, *, records=3, try_number=1, max_tries=3, **more):
-    """Run a batch and return its rows by key."""
+    """Run a batch and return its rows by key.
+
+    :param records: how many there are, or what gives them.
+    """
+    given = accounts(records) if isinstance(records, int) else records
     arguments = {
-        "records": [{"id": f"A{number}"} for number in range(records)],
+        "records": given,
         "message": "change {{ record.id }}",
         "key": "id",
         "max_concurrency": 2,
@@ -546,6 +565,28 @@ class TestBatch:
         assert len(crm.seen) == 2
         assert all(one.session_id and one.external_session_key and one.sequence_id == 1 for one in crm.seen)
         assert {one.text for one in crm.seen} == {"change A0", "change A1"}
+
+    @pytest.mark.parametrize("more", [{}, {"max_failures": 1}], ids=["all", "stopped early"])
+    @pytest.mark.parametrize("form", ["list", "function"])
+    @pytest.mark.parametrize("then", ["looks", "resend"])
+    @pytest.mark.parametrize("first", ["fail", "looks", "looks later", "resend"])
+    def test_the_input_is_read_twice_at_most(self, org, crm, tmp_path, first, then, form, more):
+        steps = {
+            "fail": "fail",
+            "looks": crm.looks,
+            "looks later": Check(crm.looks, after=timedelta(minutes=2)),
+            "resend": [cannot_tell, "resend"],
+        }
+        org.fail("send", **ACTED)
+        org.fail("send", **DID_NOT_ACT)
+        for number, chosen in enumerate([first, then], 1):
+            records = CountedRecords(accounts(6))
+            given = records if form == "list" else lambda records=records: records
+            with contextlib.suppress(TaskDeferred, BatchFailedError):
+                batch(steps[chosen], tmp_path, records=given, try_number=number, **more)
+            assert records.passes <= (2 if form == "list" else int(number == 1))
+        if then == "looks" and first != "resend" and not more:
+            assert [crm.actions(f"change A{number}") for number in range(2)] == [1, 1]
 
     def test_a_process_killed_while_it_resolves_asks_nothing_twice(self, org, crm, tmp_path):
         org.fail("send", **ACTED)

@@ -153,10 +153,9 @@ def refused_start(error: BaseException) -> str | None:
 
     A start that may have arrived, before it was repeated, has another key.
     """
-    known = (
-        isinstance(error, AgentforceError) and error.operation == Operation.START and error.applied is False
-    )
-    return error.external_session_key if known else None
+    if not isinstance(error, AgentforceError) or error.operation != Operation.START:
+        return None
+    return error.external_session_key if error.applied is False else None
 
 
 def _delivery_of(call: CallState, what: str, answer: Turn | None = None) -> UnknownDelivery | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.operators._paths import path_of
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.shard import Shard
     from airflow_provider_agentforce.client.client import AgentforceClient
 
 
@@ -23,6 +23,8 @@ def shards(n: int) -> list[str]:
     :returns: ``["0/5", "1/5", …]``.
     :raises AgentforceInputError: if *n* is not a whole number from 1.
     """
+    from airflow_provider_agentforce.batch.shard import Shard  # noqa: PLC0415 - not at parse time
+
     of = validation.count(n, "shards")
     return [str(Shard(number, of)) for number in range(of)]
 

@@ -14,7 +14,6 @@ from airflow_provider_agentforce._compat import (
     date_time_trigger,
     default_deferrable,
 )
-from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.options import Options
+    from airflow_provider_agentforce.batch.shard import Shard
     from airflow_provider_agentforce.batch.unknown import UnknownRows
 
 
@@ -295,6 +295,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
         :raises AgentforceInputError: if there is no such shard, or the records come from a query.
         """
+        from airflow_provider_agentforce.batch.shard import Shard  # noqa: PLC0415 - not at parse time
+
         if self.shard is None:
             return None
         if self.soql is not None:

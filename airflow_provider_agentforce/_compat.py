@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTerminated,
+        AirflowTaskTimeout,
     )
     from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 else:
@@ -59,6 +60,7 @@ else:
     AirflowSensorTimeout = _first(_EXCEPTIONS, "AirflowSensorTimeout")
     AirflowSkipException = _first(_EXCEPTIONS, "AirflowSkipException")
     AirflowTaskTerminated = _first(_EXCEPTIONS, "AirflowTaskTerminated")
+    AirflowTaskTimeout = _first(_EXCEPTIONS, "AirflowTaskTimeout")
     Context = dict
 
 # Airflow 2 makes the links of a task in the webserver, Airflow 3 in the task's own process.
@@ -97,6 +99,7 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTerminated",
+    "AirflowTaskTimeout",
     "BaseEventTrigger",
     "BaseHook",
     "BaseOperator",

@@ -37,6 +37,8 @@ class UnknownDelivery:
     :param partial_text: what could be read of the answer.
     :param findings: what earlier steps saw, a line each.
     :param record_key: in a batch, the key of the record as the input has it.
+    :param same_before: how many messages with the same text the session has had before; ``None`` if that is
+        not known.
     """
 
     request: dict[str, Any] | None = None
@@ -49,6 +51,7 @@ class UnknownDelivery:
     partial_text: str | None = None
     findings: tuple[str, ...] = ()
     record_key: Any = None
+    same_before: int | None = None
 
     @property
     def text(self) -> str | None:
@@ -90,10 +93,7 @@ class Check:
     after: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise AgentforceInputError(f"Check needs a function, but has {self.function!r:.80}.")
-        if iscoroutinefunction(self.function):
-            raise AgentforceInputError("Check: the function must not be async.")
+        _check_function("Check", self.function)
         _check_time("Check", "after", self.after, least=timedelta(0))
 
 
@@ -105,12 +105,19 @@ class Trace:
     proves nothing.
 
     :param timeout: how long to look; Salesforce writes the trace minutes after the turn, or later.
+    :param outcome_of: is given the text of an answer that comes back, and returns its outcome, one of
+        ``answered``, ``needs_input``, ``needs_confirmation``, ``escalated``, ``failed`` and ``ended``: the
+        trace has the words of an answer and not its kind. Without it, and where it fails or returns anything
+        else, the answer counts as ``answered``, with a warning.
     """
 
     timeout: timedelta = timedelta(minutes=30)
+    outcome_of: Callable[[str], str] | None = None
 
     def __post_init__(self) -> None:
         _check_time("Trace", "timeout", self.timeout, least=timedelta(0))
+        if self.outcome_of is not None:
+            _check_function("Trace: outcome_of", self.outcome_of)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Ask:
     """Let a person decide, in Airflow's Required Actions.
 
     :param timeout: how long to wait for the person; then the next step follows, or what the agent asks in a
-        conversation is cancelled. Default: for ever.
+        conversation is cancelled. Default: without end.
     :param assigned_users: who may answer, Airflow's ``HITLUser`` (``{"id", "name"}``) each; default: whoever
         may edit the task.
     :param notifiers: Airflow's notifiers, called with the task's context when the question is asked.
@@ -155,6 +162,7 @@ class Verdict:
     :param answer: ``recovered``, ``given`` by a person, ``lost``, or ``None`` where there can be none.
     :param user: who decided.
     :param note: what else there is to say.
+    :param outcome: of the answer, where it is known not to be ``answered``.
     """
 
     by: Literal["check", "trace", "ask", "resend"]
@@ -163,6 +171,7 @@ class Verdict:
     answer: Literal["recovered", "given", "lost"] | None = None
     user: str | None = None
     note: str | None = None
+    outcome: str | None = None
 
     def resolution(self) -> dict[str, Any]:
         """Return it as a turn, a row and XCom have it."""
@@ -213,6 +222,13 @@ def _step_of(given: Any) -> Step:
 
 def _is_user(given: object) -> bool:
     return isinstance(given, Mapping) and all(isinstance(given.get(name), str) for name in ("id", "name"))
+
+
+def _check_function(name: str, given: Any) -> None:
+    if not callable(given):
+        raise AgentforceInputError(f"{name} needs a function, but has {given!r:.80}.")
+    if iscoroutinefunction(given):
+        raise AgentforceInputError(f"{name} needs a function that is not async.")
 
 
 def _check_time(name: str, field: str, given: Any, *, least: timedelta) -> None:

@@ -110,15 +110,54 @@ class Task:
         finally:
             self.xcoms = ti.xcoms
 
-    def resume(self, wait, event=None, **changed):
-        """Go on in the same try after a *wait* that the task has raised, in another process as it were."""
+    def resume(self, wait, event=None, *, error=None, **changed):
+        """Go on in the same try after a *wait* that the task has raised, in another process as it were.
+
+        :param error: why the trigger gave no event, as Airflow says it.
+        """
+        method, given = (
+            (wait.method_name, {"event": event}) if error is None else ("__fail__", {"error": error})
+        )
         ti = TaskInstance(self.try_number, self.max_tries)
         operator = self.kind(task_id="task", **{**self.arguments, **changed})
         try:
             context = {"ti": ti, "task_state_store": self.store}
-            return operator.resume_execution(wait.method_name, {"event": event}, context)
+            return operator.resume_execution(method, given, context)
         finally:
             self.xcoms = ti.xcoms
+
+
+class RequiredActions:
+    """What Airflow's supervisor takes the questions of a task with.
+
+    :ivar then: is called when a question is there.
+    """
+
+    def __init__(self, folder):
+        self._file = folder / "asked"  # also for tries that are processes
+        self.then = None
+
+    def send(self, msg):
+        if msg.type != "CreateHITLDetailPayload":
+            return
+        with self._file.open("a") as file:
+            file.write(msg.model_dump_json() + "\n")
+        if self.then is not None:
+            self.then()
+
+    @property
+    def asked(self):
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def forget(self):
+        self._file.unlink(missing_ok=True)
+
+
+def chosen(option, **fields):
+    """Return what Airflow resumes a task with when a person has decided."""
+    ada = {"id": "1", "name": "Ada"}
+    return {"chosen_options": [option], "params_input": fields, "responded_by_user": ada}
 
 
 def ask_with_a_hook(text):

@@ -45,12 +45,14 @@ class _Doubt:
     :ivar position: its number in the session.
     :ivar sent_at: in seconds since the epoch; ``None`` if other messages of the record went before it, as
         only the time of the first is known.
+    :ivar same_before: how many messages with this text the session has had before, or ``None``.
     :ivar found: the message in the trace.
     """
 
     text: str | None
     position: int
     sent_at: float | None
+    same_before: int | None = None
     found: TracedMessage | None = None
 
     @property
@@ -60,7 +62,7 @@ class _Doubt:
     def look(self, trace: SessionTrace) -> None:
         """Look for it in its place."""
         if self.text is not None:
-            found = trace.find_message(self.text, self.position, self.sent_at)
+            found = trace.find_message(self.text, self.position, self.sent_at, same_before=self.same_before)
         else:
             began = self.sent_at
             there = (one for one in trace.messages if one.position == self.position)
@@ -97,7 +99,8 @@ class _Sought:
             return
         text = (row.get("request") or {}).get("text")
         sent_at = _seconds(row.get("started_at")) if row.get("outcome") is None else None
-        self.doubts[number] = _Doubt(text, position, sent_at)
+        before = trace_lookup.same_before(text, position, row.get("earlier_requests") or [])
+        self.doubts[number] = _Doubt(text, position, sent_at, before)
 
     def take(self, finding: TraceFinding, rate: float | None) -> None:
         """Take in what a look has shown; where it shows nothing, what an earlier one has shown stays."""
@@ -317,7 +320,7 @@ def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[
             "answer": "recovered" if recovered else "lost",
             "user": None,
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "note": f"The message is in the org's trace of its session.{read}",
+            "note": f"The message is in the org's trace of its session.{read or f' {trace_lookup.NO_KIND}'}",
         },
     }
 

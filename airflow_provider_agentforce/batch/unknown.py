@@ -15,6 +15,7 @@ from airflow_provider_agentforce.batch.results import INVALID_OUTPUT, UNKNOWN, R
 from airflow_provider_agentforce.batch.worker import settle
 from airflow_provider_agentforce.client.messages import Message
 from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED, FAILED, Turn
+from airflow_provider_agentforce.client.trace_lookup import same_before
 from airflow_provider_agentforce.delivery import UnknownDelivery, Verdict
 from airflow_provider_agentforce.exceptions import InvalidOutputError
 from airflow_provider_agentforce.structured import OutputType
@@ -95,6 +96,8 @@ class UnknownRows:
                 self.ask_again.append(self._records[name])
         self._checkpoint.flush()
         self._note["resolved"] = self.resolved + len(verdicts)
+        if not self._open:
+            self._begin_again()
         self._checkpoint.write_note(_NOTE, self._note)
 
     def give_up(self, findings: Mapping[str, list[str]], *, resend: bool) -> None:
@@ -112,12 +115,20 @@ class UnknownRows:
             if more != row:
                 settle(self._checkpoint, record, more)
         self._checkpoint.flush()
+        if resend:
+            self._begin_again()
+            self._checkpoint.write_note(_NOTE, self._note)
+
+    def _begin_again(self) -> None:
+        """Have the next doubt about one of the records begin at the first step."""
+        self._note.pop("progress", None)
 
     def _delivery(self, name: str) -> UnknownDelivery:
         row, messages = self._rows[name], self._messages[name]
         request = row.request
         if request is None and len(messages) == 1:
             request = messages[0].request
+        text = request.get("text") if request else None
         return UnknownDelivery(
             request=request,
             session_id=row.session_id,
@@ -128,6 +139,7 @@ class UnknownRows:
             error=row.error or "",
             partial_text=row.text or None if row.outcome is None else None,
             record_key=row.key,
+            same_before=same_before(text, row.sequence_id, row.earlier_requests),
         )
 
     def _resolved_row(self, name: str, verdict: Verdict) -> Row:
@@ -144,12 +156,12 @@ class UnknownRows:
         if more and len(row.earlier_requests) + 1 < len(self._messages[name]):
             why = "The agent acted on a message, and the rest cannot be asked, since the session has ended."
             return replace(row, status=FAILED, applied=True, error=why)
-        outcome = ANSWER_LOST if verdict.answer == "lost" else ANSWERED
+        outcome = ANSWER_LOST if verdict.answer == "lost" else verdict.outcome or ANSWERED
         if row.outcome is not None and len(row.earlier_answers) < len(row.earlier_requests):
             # The text is that of the answer before.
             row = replace(row, earlier_answers=[*row.earlier_answers, row.text])
         row = replace(row, status=outcome, outcome=outcome, applied=True, text=verdict.text)
-        return row if self._output is None or outcome == ANSWER_LOST else self._checked(row, self._output)
+        return row if self._output is None or outcome != ANSWERED else self._checked(row, self._output)
 
     @staticmethod
     def _checked(row: Row, output: OutputType) -> Row:

@@ -116,28 +116,48 @@ class SessionTrace:
         return found.trace(session_id)
 
     def find_message(
-        self, text: str, position: int | None = None, sent_at: Moment | None = None
+        self,
+        text: str,
+        position: int | None = None,
+        sent_at: Moment | None = None,
+        *,
+        same_before: int | None = None,
     ) -> TracedMessage | None:
         """Return the message that was sent to the agent, ``None`` if the trace does not have it (yet).
 
-        A trace may be incomplete, so ``None`` does not say that the message was not delivered. An earlier
-        message with the same text is never taken for this one.
+        A trace may be incomplete, so ``None`` does not say that the message was not delivered. Another
+        message with the same text is never taken for this one: where the two cannot be told apart, neither
+        is returned.
 
         :param text: as it was sent.
         :param position: of the message in the session, counted from 1: its ``sequence_id``.
-        :param sent_at: when it was sent, an aware datetime or seconds since the epoch. With it a message is
-            found in a trace that counts other messages, too, or not all.
+        :param sent_at: when it was sent, an aware datetime or seconds since the epoch.
+        :param same_before: how many messages with the same text the session has had before this one, which
+            is then known by its place among them, also in a trace that counts other messages, too. Without
+            it both ``position`` and ``sent_at`` have to agree; a first message has none before it.
         """
-        wanted = _plain(text)
-        same = [one for one in self.messages if _plain(one.text) == wanted]
-        exact = next((one for one in same if one.position == position), None)
-        if sent_at is None:
-            return exact
+        same = self.with_text(text)
         sent = sent_at.timestamp() if isinstance(sent_at, datetime) else sent_at
-        if exact is not None and (exact.at is None or exact.at >= sent - _TOLERATED):
-            return exact
-        later = [one for one in same if one.at is not None and one.at >= sent]
-        return later[0] if len(later) == 1 else None
+        before = 0 if position == 1 else same_before
+        if before is not None:
+            found = same[before] if before < len(same) else None
+            is_last = len(same) == before + 1
+        else:
+            later = [one for one in same if sent is not None and one.at is not None and one.at >= sent]
+            found = later[0] if len(later) == 1 else None
+            is_last = False
+        if found is None:
+            return None
+        agrees = found.position == position
+        if sent is None or found.at is None:
+            return found if agrees and is_last else None
+        # The clocks may differ, which matters where others have the same text.
+        tolerated = _TOLERATED if agrees and is_last and before == 0 else 0.0
+        return found if (agrees or is_last) and found.at >= sent - tolerated else None
+
+    def with_text(self, text: str) -> list[TracedMessage]:
+        """Return the messages with this text, in order."""
+        return [one for one in self.messages if is_same_text(one.text, text)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trace as JSON values, without what was said."""
@@ -213,6 +233,7 @@ class _SessionSpans:
     spans: list[_Span] = field(default_factory=list)
 
     def trace(self, session_id: str) -> SessionTrace:
+        self.spans = self._once()
         self.spans.sort(key=lambda span: (span.began is None, span.began or 0.0))
         tokens = self._tokens()
         models = [_ending(span.named, key) for span in self.spans for key in _MODEL_KEYS]
@@ -225,9 +246,22 @@ class _SessionSpans:
             **tokens,
         )
 
+    def _once(self) -> list[_Span]:
+        """Leave out all but one of the spans with the same id: one is written again when it has ended."""
+        found: dict[str, _Span] = {}
+        for number, span in enumerate(self.spans):
+            name = span.span_id or f"#{number}"
+            if name not in found or not found[name].whole:
+                found[name] = span
+        return list(found.values())
+
     def _messages(self) -> Iterator[TracedMessage]:
-        position = 0
+        position, seen = 0, set()
         for span in self._outermost([span for span in self.spans if span.said]):
+            about = (span.began, span.said[0])
+            if span.began is not None and about in seen:
+                continue  # the same turn, written twice
+            seen.add(about)
             for number, (text, answer) in enumerate(span.exchanges()):
                 position += 1
                 # The time of a span is that of its first message.
@@ -394,6 +428,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def is_same_text(one: str, other: str) -> bool:
+    """Tell whether two texts are the same but for what a trace may change."""
+    return _plain(one) == _plain(other)
 
 
 def _plain(text: str) -> str:

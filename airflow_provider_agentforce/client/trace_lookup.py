@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.client.models import Session
-from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage
+from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage, is_same_text
 from airflow_provider_agentforce.exceptions import AgentforceError, TaskStoppedError, one_line
 
 if TYPE_CHECKING:
@@ -19,21 +20,24 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 30.0, 300.0, 2.0
 # The first pause is at most this share of the time that there is.
 _SHARE = 1 / 20
 _LONGEST_NOTE = 600
+NO_KIND = "The trace does not hold the kind of the answer: it may ask for something, or tell of a failure."
 
 
 @dataclass(frozen=True)
 class SoughtMessage:
-    """A message of which is not known whether it was delivered.
+    """A message of which it is not known whether it was delivered.
 
     :param text: as it was sent.
     :param position: its ``sequence_id``, or ``None``.
     :param sent_at: seconds since the epoch, or ``None``.
+    :param same_before: how many messages with the same text its session has had before, or ``None``.
     """
 
     session_id: str
     text: str
     position: int | None = None
     sent_at: float | None = None
+    same_before: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,17 +85,38 @@ def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:
     found = read_trace(client, sought.session_id, sought.sent_at)
     if found.trace is None:
         return found
-    message = found.trace.find_message(sought.text, sought.position, sought.sent_at)
+    message = found.trace.find_message(
+        sought.text, sought.position, sought.sent_at, same_before=sought.same_before
+    )
     if message is None:
-        count = len(found.trace.messages)
+        count, same = len(found.trace.messages), len(found.trace.with_text(sought.text))
         note = f"The message is not among the {count} messages in the trace of its session."
+        if same:
+            note = (
+                f"Messages with the same text in the trace of its session: {same}. Nothing tells whether it "
+                "is one of them."
+            )
         if found.final:
             note += " The session is older than 72 hours, so no more will come."
         return replace(found, note=note)
-    note = "The message and its answer are in the trace of its session."
+    note = f"The message and its answer are in the trace of its session. {NO_KIND}"
     if not message.answered:
         note = "The message is in the trace of its session, so it was delivered; its answer is not complete."
     return replace(found, message=message, final=message.answered or found.final, note=note)
+
+
+def same_before(
+    text: str | None, position: int | None, earlier: Sequence[Mapping[str, Any] | None]
+) -> int | None:
+    """Return how many of the messages before one have its text; ``None`` if not all of them are known.
+
+    :param position: its ``sequence_id``.
+    :param earlier: the ``request`` of each message before it in its session, as far as they are known.
+    """
+    if text is None or position is None or len(earlier) != position - 1 or None in earlier:
+        return None
+    texts = [str(one.get("text") or "") for one in earlier if one is not None]
+    return sum(is_same_text(one, text) for one in texts)
 
 
 def first_pause(seconds: float) -> float:

@@ -101,7 +101,7 @@ class Decisions:
         """Refuse to ask where an answer would not be there after the wait."""
         if not self._ledger.keeps:
             raise LedgerError("An answer could not be recorded, so the task cannot wait for a person.")
-        records = [self._ledger.read(turn_key(number)) for number in range(1, turn.sequence_id + 1)]
+        records = [self._ledger.read_any_cycle(turn_key(number)) for number in range(1, turn.sequence_id + 1)]
         kept = [record.value for record in records if record is not None and record.value is not None]
         if len(kept) < len(records) or Turn.from_dict(kept[-1]).question is None:
             raise _cannot_ask(turn, "the answers so far are too long to be kept")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, Context
 from airflow_provider_agentforce.client import validation
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 
 _OURS = __name__.partition(".")[0] + "."
+# How late a trigger may be.
+_LATE = timedelta(minutes=1)
+# The type of the error that a task is resumed with when it was later.
+TRIGGER_LATE = "trigger_late"
 _EVENT_KEYS = (
     *("result_path", "results", "dead_letter", "tables", "records", "counts", "written", "errors"),
     *("session_id", "agent_id", "agent_version", "outcome", "agreement"),
@@ -96,6 +101,15 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415
 
         return AgentforceHook(self.agentforce_conn_id)
+
+    def defer_until(self, moment: datetime, trigger: Any) -> NoReturn:
+        """Give the worker slot back until *trigger* gives its event, or until a little after *moment*.
+
+        The scheduler keeps that end, so it comes without a triggerer, too.
+        """
+        left = max(moment - datetime.now(timezone.utc), timedelta(0))
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=left + _LATE)
+        raise AssertionError("unreachable")  # pragma: no cover
 
     def on_kill(self) -> None:
         """End waits and cut the request under way; ``execute`` then cleans up and fails.

@@ -122,6 +122,8 @@ class Ledger:
         self._prefix = f"{_PREFIX}{loop}_" if loop else _PREFIX
         self._complete = not isinstance(store, _OfThisTry)
         self.try_number = try_number
+        # Outcomes of this process that are too long for the store.
+        self._long: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def of(cls, context: Context, *, resolves: bool = False) -> Ledger:
@@ -142,16 +144,23 @@ class Ledger:
         """Whether the next try will find all that this one did."""
         return self._store is not None and self._complete
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether another process would find all that this one did, and the text of each answer."""
+        return self.keeps and not any(_fitting(value) is None for value in self._long.values())
+
     def read(self, key: str) -> LedgerEntry | None:
         """Return the record that an earlier try of this cycle left.
 
         :raises LedgerError: if the store cannot be read, or holds something else.
         """
         record = self.read_any_cycle(key)
-        return record if record is not None and record.cycle == self.cycle else None
+        if record is None or record.cycle != self.cycle:
+            return None
+        return replace(record, value=self._long[key]) if record.done and key in self._long else record
 
     def read_any_cycle(self, key: str) -> LedgerEntry | None:
-        """Return the record, also one from before a person's clear."""
+        """Return the record as the store has it, also one from before a person's clear."""
         if self._store is None:
             return None
         stored = self._ask(lambda: self._store.get(self._prefix + key))
@@ -188,7 +197,7 @@ class Ledger:
         :param done: *value* is its outcome; otherwise it may be sent again.
         :raises LedgerError: if it cannot be recorded; the request's record is then as it was.
         """
-        kept = _fitting(value) if done else without_requests(value)
+        kept = self._fitting(key, value) if done else without_requests(value)
         if not self._write(key, self._entry(mark, done=done, value=kept)):
             raise LedgerError("The task state store does not keep what is written. Nothing follows from it.")
 
@@ -197,7 +206,8 @@ class Ledger:
         if self._store is None:
             return
         try:
-            self._store.set(self._prefix + key, self._entry(mark, done=True, value=_fitting(value)))
+            kept = self._fitting(key, value)
+            self._store.set(self._prefix + key, self._entry(mark, done=True, value=kept))
         except Exception as error:  # noqa: BLE001 - whatever the store's backend raises
             self._complete = False
             log.warning("The outcome could not be recorded for a later try: %s", type(error).__name__)
@@ -218,6 +228,15 @@ class Ledger:
             return _fits(value)
         except (TypeError, ValueError):
             return False
+
+    def _fitting(self, key: str, value: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what the store can take of an outcome; the whole of it stays at hand in this process."""
+        kept = _fitting(value)
+        if kept == value:
+            self._long.pop(key, None)
+        else:
+            self._long[key] = value
+        return kept
 
     def _write(self, key: str, entry: dict[str, Any]) -> bool:
         """Write an entry, and tell whether the store gives it back."""
@@ -347,6 +366,8 @@ def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
             "An earlier try sent the message and got an answer that was too long to keep.",
             operation="send",
             applied=True,
+            hint="No step of on_unknown_delivery can bring it back. Read it in the agent's session. Clearing "
+            "the task sends the message again.",
         )
     error = DeliveryUnknownError(
         "An earlier try sent the message and left no answer: it was killed, or the answer never came.",

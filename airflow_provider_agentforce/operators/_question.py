@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.operators._base import TRIGGER_LATE
 from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ GIVE_UP = "Fail"
 _ACTED = {DONE: True, NOT_DONE: False}
 ANSWER = "answer"
 _MOST_KEYS = 100
+# A wait that Airflow is asked for has to be longer than none.
+_SOON = timedelta(seconds=1)
 _MOST_TEXT = 4000
 _HOW_TO_LOOK = (
     "Look at the record that the message was to change, and at the session in Salesforce: the agent's event "
@@ -48,10 +51,11 @@ class Question:
     hint: str = "Look at the session yourself. Clearing the task sends the message again."
 
     @classmethod
-    def about(cls, unknown: Sequence[UnknownDelivery], *, may_send: bool) -> Question:
+    def about(cls, unknown: Sequence[UnknownDelivery], *, may_send: bool, as_json: bool = False) -> Question:
         """Return the question about one message, or about the messages of several records.
 
         :param may_send: sending again is one of the options.
+        :param as_json: the agent's answer has to be JSON.
         """
         options = (DONE, *([NOT_DONE] if may_send else []), GIVE_UP)
         what = [
@@ -59,7 +63,8 @@ class Question:
             for one in unknown
         ]
         if len(unknown) == 1 and unknown[0].record_key is None:
-            fields = {ANSWER: "The agent's answer, if you know it"}
+            form = " (JSON that fits the task's output_type)" if as_json else ""
+            fields = {ANSWER: f"The agent's answer, if you know it{form}"}
             return cls("Did the agent act on this message?", _body(unknown[0]), options, what, fields)
         keys = [one_line(str(one.record_key), 80) for one in unknown[:_MOST_KEYS]]
         more = [f"and {len(unknown) - _MOST_KEYS} more"] if len(unknown) > _MOST_KEYS else []
@@ -129,8 +134,6 @@ def decided(
 ) -> Decision | None:
     """Return the decision, ``None`` if it does not come in time; wait for it without a worker slot.
 
-    That the question is asked is on record first, so that up to Airflow 3.3 no later try asks it once more.
-
     :param event: what the task is resumed with.
     :raises AgentforceInputError: this task instance has asked something else before, and this Airflow would
         show that.
@@ -139,39 +142,78 @@ def decided(
         return Decision.of(event)
     if event.get("error_type") == "timeout":
         return None
-    ledger, mark = Ledger.of(context), fingerprint(*question.about_what)
-    record = ledger.read_any_cycle(QUESTION)
-    same = record is not None and record == replace(record, fingerprint=mark, cycle=ledger.cycle)
-    if record is not None and not same and not _compat.questions_change():
+    asked, of_a_try = _Asked(Ledger.of(context), question), _compat.questions_change()
+    if asked.another and not of_a_try:
         raise AgentforceInputError(
             "This task instance has asked a question before, and below Airflow 3.4 people would see that "
             "one. Nothing was asked and nothing was sent.",
             hint=question.hint,
         )
-    form = question.form()
-    if same and "error" not in event and not _compat.questions_change():
-        # The answer may be there: to ask again would delete it. From Airflow 3.4 on each try has its own.
-        task.log.info("An earlier try has asked a person; waiting for the decision.")
-        trigger = _compat.answer_trigger(context["ti"], until, **form)
-        task.defer(trigger=trigger, method_name="execute_complete")
-    ledger.decide(QUESTION, mark, {}, done=False)
-    users = list(step.assigned_users)
-    _compat.ask_person(
-        context["ti"], subject=question.subject, body=question.body, assigned_users=users, **form
-    )
-    if not same:
-        _notify(step, context, task)
-    task.log.info("Waiting for a person's decision.")
-    now = datetime.now(timezone.utc)
-    raise _compat.awaiting_input("execute_complete", None if until is None else until - now)
+    if asked.begun and not of_a_try and "error" not in event:
+        # An answer that is there would be deleted by asking again, and only a trigger can read it.
+        task.log.info("An earlier try has asked a person, or was about to. Looking for the decision.")
+        asked.notify(step, context, task)
+        task.defer_until(_now(), _compat.answer_trigger(context["ti"], until, **question.form()))
+    is_there = asked.begun and asked.done("asked") and event.get("error_type") == TRIGGER_LATE
+    if not is_there:
+        asked.begin()
+        users = list(step.assigned_users)
+        texts = {"subject": question.subject, "body": question.body}
+        _compat.ask_person(context["ti"], **texts, assigned_users=users, **question.form())
+        asked.note("asked")
+    asked.notify(step, context, task)
+    how_long = "without an end" if until is None else f"until {until.isoformat(timespec='seconds')}"
+    task.log.info("Waiting for a person's decision among Airflow's Required Actions, %s.", how_long)
+    raise _compat.awaiting_input("execute_complete", None if until is None else max(until - _now(), _SOON))
 
 
-def _notify(step: Ask, context: Context, task: AgentforceBaseOperator) -> None:
-    for notifier in step.notifiers:
-        try:
-            notifier(context)
-        except Exception:  # noqa: PERF203 - each gets its chance
-            task.log.exception("A notifier failed; the question is asked all the same.")
+class _Asked:
+    """How far a task has come with its question, on record.
+
+    Recorded is that a question is about to be asked, that it was asked, and that the notifiers were called.
+    Wherever a try is killed, the next one knows whether a question may be there, and what is left to do.
+
+    :ivar another: the task instance has asked something else before.
+    :ivar begun: an earlier try, or this one before a wait, was about to ask it.
+    """
+
+    def __init__(self, ledger: Ledger, question: Question) -> None:
+        self._ledger, self._mark = ledger, fingerprint(*question.about_what)
+        record = ledger.read_any_cycle(QUESTION)
+        self.begun = record is not None and (record.fingerprint, record.cycle) == (self._mark, ledger.cycle)
+        self.another = record is not None and not self.begun
+        self._state: dict[str, Any] = {}
+        if record is not None and self.begun:
+            self._state = dict(record.value or {})
+
+    def done(self, what: str) -> bool:
+        """Tell whether something is on record."""
+        return bool(self._state.get(what))
+
+    def begin(self) -> None:
+        """Record that the question is about to be asked."""
+        if not self.begun:
+            self._ledger.decide(QUESTION, self._mark, self._state, done=False)
+
+    def note(self, what: str) -> None:
+        """Record that something is done."""
+        self._state[what] = True
+        self._ledger.decide(QUESTION, self._mark, self._state, done=False)
+
+    def notify(self, step: Ask, context: Context, task: AgentforceBaseOperator) -> None:
+        """Call the notifiers, once; again only after a kill in the midst of it."""
+        if not step.notifiers or self.done("notified"):
+            return
+        for notifier in step.notifiers:
+            try:
+                notifier(context)
+            except Exception:  # noqa: PERF203 - each gets its chance
+                task.log.exception("A notifier failed. The question is asked all the same.")
+        self.note("notified")
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def _body(delivery: UnknownDelivery) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -53,6 +53,10 @@ class ResolvesDeliveries(SendsMessages):
     @abstractmethod
     def record_key(self, number: int) -> str:
         """Return the key of a message's record."""
+
+    def answers_before(self) -> Sequence[Turn]:
+        """Return the answers that the session of an unknown message has had before, as far as known."""
+        return ()
 
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
         """Clean up after a message that stays unknown.
@@ -126,12 +130,14 @@ class ResolvesDeliveries(SendsMessages):
     def _tools(self, context: Context, ledger: Ledger) -> TaskTools:
         # What the task is resumed with is for what waited, which comes first.
         event, self._event = self._event, None
-        return TaskTools(self, context, slotless=ledger.keeps, event=event)
+        return TaskTools(self, context, slotless=ledger.keeps_all, event=event)
 
     def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger) -> None:
         """Take the steps; return when the message is settled or may be sent again."""
-        self.log.warning("%s It is resolved as on_unknown_delivery says.", error)
-        home = RecordedDelivery(ledger, self.record_key(error.delivery.sequence_id), error)
+        where = f" [session {error.session_id}]" if error.session_id else ""
+        self.log.warning("%s The steps of on_unknown_delivery try to find out.%s", error.fact, where)
+        key = self.record_key(error.delivery.sequence_id)
+        home = RecordedDelivery(ledger, key, error, self.answers_before())
         tools = self._tools(context, ledger)
         try:
             self._remember(ledger)
@@ -176,10 +182,15 @@ class ResolvesDeliveries(SendsMessages):
 class RecordedDelivery:
     """One message in a task's ledger, as the home of the steps.
 
+    :param before: the answers that its session has had before, as far as known.
     :ivar name: of the message, for the log.
     """
 
-    def __init__(self, ledger: Ledger, key: str, error: DeliveryUnknownError) -> None:
+    def __init__(
+        self, ledger: Ledger, key: str, error: DeliveryUnknownError, before: Sequence[Turn] = ()
+    ) -> None:
+        from airflow_provider_agentforce.client.trace_lookup import same_before  # noqa: PLC0415
+
         record = ledger.read(key)
         assert record is not None  # noqa: S101 - its intent was written before it left
         self._ledger = ledger
@@ -187,8 +198,12 @@ class RecordedDelivery:
         self._mark = record.fingerprint
         self._value = record.value or {}
         seen: UnknownDelivery = error.delivery
+        sent = UnknownDelivery.from_dict(self._value)
         self._delivery = replace(
-            UnknownDelivery.from_dict(self._value), error=seen.error, partial_text=seen.partial_text
+            sent,
+            error=seen.error,
+            partial_text=seen.partial_text,
+            same_before=same_before(sent.text, sent.sequence_id, [turn.request for turn in before]),
         )
         self.name = str(self._delivery.sequence_id)
         self._received = error.applied is True
@@ -253,10 +268,10 @@ class TaskTools:
         """Wait, without a worker slot where that is worth it."""
         end = time.monotonic() + (seconds := _seconds_to(moment))
         if seconds > _SHORT_WAIT:
-            self._task.log.info("Waiting until %s.", moment.isoformat(timespec="seconds"))
+            how = "without a worker slot" if self._slotless else "in the worker slot"
+            self._task.log.info("Waiting until %s, %s.", moment.isoformat(timespec="seconds"), how)
             if self._slotless:
-                trigger = _compat.date_time_trigger(moment)
-                self._task.defer(trigger=trigger, method_name="execute_complete")
+                self._task.defer_until(moment, _compat.date_time_trigger(moment))
         while (left := end - time.monotonic()) > 0:
             self._task.check_not_killed()
             time.sleep(min(left, _SLICE))
@@ -290,11 +305,28 @@ class TaskTools:
             return
         from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger  # noqa: PLC0415
 
-        self._task.log.info("Looking for the message in the org's trace until %s.", end)
+        self._task.log.info(
+            "Looking for the message in the org's trace until %s, without a worker slot.",
+            end.isoformat(timespec="seconds"),
+        )
         trigger = SessionTraceTrigger(
             agentforce_conn_id=self._task.agentforce_conn_id, **vars(one), end_time=end.timestamp()
         )
-        self._task.defer(trigger=trigger, method_name="execute_complete")
+        self._task.defer_until(end, trigger)
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether an answer has to be JSON."""
+        return getattr(self._task, "output_type", None) is not None
+
+    def why_not_ask(self) -> str:
+        """Return why no person can be asked, ``""`` if one can."""
+        if self._slotless:
+            return ""
+        return (
+            "No person can be asked: the answers so far are not on record, or too long to be, and would be "
+            "lost during the wait."
+        )
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, or wait for it."""
@@ -312,7 +344,9 @@ def _sought(delivery: UnknownDelivery) -> SoughtMessage | None:
     if delivery.session_id is None or delivery.text is None:
         return None
     sent_at = None if delivery.sent_at is None else delivery.sent_at.timestamp()
-    return SoughtMessage(delivery.session_id, delivery.text, delivery.sequence_id, sent_at)
+    return SoughtMessage(
+        delivery.session_id, delivery.text, delivery.sequence_id, sent_at, delivery.same_before
+    )
 
 
 def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:
@@ -322,7 +356,7 @@ def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:
         sequence_id=delivery.sequence_id or 0,
         agent_id=delivery.agent_id,
         text=verdict.text,
-        outcome=ANSWER_LOST if verdict.answer == "lost" else ANSWERED,
+        outcome=ANSWER_LOST if verdict.answer == "lost" else verdict.outcome or ANSWERED,
         request=delivery.request,
         resolution=verdict.resolution(),
     )

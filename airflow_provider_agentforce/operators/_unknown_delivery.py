@@ -10,15 +10,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
+from airflow_provider_agentforce._compat import AirflowTaskTerminated, AirflowTaskTimeout
+from airflow_provider_agentforce.client.models import ANSWER_LOST, OUTCOMES
 from airflow_provider_agentforce.delivery import FAIL, Ask, Check, Step, Trace, UnknownDelivery, Verdict
 from airflow_provider_agentforce.exceptions import AgentforceError, one_line
 from airflow_provider_agentforce.operators._question import Decision, Question
 
 log = logging.getLogger(__name__)
+
+# What Airflow raises in the midst of a function, from a signal handler.
+_INTERRUPTIONS = (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt)
+_KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
 
 class Home(Protocol):
@@ -43,6 +49,10 @@ class Home(Protocol):
 class Tools(Protocol):
     """What the steps need of the task that they run in."""
 
+    @property
+    def wants_json(self) -> bool:
+        """Whether an answer has to be JSON."""
+
     def wait_until(self, moment: datetime) -> None:
         """Wait; where the task can give its slot back, this does not return."""
 
@@ -57,6 +67,9 @@ class Tools(Protocol):
         :param until: when a look is due.
         :param end: when the last one is.
         """
+
+    def why_not_ask(self) -> str:
+        """Return why no person can be asked, ``""`` if one can."""
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, ``None`` if none comes in time; waits as :meth:`wait_until`."""
@@ -127,6 +140,8 @@ class Resolver:
             if self._state.since is None:
                 self._state.since = _now().isoformat()
                 self._save()
+            kind = type(step).__name__.lower()
+            log.info("Step %d of on_unknown_delivery: %s.", self._state.step + 1, kind)
             if not self._take(step):
                 return FAIL
             self._state.next_step()
@@ -149,17 +164,35 @@ class Resolver:
         sent = [delivery.sent_at for delivery in unknown.values() if delivery.sent_at is not None]
         if sent:
             self._tools.wait_until(max(sent) + step.after)
-        verdicts = {}
-        for name, delivery in unknown.items():
-            said, finding = _called(step.function, self._with_findings(name, delivery))
-            if said is False and self._home.was_received(name):
-                said, finding = None, "A check says that the agent did not act, but the org has the message."
-                log.warning("%s It is not sent again.", finding)
-            if said is None:
-                self._note(name, finding)
-            else:
-                verdicts[name] = Verdict("check", said, answer="lost" if said else None)
+        verdicts: dict[str, Verdict] = {}
+        try:
+            for name, delivery in unknown.items():
+                said = self._checked(step, name, delivery)
+                if said is not None:
+                    verdicts[name] = Verdict("check", said, answer="lost" if said else None)
+        except AirflowTaskTimeout:
+            self._settle(verdicts)
+            if not verdicts:
+                self._give_up_on(step)
+            raise
         self._settle(verdicts)
+
+    def _checked(self, step: Check, name: str, delivery: UnknownDelivery) -> bool | None:
+        said, finding = _called(step.function, self._with_findings(name, delivery))
+        if said is False and self._home.was_received(name):
+            said, finding = None, "A check says that the agent did not act, but the org has the message."
+            log.warning("%s It is not sent again.", finding)
+        if said is None:
+            self._note(name, finding)
+        return said
+
+    def _give_up_on(self, step: Check) -> None:
+        """Have the next try go on with the next step: in this one, the check would take all of its time."""
+        finding = f"The check {_name_of(step.function)} did not end within the task's execution_timeout."
+        log.warning("%s The next try goes on with the next step.", finding)
+        self._note_all(self._home.open(), finding)
+        self._state.next_step()
+        self._save()
 
     def _trace(self, step: Trace) -> None:
         end = self._began() + step.timeout
@@ -167,11 +200,14 @@ class Resolver:
         while wanted:
             over = _now() >= end
             seen = self._tools.look_up(wanted)
-            self._settle({name: one for name in wanted if (one := _verdict_of(seen[name], last=over))})
+            found = {name: one for name in wanted if (one := _verdict_of(seen[name], last=over))}
+            self._settle({name: _with_outcome(step, verdict) for name, verdict in found.items()})
             still = self._home.open()
-            for name in wanted:
-                if name in still and (over or seen[name].final):
-                    self._note(name, f"Trace: {seen[name].note}")
+            ends = [name for name in wanted if name in still and (over or seen[name].final)]
+            for name in ends:
+                self._note(name, f"Trace: {seen[name].note}")
+            for note, number in Counter(seen[name].note for name in ends).items():
+                log.info("The org's trace does not settle it: %s Messages: %d.", note, number)
             wanted = {name: still[name] for name in wanted if name in still and not seen[name].final}
             if over or not wanted:
                 return
@@ -190,8 +226,12 @@ class Resolver:
 
     def _ask(self, step: Ask) -> bool:
         unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
+        if why_not := self._tools.why_not_ask():
+            log.warning("%s", why_not)
+            self._note_all(unknown, why_not)
+            return True
         may_send = not any(self._home.was_received(name) for name in unknown)
-        question = Question.about(list(unknown.values()), may_send=may_send)
+        question = Question.about(list(unknown.values()), may_send=may_send, as_json=self._tools.wants_json)
         until = None if step.timeout is None else self._began() + step.timeout
         decision = self._tools.ask(step, question, until)
         if decision is None:
@@ -219,16 +259,9 @@ class Resolver:
         self._home.settle(verdicts)
         for name in verdicts:
             self._state.findings.pop(name, None)
-        kinds = Counter((one.by, one.acted, one.answer) for one in verdicts.values())
-        for (by, acted, answer), number in kinds.items():
-            log.log(
-                logging.WARNING if answer == "lost" else logging.INFO,
-                "By %s it is known that the agent %s%s. Messages: %d.",
-                by,
-                "acted" if acted else "did not act",
-                f", and the answer is {answer}" if answer else "",
-                number,
-            )
+        kinds = Counter(_in_words(one) for one in verdicts.values())
+        for (words, is_bad), number in kinds.items():
+            log.log(logging.WARNING if is_bad else logging.INFO, "%s Messages: %d.", words, number)
 
     def _note(self, name: str, finding: str) -> None:
         self._state.findings.setdefault(name, []).append(finding)
@@ -256,21 +289,75 @@ def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
     return Verdict("trace", acted=True, text=seen.answer, answer="recovered", note=seen.note)
 
 
+def _with_outcome(step: Trace, verdict: Verdict) -> Verdict:
+    """Return the verdict with the outcome of its answer, where the author's function knows it."""
+    if verdict.answer != "recovered" or step.outcome_of is None:
+        return verdict
+    said, trouble = _outcome(step.outcome_of, verdict.text)
+    if said is None:
+        log.warning("%s", trouble)
+        return replace(verdict, note=f"{verdict.note} {trouble}")
+    return replace(verdict, outcome=said, note=f"The answer is in the org's trace; outcome_of says: {said}.")
+
+
+def _outcome(function: Callable[[str], Any], text: str) -> tuple[str | None, str]:
+    """Ask a function for the outcome of an answer; return what it says, and why that is nothing."""
+    name = _name_of(function)
+    try:
+        said = function(text)
+        if isinstance(said, str) and said in _KINDS:
+            return said, ""
+        return None, f"outcome_of, {name}, returned {one_line(repr(said), 40)}, and not an outcome."
+    except _INTERRUPTIONS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a person's code
+        return None, f"outcome_of, {name}, failed: {_words_of(error)}."
+
+
+def _in_words(verdict: Verdict) -> tuple[str, bool]:
+    """Return what a verdict says, and whether somebody should look at it."""
+    from airflow_provider_agentforce.client.trace_lookup import NO_KIND  # noqa: PLC0415 - not at parse time
+
+    who = {"check": "Your check", "trace": "The org's trace", "ask": "A person"}[verdict.by]
+    if not verdict.acted:
+        return f"{who} says that the agent did not act. It is sent once more where that is possible.", False
+    if verdict.answer == "lost":
+        return f"{who} says that the agent acted. Its answer is lost: the outcome is answer_lost.", True
+    if verdict.answer == "recovered" and verdict.outcome is None:
+        look = "The outcome is answered all the same. Read the answer, or give Trace an outcome_of."
+        return f"{who} has the message and the agent's answer. {NO_KIND} {look}", True
+    return f"{who} says that the agent acted, and has its answer.", False
+
+
 def _called(function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery) -> tuple[bool | None, str]:
     """Ask a check function; return what it says, and why that is nothing."""
-    name = getattr(function, "__name__", type(function).__name__)
+    name = _name_of(function)
     try:
         said = function(delivery)
-    except Exception as error:  # noqa: BLE001 - a person's code
-        reason = error.what if isinstance(error, AgentforceError) else str(error)
-        finding = f"The check {name} failed: {one_line(f'{type(error).__name__}: {reason}').rstrip('.')}."
-        log.warning("%s", finding)
-        return None, finding
-    if said is None or isinstance(said, bool):
-        return said, f"The check {name} cannot tell."
-    finding = f"The check {name} returned {one_line(repr(said), 40)}, and not True, False or None."
+        if said is None:
+            log.info("The check %s cannot tell.", name)
+        if said is True or said is False or said is None:
+            return said, f"The check {name} cannot tell."
+        finding = f"The check {name} returned {one_line(repr(said), 40)}, and not True, False or None."
+    except _INTERRUPTIONS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a person's code, which may even exit
+        finding = f"The check {name} failed: {_words_of(error)}."
     log.warning("%s", finding)
     return None, finding
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _words_of(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        reason = error.what if isinstance(error, AgentforceError) else str(error)
+    except Exception:  # noqa: BLE001 - the words, too, are a person's code
+        reason = ""
+    return one_line(f"{kind}: {reason}" if reason else kind).rstrip(".")
 
 
 def _now() -> datetime:

@@ -207,8 +207,7 @@ class RunAgentTestOperator(AgentTesting):
             agentforce_conn_id=self.agentforce_conn_id,
             poke_interval=self.poke_interval,
         )
-        self.defer(trigger=trigger, method_name="execute_complete")
-        raise AssertionError("unreachable")  # pragma: no cover
+        self.defer_until(until, trigger)
 
 
 def _left(until: datetime) -> float:

@@ -339,8 +339,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415
 
         self.log.warning(
-            "Of %d records it is not known whether the agent acted; they are resolved as "
-            "on_unknown_delivery says.",
+            "It is not known whether the agent acted on %d records. The steps of on_unknown_delivery try to "
+            "find out.",
             len(unknown.open()),
         )
         resolver = Resolver(self.steps, unknown, TaskTools(self, context, slotless=can_ask(), event=event))
@@ -366,8 +366,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def _give_the_slot_back(self, seconds: float) -> NoReturn:
         until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
         self.log.info("Waiting until %s for the org's limits, without a worker slot.", until.isoformat())
-        self.defer(trigger=date_time_trigger(until), method_name="execute_complete")
-        raise AssertionError("unreachable")  # pragma: no cover
+        self.defer_until(until, date_time_trigger(until))
 
 
 class _Metrics:

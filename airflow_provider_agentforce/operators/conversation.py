@@ -181,6 +181,10 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                     self._keep(talk.turns, error, context)
                 raise
 
+    def answers_before(self) -> Sequence[Turn]:
+        """Return the answers so far: the session is this task's alone."""
+        return self._turns
+
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
         """Keep the answers; end the session, unless a next try goes on in it."""
         if not retried:

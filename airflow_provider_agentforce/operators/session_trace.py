@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import (
@@ -88,7 +88,11 @@ class SessionTraceOperator(AgentforceBaseOperator):
         return self._run(context, event["end_time"], event["pause"])
 
     def _run(self, context: Context, end_time: float, pause: float | None) -> dict[str, Any]:  # noqa: ARG002
-        from airflow_provider_agentforce.client.trace_lookup import first_pause, next_pause  # noqa: PLC0415
+        from airflow_provider_agentforce.client.trace_lookup import (  # noqa: PLC0415 - not at parse time
+            NO_KIND,
+            first_pause,
+            next_pause,
+        )
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors():
@@ -104,6 +108,8 @@ class SessionTraceOperator(AgentforceBaseOperator):
             "Traces: %d found, %d missing. Unknown rows: %d resolved, %d left.",
             *(result[name] for name in ("found", "missing", "resolved", "unknown")),
         )
+        if result["resolved"]:
+            self.log.warning("A row that got its answer back has the status answered. %s", NO_KIND)
         return result
 
     def _traces(self) -> SessionTraces:
@@ -124,7 +130,8 @@ class SessionTraceOperator(AgentforceBaseOperator):
     def _give_the_slot_back(self, until: float, event: dict[str, Any]) -> None:
         from airflow_provider_agentforce.triggers.pause import PauseTrigger  # noqa: PLC0415
 
-        self.defer(trigger=PauseTrigger(until=until, event=event), method_name="execute_complete")
+        moment = datetime.fromtimestamp(until, timezone.utc)
+        self.defer_until(moment, PauseTrigger(until=until, event=event))
 
     def _wait(self, until: float) -> None:
         while (left := until - time.time()) > 0:

@@ -102,7 +102,7 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
             agentforce_conn_id=self.agentforce_conn_id,
             poke_interval=timedelta(seconds=self.poke_interval),
         )
-        self.defer(trigger=trigger, method_name="execute_complete")
+        self.defer_until(until, trigger)
 
 
 def _result(tests: AgentTests, run: AgentTestRun) -> dict[str, Any]:

@@ -42,6 +42,13 @@ def read_or_ask(
 
 
 def _no_question(turn: Turn, retries: int, most_messages: int) -> str:
+    resolution = turn.resolution or {}
+    if resolution.get("answer") == "given":
+        who = resolution.get("user") or "a person"
+        return (
+            f"The answer is what {who} typed in after the agent's was lost, so the agent is not asked to "
+            "correct it. The agent acted on the message: clearing the task sends it again."
+        )
     if not retries:
         return "See the XCom turns. output_retries=1 would have asked the agent to correct it."
     if turn.sequence_id >= most_messages:

@@ -33,6 +33,7 @@ class SessionTraceTrigger(BaseTrigger):
     :param text: the message as it was sent.
     :param position: the message's ``sequence_id``.
     :param sent_at: when it was sent, in seconds since the epoch, or ``None``.
+    :param same_before: how many messages with the same text its session has had before, or ``None``.
     :param end_time: when to give up, in seconds since the epoch.
     :param poll_interval: seconds of the first pause; default: a twentieth of the time, 30 at most.
     """
@@ -46,6 +47,7 @@ class SessionTraceTrigger(BaseTrigger):
         position: int | None,
         sent_at: float | None,
         end_time: float,
+        same_before: int | None = None,
         poll_interval: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -54,13 +56,14 @@ class SessionTraceTrigger(BaseTrigger):
         self.text = text
         self.position = position
         self.sent_at = sent_at
+        self.same_before = same_before
         self.end_time = end_time
         self.poll_interval = poll_interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments, none of them a credential."""
-        names = ("agentforce_conn_id", "session_id", "text", "position", "sent_at", "end_time")
-        arguments = {name: getattr(self, name) for name in (*names, "poll_interval")}
+        names = ("agentforce_conn_id", "session_id", "text", "position", "sent_at", "same_before")
+        arguments = {name: getattr(self, name) for name in (*names, "end_time", "poll_interval")}
         return f"{__name__}.{type(self).__name__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -87,7 +90,9 @@ class SessionTraceTrigger(BaseTrigger):
     async def _look_until_the_end(self, client: AgentforceClient) -> TraceFinding:
         from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - loaded beside the loop
 
-        sought = trace_lookup.SoughtMessage(self.session_id, self.text, self.position, self.sent_at)
+        sought = trace_lookup.SoughtMessage(
+            self.session_id, self.text, self.position, self.sent_at, self.same_before
+        )
         pause = self.poll_interval or trace_lookup.first_pause(self.end_time - time.time())
         while True:
             is_last = time.time() >= self.end_time

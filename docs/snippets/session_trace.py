@@ -10,7 +10,7 @@ with hook.conversation() as chat:
     answer = chat.send("Where is order 123?")
 
 trace = hook.get_session_trace(answer)
-found = trace.find_message("Where is order 123?", position=1)
+found = trace.find_message("Where is order 123?", position=answer.sequence_id, same_before=0)
 if found is not None:  # None proves nothing: the trace may be incomplete
     print("Delivered. The agent said:", found.answer)
 print([(action.name, action.success, action.duration) for action in trace.actions])

@@ -104,37 +104,58 @@ def test_a_text_is_found_as_it_was_sent_whatever_the_trace_makes_of_it(sent, sho
 
 
 YES = [turn("yes", "first", at=-30), turn("yes", "second", at=1)]
-
-
+OTHERS = [turn("a", "A", at=-9), turn("yes", "B", at=1)]
+# What the trace has, the message's place, how many messages with its text went before, when it was sent, and
+# the answer that is found.
 SOUGHT = {
-    "by its place": ([turn("a", "A", at=-9), turn("yes", "B", at=1)], 2, SENT, "B"),
-    "without a time": ([turn("a", "A", at=-9), turn("yes", "B", at=1)], 2, None, "B"),
-    "in seconds": ([turn("yes", "B", at=1)], 1, SENT.timestamp(), "B"),
-    "the spans in any order": ([turn("yes", "B", at=1), turn("a", "A", at=-9)], 2, SENT, "B"),
-    "the second of two that are the same": (YES, 2, SENT, "second"),
-    "the first of two that are the same": (YES, 1, SENT - timedelta(seconds=31), "first"),
-    "only the first of two is there": (YES[:1], 2, SENT, None),
-    "only the second of two is there": (YES[1:], 2, SENT, "second"),
-    "an earlier one in its place": ([turn("yes", "old", at=-300)], 1, SENT, None),
-    "by the clock of another machine": ([turn("yes", "B", at=-20)], 1, SENT, "B"),
-    "another text in its place": ([turn("no", "B", at=1)], 1, SENT, None),
-    "a trace that counts others": (
-        [turn("reply", "A", at=-9), turn("yes", "B", at=1)],
-        1,
+    "by its place and time": (OTHERS, 2, None, SENT, "B"),
+    "by its place among those with its text": (OTHERS, 2, 0, None, "B"),
+    "by its place alone": (OTHERS, 2, None, None, None),
+    "by its time alone": ([turn("yes", "B", at=1)], None, None, SENT, None),
+    "by neither": ([turn("yes", "B", at=1)], None, None, None, None),
+    "in seconds": ([turn("yes", "B", at=1)], 1, None, SENT.timestamp(), "B"),
+    "the spans in any order": (OTHERS[::-1], 2, 0, SENT, "B"),
+    "the second of two that are the same": (YES, 2, 1, SENT, "second"),
+    "the second of two, with nothing known of the first": (YES, 2, None, SENT, "second"),
+    "the second of two, without a time": (YES, 2, 1, None, "second"),
+    "the first of two that are the same": (YES, 1, 0, SENT - timedelta(seconds=31), "first"),
+    "only the first of two is there": (YES[:1], 2, 1, SENT, None),
+    "only the first of two, in the place of the second": ([turn("a", at=-40), *YES[:1]], 2, 1, SENT, None),
+    "the same, with nothing known of the first": ([turn("a", at=-40), *YES[:1]], 2, None, SENT, None),
+    "the same, by a clock that is ahead": ([turn("yes", "first", at=5)], 2, None, SENT, None),
+    "the first of two, without a time": (
+        [turn("a"), turn("yes", "first", startTimeUnixNano="0")],
+        2,
+        None,
         SENT,
-        "B",
+        None,
     ),
-    "two that may be meant": ([turn("yes", "A", at=1), turn("yes", "B", at=2)], 3, SENT, None),
-    "neither place nor time": ([turn("yes", "B", at=1)], None, None, None),
-    "by its time alone": ([turn("yes", "B", at=1)], None, SENT, "B"),
-    "nothing yet": ([], 1, SENT, None),
+    "only the second of two is there": (YES[1:], 2, 1, SENT, None),
+    "the first of two, written twice": ([YES[0], YES[0]], 2, 1, SENT, None),
+    "an earlier one in its place": ([turn("yes", "old", at=-300)], 1, 0, SENT, None),
+    "by the clock of another machine": ([turn("yes", "B", at=-20)], 1, None, SENT, "B"),
+    "another text in its place": ([turn("no", "B", at=1)], 1, None, SENT, None),
+    "a trace that counts others": (OTHERS, 1, None, SENT, "B"),
+    "a trace that counts others, without a time": (OTHERS, 1, None, None, None),
+    "a trace that does not count all": (OTHERS, 3, 0, SENT, "B"),
+    "the same, with nothing known of the others": (OTHERS, 3, None, SENT, None),
+    "two that may be meant": ([turn("yes", "A", at=1), turn("yes", "B", at=2)], 3, None, SENT, None),
+    "more of them than were sent": ([*YES, turn("yes", "C", at=2)], 4, 1, SENT, None),
+    "nothing yet": ([], 1, None, SENT, None),
 }
 
 
-@pytest.mark.parametrize(("spans", "position", "sent_at", "answer"), SOUGHT.values(), ids=SOUGHT)
-def test_a_message_is_found_or_it_is_not_known(spans, position, sent_at, answer):
-    found = read(*spans).find_message("yes", position, sent_at)
+@pytest.mark.parametrize(("spans", "position", "before", "sent_at", "answer"), SOUGHT.values(), ids=SOUGHT)
+def test_a_message_is_found_or_it_is_not_known(spans, position, before, sent_at, answer):
+    found = read(*spans).find_message("yes", position, sent_at, same_before=before)
     assert (found.answer if found else None) == answer
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_turn_that_is_written_again_when_it_has_ended_is_one(order):
+    begun, ended = turn("yes", ended=False, span_id="t"), turn("yes", "B", span_id="t")
+    (message,) = read(*[begun, ended][::order]).messages
+    assert (message.answer, message.complete) == ("B", True)
 
 
 @pytest.mark.parametrize(

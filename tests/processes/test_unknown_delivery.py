@@ -130,6 +130,16 @@ def test_a_check_waits_without_a_worker(airflow, org, truth, outcome):
     assert list(actions(org).values()) == [1]
 
 
+def test_a_wait_ends_without_a_triggerer(airflow, org):
+    org.fail("send", **ACTED)
+    run = airflow.trigger("talk_checks_later")
+    run.wait_for("talk", "deferred")
+    assert run.wait(240) == "success", run.log("talk", 1)
+    assert run.xcom("talk")["outcome"] == "answer_lost"
+    assert "Does a triggerer run?" in run.log("talk", 1)
+    assert list(actions(org).values()) == [1]
+
+
 def test_an_answer_comes_back_from_the_trace_without_a_worker(airflow, org):
     org.fail("send", **ACTED)
     org.fail("session_trace", status=404)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
-from stand_ins import TaskInstance
+from stand_ins import RequiredActions, Task, TaskInstance
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -127,6 +127,18 @@ def same_environment():
 def unmasked(monkeypatch):
     """Spare Airflow's masker hundreds of tokens: it compiles one pattern of all secrets for each."""
     monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
+
+
+@pytest.fixture
+def actions(tmp_path, monkeypatch):
+    """Stand in for the Required Actions."""
+    from airflow.sdk.execution_time import task_runner  # noqa: PLC0415 - Airflow 3
+
+    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
+    actions = RequiredActions(tmp_path)
+    # The process of a task has it; this one is none.
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", actions, raising=False)
+    return actions
 
 
 @pytest.fixture

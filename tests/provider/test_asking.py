@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import timedelta
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
-from airflow.sdk.execution_time import task_runner
-from stand_ins import KILLED, Task
+from stand_ins import KILLED, Task, chosen
 
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.delivery import Ask, Check
@@ -28,39 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 REFUND = "please refund order 7"
 WHICH = "which case is missing?"
 LATE = {"error": "The timeout has passed.", "error_type": "timeout"}
-
-
-class RequiredActions:
-    """What Airflow's supervisor takes the questions of a task with."""
-
-    def __init__(self, folder):
-        self._file = folder / "asked"  # also for tries that are processes
-
-    def send(self, msg):
-        if msg.type != "CreateHITLDetailPayload":
-            return
-        with self._file.open("a") as file:
-            file.write(msg.model_dump_json() + "\n")
-
-    @property
-    def asked(self):
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        return [json.loads(line) for line in lines]
-
-
-@pytest.fixture
-def actions(tmp_path, monkeypatch):
-    """Stand in for the Required Actions."""
-    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
-    actions = RequiredActions(tmp_path)
-    # The process of a task has it; this one is none.
-    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", actions, raising=False)
-    return actions
-
-
-def chosen(option, **fields):
-    ada = {"id": "1", "name": "Ada"}
-    return {"chosen_options": [option], "params_input": fields, "responded_by_user": ada}
 
 
 def talking(*messages, decide="ask", **more):

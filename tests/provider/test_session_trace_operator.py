@@ -21,6 +21,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.io import attach, store
 from fsspec.implementations.memory import MemoryFileSystem
 
+from airflow_provider_agentforce.client.trace_lookup import NO_KIND
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceInputError,
@@ -147,7 +148,7 @@ def test_an_unknown_row_gets_its_answer_back_and_one_that_never_arrived_stays_un
         "answer": "recovered",
         "user": None,
         "at": row["resolution"]["at"],
-        "note": "The message is in the org's trace of its session.",
+        "note": f"The message is in the org's trace of its session. {NO_KIND}",
     }
     assert done.rows["A2"]["applied"] is None
     assert done.rows["A2"]["resolution"] is None

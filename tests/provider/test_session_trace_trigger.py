@@ -9,7 +9,7 @@ import time
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_agentforce.client.trace_lookup import first_pause, next_pause
+from airflow_provider_agentforce.client.trace_lookup import NO_KIND, first_pause, next_pause
 from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger
 
 TEXT = "Where's order 123?"
@@ -58,14 +58,14 @@ def test_a_message_that_arrived_is_found_with_its_answer(make_trigger):
         "status": "found",
         "answer": turn.messages[0]["message"],
         "complete": True,
-        "note": "The message and its answer are in the trace of its session.",
+        "note": f"The message and its answer are in the trace of its session. {NO_KIND}",
         "session_id": trigger.session_id,
         "position": 1,
     }
 
 
 def test_it_looks_until_the_answer_is_complete(make_trigger):
-    org, trigger = make_trigger(trace_delay=0.3)
+    org, trigger = make_trigger(trace_delay=1.0)
     assert only_event(trigger)["complete"] is True
     answers = [one.status for one in org.requests if one.operation == "session_trace"]
     assert answers[0] == 404

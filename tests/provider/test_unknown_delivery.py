@@ -5,26 +5,36 @@ Each history is one of the agent's: what it really did, and how often, is the em
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import uuid
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import requests
-from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskAwaitingInput,
+    TaskDeferred,
+)
 from real_airflow import until
-from stand_ins import KILLED, StateStore, Task, TaskInstance
+from stand_ins import KILLED, StateStore, Task, TaskInstance, chosen
 
+from airflow_provider_agentforce._compat import questions_change
 from airflow_provider_agentforce.delivery import Ask, Check, Trace, UnknownDelivery, steps_of
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
     AgentforceInputError,
     BatchFailedError,
     DeliveryUnknownError,
+    InvalidOutputError,
     LedgerError,
     SessionNotFoundError,
 )
@@ -76,6 +86,34 @@ def crm(org):
 
 def cannot_tell(_delivery):
     return None
+
+
+@contextlib.contextmanager
+def time_is_up():
+    """Have SIGUSR1 raise what Airflow raises when the time of a task is up."""
+
+    def interrupt(*_):
+        raise AirflowTaskTimeout
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def raised(error):
+    raise error
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("not to be shown")
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise RuntimeError("not to be shown")
 
 
 def use_up(org):
@@ -147,6 +185,12 @@ class TestCheck:
             (lambda _: "yes", "returned 'yes'"),
             (lambda _: 1 / 0, "ZeroDivisionError"),
             (lambda: None, "TypeError"),
+            (lambda _: sys.exit("no"), "SystemExit: no"),
+            (lambda _: raised(asyncio.CancelledError()), "CancelledError"),
+            (lambda _: raised(TaskDeferred(trigger=None, method_name="execute_complete")), "TaskDeferred"),
+            (lambda _: Unprintable(), "RuntimeError: not to be shown"),
+            (lambda _: raised(UnprintableError()), "UnprintableError"),
+            (lambda _: 1, "returned 1"),
         ],
     )
     def test_it_cannot_be_known(self, org, crm, task_of, with_store, says, why, truth):
@@ -242,6 +286,24 @@ def test_a_verdict_that_cannot_be_recorded_is_not_acted_upon(org, crm, task_of):
 
 
 @TASKS
+def test_a_check_that_takes_the_time_of_a_try_is_not_called_in_the_next(org, crm, task_of, caplog):
+    called = []
+
+    def hangs(_delivery):
+        called.append(True)
+        signal.raise_signal(signal.SIGUSR1)
+
+    task = task_of(org, [hangs, crm.looks])
+    org.fail("send", **ACTED)
+    with pytest.raises(AirflowTaskTimeout), time_is_up():
+        task.run()
+    assert "did not end within the task's execution_timeout" in caplog.text
+    result = task.run()
+    assert (result["outcome"], len(called), crm.sends()) == ("answer_lost", 1, 1)
+    assert "The check hangs did not end" in crm.seen[0].findings[0]
+
+
+@TASKS
 def test_resend_at_the_end_leaves_it_to_the_next_try(org, crm, task_of):
     task = task_of(org, [cannot_tell, "resend"])
     org.fail("send", **ACTED)
@@ -262,21 +324,16 @@ def test_resend_at_the_end_leaves_it_to_the_next_try(org, crm, task_of):
 @contextlib.contextmanager
 def interrupted_when(hold):
     """Have the time-out of the task end while the org holds its message."""
-
-    def interrupt(*_):
-        raise AirflowTaskTimeout
-
-    previous = signal.signal(signal.SIGUSR1, interrupt)
     main = threading.main_thread().ident
     stopper = threading.Thread(
         target=lambda: (hold.wait_until_held(), signal.pthread_kill(main, signal.SIGUSR1))
     )
-    stopper.start()
-    try:
-        yield
-    finally:
-        stopper.join()
-        signal.signal(signal.SIGUSR1, previous)
+    with time_is_up():
+        stopper.start()
+        try:
+            yield
+        finally:
+            stopper.join()
 
 
 class TestStopped:
@@ -322,10 +379,21 @@ class TestWait:
         with pytest.raises(TaskDeferred) as wait:
             task.run()
         task.arguments["on_unknown_delivery"] = crm.looks
-        wait.value.method_name = "__fail__"
-        result = task.resume(wait.value)
+        result = task.resume(wait.value, error="Trigger failure")
         assert result["outcome"] == "answer_lost"
         assert crm.sends() == 1
+
+    @TASKS
+    def test_it_ends_without_a_triggerer(self, org, crm, task_of, capsys):
+        task = task_of(org, Check(crm.looks, after=timedelta(minutes=2)))
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        assert timedelta(minutes=2) < wait.value.timeout < timedelta(minutes=4)
+        task.arguments["on_unknown_delivery"] = crm.looks
+        result = task.resume(wait.value, error="Trigger timeout")
+        assert result["outcome"] == "answer_lost"
+        assert "Does a triggerer run?" in capsys.readouterr().out
 
 
 class TestConversation:
@@ -441,6 +509,8 @@ def test_what_cannot_be_steps_is_refused_at_parse(given, problem):
         lambda: Ask(assigned_users=[{"id": 1}]),
         lambda: Trace(timeout=timedelta.max),
         lambda: Check(coroutine),
+        lambda: Trace(outcome_of="needs_input"),
+        lambda: Trace(outcome_of=coroutine),
     ],
 )
 def test_what_cannot_be_a_step_is_refused_where_it_is_made(make):
@@ -578,16 +648,45 @@ class TestBatch:
         }
         org.fail("send", **ACTED)
         org.fail("send", **DID_NOT_ACT)
-        for number, chosen in enumerate([first, then], 1):
+        for number, named in enumerate([first, then], 1):
             records = CountedRecords(accounts(6))
             given = records if form == "list" else lambda records=records: records
-            operator = batch_operator(steps[chosen], tmp_path, records=given, **more)
+            operator = batch_operator(steps[named], tmp_path, records=given, **more)
             records.passes = 0
             with contextlib.suppress(TaskDeferred, BatchFailedError):
                 operator.execute({"ti": TaskInstance(number, 3)})
             assert records.passes <= (2 if form == "list" else int(number == 1))
         if then == "looks" and first != "resend" and not more:
             assert [crm.actions(f"change A{number}") for number in range(2)] == [1, 1]
+
+    @pytest.mark.parametrize("last", ["fail", "resend"])
+    def test_another_doubt_about_a_record_begins_at_the_first_step(self, org, crm, tmp_path, last):
+        called = []
+        steps = [called.append, crm.looks, "fail"] if last == "fail" else [called.append, "resend"]
+        for fault in (DID_NOT_ACT, {"delay": 0}, DID_NOT_ACT):
+            org.fail("send", **fault)
+        more = {"records": 2, "max_concurrency": 1}
+        _, rows = batch(steps, tmp_path, **more)
+        assert (rows["A0"]["status"], len(called), crm.sends()) == ("unknown", 1, 3)
+        _, rows = batch(steps, tmp_path, **more, try_number=2)
+        assert (rows["A0"]["status"], len(called), crm.sends()) == ("answered", 2, 4)
+
+    def test_a_check_goes_on_where_the_time_of_a_try_ended_and_hangs_once(self, org, crm, tmp_path):
+        called = []
+
+        def hangs_at_the_second(delivery):
+            called.append(delivery.record_key)
+            if len(called) > 1:
+                signal.raise_signal(signal.SIGUSR1)
+            return crm.looks(delivery)
+
+        org.fail("send", times=3, **ACTED)
+        for try_number in (1, 2):
+            with pytest.raises(AirflowTaskTimeout), time_is_up():
+                batch([hangs_at_the_second, crm.looks], tmp_path, try_number=try_number)
+        _, rows = batch([hangs_at_the_second, crm.looks], tmp_path, try_number=3)
+        assert [row["status"] for row in rows.values()] == ["answer_lost"] * 3
+        assert (len(called), len(crm.seen), crm.sends()) == (3, 3, 3)
 
     def test_a_process_killed_while_it_resolves_asks_nothing_twice(self, org, crm, tmp_path):
         org.fail("send", **ACTED)
@@ -689,10 +788,217 @@ class TestTrace:
         assert (result["text"], org.count("send")) == (HEARD, 1)
 
 
+def asks_back(text):
+    return "needs_confirmation" if "heard" in text else "answered"
+
+
+@TASKS
+class TestKind:
+    """The trace has the words of an answer, and not its kind."""
+
+    def test_the_log_says_so(self, traced_org, task_of, caplog):
+        org = traced_org()
+        task = task_of(org, NOW)
+        org.fail("send", **ACTED)
+        result = task.run()
+        resolution = result.get("turns", [result])[0]["resolution"]
+        assert "does not hold the kind of the answer" in resolution["note"]
+        assert [one.levelname for one in caplog.records if "Read the answer" in one.message] == ["WARNING"]
+
+    def test_a_function_may_know_it(self, traced_org, task_of, caplog):
+        org = traced_org()
+        task = task_of(org, Trace(timeout=timedelta(0), outcome_of=asks_back))
+        org.fail("send", **ACTED)
+        result = task.run()
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["text"]) == ("needs_confirmation", HEARD)
+        assert "Read the answer" not in caplog.text
+        with pytest.raises(AgentFailedError, match="needs_confirmation"):
+            task.run(fail_on=("failed", "needs_confirmation"))
+        assert org.count("send") == 1
+
+    @pytest.mark.parametrize(
+        ("says", "why"),
+        [
+            (lambda _: "done", "returned 'done'"),
+            (lambda _: "answer_lost", "returned 'answer_lost'"),
+            (lambda _: [], "returned []"),
+            (lambda _: 1 / 0, "ZeroDivisionError"),
+            (lambda _: sys.exit(), "SystemExit"),
+        ],
+    )
+    def test_a_function_that_does_not_leaves_it_at_answered(self, traced_org, task_of, says, why, caplog):
+        org = traced_org()
+        task = task_of(org, Trace(timeout=timedelta(0), outcome_of=says))
+        org.fail("send", **ACTED)
+        result = task.run()
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["text"]) == ("answered", HEARD)
+        assert why in caplog.text
+        assert why in turn["resolution"]["note"]
+
+
+def test_a_function_may_know_the_kind_of_the_answers_of_a_batch(traced_org, tmp_path):
+    org = traced_org()
+    org.fail("send", **ACTED)
+    _, rows = batch(Trace(timeout=timedelta(0), outcome_of=asks_back), tmp_path, records=1)
+    assert (rows["A0"]["status"], rows["A0"]["outcome"]) == ("needs_confirmation", "needs_confirmation")
+
+
+@TASKS
+@pytest.mark.parametrize("size", [48_000, 300_000])
+def test_a_long_answer_comes_back_whole(traced_org, task_of, size):
+    org = traced_org(script=lambda _: "x" * size)
+    task = task_of(org, NOW)
+    org.fail("send", **ACTED)
+    result = task.run()
+    assert (result["outcome"], len(result["text"]), org.count("send")) == ("answered", size, 1)
+
+
+def test_a_long_answer_before_a_doubt_is_not_lost(traced_org):
+    org = traced_org(script=lambda turn: "x" * 60_000 if turn.text == "one" else "done")
+    crm = Org(org)
+    task = Task(
+        ConversationOperator,
+        messages=["one", "two"],
+        on_unknown_delivery=Check(crm.looks, after=timedelta(seconds=0.1)),
+    )
+    result = run_with_fault_at(org, task, 2)
+    assert [len(turn["text"]) for turn in result["turns"]] == [60_000, 4]
+    assert (crm.actions("one"), crm.actions("two")) == (1, 1)
+
+
+DONE, NOT_DONE = "It was done", "It was not: send it"
+
+
+@pytest.fixture
+def notifier(tmp_path):
+    """A notifier that writes down its calls, also those of tries that are processes."""
+
+    class Notifier:
+        file = tmp_path / "notified"
+
+        def __call__(self, _context):
+            with self.file.open("a") as file:
+                file.write("called\n")
+
+        @property
+        def calls(self):
+            return len(self.file.read_text().splitlines()) if self.file.exists() else 0
+
+        def forget(self):
+            self.file.unlink(missing_ok=True)
+
+    return Notifier()
+
+
+def until_decided(task, actions, option=lambda: DONE, **answer):
+    """Run a task until it ends, as Airflow does; a person chooses *option* when the question is there."""
+    go = task.run
+    while callable(go):
+        go = part_of(go, task, actions, lambda: chosen(option(), **answer))
+    return go
+
+
+def part_of(go, task, actions, decision):
+    """Run a part of a try up to its next wait; return how it goes on, or its result."""
+    try:
+        return go()
+    except TaskAwaitingInput as error:
+        wait, ends, fails = error, True, False
+    except TaskDeferred as error:
+        # The trigger fails if there is no question.
+        wait, ends, fails = error, error.timeout is not None, not actions.asked
+    assert ends
+    assert fails or actions.asked, "it waits for an answer to what it did not ask"
+    if fails:
+        return partial(task.resume, wait, error="Trigger failure")
+    return partial(task.resume, wait, decision())
+
+
+class TestAsk:
+    @TASKS
+    def test_wherever_a_try_is_killed_a_person_is_asked_once(self, org, crm, actions, notifier, task_of):
+        def history(kill_at):
+            actions.forget()
+            notifier.forget()
+            text = f"change {uuid.uuid4()}"
+            task = task_of(org, Ask(notifiers=[notifier]), text)
+            org.fail("send", **ACTED)
+            if kill_at == "asked":
+                actions.then = lambda: os._exit(KILLED)
+                task.run_killed(1_000)
+                actions.then = None
+            elif kill_at:
+                task.run_killed(kill_at)
+            if kill_at and org.unused_faults():
+                use_up(org)  # the message had not left
+            until_decided(task, actions, lambda: DONE if crm.actions(text) else NOT_DONE)
+            again = 2 if questions_change() and kill_at else 1
+            assert len(actions.asked) <= again, kill_at
+            assert notifier.calls == min(len(actions.asked), 1), kill_at
+            assert crm.actions(text) == 1
+
+        task = task_of(org, Ask(notifiers=[notifier]))
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput):
+            task.run()
+        assert task.store.written > 4
+        for kill_at in (None, "asked", *range(1, task.store.written + 1)):
+            history(kill_at)
+
+    @TASKS
+    def test_without_a_triggerer_the_answer_is_waited_for_all_the_same(self, org, actions, task_of):
+        if questions_change():
+            pytest.skip("each try asks, and needs no trigger")
+        task = task_of(org, "ask")
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput):
+            task.run()
+        with pytest.raises(TaskDeferred) as look:
+            task.run()
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.resume(look.value, error="Trigger timeout")
+        assert len(actions.asked) == 1
+        assert task.resume(wait.value, chosen(DONE))["outcome"] == "answer_lost"
+
+    @TASKS
+    @pytest.mark.parametrize("answer", ["It is open.", '{"open": "perhaps"}', ""])
+    def test_an_answer_of_a_person_that_does_not_fit_asks_the_agent_nothing(
+        self, org, actions, task_of, answer
+    ):
+        schema = {"type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"]}
+        task = task_of(org, "ask", output_type=schema)
+        org.fail("send", **ACTED)
+        if answer:
+            with pytest.raises(InvalidOutputError, match="what Ada typed in") as caught:
+                until_decided(task, actions, answer=answer)
+            assert isinstance(caught.value, AirflowFailException)
+        else:
+            assert until_decided(task, actions)["result"] is None
+        assert org.count("send") == 1
+        assert "JSON that fits" in actions.asked[0]["params"]["answer"]["schema"]["title"]
+
+    @TASKS
+    def test_an_answer_of_a_person_that_fits_is_the_result(self, org, actions, task_of):
+        task = task_of(org, "ask", output_type={"type": "object"})
+        org.fail("send", **ACTED)
+        result = until_decided(task, actions, answer='{"open": true}')
+        assert (result["result"], org.count("send")) == ({"open": True}, 1)
+
+    def test_no_person_is_asked_where_the_answers_would_be_lost_meanwhile(self, traced_org, actions):
+        org = traced_org(script=lambda turn: "x" * 60_000 if turn.text == "one" else "done")
+        task = Task(ConversationOperator, messages=["one", "two"], on_unknown_delivery="ask")
+        with pytest.raises(DeliveryUnknownError, match="No person can be asked"):
+            run_with_fault_at(org, task, 2)
+        assert actions.asked == []
+        assert [len(turn["text"]) for turn in task.xcoms["turns"]] == [60_000]
+
+
 def test_two_messages_of_the_same_text_are_told_apart(traced_org):
     org = traced_org()
     task = Task(ConversationOperator, messages=["change it", "change it"], on_unknown_delivery=NOW)
-    with pytest.raises(DeliveryUnknownError, match="not among the 1 messages"):
+    with pytest.raises(DeliveryUnknownError, match="Nothing tells whether it is one of them"):
         run_with_fault_at(org, task, 2)
     assert org.applied("change it") == 1
 

@@ -5,19 +5,20 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_UI := $(VENV)/.ready-ui
 READY_BENCH := $(VENV)/.ready-bench
+READY_CLUSTER := $(VENV)/.ready-cluster
 CLIENTS := .venv-clients
 PYPI_CLIENTS := salesforce-agentforce agentforce-probe
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
-.PHONY: help install demo test coverage test-airflow test-clients test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator airflow clean
+.PHONY: help install demo test coverage test-airflow test-cluster test-clients test-ui screenshots docs docs-serve matrix soak mutate lint types unit wheel bench emulator cluster airflow clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(READY) ## Set up .venv
 
-$(READY) $(READY_UI) $(READY_BENCH): pyproject.toml
+$(READY) $(READY_UI) $(READY_BENCH) $(READY_CLUSTER): pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
 	  uv pip install -q --python $(BIN)/python -e '.[$(EXTRAS)]'; \
@@ -29,6 +30,7 @@ $(READY) $(READY_UI) $(READY_BENCH): pyproject.toml
 $(READY): EXTRAS := dev
 $(READY_UI): EXTRAS := dev,ui
 $(READY_BENCH): EXTRAS := dev,bench
+$(READY_CLUSTER): EXTRAS := dev,cluster
 
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py
@@ -55,6 +57,9 @@ coverage: ## Run the tests, and measure branch coverage (part of CI)
 
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
+
+test-cluster: $(READY_CLUSTER) ## Break a cluster of two Celery workers (part of CI; needs PostgreSQL, Redis, libfaketime)
+	AGENTFORCE_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster -q
 
 test-clients: $(READY) $(CLIENTS)/.ready ## Drive the emulator with the official npm client and others (needs npm)
 	AGENTFORCE_CLIENT_TESTS=1 $(BIN)/python -m pytest tests/clients -q
@@ -100,6 +105,9 @@ bench: $(READY_BENCH) ## Measure against the goals; writes docs/benchmarks.md (O
 
 emulator: $(READY) ## Start the emulator and show its address
 	$(BIN)/agentforce-emulator
+
+cluster: $(READY_CLUSTER) ## Start a cluster with the example Dags, and the emulator, to click around (needs what test-cluster needs)
+	$(BIN)/python scripts/cluster.py
 
 airflow: $(READY) ## Start Airflow with the example Dags, and the emulator, to click around
 	$(BIN)/python scripts/standalone.py

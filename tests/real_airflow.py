@@ -17,18 +17,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 import requests
 
 BIN = Path(sys.executable).parent
-PARTS = {
-    "api-server": ["api-server"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],
-    "dag-processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
-}
 DONE = ("success", "failed")
 _POLL_S = 0.1
 _STOP_S = 10
@@ -79,11 +73,23 @@ class RealAirflow:
     :param home: its folder, empty.
     :param dags: the folder with the Dags.
     :param environment: more environment variables for every process.
+    :cvar parts: the arguments of each of its processes.
+    :cvar at_start: those that are started with it.
+    :cvar run_tasks: those that tasks run below.
     """
+
+    parts: ClassVar = {
+        "api-server": ["api-server"],
+        "scheduler": ["scheduler", "--skip-serve-logs"],
+        "dag-processor": ["dag-processor"],
+        "triggerer": ["triggerer", "--skip-serve-logs"],
+    }
+    at_start: ClassVar = ("api-server", "scheduler", "dag-processor")
+    run_tasks: ClassVar = ("scheduler",)
 
     def __init__(self, home: Path, dags: Path, environment: dict[str, str]) -> None:
         self.home = home
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._orphans: list[psutil.Process] = []
         self._http = requests.Session()
@@ -94,17 +100,17 @@ class RealAirflow:
     def start(self, dag_ids: set[str]) -> None:
         """Start it and wait until it knows the Dags."""
         with (self.home / "migrate.out").open("wb") as out:
-            self._spawn(["db", "migrate"], out).wait(120)
-        for name in ("api-server", "scheduler", "dag-processor"):
+            self._spawn("db", [str(BIN / "airflow"), "db", "migrate"], out).wait(120)
+        for name in self.at_start:
             self.start_part(name)
         until("the API server answers", self._log_in, timeout=120)
-        until("scheduler and Dag processor run", self._healthy, timeout=120)
+        until("its other parts run", self._healthy, timeout=120)
         until("the Dags are known", lambda: dag_ids <= self._dag_ids(), timeout=120)
 
     def start_part(self, name: str) -> None:
         """Start one of its processes."""
         with (self.home / f"{name}.out").open("ab") as out:
-            self._processes[name] = self._spawn(PARTS[name], out)
+            self._processes[name] = self._spawn(name, self._command(name), out)
 
     def stop_part(self, name: str) -> None:
         """Stop one of its processes with all that came of it, as an operating system stops a service."""
@@ -144,7 +150,8 @@ class RealAirflow:
 
     def task_runners(self) -> list[psutil.Process]:
         """Return the processes of all running tasks."""
-        started = _with_descendants(self._processes["scheduler"].pid)
+        pids = [self._processes[name].pid for name in self.run_tasks if name in self._processes]
+        started = [one for pid in pids for one in _with_descendants(pid)]
         return [
             one
             for one in [*started, *self._orphans]
@@ -159,15 +166,23 @@ class RealAirflow:
             parts.append(f"--- {path.name}\n" + "\n".join(tail))
         return "\n".join(parts)
 
-    def _spawn(self, arguments: list[str], out: Any) -> subprocess.Popen[bytes]:
+    def _command(self, name: str) -> list[str]:
+        return [str(BIN / "airflow"), *self.parts[name]]
+
+    def _environment_of(self, name: str) -> dict[str, str]:
+        """Return the environment of one of its processes."""
+        return self._environment
+
+    def _spawn(self, name: str, command: list[str], out: Any, **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [str(BIN / "airflow"), *arguments],
-            env=self._environment,
+            command,
+            env=self._environment_of(name),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            **options,
         )
 
     def _titled(self, title: str) -> psutil.Process | None:
@@ -199,7 +214,8 @@ class RealAirflow:
     def _healthy(self) -> bool:
         self._check_alive()
         health = self.ask("GET", "monitor/health")
-        return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+        asked = [name.replace("-", "_") for name in self.at_start if name != "api-server"]
+        return all(health[part]["status"] == "healthy" for part in asked if part in health)
 
     def _dag_ids(self) -> set[str]:
         errors = self.ask("GET", "importErrors")["import_errors"]
@@ -335,7 +351,7 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -194,11 +194,17 @@ class LocalStorage(Storage):
 
 def storage_of(folder: Any) -> Storage:
     """Return the storage for a path object: :class:`pathlib.Path`, or Airflow's ``ObjectStoragePath``."""
+    local = local_path(folder)
+    return Storage(folder) if local is None else LocalStorage(local)
+
+
+def local_path(folder: Any) -> Path | None:
+    """Return where a folder of this machine is, ``None`` for one of another store."""
     # In Airflow 2 its path object is a pathlib.Path, too, so the file system decides.
     store = getattr(folder, "fs", None)
     if store is None:
-        return LocalStorage(Path(folder))
-    return LocalStorage(Path(folder.path)) if "local" in store.protocol else Storage(folder)
+        return Path(folder)
+    return Path(folder.path) if "local" in store.protocol else None
 
 
 def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:

@@ -1,0 +1,92 @@
+"""The machine of a worker is lost, stands still, is shut down or has a wrong clock; the other one goes on."""
+
+from __future__ import annotations
+
+import pytest
+from cluster_batch import AT_ONCE, check_batch, started_batch
+from real_airflow import until
+from real_cluster import WORKERS
+
+pytestmark = pytest.mark.usefixtures("cap_held")
+
+
+def test_a_batch_goes_on_where_the_lost_worker_was(cluster, org):
+    run, hold, worker = started_batch(cluster, org)
+    cluster.lose(worker)
+    hold.release()
+    assert run.wait(180) == "success"
+
+    assert run.task("batch")["try_number"] == 2
+    check_batch(cluster, org, run, unknown=AT_ONCE)
+
+
+def test_a_frozen_worker_that_goes_on_sends_nothing_that_the_other_one_sent(cluster, org):
+    run, hold, worker = started_batch(cluster, org)
+    cluster.freeze(worker)
+    hold.release()
+    assert run.wait(180) == "success"
+    assert run.task("batch")["try_number"] == 2
+    check_batch(cluster, org, run, unknown=AT_ONCE)
+
+    cluster.thaw(worker)
+    until("its task has ended", lambda: not cluster.task_runners())
+    check_batch(cluster, org, run, unknown=AT_ONCE)
+
+
+def test_a_worker_that_is_thawed_while_the_other_one_asks_stops(cluster, org):
+    run, hold, worker = started_batch(cluster, org)
+    cluster.freeze(worker)
+    hold.release()
+    run.wait_for("batch", "up_for_retry", timeout=120)
+    hold = org.hold("send")
+    hold.wait_until_held(90, count=AT_ONCE)
+    cluster.thaw(worker)
+    until("the first try has ended", lambda: len(cluster.task_runners()) == 1)
+    hold.release()
+    assert run.wait(180) == "success"
+    check_batch(cluster, org, run, unknown=AT_ONCE)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["lost", "frozen"])
+def test_a_message_on_its_way_is_not_sent_by_another_worker(cluster, org, frozen):
+    hold = org.hold("send")
+    run = cluster.trigger("talk")
+    hold.wait_until_held(90)
+    worker = cluster.worker_of(run.runner("talk"))
+    (cluster.freeze if frozen else cluster.lose)(worker)
+    hold.release()
+    assert run.wait(180) == "failed"
+    cluster.thaw(worker)
+    until("its task has ended", lambda: not cluster.task_runners())
+
+    assert run.task("talk")["try_number"] == 2
+    assert "DeliveryUnknownError" in run.log("talk", 2)
+    assert (org.count("start"), org.count("send"), org.applied()) == (1, 1, 1)
+    assert org.open_sessions == []
+
+
+def test_a_worker_that_shuts_down_lets_its_message_be_answered(cluster, org):
+    hold = org.hold("send")
+    run = cluster.trigger("talk")
+    hold.wait_until_held(90)
+    worker = cluster.worker_of(run.runner("talk"))
+    process = cluster.shut_down(worker)
+    until("it takes no more tasks", lambda: "warm shutdown" in cluster.printed(worker).lower())
+    hold.release()
+    assert run.wait(120) == "success"
+    process.wait(60)
+
+    assert run.task("talk")["try_number"] == 1
+    assert (org.count("send"), org.applied(), org.count("end")) == (2, 2, 1)
+
+
+def test_a_clock_that_is_wrong_changes_nothing(cluster, org):
+    first, second = WORKERS
+    cluster.lose(second)
+    run, hold, _ = started_batch(cluster, org)
+    cluster.skew(second, "-5m")
+    cluster.lose(first)
+    hold.release()
+    assert run.wait(180) == "success"
+
+    check_batch(cluster, org, run, unknown=AT_ONCE)

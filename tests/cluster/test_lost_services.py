@@ -1,0 +1,35 @@
+"""A part of Airflow, or what it stands on, is restarted or lost while tasks run and wait."""
+
+from __future__ import annotations
+
+import pytest
+from cluster_batch import check_batch, started_batch
+from real_airflow import until
+
+
+@pytest.mark.usefixtures("cap_held")
+@pytest.mark.parametrize("service", ["postgresql", "redis", "scheduler"])
+def test_a_batch_outlives_a_restart(cluster, org, service):
+    run, hold, _ = started_batch(cluster, org)
+    (cluster.lose if service == "scheduler" else cluster.restart)(service)
+    cluster.heal()
+    hold.release()
+    assert run.wait(180) == "success"
+
+    assert run.task("batch")["try_number"] == 1
+    check_batch(cluster, org, run, unknown=0)
+    # And the cluster takes the next one.
+    assert cluster.trigger("shared").wait(120) == "success"
+
+
+def test_a_batch_that_waits_outlives_the_triggerer(cluster, org):
+    org.fail("start", error="too_many_requests", headers={"Retry-After": "60"}, times=4)
+    run = cluster.trigger("batch_deferred")
+    run.wait_for("batch", "deferred", timeout=90)
+    until("no task is running", lambda: not cluster.task_runners())
+    cluster.lose("triggerer")
+    cluster.heal()
+    assert run.wait(240) == "success"
+
+    assert run.task("batch")["try_number"] == 1
+    check_batch(cluster, org, run, unknown=0)

@@ -7,6 +7,7 @@ parent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import psutil
 
 _POLITE_S = 5
 _LONGEST_S = 15
+_POLL_S = 0.1
 
 
 class Guard:
@@ -33,11 +35,11 @@ class Guard:
             text=True,
         )
 
-    def watch(self, session: int, by: signal.Signals = signal.SIGKILL) -> None:
+    def watch(self, session: int, *, by: signal.Signals = signal.SIGKILL) -> None:
         """End the processes of a session in the end.
 
         :param session: the id of the process that leads it.
-        :param by: what each gets first.
+        :param by: ``SIGKILL``, or ``SIGQUIT`` for one that has to tidy up, after the others.
         """
         assert self._program.stdin is not None
         self._program.stdin.write(f"{session} {by.value}\n")
@@ -45,7 +47,7 @@ class Guard:
 
     def forget(self, session: int) -> None:
         """Leave a session alone: its id may be another's by now."""
-        self.watch(session, signal.Signals.SIGCONT)
+        self.watch(session, by=signal.SIGCONT)
 
     def close(self) -> None:
         """End everything now."""
@@ -74,16 +76,13 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _end(session: int, by: signal.Signals) -> None:
-    end = time.monotonic() + _LONGEST_S
-    polite = time.monotonic() + _POLITE_S
-    while (left := members([session])) and time.monotonic() < end:
+def _end(sessions: Iterable[int], by: signal.Signals) -> None:
+    begun = time.monotonic()
+    while (left := members(sessions)) and (passed := time.monotonic() - begun) < _LONGEST_S:
         for process in left:
-            try:
-                process.send_signal(by if time.monotonic() < polite else signal.SIGKILL)
-            except psutil.NoSuchProcess:  # noqa: PERF203 - each may be gone by now
-                continue
-        psutil.wait_procs(left, timeout=_POLITE_S)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(by if passed < _POLITE_S else signal.SIGKILL)
+        time.sleep(_POLL_S)
 
 
 def _main() -> None:
@@ -93,9 +92,9 @@ def _main() -> None:
     for line in sys.stdin:
         session, by = map(int, line.split())
         watched[session] = signal.Signals(by)
-    for session, by in reversed(watched.items()):
-        if by != signal.SIGCONT:
-            _end(session, by)
+    # First those that are not asked.
+    for by in (signal.SIGKILL, signal.SIGQUIT):
+        _end([session for session, how in watched.items() if how == by], by)
 
 
 if __name__ == "__main__":

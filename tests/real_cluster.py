@@ -26,7 +26,8 @@ _SETTINGS = {
     "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
     # A busy machine takes its time to hand a task to the broker.
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
     # The next triggerer takes over what one that is gone has left.
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
@@ -174,5 +175,5 @@ class Cluster(RealAirflow):
             self._guard.forget(before.pid)
         started = super()._spawn(name, command, out, **options, **self.services.options(name))
         # PostgreSQL leaves shared memory behind when it is killed.
-        self._guard.watch(started.pid, signal.SIGQUIT if name == POSTGRESQL else signal.SIGKILL)
+        self._guard.watch(started.pid, by=signal.SIGQUIT if name == POSTGRESQL else signal.SIGKILL)
         return started

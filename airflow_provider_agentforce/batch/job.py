@@ -63,6 +63,8 @@ class Job:
     :param compile_template: makes of a template a function from a record to text.
     :param storage_of: gives the storage for a path object.
     :param resolve: finds out what became of records whose delivery is unknown; ``None``: they stay unknown.
+    :param check_folder: is given, before anything is sent, the time at which the batch in the folder began,
+        which tells the folder from others; it may refuse it.
     :param cycle: changes with a person's clear.
     :param shard: the part of the records that is asked, ``None`` for all. The folder is the shard's own.
     """
@@ -76,6 +78,7 @@ class Job:
     options: Options
     storage_of: Callable[[Any], Storage] = storage_of
     resolve: Callable[[UnknownRows], None] | None = None
+    check_folder: Callable[[float], None] = lambda _began: None
     cycle: int = 0
     shard: Shard | None = None
 
@@ -98,6 +101,7 @@ class Job:
         known = survey(source, options.key, typed=PARQUET in options.output_formats)
         with closing(self._checkpoint(storage, known, prompts)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
+            self.check_folder(past.began)
             self._take_up(past, checkpoint)
             unknown = None
             if self.resolve is not None:

@@ -19,7 +19,20 @@ log = logging.getLogger(__name__)
 
 _ON_THIS_MACHINE = {"LocalExecutor", "SequentialExecutor", "DebugExecutor"}
 # Kinds of file systems that machines share, as the operating system names them.
-_SHARED = {"afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3"}
+_SHARED = {
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "gfs2",
+    "glusterfs",
+    "gpfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "ocfs2",
+    "smb3",
+}
 # Those that are gone with a pod: the container's own files, and memory.
 _GONE_WITH_POD = {"overlay", "ramfs", "tmpfs"}
 _RECORD = "result_folder"
@@ -37,7 +50,7 @@ def check_folder(path: Any, executor: str | None, context: Context) -> Callable[
     """
     disk = _own_disk(path) if executor else None
     if disk is None:
-        return _accept
+        return _accept_any
     if executor == "KubernetesExecutor" and disk in _GONE_WITH_POD:
         raise AgentforceInputError(
             f"result_path: {path} is gone with this pod, and with it what a retry has to know: which records "
@@ -52,7 +65,7 @@ def check_folder(path: Any, executor: str | None, context: Context) -> Callable[
         _REMEDY,
     )
     if context.get("task_state_store") is None:
-        return _accept
+        return _accept_any
     return partial(_check_same, Ledger.of(context), str(path))
 
 
@@ -70,7 +83,7 @@ def remote_executor(task: Any) -> str | None:
     return None if name in _ON_THIS_MACHINE else name
 
 
-def _accept(began: float) -> None:
+def _accept_any(_began: float) -> None:
     """Take any folder."""
 
 

@@ -21,6 +21,7 @@ from airflow_provider_agentforce.operators._arguments import check_choice, may_c
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
+from airflow_provider_agentforce.operators._result_folder import check_folder, remote_executor
 from airflow_provider_agentforce.operators._row_templates import compiler
 from airflow_provider_agentforce.operators._sharding import folder_of, share_of, with_share
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
@@ -277,15 +278,17 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             client = with_share(client, shard)
         agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
+        folder = folder_of(path_of(self.result_path, "result_path"), shard)
         return Job(
             client,
             records=given,
             source_path=path_of(given, "records") if _names_a_file(given) else None,
-            result_folder=folder_of(path_of(self.result_path, "result_path"), shard),
+            result_folder=folder,
             identity=_identity(context["ti"], self.agentforce_conn_id, self.soql),
             shard=shard,
             compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
+            check_folder=check_folder(folder, remote_executor(self), context),
             cycle=getattr(context["ti"], "max_tries", 0),
             options=self._options(agent_id, shard),
         )

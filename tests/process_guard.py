@@ -1,19 +1,21 @@
 """Ends processes when the one that started them is gone, however it ended: SIGKILL included.
 
-The guard is a process of its own. It is given the sessions (of processes) to watch, and ends what is left in
-them when its input ends. What has a session of its own, as the backends of PostgreSQL have, ends with its
-parent.
+The guard is a separate process. It reads the sessions (of processes) to watch; when its input ends, it ends
+what is left in them and removes their folder. What leads another session, as the backends of PostgreSQL do,
+ends with its parent.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -23,11 +25,14 @@ _POLL_S = 0.1
 
 
 class Guard:
-    """Watches what is started, until it is closed or its owner is gone."""
+    """Watches what is started, until it is closed or its owner is gone.
 
-    def __init__(self) -> None:
+    :param folder: of all that is watched; removed in the end.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._program = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -95,6 +100,7 @@ def _main() -> None:
     # First those that are not asked.
     for by in (signal.SIGKILL, signal.SIGQUIT):
         _end([session for session, how in watched.items() if how == by], by)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ _SETTINGS = {
 class Cluster(RealAirflow):
     """One Airflow with two Celery workers, and what they stand on.
 
-    :param home: its folder, empty.
+    :param home: its folder, empty; removed in the end.
     :param dags: the folder with the Dags.
     :param environment: more environment variables for every process.
     :cvar store: the URI of a bucket that all workers reach.
@@ -54,7 +54,7 @@ class Cluster(RealAirflow):
     def __init__(self, home: Path, dags: Path, environment: dict[str, str]) -> None:
         home.chmod(0o711)  # PostgreSQL runs as another user
         self.services = Services(home)
-        self._guard = Guard()
+        self._guard = Guard(home)
         # How its parts differ from how they are started normally.
         self._changes: dict[str, dict[str, str]] = {}
         self._printed: dict[str, int] = {}

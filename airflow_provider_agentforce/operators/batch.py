@@ -79,7 +79,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         for a conversation of several messages; or a function that is given the record (a dict) and returns a
         text or a list of texts.
     :param result_path: URI of the folder for the results, the same for every try, of this task alone:
-        ``"s3://bucket/accounts/{{ run_id }}"``.
+        ``"s3://bucket/accounts/{{ run_id }}"``. All workers have to see it. With an executor that runs tasks
+        on other machines, a disk of the worker is warned about; a try that finds another folder there than
+        an earlier one used fails and sends nothing (Airflow 3.3 and later).
     :param key: the field that names a record, unique; default: its position, counted from 0.
     :param shard: the part of the records that this task asks, to share the batch among mapped tasks:
         ``ConversationBatchOperator.partial(…).expand(shard=shards(5))``. The task asks the records whose keys

@@ -169,6 +169,10 @@ class RealAirflow:
     def _command(self, name: str) -> list[str]:
         return [str(BIN / "airflow"), *self.parts[name]]
 
+    def _folder_of(self, name: str) -> Path:
+        """Return the folder that one of its processes works in."""
+        return self.home
+
     def _environment_of(self, name: str) -> dict[str, str]:
         """Return the environment of one of its processes."""
         return self._environment
@@ -177,7 +181,7 @@ class RealAirflow:
         return subprocess.Popen(
             command,
             env=self._environment_of(name),
-            cwd=self.home,
+            cwd=self._folder_of(name),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -18,6 +18,7 @@ from process_guard import Guard, members
 from real_airflow import RealAirflow, kill, until
 
 WORKERS = ("worker-1", "worker-2")
+_WRONG_CLOCK = Path(__file__).with_name("wrong_clock")
 _WORKER = ("celery", "worker", "--skip-serve-logs", "--without-gossip", "--without-mingle")
 _SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
@@ -130,8 +131,13 @@ class Cluster(RealAirflow):
 
         :param offset: such as ``-5m``.
         """
-        library = str(find_packages()["libfaketime"])
-        self.start_part(name, LD_PRELOAD=library, FAKETIME=offset, FAKETIME_DONT_FAKE_MONOTONIC="1")
+        environment = {
+            "LD_PRELOAD": str(find_packages()["libfaketime"]),
+            "FAKETIME": offset,
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "PYTHONPATH": os.pathsep.join([str(_WRONG_CLOCK), self._environment.get("PYTHONPATH", "")]),
+        }
+        self.start_part(name, **environment)
         self.wait_for_part(name)
 
     def heal(self) -> None:
@@ -165,8 +171,14 @@ class Cluster(RealAirflow):
     def _command(self, name: str) -> list[str]:
         return self.services.command(name) if name in SERVICES else super()._command(name)
 
+    def _folder_of(self, name: str) -> Path:
+        if name not in WORKERS:
+            return super()._folder_of(name)
+        (self.home / name).mkdir(exist_ok=True)
+        return self.home / name
+
     def _environment_of(self, name: str) -> dict[str, str]:
-        own = {"AIRFLOW_HOME": str(self.home / name)} if name in WORKERS else {}
+        own = {"AIRFLOW_HOME": str(self._folder_of(name))}
         return {**self._environment, **own, **self._changes.get(name, {})}
 
     def _spawn(self, name: str, command: list[str], out: Any, **options: Any) -> subprocess.Popen[bytes]:

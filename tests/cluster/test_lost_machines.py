@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_batch import AT_ONCE, check_batch, started_batch
+from cluster_batch import AT_ONCE, RECORDS, check_batch, started_batch
 from real_airflow import until
 from real_cluster import WORKERS
 
@@ -90,3 +90,29 @@ def test_a_clock_that_is_wrong_changes_nothing(cluster, org):
     assert run.wait(180) == "success"
 
     check_batch(cluster, org, run, unknown=AT_ONCE)
+
+
+def test_a_try_that_does_not_see_the_disk_of_the_first_sends_nothing(cluster, org):
+    hold = org.hold("send")
+    run = cluster.trigger("batch_on_own_disk")
+    hold.wait_until_held(90, count=AT_ONCE)
+    worker = cluster.worker_of(run.runner("batch"))
+    parts = cluster.home / worker / "disk"
+
+    def noted():
+        written = "".join(path.read_text() for path in parts.rglob("part-*.jsonl"))
+        return all(one in written for one in org.open_sessions)
+
+    until("the sessions are written down", noted)
+    cluster.lose(worker)
+    hold.release()
+    assert run.wait(180) == "failed"
+    assert "is not the folder that an earlier try of this task used" in run.log("batch", 2)
+    assert org.count("send") == AT_ONCE
+
+    cluster.lose(next(name for name in WORKERS if name != worker))
+    cluster.start_part(worker)
+    run.clear("batch")
+    until("it has run again", lambda: run.wait(180) == "success", timeout=180)
+    assert run.xcom("batch")["counts"] == {"answered": RECORDS - AT_ONCE, "unknown": AT_ONCE}
+    assert (org.count("send"), org.applied()) == (RECORDS, RECORDS)

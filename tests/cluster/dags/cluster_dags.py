@@ -20,8 +20,8 @@ SETTINGS = {
     "default_args": {"retries": 1, "retry_delay": timedelta(seconds=1)},
 }
 STORE = os.environ["AGENTFORCE_STORE"]
-# Each worker has its own, so it stands for a disk that only one worker has.
-HOME = os.environ["AIRFLOW_HOME"]
+# One path, behind which each worker has another folder, as machines have.
+OWN_DISK = "file:///proc/self/cwd/disk"
 
 
 def batch(dag_id, folder, **options):
@@ -39,7 +39,7 @@ def batch(dag_id, folder, **options):
 
 batch("batch", STORE)
 batch("batch_deferred", STORE, deferrable=True)
-batch("batch_on_own_disk", f"file://{HOME}")
+batch("batch_on_own_disk", OWN_DISK)
 
 with DAG("talk", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first", "second"])

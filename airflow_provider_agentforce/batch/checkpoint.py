@@ -3,8 +3,8 @@
 A record is claimed before its first message is sent, and the claim is on stable storage before the first byte
 leaves; claims that come at the same time share one write. A claimed record without a row may have been asked.
 Every process that works on the batch first makes itself the owner, then reads; and it sends what it has
-claimed only after seeing that it is the owner still. So of a process that was given up for dead and the one
-that follows it, only one asks.
+claimed, and starts a session, only after seeing that it is the owner still. So of a process that was given up
+for dead and the one that follows it, only one asks.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ class Checkpoint:
         error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
             self._put(write)
-            if write.claims:
+            if write.claims or write.starting:
                 self._check_owner()
             error = None
             self._merge()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from batches import accounts, in_a_process, job, rows
 from quick import quick_process
+from real_airflow import until
 
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -164,12 +165,15 @@ def test_a_process_that_was_given_up_asks_no_more_once_another_has_taken_over(or
     gate.after = 8
     with ThreadPoolExecutor(1) as pool:
         orphan = pool.submit(lambda: job(make_client(), folder, records).run(killed=never))
-        assert gate.reached.wait(30)
+        until("its sessions are all in use", lambda: len(org.open_sessions) == CONCURRENCY == gate.asked - 8)
         gate.after = None
         manifest = job(make_client(), folder, records).run(killed=never)
+        started = org.count("start")
         gate.open.set()
         with pytest.raises(TaskStoppedError, match="taken over"):
             orphan.result(30)
+    # It would take sessions that the other one has room for.
+    assert org.count("start") == started
     assert asked_twice(org, records) == []
     assert manifest["counts"]["unknown"] <= CONCURRENCY
     assert org.applied() <= len(records)

@@ -252,7 +252,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         return self._ask(context, event)  # only Airflow may call execute()
 
     def _ask(self, context: Context, event: Any = None) -> dict[str, Any]:
-        from airflow_provider_agentforce.batch.job import LongWait  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.batch.todo import LongWait  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ import pytest
 from batches import accounts, job, rows
 
 from airflow_provider_agentforce.batch import runner
-from airflow_provider_agentforce.batch.job import LongWait
+from airflow_provider_agentforce.batch.todo import LongWait
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceRequestError,
@@ -109,7 +109,7 @@ def test_a_long_wait_gives_the_slot_back_and_is_taken_up_again(org, make_client,
     assert org.open_sessions == []
     # Two hours later.
     late = time.time() + 7200
-    monkeypatch.setattr("airflow_provider_agentforce.batch.job.time.time", lambda: late)
+    monkeypatch.setattr("airflow_provider_agentforce.batch.todo.time.time", lambda: late)
     with pytest.raises(LongWait):
         job(make_client(max_sessions_per_hour=3), folder, records, yields=True).run(killed=never)
     assert org.count("start") == 6

@@ -1,0 +1,188 @@
+"""What is still to be asked of a batch, after what earlier tries left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint, Past
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.prompts import Prompts
+from airflow_provider_agentforce.batch.reader import Record
+from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row, moment
+from airflow_provider_agentforce.batch.runner import Runner, end_all
+from airflow_provider_agentforce.batch.unknown import UnknownRows
+from airflow_provider_agentforce.batch.worker import WorkItem, settle
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+log = logging.getLogger(__name__)
+
+_HOUR = 3600.0
+# Records without a question after which the runner has its turn again.
+_BREATH = 100
+_SKIPPED_AT_ONCE = 1_000
+
+
+class LongWait(Exception):  # noqa: N818 - not an error: the batch goes on later
+    """Nothing can be asked for a minute or more.
+
+    :ivar seconds: for how long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+@dataclass
+class Todo:
+    """The records that are still to be asked, in the order of the input.
+
+    :param records: of the batch; read once.
+    :param pending: positions of records that an earlier try may have asked, with where, if that is known.
+    :param unknown: holds the records whose delivery is unknown; ``None``: they stay unknown.
+    :param asked_anyway: all records are asked, also those that have a row.
+    """
+
+    records: Iterator[Record]
+    prompts: Prompts
+    checkpoint: Checkpoint
+    pending: dict[int, Asked | None]
+    options: Options
+    unknown: UnknownRows | None = None
+    asked_anyway: bool = False
+
+    def __iter__(self) -> Iterator[WorkItem | None]:
+        """Yield what is to be asked, and ``None`` now and then while that is nothing.
+
+        Takes down the rows of what cannot or must not be asked.
+        """
+        if self._is_all_done():
+            self.records = iter(())
+        for record in self.records:
+            item = None if self._is_done(record.position) else self._item(record)
+            self._hold_unknown(record)
+            if item is not None or record.position % _BREATH == 0:
+                yield item
+
+    def skip(self, left: Mapping[int, WorkItem]) -> None:
+        """Take down that records are skipped: the rest, and those that were handed out and have no row.
+
+        :param left: what was handed out and has no row.
+        """
+        rows = self.checkpoint.rows
+        for number, record in enumerate(chain((item.record for item in left.values()), self.records)):
+            self._hold_unknown(record)
+            if rows.status(record.position) is None:
+                settle(self.checkpoint, record, Row(key=record.key, status=SKIPPED))
+            if number % _SKIPPED_AT_ONCE == 0:
+                self.checkpoint.flush()
+        self.checkpoint.flush()
+
+    def _is_all_done(self) -> bool:
+        """Tell whether no record need be read: none is asked, and none is to be resolved."""
+        rows = self.checkpoint.rows
+        if self.pending or (self.unknown is not None and rows.counts[UNKNOWN]):
+            return False
+        return all(self._is_done(position) for position in range(len(rows)))
+
+    def _hold_unknown(self, record: Record) -> None:
+        if self.unknown is not None and self.checkpoint.rows.status(record.position) == UNKNOWN:
+            self.unknown.add(record)
+
+    def _is_done(self, position: int) -> bool:
+        if self.asked_anyway:
+            return False
+        rows = self.checkpoint.rows
+        status = rows.status(position)
+        again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
+        return status is not None and not again and position not in self.pending
+
+    def _item(self, record: Record) -> WorkItem | None:
+        rows, position = self.checkpoint.rows, record.position
+        before = rows.attempts(position) if rows.status(position) else 0
+        last = self._row_on_hold(position)
+        rows.drop(position)
+        if position in self.pending:
+            before += 1
+            if not self.options.resend_unknown:
+                settle(self.checkpoint, record, _killed(record, before, self.pending[position]))
+                return None
+        item = self.prompts.about(record)
+        if isinstance(item, Row):
+            settle(self.checkpoint, record, item)
+            return None
+        if last is not None and last.resolution is not None and len(item.messages) == 1:
+            (message,) = item.messages
+            if last.request is not None:
+                message = replace(message, content={"text": last.request["text"]})
+            item = replace(item, messages=(message,), resolution=last.resolution)
+        return replace(item, before=before)
+
+    def _row_on_hold(self, position: int) -> Row | None:
+        """Return the row of a record that was asked before, and may be asked again."""
+        rows = self.checkpoint.rows
+        if rows.status(position) is None or not rows.attempts(position):
+            return None
+        return Row.from_line(self.checkpoint.row_at(position))
+
+
+def ask_all(asking: Runner, todo: Todo) -> bool:
+    """Have all of *todo* asked, and take down that the rest is skipped.
+
+    :returns: whether there may be a rest, since more records have failed than may.
+    :raises LongWait: if the options allow to yield.
+    """
+    pause = asking.run(iter(todo))
+    if pause is not None:
+        raise LongWait(pause)
+    todo.skip(asking.left)
+    return asking.stopped_early
+
+
+def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
+    where: dict[str, Any] = {}
+    if asked is not None:
+        where = {
+            "session_id": asked.session_id,
+            "external_session_key": asked.external_key,
+            "sequence_id": asked.number,
+            "started_at": moment(asked.at),
+        }
+    return Row(
+        key=record.key,
+        status=UNKNOWN,
+        applied=None,
+        attempts=attempts,
+        **where,
+        error="An earlier try was killed while it asked, or before its answer was written down.",
+    )
+
+
+def take_up(client: AgentforceClient, past: Past, checkpoint: Checkpoint) -> None:
+    """End what the last try left open, and count what it started."""
+    done = checkpoint.rows.counts.total()
+    if done:
+        log.info("Earlier tries have done %d of %d records; their rows are kept.", done, len(checkpoint.rows))
+    if past.open_sessions:
+        ended = end_all(client, past.open_sessions)
+        checkpoint.ended(*ended)
+        log.info(
+            "Ended %d of %d sessions that an earlier try left open.", len(ended), len(past.open_sessions)
+        )
+    if past.lost_starts:
+        checkpoint.ended(*past.lost_starts)
+        log.warning(
+            "Earlier tries lost the starts of %d sessions, which may be open until they expire. External "
+            "session keys: %s",
+            len(past.lost_starts),
+            ", ".join(past.lost_starts),
+        )
+    now = time.time()
+    client.limiter.recall(now - start for start in past.starts if now - start < _HOUR)

@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 from airflow_provider_agentforce.emulator import Emulator, SessionRecord
 
 PERSON = Path(__file__).with_name("person.py")
-ASKS_PEOPLE = {"example_agentforce_person"}
+ASKS_PEOPLE = {"example_agentforce_enrichment_sample", "example_agentforce_person"}
 # The model of an LLM task: pydantic-ai's own for tests, which calls every tool once and needs no key.
 MODEL = '{"conn_type": "pydanticai", "extra": {"model": "test"}}'
 FOLDER = Path(__file__).resolve().parent.parent / "example_dags"

@@ -1,6 +1,7 @@
 """Answers what a Dag asks people through Airflow's REST API, until stopped: the person of a demo.
 
-``python person.py DAG_ID [ANSWER]`` takes the first option of a request, and writes ANSWER into its fields.
+``python person.py DAG_ID [ANSWER]`` takes the option ANSWER of a request, or the first one if there is
+no such option, and writes ANSWER into its fields.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def answer_all(dag_id: str, words: str) -> None:
             for request in api.get(f"/api/v2/dags/{dag_id}/dagRuns/~/hitlDetails").json()["hitl_details"]:
                 since = seen.setdefault(request["task_instance"]["id"], time.monotonic())
                 if request["responded_at"] is None and time.monotonic() - since >= _THINKING_S:
-                    answer(api, request, request["options"][0], dict.fromkeys(request["params"], words))
+                    option = words if words in request["options"] else request["options"][0]
+                    answer(api, request, option, dict.fromkeys(request["params"], words))
             time.sleep(_POLL_S)
 
 

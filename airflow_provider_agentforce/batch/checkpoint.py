@@ -10,7 +10,6 @@ for dead and the one that follows it, only one asks.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import threading
 import time
@@ -22,6 +21,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from airflow_provider_agentforce.batch.notes import Notes
 from airflow_provider_agentforce.batch.parts import (
     PREFIX,
     Block,
@@ -42,7 +42,7 @@ from airflow_provider_agentforce.exceptions import (
 log = logging.getLogger(__name__)
 
 _VERSION = 2
-_HEADER = "header.json"
+HEADER = "header.json"
 _OWNER = "owner.json"
 _MOST_FILES = 100
 _MERGED_BYTES = 8_000_000
@@ -125,6 +125,7 @@ class Checkpoint:
         self.sessions = 0
         self.open_sessions: dict[str, None] = {}
         self._storage = storage
+        self._notes = Notes(storage, shown)
         self._appending = storage if isinstance(storage, LocalStorage) else None
         self._marks = marks
         self._positions = positions
@@ -155,10 +156,12 @@ class Checkpoint:
         """
         try:
             self._ask("made", self._storage.prepare)
-            header = self._read_json(_HEADER, {"v": _VERSION, "began": time.time(), **self._marks})
+            header = self._notes.read(HEADER)
+            if header is None:
+                header = {"v": _VERSION, "began": time.time(), **self._marks}
             self._check_same(header, changes_allowed=changes_allowed)
             self._take_over()
-            self._write_json(_HEADER, {**header, **self._marks})
+            self._notes.write(HEADER, {**header, **self._marks})
         except LedgerError as error:
             if error.__cause__ is None:
                 raise
@@ -245,14 +248,14 @@ class Checkpoint:
 
         :raises LedgerError: if it cannot be written.
         """
-        self._write_json(name, value)
+        self._notes.write(name, value)
 
     def read_note(self, name: str) -> dict[str, Any]:
         """Return what :meth:`write_note` wrote, an empty dict if nothing was.
 
         :raises LedgerError: if it cannot be read.
         """
-        return self._read_json(name, {})
+        return self._notes.read(name) or {}
 
     def unwritten(self) -> list[bytes]:
         """Return the rows that are not written yet."""
@@ -312,7 +315,7 @@ class Checkpoint:
                 self._changed.notify_all()
 
     def _check_owner(self) -> None:
-        if self._read_json(_OWNER, {}).get("owner") != self._me:
+        if self.read_note(_OWNER).get("owner") != self._me:
             raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
 
     def _put(self, write: _PendingBlock) -> None:
@@ -465,8 +468,8 @@ class Checkpoint:
 
     def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
         if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):
-            raise unreadable_file(_HEADER)
-        changed = [name for name, mark in self._marks.items() if header.get(name) != mark]
+            raise unreadable_file(HEADER)
+        changed = changed_marks(header, self._marks)
         if changed and not changes_allowed:
             raise AgentforceInputError(
                 f"result_path: {self._shown} holds the results of another batch; not the same: "
@@ -475,33 +478,20 @@ class Checkpoint:
             )
 
     def _take_over(self) -> None:
-        before = self._read_json(_OWNER, {"turn": 0})
+        before = self._notes.read(_OWNER)
+        if before is None:
+            before = {"turn": 0}
         if not isinstance(before.get("turn"), int):
             raise unreadable_file(_OWNER)
         self._turn = before["turn"] + 1
         # So each turn has a file. When one has none, it is lost.
         self._put(_PendingBlock())
-        self._write_json(_OWNER, {"turn": self._turn, "owner": self._me})
+        self._notes.write(_OWNER, {"turn": self._turn, "owner": self._me})
 
     def _unusable(self, cause: BaseException) -> AgentforceInputError:
         return AgentforceInputError(
             f"result_path: {self._shown} cannot be used ({type(cause).__name__}: {cause!s:.200})."
         )
-
-    def _read_json(self, name: str, default: dict[str, Any]) -> dict[str, Any]:
-        body = self._read(name)
-        if body is None:
-            return default
-        try:
-            value = json.loads(body)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise unreadable_file(name)
-        return value
-
-    def _write_json(self, name: str, value: dict[str, Any]) -> None:
-        self._write(name, lambda: [json.dumps(value).encode()])
 
     def _write(self, name: str, content: Callable[[], Any]) -> None:
         self._ask("written", lambda: self._storage.write(name, content))
@@ -528,3 +518,8 @@ class Checkpoint:
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
         return guarded(call, f"The checkpoint of {self._shown} cannot be {what}")
+
+
+def changed_marks(header: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
+    """Return the names of *marks* that are not those of the batch with this *header*."""
+    return [name for name, mark in marks.items() if header.get(name) != mark]

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.agreement import Agreement
+from airflow_provider_agentforce.batch.asked_twice import SecondAsking
+from airflow_provider_agentforce.batch.batch_input import BatchInput
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.continuation import Begun, Continuation
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output
 from airflow_provider_agentforce.batch.plan import PLAN, plan_files, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
-from airflow_provider_agentforce.batch.reader import Record, Survey, read_records, survey
+from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of
 from airflow_provider_agentforce.batch.split_folder import check_split
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
-from airflow_provider_agentforce.batch.table import PARQUET, Table
 from airflow_provider_agentforce.batch.todo import Todo, ask_all, take_up
 from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -42,6 +45,8 @@ class Job:
     :param identity: what makes the batch this one, beside its input, messages and agent.
     :param compile_template: makes of a template a function from a record to text.
     :param storage_of: gives the storage for a path object.
+    :param begins: what a task that goes on with the batch takes over, if this one only asks a sample.
+    :param continues_as: the task instance, if it goes on with a batch that another one has begun.
     :param resolve: finds out what became of records whose delivery is unknown; ``None``: they stay unknown.
     :param check_folder: is given, before anything is sent, the time at which the batch in the folder began,
         which tells the folder from others; it may refuse it.
@@ -57,6 +62,8 @@ class Job:
     compile_template: Compile
     options: Options
     storage_of: Callable[[Any], Storage] = storage_of
+    begins: Begun | None = None
+    continues_as: str | None = None
     resolve: Callable[[UnknownRows], None] | None = None
     check_folder: Callable[[float], None] = lambda _began: None
     cycle: int = 0
@@ -72,55 +79,84 @@ class Job:
         :raises LongWait: if the options allow to yield.
         :raises AgentforceError: if nothing further can be asked; what was answered is kept.
         """
-        options, settings = self.options, self.client.settings
-        options.check(settings)
-        prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
+        options, folder = self.options, self.result_folder
+        options.check(self.client.settings)
+        continuation = Continuation.of(folder, self.storage_of)
+        continued = continuation.continued(self.identity) if self.begins else None
+        if continued is not None:
+            log.info("The task %s goes on with this batch; nothing more is asked here.", continued.by)
+            return continued.manifest
         self._check_split()
-        storage = self.storage_of(self.result_folder / CHECKPOINT)
-        source = in_shard(self._source(storage), self.shard)
-        known = survey(source, options.key, typed=PARQUET in options.output_formats)
-        with closing(self._checkpoint(storage, known, prompts)) as checkpoint:
+        prompts = Prompts(options, self.compile_template, self.client.settings.max_messages_per_session)
+        storage = self.storage_of(folder / CHECKPOINT)
+        asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, self.identity)
+        if self.continues_as is not None:
+            continuation.take_over(self.continues_as, self.identity, asked.marks)
+        with closing(self._checkpoint(storage, asked)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
             self.check_folder(past.began)
+            if self.begins is not None:
+                continuation.begin(self.begins)
             take_up(self.client, past, checkpoint)
-            unknown = None
-            if self.resolve is not None:
-                unknown = UnknownRows(checkpoint, prompts, options, cycle=self.cycle)
-            records = read_records(source, options.key)
-            todo = Todo(records, prompts, checkpoint, past.pending, options, unknown)
-            run = partial(
-                Runner, self.client, checkpoint, options, killed=killed, watcher=watcher, unknown=unknown
-            )
-            stopped_early = ask_all(run(), todo)
-            if unknown is not None:
-                again = self._resolved(unknown)
-                if again and not stopped_early:
-                    todo = replace(todo, records=iter(again), pending={}, asked_anyway=True)
-                    stopped_early = ask_all(run(), todo)
-            output = self._output(checkpoint, source, known)
-            manifest = {
-                **output.write(past),
-                "resolved": unknown.resolved if unknown else 0,
-                "shard": self.shard and str(self.shard),
-            }
+            stopped_early, resolved = self._ask(asked, checkpoint, past, killed=killed, watcher=watcher)
+            agreement = None
+            if options.agreement_share:
+                second = SecondAsking(self.client, folder, self.storage_of, options, asked, checkpoint)
+                agreement = second.run(asks=not stopped_early, killed=killed, watcher=watcher)
+            output = self._output(asked, checkpoint, agreement)
+            shard = self.shard and str(self.shard)
+            manifest = {**output.write(past), "resolved": resolved, "shard": shard}
+            if self.begins is not None:
+                continuation.finish(manifest)
             output.judge(manifest, stopped_early=stopped_early)
             return manifest
 
-    def _checkpoint(self, storage: Storage, known: Survey, prompts: Prompts) -> Checkpoint:
-        marks = {
-            **self.identity,
-            "records": known.fingerprint,
-            "message or variables": prompts.fingerprint,
-            "agent": str(self.options.start.agent_id),
-        }
-        keeps = self.options.include_record
-        return Checkpoint(storage, marks, known.positions, self.result_folder, keeps_records=keeps)
+    def _checkpoint(self, storage: Storage, asked: BatchInput) -> Checkpoint:
+        positions, keeps = asked.found.positions, self.options.include_record
+        return Checkpoint(storage, asked.marks, positions, self.result_folder, keeps_records=keeps)
 
-    def _output(self, checkpoint: Checkpoint, source: Source, known: Survey) -> Output:
+    def _ask(
+        self,
+        asked: BatchInput,
+        checkpoint: Checkpoint,
+        past: Past,
+        *,
+        killed: Callable[[], bool],
+        watcher: Watcher,
+    ) -> tuple[bool, int]:
+        """Ask about all records that have no row yet, and have unknown rows resolved.
+
+        :returns: whether more records have failed than may, and how many rows were resolved, over all tries.
+        """
+        unknown = None
+        if self.resolve is not None:
+            unknown = UnknownRows(checkpoint, asked.prompts, self.options, cycle=self.cycle)
+        todo = Todo(
+            *(asked.records(), asked.prompts, checkpoint, past.pending, self.options, unknown),
+            wanted=asked.sample,
+        )
+        run = partial(
+            Runner,
+            self.client,
+            checkpoint,
+            self.options,
+            killed=killed,
+            watcher=watcher,
+            total=asked.total,
+            unknown=unknown,
+        )
+        stopped_early = ask_all(run(), todo)
+        if unknown is None:
+            return stopped_early, 0
+        again = self._resolved(unknown)
+        if again and not stopped_early:
+            todo = replace(todo, records=iter(again), pending={}, asked_anyway=True)
+            stopped_early = ask_all(run(), todo)
+        return stopped_early, unknown.resolved
+
+    def _output(self, asked: BatchInput, checkpoint: Checkpoint, agreement: Agreement | None) -> Output:
         options, folder = self.options, self.result_folder
-        fields = known.fields if options.include_record else None
-        table = Table.of(fields, options.schema, known.keys)
-        return Output(folder, self.storage_of(folder), checkpoint, options, source, table)
+        return Output(folder, self.storage_of(folder), checkpoint, options, asked, agreement)
 
     def _resolved(self, unknown: UnknownRows) -> list[Record]:
         """Have unknown rows resolved, and return the records to ask again."""
@@ -166,6 +202,10 @@ class Job:
         if gives_once(self.records):
             return kept(self.records, self.result_folder / CHECKPOINT, storage, self.identity)
         source = source_of(self.records, self.source_path)
+        if self.begins is not None and not source.paths:
+            # The task that goes on is not given them again.
+            given = partial(_fields_of, source)
+            return kept(given, self.result_folder / CHECKPOINT, storage, self.identity)
         written = {str(self.result_folder / name) for name in FILES}
         for path in source.paths:
             if str(path) in written:
@@ -173,3 +213,7 @@ class Job:
                     f"records: {path} is a file that this batch writes. Choose another result_path."
                 )
         return source
+
+
+def _fields_of(source: Source) -> Iterator[dict[str, Any]]:
+    return (fields for _, fields in source.rows())

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from airflow_provider_agentforce.batch.parquet import pyarrow
+from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.table import CSV, JSON_LINES, PARQUET
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.client.settings import Settings
@@ -38,6 +39,9 @@ class Options:
     :param output_formats: which tables are written, of ``csv``, ``jsonl`` and ``parquet``.
     :param csv_bom: begin the CSV with a byte order mark.
     :param credits_per_message: what a message costs, ``None`` if that is not known.
+    :param sample: ask only these records, ``None`` for all.
+    :param agreement_share: the share of the records that is asked a second time.
+    :param min_agreement: fail if the two answers agree less often, ``None``: never.
     """
 
     message: Any
@@ -58,6 +62,9 @@ class Options:
     output_formats: Sequence[str] = (CSV, JSON_LINES)
     csv_bom: bool = False
     credits_per_message: float | None = None
+    sample: Sample | None = None
+    agreement_share: float = 0.0
+    min_agreement: float | None = None
 
     def check(self, settings: Settings) -> None:
         """Refuse what would fail every session.

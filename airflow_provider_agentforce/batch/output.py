@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_agentforce.batch.agreement import Agreement
+from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import final_table
@@ -22,7 +24,7 @@ from airflow_provider_agentforce.batch.results import (
     Row,
     short_reason,
 )
-from airflow_provider_agentforce.batch.sources import Source
+from airflow_provider_agentforce.batch.sample import sample_result
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
 from airflow_provider_agentforce.batch.table import CSV, FORMATS, JSON_LINES, PARQUET, Line, Table
 from airflow_provider_agentforce.client.models import FAILED
@@ -35,35 +37,43 @@ RESULTS = f"{_RESULTS}{JSON_LINES}"
 # Of what the tables were made, for whoever changes a row later.
 _TABLES = f"{CHECKPOINT}/tables.json"
 DEAD_LETTER = "dead_letter"
+# Both answers of the records that were asked twice.
+AGREEMENT = "agreement.jsonl"
 FILES = (
     *(f"{_RESULTS}{form}" for form in FORMATS),
     *(f"{DEAD_LETTER}{form}" for form in (".jsonl", ".csv")),
+    AGREEMENT,
 )
 _SHOWN_REASONS = 3
 
 
 @dataclass
 class Output:
-    """The files of a batch of which every record has a row.
+    """The files of a batch of which every record that it is to ask has a row.
 
     :param folder: path object of their folder, and its *storage*.
-    :param source: whose form the dead letter gets.
+    :param asked: what the batch asks; the dead letter gets the form of its input.
+    :param agreement: of the answers of records that were asked twice, if some were.
     """
 
     folder: Any
     storage: Storage
     checkpoint: Checkpoint
     options: Options
-    source: Source
-    table: Table
+    asked: BatchInput
+    agreement: Agreement | None = None
 
     def __post_init__(self) -> None:
         self._rows = self.checkpoint.rows
         self._counts = self._rows.counts
+        found, options = self.asked.found, self.options
+        fields = found.fields if options.include_record else None
+        self._table = Table.of(fields, options.schema, found.keys)
 
     def write(self, past: Past) -> dict[str, Any]:
         """Write all files and return the manifest."""
-        results = self.folder / RESULTS
+        sample = self.asked.sample
+        results, twice = self.folder / RESULTS, self.agreement
         tables = self._write_tables()
         counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
         log.info("The batch is done. Results: %s\n%s", results, final_table(counts))
@@ -73,21 +83,25 @@ class Output:
             "tables": tables,
             "plan": None,
             "dead_letter": self._write_dead_letter(),
-            "records": len(self._rows),
+            "records": self._counts.total(),
             "counts": counts,
-            "sessions": len(past.starts) + self.checkpoint.sessions,
-            "messages": self._rows.messages,
+            "sessions": len(past.starts) + self.checkpoint.sessions + (twice.sessions if twice else 0),
+            "messages": self._rows.messages + (twice.messages if twice else 0),
             "duration": round(time.time() - past.began, 3),
+            "sample": None if sample is None else sample_result(self.checkpoint, sample),
+            "agreement": twice and {**twice.to_dict(), "results": str(self.folder / AGREEMENT)},
         }
 
     def judge(self, manifest: dict[str, Any], *, stopped_early: bool) -> None:
-        """Fail the task if too many records failed.
+        """Fail the task if too many records failed, or answers agree too seldom.
 
         :raises BatchFailedError: it says why, by the commonest reasons.
         """
-        failures, total = sum(self._counts[status] for status in FAILURES), len(self._rows)
+        failures, total = sum(self._counts[status] for status in FAILURES), self._counts.total()
         partial = failures and self.options.fail_on_partial_error
         if not (stopped_early or partial or 0 < failures == total):
+            if self.agreement is not None:
+                self.agreement.judge(self.options.min_agreement, manifest)
             return
         more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
         raise BatchFailedError(
@@ -101,9 +115,9 @@ class Output:
         options = self.options
         # The rows as JSON are what other tasks read, so they are always there.
         self._write(RESULTS, self._rows_as_json)
-        tables = {"columns": self.table.columns, "formats": options.output_formats, "bom": options.csv_bom}
+        tables = {"columns": self._table.columns, "formats": options.output_formats, "bom": options.csv_bom}
         self._write(_TABLES, lambda: [json.dumps(tables).encode()])
-        for form, content in _contents(self.table, self._lines, bom=options.csv_bom).items():
+        for form, content in _contents(self._table, self._lines, bom=options.csv_bom).items():
             if form in options.output_formats:
                 self._write(f"{_RESULTS}{form}", content)
             else:
@@ -111,7 +125,7 @@ class Output:
         return {form: str(self.folder / f"{_RESULTS}{form}") for form in options.output_formats}
 
     def _lines(self) -> Iterator[Line]:
-        return (Line(*self.checkpoint.line_at(position)) for position in range(len(self._rows)))
+        return (Line(*self.checkpoint.line_at(position)) for position in self._rows.having(*STATUSES))
 
     def _rows_as_json(self) -> Iterator[bytes]:
         joined = self.options.include_record
@@ -120,13 +134,13 @@ class Output:
     def _write_dead_letter(self) -> str | None:
         """Write the records that are worth another run, in the form of the input."""
         worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.options.resend_unknown else [])}
-        name = f"{DEAD_LETTER}{self.source.suffix}"
+        name = f"{DEAD_LETTER}{self.asked.source.suffix}"
         if not any(self._counts[status] for status in worth):
             self._remove(name)
             return None
         self._write(
             name,
-            lambda: self.source.encode(map(self.checkpoint.record_at, self._rows.having(*worth))),
+            lambda: self.asked.source.encode(map(self.checkpoint.record_at, self._rows.having(*worth))),
         )
         return str(self.folder / name)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_agentforce.batch.agreement import number_of
 from airflow_provider_agentforce.batch.hash_set import HashSet
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import duration
@@ -33,7 +34,8 @@ class Plan:
 
     :ivar records: all of them.
     :ivar failed: records that cannot be asked.
-    :ivar messages: for the others, without corrective questions.
+    :ivar asked_twice: records that are asked a second time, for the agreement of the answers.
+    :ivar messages: for all that can be asked, with second askings, without corrective questions.
     :ivar sessions: that are started for them.
     :ivar characters: of the messages.
     :ivar longest: characters of the longest message.
@@ -47,6 +49,7 @@ class Plan:
     settings: Settings
     records: int = 0
     failed: int = 0
+    asked_twice: int = 0
     messages: int = 0
     sessions: int = 0
     characters: int = 0
@@ -76,6 +79,15 @@ class Plan:
         if not self.sessions or self._in_session > self.options.messages_per_session:
             self.sessions += 1
             self._in_session = len(texts)
+
+    def ask_twice(self) -> None:
+        """When all records are counted, count the second askings; each is taken to be of average length."""
+        asked = self.records - self.failed
+        self.asked_twice = min(asked, number_of(self.options.agreement_share, self.records))
+        if asked:
+            self.messages += round(self.messages * self.asked_twice / asked)
+            self.characters += round(self.characters * self.asked_twice / asked)
+        self.sessions += self.asked_twice
 
     def _add_failed(self, row: Row) -> None:
         self.failed += 1
@@ -109,9 +121,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the file says."""
-        counts = ("records", "failed", "messages", "sessions", "characters", "longest", "duplicates")
+        counts = ("records", "failed", "asked_twice", "messages", "sessions", "characters")
+        more = ("longest", "duplicates")
         return {
-            **{name: getattr(self, name) for name in counts},
+            **{name: getattr(self, name) for name in (*counts, *more)},
             "reused": 0,
             "hours": round(self.hours, 2),
             "credits": self.credits,
@@ -133,6 +146,7 @@ class Plan:
             f"  can be asked      {self.records - self.failed:,}",
             f"  cannot be asked   {self.failed:,}",
             f"  ask the same as another record   {self.duplicates:,}",
+            *([f"  asked twice       {self.asked_twice:,}"] if self.asked_twice else []),
             f"  messages          {self.messages:,}{extra}",
             f"  characters        {self.characters:,}; the longest message has {self.longest:,}",
             f"  sessions          {self.sessions:,}",
@@ -181,6 +195,7 @@ def plan_of(
         check_form(record)
         plan.add(prompts.about(record))
     inspection.finish()
+    plan.ask_twice()
     return plan
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,10 +104,17 @@ class Survey:
     fingerprint: str = ""
 
 
-def survey(source: Source, key: str | None, *, typed: bool = False) -> Survey:
+def survey(
+    source: Source,
+    key: str | None,
+    *,
+    typed: bool = False,
+    look: Callable[[Record], None] | None = None,
+) -> Survey:
     """Read the whole input once, before anything is sent.
 
     :param typed: find out which types the fields have.
+    :param look: is given each record, which has a form in JSON.
     :raises AgentforceInputError: if it is empty, has a key twice or none at all, or a line that is not a
         record.
     """
@@ -122,6 +129,8 @@ def survey(source: Source, key: str | None, *, typed: bool = False) -> Survey:
         found.keys.append(record.key)
         digest.update(_written(record, ordered=True).encode("utf-8", "surrogatepass"))
         found.fields.add(record.fields)
+        if look is not None:
+            look(record)
     inspection.finish()
     found.fingerprint = digest.hexdigest()
     return found

@@ -74,6 +74,7 @@ class Runner:
 
     :param killed: tells whether the task was told to stop.
     :param watcher: is told how it goes.
+    :param total: how many records there are to ask, with those that earlier tries have done.
     :param unknown: holds the records whose delivery turns out to be unknown; ``None``: they stay unknown.
     :ivar stopped_early: whether more records than ``max_failures`` have failed.
     :ivar left: items that were handed out and have no row, by position.
@@ -87,6 +88,7 @@ class Runner:
         *,
         killed: Callable[[], bool],
         watcher: Watcher,
+        total: int,
         unknown: UnknownRows | None = None,
     ) -> None:
         self.stopped_early = False
@@ -97,7 +99,7 @@ class Runner:
         self._killed = killed
         self._watcher = watcher
         self._unknown = unknown
-        self._total = len(checkpoint.rows)
+        self._total = total
         self._most_failures = options.most_failures(self._total)
         self._most_open = options.workers(client.settings)
         self._workers = [

@@ -48,6 +48,7 @@ class Todo:
     :param pending: positions of records that an earlier try may have asked, with where, if that is known.
     :param unknown: holds the records whose delivery is unknown; ``None``: they stay unknown.
     :param asked_anyway: all records are asked, also those that have a row.
+    :param wanted: positions of the records that come into question; ``None``: all.
     """
 
     records: Iterator[Record]
@@ -57,6 +58,7 @@ class Todo:
     options: Options
     unknown: UnknownRows | None = None
     asked_anyway: bool = False
+    wanted: frozenset[int] | None = None
 
     def __iter__(self) -> Iterator[WorkItem | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
@@ -79,7 +81,7 @@ class Todo:
         rows = self.checkpoint.rows
         for number, record in enumerate(chain((item.record for item in left.values()), self.records)):
             self._hold_unknown(record)
-            if rows.status(record.position) is None:
+            if rows.status(record.position) is None and self._is_wanted(record.position):
                 settle(self.checkpoint, record, Row(key=record.key, status=SKIPPED))
             if number % _SKIPPED_AT_ONCE == 0:
                 self.checkpoint.flush()
@@ -96,9 +98,14 @@ class Todo:
         if self.unknown is not None and self.checkpoint.rows.status(record.position) == UNKNOWN:
             self.unknown.add(record)
 
+    def _is_wanted(self, position: int) -> bool:
+        return self.wanted is None or position in self.wanted
+
     def _is_done(self, position: int) -> bool:
         if self.asked_anyway:
             return False
+        if not self._is_wanted(position):
+            return True
         rows = self.checkpoint.rows
         status = rows.status(position)
         again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)

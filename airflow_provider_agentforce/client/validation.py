@@ -279,6 +279,13 @@ def failures(value: Any, field: str = "max_failures") -> float | None:
     raise refusal(value, field, "must be a whole number from 0, or a share between 0 and 1")
 
 
+def share(value: Any, field: str) -> float:
+    """Return a share from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise refusal(value, field, "must be a number from 0 to 1")
+    return float(value)
+
+
 def secret(value: object, field: str) -> str:
     """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
     text = _text(value, field, shown=False).strip()

@@ -5,6 +5,11 @@ task runs. It sends through a session that the task's ledger records (``_resumab
 the answer to XCom as a dict. After a failure ``_retries`` says whether another try of the task may follow.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from airflow_provider_agentforce.operators._identity import external_session_key
 from airflow_provider_agentforce.operators._sharding import merge_shards, shards
 from airflow_provider_agentforce.operators.agent_tests import RunAgentTestOperator
@@ -17,12 +22,16 @@ from airflow_provider_agentforce.operators.session import EndSessionOperator, St
 from airflow_provider_agentforce.operators.session_trace import SessionTraceOperator
 from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
 
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.sample import Sample
+
 __all__ = [
     "ConversationBatchOperator",
     "ConversationOperator",
     "ConversationTestOperator",
     "EndSessionOperator",
     "RunAgentTestOperator",
+    "Sample",
     "SendMessageOperator",
     "SessionTraceOperator",
     "StartSessionOperator",
@@ -32,3 +41,12 @@ __all__ = [
     "merge_shards",
     "shards",
 ]
+
+# What is imported when it is used: most Dag files do without.
+_MODULES = {"Sample": "airflow_provider_agentforce.batch.sample"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -52,7 +52,7 @@ class AgentTesting(AgentforceBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.agent_id = agent_id
-        self.min_pass_rate = _share(min_pass_rate, "min_pass_rate")
+        self.min_pass_rate = validation.share(min_pass_rate, "min_pass_rate")
         self.junit_path = junit_path
         self.result_path = result_path
         self.skip_if_passed_within = None
@@ -181,9 +181,3 @@ def check_timedelta(value: Any, field: str) -> timedelta:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise validation.refusal(value, field, "must be a timedelta above 0")
     return value
-
-
-def _share(value: Any, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise validation.refusal(value, field, "must be a number from 0 to 1")
-    return float(value)

@@ -18,6 +18,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_choice, may_change
+from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
@@ -29,8 +30,10 @@ from airflow_provider_agentforce.operators._shared import SendsMessages, StartsS
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from airflow_provider_agentforce.batch.continuation import Begun
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.options import Options
+    from airflow_provider_agentforce.batch.sample import Sample
     from airflow_provider_agentforce.batch.shard import Shard
     from airflow_provider_agentforce.batch.unknown import UnknownRows
 
@@ -55,8 +58,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
     ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per format), ``records``, ``counts``
-    (per status), ``sessions``, ``messages`` and ``duration`` (seconds since the first try began). Never the
-    rows.
+    (per status), ``sessions``, ``messages``, ``duration`` (seconds since the first try began), ``sample``
+    (``size``, ``remaining``, ``preview``) and ``agreement`` (``records``, ``share``, ``low``, ``high``,
+    ``fields``, ``results``). Never the rows.
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
@@ -64,9 +68,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
     ask everything again, choose another ``result_path``, or delete the folder.
 
-    **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``result_path``, ``shard``,
-    ``agent_id``, ``tz``, ``agentforce_conn_id``. ``message`` and ``variables`` are templates of their own,
-    rendered per record with ``record`` and the task's context. What is in a record is never rendered.
+    **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``continue_from``,
+    ``result_path``, ``shard``, ``agent_id``, ``tz``, ``agentforce_conn_id``. ``message`` and ``variables``
+    are templates of their own, rendered per record with ``record`` and the task's context. What is in a
+    record is never rendered.
 
     :param records: a list of dicts; or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
         (``.csv``, with a header) or Parquet (``.parquet``), of a folder of such files, or a pattern such as
@@ -126,6 +131,19 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         ask the same as another, how many hours and credits. Returns the ``plan`` (URI), its ``summary`` for
         people, and its numbers. Fails if the batch would, because of records that cannot be asked.
     :param credits_per_message: what a message costs you, for the plan.
+    :param sample: ask only so many of the records, chosen by a hash of their keys; or a
+        :class:`~airflow_provider_agentforce.batch.sample.Sample`, such as ``Sample(20, by="country")``. A
+        task with ``continue_from`` asks the rest.
+    :param continue_from: instead of ``records``: the output of a task with ``sample``, or its
+        ``result_path``. This task takes its folder over and asks what is left, for the same results. What it
+        asks is that of the first task: the records, ``message``, ``variables``, ``key``, the agent, the
+        connection, and how sessions are started. What is given all the same has to be equal; functions and
+        ``output_type`` have to be given again. A batch is taken over after it has come to its end, by one
+        task. From then on a later try of the first task returns its manifest and asks nothing.
+    :param agreement_share: ask this share of the records a second time, each in a session of its own, and
+        compare the two answers. **An agent that acts, acts twice on them.** Every try chooses the same ones.
+    :param min_agreement: fail the task, with all results written, if the share of records whose answers agree
+        is below this.
     :param deferrable: give the worker slot back during a wait of a minute or more. Default:
         ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -134,6 +152,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     template_fields: Sequence[str] = (
         "records",
         "soql",
+        "continue_from",
         "message",
         "variables",
         "result_path",
@@ -153,8 +172,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         *,
         records: Any = None,
         soql: str | None = None,
-        message: str | Sequence[str] | Callable[[Mapping[str, Any]], Any],
-        result_path: str,
+        continue_from: Any = None,
+        message: str | Sequence[str] | Callable[[Mapping[str, Any]], Any] | None = None,
+        result_path: str | None = None,
         key: str | None = None,
         shard: str | None = None,
         variables: Any = None,
@@ -168,11 +188,17 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         csv_bom: bool = False,
         dry_run: bool = False,
         credits_per_message: float | None = None,
+        sample: int | Sample | None = None,
+        agreement_share: float = 0.0,
+        min_agreement: float | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(variables=_no_function(variables), **kwargs)
         self.soql = soql
+        self.continue_from = continue_from
+        # The output of a task may turn out to be nothing.
+        self.continues = continue_from is not None
         self.message = _no_function(message)
         # Airflow calls a template field that is a function itself, with other arguments.
         self.message_function = message if callable(message) else None
@@ -197,6 +223,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         # Airflow's operators have a method of the argument's name.
         self.only_plans = check_choice("dry_run", dry_run, True, False)
         self.credits_per_message = _rate(credits_per_message)
+        self.sample = _sample(sample)
+        self.agreement_share = validation.share(agreement_share, "agreement_share")
+        self.min_agreement = (
+            None if min_agreement is None else validation.share(min_agreement, "min_agreement")
+        )
         chosen = default_deferrable() if deferrable is None else deferrable
         self.deferrable = check_choice("deferrable", chosen, True, False)
         self.check_literals()
@@ -205,17 +236,42 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         """Refuse literals that are not addresses or messages."""
         super().check_arguments()
         given = self.records if self.given_records is None else self.given_records
-        validation.only_one_of(records=given, soql=self.soql)
+        validation.only_one_of(records=given, soql=self.soql, continue_from=self.continue_from)
+        self._check_parts()
         if self.shard is not None and not may_change(self.shard):
             self._the_shard()
-        for field in ("records", "result_path"):
+        for field in ("records", "result_path", "continue_from"):
             given = getattr(self, field)
             if isinstance(given, str) and not may_change(given):
                 check_uri(given, field)
         if self.soql is not None and not may_change(self.soql):
             validation.message_text(self.soql, "soql")
-        if self.message_function is None and not may_change(self.message):
+        if self.message is not None and not may_change(self.message):
             _check_message(self.message)
+
+    def _check_parts(self) -> None:
+        """Refuse what does not go together."""
+        message = self.message_function if self.message is None else self.message
+        for name, given in (("message", message), ("result_path", self.result_path)):
+            if given is None and not self.continues:
+                raise AgentforceInputError(
+                    f"{name} must be given; only a task with continue_from needs none."
+                )
+        if self.sample is not None and (self.continues or self.only_plans):
+            other = "continue_from" if self.continues else "dry_run"
+            why = (
+                "asks what the sample has left" if self.continues else "plans all records, and sends nothing"
+            )
+            raise AgentforceInputError(f"sample is not given together with {other}, which {why}.")
+        if self.only_plans and self.continues:
+            raise AgentforceInputError(
+                "dry_run is not given together with continue_from. Plan the batch with its records, before "
+                "the sample."
+            )
+        if self.min_agreement is not None and not self.agreement_share:
+            raise AgentforceInputError(
+                "min_agreement needs agreement_share, the share of the records that is asked a second time."
+            )
 
     def render_template(
         self,
@@ -274,20 +330,25 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
 
+        begun = self._go_on() if self.continues else None
         shard, given = self._the_shard(), self._records_with(context)
         client = self.open_client()
         if shard is not None:
             client = with_share(client, shard)
         agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
-        folder = folder_of(path_of(self.result_path, "result_path"), shard)
+        task, folder = _task_of(context["ti"]), path_of(self.result_path, "result_path")
+        folder = folder if begun else folder_of(folder, shard)
+        identity = begun.identity if begun else _identity(task, self.agentforce_conn_id, self.soql)
         return Job(
             client,
             records=given,
             source_path=path_of(given, "records") if _names_a_file(given) else None,
             result_folder=folder,
-            identity=_identity(context["ti"], self.agentforce_conn_id, self.soql),
+            identity=identity,
             shard=shard,
+            continues_as=" ".join(task.values()) if begun else None,
+            begins=self._begins(identity, agent_id) if self.sample else None,
             compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
             check_folder=check_folder(folder, remote_executor(self), context),
@@ -336,7 +397,32 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
             output_formats=self.output_formats,
             csv_bom=self.csv_bom,
             credits_per_message=self.credits_per_message,
+            sample=self.sample,
+            agreement_share=self.agreement_share,
+            min_agreement=self.min_agreement,
         )
+
+    def _go_on(self) -> Begun:
+        """Take over the batch of the task that has asked a sample of it."""
+        from airflow_provider_agentforce.batch.continuation import Continuation  # noqa: PLC0415
+        from airflow_provider_agentforce.batch.storage import storage_of  # noqa: PLC0415 - not at parse time
+
+        folder = continued_folder(self.continue_from)
+        if self.result_path is not None and str(path_of(self.result_path, "result_path")) != str(folder):
+            raise AgentforceInputError(
+                f"continue_from: the results of the first task are in {folder}, and result_path is another "
+                "folder. Leave it out."
+            )
+        self.result_path = str(folder)
+        begun = Continuation.of(folder, storage_of).begun()
+        take_over(self, begun)
+        return begun
+
+    def _begins(self, identity: dict[str, str], agent_id: str) -> Begun:
+        from airflow_provider_agentforce.batch.continuation import Begun  # noqa: PLC0415 - not at parse time
+
+        in_files = self.given_records is None and _names_a_file(self.records)
+        return Begun(identity, arguments_of(self, agent_id, self.records if in_files else None))
 
     def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:
         """Take the steps of ``on_unknown_delivery`` for all records at once."""
@@ -429,17 +515,28 @@ def _rate(given: Any) -> float | None:
     return given  # type: ignore[no-any-return]
 
 
+def _sample(given: Any) -> Sample | None:
+    if given is None:
+        return None
+    from airflow_provider_agentforce.batch.sample import sample_of  # noqa: PLC0415 - only for who wants one
+
+    return sample_of(given)
+
+
 def _names_a_file(given: Any) -> bool:
     return isinstance(given, str) or hasattr(given, "joinpath")
 
 
-def _identity(ti: Any, connection: str, soql: str | None) -> dict[str, str]:
+def _task_of(ti: Any) -> dict[str, str]:
     task: Collection[Any] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
     loop = loop_of(ti)
+    return {"task instance": "/".join(map(str, task)), **({"loop": loop} if loop else {})}
+
+
+def _identity(task: dict[str, str], connection: str, soql: str | None) -> dict[str, str]:
     return {
-        "task instance": "/".join(map(str, task)),
+        **task,
         "connection": connection,
-        **({"loop": loop} if loop else {}),
         # What is kept of another query is not taken for its records.
         **({"soql": soql} if soql is not None else {}),
     }

@@ -18,8 +18,10 @@ from pathlib import Path
 import jinja2
 from lossy import Disk
 
+from airflow_provider_agentforce.batch.continuation import Begun
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.client.models import SessionOptions
@@ -59,7 +61,19 @@ class Watched:
         assert most >= 1
 
 
+IDENTITY = {"task instance": "dag/run/task/-1"}
 OPTIONS = {field.name for field in fields(Options)}
+
+
+def trial(client, folder, records, size, **replaced):
+    """Return the job of a task that asks a sample."""
+    sample = size if isinstance(size, Sample) else Sample(size)
+    return job(client, folder, records, sample=sample, begins=Begun(IDENTITY, {}), **replaced)
+
+
+def rest(client, folder, records, *, task="dag/run/rest/-1", **replaced):
+    """Return the job of a task that goes on with the batch of :func:`trial`."""
+    return job(client, folder, records, continues_as=task, **replaced)
 
 
 def job(client, folder, records, **replaced):
@@ -68,7 +82,7 @@ def job(client, folder, records, **replaced):
         "key": "id",
         "message": "Tell me of {{ record.name }}.",
         "compile_template": compile_template,
-        "identity": {"task instance": "dag/run/task/-1"},
+        "identity": IDENTITY,
         "start": {"agent_id": client.settings.agent_id},
         "max_concurrency": 4,
         **replaced,

@@ -14,10 +14,11 @@ from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = "example_agentforce_batch"
+SAMPLE = "example_agentforce_enrichment_sample"
 PERSON, LLM = "example_agentforce_person", "example_agentforce_llm_agent"
 LOOP = "example_agentforce_loop"  # test_borders.py runs it, where Airflow has loops
 SALESFORCE, PUBLISHED = "example_agentforce_salesforce", "example_agentforce_published"
-OTHERS = {BATCH, PERSON, LLM, LOOP, SALESFORCE, PUBLISHED}
+OTHERS = {BATCH, SAMPLE, PERSON, LLM, LOOP, SALESFORCE, PUBLISHED}
 EXAMPLES = sorted({path.stem for path in (ROOT / "example_dags").glob("example_*.py")} - OTHERS)
 LLM_CONNECTION = '{"conn_type": "pydanticai", "extra": {"model": "test"}}'
 needs_common_ai = pytest.mark.skipif(
@@ -217,6 +218,40 @@ def test_the_model_of_the_example_asks_the_agent_once(dag_command):
         assert org.open_sessions == []
 
 
+@contextlib.contextmanager
+def person(dag_id, words, log):
+    """Have somebody answer what a Dag asks people."""
+    command = [sys.executable, str(ROOT / "scripts" / "person.py"), dag_id, words]
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize(("decision", "questions"), [("Approve", 36 + 4), ("Reject", 6)])
+def test_a_person_sees_a_sample_and_decides_about_the_rest(dag_command, tmp_path, decision, questions):
+    log = tmp_path / "person.log"
+    with Emulator() as org:
+        with person(SAMPLE, decision, log):
+            status, output = dag_command(SAMPLE, org, ROOT / "example_dags")
+        assert status == 0, output + log.read_text()
+        assert len(sent(org)) == questions
+        assert len({text for _, text, _ in sent(org)}) == min(questions, 36)
+        assert org.open_sessions == []
+    asked = log.read_text()
+    assert "Ask about 30 more accounts?" in asked
+    assert "credits" in asked
+    assert asked.count('"industry": ') == 6
+    table = tmp_path / "agentforce_accounts_typed.csv"
+    assert table.exists() == (decision == "Approve")
+    if table.exists():
+        header, *rows = table.read_text().splitlines()
+        assert header == "id,name,country,status,result_industry,result_risk,result_employees"
+        assert len(rows) == 36
+        assert all(",answered," in row for row in rows)
+
+
 @pytest.mark.parametrize(
     ("request_", "asked", "turns"),
     [
@@ -232,14 +267,9 @@ def test_a_person_reads_what_the_agent_asks_and_their_answer_is_the_next_message
     dag_command, tmp_path, request_, asked, turns
 ):
     log = tmp_path / "person.log"
-    command = [sys.executable, str(ROOT / "scripts" / "person.py"), PERSON, "case 42"]
-    with Emulator() as org, log.open("wb") as out:
-        person = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        try:
+    with Emulator() as org:
+        with person(PERSON, "case 42", log):
             status, output = dag_command(PERSON, org, ROOT / "example_dags", {"request": request_})
-        finally:
-            person.terminate()
-            person.wait(10)
         assert status == 0, output + log.read_text()
         assert [text for _, text, _ in sent(org)] == turns
         assert {turn.type for turn in next(iter(org.sessions.values())).turns} <= {"Text", "Reply"}

@@ -1,0 +1,193 @@
+"""How often the agent answers the same when it is asked the same again: its two answers are compared."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from statistics import NormalDist
+from typing import Any
+
+from airflow_provider_agentforce.batch.results import INVALID_OUTPUT, Row
+from airflow_provider_agentforce.batch.stable_hash import stable_hash
+from airflow_provider_agentforce.client.models import ANSWERED, ESCALATED, NEEDS_CONFIRMATION, NEEDS_INPUT
+from airflow_provider_agentforce.exceptions import BatchFailedError
+
+# Numbers with a fraction agree when they differ by no more than this part of the larger one.
+TOLERANCE = 0.001
+CONFIDENCE = 0.95
+# With these the agent has answered the record, in one way or another.
+COMPARED = {ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, INVALID_OUTPUT}
+_MOST_FIELDS = 50
+_SHOWN_FIELDS = 3
+_SHOWN = ("status", "text", "result", "session_id", "sequence_id", "error", "started_at")
+_ENDING = re.compile(r"[\s.!]+$")
+
+
+def asked_twice(names: Mapping[str, int], among: Iterable[int] | None, share: float) -> frozenset[int]:
+    """Return the positions of the records that are asked a second time: the same ones in every try.
+
+    :param names: the position of each record by its name.
+    :param among: the positions that come into question; ``None``: all.
+    :param share: of these, rounded up.
+    """
+    wanted = None if among is None else frozenset(among)
+    total = len(names) if wanted is None else len(wanted)
+    hashes = (
+        (stable_hash(name, "agreement"), position)
+        for name, position in names.items()
+        if wanted is None or position in wanted
+    )
+    return frozenset(position for _, position in heapq.nsmallest(number_of(share, total), hashes))
+
+
+def number_of(share: float, total: int) -> int:
+    """Return how many of *total* a share is, rounded up."""
+    # As it is written: 0.07 * 100 is 7.000000000000001.
+    return math.ceil(Decimal(repr(float(share))) * total)
+
+
+def compare(first: Row, second: Row) -> dict[str, bool] | None:
+    """Compare two answers to the same question.
+
+    :returns: for each field whether it agrees; ``None`` if one of the two is not an answer.
+    """
+    if first.status not in COMPARED or second.status not in COMPARED:
+        return None
+    if first.status != second.status:
+        return {"status": False}
+    one, other = first.result, second.result
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {name: same(one.get(name), other.get(name)) for name in {**one, **other}}
+    if one is not None or other is not None:
+        return {"result": same(one, other)}
+    return {"text": same(first.text, second.text)}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values of JSON agree.
+
+    Texts are compared without regard to case, width, blanks and the full stop at their end; numbers with a
+    fraction with a tolerance, whole numbers exactly; lists in their order. A missing field is ``null``.
+    """
+    if isinstance(one, str) and isinstance(other, str):
+        return _normal(one) == _normal(other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(same(one.get(name), other.get(name)) for name in {**one, **other})
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if _is_number(one) and _is_number(other):
+        if one == int(one) and other == int(other):
+            return bool(one == other)
+        return math.isclose(one, other, rel_tol=TOLERANCE)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _normal(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _ENDING.sub("", " ".join(folded.split()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """Return the interval in which the share of successes lies with :data:`CONFIDENCE`, after Wilson."""
+    if not total:
+        return 0.0, 1.0
+    z, p = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), successes / total
+    middle = p + z * z / (2 * total)
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    below = 1 + z * z / total
+    return max(0.0, (middle - half) / below), min(1.0, (middle + half) / below)
+
+
+@dataclass
+class Agreement:
+    """Counts comparisons.
+
+    :param sessions: that were started for second askings.
+    :param messages: that were answered in them.
+    :ivar records: records whose two answers were compared.
+    :ivar agreed: those whose answers agree in all fields.
+    :ivar compared: how often each field was.
+    :ivar differed: how often each field differed.
+    """
+
+    sessions: int = 0
+    messages: int = 0
+    records: int = 0
+    agreed: int = 0
+    compared: Counter[str] = field(default_factory=Counter)
+    differed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, fields: Mapping[str, bool]) -> None:
+        """Count a comparison."""
+        self.records += 1
+        self.agreed += all(fields.values())
+        self.compared.update(fields.keys())
+        self.differed.update(name for name, agrees in fields.items() if not agrees)
+
+    @property
+    def share(self) -> float | None:
+        """The share of records whose answers agree, ``None`` if none was compared."""
+        return self.agreed / self.records if self.records else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the manifest says: the share, its interval, and the share of each field."""
+        low, high = wilson(self.agreed, self.records)
+        worst = sorted(self.compared, key=lambda name: -self.differed[name])[:_MOST_FIELDS]
+        return {
+            "records": self.records,
+            "share": None if self.share is None else round(self.share, 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
+            "fields": {name: round(1 - self.differed[name] / self.compared[name], 4) for name in worst},
+        }
+
+    def judge(self, least: float | None, manifest: dict[str, Any]) -> None:
+        """Fail the task if the answers agree less often than they have to.
+
+        :param least: the share that is wanted, or ``None``.
+        :raises BatchFailedError: it says how often they agree, and in which fields they differ.
+        """
+        share = self.share
+        if least is None or (share is not None and share >= least):
+            return
+        where = manifest["agreement"]["results"]
+        if share is None:
+            what = "No record has two answers that can be compared, so min_agreement cannot be checked."
+        else:
+            low, high = wilson(self.agreed, self.records)
+            most = ", ".join(
+                f"{name} ({number})" for name, number in self.differed.most_common(_SHOWN_FIELDS)
+            )
+            what = (
+                f"The answers to {self.agreed} of {self.records} records that were asked twice agree: "
+                f"{share:.1%} (95 % interval: {low:.1%} to {high:.1%}), and min_agreement is {least:.1%}. "
+                f"They differ in: {most}."
+            )
+        raise BatchFailedError(f"{what} Both answers: {where}.", manifest=manifest, retryable=False)
+
+
+def comparison_line(first: Row, second: Row) -> bytes:
+    """Return the line of the file that shows both answers of a record.
+
+    Its ``agrees`` is ``null`` if they cannot be compared.
+    """
+    fields = compare(first, second)
+    line = {
+        "key": first.key,
+        "agrees": None if fields is None else all(fields.values()),
+        "differs": [name for name, agrees in (fields or {}).items() if not agrees],
+        "first": {name: getattr(first, name) for name in _SHOWN},
+        "second": {name: getattr(second, name) for name in _SHOWN},
+    }
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

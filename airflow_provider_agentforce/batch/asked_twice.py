@@ -1,0 +1,114 @@
+"""Asks a share of the records a second time, in sessions of their own, and compares the two answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce.batch.agreement import (
+    COMPARED,
+    Agreement,
+    asked_twice,
+    compare,
+    comparison_line,
+)
+from airflow_provider_agentforce.batch.batch_input import BatchInput
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.output import AGREEMENT
+from airflow_provider_agentforce.batch.results import STATUSES, Row
+from airflow_provider_agentforce.batch.runner import Runner, Watcher
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
+from airflow_provider_agentforce.batch.todo import Todo, ask_all, take_up
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "agreement"
+
+
+@dataclass(frozen=True)
+class SecondAsking:
+    """The second asking of a batch of which every record has a row.
+
+    It has a checkpoint of its own, so that a killed try asks no record a third time.
+
+    :param folder: path object of the results.
+    :param first: the checkpoint of the batch.
+    """
+
+    client: AgentforceClient
+    folder: Any
+    storage_of: Callable[[Any], Storage]
+    options: Options
+    asked: BatchInput
+    first: Checkpoint
+
+    def run(self, *, asks: bool, killed: Callable[[], bool], watcher: Watcher) -> Agreement:
+        """Ask what has not been asked a second time, and compare.
+
+        :param asks: ``False``: compare what earlier tries have asked, and ask nothing more.
+        :raises LongWait: if the options allow to yield.
+        :raises AgentforceError: if nothing further can be asked; what was answered is kept.
+        """
+        storage = self.storage_of(self.folder / CHECKPOINT / _FOLDER)
+        with closing(
+            Checkpoint(storage, self.asked.marks, self.asked.found.positions, self.folder)
+        ) as second:
+            past = second.open(changes_allowed=self.options.changes_allowed)
+            take_up(self.client, past, second)
+            if asks:
+                self._ask(second, past.pending, killed=killed, watcher=watcher)
+            agreement = Agreement(sessions=len(past.starts) + second.sessions, messages=second.rows.messages)
+            for first_row, second_row in self._pairs(second):
+                fields = compare(first_row, second_row)
+                if fields is not None:
+                    agreement.add(fields)
+            self._write(second)
+            return agreement
+
+    def _ask(self, second: Checkpoint, pending: Any, *, killed: Callable[[], bool], watcher: Watcher) -> None:
+        share, statuses = self.options.agreement_share, self.first.rows.status
+        chosen = asked_twice(self.asked.found.positions, self.asked.sample, share)
+        # What is pending gets a row, too, also when the first asking was of a sample.
+        wanted = frozenset(one for one in chosen if statuses(one) in COMPARED).union(pending)
+        if not wanted:
+            return
+        log.info("Asking %d of %d records a second time, in new sessions.", len(wanted), self.asked.total)
+        # In a session that it shares, a record could hear of its first answer.
+        options = replace(self.options, messages_per_session=1, max_failures=None)
+        todo = Todo(self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted)
+        runner = Runner(
+            self.client, second, options, killed=killed, watcher=_Uncounted(watcher), total=len(wanted)
+        )
+        ask_all(runner, todo)
+
+    def _pairs(self, second: Checkpoint) -> Iterator[tuple[Row, Row]]:
+        for position in second.rows.having(*STATUSES):
+            if self.first.rows.status(position) is not None:
+                yield Row.from_line(self.first.row_at(position)), Row.from_line(second.row_at(position))
+
+    def _write(self, second: Checkpoint) -> None:
+        def lines() -> Iterator[bytes]:
+            return (comparison_line(*rows) for rows in self._pairs(second))
+
+        guarded(
+            lambda: self.storage_of(self.folder).write(AGREEMENT, lines),
+            f"The results in {self.folder} cannot be written",
+            "The answers are in the checkpoint; the next try writes them without asking again.",
+        )
+
+
+class _Uncounted:
+    """Has the second asking of a record not counted as another record."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.sessions = watcher.sessions
+
+    def row(self, status: str) -> None:
+        """Leave it out."""

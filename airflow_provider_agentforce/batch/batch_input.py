@@ -1,0 +1,57 @@
+"""What a batch asks: its records as a first reading has found them, and what is asked about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.prompts import Prompts
+from airflow_provider_agentforce.batch.reader import Record, Survey, read_records, survey
+from airflow_provider_agentforce.batch.sample import Sampler
+from airflow_provider_agentforce.batch.sources import Source
+from airflow_provider_agentforce.batch.table import PARQUET
+
+
+@dataclass(frozen=True)
+class BatchInput:
+    """The input of a batch.
+
+    :param found: what the first reading has found.
+    :param marks: what makes the batch this one, by what people call it.
+    :param sample: positions of the records that are asked, ``None`` for all.
+    """
+
+    source: Source
+    key: str | None
+    found: Survey
+    prompts: Prompts
+    marks: dict[str, str]
+    sample: frozenset[int] | None
+
+    @classmethod
+    def of(cls, source: Source, prompts: Prompts, options: Options, identity: dict[str, str]) -> BatchInput:
+        """Read the whole input once, and choose the sample.
+
+        :param identity: what makes the batch this one, beside its input, messages and agent.
+        :raises AgentforceInputError: if it cannot be used.
+        """
+        sampler = None if options.sample is None else Sampler(options.sample)
+        typed = PARQUET in options.output_formats
+        found = survey(source, options.key, typed=typed, look=sampler.add if sampler else None)
+        marks = {
+            **identity,
+            "records": found.fingerprint,
+            "message or variables": prompts.fingerprint,
+            "agent": str(options.start.agent_id),
+        }
+        return cls(source, options.key, found, prompts, marks, sampler.chosen() if sampler else None)
+
+    def records(self) -> Iterator[Record]:
+        """Yield all records."""
+        return read_records(self.source, self.key)
+
+    @property
+    def total(self) -> int:
+        """How many records are asked."""
+        return len(self.found.positions if self.sample is None else self.sample)

@@ -1,0 +1,45 @@
+"""Small files of JSON beside the rows of a batch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_agentforce.batch.parts import unreadable_file
+from airflow_provider_agentforce.batch.storage import Storage, guarded
+
+
+class Notes:
+    """Reads and writes them as a whole, durably.
+
+    Methods raise :class:`.LedgerError` when the store is away, or a file is not one of these.
+
+    :param storage: of their folder.
+    :param shown: the folder of the results as people know it.
+    """
+
+    def __init__(self, storage: Storage, shown: Any) -> None:
+        self._storage = storage
+        self._failure = f"The checkpoint of {shown} cannot be"
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return what was written, ``None`` if nothing was."""
+        body = guarded(lambda: self._storage.read(name), f"{self._failure} read")
+        if body is None:
+            return None
+        try:
+            value = json.loads(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise unreadable_file(name)
+        return value
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        """Keep a value in the place of the one before."""
+        body = json.dumps(value).encode()
+        guarded(lambda: self._storage.write(name, lambda: [body]), f"{self._failure} written")
+
+    def remove(self, name: str) -> None:
+        """Remove a value, if there is one."""
+        guarded(lambda: self._storage.remove(name), f"{self._failure} cleared")

@@ -1,0 +1,137 @@
+"""What a task that goes on with a batch takes over from the task that has asked its sample."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._arguments import output_of
+from airflow_provider_agentforce.operators._paths import path_of
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.continuation import Begun
+    from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
+
+_CONNECTION = "agentforce_conn_id"
+# Must be the same in both tasks.
+_ASKED = (
+    *("key", "tz", "bypass_user", "surface_type", "messages_per_session", "output_retries"),
+    *("store_requests", "include_record", "shard"),
+)
+# May differ, and are taken over if they are not given.
+_WRITTEN = ("output_formats", "csv_bom")
+# Templates or a function, which no file keeps.
+_RENDERED = ("message", "variables")
+
+
+def continued_folder(given: Any) -> Any:
+    """Return the path object of the results of the task to go on from.
+
+    :param given: the manifest that it has returned, or the URI of its ``result_path``.
+    :raises AgentforceInputError: for anything else.
+    """
+    if given is None:
+        raise AgentforceInputError(
+            "continue_from is empty: the first task has left no manifest, or it was deleted. Let that task "
+            "run again, or give its result_path."
+        )
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        raise AgentforceInputError(
+            "continue_from is a list: the first task is mapped. Map this one, too: "
+            ".expand(continue_from=first.output)."
+        )
+    if not isinstance(given, Mapping):
+        if str(given).lstrip().startswith("{"):
+            raise AgentforceInputError(
+                "continue_from is a manifest as text. Give the task's output: continue_from=first.output."
+            )
+        return path_of(given, "continue_from")
+    if not isinstance(given.get("result_path"), str):
+        raise AgentforceInputError(
+            "continue_from must be what a ConversationBatchOperator with a sample has returned; it has no "
+            "result_path."
+        )
+    return path_of(given["result_path"], "continue_from")
+
+
+def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: Any) -> dict[str, Any]:
+    """Return what the task that goes on takes over, in JSON's form.
+
+    :param agent_id: of the agent.
+    :param records: the URI of the input, ``None`` if it is kept beside the results.
+    """
+    from airflow_provider_agentforce.batch.plain_json import as_json  # noqa: PLC0415 - not at parse time
+
+    rendered = {name: getattr(operator, name) for name in _RENDERED}
+    given = {name: getattr(operator, name) for name in (*_ASKED, *_WRITTEN)}
+    arguments: dict[str, Any] = json.loads(
+        as_json(
+            {
+                **given,
+                **rendered,
+                "functions": [
+                    name for name in _RENDERED if getattr(operator, f"{name}_function") is not None
+                ],
+                "output_type": _hash_of_type(operator),
+                "agent_id": agent_id,
+                "records": None if records is None else str(records),
+            }
+        )
+    )
+    return arguments
+
+
+def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
+    """Give *operator* what the first task was given and it was not.
+
+    :raises AgentforceInputError: if what both were given differs, or has to be given again.
+    """
+    first = {**begun.arguments, _CONNECTION: begun.identity["connection"]}
+    defaults = _defaults(type(operator))
+    for name in (_CONNECTION, *_ASKED, *_WRITTEN):
+        own = getattr(operator, name)
+        if own == defaults[name]:
+            setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
+        elif name not in _WRITTEN and own != first[name]:
+            _refuse(name, f"is {own!r:.80}, and the first task has {first[name]!r:.80}")
+    for name in _RENDERED:
+        if getattr(operator, name) is None and getattr(operator, f"{name}_function") is None:
+            if name in first["functions"]:
+                _refuse(name, "was a function in the first task, which no file can keep. Give it again")
+            setattr(operator, name, first[name])
+    if _hash_of_type(operator) != first["output_type"]:
+        _refuse("output_type", "is not that of the first task. No file can keep it, so give it again")
+    operator.agent_id = operator.agent_id or first["agent_id"]
+    operator.records = first["records"]
+    operator.given_records = None if first["records"] else _records_gone
+
+
+def _records_gone() -> NoReturn:
+    raise AgentforceInputError(
+        "continue_from: the records that the first task has kept in _ledger/ are not there any more."
+    )
+
+
+def _refuse(name: str, why: str) -> NoReturn:
+    raise AgentforceInputError(f"continue_from: {name} {why}.")
+
+
+def _hash_of_type(operator: ConversationBatchOperator) -> str | None:
+    from airflow_provider_agentforce.batch.plain_json import as_json  # noqa: PLC0415 - not at parse time
+
+    output = output_of(operator.output_type)
+    if output is None:
+        return None
+    return hashlib.sha256(as_json(output.schema, ordered=True).encode()).hexdigest()
+
+
+@cache
+def _defaults(operator: type) -> dict[str, Any]:
+    inits = [vars(kind)["__init__"] for kind in reversed(operator.__mro__) if "__init__" in vars(kind)]
+    parameters = (inspect.signature(init).parameters for init in inits[1:])
+    return {name: parameter.default for one in parameters for name, parameter in one.items()}

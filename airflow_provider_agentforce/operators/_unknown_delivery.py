@@ -201,7 +201,7 @@ class Resolver:
             over = _now() >= end
             seen = self._tools.look_up(wanted)
             found = {name: one for name in wanted if (one := _verdict_of(seen[name], last=over))}
-            self._settle({name: _with_outcome(step, verdict) for name, verdict in found.items()})
+            self._settle_with_outcomes(step, found)
             still = self._home.open()
             ends = [name for name in wanted if name in still and (over or seen[name].final)]
             for name in ends:
@@ -215,6 +215,16 @@ class Resolver:
             self._state.looks += 1
             self._save()
             self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
+
+    def _settle_with_outcomes(self, step: Trace, verdicts: Mapping[str, Verdict]) -> None:
+        try:
+            known = {name: _with_outcome(step, verdict) for name, verdict in verdicts.items()}
+        except AirflowTaskTimeout:
+            # Asked again, it would take the time of the next try, too.
+            log.warning("outcome_of did not end within the task's execution_timeout.")
+            self._settle(verdicts)
+            raise
+        self._settle(known)
 
     def _pause(self, timeout: timedelta) -> timedelta:
         from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time

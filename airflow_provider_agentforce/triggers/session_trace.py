@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.trace_lookup import TraceFinding
 
 FOUND, NOT_FOUND = "found", "not_found"
+# Characters: Airflow keeps an event in its database.
+_LONGEST_ANSWER = 16_000
 
 
 class SessionTraceTrigger(BaseTrigger):
@@ -23,7 +25,7 @@ class SessionTraceTrigger(BaseTrigger):
     the time. It gives one event, a dict:
 
     - ``status``: ``found``: the message was delivered; ``not_found`` proves nothing;
-    - ``answer``: what the agent said, or ``None``;
+    - ``answer``: what the agent said; ``None`` if that is not known, or too long for Airflow's database;
     - ``complete``: whether the trace had the whole answer;
     - ``note``: what was seen, or why nothing: the time is over, the org keeps no traces, or an error;
     - ``session_id``, ``position``: as given.
@@ -71,7 +73,7 @@ class SessionTraceTrigger(BaseTrigger):
         try:
             finding = await self._find()
             message = finding.message
-            seen = {} if message is None else {"answer": message.answer, "complete": message.complete}
+            seen = {} if message is None else {"answer": _short(message.answer), "complete": message.complete}
             event = self._event(NOT_FOUND if message is None else FOUND, note=finding.note, **seen)
         except Exception as error:  # noqa: BLE001 - not to have found it is no failure of the task
             event = self._event(NOT_FOUND, note=_words_for(error))
@@ -118,6 +120,10 @@ def _client(connection: Any, conn_id: str) -> AgentforceClient:
         raise AgentforceInputError(f"Connection {conn_id}: {error}") from None
     # The triggerer lives for long and logs no secret, so its masker is spared every token.
     return AgentforceClient(settings)
+
+
+def _short(answer: str | None) -> str | None:
+    return None if answer is None or len(answer) > _LONGEST_ANSWER else answer
 
 
 def _words_for(error: Exception) -> str:

@@ -34,6 +34,7 @@ def test_a_person_decides(airflow, org, dag_id, task, truth, option, answer, exp
     asked = run.asked(task)
     assert asked["subject"] == "Did the agent act on this message?"
     assert asked["options"] == [DONE, NOT_DONE, FAIL]
+    until("no task holds a worker", lambda: not airflow.task_runners())
     (session,) = org.sessions.values()
     assert session.session_id in asked["body"]
     assert (org.open_sessions == []) == (task == "talk")
@@ -122,6 +123,7 @@ def test_a_check_waits_without_a_worker(airflow, org, truth, outcome):
     try:
         run = airflow.trigger("talk_checks_later")
         run.wait_for("talk", "deferred")
+        until("no task holds a worker", lambda: not airflow.task_runners())
         assert org.open_sessions == []
         assert run.wait(120) == "success", run.log("talk", 1)
     finally:

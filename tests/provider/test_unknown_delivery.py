@@ -838,6 +838,61 @@ class TestKind:
         assert why in turn["resolution"]["note"]
 
 
+@TASKS
+def test_a_function_that_takes_the_time_of_a_try_is_not_called_in_the_next(traced_org, task_of):
+    org = traced_org()
+    step = Trace(timeout=timedelta(0), outcome_of=lambda _: signal.raise_signal(signal.SIGUSR1))
+    task = task_of(org, step)
+    org.fail("send", **ACTED)
+    with pytest.raises(AirflowTaskTimeout), time_is_up():
+        task.run()
+    result = task.run()
+    assert (result["outcome"], result["text"], org.count("send")) == ("answered", HEARD, 1)
+
+
+LATE = {"trace_delay": 0.2}
+ABSENT = {"session_tracing": "no_dataspace"}
+
+
+@TASKS
+@pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])
+@pytest.mark.parametrize(
+    ("trace", "settings"),
+    [(NOW, {}), (SOON, LATE), (Trace(timeout=timedelta(seconds=0.3)), LATE), (NOW, ABSENT)],
+    ids=["there", "late", "partial", "absent"],
+)
+@pytest.mark.parametrize("last", ["fail", "looks"])
+def test_wherever_a_try_is_killed_a_trace_leads_to_one_action_or_none(
+    traced_org, task_of, truth, trace, settings, last
+):
+    org = traced_org(**settings)
+    crm = Org(org)
+    steps = [cannot_tell, trace, crm.looks if last == "looks" else "fail"]
+
+    def history(kill_at):
+        text = f"change {uuid.uuid4()}"
+        task = task_of(org, steps, text)
+        org.fail("send", **truth)
+        if kill_at:
+            task.run_killed(kill_at)
+        if kill_at and org.unused_faults():
+            use_up(org)  # the message had not left
+        try:
+            result = task.run()
+        except DeliveryUnknownError:
+            assert (last, crm.actions(text) <= 1) == ("fail", True), kill_at
+        else:
+            turn = result.get("turns", [result])[0]
+            assert turn["outcome"] in ("answered", "answer_lost")
+            assert crm.actions(text) == 1, kill_at
+        return task.store.written
+
+    # How often a trace that comes late is looked for, and that is recorded, depends on the time.
+    written = history(None) if trace is NOW else 6
+    for kill_at in range(1, written):
+        history(kill_at)
+
+
 def test_a_function_may_know_the_kind_of_the_answers_of_a_batch(traced_org, tmp_path):
     org = traced_org()
     org.fail("send", **ACTED)
@@ -918,13 +973,16 @@ def part_of(go, task, actions, decision):
 
 class TestAsk:
     @TASKS
-    def test_wherever_a_try_is_killed_a_person_is_asked_once(self, org, crm, actions, notifier, task_of):
+    @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])
+    def test_wherever_a_try_is_killed_a_person_is_asked_once(
+        self, org, crm, actions, notifier, task_of, truth
+    ):
         def history(kill_at):
             actions.forget()
             notifier.forget()
             text = f"change {uuid.uuid4()}"
             task = task_of(org, Ask(notifiers=[notifier]), text)
-            org.fail("send", **ACTED)
+            org.fail("send", **truth)
             if kill_at == "asked":
                 actions.then = lambda: os._exit(KILLED)
                 task.run_killed(1_000)

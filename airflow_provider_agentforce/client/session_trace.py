@@ -139,21 +139,15 @@ class SessionTrace:
         same = self.with_text(text)
         sent = sent_at.timestamp() if isinstance(sent_at, datetime) else sent_at
         before = 0 if position == 1 else same_before
-        if before is not None:
-            found = same[before] if before < len(same) else None
-            is_last = len(same) == before + 1
-        else:
-            later = [one for one in same if sent is not None and one.at is not None and one.at >= sent]
-            found = later[0] if len(later) == 1 else None
-            is_last = False
-        if found is None:
-            return None
-        agrees = found.position == position
-        if sent is None or found.at is None:
-            return found if agrees and is_last else None
+        if before is None:
+            one = _only_one_since(sent, same)
+            return one if one is not None and _agrees(one, position, sent, is_last=False) else None
+        found = same[before] if before < len(same) else None
+        is_last = len(same) == before + 1
         # The clocks may differ, which matters where others have the same text.
-        tolerated = _TOLERATED if agrees and is_last and before == 0 else 0.0
-        return found if (agrees or is_last) and found.at >= sent - tolerated else None
+        tolerated = 0.0 if before else _TOLERATED
+        agrees = found is not None and _agrees(found, position, sent, is_last=is_last, tolerated=tolerated)
+        return found if agrees else None
 
     def with_text(self, text: str) -> list[TracedMessage]:
         """Return the messages with this text, in order."""
@@ -428,6 +422,25 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _only_one_since(moment: float | None, messages: Iterable[TracedMessage]) -> TracedMessage | None:
+    later = [one for one in messages if moment is not None and one.at is not None and one.at >= moment]
+    return later[0] if len(later) == 1 else None
+
+
+def _agrees(
+    found: TracedMessage, position: int | None, sent: float | None, *, is_last: bool, tolerated: float = 0.0
+) -> bool:
+    """Tell whether place and time of a message allow it to be the one that was sent.
+
+    :param is_last: it is the last one of as many with its text as were sent.
+    :param tolerated: seconds by which it may seem to be earlier.
+    """
+    in_place = found.position == position
+    if sent is None or found.at is None:
+        return in_place and is_last
+    return (in_place or is_last) and found.at >= sent - (tolerated if in_place and is_last else 0.0)
 
 
 def is_same_text(one: str, other: str) -> bool:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _OURS = __name__.partition(".")[0] + "."
 # How late a trigger may be.
 _LATE = timedelta(minutes=1)
-# The type of the error that a task is resumed with when it was later.
-TRIGGER_LATE = "trigger_late"
 _EVENT_KEYS = (
     *("result_path", "results", "dead_letter", "tables", "records", "counts", "written", "errors"),
     *("session_id", "agent_id", "agent_version", "outcome", "agreement"),

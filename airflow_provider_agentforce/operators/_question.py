@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
-from airflow_provider_agentforce.operators._base import TRIGGER_LATE
 from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint
 
 if TYPE_CHECKING:
@@ -154,13 +153,8 @@ def decided(
         task.log.info("An earlier try has asked a person, or was about to. Looking for the decision.")
         asked.notify(step, context, task)
         task.defer_until(_now(), _compat.answer_trigger(context["ti"], until, **question.form()))
-    is_there = asked.begun and asked.done("asked") and event.get("error_type") == TRIGGER_LATE
-    if not is_there:
-        asked.begin()
-        users = list(step.assigned_users)
-        texts = {"subject": question.subject, "body": question.body}
-        _compat.ask_person(context["ti"], **texts, assigned_users=users, **question.form())
-        asked.note("asked")
+    if of_a_try or not asked.done("asked"):
+        asked.put(question, step, context)
     asked.notify(step, context, task)
     how_long = "without an end" if until is None else f"until {until.isoformat(timespec='seconds')}"
     task.log.info("Waiting for a person's decision among Airflow's Required Actions, %s.", how_long)
@@ -190,13 +184,16 @@ class _Asked:
         """Tell whether something is on record."""
         return bool(self._state.get(what))
 
-    def begin(self) -> None:
-        """Record that the question is about to be asked."""
+    def put(self, question: Question, step: Ask, context: Context) -> None:
+        """Put the question among the Required Actions; that it may be there is on record before."""
         if not self.begun:
             self._ledger.decide(QUESTION, self._mark, self._state, done=False)
+        texts = {"subject": question.subject, "body": question.body}
+        users = list(step.assigned_users)
+        _compat.ask_person(context["ti"], **texts, assigned_users=users, **question.form())
+        self._note("asked")
 
-    def note(self, what: str) -> None:
-        """Record that something is done."""
+    def _note(self, what: str) -> None:
         self._state[what] = True
         self._ledger.decide(QUESTION, self._mark, self._state, done=False)
 
@@ -209,7 +206,7 @@ class _Asked:
                 notifier(context)
             except Exception:  # noqa: PERF203 - each gets its chance
                 task.log.exception("A notifier failed. The question is asked all the same.")
-        self.note("notified")
+        self._note("notified")
 
 
 def _now() -> datetime:

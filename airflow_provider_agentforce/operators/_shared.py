@@ -9,7 +9,7 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.operators import _arguments as arguments
-from airflow_provider_agentforce.operators._base import TRIGGER_LATE, AgentforceBaseOperator
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -108,14 +108,11 @@ class SendsMessages(AgentforceBaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         why = str((next_kwargs or {}).get("error"))
         if "timeout" in why.lower():
-            kind = TRIGGER_LATE
             self.log.warning("No trigger has ended the wait in time. Does a triggerer run? The task goes on.")
         else:
-            kind = "lost"
             self.log.warning("The trigger that waited for the task is lost (%s). The task goes on.", why)
-        return super().resume_execution(
-            "execute_complete", {"event": {"error": why, "error_type": kind}}, context
-        )
+        lost = {"error": why, "error_type": "lost"}
+        return super().resume_execution("execute_complete", {"event": lost}, context)
 
 
 class StoresPlans(SendsMessages):

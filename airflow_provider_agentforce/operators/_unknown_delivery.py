@@ -203,11 +203,7 @@ class Resolver:
             found = {name: one for name in wanted if (one := _verdict_of(seen[name], last=over))}
             self._settle_with_outcomes(step, found)
             still = self._home.open()
-            ends = [name for name in wanted if name in still and (over or seen[name].final)]
-            for name in ends:
-                self._note(name, f"Trace: {seen[name].note}")
-            for note, number in Counter(seen[name].note for name in ends).items():
-                log.info("The org's trace does not settle it: %s Messages: %d.", note, number)
+            self._note_seen({name: seen[name] for name in still if name in wanted}, over=over)
             wanted = {name: still[name] for name in wanted if name in still and not seen[name].final}
             if over or not wanted:
                 return
@@ -215,6 +211,14 @@ class Resolver:
             self._state.looks += 1
             self._save()
             self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
+
+    def _note_seen(self, seen: Mapping[str, Seen], *, over: bool) -> None:
+        """Note what the trace shows of messages that it does not settle, and will not."""
+        notes = {name: one.note for name, one in seen.items() if over or one.final}
+        for name, note in notes.items():
+            self._note(name, f"Trace: {note}")
+        for note, number in Counter(notes.values()).items():
+            log.info("The org's trace does not settle it: %s Messages: %d.", note, number)
 
     def _settle_with_outcomes(self, step: Trace, verdicts: Mapping[str, Verdict]) -> None:
         try:

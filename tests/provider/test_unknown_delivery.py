@@ -1006,7 +1006,8 @@ class TestAsk:
             history(kill_at)
 
     @TASKS
-    def test_without_a_triggerer_the_answer_is_waited_for_all_the_same(self, org, actions, task_of):
+    @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
+    def test_without_a_trigger_the_answer_is_waited_for_all_the_same(self, org, actions, task_of, error):
         if questions_change():
             pytest.skip("each try asks, and needs no trigger")
         task = task_of(org, "ask")
@@ -1016,7 +1017,7 @@ class TestAsk:
         with pytest.raises(TaskDeferred) as look:
             task.run()
         with pytest.raises(TaskAwaitingInput) as wait:
-            task.resume(look.value, error="Trigger timeout")
+            task.resume(look.value, error=error)
         assert len(actions.asked) == 1
         assert task.resume(wait.value, chosen(DONE))["outcome"] == "answer_lost"
 

@@ -108,7 +108,10 @@ class SendsMessages(AgentforceBaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         why = str((next_kwargs or {}).get("error"))
         if "timeout" in why.lower():
-            self.log.warning("No trigger has ended the wait in time. Does a triggerer run? The task goes on.")
+            self.log.warning(
+                "The wait has ended by its time-out, without word from the triggerer, and the task goes on. If a "
+                "person is asked, that is usual; otherwise look whether a triggerer runs."
+            )
         else:
             self.log.warning("The trigger that waited for the task is lost (%s). The task goes on.", why)
         lost = {"error": why, "error_type": "lost"}

@@ -138,7 +138,7 @@ def test_a_wait_ends_without_a_triggerer(airflow, org):
     run.wait_for("talk", "deferred")
     assert run.wait(240) == "success", run.log("talk", 1)
     assert run.xcom("talk")["outcome"] == "answer_lost"
-    assert "Does a triggerer run?" in run.log("talk", 1)
+    assert "look whether a triggerer runs" in run.log("talk", 1)
     assert list(actions(org).values()) == [1]
 
 

@@ -393,7 +393,7 @@ class TestWait:
         task.arguments["on_unknown_delivery"] = crm.looks
         result = task.resume(wait.value, error="Trigger timeout")
         assert result["outcome"] == "answer_lost"
-        assert "Does a triggerer run?" in capsys.readouterr().out
+        assert "look whether a triggerer runs" in capsys.readouterr().out
 
 
 class TestConversation:

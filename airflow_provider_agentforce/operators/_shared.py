@@ -109,8 +109,8 @@ class SendsMessages(AgentforceBaseOperator):
         why = str((next_kwargs or {}).get("error"))
         if "timeout" in why.lower():
             self.log.warning(
-                "The wait has ended by its time-out, without word from the triggerer, and the task goes on. If "
-                "a person is asked, that is usual; otherwise look whether a triggerer runs."
+                "The wait has ended by its time-out, without word from the triggerer, and the task goes on. "
+                "If a person is asked, that is usual; otherwise look whether a triggerer runs."
             )
         else:
             self.log.warning("The trigger that waited for the task is lost (%s). The task goes on.", why)

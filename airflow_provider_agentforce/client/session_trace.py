@@ -134,18 +134,17 @@ class SessionTrace:
         :param sent_at: when it was sent, an aware datetime or seconds since the epoch.
         :param same_before: how many messages with the same text the session has had before this one, which
             is then known by its place among them, also in a trace that counts other messages, too. Without
-            it both ``position`` and ``sent_at`` have to agree; a first message has none before it.
+            it both ``position`` and ``sent_at`` have to agree.
         """
         same = self.with_text(text)
         sent = sent_at.timestamp() if isinstance(sent_at, datetime) else sent_at
-        before = 0 if position == 1 else same_before
-        if before is None:
+        if same_before is None:
             one = _only_one_since(sent, same)
             return one if one is not None and _agrees(one, position, sent, is_last=False) else None
-        found = same[before] if before < len(same) else None
-        is_last = len(same) == before + 1
+        found = same[same_before] if same_before < len(same) else None
+        is_last = len(same) == same_before + 1
         # The clocks may differ, which matters where others have the same text.
-        tolerated = 0.0 if before else _TOLERATED
+        tolerated = 0.0 if same_before else _TOLERATED
         agrees = found is not None and _agrees(found, position, sent, is_last=is_last, tolerated=tolerated)
         return found if agrees else None
 

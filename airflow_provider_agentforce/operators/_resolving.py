@@ -54,9 +54,9 @@ class ResolvesDeliveries(SendsMessages):
     def record_key(self, number: int) -> str:
         """Return the key of a message's record."""
 
-    def answers_before(self) -> Sequence[Turn]:
-        """Return the answers that the session of an unknown message has had before, as far as known."""
-        return ()
+    def answers_before(self) -> Sequence[Turn] | None:
+        """Return the answers that the session has had before a message; ``None``: others use it, too."""
+        return None
 
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
         """Clean up after a message that stays unknown.
@@ -182,12 +182,12 @@ class ResolvesDeliveries(SendsMessages):
 class RecordedDelivery:
     """One message in a task's ledger, as the home of the steps.
 
-    :param before: the answers that its session has had before, as far as known.
+    :param before: the answers that its session has had before, ``None`` if that is not known.
     :ivar name: of the message, for the log.
     """
 
     def __init__(
-        self, ledger: Ledger, key: str, error: DeliveryUnknownError, before: Sequence[Turn] = ()
+        self, ledger: Ledger, key: str, error: DeliveryUnknownError, before: Sequence[Turn] | None
     ) -> None:
         from airflow_provider_agentforce.client.trace_lookup import same_before  # noqa: PLC0415
 
@@ -203,7 +203,9 @@ class RecordedDelivery:
             sent,
             error=seen.error,
             partial_text=seen.partial_text,
-            same_before=same_before(sent.text, sent.sequence_id, [turn.request for turn in before]),
+            same_before=None
+            if before is None
+            else same_before(sent.text, sent.sequence_id, [turn.request for turn in before]),
         )
         self.name = str(self._delivery.sequence_id)
         self._received = error.applied is True

@@ -133,9 +133,10 @@ SOUGHT = {
     "only the second of two is there": (YES[1:], 2, 1, SENT, None),
     "the first of two, written twice": ([YES[0], YES[0]], 2, 1, SENT, None),
     "an earlier one in its place": ([turn("yes", "old", at=-300)], 1, 0, SENT, None),
-    "by the clock of another machine": ([turn("yes", "B", at=-20)], 1, None, SENT, "B"),
+    "by the clock of another machine": ([turn("yes", "B", at=-20)], 1, 0, SENT, "B"),
+    "the same, in a session that others use": ([turn("yes", "B", at=-20)], 1, None, SENT, None),
     "another text in its place": ([turn("no", "B", at=1)], 1, None, SENT, None),
-    "a trace that counts others": (OTHERS, 1, None, SENT, "B"),
+    "a trace that counts others": (OTHERS, 1, 0, SENT, "B"),
     "a trace that counts others, without a time": (OTHERS, 1, None, None, None),
     "a trace that does not count all": (OTHERS, 3, 0, SENT, "B"),
     "the same, with nothing known of the others": (OTHERS, 3, None, SENT, None),
@@ -169,7 +170,7 @@ def test_a_turn_that_is_written_again_when_it_has_ended_is_one(order):
     ],
 )
 def test_an_answer_may_be_missing_or_incomplete(span, answer, complete):
-    found = read(span).find_message("hi", 1)
+    found = read(span).find_message("hi", 1, same_before=0)
     assert (found.answer, found.complete) == (answer, complete)
 
 
@@ -394,7 +395,7 @@ def bytes_of(size):
 def test_a_long_trace_is_read_and_a_longer_one_is_refused_at_once(client, org):
     session = client.start_session()
     org.fail("session_trace", body=bytes_of(MAX_TRACE_BYTES - 1000), content_type="application/json")
-    assert client.get_session_trace(session).find_message("hi", 1).answer == "A"
+    assert client.get_session_trace(session).find_message("hi", 1, same_before=0).answer == "A"
     org.fail("session_trace", body=bytes_of(50 * 1024 * 1024), content_type="application/json")
     before = org.count("session_trace")
     error = failing(client, "session_trace", session)

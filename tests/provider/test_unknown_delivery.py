@@ -1062,6 +1062,17 @@ def test_two_messages_of_the_same_text_are_told_apart(traced_org):
     assert org.applied("change it") == 1
 
 
+def test_the_message_of_a_run_before_a_clear_is_not_taken_for_the_one_after_it(traced_org):
+    org = traced_org()
+    task = sending(org, NOW)
+    task.run()
+    task.clear()
+    org.fail("send", **DID_NOT_ACT)
+    with pytest.raises(DeliveryUnknownError, match="Nothing tells whether it is one of them"):
+        task.run()
+    assert (org.count("send"), org.applied("change it")) == (2, 1)
+
+
 def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
     org = traced_org()
     org.fail("send", times=8, **ACTED)

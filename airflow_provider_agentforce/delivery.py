@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -141,15 +141,15 @@ class Ask:
         for field in ("assigned_users", "notifiers"):
             given = getattr(self, field)
             if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
-                raise AgentforceInputError(f"Ask: {field} must be a list, but is {given!r:.80}.")
+                raise AgentforceInputError(f"Ask: {field} must be a list, but is {shown(given)}.")
         for user in self.assigned_users:
             if not _is_user(user):
                 raise AgentforceInputError(
-                    f'Ask: assigned_users must be {{"id": "…", "name": "…"}} each, but has {user!r:.80}.'
+                    f'Ask: assigned_users must be {{"id": "…", "name": "…"}} each, but has {shown(user)}.'
                 )
         for notifier in self.notifiers:
             if not callable(notifier):
-                raise AgentforceInputError(f"Ask: notifiers must be Airflow's, but has {notifier!r:.80}.")
+                raise AgentforceInputError(f"Ask: notifiers must be Airflow's, but has {shown(notifier)}.")
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def steps_of(given: Any) -> tuple[Step, ...]:
     one = isinstance(given, str | Check | Trace | Ask) or callable(given)
     steps = [given] if one else given
     if not isinstance(steps, Sequence) or not steps:
-        raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but is {given!r:.80}.")
+        raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but is {shown(given)}.")
     found: list[Step] = [_step_of(step) for step in steps]
     if sum(isinstance(step, Ask) for step in found) > 1:
         raise AgentforceInputError('on_unknown_delivery: a task can ask one question, so "ask" stands once.')
@@ -217,7 +217,7 @@ def _step_of(given: Any) -> Step:
         raise AgentforceInputError(f"on_unknown_delivery has the class {name}: write {name}(…).")
     elif callable(given):
         return Check(given)
-    raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but has {given!r:.80}.")
+    raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but has {shown(given)}.")
 
 
 def _is_user(given: object) -> bool:
@@ -226,7 +226,7 @@ def _is_user(given: object) -> bool:
 
 def _check_function(name: str, given: Any) -> None:
     if not callable(given):
-        raise AgentforceInputError(f"{name} needs a function, but has {given!r:.80}.")
+        raise AgentforceInputError(f"{name} needs a function, but has {shown(given)}.")
     if iscoroutinefunction(given):
         raise AgentforceInputError(f"{name} needs a function that is not async.")
 
@@ -235,5 +235,5 @@ def _check_time(name: str, field: str, given: Any, *, least: timedelta) -> None:
     if not isinstance(given, timedelta) or not least <= given <= _LONGEST:
         raise AgentforceInputError(
             f"{name}: {field} must be a timedelta from {least.total_seconds():g} seconds to {_LONGEST.days} "
-            f"days, but is {given!r:.80}."
+            f"days, but is {shown(given)}."
         )

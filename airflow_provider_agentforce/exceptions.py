@@ -43,12 +43,57 @@ _ACTED = {
     None: "Whether the agent acted cannot be known.",
 }
 _LONGEST_TEXT = 300
+_HIDDEN_KEY = "(a private key)"
+# A PEM, its Base64, or the inside of either, also with the escapes of a repr(), of JSON or of a URL.
+_END_OF_LINE = r"(?: \s | \\+[nr] | %0[ADad] )"
+_OF_A_KEY = r"(?:[ +]|%20)KEY-----"
+# Unlike a long path or a hash, Base64 has letters of both cases and digits in every line.
+_MIXED = "(?=[A-Za-z+/]{0,63}[0-9]) (?=[a-z0-9+/]{0,63}[A-Z]) (?=[A-Z0-9+/]{0,63}[a-z])"
+_PRIVATE_KEY = re.compile(
+    rf"""
+    (?:-----BEGIN[A-Z +%20]*)? PRIVATE{_OF_A_KEY} (?s:.*? -----END[A-Z +%20]*PRIVATE{_OF_A_KEY} | .*)
+    | LS0tLS1CRUdJTi [A-Za-z0-9+/=\s]*
+    | (?: [A-Za-z0-9+/]{{1,64}} {_END_OF_LINE} )? {_MIXED} (?: [A-Za-z0-9+/]{{64}} {_END_OF_LINE}* ){{3}}
+      (?: [A-Za-z0-9+/=] | {_END_OF_LINE} )* (?: -----END[A-Z +%20]*PRIVATE{_OF_A_KEY} )?
+    """,
+    re.VERBOSE,
+)
 
 
 def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
-    """Fold *text* into one printable line of at most *limit* characters, safe for a log."""
-    line = re.sub(r"\s+", " ", _printable(text)).strip()
+    """Fold *text* into one printable line of at most *limit* characters, safe for a log.
+
+    A private key in it, or a large part of one, is not shown.
+    """
+    line = re.sub(r"\s+", " ", _printable(_without_keys(text))).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Return what an error may show of a value that somebody has given, which may be a secret.
+
+    Of anything but text, numbers and booleans that is its type.
+    """
+    if isinstance(value, str) and _holds_password(value):
+        return "a URL with a password in it"
+    if isinstance(value, str | int | float | None):
+        return one_line(repr(value), limit)
+    return type(value).__name__
+
+
+def _without_keys(text: str) -> str:
+    return _PRIVATE_KEY.sub(_HIDDEN_KEY, text)
+
+
+def looks_like_key(text: str) -> bool:
+    """Tell whether *text* is, or holds, a private key or a large part of one."""
+    return _PRIVATE_KEY.search(text) is not None
+
+
+def _holds_password(text: str) -> bool:
+    # Not urlsplit, which raises on some texts and lets a password with a slash in it pass as a path.
+    before_host = (text.partition("://")[2] or text).rpartition("@")[0]
+    return ":" in before_host
 
 
 def _printable(text: str) -> str:
@@ -98,9 +143,10 @@ class AgentforceError(Exception):
         retryable: bool | None = None,
         cause: str | None = None,
     ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
+        # An argument that an error quotes may be a key in the wrong place.
+        self.what = _without_keys(what)
+        self.hint = _without_keys(hint)
+        super().__init__(self.what)
         self.operation = operation
         self.failure = failure
         self.host = host

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.testing.golden import GoldenConversation
 
 _SUFFIXES = (".agentforce.yaml", ".agentforce.yml")
+_CONNECTION = '{"host": …, "login": …, "password": …, "extra": {…}}'
 _ORG = pytest.StashKey["_TestOrg"]()
 
 
@@ -45,7 +47,7 @@ def _times(text: str) -> int:
     except ValueError:
         times = 0
     if times < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number of at least 1")
     return times
 
 
@@ -158,12 +160,28 @@ class _TestOrg:
 
     def _connection(self) -> str:
         if self._variable is not None:
-            return os.environ.get(self._variable, "")
+            return _variable(self._variable)
         from airflow_provider_agentforce.emulator import Emulator  # noqa: PLC0415 - needs its extra
 
         self._emulator = Emulator(script=self._script)
         self._emulator.start()
         return str(self._emulator.connection())
+
+
+def _variable(name: str) -> str:
+    from airflow_provider_agentforce.exceptions import AgentforceInputError  # noqa: PLC0415 - only for such a file
+
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise AgentforceInputError(
+            "--agentforce-org takes the name of an environment variable, such as "
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT, and not the connection itself."
+        )
+    if not os.environ.get(name):
+        raise AgentforceInputError(
+            f"--agentforce-org names the environment variable {name}, which is not set. Set it to a "
+            f"connection as JSON, {_CONNECTION}, or leave the option out to have the emulator answer."
+        )
+    return os.environ[name]
 
 
 def _settings(connection: str) -> Any:
@@ -177,7 +195,6 @@ def _settings(connection: str) -> Any:
         host, login, password = (fields.get(name) for name in ("host", "login", "password"))
     except (ValueError, AttributeError, RecursionError):
         raise AgentforceInputError(
-            "The variable that --agentforce-org names must hold a connection as JSON: "
-            '{"host": …, "login": …, "password": …, "extra": {…}}.'
+            f"The variable that --agentforce-org names must hold a connection as JSON: {_CONNECTION}."
         ) from None
     return Settings.from_fields(host=host, login=login, password=password, extra=extra)

@@ -37,6 +37,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     LedgerError,
     TaskStoppedError,
+    one_line,
 )
 
 log = logging.getLogger(__name__)
@@ -490,7 +491,8 @@ class Checkpoint:
 
     def _unusable(self, cause: BaseException) -> AgentforceInputError:
         return AgentforceInputError(
-            f"result_path: {self._shown} cannot be used ({type(cause).__name__}: {cause!s:.200})."
+            f"result_path: {self._shown} cannot be used ({type(cause).__name__}: "
+            f"{one_line(str(cause), 200)})."
         )
 
     def _write(self, name: str, content: Callable[[], Any]) -> None:

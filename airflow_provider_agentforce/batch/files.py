@@ -52,7 +52,8 @@ def named(path: Any) -> Iterator[None]:
         final = isinstance(error, ValueError) or getattr(error, "errno", None) in _FINAL
         reason = getattr(error, "strerror", None) or error
         raise AgentforceInputError(
-            f"records: {shown} cannot be read ({type(error).__name__}: {reason!s:.200}).", retryable=not final
+            f"records: {shown} cannot be read ({type(error).__name__}: {one_line(str(reason), 200)}).",
+            retryable=not final,
         ) from error
 
 

@@ -13,7 +13,7 @@ from airflow_provider_agentforce.batch.fields import Fields
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.client.json_values import storable
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 
 # What begins with it is the name of a record that lacks its key: no key may have this character.
 _KEYLESS = "\ud800"
@@ -162,7 +162,7 @@ class Inspection:
         if not self._has_key:
             fields = one_line(", ".join(map(str, self._last.fields)), 200)
             raise AgentforceInputError(
-                f"key: no record has a value in the field {self._key!r:.80}. "
+                f"key: no record has a value in the field {shown(self._key)}. "
                 f"The last one has the fields {fields}."
             )
 
@@ -181,7 +181,7 @@ def _written(record: Record, *, ordered: bool = False) -> str:
         return as_json(record.fields, ordered=ordered)
     except (ValueError, RecursionError) as error:
         field = next((name for name, value in record.fields.items() if not _has_json(value)), None)
-        of = "" if field is None else f", because of the field {field!r:.80},"
+        of = "" if field is None else f", because of the field {one_line(repr(field), 80)},"
         raise AgentforceInputError(
             f"records: {record.where}{of} cannot be written as JSON ({one_line(str(error))})."
         ) from None
@@ -204,5 +204,6 @@ def refuse_same_key(source: Source, key: str | None, record: Record) -> None:
     if first is None or first.position != record.position:
         where = first.where if first else "one before it"
         raise AgentforceInputError(
-            f"records: {record.where} has the same {key} as {where}: {record.key!r:.80}. Keys must be unique."
+            f"records: {record.where} has the same {key} as {where}: {one_line(repr(record.key), 80)}. "
+            "Keys must be unique."
         )

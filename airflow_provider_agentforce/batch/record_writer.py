@@ -130,8 +130,9 @@ class RecordWriter:
             identity = values.identity_of(one.target)
             if identity in named:
                 raise AgentforceInputError(
-                    f"results: the rows with the keys {named[identity]!r:.60} and {one.key!r:.60} both name "
-                    f"the record {one.target!r:.60}. Nothing was written."
+                    f"results: the rows with the keys {one_line(repr(named[identity]), 60)} and "
+                    f"{one_line(repr(one.key), 60)} both name the record {one_line(repr(one.target), 60)}. "
+                    "Nothing was written."
                 )
             named[identity] = one.key
             digest.update(ENCODER.encode(one.values).encode("utf-8", "surrogatepass"))

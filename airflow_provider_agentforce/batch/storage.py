@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from airflow_provider_agentforce.exceptions import AgentforceError, LedgerError
+from airflow_provider_agentforce.exceptions import AgentforceError, LedgerError, one_line
 
 _T = TypeVar("_T")
 
@@ -219,7 +219,9 @@ def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
     except AgentforceError:
         raise
     except Exception as error:
-        raise LedgerError(f"{failure} ({type(error).__name__}: {error!s:.200}).", hint=hint) from error
+        raise LedgerError(
+            f"{failure} ({type(error).__name__}: {one_line(str(error), 200)}).", hint=hint
+        ) from error
 
 
 def _forget_listing(path: Any) -> None:

@@ -224,6 +224,10 @@ class AgentTests:
         )
         self._executor.execute(request, self._get_access, CallOptions(during_cleanup=during_cleanup))
 
+    def now(self) -> float:
+        """Return the seconds of a clock that no change of the time of day moves."""
+        return self._executor.deadline.clock()
+
     def wait(self, seconds: float) -> None:
         """Wait.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_agentforce.client import jwt_bearer, validation
 from airflow_provider_agentforce.client.redaction import forms
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 CLIENT_CREDENTIALS = "client_credentials"
 JWT_BEARER = "jwt_bearer"
@@ -162,8 +162,8 @@ def _problems(missing: list[str], extra: Mapping[str, Any], given: Mapping[str, 
     problems = [f"The connection lacks {', '.join(missing)}."] if missing else []
     unknown = sorted(set(extra) - set(EXTRAS))
     if unknown:
-        shown = ", ".join(map(validation.shown_name, unknown))
-        problems.append(f"Unknown extra {shown}; known are {', '.join(EXTRAS)}.")
+        names = ", ".join(one_line(name, 80) for name in unknown)
+        problems.append(f"Unknown extra {names}; known are {', '.join(EXTRAS)}.")
     if missing and "auth" not in given:
         problems += _only_of_jwt_bearer(given)
     return problems

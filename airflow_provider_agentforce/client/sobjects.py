@@ -14,7 +14,7 @@ from datetime import date, datetime
 from typing import Any
 
 from airflow_provider_agentforce.client.responses import UnreadableReplyError
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 ID = "Id"
 _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
@@ -138,7 +138,7 @@ class FieldInfo:
         try:
             return parse(text.strip())
         except ValueError:
-            raise self._refusal(f"takes {wanted}, not {text!r:.40}") from None
+            raise self._refusal(f"takes {wanted}, not {one_line(repr(text), 40)}") from None
 
     def identity_of(self, value: Any) -> Any:
         """Return what values have in common that name the same record, where the field is an external id."""
@@ -151,7 +151,7 @@ class FieldInfo:
         unknown = [part for part in parts if self.values and part not in self.values]
         if unknown:
             known = ", ".join(sorted(self.values))
-            raise self._refusal(f"takes one of {known:.200}, not {unknown[0]!r:.40}")
+            raise self._refusal(f"takes one of {known:.200}, not {one_line(repr(unknown[0]), 40)}")
         return text
 
     def _refusal(self, requirement: str) -> AgentforceInputError:
@@ -221,7 +221,7 @@ class SObjectInfo:
         :raises AgentforceInputError: it cannot.
         """
         if _ID.fullmatch(record_id) is None:
-            raise AgentforceInputError(f"{record_id!r:.60} is not the id of a record.")
+            raise AgentforceInputError(f"{one_line(repr(record_id), 60)} is not the id of a record.")
         if self.prefix and not record_id.startswith(self.prefix):
             raise AgentforceInputError(
                 f"{record_id} is not the id of a record of {self.name}, which begin with {self.prefix}."

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, looks_like_key, shown
 
 END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
 FEEDBACK = ("GOOD", "BAD")
@@ -30,8 +30,6 @@ _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # Salesforce has usernames in the form of an e-mail address, of 80 characters at most.
 _USERNAME = re.compile(r"(?=.{3,80}$)[^\s@<>\"']+@[^\s@<>\"']+")
 _AUDIENCE = re.compile(r"(https?://[^/?#\s]+)((?:/[\w.~-]+)*)/?", re.ASCII)
-# A PEM, the beginning of its Base64, or the inside of one.
-_PRIVATE_KEY = re.compile(r"PRIVATE KEY-----|LS0tLS1CRUdJTi|(?:[A-Za-z0-9+/]{64}\s*){3}")
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
 _LAST_PORT = 65535
 _USUAL_PORT = {"http": ":80", "https": ":443"}
@@ -208,7 +206,7 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     if value is None:
         return []
     if isinstance(value, Mapping):
-        entries = [_typed(name, item, f"{field}[{name!r}]") for name, item in value.items()]
+        entries = [_typed(name, item, f"{field}[{shown(name)}]") for name, item in value.items()]
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         entries = [_variable(item, f"{field}[{index}]") for index, item in enumerate(value)]
     else:
@@ -296,17 +294,6 @@ def secret(value: object, field: str) -> str:
     return text
 
 
-def looks_like_key(text: str) -> bool:
-    """Tell whether *text* is, or holds, a private key or a large part of one."""
-    return _PRIVATE_KEY.search(text) is not None
-
-
-def shown_name(given: object) -> str:
-    """Return what an error may show of a name that anything was given as."""
-    text = str(given)
-    return "(a private key)" if looks_like_key(text) else one_line(text, 80)
-
-
 def text(value: object, field: str) -> str:
     """Return a text that is never shown."""
     return _text(value, field, shown=False)
@@ -317,7 +304,7 @@ def refusal(value: object, field: str, requirement: str) -> AgentforceInputError
 
     :param requirement: such as ``must be a number``.
     """
-    return AgentforceInputError(f"{field} {requirement}, but is {_shown(value)}.")
+    return AgentforceInputError(f"{field} {requirement}, but is {shown(value)}.")
 
 
 def _matching(pattern: re.Pattern[str], value: object, field: str, requirement: str) -> str:
@@ -339,7 +326,7 @@ def _typed(name: object, value: object, field: str) -> dict[str, Any]:
     kinds: dict[type, str] = {str: "Text", bool: "Boolean", int: "Number", float: "Number"}
     if type(value) not in kinds:
         raise AgentforceInputError(
-            f"{field} must be text, a number or a boolean, but is {_shown(value)}. "
+            f"{field} must be text, a number or a boolean, but is {shown(value)}. "
             'For other types give the list form with "name", "type" and "value".'
         )
     return _variable({"name": name, "type": kinds[type(value)], "value": value}, field)
@@ -379,17 +366,3 @@ def _text(value: object, field: str, *, shown: bool = True) -> str:
 
 def _has_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str) and _holds_password(value):
-        return "a URL with a password in it"
-    if isinstance(value, str) and looks_like_key(value):
-        return "a private key"
-    return one_line(repr(value), 80) if isinstance(value, str | int | float | None) else type(value).__name__
-
-
-def _holds_password(text: str) -> bool:
-    # Not urlsplit, which raises on some texts and lets a password with a slash in it pass as a path.
-    before_host = (text.partition("://")[2] or text).rpartition("@")[0]
-    return ":" in before_host

@@ -9,8 +9,8 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
-from queue import SimpleQueue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_agentforce.emulator.emulator import Emulator
@@ -22,29 +22,42 @@ _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C or SIGTERM.
+    """Serve until Ctrl-C or SIGTERM; another one of these ends the process at once.
 
     :param argv: the arguments; None takes those of the process.
     :return: the exit code: 0 after a clean stop, 1 when it cannot run.
     """
     options = vars(_parser().parse_args(argv))
-    # Not an Event: its lock is not reentrant, so a signal that interrupts another one's call never returns.
-    stopped: SimpleQueue[int] = SimpleQueue()
-    for number in _STOPS:
-        signal.signal(number, lambda received, _: stopped.put(received))
-    # A parent that blocks these signals passes its mask on.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
-    try:
-        emulator = Emulator(**options)
-        emulator.start()
-    except (ModuleNotFoundError, OSError, ValueError) as error:
-        sys.stderr.write(f"agentforce-emulator: {error}\n")
-        return 1
-    _announce(emulator)
-    stopped.get()
+    with _stops_kept():
+        try:
+            emulator = Emulator(**options)
+            emulator.start()
+        except (ModuleNotFoundError, OSError, ValueError) as error:
+            sys.stderr.write(f"agentforce-emulator: {error}\n")
+            return 1
+        _announce(emulator)
+        signal.sigwait(_STOPS)
     emulator.stop()
     sys.stdout.write("Stopped.\n")
     return 0
+
+
+@contextmanager
+def _stops_kept() -> Iterator[None]:
+    """Have the kernel keep the signals that stop the command until they are waited for.
+
+    A Python handler would run only between two steps of the main thread. A signal that arrives right before
+    that thread waits for one, or in the server's thread, would not wake it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    # A shell that starts the command in the background has them ignored, and some systems drop those.
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        # Whatever the parent's mask, which it passes on.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 def _announce(emulator: Emulator) -> None:

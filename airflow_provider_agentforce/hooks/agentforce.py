@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
-from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn, validation
+from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
 from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.session_trace import SessionTrace
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
@@ -65,7 +65,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         try:
             return self._read_settings()
         except AgentforceInputError as error:
-            name = validation.shown_name(self.agentforce_conn_id)
+            name = one_line(self.agentforce_conn_id, 80)
             raise AgentforceInputError(f"Connection {name}: {error}") from None
 
     def _read_settings(self) -> Settings:

@@ -8,11 +8,11 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_agentforce._compat import can_ask
+from airflow_provider_agentforce._compat import can_ask, default_deferrable
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.delivery import Ask, Step, steps_of
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 from airflow_provider_agentforce.operators._rendering import has_reference, is_reference
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def check_fail_on(fail_on: Any) -> tuple[str, ...]:
     names = [fail_on] if isinstance(fail_on, str) else fail_on
     if not isinstance(names, Collection) or isinstance(names, Mapping):
         raise AgentforceInputError(
-            f"fail_on must be outcomes, such as ('failed',), or () for none, but is {fail_on!r:.80}."
+            f"fail_on must be outcomes, such as ('failed',), or () for none, but is {shown(fail_on)}."
         )
     unknown = [name for name in names if name not in OUTCOMES]
     if unknown:
-        raise AgentforceInputError(f"fail_on: {unknown[0]!r:.80} is none of {', '.join(OUTCOMES)}.")
+        raise AgentforceInputError(f"fail_on: {shown(unknown[0])} is none of {', '.join(OUTCOMES)}.")
     return tuple(names)
 
 
@@ -82,7 +82,12 @@ def check_choice(field: str, given: _Given, *choices: _Given) -> _Given:
         same_kind = isinstance(given, type(choice)) and isinstance(given, bool) == isinstance(choice, bool)
         if same_kind and given == choice:
             return given
-    raise AgentforceInputError(f"{field} must be {' or '.join(map(str, choices))}, but is {given!r:.80}.")
+    raise AgentforceInputError(f"{field} must be {' or '.join(map(str, choices))}, but is {shown(given)}.")
+
+
+def check_deferrable(given: bool | None) -> bool:
+    """Return whether a task waits without a slot; ``None``: as Airflow's configuration says."""
+    return default_deferrable() if given is None else check_choice("deferrable", given, True, False)
 
 
 def check_steps(on_unknown_delivery: Any) -> tuple[Step, ...]:
@@ -106,7 +111,7 @@ def check_decider(field: str, given: Any) -> Any:
             )
     elif decider is not None and not callable(decider):
         raise AgentforceInputError(
-            f'{field} must be a function of the turn, "ask" or Ask(…), but is {given!r:.80}.'
+            f'{field} must be a function of the turn, "ask" or Ask(…), but is {shown(given)}.'
         )
     return decider
 
@@ -115,7 +120,7 @@ def check_output_type(output_type: Any) -> Any:
     """Return *output_type* unless it is the name of a type; no library that knows types is loaded."""
     if isinstance(output_type, str | bytes):
         raise AgentforceInputError(
-            f"output_type must be a type or a JSON schema as a dict, but is the text {output_type!r:.80}. "
+            f"output_type must be a type or a JSON schema as a dict, but is the text {shown(output_type)}. "
             "Give the class itself, not its name."
         )
     return output_type
@@ -179,7 +184,7 @@ def check_templates(field: str, value: Any, parse: Callable[[str], Any]) -> None
         raise AgentforceInputError(f"{field} is a task; give its output: {value.task_id}.output.")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            check_templates(f"{field}[{key!r:.40}]", item, parse)
+            check_templates(f"{field}[{shown(key, 40)}]", item, parse)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             check_templates(f"{field}[{index}]", item, parse)

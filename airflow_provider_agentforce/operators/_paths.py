@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from os import PathLike
 from typing import Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, object_storage_path
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, looks_like_key, one_line, shown
+from airflow_provider_agentforce.operators._arguments import may_change
 
 _PACKAGES = {
     "s3": "apache-airflow-providers-amazon[s3fs]",
@@ -23,13 +25,24 @@ def check_uri(uri: str, field: str) -> None:
 
     :param field: what an error calls it.
     """
+    if looks_like_key(uri):
+        raise AgentforceInputError(f"{field} must be a URI, but holds a private key.")
     if not _URI.match(uri):
         listed = field == "records" and uri.lstrip().startswith("[")
         raise AgentforceInputError(
             f"{field} must be a URI such as s3://bucket/accounts or file:///data/accounts, "
-            f"but is {uri!r:.100}."
+            f"but is {shown(uri, 100)}."
             f"{' To pass on what a task returned, give its .output, not a template.' if listed else ''}"
         )
+
+
+def check_literal_uri(given: Any, field: str) -> None:
+    """Refuse what is not a URI while the Dag is parsed, unless it is known only when the task runs."""
+    if given is not None and not may_change(given):
+        if isinstance(given, str | PathLike) or hasattr(given, "protocol"):
+            check_uri(str(given), field)
+        else:
+            raise AgentforceInputError(f"{field} must be a URI, but is {shown(given)}.")
 
 
 def path_of(given: Any, field: str) -> Any:
@@ -47,7 +60,8 @@ def path_of(given: Any, field: str) -> Any:
         package = _PACKAGES.get(uri.partition(":")[0].lower())
         needs = f" It needs the package {package}." if package else ""
         raise AgentforceInputError(
-            f"{field}: {uri!r:.100} cannot be used: {error!s:.200}.{needs}", retryable=not final
+            f"{field}: {shown(uri, 100)} cannot be used: {one_line(str(error), 200)}.{needs}",
+            retryable=not final,
         ) from error
 
 
@@ -70,11 +84,11 @@ def _files_at(uri: str, field: str) -> list[Any]:
     if not _PATTERN.search(name):
         path = path_of(uri, field)
         if not path.is_file():
-            raise AgentforceInputError(f"{field}: there is no file {uri!r:.200}.")
+            raise AgentforceInputError(f"{field}: there is no file {shown(uri, 200)}.")
         return [path]
     inside = path_of(folder or "/", field)
     listed = list(inside.iterdir()) if inside.is_dir() else []
     found = sorted((path for path in listed if fnmatchcase(path.name, name)), key=lambda path: path.name)
     if not found:
-        raise AgentforceInputError(f"{field}: no file fits {uri!r:.200}.")
+        raise AgentforceInputError(f"{field}: no file fits {shown(uri, 200)}.")
     return found

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
-    AgentforceTransientError,
     DeliveryUnknownError,
 )
 from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, unreadable_entry
@@ -21,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _RUN = "test_run"
 _LEGACY = "legacy"
+# No case is judged in less: it takes the agent and then a model.
+_SHORTEST_RUN_SECONDS = 3.0
 
 
 class ResumableRun:
@@ -58,7 +59,9 @@ class ResumableRun:
             run, until = _run_in(record)
             log.info("Going on with the test run %s of an earlier try.", run.run_id)
             return run, until
-        run = self._start(tests, lost=None if record is None else str((record.value or {}).get("api")))
+        if record is not None:
+            raise _unknown(f"An earlier try may have started a run of the agent test {self._test}.")
+        run = self._start(tests)
         until = datetime.now(timezone.utc) + timeout
         kept: dict[str, Any] = {
             "run_id": run.run_id,
@@ -85,30 +88,46 @@ class ResumableRun:
         self._asked = api
         self._ledger.intend(_RUN, self._mark, {"api": api})
 
-    def _start(self, tests: AgentTests, *, lost: str | None) -> AgentTestRun:
-        """Start a run.
+    def _start(self, tests: AgentTests) -> AgentTestRun:
+        began = tests.now()
+        try:
+            return tests.start(self._test, api=self._api, path=self._path, before_send=self._intend)
+        except DeliveryUnknownError as lost:
+            if self._asked == _LEGACY:
+                raise
+            return self._asked_again(tests, lost, until=began + _SHORTEST_RUN_SECONDS)
+        except AgentforceError:
+            self.forget()
+            raise
 
-        :param lost: the API that an earlier try has asked for a run without getting an answer.
+    def _asked_again(self, tests: AgentTests, lost: DeliveryUnknownError, *, until: float) -> AgentTestRun:
+        """Ask once more, at once: a run that the lost request has started is in progress.
+
+        This API starts no second run then. Later that cannot be asked: the run may have ended, and no API
+        lists its runs.
+
+        :param until: when a run that the lost request has started may have ended, by the client's clock.
         """
         from airflow_provider_agentforce.client.agent_tests import is_unknown  # noqa: PLC0415 - not at parse time
 
-        if lost == _LEGACY:
-            raise _unknown(f"An earlier try may have started a run of the agent test {self._test}.")
+        def check_time(_api: str) -> None:
+            if tests.now() > until:
+                raise lost
+
         try:
-            return tests.start(self._test, api=lost or self._api, path=self._path, before_send=self._intend)
-        except DeliveryUnknownError as error:
-            # The others start no second run while one is in progress, so the next try may ask them.
-            raise error.replaced(retryable=self._asked != _LEGACY) from error.__cause__
+            run = tests.start(self._test, api=self._asked, path=self._path, before_send=check_time)
         except AgentforceError as error:
-            if lost is None:
-                self.forget()
+            if error is lost:
                 raise
             if is_unknown(error):
-                # Nothing was started there: it is asked again, as if for the first time, and the others too.
-                return self._start(tests, lost=None)
-            if isinstance(error, AgentforceTransientError):
-                raise _unknown(f"{error.what} An earlier try may have started it.") from error
-            raise
+                # Nothing was started there: all of them are asked, as if for the first time.
+                return self._start(tests)
+            raise lost.replaced(what=f"{lost.what} Asked once more: {error.what}") from error
+        if tests.now() > until:
+            log.warning(
+                "An earlier request may have started another run, which has ended meanwhile. %s", lost
+            )
+        return run
 
 
 def _run_in(record: LedgerEntry) -> tuple[AgentTestRun, datetime]:

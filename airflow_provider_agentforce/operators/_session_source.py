@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Session, Turn, session_from
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import has_template
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._rendering import task_of
@@ -43,7 +43,7 @@ class TakesSession(AgentforceBaseOperator):
         field = validation.only_one_of(session=self.session, session_id=self.session_id)
         given = getattr(self, field)
         if isinstance(given, str) and given.strip() in _NOTHING:
-            raise AgentforceInputError(f"{field} is {given!r}. Give the output of a start or a send.")
+            raise AgentforceInputError(f"{field} is {shown(given)}. Give the output of a start or a send.")
 
     def render_template(
         self,
@@ -85,7 +85,7 @@ class TakesSession(AgentforceBaseOperator):
         names = _names_up(_arguments(self, context)) or sorted(self.upstream_task_ids)
         who = f"the task {' or '.join(names)}" if names else "the task before it"
         return AgentforceInputError(
-            f"{field} is {getattr(self, field)!r:.40}: {who} left no session. See why, and clear it."
+            f"{field} is {shown(getattr(self, field), 40)}: {who} left no session. See why, and clear it."
         )
 
 
@@ -99,6 +99,18 @@ def number_of(sequence_id: Any) -> Any:
             "sequence_id is missing: give the number of the last message, 0 after the start."
         )
     return sequence_id
+
+
+def newest_number(task: TakesSession, session: Session, context: Context) -> int:
+    """Return the number of the last message that tasks before *task* have sent in its session, 0 without any.
+
+    A task that runs beside it, and a function that sends with the hook, may have sent others.
+    """
+    written = task_of(context, task.task_id)
+    before = written.get_flat_relatives(upstream=True) if written is not None else ()
+    senders = [one for one in before if issubclass(getattr(one, "operator_class", type(one)), TakesSession)]
+    found = [sent for one in senders for sent in _sent_by(one, context)]
+    return max((number for session_id, number in found if session_id == session.session_id), default=0)
 
 
 def session_to_end(task: TakesSession, context: Context) -> Session | None:
@@ -191,6 +203,16 @@ def _output(task: Any, context: Context) -> list[Session]:
         if found:
             return found
     return []
+
+
+def _sent_by(task: Any, context: Context) -> list[tuple[Any, int]]:
+    """Return the session and the number of each message that a task has sent, from their own XComs."""
+    try:
+        ids, numbers = (task.output[name].resolve(context) for name in ("session_id", "sequence_id"))
+        pairs = [(ids, numbers)] if isinstance(ids, str) else list(zip(ids, numbers, strict=True))
+    except Exception:  # noqa: BLE001 - Airflow has several ways to say that there is none
+        return []
+    return [(session_id, number) for session_id, number in pairs if isinstance(number, int)]
 
 
 def _sessions_in(value: Any) -> list[Session]:

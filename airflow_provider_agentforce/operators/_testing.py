@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
@@ -14,14 +15,16 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceRequestError,
     AgentTestFailedError,
 )
+from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
-from airflow_provider_agentforce.operators._paths import path_of
+from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.storage import Storage
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.testing.report import Report
 
+TEST_APIS: tuple[Literal["legacy", "testing", "conversation"], ...] = ("legacy", "testing", "conversation")
 _RESULTS, _LAST_PASS = "results.json", "last_pass.json"
 
 
@@ -30,7 +33,7 @@ class AgentTesting(AgentforceBaseOperator):
 
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param min_pass_rate: share of the cases that has to pass, from 0 to 1.
-    :param junit_path: URI of a file for the results as JUnit XML.
+    :param junit_path: URI of a file for the results as JUnit XML, with skipped cases for a skipped test.
     :param result_path: URI of a folder for all results.
     :param skip_if_passed_within: do not test again what has passed in that time.
     """
@@ -61,6 +64,13 @@ class AgentTesting(AgentforceBaseOperator):
             if result_path is None:
                 raise AgentforceInputError("skip_if_passed_within needs result_path, where a pass is kept.")
 
+    def check_arguments(self) -> None:
+        """Refuse literals that are not URIs, or cannot be the name of an agent."""
+        for field in ("junit_path", "result_path"):
+            check_literal_uri(getattr(self, field), field)
+        if self.agent_id is not None and not arguments.may_change(self.agent_id):
+            validation.agent(self.agent_id)
+
     def check_paths(self) -> None:
         """Refuse paths that cannot be used, before anything is sent."""
         for field in ("junit_path", "result_path"):
@@ -73,23 +83,24 @@ class AgentTesting(AgentforceBaseOperator):
         :param mark: what tells this test from another.
         :param versions: the active version of each agent that is tested.
         """
-        from airflow_provider_agentforce.testing.report import enough  # noqa: PLC0415 - not at parse time
-
         within = self.skip_if_passed_within
         if within is None or None in versions.values():
             return None
+        written = self._storage().read(_LAST_PASS)
+        if written is None:
+            return None
         try:
-            kept = json.loads(self._storage().read(_LAST_PASS) or b"{}")
-            passed_at = datetime.fromisoformat(kept["at"])
-            same = kept["test"] == mark and kept["agent_versions"] == dict(versions)
-            counts = enough(kept["result"], self.min_pass_rate)
-            result = {**kept["result"], "skipped": True}
-        except (KeyError, ValueError, TypeError):
+            kept = _LastPass.read(written)
+            same = kept.test == mark and kept.agent_versions == dict(versions)
+            if not (same and kept.still_counts(within, self.min_pass_rate)):
+                return None
+            report = kept.report()
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            self.log.warning("%s cannot be read (%s), so the test runs.", _LAST_PASS, type(error).__name__)
             return None
-        if not (same and counts) or datetime.now(timezone.utc) - passed_at > within:
-            return None
-        self.log.info("Not tested again: the same version of the agent passed at %s.", kept["at"])
-        return result
+        self.log.info("%s", report.skipped)
+        self._write_junit(report)
+        return {**kept.result, "skipped": True}
 
     def conclude(
         self,
@@ -113,11 +124,8 @@ class AgentTesting(AgentforceBaseOperator):
             raise AgentTestFailedError(report.failure(self.min_pass_rate), result=result)
         if self.skip_if_passed_within is not None and None not in versions.values():
             at = datetime.now(timezone.utc).isoformat()
-            _write_json(
-                self._storage(),
-                _LAST_PASS,
-                {"test": mark, "agent_versions": dict(versions), "at": at, "result": result},
-            )
+            passed = _LastPass(mark, dict(versions), at, result, report.name, report.details())
+            _write_json(self._storage(), _LAST_PASS, vars(passed))
         return self.tell_outlets(context, result)
 
     def version_of(self, client: AgentforceClient, agent: str | None, *, newest: bool = False) -> str | None:
@@ -144,19 +152,23 @@ class AgentTesting(AgentforceBaseOperator):
         self.log.warning("Which version of the agent was tested is not certain, so its pass is not kept.")
         return dict.fromkeys(now)
 
-    def _write(self, report: Report, result: dict[str, Any]) -> None:
+    def _write_junit(self, report: Report) -> None:
         from airflow_provider_agentforce.batch.storage import guarded, storage_of  # noqa: PLC0415 - not at parse time
 
-        if self.junit_path is not None:
-            path = path_of(self.junit_path, "junit_path")
-            folder = storage_of(path.parent)
-            content = report.junit()
+        if self.junit_path is None:
+            return
+        path = path_of(self.junit_path, "junit_path")
+        folder = storage_of(path.parent)
+        content = report.junit()
 
-            def write() -> None:
-                folder.prepare()
-                folder.write(path.name, lambda: [content])
+        def write() -> None:
+            folder.prepare()
+            folder.write(path.name, lambda: [content])
 
-            guarded(write, "The JUnit file cannot be written")
+        guarded(write, "The JUnit file cannot be written")
+
+    def _write(self, report: Report, result: dict[str, Any]) -> None:
+        self._write_junit(report)
         if self.result_path is not None:
             whole = {**result, "name": report.name, "cases": report.details()}
             _write_json(self._storage(), _RESULTS, whole)
@@ -167,6 +179,47 @@ class AgentTesting(AgentforceBaseOperator):
         storage = storage_of(path_of(self.result_path, "result_path"))
         guarded(storage.prepare, "result_path cannot be used")
         return storage
+
+
+@dataclass(frozen=True)
+class _LastPass:
+    """The last pass, as ``last_pass.json`` keeps it.
+
+    :param test: what tells this test from another.
+    :param at: when it passed, in ISO 8601.
+    :param result: what the task returned.
+    :param name: of the test.
+    :param cases: all of them, with their checks.
+    """
+
+    test: str
+    agent_versions: dict[str, str | None]
+    at: str
+    result: dict[str, Any]
+    name: str
+    cases: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, written: bytes) -> _LastPass:
+        """Return what the file holds.
+
+        :raises KeyError, TypeError, ValueError: it is damaged.
+        """
+        return cls(**json.loads(written))
+
+    def still_counts(self, within: timedelta, min_pass_rate: float) -> bool:
+        """Tell whether it is not too old, and enough had passed."""
+        from airflow_provider_agentforce.testing.report import enough  # noqa: PLC0415 - not at parse time
+
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(self.at)
+        return age <= within and enough(self.result, min_pass_rate)
+
+    def report(self) -> Report:
+        """Return its report, as one of a test that was not made again."""
+        from airflow_provider_agentforce.testing.report import Report, case_from  # noqa: PLC0415 - not at parse time
+
+        why = f"Not tested again: the same version of the agent passed at {self.at}."
+        return Report(self.name, [case_from(case) for case in self.cases], skipped=why)
 
 
 def _write_json(storage: Storage, name: str, value: dict[str, Any]) -> None:

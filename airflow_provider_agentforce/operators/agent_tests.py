@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow_provider_agentforce._compat import Context, default_deferrable
+from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -16,12 +16,10 @@ from airflow_provider_agentforce.exceptions import (
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
 from airflow_provider_agentforce.operators._resumable_run import ResumableRun
-from airflow_provider_agentforce.operators._testing import AgentTesting, check_timedelta
+from airflow_provider_agentforce.operators._testing import TEST_APIS, AgentTesting, check_timedelta
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestResults, AgentTestRun, AgentTests
-
-_APIS: tuple[Literal["legacy", "testing", "conversation"], ...] = ("legacy", "testing", "conversation")
 
 
 class RunAgentTestOperator(AgentTesting):
@@ -34,9 +32,10 @@ class RunAgentTestOperator(AgentTesting):
     ``result`` has the same. The XCom ``run_id`` is there as soon as the run is started.
 
     **A retry** on Airflow 3.3 and later finds the run of the try before and starts no other. When the answer
-    to a start is lost, the ``legacy`` API cannot tell whether there is a run: the task fails at once. The
-    others start no second run while one is in progress, so a retry asks them. On older Airflow a retry starts
-    another run. A kill, a time-out and a clear cancel the run, where the API can (``legacy``).
+    to a start is lost, the same try asks for it once more, where the API starts no second run while one is in
+    progress (not ``legacy``); if that does not help, the task fails without a retry, since there may be a run
+    that no API lists. On older Airflow a retry starts another run. A kill, a time-out and a clear cancel the
+    run, where the API can (``legacy``).
 
     **Templated:** ``test``, ``agent_id``, ``junit_path``, ``result_path``, ``agentforce_conn_id``.
 
@@ -55,8 +54,8 @@ class RunAgentTestOperator(AgentTesting):
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass that is not older than this, and start
         nothing, if the agent's active version is the one that has passed, and enough has passed for the
-        *min_pass_rate* of now. Needs ``result_path``. A change of
-        the test itself is not noticed.
+        *min_pass_rate* of now. Needs ``result_path``, and Airflow 3.3 or later. A change of the test itself
+        is not noticed.
     :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -76,18 +75,19 @@ class RunAgentTestOperator(AgentTesting):
     ) -> None:
         super().__init__(**kwargs)
         self.test: Any = test
-        self.api = None if api is None else arguments.check_choice("api", api, *_APIS)
+        self.api = None if api is None else arguments.check_choice("api", api, *TEST_APIS)
         self.path = path
         if path is None and api == "conversation":
             raise AgentforceInputError("api='conversation' needs path, which is not documented.")
         self.timeout = check_timedelta(timeout, "timeout")
         self.poke_interval = check_timedelta(poke_interval, "poke_interval")
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = arguments.check_deferrable(deferrable)
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a literal that cannot be the name of a test."""
-        if isinstance(self.test, str) and not arguments.has_template(self.test):
+        """Refuse literals that cannot be the name of a test or of an agent, or a URI."""
+        super().check_arguments()
+        if not arguments.may_change(self.test):
             validation.name(self.test, "test")
 
     def execute(self, context: Context) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from airflow_provider_agentforce._compat import (
     Context,
     can_ask,
     date_time_trigger,
-    default_deferrable,
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
-from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_choice, may_change
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
+from airflow_provider_agentforce.operators._arguments import check_choice, check_deferrable, may_change
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
@@ -228,8 +227,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.min_agreement = (
             None if min_agreement is None else validation.share(min_agreement, "min_agreement")
         )
-        chosen = default_deferrable() if deferrable is None else deferrable
-        self.deferrable = check_choice("deferrable", chosen, True, False)
+        self.deferrable = check_deferrable(deferrable)
         self.check_literals()
 
     def check_arguments(self) -> None:
@@ -492,7 +490,7 @@ def _check_message(message: Any) -> None:
 
 def _name_of_field(key: Any) -> str | None:
     if key is not None and (not isinstance(key, str) or not key):
-        raise AgentforceInputError(f"key must be the name of a field, but is {key!r:.80}.")
+        raise AgentforceInputError(f"key must be the name of a field, but is {shown(key)}.")
     return key
 
 
@@ -510,7 +508,7 @@ def _rate(given: Any) -> float | None:
     number = isinstance(given, int | float) and not isinstance(given, bool)
     if given is not None and not (number and math.isfinite(given) and given >= 0):
         raise AgentforceInputError(
-            f"credits_per_message must be a number from 0, or None, but is {given!r:.80}."
+            f"credits_per_message must be a number from 0, or None, but is {shown(given)}."
         )
     return given  # type: ignore[no-any-return]
 

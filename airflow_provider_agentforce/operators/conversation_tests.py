@@ -16,7 +16,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, fingerprint, unreadable_entry
-from airflow_provider_agentforce.operators._paths import files_of
+from airflow_provider_agentforce.operators._paths import check_literal_uri, files_of
 from airflow_provider_agentforce.operators._testing import AgentTesting
 
 if TYPE_CHECKING:
@@ -62,8 +62,15 @@ class ConversationTestOperator(AgentTesting):
     def __init__(self, *, conversations: Any, repeat: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conversations = conversations
-        self.repeat = validation.count(repeat, "repeat")
+        self.repeat = _repetitions(repeat)
         self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse literals that are not URIs, or cannot be the name of an agent."""
+        super().check_arguments()
+        given = self.conversations if isinstance(self.conversations, list | tuple) else [self.conversations]
+        for uri in given:
+            check_literal_uri(uri, "conversations")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Hold the conversations, or the rest of those that an earlier try has begun."""
@@ -125,6 +132,12 @@ class ConversationTestOperator(AgentTesting):
         return cases
 
 
+def _repetitions(given: Any) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise validation.refusal(given, "repeat", "must be a whole number of at least 1")
+    return given
+
+
 def _held_once(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: str, mark: str) -> Case:
     """Hold a conversation, unless an earlier try has."""
     record = ledger.read(key)
@@ -161,23 +174,25 @@ def _held(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: s
 
 
 def _case_in(record: LedgerEntry) -> Case:
-    from airflow_provider_agentforce.client.agent_test_results import Case, CaseCheck  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.testing.report import case_from  # noqa: PLC0415 - not at parse time
 
     try:
-        kept = dict((record.value or {})["case"])
-        return Case(**{**kept, "checks": tuple(CaseCheck(**check) for check in kept["checks"])})
-    except (KeyError, TypeError):
+        return case_from((record.value or {})["case"])
+    except (KeyError, TypeError, ValueError):
         raise unreadable_entry("case") from None
 
 
 def _read(given: Any) -> list[GoldenConversation]:
     from airflow_provider_agentforce.testing import golden  # noqa: PLC0415 - not at parse time
 
-    found = []
+    found, places = [], []
     for path in files_of(given, "conversations"):
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             raise AgentforceInputError(f"{path.name}: not UTF-8.") from None
-        found += golden.read(text, path.name)
+        read = golden.read(text, path.name)
+        places += [(f"{path}, line {one.line}", one.name) for one in read]
+        found += read
+    golden.refuse_same_names(places)
     return found

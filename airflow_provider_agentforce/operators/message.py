@@ -22,7 +22,7 @@ from airflow_provider_agentforce.operators._ledger import (
 )
 from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
 from airflow_provider_agentforce.operators._retries import Stop, next_try, stopped
-from airflow_provider_agentforce.operators._session_source import TakesSession, number_of
+from airflow_provider_agentforce.operators._session_source import TakesSession, newest_number, number_of
 from airflow_provider_agentforce.operators._shared import StoresPlans
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     ``variables``, ``in_reply_to``, ``agentforce_conn_id``. What comes in through XCom is not rendered again.
 
     Give exactly one of ``text``, ``reply``, ``cancel`` and ``transfer``. A reply or a cancel that does not
-    fit what the agent asks for in its last answer is refused before anything is sent.
+    fit what the agent asks for in its last answer is refused before anything is sent. The last answer is the
+    newest of those that *session* and the tasks upstream have.
 
     The session is not ended here, also not on failure: that is the job of the
     :class:`~airflow_provider_agentforce.operators.EndSessionOperator` at its end.
@@ -173,7 +174,10 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             explain=self.explain(client),
         )
         send = partial(self._send, context, chat, ledger)
-        turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to)
+        # A reply answers the last message, also where the Dag gives it an older one as its session.
+        answers = self.text is None and self.transfer is None
+        newest = newest_number(self, session, context) if answers else None
+        turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to, sequence_id=newest)
         check_outcome(turn, self.fail_on)
         if output is None:
             return without_requests(turn.to_dict())

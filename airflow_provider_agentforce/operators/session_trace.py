@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import (
-    AirflowNotFoundException,
-    Context,
-    default_deferrable,
-    object_storage_path,
-)
+from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.operators._arguments import check_deferrable
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._paths import path_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.session_traces import SessionTraces
@@ -71,7 +68,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
         self.results = results
         self.timeout = timeout
         self.credits_per_action = credits_per_action
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = check_deferrable(deferrable)
         self.check_literals()
 
     def check_arguments(self) -> None:
@@ -117,7 +114,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
 
         folder, sessions = None, {}
         if isinstance(self.results, Mapping) and self.results.get("result_path"):
-            folder = _folder(self.results["result_path"])
+            folder = path_of(self.results["result_path"], "results")
         else:
             sessions = _sessions(self.results)
         return SessionTraces(
@@ -148,13 +145,6 @@ def _check_rate(rate: Any) -> None:
     is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
     if rate is not None and not (is_number and 0 <= rate < math.inf):
         raise validation.refusal(rate, "credits_per_action", "must be a number that is not negative")
-
-
-def _folder(uri: Any) -> Any:
-    try:
-        return object_storage_path(uri)
-    except (ValueError, ImportError, AirflowNotFoundException) as error:
-        raise AgentforceInputError(f"results: {uri!r:.100} cannot be used: {error!s:.200}.") from None
 
 
 def _sessions(results: Any) -> dict[str, int]:

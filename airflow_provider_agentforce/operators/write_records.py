@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_choice, check_templates
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._paths import path_of
@@ -132,12 +132,12 @@ def _checked_fields(fields: Any) -> dict[str, str]:
     if not isinstance(fields, Mapping) or not fields:
         raise AgentforceInputError(
             'fields must be a template for each field, such as {"Summary__c": "{{ row.text }}"}, '
-            f"but is {fields!r:.80}."
+            f"but is {shown(fields)}."
         )
     for name, template in fields.items():
         if not isinstance(template, str):
             raise AgentforceInputError(
-                f"fields[{name!r:.40}] must be a template, a text, but is {type(template).__name__}."
+                f"fields[{shown(name, 40)}] must be a template, a text, but is {type(template).__name__}."
             )
         validation.name(name, "fields")
     return dict(fields)
@@ -147,7 +147,7 @@ def _checked_outcomes(outcomes: Any) -> tuple[str, ...]:
     names = (outcomes,) if isinstance(outcomes, str) else tuple(outcomes)
     unknown = [name for name in names if name not in OUTCOMES]
     if unknown or not names:
-        found = repr(unknown[0])[:60] if unknown else "nothing"
+        found = shown(unknown[0], 60) if unknown else "nothing"
         raise AgentforceInputError(f"outcomes must be some of {', '.join(OUTCOMES)}, but has {found}.")
     return names
 

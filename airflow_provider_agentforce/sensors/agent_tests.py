@@ -12,9 +12,11 @@ from airflow_provider_agentforce._compat import (
     BaseSensorOperator,
     Context,
     PokeReturnValue,
-    default_deferrable,
 )
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._testing import TEST_APIS
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
@@ -56,8 +58,15 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
         self.run_id = run_id
         self.api = api
         self.path = path
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = arguments.check_deferrable(deferrable)
         self.check_literals()
+
+    def check_arguments(self) -> None:
+        """Refuse literals that cannot be the id of a run, or an API."""
+        if not arguments.may_change(self.run_id):
+            validation.path_id(self.run_id, "run_id")
+        if self.api is not None:
+            arguments.check_choice("api", self.api, *TEST_APIS)
 
     def execute(self, context: Context) -> Any:
         """Wait, with a worker slot or without."""

@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 from airflow_provider_agentforce.structured.checker_process import CheckerProcess
 from airflow_provider_agentforce.structured.json_in_answer import JsonPiece
 from airflow_provider_agentforce.structured.library import library
@@ -128,7 +128,7 @@ class JsonSchema:
         named = self.schema.get("$schema", validators.Draft202012Validator.META_SCHEMA["$schema"])
         kind = validators.validator_for({"$schema": str(named)}, default=None)
         if kind is None:
-            raise AgentforceInputError(f"output_type has an unknown $schema: {named!r:.80}.")
+            raise AgentforceInputError(f"output_type has an unknown $schema: {shown(named)}.")
         if self.schema and not set(self.schema) & set(kind.VALIDATORS):
             raise AgentforceInputError(
                 "output_type has no keyword of JSON schema, so everything would fit. It should look like "

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, reply_item
 from airflow_provider_agentforce.client.models import OUTCOMES, Turn
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # An anchor that is used again and again is written once and read often; one may even be in itself.
@@ -65,6 +65,7 @@ class GoldenConversation:
     :param agent: id or API name; ``None``: the caller's.
     :param variables: context variables of the session, as of a start.
     :param text: of the whole file, by which a change is noticed.
+    :param line: of the file, where it begins.
     """
 
     name: str
@@ -72,6 +73,7 @@ class GoldenConversation:
     agent: str | None = None
     variables: Any = None
     text: str = field(default="", repr=False)
+    line: int = 1
 
 
 def read(text: str, source: str) -> list[GoldenConversation]:
@@ -84,7 +86,25 @@ def read(text: str, source: str) -> list[GoldenConversation]:
     nodes = root.items() if isinstance(root.value, list) else [root]
     if not nodes:
         raise root.refusal("must be a conversation, or a list of them")
-    return [_conversation(node, text) for node in nodes]
+    found = [_conversation(node, text) for node in nodes]
+    refuse_same_names([(f"{source}, line {one.line}", one.name) for one in found])
+    return found
+
+
+def refuse_same_names(conversations: Iterable[tuple[str, str]]) -> None:
+    """Refuse conversations that a report could not tell apart.
+
+    :param conversations: the place and the name of each.
+    :raises AgentforceInputError: two have the same name.
+    """
+    places: dict[str, str] = {}
+    for place, name in conversations:
+        if name in places:
+            raise AgentforceInputError(
+                f"{place}: the name {shown(name)} is that of another conversation, at {places[name]}. "
+                "Give each conversation a different name."
+            )
+        places[name] = place
 
 
 def raised_by_users() -> tuple[type[BaseException], ...]:
@@ -122,18 +142,22 @@ class _Node:
     def __contains__(self, key: str) -> bool:
         return key in self.value
 
+    @property
+    def line(self) -> int:
+        """The line of the file at which it stands."""
+        return self._lines[self._path]
+
     def items(self) -> list[_Node]:
         """Return the items of a list."""
         return [self[index] for index in range(len(self.value))]
 
     def refusal(self, requirement: str) -> AgentforceInputError:
         """Return the error of a value that is not what it must be."""
-        shown = one_line(repr(self.value), 60)
-        return self.error(f"{requirement}, but is {shown}.")
+        return self.error(f"{requirement}, but is {shown(self.value, 60)}.")
 
     def error(self, what: str) -> AgentforceInputError:
         """Return an error at this place."""
-        return _error(self._source, self._lines[self._path], self._path, what)
+        return _error(self._source, self.line, self._path, what)
 
     def fields(self, *known: str) -> None:
         """Refuse anything but an object with some of these fields."""
@@ -236,9 +260,10 @@ def _constructed(node: yaml.Node, source: str, path: tuple[Any, ...]) -> Any:
     except yaml.MarkedYAMLError:
         raise
     except Exception as error:
-        shown = one_line(f"{node.value}", 60)
         kind = node.tag.rpartition(":")[2]
-        what = f"cannot be read: {shown} is not a valid {kind}; a text goes in quotes."
+        what = (
+            f"cannot be read: {one_line(str(node.value), 60)} is not a valid {kind}; a text goes in quotes."
+        )
         raise _error(source, node.start_mark.line + 1, path, what) from error
 
 
@@ -259,6 +284,7 @@ def _conversation(node: _Node, text: str) -> GoldenConversation:
         agent=node["agent"].checked(validation.agent) if "agent" in node else None,
         variables=node["variables"].checked(validation.variables) if "variables" in node else None,
         text=text,
+        line=node.line,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from airflow_provider_agentforce.client.agent_test_results import ERROR, FAILED, PASSED, Case
+from airflow_provider_agentforce.client.agent_test_results import ERROR, FAILED, PASSED, Case, CaseCheck
 
 # What XML 1.0 cannot hold, not even escaped.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -25,11 +25,13 @@ class Report:
     :param name: of the test.
     :param cases: one for each time that something was tested.
     :param trouble: why the cases are not all, ``""`` if they are.
+    :param skipped: why nothing was tested this time, and the cases are those of an earlier pass.
     """
 
     name: str
     cases: Sequence[Case]
     trouble: str = ""
+    skipped: str = ""
 
     def count(self, status: str) -> int:
         """Return how many cases have this status."""
@@ -80,17 +82,20 @@ class Report:
 
     def junit(self) -> bytes:
         """Return the report as JUnit XML."""
-        counts = {"tests": len(self.cases), "failures": self.count(FAILED), "errors": self.count(ERROR)}
+        counts = {"tests": len(self.cases), "failures": 0, "errors": 0}
+        if not self.skipped:
+            counts = {**counts, "failures": self.count(FAILED), "errors": self.count(ERROR)}
         if self.trouble:
             counts = {**counts, "tests": counts["tests"] + 1, "errors": counts["errors"] + 1}
         figures = {
             **{name: str(count) for name, count in counts.items()},
             "time": f"{sum(case.seconds or 0 for case in self.cases):.3f}",
         }
+        skipped = str(len(self.cases) if self.skipped else 0)
         root = ET.Element("testsuites", {"name": _xml(self.name), **figures})
-        suite = ET.SubElement(root, "testsuite", {"name": _xml(self.name), "skipped": "0", **figures})
+        suite = ET.SubElement(root, "testsuite", {"name": _xml(self.name), "skipped": skipped, **figures})
         for case in self.cases:
-            _add_case(suite, self.name, case)
+            _add_case(suite, self.name, case, self.skipped)
         if self.trouble:
             _add_case(suite, self.name, Case(0, "the run", ERROR, self.trouble))
         ET.indent(root)
@@ -140,13 +145,23 @@ def _fitting(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def _add_case(suite: ET.Element, classname: str, case: Case) -> None:
+def case_from(details: Mapping[str, Any]) -> Case:
+    """Return a case from its fields and those of its checks, as :meth:`Report.details` has them.
+
+    :raises KeyError, TypeError, ValueError: it is none.
+    """
+    return Case(**{**details, "checks": tuple(CaseCheck(**check) for check in details["checks"])})
+
+
+def _add_case(suite: ET.Element, classname: str, case: Case, skipped: str = "") -> None:
     seconds = f"{case.seconds or 0:.3f}"
     name = case.name if case.repetition is None else f"{case.name} [{case.repetition}]"
     element = ET.SubElement(
         suite, "testcase", {"classname": _xml(classname), "name": _xml(name), "time": seconds}
     )
-    if case.status != PASSED:
+    if skipped:
+        ET.SubElement(element, "skipped", {"message": _xml(skipped)})
+    elif case.status != PASSED:
         told = "\n".join(check.told for check in case.checks if check.status in {FAILED, ERROR})
         kind = "failure" if case.status == FAILED else "error"
         ET.SubElement(element, kind, {"message": _xml(case.reason)}).text = _xml(told or case.reason)

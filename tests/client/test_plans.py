@@ -36,14 +36,23 @@ def test_a_plan_names_the_subagent_and_the_actions(org, client, turn):
         {"body": "<html>"},
         {"body": []},
         {"cut": 10},
+        {"body": "<html>" + "x" * 5_000_000},
+        {"body": {"plan": [{"type": "FunctionStep", "function": {"input": "x" * 20_000_000}}]}},
     ],
-    ids=str,
+    ids=lambda fault: str(fault)[:40],
 )
 def test_a_plan_that_cannot_be_had_costs_a_warning_and_nothing_else(org, client, turn, fault, caplog):
     org.fail("trace", times=10, **fault)
     assert client.with_plan(turn) == turn
     assert "The plan of message 1 is not known" in caplog.text
     assert 1 <= org.count("trace") <= 3
+    org.reset()
+
+
+def test_a_plan_that_does_not_come_in_time_costs_a_warning(org, make_client, turn, caplog):
+    org.fail("trace", times=10, delay=1)
+    assert make_client(org, timeout=0.2).with_plan(turn) == turn
+    assert "The plan of message 1 is not known" in caplog.text
     org.reset()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import threading
@@ -13,12 +14,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from quick import quick_process
 from real_airflow import until
 from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce._compat import AirflowFailException
 from airflow_provider_agentforce.exceptions import (
-    AgentforceAuthError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -154,51 +155,59 @@ def test_a_lost_start_of_the_first_api_is_unknown_and_starts_no_other(org, task)
     assert len(org.test_runs) == 1
 
 
-def test_a_lost_start_of_the_successor_is_looked_for_by_the_next_try(org, task):
+def starts(org):
+    return [record for record in org.requests if (record.method, record.path[-5:]) == ("POST", "/runs")]
+
+
+def is_unknown_for_good(seen):
+    return isinstance(seen.error, DeliveryUnknownError) and isinstance(seen.error, AirflowFailException)
+
+
+def test_a_lost_start_of_the_successor_is_looked_for_at_once(org, task):
     begun = task(test="Order_Suite_Endless")
     org.fail("test", drop=True, after=True)
     seen = begun.attempt()
-    assert isinstance(seen.error, DeliveryUnknownError)
-    assert not isinstance(seen.error, AirflowFailException)
-    again = begun.attempt()
-    assert isinstance(again.error, DeliveryUnknownError)
-    assert isinstance(again.error, AirflowFailException)
-    assert "may have started it" in str(again.error)
-    assert len(org.test_runs) == 1
+    assert is_unknown_for_good(seen)
+    assert re.search("Asked once more: .* is in progress.*Testing Center", str(seen.error))
+    assert is_unknown_for_good(begun.attempt())
+    assert (len(org.test_runs), len(starts(org))) == (1, 2)
 
 
 def test_a_lost_start_that_never_arrived_is_made_again(org, task):
-    begun = task(test="Order_Suite")
     org.fail("test", drop=True)
-    begun.attempt()
-    assert org.test_runs == {}
-    assert begun.attempt().value["status"] == "passed"
+    assert task(test="Order_Suite").attempt().value["status"] == "passed"
+    assert len(org.test_runs) == 1
+
+
+@pytest.mark.parametrize("fault", [{"drop": True}, {"status": 403}, {"status": 503}], ids=str)
+def test_a_lost_start_whose_run_has_ended_meanwhile_starts_no_other(org, task, fault):
+    begun = task(test="Order_Suite_Endless")
+    org.fail("test", drop=True, after=True)
+    org.fail("test", **fault)
+    assert is_unknown_for_good(begun.attempt())
+    next(iter(org.test_runs.values())).finish("SUCCESS")
+    assert is_unknown_for_good(begun.attempt())
+    assert len(org.test_runs) == 1
+
+
+def test_a_start_that_is_lost_late_is_not_made_again(org, task):
+    org.fail("test", drop=True, after=True)
+    with quick_process(clock=itertools.count(step=10).__next__):
+        assert is_unknown_for_good(task(test="Order_Suite").attempt())
+    assert len(starts(org)) == 1
 
 
 def test_a_lost_start_where_the_test_is_not_known_goes_on_with_the_other_api(org, task):
-    begun = task(test="Order_Tests")
     org.fail("test", drop=True)
-    assert isinstance(begun.attempt().error, DeliveryUnknownError)
-    assert begun.attempt().value["status"] == "passed"
+    assert task(test="Order_Tests").attempt().value["status"] == "passed"
     assert len(org.test_runs) == 1
 
 
 def test_a_lost_start_of_a_test_that_no_api_knows_names_both(org, task):
     begun = task(test="Orders_Tset")
     org.fail("test", drop=True)
-    begun.attempt()
     for _ in range(2):
         assert re.search("api='testing'.*api='legacy'", str(begun.attempt().error))
-
-
-def test_a_lost_start_is_not_forgotten_for_a_missing_permission(org, task):
-    begun = task(test="Order_Suite_Endless")
-    org.fail("test", drop=True, after=True)
-    begun.attempt()
-    org.fail("test", status=403)
-    assert isinstance(begun.attempt().error, AgentforceAuthError)
-    assert isinstance(begun.attempt().error, DeliveryUnknownError)
-    assert len(org.test_runs) == 1
 
 
 def test_a_run_of_another_is_left_to_the_retries(org, task):
@@ -309,9 +318,67 @@ def test_a_pass_of_the_same_version_is_not_repeated(org, task, tmp_path):
     assert len(org.test_runs) == 4
     attempt(skip_if_passed_within=timedelta(microseconds=1))
     assert len(org.test_runs) == 5
-    (tmp_path / "last_pass.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "",
+        "{",
+        "{}",
+        "[]",
+        "null",
+        "[" * 100_000,
+        {"result": {}},
+        {"at": 1},
+        {"at": "2026-11-28T10:00:00"},
+        {"cases": [5]},
+        b"\xff",
+    ],
+    ids=[
+        "empty",
+        "cut",
+        "no fields",
+        "a list",
+        "nothing",
+        "deep",
+        "no result",
+        "no time",
+        "no time zone",
+        "no case",
+        "not UTF-8",
+    ],
+)
+def test_a_damaged_record_of_a_pass_is_a_warning_and_the_test_runs(org, task, tmp_path, capfd, damaged):
+    def attempt():
+        kept = {"skip_if_passed_within": timedelta(days=1), "result_path": f"file://{tmp_path}"}
+        return task(test="Order_Tests", **kept).attempt().value
+
     attempt()
-    assert len(org.test_runs) == 6
+    file = tmp_path / "last_pass.json"
+    if isinstance(damaged, dict):
+        damaged = json.dumps({**json.loads(file.read_text()), **damaged})
+    capfd.readouterr()
+    file.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    assert attempt()["status"] == "passed"
+    assert len(org.test_runs) == 2
+    assert capfd.readouterr().out.count("last_pass.json cannot be read") == 1
+    assert attempt()["skipped"] is True
+
+
+def test_the_junit_file_of_a_test_that_is_not_repeated_says_so(org, task, tmp_path):
+    def attempt(name):
+        kept = {"skip_if_passed_within": timedelta(days=1), "result_path": f"file://{tmp_path}"}
+        junit = tmp_path / f"{name}.xml"
+        task(test="Order_Tests_Failing", min_pass_rate=0.5, junit_path=str(junit), **kept).attempt()
+        return ET.parse(junit).getroot()[0]  # noqa: S314 - our own file
+
+    first, second = attempt("first"), attempt("second")
+    assert len(org.test_runs) == 1
+    figures = [[suite.get(name) for name in ("tests", "failures", "skipped")] for suite in (first, second)]
+    assert figures == [["2", "1", "0"], ["2", "0", "2"]]
+    assert [case.get("name") for case in second] == [case.get("name") for case in first]
+    assert "the same version of the agent passed at 20" in second[0].find("skipped").get("message")
 
 
 def test_an_earlier_pass_is_judged_by_the_rate_of_now(org, task, tmp_path):
@@ -358,6 +425,12 @@ def test_a_version_that_cannot_be_read_does_not_fail_a_test_that_passes(org, tas
         ({"test": "T", "api": "new"}, "api must be legacy or testing or conversation"),
         ({"test": "T", "api": "conversation"}, "path"),
         ({"test": "T", "tset": "T"}, "Did you mean test"),
+        ({"test": 5}, "test must be text"),
+        ({"test": "T", "deferrable": "no"}, "deferrable must be True or False, but is 'no'"),
+        ({"test": "T", "min_pass_rate": "0.9"}, "min_pass_rate must be a number from 0 to 1, but is '0.9'"),
+        ({"test": "T", "agent_id": "my agent"}, "agent_id must be"),
+        ({"test": "T", "junit_path": "junit.xml"}, "junit_path must be a URI"),
+        ({"test": "T", "result_path": 5}, "result_path must be a URI, but is 5"),
     ],
 )
 def test_what_cannot_be_right_is_refused_when_the_dag_is_parsed(given, words):
@@ -379,6 +452,19 @@ def test_a_run_that_is_aborted_fails_whatever_its_cases_say(org, task):
     seen = begun.attempt()
     assert isinstance(seen.error, AgentTestFailedError)
     assert "ended as ERROR: No credits." in str(seen.error)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"run_id": "a/b"}, "run_id must be"),
+        ({"run_id": "r", "api": "new"}, "api must be legacy"),
+        ({"run_id": "r", "deferrable": "no"}, "deferrable must be True or False"),
+    ],
+)
+def test_what_cannot_be_right_of_a_sensor_is_refused_when_the_dag_is_parsed(given, words):
+    with pytest.raises(AgentforceInputError, match=words):
+        AgentTestSensor(task_id="wait", **given)
 
 
 def test_the_sensor_judges_an_aborted_run_in_the_same_way(org, client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from datetime import timedelta
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
@@ -160,6 +161,21 @@ def test_a_file_with_a_mistake_names_it_before_anything_is_said(org, task):
     assert isinstance(seen.error, AgentforceInputError)
     assert "1.yaml, line 4: turns[0].expects is not a field here; did you mean expect?" in str(seen.error)
     assert org.requests == []
+
+
+def test_two_conversations_of_the_same_name_are_refused_with_both_places(org, task):
+    listed = "".join("- " + textwrap.indent(one, "  ").strip() + "\n" for one in (WRONG, ORDER))
+    seen = task(ORDER, REFUND, listed)
+    told = str(seen.attempt().error)
+    assert "name 'order' is that of another conversation" in told
+    assert told.index("2.yaml, line 5") < told.index("0.yaml, line 1")
+    assert org.requests == []
+
+
+@pytest.mark.parametrize("repeat", ["3", True, 0, 1.5, None])
+def test_a_number_of_repetitions_is_a_whole_number(task, repeat):
+    told = str(task(ORDER, repeat=repeat).attempt().error)
+    assert "repeat must be a whole number of at least 1, but is" in told
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,15 @@ def test_a_failed_answer_ends_the_run_without_a_retry_and_the_teardown_ends_the_
         assert org.open_sessions == []
 
 
+def test_a_reply_to_an_older_turn_is_refused_though_its_session_is_as_old(dag_test):
+    with Emulator() as org:
+        status, output = dag_test("an_older_question", org)
+        assert status == 1
+        assert [text for _, text, _ in sent(org)] == ["Please refund order 42.", "one"]
+        assert "reply answers message 1 of session" in output
+        assert "but the last one is message 2 of session" in output
+
+
 def test_a_function_chooses_the_messages(dag_command):
     with Emulator() as org:
         status, output = dag_command("function", org)

@@ -79,6 +79,14 @@ def test_plans_are_the_first_to_go_when_a_value_gets_too_long(org, run):
     assert [turn["request"]["text"] for turn in done["turns"]] == [ORDER, "Hello."]
 
 
+def test_a_plan_that_is_too_long_for_xcom_is_not_kept(org, run):
+    step = {"type": "FunctionStep", "function": {"name": "A", "input": "x" * 5_000_000}}
+    org.fail("trace", body={"topic": "T", "plan": [step]})
+    done = run(sent(store_plans=True))
+    assert (done.error, done.value["outcome"]) == (None, "answered")
+    assert len(json.dumps(done.value)) < 48_000
+
+
 def test_a_batch_has_no_such_argument():
     with pytest.raises(AgentforceInputError, match="store_plans"):
         ConversationBatchOperator(

@@ -137,6 +137,28 @@ def test_an_org_is_used_when_it_is_named(run, org):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("NOPE", "the environment variable NOPE, which is not set. Set it to a connection as JSON"),
+        (json.dumps({"password": SECRET}), "takes the name of an environment variable, such as AIRFLOW_CONN"),
+    ],
+)
+def test_an_org_that_is_not_named_by_a_variable_says_what_to_do(run, option, words):
+    status, output = run({"a.agentforce.yaml": GOOD}, "--agentforce-org", option)
+    assert status == 1
+    assert words in " ".join(output.split())
+    assert SECRET not in output.partition("test session starts")[2]
+    assert "Traceback" not in output
+
+
+def test_two_conversations_of_a_file_with_the_same_name_are_refused(run):
+    twice = "".join(f"- {GOOD}".replace("\n", "\n  ").rstrip() + "\n" for _ in range(2))
+    status, output = run({"a.agentforce.yaml": twice})
+    assert status == 2
+    assert "is that of another conversation, at a.agentforce.yaml, line 1" in output
+
+
 def test_it_costs_others_nothing_and_knows_no_airflow():
     code = f"import sys, {MODULE}; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
     heavy = ["airflow", "requests", "yaml", "fastapi", "tenacity"]

@@ -35,6 +35,19 @@ with DAG("chain_that_fails", start_date=BEGIN, schedule=None):
     end = EndSessionOperator(task_id="end", session=start.output)
     start >> send >> end.as_teardown(setups=start)
 
+with DAG("an_older_question", start_date=BEGIN, schedule=None):
+    start = StartSessionOperator(task_id="start")
+    ask = SendMessageOperator(task_id="ask", session=start.output, text="Please refund order 42.")
+    # It fails with its answer, which has the number that counts.
+    go_on = SendMessageOperator(task_id="go_on", session=ask.output, text="one", fail_on=("answered",))
+
+    @task(trigger_rule="all_done")
+    def between():
+        pass
+
+    reply = SendMessageOperator(task_id="reply", session=ask.output, reply=ask.output)
+    start >> ask >> go_on >> between() >> reply
+
 with DAG("conversation", start_date=BEGIN, schedule=None, params={"who": "Acme"}):
     talk = ConversationOperator(
         task_id="talk",

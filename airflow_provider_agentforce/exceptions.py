@@ -60,13 +60,17 @@ _PRIVATE_KEY = re.compile(
 )
 
 
+# What is behind it is not shown, so that the time for a text of megabytes is short.
+_LONGEST_READ = 10_000
+
+
 def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
     """Fold *text* into one printable line of at most *limit* characters, safe for a log.
 
     A private key in it, or a large part of one, is not shown.
     """
-    line = re.sub(r"\s+", " ", _printable(_without_keys(text))).strip()
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    line = re.sub(r"\s+", " ", _printable(_without_keys(text[:_LONGEST_READ]))).strip()
+    return line if len(line) <= limit and len(text) <= _LONGEST_READ else line[: limit - 1] + "…"
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.stable_hash import stable_hash
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.checkpoint import Checkpoint
@@ -106,7 +106,7 @@ class Sampler:
         if not self._has_field and self._last is not None:
             fields = one_line(", ".join(map(str, self._last.fields)), 200)
             raise AgentforceInputError(
-                f"sample: no record has the field {self._sample.by!r:.80}. "
+                f"sample: no record has the field {shown(self._sample.by)}. "
                 f"The last one has the fields {fields}."
             )
         seats = shares(self._counts, self._sample.size)

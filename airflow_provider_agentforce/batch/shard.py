@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
 _TEXT = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
 _FOLDER = re.compile(r"shard-(\d{1,6})-of-(\d{1,6})", re.ASCII)
@@ -33,7 +33,7 @@ class Shard:
         shard = match and cls(int(match[1]), int(match[2]))
         if not shard or shard.number >= shard.of:
             raise AgentforceInputError(
-                f"shard must be one of shards(n), such as '0/5', but is {given!r:.80}. Map the task over "
+                f"shard must be one of shards(n), such as '0/5', but is {shown(given)}. Map the task over "
                 "them: .expand(shard=shards(5))."
             )
         return shard

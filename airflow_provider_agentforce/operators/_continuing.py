@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import output_of
 from airflow_provider_agentforce.operators._paths import path_of
 
@@ -98,7 +98,7 @@ def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
         if own == defaults[name]:
             setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
         elif name not in _WRITTEN and own != first[name]:
-            _refuse(name, f"is {own!r:.80}, and the first task has {first[name]!r:.80}")
+            _refuse(name, f"is {shown(own)}, and the first task has {shown(first[name])}")
     for name in _RENDERED:
         if getattr(operator, name) is None and getattr(operator, f"{name}_function") is None:
             if name in first["functions"]:

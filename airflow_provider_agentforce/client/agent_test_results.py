@@ -182,11 +182,15 @@ def _status(check: CaseCheck, found: Mapping[str, Any]) -> str:
     if status == "ERROR" or found.get("errorMessage"):
         return SKIPPED if _NOTHING_EXPECTED.search(check.reason) else ERROR
     if check.expected and _COMPARED.search(check.kind):
-        same = _RECORD_ID.sub("", check.actual) == _RECORD_ID.sub("", check.expected)
-        return PASSED if same else FAILED
+        return _compared(check)
     # Such as a latency: it has a score and no verdict.
     measured = check.score is not None or (status in _JUDGED and not check.expected)
     return MEASURED if measured else ERROR
+
+
+def _compared(check: CaseCheck) -> str:
+    same = _RECORD_ID.sub("", check.actual) == _RECORD_ID.sub("", check.expected)
+    return PASSED if same else FAILED
 
 
 def _word(found: Mapping[str, Any], name: str) -> str:

@@ -65,7 +65,8 @@ class ConcurrencyLimiter:
         self._round = 0
         self._pause = _FIRST_PAUSE
         # Two ends of a pause: one that the org asked for, and a guess, which the next start proves wrong.
-        self._not_before = self._guess = self._asked_until = 0.0
+        self._not_before = self._asked_until = 0.0
+        self._guessed = False
         self._refused_since: float | None = None
         renew_in_child(self)
 
@@ -144,8 +145,8 @@ class ConcurrencyLimiter:
             self._pause = _FIRST_PAUSE
             self._refused_since = None
             self._asked_until = 0.0
-            if self._not_before == self._guess:
-                self._not_before = 0.0
+            if self._guessed:
+                self._not_before, self._guessed = 0.0, False
                 self._changed.notify_all()
             if self._limit < slot.wanted:
                 self._limit = min(slot.wanted, self._limit + 1 / (self._limit * self._calm))
@@ -196,7 +197,9 @@ class ConcurrencyLimiter:
         if retry_after:
             now = self._clock()
             self._asked_until = max(self._asked_until, now + min(retry_after, _LONGEST_REQUEST))
-            self._not_before = max(self._not_before, now + min(retry_after, self.longest_pause))
+            until = now + min(retry_after, self.longest_pause)
+            if until > self._not_before:
+                self._not_before, self._guessed = until, False
 
     def _free(self, slot: Slot) -> None:
         self._starting.discard(slot)
@@ -213,7 +216,7 @@ class ConcurrencyLimiter:
         """Wait, although neither the org nor the end of a session tells how long."""
         until = now + min(self._pause, self.longest_pause)
         if until > self._not_before:
-            self._not_before = self._guess = until
+            self._not_before, self._guessed = until, True
             self._pause = min(self.longest_pause, self._pause * 2)
 
     def _paused_for(self, most_per_hour: int) -> float:

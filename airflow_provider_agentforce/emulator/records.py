@@ -117,18 +117,14 @@ class RecordStore:
         tables = {name: list(records.values()) for name, records in self._records.items()}
         everything = {**others, **tables}
         by_id = {name: {record["Id"]: record for record in records} for name, records in everything.items()}
-        fields = [(name, field) for name, sobject in self.sobjects.items() for field in sobject.fields]
         for name, records in tables.items():
-            children = [field.children for _, field in fields if field.references == name and field.children]
+            children = self._children_of(name)
             for record in records:
                 record["attributes"] = {"type": name, "url": f"{path}/{name}/{record['Id']}"}
                 record.update({child: [] for child in children})
-        for name, field in fields:
-            for record in tables[name] if field.relationship else ():
-                parent = by_id.get(field.references or "", {}).get(record[field.name])
-                record[str(field.relationship)] = parent
-                if parent is not None and field.children:
-                    parent[field.children].append(record)
+        for name, sobject in self.sobjects.items():
+            for field in filter(_is_relationship, sobject.fields):
+                _relate(tables[name], field, by_id.get(field.references or "", {}))
         return everything
 
     def write(
@@ -165,6 +161,11 @@ class RecordStore:
         """Return the record with this id, in either of its forms."""
         return self._records[name].get(record_id[:_SHORT_ID])
 
+    def _children_of(self, name: str) -> list[str]:
+        """Return the names of the lists of children that a record of an object has."""
+        fields = [field for sobject in self.sobjects.values() for field in sobject.fields]
+        return [field.children for field in fields if field.references == name and field.children]
+
     def _checked(self, write: _RecordChange, all_writes: Iterable[_RecordChange]) -> dict[str, Any]:
         try:
             write.check([one.target for one in all_writes])
@@ -190,6 +191,19 @@ class RecordStore:
             refusal = rule({**(write.record or {}), **write.changes})
             if refusal is not None:
                 raise WriteError("FIELD_CUSTOM_VALIDATION_EXCEPTION", refusal)
+
+
+def _is_relationship(field: SObjectField) -> bool:
+    return bool(field.relationship)
+
+
+def _relate(records: list[Record], field: SObjectField, parents: Mapping[str, Record]) -> None:
+    """Give records their parents, and those their children."""
+    for record in records:
+        parent = parents.get(record[field.name])
+        record[str(field.relationship)] = parent
+        if parent is not None and field.children:
+            parent[field.children].append(record)
 
 
 class _RecordChange:

@@ -61,6 +61,34 @@ def page(records: list[Record]) -> dict[str, Any]:
     return {"totalSize": len(records), "done": True, "records": records}
 
 
+@dataclass(frozen=True)
+class _Select:
+    """What a query makes of records.
+
+    :param holds: tells whether a record fits; ``None``: all do.
+    :param groups: fields that the records are grouped by; ``None`` for none.
+    :param order: names of fields, each with whether the order is descending.
+    """
+
+    fields: list[Callable[[Record, Record], None]]
+    holds: _Holds | None
+    groups: list[str] | None
+    order: list[tuple[str, bool]]
+    limit: int | None
+
+    def __call__(self, records: list[Record]) -> list[Record]:
+        """Return what is found among *records*."""
+        # A field that does not exist is refused though no record fits.
+        for record in records[:1]:
+            _shown(record, self.fields)
+        kept = list(filter(self.holds or (lambda _: True), records))
+        if self.groups is not None or any(isinstance(field, _Count) for field in self.fields):
+            return _counted(kept, self.fields, self.groups or [])[: self.limit]
+        for name, descending in reversed(self.order):
+            kept.sort(key=partial(_sortable, name), reverse=descending)
+        return [_shown(record, self.fields) for record in kept[: self.limit]]
+
+
 class _Parser:
     """Turns a query into functions of records, from the left to the right.
 
@@ -82,21 +110,7 @@ class _Parser:
         groups = self._list(",", self._take) if self._accept("group by") else None
         order = self._list(",", self._order) if self._accept("order by") else []
         limit = int(self._take(r"\d+")) if self._accept("limit") else None
-        grouped = groups is not None or any(isinstance(field, _Count) for field in fields)
-
-        def found(records: list[Record]) -> list[Record]:
-            # A field that does not exist is refused though no record fits.
-            for record in records[:1]:
-                _shown(record, fields)
-            kept = records if holds is None else [record for record in records if holds(record)]
-            if grouped:
-                return _counted(kept, fields, groups or [])[:limit]
-            kept = list(kept)
-            for name, descending in reversed(order):
-                kept.sort(key=partial(_sortable, name), reverse=descending)
-            return [_shown(record, fields) for record in kept[:limit]]
-
-        return source, found
+        return source, _Select(fields, holds, groups, order, limit)
 
     def end(self) -> None:
         if self._tokens:

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APPROVE, DECLINE, SEND = "Approve", "Decline", "Send"
+_APPROVAL: dict[str, Any] = {
+    "subject": "The agent asks for your approval",
+    "options": (APPROVE, DECLINE),
+    "fields": {},
+    "proposed": {},
+}
 _IN_TIME = "in time"
 _NOT_IN_TIME = Cancel()
 _HINT = (
@@ -113,8 +119,6 @@ def question_about(turn: Turn, asked: Mapping[str, Any]) -> Question:
     :param asked: the ``Confirm`` or ``Inquire``.
     """
     items = asked_in(asked)
-    confirms = asked["type"] == "Confirm"
-    fields = {} if confirms else {_place(item): str(item["property"]) for item in items}
     said = (turn.request or {}).get("text")
     facts = {"Session": turn.session_id, "Message": turn.sequence_id, "Agent": turn.agent_id}
     body = [
@@ -125,14 +129,21 @@ def question_about(turn: Turn, asked: Mapping[str, Any]) -> Question:
         listed(facts),
     ]
     return Question(
-        subject="The agent asks for your approval" if confirms else "The agent asks",
         body="\n\n".join(body),
-        options=(APPROVE if confirms else SEND, DECLINE),
         about_what=[turn.session_id, turn.sequence_id, asked["type"], items, turn.text],
-        fields=fields if confirms or items else {ANSWER: "Your answer"},
-        proposed={} if confirms else {_place(item): _as_text(item["value"]) for item in items},
         hint=_HINT,
+        **(_APPROVAL if asked["type"] == "Confirm" else _inquiry(items)),
     )
+
+
+def _inquiry(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the form that asks for values."""
+    return {
+        "subject": "The agent asks",
+        "options": (SEND, DECLINE),
+        "fields": {_place(item): str(item["property"]) for item in items} or {ANSWER: "Your answer"},
+        "proposed": {_place(item): _as_text(item["value"]) for item in items},
+    }
 
 
 def _key(number: int) -> str:

@@ -303,14 +303,7 @@ class TaskJournal:
             return JournalEntry(sent=number in self._earlier, resolution=self._earlier.get(number))
         value = record.value or {}
         resolution = value.get("resolution")
-        # What was resolved or is being resolved is not compared, unless it would be sent.
-        known = resolution or self._is_being_resolved(record)
-        sends = not record.done and (resolution is not None or self._resend_unknown)
-        if record.fingerprint != self._mark(number, asked) and (sends or not known):
-            raise AgentforceInputError(
-                "The message, its session or the connection has changed since an earlier try sent it. "
-                "Clear the task to send it as a new one."
-            )
+        self._check_same(record, number, asked, resolution)
         if record.done and record.value is not None:
             log.info("Message %d has its answer on record; it is not sent again.", number)
             return JournalEntry(Turn(**record.value), sent=True)
@@ -350,6 +343,21 @@ class TaskJournal:
             self._ledger.forget(key)
         elif self._earlier[number]:
             self._ledger.intend(key, mark, {"resolution": self._earlier[number]})
+
+    def _check_same(
+        self, record: LedgerEntry, number: int, asked: Mapping[str, Any], resolution: dict[str, Any] | None
+    ) -> None:
+        """Refuse a message that an earlier try sent in other words.
+
+        What was resolved or is being resolved is not compared, unless it would be sent.
+        """
+        known = resolution or self._is_being_resolved(record)
+        sends = not record.done and (resolution is not None or self._resend_unknown)
+        if record.fingerprint != self._mark(number, asked) and (sends or not known):
+            raise AgentforceInputError(
+                "The message, its session or the connection has changed since an earlier try sent it. "
+                "Clear the task to send it as a new one."
+            )
 
     def _is_being_resolved(self, record: LedgerEntry) -> bool:
         """Tell whether the steps for an unknown delivery are under way, with the message as it was sent."""

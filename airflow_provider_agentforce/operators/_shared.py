@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
-    from airflow_provider_agentforce.client.models import SessionOptions, Turn
+    from airflow_provider_agentforce.client.models import Turn
     from airflow_provider_agentforce.delivery import OnUnknownDelivery
 
 
@@ -44,23 +44,19 @@ class StartsSessions(AgentforceBaseOperator):
         self.agent_id = agent_id
         self.variables = variables
         self.tz = tz
-        self.bypass_user = (
-            None if bypass_user is None else arguments.check_choice("bypass_user", bypass_user, True, False)
-        )
-        self.surface_type = None if surface_type is None else validation.name(surface_type, "surface_type")
+        self.bypass_user = bypass_user
+        self.surface_type = surface_type
 
     def check_arguments(self) -> None:
-        """Refuse a literal that is not a time zone."""
-        if self.tz is not None and not arguments.may_change(self.tz):
-            validation.time_zone(self.tz)
+        """Refuse literals that no session can be started with."""
+        tz = None if arguments.may_change(self.tz) else self.tz
+        SessionOptions(tz=tz, bypass_user=self.bypass_user, surface_type=self.surface_type)
 
     def session_options(self, agent_id: str, external_session_key: str) -> SessionOptions:
         """Return the rendered arguments, checked.
 
         :param agent_id: of the agent that the connection or the operator names.
         """
-        from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
-
         return SessionOptions(
             agent_id, self.variables, self.tz, self.bypass_user, external_session_key, self.surface_type
         )

@@ -17,6 +17,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_choice, check_deferrable, may_change
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
 from airflow_provider_agentforce.operators._identity import loop_of
 from airflow_provider_agentforce.operators._paths import check_uri, path_of
@@ -37,7 +38,29 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.unknown import UnknownRows
 
 
-class ConversationBatchOperator(StartsSessions, SendsMessages):
+class WritesResults(AgentforceBaseOperator):
+    """An operator that writes the results of a batch, or only a plan of it."""
+
+    def __init__(
+        self,
+        *,
+        include_record: bool = True,
+        output_formats: Sequence[str] = ("csv", "jsonl"),
+        csv_bom: bool = False,
+        dry_run: bool = False,
+        credits_per_message: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.include_record = check_choice("include_record", include_record, True, False)
+        self.output_formats = _formats(output_formats)
+        self.csv_bom = check_choice("csv_bom", csv_bom, True, False)
+        # Airflow's operators have a method of the argument's name.
+        self.only_plans = check_choice("dry_run", dry_run, True, False)
+        self.credits_per_message = _rate(credits_per_message)
+
+
+class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     """Ask an agent about each of many records in one task, at the speed that the org allows.
 
     **Sends**, for each record, the start of a session, its messages and the end; with
@@ -182,11 +205,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         max_failures: float | None = None,
         fail_on_partial_error: bool = False,
         on_change: Literal["fail", "continue"] = "fail",
-        include_record: bool = True,
-        output_formats: Sequence[str] = ("csv", "jsonl"),
-        csv_bom: bool = False,
-        dry_run: bool = False,
-        credits_per_message: float | None = None,
         sample: int | Sample | None = None,
         agreement_share: float = 0.0,
         min_agreement: float | None = None,
@@ -216,12 +234,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages):
         self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        self.include_record = check_choice("include_record", include_record, True, False)
-        self.output_formats = _formats(output_formats)
-        self.csv_bom = check_choice("csv_bom", csv_bom, True, False)
-        # Airflow's operators have a method of the argument's name.
-        self.only_plans = check_choice("dry_run", dry_run, True, False)
-        self.credits_per_message = _rate(credits_per_message)
         self.sample = _sample(sample)
         self.agreement_share = validation.share(agreement_share, "agreement_share")
         self.min_agreement = (

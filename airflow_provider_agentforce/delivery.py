@@ -126,8 +126,8 @@ class Ask:
 
     :param timeout: how long to wait for the person; then the next step follows, or what the agent asks in a
         conversation is cancelled. Default: without end.
-    :param assigned_users: who may answer, Airflow's ``HITLUser`` (``{"id", "name"}``) each; default: whoever
-        may edit the task.
+    :param assigned_users: who may answer, Airflow's ``HITLUser`` (``{"id", "name"}``) each; default: everyone
+        who may edit the task.
     :param notifiers: Airflow's notifiers, called with the task's context when the question is asked.
     """
 

@@ -1,6 +1,10 @@
 """The page of the architecture shows the imports as they are."""
 
 import ast
+import dataclasses
+import enum
+import importlib
+import inspect
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -107,6 +111,45 @@ def test_every_arrow_of_the_picture_is_an_import():
     for user, used in between:
         found = set().union(*(IMPORTS[name] for name in below(IMPORTS, user)))
         assert below(found, used), f"{user} does not import {used}"
+
+
+def does_work(found):
+    """Tell whether *found* is a class of the package that does more than hold values."""
+    holds_values = (BaseException, enum.Enum, tuple)
+    return (
+        inspect.isclass(found)
+        and found.__module__.startswith(NAME)
+        and not issubclass(found, holds_values)
+        and not dataclasses.is_dataclass(found)
+        and not inspect.isabstract(found)
+    )
+
+
+def workers_of(name):
+    """Yield the modules whose classes do work for the module *name*, which imports them."""
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(f"{NAME}."):
+            module = importlib.import_module(node.module)
+            found = [getattr(module, alias.name, None) for alias in node.names]
+            yield from (one.__module__.partition(".")[2] for one in found if does_work(one))
+
+
+def drawn_below(module, drawn):
+    """Return what an arrow, or several in a row, lead to from *module*."""
+    found = {used for user, used in drawn if user == module}
+    return found.union(*(drawn_below(used, drawn) for used in found))
+
+
+def test_every_module_that_another_one_has_work_for_it_is_drawn_so():
+    drawn = {(user, used) for user, used in arrows() if user and used}
+    named = {name for arrow in drawn for name in arrow}
+    reached = {name: drawn_below(name, drawn) for name in named}
+    for user in named:
+        workers = set().union(*(workers_of(name) for name in below(IMPORTS, user)))
+        used = {name for name in named - {user} if below(workers, name)}
+        # What is below is given what is above as an object, and may make one.
+        missing = {name for name in used - reached[user] if user not in reached[name]}
+        assert missing == set(), f"the picture has no arrow from {user}"
 
 
 def test_the_promise_names_every_module_that_the_picture_numbers():

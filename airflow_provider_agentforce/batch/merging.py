@@ -57,14 +57,7 @@ def merge(
 
 def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
     """Return the manifests of all shards in their order."""
-    by_shard: dict[Shard, Mapping[str, Any]] = {}
-    for manifest in manifests:
-        text = manifest.get("shard") if isinstance(manifest, Mapping) else None
-        if text is None or "results" not in manifest:
-            raise AgentforceInputError(
-                "manifests must be those of a batch that was mapped over shards(n): give its output."
-            )
-        by_shard[Shard.read(text)] = manifest
+    by_shard = {_shard_of(manifest): manifest for manifest in manifests}
     if not by_shard:
         raise AgentforceInputError("manifests is empty. Give the output of a batch mapped over shards(n).")
     of = max(shard.of for shard in by_shard)
@@ -74,6 +67,15 @@ def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
         what = f"shard {', '.join(missing[:10])} is missing" if missing else "they are of several batches"
         raise AgentforceInputError(f"manifests must be those of all shards of one batch, but {what}.")
     return [by_shard[Shard(number, of)] for number in range(of)]
+
+
+def _shard_of(manifest: Any) -> Shard:
+    text = manifest.get("shard") if isinstance(manifest, Mapping) else None
+    if text is None or "results" not in manifest:
+        raise AgentforceInputError(
+            "manifests must be those of a batch that was mapped over shards(n): give its output."
+        )
+    return Shard.read(text)
 
 
 def _counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _RESULTS = "results."
 RESULTS = f"{_RESULTS}{JSON_LINES}"
-# Of what the tables were made, for whoever changes a row later.
+# The columns and formats of the tables, which are needed to write them again.
 _TABLES = f"{CHECKPOINT}/tables.json"
 DEAD_LETTER = "dead_letter"
 # Both answers of the records that were asked twice.

@@ -29,7 +29,7 @@ _LOGIN_RATE_PAUSE = 60.0
 _KEPT_BODY = 2048
 
 _LONGEST_REASON = 220
-# Seconds: what an assertion allows for.
+# Seconds by which clocks may differ before an error mentions it, as long as an assertion allows for.
 _TOLERATED = 60
 
 

@@ -232,7 +232,7 @@ class AgentforceClient:
         """End a session as part of a clean-up: a failure is logged and returned, never raised.
 
         After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds. Afterwards the
-        session no longer counts as open here: whether it does there, the org says best, by refusing a start.
+        session no longer counts as open here. If it still counts in the org, the org refuses a start.
         """
         known, ended_for = session_from(session), validation.end_reason(reason)
         try:
@@ -277,7 +277,7 @@ class AgentforceClient:
         Feedback*.
 
         :raises AgentforceError: there is no trace (``status`` 404), or none yet; the org keeps none, and the
-            error says what to switch on; or the call fails.
+            error says what to turn on; or the call fails.
         """
         session_id = session_from(session).session_id
         request = SessionTraceRequest(session_id=session_id, my_domain=self.settings.host)

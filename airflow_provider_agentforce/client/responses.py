@@ -64,7 +64,7 @@ class ErrorReply:
     """What an error body says.
 
     :param error: the class or code, such as ``NotFoundException`` or ``invalid_grant``.
-    :param message: its words, with those of a wrapped inner error.
+    :param message: its text, including that of a nested error.
     """
 
     error: str

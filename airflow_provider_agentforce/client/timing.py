@@ -75,7 +75,7 @@ class Deadline:
     def ends_in(self, seconds: float | None, *, firm: bool = False) -> None:
         """Set the time left for the caller as a whole, ``None`` for no limit.
 
-        :param firm: let no call outlast it either, as nobody else ends the caller.
+        :param firm: apply it to each call as well, where nothing else stops the caller.
         """
         self._end = math.inf if seconds is None else self.clock() + seconds
         self.firm = firm

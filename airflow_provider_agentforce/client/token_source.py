@@ -119,11 +119,11 @@ class TokenSource:
         return TokenSource(self._settings, executor, self._cache)
 
     def access(self, refused: Access | None = None, during_cleanup: bool = False) -> Access:
-        """Return an access: the token at hand, or a new one.
+        """Return an access: the current token, or a new one.
 
         :param refused: the access that the org refused; a token that another thread got meanwhile serves.
-        :param during_cleanup: take the token at hand, whatever its age.
-        :raises AgentforceError: no token is given. Threads that wait for the same call share its failure.
+        :param during_cleanup: return the current token, whatever its age.
+        :raises AgentforceError: the org issues no token. Threads that wait for the same call share its error.
         """
         token = self._cache.token
         if during_cleanup and token is not None:

@@ -47,8 +47,8 @@ class TraceFinding:
     :param message: the message, if it is there: it was delivered.
     :param trace: the whole trace, if there is one.
     :param final: whether another look would show no more.
-    :param note: what was seen, or why nothing, as one line.
-    :param error: why there is no trace.
+    :param note: what the trace showed, or why it showed nothing, as one line.
+    :param error: the error if the trace could not be read.
     """
 
     message: TracedMessage | None = None

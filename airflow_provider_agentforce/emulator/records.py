@@ -225,7 +225,7 @@ class _RecordChange:
         self._upsert_by = upsert_by
         given = [(key, value) for key, value in row.items() if key not in {"attributes", "id", "Id"}]
         self._id = row.get("id", row.get("Id"))
-        # To the org an empty text is no value.
+        # The org treats an empty string as null.
         self.changes = {self._field(key).name: None if value == "" else value for key, value in given}
         self.target = self._target()
         self.record = self._found()

@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
-from airflow_provider_agentforce.client import Conversation, Session, Settings, Turn
+from airflow_provider_agentforce.client import Session, Settings, Turn
 from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.client.messages import Transfer, the_one_of
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
+from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR

@@ -49,7 +49,7 @@ class _Pool:
         self.routes: dict[str, Route] = {}
         self._most = most
         self._idle: dict[Route, deque[Connection]] = {}
-        # A client that nobody closes leaves no open socket behind.
+        # The sockets are closed even if the client never is.
         weakref.finalize(self, _close_all, self._idle)
 
     def take(self, route: Route) -> Connection | None:

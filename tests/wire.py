@@ -52,6 +52,9 @@ def response(
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content
 
 
+TOKEN = response({"access_token": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"})
+
+
 @dataclass
 class Peer:
     """The server's end of one connection."""

@@ -19,7 +19,7 @@ from airflow_provider_agentforce.client.answer_reader import JsonReader
 from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
-from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
+from airflow_provider_agentforce.client.org_resource import OrgResource
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -152,18 +152,8 @@ class _ResultsRequest(_RunRequest):
     max_body = _MAX_RESULTS
 
 
-class AgentTests:
-    """The agent tests of an org. Methods raise :class:`.AgentforceError` for what the org or the network do.
-
-    :param host: the org's My Domain.
-    :param executor: carries out the calls.
-    :param get_access: gives the token.
-    """
-
-    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
-        self._host = host
-        self._executor = executor
-        self._get_access = get_access
+class AgentTests(OrgResource):
+    """The agent tests of an org."""
 
     def start(
         self,

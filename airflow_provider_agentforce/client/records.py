@@ -20,7 +20,7 @@ from airflow_provider_agentforce.client.answer_reader import JsonReader
 from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.error_words import words_of
-from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
+from airflow_provider_agentforce.client.org_resource import OrgResource
 from airflow_provider_agentforce.client.sobjects import SObjectInfo
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -131,18 +131,8 @@ class _WriteRequest(ApiRequest):
         return [WriteResult.from_reply(one if isinstance(one, dict) else {}) for one in reply]
 
 
-class Records:
-    """The records of an org. Methods raise :class:`.AgentforceError` for what the org or the network do.
-
-    :param host: the org's My Domain.
-    :param executor: carries out the calls.
-    :param get_access: gives the token.
-    """
-
-    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
-        self._host = host
-        self._executor = executor
-        self._get_access = get_access
+class Records(OrgResource):
+    """The records of an org."""
 
     def query(self, soql: str) -> Iterator[dict[str, Any]]:
         """Return the records that *soql* finds, as the org's pages of 2,000 come in.

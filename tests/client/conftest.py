@@ -34,3 +34,18 @@ def trusted(authority, tmp_path, monkeypatch):
 def stranger():
     """A TLS context for localhost, of an authority that nobody trusts."""
     return wire.server_context(trustme.CA(), "localhost")
+
+
+@pytest.fixture(params=["plain", "tls"])
+def serve(request, trusted):
+    """Start a server with a behaviour, in plain and over TLS."""
+    running = []
+
+    def start(behaviour):
+        server = wire.Server(behaviour, tls=trusted if request.param == "tls" else None)
+        running.append(server)
+        return server.__enter__()
+
+    yield start
+    for server in running:
+        server.__exit__()

@@ -23,7 +23,6 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
 )
 
-TOKEN = wire.response({"access_token": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"})
 ONE, OTHER = "0XxHs0000000001KAA", "0XxHs0000000002KAA"
 
 
@@ -47,7 +46,9 @@ def answered(make_client):
     """Ask for My_Agent in an org that answers the query with given records."""
 
     def ask(*records):
-        replies = wire.answering(TOKEN, wire.response({"totalSize": len(records), "records": list(records)}))
+        replies = wire.answering(
+            wire.TOKEN, wire.response({"totalSize": len(records), "records": list(records)})
+        )
         with wire.Server(replies) as server:
             client = make_client(host=server.url, api_url=server.url)
             try:

@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import threading
-import time
 import tracemalloc
 
 import pytest
+from real_airflow import until
 from telling import look_over
 
 from airflow_provider_agentforce.client.agent_test_results import cases_of
@@ -123,8 +123,8 @@ def test_a_start_that_is_cut_while_it_waits_is_unknown(org, client, by):
                 client.agent_tests.start("Order_Tests", api="legacy")
     finally:
         signal.signal(signal.SIGUSR1, before)
-    while not org.test_runs:  # The org goes on with what it held, and must not do so in the next test.
-        time.sleep(0.01)
+    # The org goes on with what it held, and must not do so in the next test.
+    until("the run is there", lambda: org.test_runs)
     assert (caught.value.operation, caught.value.applied) == ("test", None)
     assert "Testing Center" in caught.value.hint
 

@@ -18,6 +18,7 @@ import pytest
 import tenacity
 import wire
 from quick import QUICK
+from real_airflow import until
 from telling import FEEDBACK_ID, aim, call, failing, look_over
 
 from airflow_provider_agentforce import exceptions
@@ -508,8 +509,7 @@ def test_killed_conversation_ends_its_session(make_org, make_client, killer):
     client = make_client(org, timeout=20)
 
     def arrived():
-        while not org.count("send"):
-            time.sleep(0.01)
+        until("the message is there", lambda: org.count("send"))
 
     def talk():
         with client.conversation() as chat:
@@ -1151,8 +1151,7 @@ def test_token_that_was_replaced_meanwhile_is_not_shown(make_client, some_sessio
         errors = []
         thread = threading.Thread(target=lambda: errors.append(failing(client, "send", some_session)))
         thread.start()
-        while not sends:
-            time.sleep(0.01)
+        until("the first message is there", lambda: sends)
         client.send_message(replace(some_session, session_id="another"), "hello")
         thread.join(10)
         client.close()

@@ -20,8 +20,6 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
 )
 
-TOKEN = wire.response({"access_token": "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"})
-
 
 @pytest.fixture
 def records(client):
@@ -131,7 +129,7 @@ def test_a_query_that_the_org_gives_up_may_be_asked_again(make_org, make_client)
 )
 def test_a_next_page_is_asked_of_this_org_alone(make_client, where):
     page = wire.response({"totalSize": 9, "done": False, "nextRecordsUrl": where, "records": [{"Id": "1"}]})
-    with wire.Server(wire.answering(TOKEN, page)) as server:
+    with wire.Server(wire.answering(wire.TOKEN, page)) as server:
         client = make_client(host=server.url, api_url=server.url)
         found = client.records.query("SELECT Id FROM Account")
         assert next(found) == {"Id": "1"}
@@ -145,7 +143,7 @@ def test_children_that_come_in_pages_are_followed(make_client):
     record = {"attributes": {"type": "Account"}, "Contacts": children, "BillingAddress": {"city": "Bonn"}}
     page = wire.response({"totalSize": 1, "done": True, "records": [record]})
     more = wire.response({"totalSize": 3, "done": True, "records": [{"N": 3}]})
-    with wire.Server(wire.answering(TOKEN, page, more)) as server:
+    with wire.Server(wire.answering(wire.TOKEN, page, more)) as server:
         client = make_client(host=server.url, api_url=server.url)
         (found,) = client.records.query("SELECT BillingAddress, (SELECT N FROM Contacts) FROM Account")
         assert found == {"Contacts": [{"N": 1}, {"N": 2}, {"N": 3}], "BillingAddress": {"city": "Bonn"}}

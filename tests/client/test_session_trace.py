@@ -341,8 +341,11 @@ ANYTHING = st.recursive(
 @given(st.lists(ANYTHING, max_size=3))
 def test_any_shape_of_spans_is_read(resources):
     trace = SessionTrace.from_otlp({"resourceSpans": resources}, SESSION)
-    trace.find_message("a", 1, 0.0)
-    trace.to_dict()
+    found = trace.find_message("a", 1, 0.0)
+    assert found is None or found in trace.messages
+    assert [one.position for one in trace.messages] == list(range(1, len(trace.messages) + 1))
+    kept = json.loads(json.dumps(trace.to_dict(), allow_nan=False))
+    assert kept["session_id"] == SESSION
 
 
 # The call

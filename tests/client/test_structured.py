@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
+from real_airflow import until
 from typing_extensions import TypedDict
 
 from airflow_provider_agentforce.client import Turn
@@ -347,8 +348,7 @@ class TestTime:
         assert output.read(turn('"a"')) == "a"
         (child,) = children() - others
         os.kill(child, signal.SIGKILL)
-        while child in children():
-            time.sleep(0.01)
+        until("the process is gone", lambda: child not in children())
         with pytest.raises(InvalidOutputError, match="could not be checked"):
             output.read(turn('"a"'))
         assert output.read(turn('"a"')) == "a"
@@ -367,10 +367,7 @@ class TestTime:
                 [sys.executable, "-c", code + end], capture_output=True, text=True, check=False
             )
             child = int(done.stdout)
-            while (
-                Path(f"/proc/{child}").exists() and "zombie" not in Path(f"/proc/{child}/status").read_text()
-            ):
-                time.sleep(0.01)
+            until("the process is gone", lambda child=child: has_ended(child))
 
     def test_a_file_in_the_working_folder_is_no_module_of_the_process(self, tmp_path, monkeypatch):
         (tmp_path / "json.py").write_text("raise SystemExit(1)")
@@ -391,6 +388,11 @@ class TestTime:
             "assert read('\"c\"') == 'c'\n"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def has_ended(process):
+    status = Path(f"/proc/{process}/status")
+    return not status.exists() or "zombie" in status.read_text()
 
 
 def children():

@@ -62,21 +62,6 @@ def own(body):
     return Got(200, body, sent=True)
 
 
-@pytest.fixture(params=["plain", "tls"])
-def serve(request, trusted):
-    """Start a server with a behaviour, in plain and over TLS."""
-    running = []
-
-    def start(behaviour):
-        server = wire.Server(behaviour, tls=trusted if request.param == "tls" else None)
-        running.append(server)
-        return server.__enter__()
-
-    yield start
-    for server in running:
-        server.__exit__()
-
-
 @pytest.fixture
 def transport():
     transport = Transport(max_idle=10)

@@ -125,21 +125,6 @@ LOST_IN_THE_ANSWER = {
 }
 
 
-@pytest.fixture(params=["plain", "tls"])
-def serve(request, trusted, monkeypatch):
-    """Start a server with a behaviour, in plain and over TLS."""
-    running = []
-
-    def start(behaviour):
-        server = wire.Server(behaviour, tls=trusted if request.param == "tls" else None)
-        running.append(server)
-        return server.__enter__()
-
-    yield start
-    for server in running:
-        server.__exit__()
-
-
 @pytest.mark.parametrize("name", LOST_BEFORE_THE_ANSWER)
 def test_message_that_may_have_arrived_is_unknown_and_sent_once(serve, org, make_client, some_session, name):
     behaviour, cause = LOST_BEFORE_THE_ANSWER[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from real_airflow import RealAirflow, left_out, running, until
+from real_airflow import RealAirflow, kill, left_out, running, until
 
 HERE = Path(__file__).resolve().parent
 DAG_IDS = {
@@ -135,6 +135,33 @@ def figures(org, request):
         seconds=min(after, default=None),
     )
     request.config.stash.setdefault(_ROWS, []).append(row)
+
+
+@pytest.fixture
+def killed_while_asking(airflow, gates, figures):
+    """Kill a task while it asks a person, who answers before or after that; its next try succeeds."""
+    from airflow_provider_agentforce._compat import questions_change  # noqa: PLC0415 - needs Airflow
+
+    def kill_and_answer(run, option, fields, *, early):
+        gates.wait_for("asking")
+        figures.kind, figures.at = "SIGKILL", kill(run.runner("talk"))
+        if early:
+            run.answer("talk", option, fields)
+        gates.open("asking")
+        airflow.start_part("triggerer")
+        try:
+            if questions_change():
+                run.asked("talk")  # each try has its own question there
+            elif not early:
+                run.asked("talk", "deferred")
+            if questions_change() or not early:
+                run.answer("talk", option, fields)
+            assert run.wait() == "success", run.log("talk", 2)
+        finally:
+            airflow.stop_part("triggerer")
+        assert run.task("talk")["try_number"] == 2
+
+    return kill_and_answer
 
 
 def pytest_terminal_summary(terminalreporter, config):

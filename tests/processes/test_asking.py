@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from real_airflow import kill
-
-from airflow_provider_agentforce._compat import questions_change
 
 pytestmark = pytest.mark.usefixtures("figures")
 
@@ -51,23 +48,7 @@ def test_what_no_one_decides_in_time_is_cancelled(airflow, org):
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_task_that_is_killed_while_it_asks_asks_once(airflow, org, gates, figures, early):
+def test_a_task_that_is_killed_while_it_asks_asks_once(airflow, org, killed_while_asking, early):
     run = airflow.trigger("talk_decided_stopping", request="needs_confirmation")
-    gates.wait_for("asking")
-    figures.kind, figures.at = "SIGKILL", kill(run.runner("talk"))
-    if early:
-        run.answer("talk", "Approve", {})
-    gates.open("asking")
-    airflow.start_part("triggerer")
-    try:
-        if questions_change():
-            run.asked("talk")  # each try has its own question there
-        elif not early:
-            run.asked("talk", "deferred")
-        if questions_change() or not early:
-            run.answer("talk", "Approve", {})
-        assert run.wait() == "success", run.log("talk", 2)
-    finally:
-        airflow.stop_part("triggerer")
-    assert run.task("talk")["try_number"] == 2
+    killed_while_asking(run, "Approve", {}, early=early)
     assert (turns(org), org.open_sessions) == (["needs_confirmation", "Reply", "after"], [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from real_airflow import kill, until
+from real_airflow import until
 
 from airflow_provider_agentforce._compat import questions_change
 
@@ -92,26 +92,10 @@ def test_a_second_question_of_a_task_is_asked_where_people_would_see_it(airflow,
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_task_that_is_killed_while_it_asks_asks_once(airflow, org, gates, figures, early):
+def test_a_task_that_is_killed_while_it_asks_asks_once(airflow, org, killed_while_asking, early):
     org.fail("send", **ACTED)
     run = airflow.trigger("talk_asks_stopping")
-    gates.wait_for("asking")
-    figures.kind, figures.at = "SIGKILL", kill(run.runner("talk"))
-    if early:
-        run.answer("talk", DONE, {"answer": ""})
-    gates.open("asking")
-    airflow.start_part("triggerer")
-    try:
-        if questions_change():
-            run.asked("talk")  # each try has its own question there
-        elif not early:
-            run.asked("talk", "deferred")
-        if questions_change() or not early:
-            run.answer("talk", DONE, {"answer": ""})
-        assert run.wait() == "success", run.log("talk", 2)
-    finally:
-        airflow.stop_part("triggerer")
-    assert run.task("talk")["try_number"] == 2
+    killed_while_asking(run, DONE, {"answer": ""}, early=early)
     assert (org.count("send"), run.xcom("talk")["outcome"]) == (1, "answer_lost")
     assert run.log("talk", 1).count("Waiting for a person") == 0
 

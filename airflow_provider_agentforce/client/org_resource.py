@@ -1,0 +1,19 @@
+"""What the org's own host serves, beside the Agent API."""
+
+from __future__ import annotations
+
+from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
+
+
+class OrgResource:
+    """One kind of things of an org. Methods raise :class:`.AgentforceError` for what org or network do.
+
+    :param host: the org's My Domain.
+    :param executor: carries out the calls.
+    :param get_access: gives the token.
+    """
+
+    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
+        self._host = host
+        self._executor = executor
+        self._get_access = get_access

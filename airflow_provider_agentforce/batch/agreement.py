@@ -44,10 +44,10 @@ def asked_twice(names: Mapping[str, int], among: Iterable[int] | None, share: fl
         for name, position in names.items()
         if wanted is None or position in wanted
     )
-    return frozenset(position for _, position in heapq.nsmallest(number_of(share, total), hashes))
+    return frozenset(position for _, position in heapq.nsmallest(records_in_share(share, total), hashes))
 
 
-def number_of(share: float, total: int) -> int:
+def records_in_share(share: float, total: int) -> int:
     """Return how many of *total* a share is, rounded up."""
     # As it is written: 0.07 * 100 is 7.000000000000001.
     return math.ceil(Decimal(repr(float(share))) * total)

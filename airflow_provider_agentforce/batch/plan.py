@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.batch.agreement import number_of
+from airflow_provider_agentforce.batch.agreement import records_in_share
 from airflow_provider_agentforce.batch.hash_set import HashSet
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import duration
@@ -83,7 +83,7 @@ class Plan:
     def ask_twice(self) -> None:
         """When all records are counted, count the second askings; each is taken to be of average length."""
         asked = self.records - self.failed
-        self.asked_twice = min(asked, number_of(self.options.agreement_share, self.records))
+        self.asked_twice = min(asked, records_in_share(self.options.agreement_share, self.records))
         if asked:
             self.messages += round(self.messages * self.asked_twice / asked)
             self.characters += round(self.characters * self.asked_twice / asked)

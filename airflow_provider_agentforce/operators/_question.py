@@ -141,7 +141,7 @@ def decided(
         return Decision.of(event)
     if event.get("error_type") == "timeout":
         return None
-    asked, of_a_try = _Asked(Ledger.of(context), question), _compat.questions_change()
+    asked, of_a_try = _AskedQuestion(Ledger.of(context), question), _compat.questions_change()
     if asked.another and not of_a_try:
         raise AgentforceInputError(
             "This task instance has asked a question before, and below Airflow 3.4 people would see that "
@@ -161,7 +161,7 @@ def decided(
     raise _compat.awaiting_input("execute_complete", None if until is None else max(until - _now(), _SOON))
 
 
-class _Asked:
+class _AskedQuestion:
     """How far a task has come with its question, on record.
 
     Recorded is that a question is about to be asked, that it was asked, and that the notifiers were called.

@@ -10,20 +10,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.operators._identity import external_session_key
-from airflow_provider_agentforce.operators._sharding import merge_shards, shards
-from airflow_provider_agentforce.operators.agent_tests import RunAgentTestOperator
-from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
-from airflow_provider_agentforce.operators.conversation import ConversationOperator
-from airflow_provider_agentforce.operators.conversation_tests import ConversationTestOperator
-from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
-from airflow_provider_agentforce.operators.message import SendMessageOperator
-from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
-from airflow_provider_agentforce.operators.session_trace import SessionTraceOperator
-from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
-
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.sample import Sample
+    from airflow_provider_agentforce.operators._identity import external_session_key
+    from airflow_provider_agentforce.operators._sharding import merge_shards, shards
+    from airflow_provider_agentforce.operators.agent_tests import RunAgentTestOperator
+    from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
+    from airflow_provider_agentforce.operators.conversation import ConversationOperator
+    from airflow_provider_agentforce.operators.conversation_tests import ConversationTestOperator
+    from airflow_provider_agentforce.operators.feedback import SubmitFeedbackOperator
+    from airflow_provider_agentforce.operators.message import SendMessageOperator
+    from airflow_provider_agentforce.operators.session import EndSessionOperator, StartSessionOperator
+    from airflow_provider_agentforce.operators.session_trace import SessionTraceOperator
+    from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
 
 __all__ = [
     "ConversationBatchOperator",
@@ -42,11 +41,26 @@ __all__ = [
     "shards",
 ]
 
-# What is imported when it is used: most Dag files do without.
-_MODULES = {"Sample": "airflow_provider_agentforce.batch.sample"}
+# A Dag file loads the operators that it uses, and no others.
+_MODULES = {
+    "ConversationBatchOperator": "operators.batch",
+    "ConversationOperator": "operators.conversation",
+    "ConversationTestOperator": "operators.conversation_tests",
+    "EndSessionOperator": "operators.session",
+    "RunAgentTestOperator": "operators.agent_tests",
+    "Sample": "batch.sample",
+    "SendMessageOperator": "operators.message",
+    "SessionTraceOperator": "operators.session_trace",
+    "StartSessionOperator": "operators.session",
+    "SubmitFeedbackOperator": "operators.feedback",
+    "WriteRecordsOperator": "operators.write_records",
+    "external_session_key": "operators._identity",
+    "merge_shards": "operators._sharding",
+    "shards": "operators._sharding",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module(f"airflow_provider_agentforce.{_MODULES[name]}"), name)

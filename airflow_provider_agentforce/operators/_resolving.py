@@ -20,13 +20,13 @@ from airflow_provider_agentforce.exceptions import (
     DeliveryUnknownError,
 )
 from airflow_provider_agentforce.operators._ledger import RENDERED, UNKNOWN, Ledger
-from airflow_provider_agentforce.operators._question import Decision, Question, decided
 from airflow_provider_agentforce.operators._shared import SendsMessages
-from airflow_provider_agentforce.operators._unknown_delivery import Resolver, Seen
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.trace_lookup import SoughtMessage
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+    from airflow_provider_agentforce.operators._question import Decision, Question
+    from airflow_provider_agentforce.operators._unknown_delivery import Seen
 
 # Seconds: a shorter wait is not worth another start of the task's process.
 _SHORT_WAIT = 10.0
@@ -151,6 +151,8 @@ class ResolvesDeliveries(SendsMessages):
             raise
 
     def _take_steps(self, error: DeliveryUnknownError, home: RecordedDelivery, tools: TaskTools) -> None:
+        from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415 - not at parse time
+
         resolver = Resolver(self.steps, home, tools)
         left = resolver.run()
         if left is None:
@@ -286,6 +288,7 @@ class TaskTools:
 
     def _look(self, delivery: UnknownDelivery) -> Seen:
         from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._unknown_delivery import Seen  # noqa: PLC0415 - not at parse time
 
         sought = _sought(delivery)
         if sought is None:
@@ -332,6 +335,8 @@ class TaskTools:
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, or wait for it."""
+        from airflow_provider_agentforce.operators._question import decided  # noqa: PLC0415 - not at parse time
+
         event, self._event = self._event, {}
         return decided(question, step, until, task=self._task, context=self._context, event=event)
 

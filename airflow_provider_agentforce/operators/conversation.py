@@ -26,7 +26,6 @@ from airflow_provider_agentforce.operators._ledger import (
     without_requests,
 )
 from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
-from airflow_provider_agentforce.operators._retries import Resume, Stop, next_try, stopped
 from airflow_provider_agentforce.operators._shared import StartsSessions, StoresPlans
 
 if TYPE_CHECKING:
@@ -319,6 +318,13 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         self, talk: ResumableConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
         """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
+        from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
+            Resume,
+            Stop,
+            next_try,
+            stopped,
+        )
+
         follows = next_try(
             error,
             answered=len(talk.turns),

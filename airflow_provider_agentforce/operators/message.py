@@ -21,7 +21,6 @@ from airflow_provider_agentforce.operators._ledger import (
     without_requests,
 )
 from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
-from airflow_provider_agentforce.operators._retries import Stop, next_try, stopped
 from airflow_provider_agentforce.operators._session_source import TakesSession, newest_number, number_of
 from airflow_provider_agentforce.operators._shared import StoresPlans
 
@@ -244,10 +243,18 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         except BaseException as error:  # also a kill
             if recorded:
                 raise  # the next try returns the answer from its record
+            from airflow_provider_agentforce.operators._retries import stopped  # noqa: PLC0415 - not at parse time
+
             raise stopped(error, "Its answer could not be stored.", turn) from error
 
     def _after_the_answer(self, error: BaseException, answer: Turn, *, recorded: bool) -> BaseException:
         """Return the error of a corrective question: the message is answered, whatever became of that."""
+        from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
+            Stop,
+            next_try,
+            stopped,
+        )
+
         follows = next_try(
             error, answered=1, recorded=recorded, resend=self.resends, restart=recorded, tries_left=True
         )

@@ -71,7 +71,10 @@ def test_package_of_the_client_loads_no_http_library():
 
 
 def test_operators_load_neither_http_library_nor_client_when_a_dag_is_parsed():
-    loaded = loaded_by(f"{NAME}.operators") - loaded_by("airflow.sdk.bases.operator")
+    operators = [file.stem for file in (PACKAGE / "operators").glob("[a-z]*.py")]
+    loaded = loaded_by(*(f"{NAME}.operators.{one}" for one in operators)) - loaded_by(
+        "airflow.sdk.bases.operator"
+    )
     assert f"{NAME}.operators.conversation" in loaded
     heavy = {"requests", "urllib3", "tenacity", "h11", "pydantic", "yaml", "jwt", "cryptography"}
     assert loaded & heavy == set()
@@ -79,6 +82,16 @@ def test_operators_load_neither_http_library_nor_client_when_a_dag_is_parsed():
     assert [name for name in ours if name.split(".")[1] in {"batch", "emulator", "hooks", "structured"}] == []
     client = {name for name in ours if name.startswith(f"{NAME}.client.")}
     assert client == {f"{NAME}.client.{name}" for name in ("error_words", "models", "validation")}
+
+
+def test_a_dag_file_loads_the_operators_that_it_uses():
+    loaded = {name for name in loaded_by(f"{NAME}.operators.conversation") if name.startswith(NAME)}
+    assert not loaded & {
+        f"{NAME}.operators.{name}" for name in ("agent_tests", "batch", "message", "session")
+    }
+    from airflow_provider_agentforce import operators  # noqa: PLC0415 - it is what is tested
+
+    assert all(getattr(operators, name).__name__ == name for name in operators.__all__)
 
 
 def test_client_is_found_where_it_is_promised():

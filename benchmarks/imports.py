@@ -1,10 +1,10 @@
 """What importing the operators adds to a Dag file that imports ``airflow.sdk`` anyway.
 
 Every run is a fresh interpreter. Runs with ``airflow.sdk`` alone, with one or all of our operators after it
-and, to compare, with Airflow's own ``BashOperator`` after it take turns. The addition is timed inside the process,
-where the start of the interpreter and of Airflow does not blur it, and as the CPU time of whole processes,
-one with our operator minus the one without beside it. A second run without them shows how much of such a
-difference is noise.
+and, to compare, with Airflow's own ``BashOperator`` after it take turns. The addition is timed inside the
+process, where the start of the interpreter and of Airflow does not blur it, and as the CPU time of whole
+processes, one with our operator minus the one without beside it. A second run without them shows how much of
+such a difference is noise.
 
 All code is compiled before, as that of an installed package is: the byte code goes to a folder of its own,
 which one unmeasured run of each program fills.

@@ -180,13 +180,13 @@ class Agreement:
 def comparison_line(first: Row, second: Row) -> bytes:
     """Return the line of the file that shows both answers of a record.
 
-    Its ``agrees`` is ``null`` if they cannot be compared.
+    Its ``agrees`` and its ``fields`` are ``null`` if they cannot be compared.
     """
     fields = compare(first, second)
     line = {
         "key": first.key,
         "agrees": None if fields is None else all(fields.values()),
-        "differs": [name for name, agrees in (fields or {}).items() if not agrees],
+        "fields": fields,
         "first": {name: getattr(first, name) for name in _SHOWN},
         "second": {name: getattr(second, name) for name in _SHOWN},
     }

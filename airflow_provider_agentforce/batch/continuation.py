@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_agentforce.batch.checkpoint import HEADER, changed_marks
 from airflow_provider_agentforce.batch.notes import Notes
+from airflow_provider_agentforce.batch.parts import unreadable_file
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+_T = TypeVar("_T")
 
 _BEGUN = "begun.json"
 _FINISHED = "finished.json"
@@ -86,12 +89,12 @@ class Continuation:
                 f"continue_from: {self._shown} holds no batch of a task with a sample, or its _ledger/ was "
                 "deleted. Give the output of a task with sample=; if it is gone, let that task run again."
             )
-        return Begun(**kept)
+        return _as(Begun, kept, _BEGUN)
 
     def continued(self, identity: Mapping[str, str]) -> Continued | None:
         """Return who goes on with the batch of this identity, ``None`` if no other task does."""
         kept = self._notes.read(_CONTINUED)
-        continued = None if kept is None else Continued(**kept)
+        continued = None if kept is None else _as(Continued, kept, _CONTINUED)
         return continued if continued and continued.identity == identity else None
 
     def take_over(self, by: str, identity: dict[str, str], marks: Mapping[str, str]) -> None:
@@ -123,3 +126,14 @@ class Continuation:
                 "was cut short; let it finish first."
             )
         self._notes.write(_CONTINUED, asdict(Continued(by, identity, manifest)))
+
+
+def _as(kind: Callable[..., _T], kept: dict[str, Any], name: str) -> _T:
+    """Return what a note holds.
+
+    :raises LedgerError: if another program has written it.
+    """
+    try:
+        return kind(**kept)
+    except TypeError:
+        raise unreadable_file(name) from None

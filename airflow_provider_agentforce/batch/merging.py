@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from airflow_provider_agentforce.batch.output import DEAD_LETTER, RESULTS, WrittenTables, result_lines
+from airflow_provider_agentforce.batch.agreement import Agreement
+from airflow_provider_agentforce.batch.output import (
+    AGREEMENT,
+    DEAD_LETTER,
+    RESULTS,
+    WrittenTables,
+    result_lines,
+)
 from airflow_provider_agentforce.batch.reader import read_records
 from airflow_provider_agentforce.batch.results import STATUSES
+from airflow_provider_agentforce.batch.sample import joined_samples
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, source_of
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
@@ -42,6 +51,8 @@ def merge(
     merger = _Merger(storage, [storage_of(one) for one in folders])
     tables = guarded(merger.write, failure)
     dead_letter = guarded(lambda: _write_dead_letter(dead, storage), failure)
+    twice = [storage_of(one) for one, part in zip(folders, parts, strict=True) if part["agreement"]]
+    agreement = guarded(lambda: _write_agreement(twice, storage), failure)
     return {
         "result_path": str(parent),
         "results": str(parent / RESULTS),
@@ -51,6 +62,8 @@ def merge(
         **{name: sum(part[name] for part in parts) for name in _SUMS},
         "counts": _counts(parts),
         "duration": max(part["duration"] for part in parts),
+        "sample": joined_samples(part["sample"] for part in parts),
+        "agreement": agreement and {**agreement, "results": str(parent / AGREEMENT)},
         "shard": None,
     }
 
@@ -129,3 +142,22 @@ def _write_dead_letter(sources: Sequence[Source], storage: Storage) -> str | Non
         lambda: first.encode(record.line() for source in sources for record in read_records(source, None)),
     )
     return name
+
+
+def _write_agreement(shards: Sequence[Storage], storage: Storage) -> dict[str, Any] | None:
+    """Write both answers of the records that were asked twice as one file; return how often they agree."""
+    if not shards:
+        storage.remove(AGREEMENT)
+        return None
+
+    def lines() -> Iterator[bytes]:
+        for shard in shards:
+            with shard.open(AGREEMENT) as file:
+                yield from iter(file.readline, b"")
+
+    agreement = Agreement()
+    for fields in (json.loads(line)["fields"] for line in lines()):
+        if fields is not None:
+            agreement.add(fields)
+    storage.write(AGREEMENT, lines)
+    return agreement.to_dict()

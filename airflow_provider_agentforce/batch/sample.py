@@ -6,6 +6,7 @@ import heapq
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -154,6 +155,15 @@ def sample_result(checkpoint: Checkpoint, chosen: frozenset[int]) -> dict[str, A
         "remaining": len(rows) - rows.counts.total(),
         "preview": [_shown(json.loads(checkpoint.row_at(position))) for position in shown],
     }
+
+
+def joined_samples(samples: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the samples of the shards of a batch as one, ``None`` if there are none."""
+    found = [one for one in samples if one is not None]
+    if not found:
+        return None
+    sums = {name: sum(one[name] for one in found) for name in ("size", "remaining")}
+    return {**sums, "preview": [row for one in found for row in one["preview"]][:_MOST_SHOWN]}
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

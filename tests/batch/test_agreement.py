@@ -59,7 +59,7 @@ def test_an_agent_that_flips_answers_has_an_agreement_within_its_interval(
     assert sum(one["agrees"] for one in found.values()) == round(150 * agreement["share"])
     for one in found.values():
         results = [one[which]["result"]["industry"] for which in ("first", "second")]
-        assert one["differs"] == ([] if results[0] == results[1] else ["industry"])
+        assert one["fields"] == {"industry": results[0] == results[1], "size": True}
 
 
 def test_a_second_asking_has_a_session_of_its_own_and_leaves_the_results_alone(org, client, folder):

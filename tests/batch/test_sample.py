@@ -163,12 +163,18 @@ def test_another_batch_is_not_taken_over_and_the_first_task_may_still_go_on(
     assert org.applied() == 6
 
 
-@pytest.mark.parametrize("name", ["begun.json", "finished.json", "continued.json"])
-def test_a_note_that_cannot_be_read_is_an_error_and_nothing_is_sent(org, client, folder, name):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("finished.json", "{"),
+        ("finished.json", "[]"),
+        ("continued.json", "{"),
+        ("continued.json", '{"by": 1}'),
+    ],
+)
+def test_a_note_that_cannot_be_read_is_an_error_and_nothing_is_sent(org, client, folder, name, text):
     trial(client, folder, accounts(6), 2).run(killed=never)
-    (folder / "_ledger" / name).write_text("{")
-    if name == "begun.json":  # the operator reads it
-        return
+    (folder / "_ledger" / name).write_text(text)
     with pytest.raises(LedgerError, match=name):
         rest(client, folder, accounts(6)).run(killed=never)
     assert org.applied() == 2

@@ -9,9 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from batches import accounts, in_a_process, job, rows
+from batches import IDENTITY, accounts, in_a_process, job, rows
 
+from airflow_provider_agentforce.batch.continuation import Begun
 from airflow_provider_agentforce.batch.merging import merge
+from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
 
@@ -104,6 +106,24 @@ def test_failed_records_of_all_shards_make_one_dead_letter_in_the_form_of_the_in
     assert Path(merged["dead_letter"]).name == "dead_letter.csv"
     failed = read_csv(Path(merged["dead_letter"]))
     assert sorted(row["id"] for row in failed) == sorted(f"A{n}" for n in range(40) if n % 4)
+
+
+def test_samples_and_agreements_of_all_shards_are_joined(org, make_client, folder):
+    how = {"sample": Sample(2), "begins": Begun(IDENTITY, {}), "agreement_share": 0.5}
+    merged = merge([run(make_client(), folder, f"{n}/3", ACCOUNTS[:9], **how) for n in range(3)], Path)
+    sizes = merged["sample"]["size"], merged["sample"]["remaining"], len(merged["sample"]["preview"])
+    assert sizes == (merged["records"], 9 - merged["records"], merged["records"])
+    agreement = merged["agreement"]
+    assert (agreement["records"], agreement["share"], agreement["fields"]) == (3, 1.0, {"text": 1.0})
+    assert len(Path(agreement["results"]).read_text().splitlines()) == 3
+    assert org.applied() == merged["messages"] == merged["records"] + 3
+
+
+def test_a_shard_without_records_has_no_sample_and_nothing_to_compare(org, make_client, folder):
+    how = {"sample": Sample(2), "begins": Begun(IDENTITY, {}), "agreement_share": 0.5}
+    manifests = [run(make_client(), folder, f"{n}/4", ACCOUNTS[:1], **how) for n in range(4)]
+    assert sorted(one["sample"]["size"] for one in manifests) == [0, 0, 0, 1]
+    assert merge(manifests, Path)["agreement"]["records"] == 1
 
 
 def test_a_shard_without_records_is_done(org, make_client, folder):

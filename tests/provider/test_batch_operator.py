@@ -805,6 +805,19 @@ def test_a_store_that_can_only_write_whole_files_is_enough(ask, org, bucket):
     assert len(texts(org)) == 2
 
 
+def test_a_sample_and_its_rest_need_no_more_of_a_store(ask, org, bucket):
+    bucket.pipe("/bucket/a.csv", b"id,name\n" + b"".join(b"%d,Account %d\n" % (n, n) for n in range(9)))
+    here = {"records": "memory://the_store@bucket/a.csv", "result_path": "memory://the_store@bucket/out"}
+    first = ask(**here, sample=3)
+    assert first.value["counts"] == {"answered": 3}
+    second = ask(None, result_path=None, continue_from=first.value, agreement_share=0.2)
+    assert second.error is None
+    assert second.value["counts"] == {"answered": 9}
+    assert len(lines_of(second.value["agreement"]["results"])) == second.value["agreement"]["records"] == 2
+    assert len(lines_of(second.value["results"])) == 9
+    assert len(texts(org)) == 11
+
+
 @pytest.mark.parametrize("given", ["", "/*", "/**/*.csv", "/[ab].*"])
 def test_a_folder_or_a_pattern_of_a_store_stands_for_its_files(ask, org, bucket, given):
     bucket.pipe({"/bucket/in/b.csv": b"id,name\n2,Globex\n", "/bucket/in/a.csv": b"id,name\n1,Acme\n"})

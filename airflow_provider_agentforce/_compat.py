@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         AirflowTaskTerminated,
         AirflowTaskTimeout,
     )
+    from airflow.sdk.plugins_manager import AirflowPlugin
     from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 else:
     # The last place is Airflow 2's, or that of 3.0.
@@ -79,6 +80,7 @@ _OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
 _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
 # What only some modules need, so it is imported when one of them is.
 _WHEN_USED = {
+    "AirflowPlugin": ("airflow.sdk.plugins_manager", "airflow.plugins_manager"),
     "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
     "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
     "BaseEventTrigger": ("airflow.triggers.base",),
@@ -96,6 +98,7 @@ __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowOptionalProviderFeatureException",
+    "AirflowPlugin",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTerminated",
@@ -122,11 +125,13 @@ __all__ = [
     "date_time_trigger",
     "default_deferrable",
     "determine_kwargs",
+    "has_pages",
     "mask_secret",
     "object_storage_path",
     "questions_change",
     "stats",
     "stored_connection",
+    "tabs_choose_operators",
     "task_decorator_factory",
     "waits",
     "xcom_of_airflow_2",
@@ -227,10 +232,24 @@ def can_ask() -> bool:
 
 
 @cache
+def _version() -> tuple[int, int]:
+    major, minor = import_module("airflow").__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
 def questions_change() -> bool:
     """Tell whether each question of a task is shown, and belongs to its try: Airflow 3.4 and later."""
-    major, minor = import_module("airflow").__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (3, 4)
+    return _version() >= (3, 4)
+
+
+def has_pages() -> bool:
+    """Tell whether a plugin can add pages to Airflow's own: Airflow 3.1 and later."""
+    return _version() >= (3, 1)
+
+
+def tabs_choose_operators() -> bool:
+    """Tell whether a plugin can say which operators' tasks have its tab: Airflow 3.4 and later."""
+    return _version() >= (3, 4)
 
 
 @cache

@@ -122,6 +122,7 @@ _OPERATORS = (
     "write_records",
 )
 _TRIGGERS = ("agent_published", "agent_tests", "pause", "session_trace")
+_LINKS = ("agent.AgentLink", "page.BatchLink", "page.ConversationLink")
 _SERVICE = {"integration-name": "Salesforce Agentforce"}
 
 
@@ -147,7 +148,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "agentforce", "class-name": f"{_PACKAGE}.decorators.agentforce.agentforce_task"}
         ],
-        "extra-links": [f"{_PACKAGE}.links.agent.AgentLink"],
+        "extra-links": [f"{_PACKAGE}.links.{name}" for name in _LINKS],
         # Airflow 3.2 and later.
         "cli": [f"{_PACKAGE}.cli.definition.get_agentforce_cli_commands"],
         "config": CONFIG,

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
 
 import psutil
 import requests
@@ -73,6 +74,7 @@ class RealAirflow:
     :param home: its folder, empty.
     :param dags: the folder with the Dags.
     :param environment: more environment variables for every process.
+    :param path: what its address has behind the port.
     :cvar parts: the arguments of each of its processes.
     :cvar at_start: those that are started with it.
     :cvar run_tasks: those that tasks run below.
@@ -87,9 +89,9 @@ class RealAirflow:
     at_start: ClassVar = ("api-server", "scheduler", "dag-processor")
     run_tasks: ClassVar = ("scheduler",)
 
-    def __init__(self, home: Path, dags: Path, environment: dict[str, str]) -> None:
+    def __init__(self, home: Path, dags: Path, environment: dict[str, str], path: str = "") -> None:
         self.home = home
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}{path}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._orphans: list[psutil.Process] = []
         self._http = requests.Session()
@@ -106,6 +108,11 @@ class RealAirflow:
         until("the API server answers", self._log_in, timeout=120)
         until("its other parts run", self._healthy, timeout=120)
         until("the Dags are known", lambda: dag_ids <= self._dag_ids(), timeout=120)
+
+    def start_api_server(self) -> None:
+        """Start the server of its pages and wait until it answers."""
+        self.start_part("api-server")
+        until("the API server answers", self._log_in, timeout=120)
 
     def start_part(self, name: str) -> None:
         """Start one of its processes."""
@@ -203,7 +210,7 @@ class RealAirflow:
         """Make one call."""
         answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=30)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
+        return answer.json() if answer.content else {}
 
     def _log_in(self) -> bool:
         self._check_alive()
@@ -378,7 +385,7 @@ def _settings(home: Path, dags: Path, url: str) -> dict[str, str]:
         },
         "API": {
             "HOST": "127.0.0.1",
-            "PORT": url.rpartition(":")[2],
+            "PORT": str(urlsplit(url).port),
             "BASE_URL": url,
             "WORKERS": "1",
         },

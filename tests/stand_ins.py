@@ -12,6 +12,7 @@ class TaskInstance:
     """One try of a task. Everything that it gives to XCom has to be JSON.
 
     :param breaks_after: how many XComs it takes before its database is away.
+    :ivar page: what it has left for its page in Airflow; not one of *xcoms*.
     """
 
     id = uuid.UUID(int=1)
@@ -21,8 +22,12 @@ class TaskInstance:
         self.try_number, self.max_tries = try_number, max_tries
         self.breaks_after = breaks_after
         self.xcoms = {}
+        self.page = None
 
     def xcom_push(self, key, value):
+        if key == "agentforce_page":
+            self.page = json.loads(json.dumps(value))
+            return
         if len(self.xcoms) == self.breaks_after:
             raise RuntimeError("the database is away")
         json.dumps(value)

@@ -19,8 +19,9 @@ from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import AGREEMENT
+from airflow_provider_agentforce.batch.progress import Standing
 from airflow_provider_agentforce.batch.results import STATUSES, Row
-from airflow_provider_agentforce.batch.runner import Runner, Watcher
+from airflow_provider_agentforce.batch.runner import Runner
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
 from airflow_provider_agentforce.batch.todo import Todo, ask_all, take_up
 
@@ -49,7 +50,7 @@ class SecondAsking:
     asked: BatchInput
     first: Checkpoint
 
-    def run(self, *, asks: bool, killed: Callable[[], bool], watcher: Watcher) -> Agreement:
+    def run(self, *, asks: bool, killed: Callable[[], bool]) -> Agreement:
         """Ask what has not been asked a second time, and compare.
 
         :param asks: ``False``: compare what earlier tries have asked, and ask nothing more.
@@ -63,7 +64,7 @@ class SecondAsking:
             past = second.open(changes_allowed=self.options.changes_allowed)
             take_up(self.client, past, second)
             if asks:
-                self._ask(second, past.pending, killed=killed, watcher=watcher)
+                self._ask(second, past.pending, killed=killed)
             agreement = Agreement(sessions=len(past.starts) + second.sessions, messages=second.rows.messages)
             for first_row, second_row in self._pairs(second):
                 fields = compare(first_row, second_row)
@@ -72,7 +73,7 @@ class SecondAsking:
             self._write(second)
             return agreement
 
-    def _ask(self, second: Checkpoint, pending: Any, *, killed: Callable[[], bool], watcher: Watcher) -> None:
+    def _ask(self, second: Checkpoint, pending: Any, *, killed: Callable[[], bool]) -> None:
         share, statuses = self.options.agreement_share, self.first.rows.status
         chosen = asked_twice(self.asked.found.positions, self.asked.sample, share)
         # What is pending gets a row, too, also when the first asking was of a sample.
@@ -83,9 +84,7 @@ class SecondAsking:
         # In a session that it shares, a record could hear of its first answer.
         options = replace(self.options, messages_per_session=1, max_failures=None)
         todo = Todo(self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted)
-        runner = Runner(
-            self.client, second, options, killed=killed, watcher=_Uncounted(watcher), total=len(wanted)
-        )
+        runner = Runner(self.client, second, options, killed=killed, watcher=_Uncounted(), total=len(wanted))
         ask_all(runner, todo)
 
     def _pairs(self, second: Checkpoint) -> Iterator[tuple[Row, Row]]:
@@ -105,10 +104,13 @@ class SecondAsking:
 
 
 class _Uncounted:
-    """Has the second asking of a record not counted as another record."""
+    """Has the second asking of a record not counted as another record, and not shown as progress."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.sessions = watcher.sessions
+    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
+        """Leave it out."""
 
-    def row(self, status: str) -> None:
+    def row(self, row: Row) -> None:
+        """Leave it out."""
+
+    def standing(self, standing: Standing) -> None:
         """Leave it out."""

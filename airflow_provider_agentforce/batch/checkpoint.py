@@ -274,6 +274,10 @@ class Checkpoint:
         both = self._read_at(file, offset, length + record_length)
         return both[:length], both[length:]
 
+    def rows_having(self, *statuses: str) -> Iterator[Row]:
+        """Yield the rows with one of *statuses*, in the order of the input."""
+        return (Row.from_line(self.row_at(position)) for position in self.rows.having(*statuses))
+
     def record_at(self, position: int) -> bytes:
         """Return the line of the record of the row at *position*, ``b""`` if none was kept."""
         file, offset, length, record_length = self.rows.at(position)

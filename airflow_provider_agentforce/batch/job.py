@@ -98,14 +98,16 @@ class Job:
             if self.begins is not None:
                 continuation.begin(self.begins)
             take_up(self.client, past, checkpoint)
+            watcher.known(checkpoint.rows_having)
             stopped_early, resolved = self._ask(asked, checkpoint, past, killed=killed, watcher=watcher)
             agreement = None
             if options.agreement_share:
                 second = SecondAsking(self.client, folder, self.storage_of, options, asked, checkpoint)
-                agreement = second.run(asks=not stopped_early, killed=killed, watcher=watcher)
+                agreement = second.run(asks=not stopped_early, killed=killed)
             output = self._output(asked, checkpoint, agreement)
             shard = self.shard and str(self.shard)
             manifest = {**output.write(past), "resolved": resolved, "shard": shard}
+            watcher.known(checkpoint.rows_having)
             if self.begins is not None:
                 continuation.finish(manifest)
             output.judge(manifest, stopped_early=stopped_early)

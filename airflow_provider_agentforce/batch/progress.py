@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from airflow_provider_agentforce.batch.results import STATUSES
 
@@ -12,8 +13,47 @@ _SHARE = 0.05
 _RECENT = 60.0
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a batch is.
+
+    :param records: how many there are.
+    :param done: how many have a row.
+    :param counts: the same by status, those that occur.
+    :param rate: records a second, of late.
+    :param open_sessions: how many are open.
+    :param limit: how many may be.
+    :param paused: seconds to wait for the org's limits.
+    :param left: seconds that the rest will take, ``None`` where that cannot be told.
+    """
+
+    records: int
+    done: int
+    counts: dict[str, int]
+    rate: float
+    open_sessions: int
+    limit: int
+    paused: float
+    left: float | None
+
+    def line(self) -> str:
+        """Return the line of the log; it shows all counts, so that they add up."""
+        of_status = " + ".join(f"{number:,} {status}" for status, number in self.counts.items())
+        share = ": ".join(filter(None, (f"{100 * self.done // max(1, self.records)}%", of_status)))
+        parts = [
+            f"{self.done:,} of {self.records:,} records ({share})",
+            f"{self.rate:.1f}/s",
+            f"{self.open_sessions} of at most {self.limit} sessions open",
+        ]
+        if self.paused >= 1:
+            parts.append(f"waiting {duration(self.paused)} for the org's limits")
+        elif self.left is not None:
+            parts.append(f"about {duration(self.left)} left")
+        return ", ".join(parts) + "."
+
+
 class Progress:
-    """Says when a line is due, and what it says.
+    """Knows when people are due to hear how far a batch is, and how fast it is.
 
     :param total: number of records.
     :param done: how many were done before this try.
@@ -30,10 +70,10 @@ class Progress:
         passed = time.monotonic() - self._said_at
         return passed >= _SECONDS or (passed >= 1 and done - self._said >= _SHARE * self._total)
 
-    def line(self, counts: Mapping[str, int], open_sessions: int, limit: int, paused: float) -> str:
-        """Return the line.
+    def standing(self, counts: Mapping[str, int], open_sessions: int, limit: int, paused: float) -> Standing:
+        """Return how far the batch is; people hear of it.
 
-        :param counts: of the records that are done, by status; the line shows them all, so that they add up.
+        :param counts: of the records that are done, by status.
         """
         now, done = time.monotonic(), sum(counts.values())
         self._said_at, self._said = now, done
@@ -41,18 +81,9 @@ class Progress:
         since, before = self._recent[0]
         rate = (done - before) / max(now - since, 0.001)
         self._recent.append((now, done))
-        of_status = " + ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts.get(status))
-        share = ": ".join(filter(None, (f"{100 * done // max(1, self._total)}%", of_status)))
-        parts = [
-            f"{done:,} of {self._total:,} records ({share})",
-            f"{rate:.1f}/s",
-            f"{open_sessions} of at most {limit} sessions open",
-        ]
-        if paused >= 1:
-            parts.append(f"waiting {duration(paused)} for the org's limits")
-        elif rate > 0 and done < self._total:
-            parts.append(f"about {duration((self._total - done) / rate)} left")
-        return ", ".join(parts) + "."
+        known = {status: counts[status] for status in STATUSES if counts.get(status)}
+        left = (self._total - done) / rate if rate > 0 and done < self._total and paused < 1 else None
+        return Standing(self._total, done, known, rate, open_sessions, limit, paused, left)
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.progress import Progress
+from airflow_provider_agentforce.batch.progress import Progress, Standing
 from airflow_provider_agentforce.batch.results import FAILURES, UNKNOWN, Row
 from airflow_provider_agentforce.batch.worker import (
     Answered,
@@ -60,13 +60,19 @@ _IDLE_SECONDS = 0.5
 
 
 class Watcher(Protocol):
-    """Who counts for a metrics backend."""
+    """Who counts for a metrics backend, and shows people how it goes."""
 
-    def row(self, status: str) -> None:
+    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
+        """Take note of the rows that are there: at the beginning, if there are any, and at the end.
+
+        :param rows_having: gives the rows with some statuses, in the order of the input.
+        """
+
+    def row(self, row: Row) -> None:
         """Take note of a record that is done."""
 
-    def sessions(self, now: int, most: int) -> None:
-        """Take note of how many sessions are open, and how many may be."""
+    def standing(self, standing: Standing) -> None:
+        """Take note of how far the batch is, every few seconds."""
 
 
 class Runner:
@@ -118,10 +124,11 @@ class Runner:
         self._stopping = False
         self._aborted = False
 
-    def run(self, items: Iterator[WorkItem | None]) -> float | None:
+    def run(self, items: Iterator[WorkItem | Row | None]) -> float | None:
         """Ask until all is done.
 
-        :param items: the records to ask; ``None`` now and then while there are none.
+        :param items: the records to ask; ``None`` now and then while there are none; and the rows of those
+            that are not asked.
         :returns: ``None`` when all is done or too many have failed; else the seconds to wait before going on,
             if the options allow to yield.
         :raises AgentforceError: if nothing further can be asked; what is done is in the checkpoint.
@@ -151,7 +158,7 @@ class Runner:
     def _failures(self) -> int:
         return sum(self._checkpoint.rows.counts[status] for status in FAILURES)
 
-    def _go_on(self, items: Iterator[WorkItem | None], progress: Progress) -> float | None:
+    def _go_on(self, items: Iterator[WorkItem | Row | None], progress: Progress) -> float | None:
         exhausted = False
         while not self._is_over():
             exhausted = exhausted or self._fill(items)
@@ -177,7 +184,7 @@ class Runner:
             self.stopped_early = True
         return self.stopped_early or self._error is not None
 
-    def _fill(self, items: Iterator[WorkItem | None]) -> bool:
+    def _fill(self, items: Iterator[WorkItem | Row | None]) -> bool:
         """Hand out records, as many as there are workers in advance; tell whether there is nothing more."""
         for _ in range(self._most_open - self._inbox.qsize()):
             try:
@@ -186,6 +193,9 @@ class Runner:
                 return True
             if item is None:
                 return False
+            if isinstance(item, Row):
+                self._watcher.row(item)
+                continue
             self.left[item.record.position] = item
             self._inbox.put(item)
         return False
@@ -207,7 +217,7 @@ class Runner:
                 raise news
             case Answered(item, row):
                 self._done_with(item, row)
-                self._watcher.row(row.status)
+                self._watcher.row(row)
                 self._note_failing(row)
             case AskAgain():
                 due = time.monotonic() + news.delay
@@ -255,8 +265,9 @@ class Runner:
         limiter, settings = self._client.limiter, self._client.settings
         limit = min(self._most_open, limiter.limit(settings.max_concurrent_sessions))
         paused = limiter.paused_for(settings.max_sessions_per_hour)
-        self._watcher.sessions(limiter.open_sessions, limit)
-        log.info("%s", progress.line(self._checkpoint.rows.counts, limiter.open_sessions, limit, paused))
+        standing = progress.standing(self._checkpoint.rows.counts, limiter.open_sessions, limit, paused)
+        log.info("%s", standing.line())
+        self._watcher.standing(standing)
         if limiter.refusals > self._refusals:
             self._refusals = limiter.refusals
             log.warning(

@@ -60,10 +60,10 @@ class Todo:
     asked_anyway: bool = False
     wanted: frozenset[int] | None = None
 
-    def __iter__(self) -> Iterator[WorkItem | None]:
+    def __iter__(self) -> Iterator[WorkItem | Row | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
 
-        Takes down the rows of what cannot or must not be asked.
+        Takes down the rows of what cannot or must not be asked, and yields them, too.
         """
         if self._is_all_done():
             self.records = iter(())
@@ -111,7 +111,11 @@ class Todo:
         again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
         return status is not None and not again and position not in self.pending
 
-    def _item(self, record: Record) -> WorkItem | None:
+    def _settled(self, record: Record, row: Row) -> Row:
+        settle(self.checkpoint, record, row)
+        return row
+
+    def _item(self, record: Record) -> WorkItem | Row:
         rows, position = self.checkpoint.rows, record.position
         before = rows.attempts(position) if rows.status(position) else 0
         last = self._row_on_hold(position)
@@ -119,12 +123,10 @@ class Todo:
         if position in self.pending:
             before += 1
             if not self.options.resend_unknown:
-                settle(self.checkpoint, record, _killed(record, before, self.pending[position]))
-                return None
+                return self._settled(record, _killed(record, before, self.pending[position]))
         item = self.prompts.about(record)
         if isinstance(item, Row):
-            settle(self.checkpoint, record, item)
-            return None
+            return self._settled(record, item)
         if last is not None and last.resolution is not None and len(item.messages) == 1:
             (message,) = item.messages
             if last.request is not None:

@@ -189,11 +189,13 @@ class JournalEntry(NamedTuple):
     :param turn: its answer.
     :param sent: whether it may have been sent before.
     :param resolution: as in a :class:`Turn`, when that allows it to be sent again.
+    :param try_number: of the try that got the answer, where that is known.
     """
 
     turn: Turn | None = None
     sent: bool = False
     resolution: dict[str, Any] | None = None
+    try_number: int | None = None
 
 
 def session_from(value: object, field_name: str = "session") -> Session:

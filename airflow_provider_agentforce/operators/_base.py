@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, Context
+from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperatorLink, Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
@@ -17,6 +17,7 @@ from airflow_provider_agentforce.exceptions import (
     one_line,
 )
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
+from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._arguments import check_names, check_references, check_templates
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
 from airflow_provider_agentforce.operators._reporting import reported
@@ -24,6 +25,7 @@ from airflow_provider_agentforce.operators._reporting import reported
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+    from airflow_provider_agentforce.operators._page import TaskPage
 
 _OURS = __name__.partition(".")[0] + "."
 # How late a trigger may be.
@@ -44,10 +46,11 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
 
     template_fields: Sequence[str] = ("agentforce_conn_id",)
     ui_color = "#d7e9fb"
-    operator_extra_links = (AgentLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (AgentLink(),)
     agent_url = ""
     store_requests = True
     is_reported = False
+    page: TaskPage | None = None
     org = ""
     agent_in_words = ""
 
@@ -92,6 +95,13 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
 
     def check_arguments(self) -> None:
         """Refuse other literals that cannot be right, while the Dag is parsed."""
+
+    def pre_execute(self, context: Any) -> None:
+        """Store the link to the task's page, which Airflow itself does when the task ends."""
+        super().pre_execute(context)
+        for link in self.operator_extra_links:
+            if isinstance(link, ConversationLink) and (url := link.get_link(self, ti_key=context["ti"])):
+                self.push_in_failure(context, link.xcom_key, url)
 
     @cached_property
     def hook(self) -> AgentforceHook:

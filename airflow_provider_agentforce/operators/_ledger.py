@@ -306,7 +306,7 @@ class TaskJournal:
         self._check_same(record, number, asked, resolution)
         if record.done and record.value is not None:
             log.info("Message %d has its answer on record; it is not sent again.", number)
-            return JournalEntry(Turn(**record.value), sent=True)
+            return JournalEntry(Turn.from_dict(record.value), sent=True, try_number=record.value.get("try"))
         if resolution is not None and not value.get("sent_again"):
             self.send_again(number, resolution)
         elif self._resend_unknown:
@@ -338,7 +338,7 @@ class TaskJournal:
         """Record the answer, or take back the intent of a message on which the agent did not act."""
         key, mark = self._key_of(number), self._mark(number, asked)
         if turn is not None:
-            self._ledger.settle(key, mark, turn.to_dict())
+            self._ledger.settle(key, mark, {**turn.to_dict(), "try": self._ledger.try_number})
         elif number not in self._earlier:
             self._ledger.forget(key)
         elif self._earlier[number]:

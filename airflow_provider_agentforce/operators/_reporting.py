@@ -7,6 +7,7 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_agentforce._compat import waits
 from airflow_provider_agentforce.client.models import NEEDS_CONFIRMATION, NEEDS_INPUT
 from airflow_provider_agentforce.exceptions import AgentforceError
 
@@ -42,10 +43,18 @@ def reported(execute: _Execute) -> _Execute:
             result = execute(self, *args, **options)
         except AgentforceError as error:
             _tell_error(self, error)
+            _show_error(self, error)
             raise error.with_traceback(_shortened(error))  # noqa: B904 - the same error
+        except waits():
+            raise
+        except BaseException as error:
+            _show_error(self, error)
+            raise
         finally:
             self.is_reported = False
         _tell_open_questions(self, result)
+        if self.page is not None:
+            self.page.finish(result)
         return result
 
     return wrapper  # type: ignore[return-value]
@@ -64,6 +73,11 @@ def _tell_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
     task.log.error("%s%s", error.fact, f" [{known}]" if known else "")
     if error.hint:
         task.log.error("What to do: %s", error.hint)
+
+
+def _show_error(task: AgentforceBaseOperator, error: BaseException) -> None:
+    if task.page is not None:
+        task.page.fail(error)
 
 
 def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:

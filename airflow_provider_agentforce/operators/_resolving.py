@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce import _compat
@@ -19,12 +20,15 @@ from airflow_provider_agentforce.exceptions import (
     AnswerLostError,
     DeliveryUnknownError,
 )
+from airflow_provider_agentforce.links.agent import AgentLink
+from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._ledger import RENDERED, UNKNOWN, Ledger
 from airflow_provider_agentforce.operators._shared import SendsMessages
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.trace_lookup import SoughtMessage
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+    from airflow_provider_agentforce.operators._page import ConversationPage
     from airflow_provider_agentforce.operators._question import Decision, Question
     from airflow_provider_agentforce.operators._unknown_delivery import Seen
 
@@ -39,6 +43,9 @@ _AGAIN = "It was sent once more in this try, since the agent had not acted; now 
 class ResolvesDeliveries(SendsMessages):
     """An operator that finds out what became of a message instead of failing, where its author says how."""
 
+    operator_extra_links = (ConversationLink(), AgentLink())
+    page_kind = "message"
+    page: ConversationPage
     _event: Any = None
 
     @property
@@ -70,9 +77,11 @@ class ResolvesDeliveries(SendsMessages):
         :param event: what the task is resumed with.
         """
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._page import ConversationPage  # noqa: PLC0415 - not at parse time
 
         with airflow_errors(resend_unknown=self.resends):
             ledger = Ledger.of(context, resolves=self.resolves)
+            self.page = ConversationPage(self, context, self.page_kind)
             self._event = event
             if self.may_wait:
                 self._restore(ledger)
@@ -90,6 +99,7 @@ class ResolvesDeliveries(SendsMessages):
     ) -> Decision | None:
         """Return a person's decision, ``None`` if it does not come in time; wait for it without a slot."""
         self._remember(ledger)
+        self.page.tell()
         return self._tools(context, ledger).ask(step, question, until)
 
     def resolvable(self, error: BaseException, ledger: Ledger) -> bool:
@@ -153,7 +163,8 @@ class ResolvesDeliveries(SendsMessages):
     def _take_steps(self, error: DeliveryUnknownError, home: RecordedDelivery, tools: TaskTools) -> None:
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415 - not at parse time
 
-        resolver = Resolver(self.steps, home, tools)
+        shows = partial(self.page.resolves, home.delivery, steps=self.steps)
+        resolver = Resolver(self.steps, home, tools, shows)
         left = resolver.run()
         if left is None:
             return
@@ -186,6 +197,7 @@ class RecordedDelivery:
 
     :param before: the answers that its session has had before, ``None`` if that is not known.
     :ivar name: of the message, for the log.
+    :ivar delivery: what is known of it.
     """
 
     def __init__(
@@ -201,7 +213,7 @@ class RecordedDelivery:
         self._value = record.value or {}
         seen: UnknownDelivery = error.delivery
         sent = UnknownDelivery.from_dict(self._value)
-        self._delivery = replace(
+        self.delivery = replace(
             sent,
             error=seen.error,
             partial_text=seen.partial_text,
@@ -209,7 +221,7 @@ class RecordedDelivery:
             if before is None
             else same_before(sent.text, sent.sequence_id, [turn.request for turn in before]),
         )
-        self.name = str(self._delivery.sequence_id)
+        self.name = str(self.delivery.sequence_id)
         self._received = error.applied is True
         self._settled = False
 
@@ -220,7 +232,7 @@ class RecordedDelivery:
 
     def open(self) -> dict[str, UnknownDelivery]:
         """Return the message, until it is settled."""
-        return {} if self._settled else {self.name: self._delivery}
+        return {} if self._settled else {self.name: self.delivery}
 
     def was_received(self, name: str) -> bool:  # noqa: ARG002 - there is one
         """Tell whether the org is known to have the message."""
@@ -244,7 +256,7 @@ class RecordedDelivery:
         """Record the verdict in the message's own record."""
         verdict = verdicts[self.name]
         if verdict.acted:
-            turn = _turn_of(self._delivery, verdict)
+            turn = _turn_of(self.delivery, verdict)
             self._ledger.decide(self._key, self._mark, turn.to_dict(), done=True)
         else:
             value = {**self._value, "resolution": verdict.resolution(), "sent_again": False}

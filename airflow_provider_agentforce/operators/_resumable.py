@@ -21,6 +21,7 @@ from airflow_provider_agentforce.operators._ledger import (
     turn_key,
     unreadable_entry,
 )
+from airflow_provider_agentforce.operators._page import ConversationPage, ShownJournal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -111,6 +112,7 @@ class ResumableConversation:
     :param resend_unknown: send a message again that an earlier try may have sent.
     :param store_requests: keep in each turn what was asked.
     :param explain: as of an :class:`.OpenSession`.
+    :param page: shows the conversation.
     :ivar chat: the session.
     :ivar resumed: whether it is one of an earlier try.
     """
@@ -129,7 +131,9 @@ class ResumableConversation:
         end_reason: str,
         store_requests: bool,
         explain: Callable[[Turn], Turn] | None = None,
+        page: ConversationPage,
     ) -> None:
+        self._page = page
         self.resumed = False
         self._client = client
         self._ledger = ledger
@@ -156,6 +160,7 @@ class ResumableConversation:
         for number in range(1, len(self.turns) + 2):
             self._ledger.forget(turn_key(number))
         self._ledger.forget(SESSION)
+        self._page.begin_again()
         self._start()
         if first is not None and not first.done and resolution is not None:
             self._journal.send_again(1, resolution)
@@ -198,10 +203,11 @@ class ResumableConversation:
             self._ledger, self._mark, session=session, resend_unknown=self._resend_unknown
         )
         self.resumed = resumed
+        self._page.began(session)
         self.chat = OpenSession(
             self._client,
             replace(session, sequence_id=0),
-            journal=self._journal,
+            journal=ShownJournal(self._journal, self._page),
             end_reason=self._end_reason,
             ended=ended,
             store_requests=self._store_requests,

@@ -115,9 +115,13 @@ class Resolver:
     """Takes the steps in order until one settles it.
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
+    :param shows: is told how far they have come, whenever that is recorded.
     """
 
-    def __init__(self, steps: Sequence[Step], home: Home, tools: Tools) -> None:
+    def __init__(
+        self, steps: Sequence[Step], home: Home, tools: Tools, shows: Callable[[ResolverState], None]
+    ) -> None:
+        self._shows = shows
         self._steps = steps
         self._home = home
         self._tools = tools
@@ -285,6 +289,7 @@ class Resolver:
 
     def _save(self) -> None:
         self._home.write(vars(self._state))
+        self._shows(self._state)
 
 
 def _verdict_by(decision: Decision) -> Verdict:

@@ -15,7 +15,9 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
-from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
+from airflow_provider_agentforce.links.agent import AgentLink
+from airflow_provider_agentforce.links.page import BatchLink
 from airflow_provider_agentforce.operators._arguments import check_choice, check_deferrable, may_change
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
@@ -33,9 +35,15 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.continuation import Begun
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.options import Options
+    from airflow_provider_agentforce.batch.progress import Standing
+    from airflow_provider_agentforce.batch.results import Row
     from airflow_provider_agentforce.batch.sample import Sample
     from airflow_provider_agentforce.batch.shard import Shard
     from airflow_provider_agentforce.batch.unknown import UnknownRows
+    from airflow_provider_agentforce.operators._batch_page import BatchPage
+    from airflow_provider_agentforce.operators._unknown_delivery import ResolverState
+
+_SHOWN_KEYS = 20
 
 
 class WritesResults(AgentforceBaseOperator):
@@ -171,6 +179,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
+    operator_extra_links = (BatchLink(), AgentLink())
     template_fields: Sequence[str] = (
         "records",
         "soql",
@@ -321,21 +330,26 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         from airflow_provider_agentforce.batch.todo import LongWait  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._batch_page import BatchPage  # noqa: PLC0415
 
+        page = self.page = BatchPage(self, context)
+        page.tell()
         with airflow_errors():
             try:
-                manifest = self._run(self._job(context, event))
+                manifest = self._run(self._job(context, event), page)
+                page.made(manifest)
             except LongWait as wait:
                 self._give_the_slot_back(wait.seconds)
             except BatchFailedError as error:
+                page.made(error.manifest)
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
         return self.tell_outlets(context, manifest)
 
-    def _run(self, job: Job) -> dict[str, Any]:
+    def _run(self, job: Job, page: BatchPage) -> dict[str, Any]:
         if self.only_plans:
             return job.plan(killed=lambda: self._killed)
-        return job.run(killed=lambda: self._killed, watcher=_Metrics())
+        return job.run(killed=lambda: self._killed, watcher=_Watcher(page))
 
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
@@ -444,9 +458,22 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             "find out.",
             len(unknown.open()),
         )
-        resolver = Resolver(self.steps, unknown, TaskTools(self, context, slotless=can_ask(), event=event))
+        tools = TaskTools(self, context, slotless=can_ask(), event=event)
+        resolver = Resolver(self.steps, unknown, tools, self._shows(unknown))
         left = resolver.run()
         unknown.give_up(resolver.findings, resend=left == RESEND)
+
+    def _shows(self, unknown: UnknownRows) -> Callable[[ResolverState], None]:
+        """Return what shows on the page how far the steps have come."""
+        from airflow_provider_agentforce.operators._page import how_far  # noqa: PLC0415 - not at parse time
+
+        def show(state: ResolverState) -> None:
+            keys = [one_line(str(one.record_key), 80) for one in unknown.open().values()]
+            found = {"records": len(keys), "keys": keys[:_SHOWN_KEYS], **how_far(state, self.steps)}
+            if self.page is not None:
+                self.page.tell(unknown=found if keys else None)
+
+        return show
 
     def _records_with(self, context: Context) -> Any:
         """Return the records; of a function, one that has what it wants of the context."""
@@ -470,19 +497,27 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         self.defer_until(until, date_time_trigger(until))
 
 
-class _Metrics:
-    """Reports a batch to Airflow's metrics."""
+class _Watcher:
+    """Reports a batch to Airflow's metrics, and to its page."""
 
-    def row(self, status: str) -> None:
+    def __init__(self, page: BatchPage) -> None:
+        self._page = page
+
+    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
+        self._page.known(rows_having)
+
+    def row(self, row: Row) -> None:
         from airflow_provider_agentforce.instrumentation.metrics import incr  # noqa: PLC0415 - not at parse time
 
-        incr("agentforce.batch.records", tags={"status": status})
+        incr("agentforce.batch.records", tags={"status": row.status})
+        self._page.row(row)
 
-    def sessions(self, now: int, most: int) -> None:
+    def standing(self, standing: Standing) -> None:
         from airflow_provider_agentforce.instrumentation.metrics import gauge  # noqa: PLC0415 - not at parse time
 
-        gauge("agentforce.batch.sessions", now)
-        gauge("agentforce.batch.session_limit", most)
+        gauge("agentforce.batch.sessions", standing.open_sessions)
+        gauge("agentforce.batch.session_limit", standing.limit)
+        self._page.standing(standing)
 
 
 def _no_function(given: Any) -> Any:

@@ -101,6 +101,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
+    page_kind = "conversation"
     template_fields: Sequence[str] = ("messages", *StartsSessions.template_fields)
     template_fields_renderers = {"messages": "json", "variables": "json"}  # noqa: RUF012 - Airflow's own form
 
@@ -163,6 +164,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         with self._conversation(ledger, context) as talk:
             try:
                 results = self._hold(talk, following, output, context, ledger)
+                self.page.add_plans(talk.turns)
                 return self.tell_outlets(context, self._values(talk, results, context))
             except waits():
                 talk.leave_open()
@@ -220,6 +222,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             end_reason=self.end_reason,
             store_requests=self.store_requests,
             explain=self.explain(client),
+            page=self.page,
         )
 
     def _hold(

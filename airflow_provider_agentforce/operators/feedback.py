@@ -9,7 +9,11 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.links.agent import AgentLink
+from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+
+_MOST_SHOWN = 1_000
 
 
 class SubmitFeedbackOperator(AgentforceBaseOperator):
@@ -35,6 +39,7 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
+    operator_extra_links = (ConversationLink(), AgentLink())
     template_fields: Sequence[str] = (
         *("turn", "session_id", "feedback_id", "feedback", "text"),
         *AgentforceBaseOperator.template_fields,
@@ -62,13 +67,17 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the rating."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._page import TaskPage  # noqa: PLC0415
 
         with airflow_errors():
             rated = _rated(self.turn, self.session_id, self.feedback_id)
             feedback = validation.feedback(self.feedback)
             client = self.open_client()
             self.link_to(rated.get("agent_id"), context)
+            self.page = TaskPage(self, context, "feedback")
+            self.page.tell(session_id=rated["session_id"], feedback_id=rated["feedback_id"])
             client.submit_feedback(rated, rated["feedback_id"], feedback, self.text or None)
+            self.page.add(feedback=feedback, text=(self.text or "")[:_MOST_SHOWN])
             self.log.info("Rated an answer of session %s: %s.", rated["session_id"], feedback)
             return {
                 "session_id": rated["session_id"],

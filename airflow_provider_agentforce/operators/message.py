@@ -150,6 +150,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
         """Send the message, unless its answer is on record."""
         from airflow_provider_agentforce.client.open_session import OpenSession  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._page import ShownJournal  # noqa: PLC0415
 
         session = self.given_session(self.sequence_id, context)
         output = arguments.output_of(self.output_type)
@@ -164,11 +165,12 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             key_of=self.record_key,
             resend_unknown=self.resends,
         )
+        self.page.began(session)
         # The session is not ended here, so its holder is no context manager.
         chat = OpenSession(
             client,
             session,
-            journal=journal,
+            journal=ShownJournal(journal, self.page),
             store_requests=self.store_requests,
             explain=self.explain(client),
         )
@@ -177,6 +179,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         answers = self.text is None and self.transfer is None
         newest = newest_number(self, session, context) if answers else None
         turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to, sequence_id=newest)
+        self.page.add_plans(chat.turns)
         check_outcome(turn, self.fail_on)
         if output is None:
             return without_requests(turn.to_dict())

@@ -7,6 +7,8 @@ from typing import Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.links.agent import AgentLink
+from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._arguments import may_change
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
@@ -41,6 +43,7 @@ class StartSessionOperator(StartsSessions):
 
     template_fields: Sequence[str] = ("external_session_key", *StartsSessions.template_fields)
     template_fields_renderers = {"variables": "json"}  # noqa: RUF012 - Airflow's own form
+    operator_extra_links = (ConversationLink(), AgentLink())
     starts_session = True
 
     def __init__(self, *, external_session_key: str | None = None, **kwargs: Any) -> None:
@@ -51,6 +54,7 @@ class StartSessionOperator(StartsSessions):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the session."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._page import ConversationPage  # noqa: PLC0415
         from airflow_provider_agentforce.operators._resumable import resume_or_start  # noqa: PLC0415
 
         with airflow_errors():
@@ -61,7 +65,9 @@ class StartSessionOperator(StartsSessions):
             options = self.session_options(agent_id, self.external_session_key or key_of(context["ti"]))
             mark = fingerprint(self.agentforce_conn_id, agent_id)
             session, _ = resume_or_start(client, ledger, mark, options)
+            self.page = ConversationPage(self, context, "session")
             try:
+                self.page.began(session)
                 values = session.to_dict()
                 self.push(context, values)
                 self.link_to(session.agent_id, context)
@@ -97,6 +103,7 @@ class EndSessionOperator(TakesSession):
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
+    operator_extra_links = (ConversationLink(), AgentLink())
     template_fields: Sequence[str] = ("reason", *TakesSession.template_fields)
     template_fields_renderers = {"session": "json"}  # noqa: RUF012 - Airflow's own form
 
@@ -114,6 +121,7 @@ class EndSessionOperator(TakesSession):
     def execute(self, context: Context) -> dict[str, Any]:
         """End the session."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._page import TaskPage  # noqa: PLC0415
 
         with airflow_errors():
             reason = validation.end_reason(self.reason)
@@ -122,6 +130,9 @@ class EndSessionOperator(TakesSession):
                 self.log.info("Nothing to end: the start task returned no session.")
                 return {"session_id": None, "ended": False}
             self.link_to(session.agent_id, context)
+            self.page = TaskPage(self, context, "end")
+            self.page.tell(session_id=session.session_id)
             ended = self.open_client().end_session(session, reason)
             self.log.info("Session %s %s.", session.session_id, "is ended" if ended else "had ended before")
+            self.page.add(ended=ended)
             return {"session_id": session.session_id, "ended": ended}

@@ -21,6 +21,7 @@ from lossy import Disk
 from airflow_provider_agentforce.batch.continuation import Begun
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.results import STATUSES
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import AgentforceClient, Settings
@@ -53,12 +54,15 @@ class Watched:
     def plan(self):
         return self._job.plan(killed=lambda: False)
 
-    def row(self, status):
-        self.counted[status] += 1
+    def known(self, rows_having):
+        self.seen = list(rows_having(*STATUSES))
 
-    def sessions(self, now, most):
-        assert now >= 0
-        assert most >= 1
+    def row(self, row):
+        self.counted[row.status] += 1
+
+    def standing(self, standing):
+        assert standing.open_sessions >= 0
+        assert standing.limit >= 1
 
 
 IDENTITY = {"task instance": "dag/run/task/-1"}

@@ -167,7 +167,7 @@ WITH_AIRFLOW = {
 }
 BY_COMPAT = {
     *("__main__", "cli"),
-    *("decorators", "hooks", "instrumentation", "links", "operators", "retry_policy", "sensors"),
+    *("decorators", "hooks", "instrumentation", "links", "operators", "plugins", "retry_policy", "sensors"),
     *("toolsets", "triggers"),
 }
 

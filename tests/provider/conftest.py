@@ -149,8 +149,8 @@ def run():
         ti = TaskInstance(**task_instance)
         try:
             value = operator.execute({**(context or {}), "ti": ti})
-            return SimpleNamespace(value=value, xcoms=ti.xcoms, error=None)
+            return SimpleNamespace(value=value, xcoms=ti.xcoms, page=ti.page, error=None)
         except Exception as error:  # noqa: BLE001 - the test looks at it
-            return SimpleNamespace(value=None, xcoms=ti.xcoms, error=error)
+            return SimpleNamespace(value=None, xcoms=ti.xcoms, page=ti.page, error=error)
 
     return execute

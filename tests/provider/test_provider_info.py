@@ -13,9 +13,9 @@ import pytest
 from airflow.configuration import conf
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
+from airflow_provider_agentforce import operators
 from airflow_provider_agentforce.client.settings import EXTRAS
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, get_provider_info
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 
 @pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
@@ -47,11 +47,12 @@ def test_every_path_in_it_can_be_imported():
     (commands,) = info["cli"]
     module, name = commands.rsplit(".", 1)
     assert callable(getattr(importlib.import_module(module), name))
-    (link,) = info["extra-links"]
-    module, name = link.rsplit(".", 1)
-    assert AgentforceBaseOperator.operator_extra_links[0].__class__ is getattr(
-        importlib.import_module(module), name
-    )
+    paths = [path.rsplit(".", 1) for path in info["extra-links"]]
+    links = {getattr(importlib.import_module(module), name) for module, name in paths}
+    shown = [
+        getattr(operators, name).operator_extra_links for name in operators.__all__ if "Operator" in name
+    ]
+    assert links == {type(link) for of_one in shown for link in of_one}
 
 
 def test_is_the_entry_point_of_a_distribution_of_the_same_name():

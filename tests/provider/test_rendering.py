@@ -25,4 +25,4 @@ def test_every_field_that_may_hold_a_list_or_a_dict_is_shown_as_json(operator):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_operator_has_the_link_to_its_agent(operator):
-    assert [link.name for link in operator.operator_extra_links] == ["Agentforce agent"]
+    assert "Agentforce agent" in [link.name for link in operator.operator_extra_links]

@@ -1,0 +1,41 @@
+"""The links from a task to its page in Airflow, which a plugin of this package shows."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from airflow_provider_agentforce._compat import BaseOperatorLink, has_pages
+
+ROUTE = "agentforce"
+# What the page shows of a task.
+PAGE_XCOM = "agentforce_page"
+
+
+def page_url(task_instance: Any) -> str:
+    """Return the address of a task's page, ``""`` below Airflow 3.1.
+
+    It is relative: Airflow's own pages know the path that Airflow is served under, and a worker may not.
+    """
+    if not has_pages():
+        return ""
+    ti = task_instance
+    dag, run = quote(ti.dag_id, safe=""), quote(ti.run_id, safe="")
+    task = urlencode({"agentforce_task": ti.task_id, "agentforce_map_index": ti.map_index})
+    return f"dags/{dag}/runs/{run}/plugin/{ROUTE}?{task}"
+
+
+class ConversationLink(BaseOperatorLink):
+    """Leads from a task to its conversation, also while the task runs."""
+
+    name = "Conversation"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - as Airflow calls it
+        """Return the address, or ``""`` to show no link."""
+        return page_url(ti_key)
+
+
+class BatchLink(ConversationLink):
+    """Leads from a task to the progress of its batch."""
+
+    name = "Batch"

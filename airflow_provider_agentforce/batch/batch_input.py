@@ -39,12 +39,7 @@ class BatchInput:
         sampler = None if options.sample is None else Sampler(options.sample)
         typed = PARQUET in options.output_formats
         found = survey(source, options.key, typed=typed, look=sampler.add if sampler else None)
-        marks = {
-            **identity,
-            "records": found.fingerprint,
-            "message or variables": prompts.fingerprint,
-            "agent": str(options.start.agent_id),
-        }
+        marks = {**identity, "records": found.fingerprint, **question_marks(prompts, options)}
         return cls(source, options.key, found, prompts, marks, sampler.chosen() if sampler else None)
 
     def records(self) -> Iterator[Record]:
@@ -55,3 +50,8 @@ class BatchInput:
     def total(self) -> int:
         """How many records are asked."""
         return len(self.found.positions if self.sample is None else self.sample)
+
+
+def question_marks(prompts: Prompts, options: Options) -> dict[str, str]:
+    """Return what makes the questions of a batch these, by what people call it."""
+    return {"message or variables": prompts.fingerprint, "agent": str(options.start.agent_id)}

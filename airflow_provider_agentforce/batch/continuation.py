@@ -8,6 +8,7 @@ anything. From then on the first task only returns its manifest.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from airflow_provider_agentforce.batch.notes import Notes
 from airflow_provider_agentforce.batch.parts import unreadable_file
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage
 from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -91,7 +94,26 @@ class Continuation:
             )
         return _as(Begun, kept, _BEGUN)
 
-    def continued(self, identity: Mapping[str, str]) -> Continued | None:
+    def manifest(self, identity: dict[str, str], marks: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the manifest of the first task if another one goes on with its batch, else ``None``.
+
+        :param marks: of what the first task would ask now.
+        :raises AgentforceInputError: if that is not what the other one asks.
+        """
+        continued = self._continued(identity)
+        if continued is None:
+            return None
+        changed = changed_marks(self._notes.read(HEADER) or {}, marks)
+        if changed:
+            raise AgentforceInputError(
+                f"result_path: the task {continued.by} goes on with the batch in {self._shown}, and this "
+                f"one is another; not the same: {', '.join(changed)}. Choose another folder, such as one with "
+                "{{ run_id }} in its name."
+            )
+        log.info("The task %s goes on with this batch; nothing more is asked here.", continued.by)
+        return continued.manifest
+
+    def _continued(self, identity: Mapping[str, str]) -> Continued | None:
         """Return who goes on with the batch of this identity, ``None`` if no other task does."""
         kept = self._notes.read(_CONTINUED)
         continued = None if kept is None else _as(Continued, kept, _CONTINUED)
@@ -105,7 +127,7 @@ class Continuation:
         :raises AgentforceInputError: if that is another batch, or this one has not come to its end, or
             another task goes on with it.
         """
-        continued = self.continued(identity)
+        continued = self._continued(identity)
         if continued is not None and continued.by != by:
             raise AgentforceInputError(
                 f"continue_from: the task {continued.by} goes on with the batch in {self._shown} already, "

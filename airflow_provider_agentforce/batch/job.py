@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.asked_twice import SecondAsking
-from airflow_provider_agentforce.batch.batch_input import BatchInput
+from airflow_provider_agentforce.batch.batch_input import BatchInput, question_marks
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
 from airflow_provider_agentforce.batch.continuation import Begun, Continuation
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
@@ -82,12 +82,12 @@ class Job:
         options, folder = self.options, self.result_folder
         options.check(self.client.settings)
         continuation = Continuation.of(folder, self.storage_of)
-        continued = continuation.continued(self.identity) if self.begins else None
-        if continued is not None:
-            log.info("The task %s goes on with this batch; nothing more is asked here.", continued.by)
-            return continued.manifest
-        self._check_split()
         prompts = Prompts(options, self.compile_template, self.client.settings.max_messages_per_session)
+        if self.begins is not None:
+            manifest = continuation.manifest(self.identity, question_marks(prompts, options))
+            if manifest is not None:
+                return manifest
+        self._check_split()
         storage = self.storage_of(folder / CHECKPOINT)
         asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, self.identity)
         if self.continues_as is not None:

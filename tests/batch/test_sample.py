@@ -59,6 +59,19 @@ def test_a_sample_is_asked_then_the_rest_and_each_record_once(org, client, folde
     assert org.applied() == 50
 
 
+@pytest.mark.parametrize("changed", [{"message": "And {{ record.name }}?"}, {"variables": {"a": "b"}}])
+def test_a_first_task_that_asks_something_else_now_is_not_given_its_old_manifest(
+    org, client, folder, changed
+):
+    trial(client, folder, accounts(6), 2).run(killed=never)
+    rest(client, folder, accounts(6)).run(killed=never)
+    with pytest.raises(
+        AgentforceInputError, match=r"dag/run/rest/-1 goes on .* not the same: message or variables"
+    ):
+        trial(client, folder, accounts(6), 2, **changed).run(killed=never)
+    assert org.applied() == 6
+
+
 def test_the_same_records_are_chosen_everywhere_and_a_seed_chooses_others(client, make_client, tmp_path):
     def chosen(name, sample, records):
         trial(client, tmp_path / name, records, sample).run(killed=never)

@@ -107,8 +107,8 @@ class Continuation:
         if changed:
             raise AgentforceInputError(
                 f"result_path: the task {continued.by} goes on with the batch in {self._shown}, and this "
-                f"one is another; not the same: {', '.join(changed)}. Choose another folder, such as one with "
-                "{{ run_id }} in its name."
+                f"one is another; not the same: {', '.join(changed)}. Choose another folder, such as one "
+                "with {{ run_id }} in its name."
             )
         log.info("The task %s goes on with this batch; nothing more is asked here.", continued.by)
         return continued.manifest

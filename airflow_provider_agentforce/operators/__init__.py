@@ -64,3 +64,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"airflow_provider_agentforce.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

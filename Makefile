@@ -59,7 +59,7 @@ test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part 
 	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
 
 test-cluster: $(READY_CLUSTER) ## Break a cluster of two Celery workers (part of CI; needs PostgreSQL, Redis, libfaketime)
-	AGENTFORCE_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster -q
+	AGENTFORCE_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster tests/limits -q
 
 test-clients: $(READY) $(CLIENTS)/.ready ## Drive the emulator with the official npm client and others (needs npm)
 	AGENTFORCE_CLIENT_TESTS=1 $(BIN)/python -m pytest tests/clients -q

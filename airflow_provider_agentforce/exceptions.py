@@ -389,6 +389,13 @@ class RateLimitedError(AgentforceTransientError):
     """A limit is reached: the org answered 429, or a limit of the connection would be passed."""
 
 
+class BudgetExceededError(AgentforceTransientError):
+    """A budget of the Dag's author is used up for today; ``retry_after`` says for how many seconds."""
+
+    def _about_time(self) -> str:
+        return ""
+
+
 class SessionBusyError(AgentforceTransientError):
     """The session works on another message (HTTP 423); one request at a time is allowed."""
 

@@ -81,6 +81,16 @@ CONN_FIELDS: dict[str, Any] = {
         "description": "A message over this limit is refused before it is sent. Default: 100.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
+    "limits_conn_id": {
+        "label": "Limits Connection",
+        "description": "A connection of type redis, by which all workers share both limits. Default: none.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "share_token": {
+        "label": "Share Token",
+        "description": "Let all tasks of a machine use one login: an encrypted file keeps the access token.",
+        "schema": {"type": ["boolean", "null"]},
+    },
 }
 
 CONFIG: dict[str, Any] = {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import batch
 import imports
+import limits
 import mapped
 import message
 import observing
@@ -77,6 +78,8 @@ from those with a share of an ideal time.
 - **A limit that is wrong**: the org refuses at once and does not say for how long.
 - **Killed**: a session whose start was under way at the kill is known by its external key only, so nobody can
   end it; the org does after a while. The shorter the calls, the larger their share.
+- **Shared limits** (`benchmarks/limits.py`): a Redis without persistence on this machine. The processes that
+  share an org start at once, take as many sessions as it grants to all, and end each after one message.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
   SQLite. How much a task costs depends on the machine and the executor, so take the ratio for an order of
   magnitude.
@@ -88,6 +91,7 @@ BENCHMARKS = {
     "observing": observing,
     "tokens": tokens,
     "batch": batch,
+    "limits": limits,
     "mapped": mapped,
 }
 

@@ -27,6 +27,7 @@ from airflow_provider_agentforce.batch.worker import (
     Fatal,
     NotStarted,
     Outcome,
+    OutOfBudget,
     Worker,
     WorkItem,
     settle,
@@ -34,6 +35,7 @@ from airflow_provider_agentforce.batch.worker import (
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceTransientError,
+    BudgetExceededError,
     LedgerError,
     RateLimitedError,
     TaskStoppedError,
@@ -83,6 +85,7 @@ class Runner:
     :param total: how many records there are to ask, with those that earlier tries have done.
     :param unknown: holds the records whose delivery turns out to be unknown; ``None``: they stay unknown.
     :ivar stopped_early: whether more records than ``max_failures`` have failed.
+    :ivar out_of_budget: why nothing more may be asked today.
     :ivar left: items that were handed out and have no row, by position.
     """
 
@@ -98,6 +101,7 @@ class Runner:
         unknown: UnknownRows | None = None,
     ) -> None:
         self.stopped_early = False
+        self.out_of_budget: BudgetExceededError | None = None
         self.left: dict[int, WorkItem] = {}
         self._client = client
         self._checkpoint = checkpoint
@@ -129,8 +133,8 @@ class Runner:
 
         :param items: the records to ask; ``None`` now and then while there are none; and the rows of those
             that are not asked.
-        :returns: ``None`` when all is done or too many have failed; else the seconds to wait before going on,
-            if the options allow to yield.
+        :returns: ``None`` when all is done, too many have failed or the budget ends the batch; else the
+            seconds to wait before going on, if the options allow to yield or the budget says so.
         :raises AgentforceError: if nothing further can be asked; what is done is in the checkpoint.
         """
         threads = [threading.Thread(target=self._work, args=[one], daemon=True) for one in self._workers]
@@ -148,7 +152,13 @@ class Runner:
         self._say(progress)
         if self._error is not None:
             raise self._error
-        return pause
+        return pause if self.out_of_budget is None else self._pause_for_budget(self.out_of_budget)
+
+    def _pause_for_budget(self, error: BudgetExceededError) -> float | None:
+        if error.retryable:
+            return error.retry_after
+        log.warning("%s The rest of the records is skipped.", error.what)
+        return None
 
     @property
     def _done(self) -> int:
@@ -182,7 +192,7 @@ class Runner:
             self._error = TaskStoppedError("The task was killed; the next try goes on with the rest.")
         if self._most_failures is not None and self._failures > self._most_failures:
             self.stopped_early = True
-        return self.stopped_early or self._error is not None
+        return self.stopped_early or self.out_of_budget is not None or self._error is not None
 
     def _fill(self, items: Iterator[WorkItem | Row | None]) -> bool:
         """Hand out records, as many as there are workers in advance; tell whether there is nothing more."""
@@ -222,6 +232,8 @@ class Runner:
             case AskAgain():
                 due = time.monotonic() + news.delay
                 heapq.heappush(self._delayed, (due, next(self._numbers), news))
+            case OutOfBudget(error):
+                self.out_of_budget = error
             case Fatal(error):
                 self._error = self._error or error
             case NotStarted():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
+from airflow_provider_agentforce.batch.stable_hash import stable_hash
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
 _TEXT = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
@@ -54,8 +54,7 @@ class Shard:
 
     def takes(self, name: str) -> bool:
         """Tell whether the record of this *name* falls to it; every process and every Python agree."""
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.of == self.number
+        return stable_hash(name, "shard") % self.of == self.number
 
     def share(self, limit: int, field: str) -> int:
         """Return its share of a limit; the shares of all shards make up the limit.

@@ -23,6 +23,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceRequestError,
     AgentforceTransientError,
+    BudgetExceededError,
     DeliveryUnknownError,
     LedgerError,
     RateLimitedError,
@@ -103,7 +104,14 @@ class Fatal:
     error: AgentforceError
 
 
-Outcome = Answered | AskAgain | NotStarted | Fatal
+@dataclass(frozen=True)
+class OutOfBudget:
+    """Nothing was sent for the record, since the budget is used up."""
+
+    error: BudgetExceededError
+
+
+Outcome = Answered | AskAgain | NotStarted | Fatal | OutOfBudget
 
 
 class _RecordAttempt(NoJournal):
@@ -318,20 +326,22 @@ class Worker:
 
     def _not_asked(self, item: WorkItem, error: AgentforceError) -> Outcome | None:
         """Return what follows when the agent did not act on the record, ``None`` if that makes its row."""
-        if isinstance(error, AgentforceAuthError | LedgerError | TaskStoppedError):
-            return Fatal(error)
-        if isinstance(error, RateLimitedError):
-            if self._session is not None and self._slot is not None:
-                self._client.limiter.refused(self._slot, error.retry_after)
-            return AskAgain(item)
+        match error:
+            case AgentforceAuthError() | LedgerError() | TaskStoppedError():
+                return Fatal(error)
+            case BudgetExceededError():
+                return OutOfBudget(error)
+            case RateLimitedError():
+                if self._session is not None and self._slot is not None:
+                    self._client.limiter.refused(self._slot, error.retry_after)
+                return AskAgain(item)
         if _acted(error) is not False:
             return None
         if isinstance(error, AgentforceTransientError | SessionNotFoundError):
             return self._later(item, error.retry_after or 0.0)
-        if error.operation == "start" and isinstance(error, AgentforceRequestError):
-            # Before the first session that started: the agent or the org is set up wrongly for every record.
-            return None if self._checkpoint.sessions else Fatal(error)
-        return None
+        # Before the first session that started: the agent or the org is set up wrongly for every record.
+        starts_fail = error.operation == "start" and isinstance(error, AgentforceRequestError)
+        return Fatal(error) if starts_fail and not self._checkpoint.sessions else None
 
     def _later(self, item: WorkItem, asked: float) -> Outcome | None:
         """Have the record asked again, unless it has been tried often or would have to wait for long."""

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, plans, validation
 from airflow_provider_agentforce.client.agent_lookup import AgentInfo
@@ -22,6 +22,7 @@ from airflow_provider_agentforce.client.api_requests import (
     StartRequest,
 )
 from airflow_provider_agentforce.client.attempt import CallOptions
+from airflow_provider_agentforce.client.budget import MESSAGES, SESSIONS, Budget, Payment, Spending
 from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
@@ -39,11 +40,15 @@ from airflow_provider_agentforce.client.token_source import TokenSource
 from airflow_provider_agentforce.client.transport import Transport
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
+    AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
     RateLimitedError,
     remade,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.limits_store import LimitsStore
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,8 @@ class AgentforceClient:
     :param observers: are shown every call, each an
         :data:`~airflow_provider_agentforce.client.call_events.Observer`.
     :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
+    :param limits: where the org's limits are kept for all processes, a
+        :class:`~airflow_provider_agentforce.client.limits_store.LimitsStore`; default: in this process.
     :ivar limiter: of the org, shared by all clients of this process.
 
     Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
@@ -76,10 +83,13 @@ class AgentforceClient:
         on_secret: Callable[[str], None] = lambda _: None,
         observers: Sequence[Observer] = (),
         timing: Timing | None = None,
+        limits: LimitsStore | None = None,
     ) -> None:
         self.settings = settings
         self.timing = timing or default_timing()
-        org = org_state.state_of(settings)
+        org = org_state.state_of(settings, limits)
+        self._limits = limits
+        self._spending: Spending | None = None
         self.limiter, self._agent_ids = org.limiter, org.agent_ids
         self._executor = RequestExecutor(
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
@@ -156,11 +166,16 @@ class AgentforceClient:
         :raises AgentforceError: the session is not started, or is not known to be.
         """
         request = self._start_request(options)
-        how = CallOptions(before_send=before_send, wait_for_limits=slot is None)
+        payment = Payment(self._spending, SESSIONS, before_send)
+        how = CallOptions(before_send=payment.make, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
+            if self._spending is not None:
+                self._spending.check()
             session: Session = self._executor.execute(request, self._tokens.access, how).value
         except BaseException as error:
+            if isinstance(error, AgentforceError) and error.applied is False:
+                payment.take_back()
             if slot is None:
                 self.limiter.release(taken)
             self._after_failed_start(request.agent_id, error)
@@ -215,8 +230,14 @@ class AgentforceClient:
             message=message,
             stream=stream,
         )
-        options = replace(how, on_value=self._note_end)
-        turn: Turn = self._executor.execute(request, self._tokens.access, options).value
+        payment = Payment(self._spending, MESSAGES, how.before_send)
+        options = replace(how, on_value=self._note_end, before_send=payment.make)
+        try:
+            turn: Turn = self._executor.execute(request, self._tokens.access, options).value
+        except AgentforceError as error:
+            if error.applied is False:
+                payment.take_back()
+            raise
         return turn
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -356,6 +377,21 @@ class AgentforceClient:
             max_concurrent_sessions=max_concurrent_sessions,
             max_sessions_per_hour=max_sessions_per_hour,
         )
+        return other
+
+    def with_budget(self, budget: Budget) -> AgentforceClient:
+        """Return a client that uses no more than a budget. It shares everything with this one.
+
+        Its starts and sends raise :class:`BudgetExceededError` before anything leaves.
+
+        :raises AgentforceInputError: if the connection shares no limits, in which a budget is counted.
+        """
+        if self._limits is None:
+            raise AgentforceInputError(
+                "budget is counted for all workers in Redis: set the connection's extra limits_conn_id."
+            )
+        other = copy(self)
+        vars(other).update(_spending=Spending(budget, self._limits))
         return other
 
     def within(self, seconds: float | None) -> AgentforceClient:

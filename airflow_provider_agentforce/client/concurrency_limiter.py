@@ -15,7 +15,7 @@ from airflow_provider_agentforce.exceptions import RateLimitedError
 _FIRST_PAUSE = 1.0
 _MOST_CALM = 64.0
 # An hourly limit cannot ask for more; what does is a mistake.
-_LONGEST_REQUEST = 7200.0
+LONGEST_REQUEST = 7200.0
 
 
 @dataclass(eq=False, slots=True)
@@ -165,6 +165,9 @@ class ConcurrencyLimiter:
         with self._changed:
             self._free(slot)
 
+    def expect(self, processes: int) -> None:
+        """Note that at least so many processes use the org. Of interest where they share a store."""
+
     def refused(self, slot: Slot, retry_after: float | None) -> None:
         """Note that the org refused a start or a message for its limits, and free the slot.
 
@@ -196,7 +199,7 @@ class ConcurrencyLimiter:
     def _wait_as_asked(self, retry_after: float | None) -> None:
         if retry_after:
             now = self._clock()
-            self._asked_until = max(self._asked_until, now + min(retry_after, _LONGEST_REQUEST))
+            self._asked_until = max(self._asked_until, now + min(retry_after, LONGEST_REQUEST))
             until = now + min(retry_after, self.longest_pause)
             if until > self._not_before:
                 self._not_before, self._guessed = until, False

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from airflow_provider_agentforce.exceptions import one_line
 
-LEASE_SECONDS = 45.0
-# How often a process says that it lives; a process that is silent thrice is not counted.
-BEAT_SECONDS = 5.0
-# After a restart in which Redis has lost its data: until all processes have said what they hold.
-_SETTLE_SECONDS = BEAT_SECONDS + 3.0
+log = logging.getLogger(__name__)
+
+# A worker that waits for its Redis does nothing else, and its share is known.
+_CALL_SECONDS = 2.0
+_LEASE_SECONDS = 45.0
+_BEAT_SECONDS = 5.0
+# Beats after which a process that is silent is not counted.
+_SILENT_BEATS = 3
+# After a restart in which Redis has lost its data: beats until all processes have said what they hold.
+_SETTLING_BEATS = 1.6
 # For how long a group that was refused counts as waiting.
 _WANTING_SECONDS = 1.5
 _BORN_SECONDS = 30 * 86400.0
@@ -148,14 +156,14 @@ local function only(key, mine)
   end
 end
 
-local mine = {}
+local mine = {[asked.taking] = true}
 for _, lease in ipairs(asked.leases) do
   mine[lease] = true
   put(open, now + asked.ttl, lease, 2 * asked.ttl)
 end
 if asked.all then
   only(open, mine)
-  local begun = {}
+  local begun = {[asked.taking] = true}
   for _, start in ipairs(asked.starts) do
     begun[start[1]] = true
     if not redis.call('ZSCORE', starts, start[1]) then
@@ -194,6 +202,70 @@ return 0
 )
 
 
+def _impatient(client: Any) -> Any:
+    """Return a client of the same Redis that waits for it only so long; by default it waits forever."""
+    if not isinstance(client, redis.Redis):  # a cluster, which keeps its connections itself
+        return client
+    pool = client.connection_pool
+    options = {
+        **pool.connection_kwargs,
+        "socket_timeout": _CALL_SECONDS,
+        "socket_connect_timeout": _CALL_SECONDS,
+        # A connection that Redis has closed meanwhile is made again once. What is said twice counts once.
+        "retry": Retry(NoBackoff(), 1),
+    }
+    return redis.Redis(
+        connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options)
+    )
+
+
+# Counts a member of today's budget. Returns {ms until tomorrow if it is used up, else 0, how many are used,
+# age of the data, day}.
+_SPEND = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local asked = cjson.decode(ARGV[1])
+local used, day, lost, born = unpack(KEYS)
+local today = tostring(math.floor(now / asked.day))
+if redis.call('GET', day) ~= today then
+  redis.call('DEL', used, lost)
+  redis.call('SET', day, today, 'PX', 2 * asked.day)
+end
+local counted = redis.call('SCARD', used)
+local more = tonumber(redis.call('GET', lost) or 0)
+if asked.known and asked.known - counted > more and asked.today == today then
+  more = asked.known - counted
+  redis.call('SET', lost, more, 'PX', 2 * asked.day)
+end
+local free_in = 0
+if asked.one == nil or redis.call('SISMEMBER', used, asked.one) == 0 then
+  if counted + more >= asked.per_day then
+    free_in = asked.day - now % asked.day
+  elseif asked.one then
+    redis.call('SADD', used, asked.one)
+    redis.call('PEXPIRE', used, 2 * asked.day)
+    counted = counted + 1
+  end
+end
+if not redis.call('GET', born) then
+  redis.call('SET', born, tostring(now), 'PX', 30 * asked.day)
+end
+return {free_in, counted + more, redis.call('GET', born), today}
+"""
+_DAY = 86400.0
+
+
+class _Spent(NamedTuple):
+    """What a process knows to be used of a budget.
+
+    :param age: changes when the store has lost its data.
+    """
+
+    used: int
+    age: str
+    day: str
+
+
 class StoreAwayError(Exception):
     """The store cannot be asked now."""
 
@@ -223,19 +295,77 @@ class Grant:
 class LimitsStore:
     """The limits of one org in Redis. Safe to share between threads.
 
-    :param client: a ``redis.Redis`` with time-outs.
+    :param client: a ``redis.Redis``. Its address and credentials are used, not its time-outs and retries.
     :param org: what tells the org from others.
+    :param name: of the place, by which a process knows it again.
+    :param lease: seconds after which what a process that died has held is free.
+    :param beat: every so many seconds a process says what it holds.
     :param group: whose sessions these are. Groups that wait share what is free: the ids of Dags, for example.
     """
 
-    def __init__(self, client: Any, org: str, group: str = "") -> None:
+    def __init__(
+        self,
+        client: Any,
+        org: str,
+        *,
+        name: str = "redis",
+        group: str = "",
+        lease: float = _LEASE_SECONDS,
+        beat: float = _BEAT_SECONDS,
+    ) -> None:
+        self.beat = beat
+        self._lease_seconds = lease
+        self.name = name
         digest = hashlib.sha256(org.encode()).hexdigest()[:16]
         self.group = hashlib.sha256(group.encode()).hexdigest()[:8]
         # In one slot of a cluster.
         self._prefix = f"agentforce:{{{digest}}}"
         names = ("open", "starts", "processes", "pause", "wish", "born", "settle", "waiting")
         self._keys = [f"{self._prefix}:{name}" for name in names]
-        self._acquire, self._sync, self._return = map(client.register_script, (_ACQUIRE, _SYNC, _RETURN))
+        self._client = _impatient(client)
+        register = self._client.register_script
+        self._acquire, self._sync, self._return = map(register, (_ACQUIRE, _SYNC, _RETURN))
+        self._spend = register(_SPEND)
+        self._spent: dict[str, _Spent] = {}
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._client.close()
+
+    def spend(self, kind: str, per_day: int, one: str | None) -> float | None:
+        """Count *one* of today's budget of a kind, ``None`` to look only.
+
+        :param one: its id, with which it counts once however often it is said.
+        :returns: 0 if it is counted, seconds until tomorrow if nothing is left, ``None`` without the store.
+        """
+        known = self._spent.get(kind)
+        said: dict[str, Any] = {"per_day": per_day, "day": _ms(_DAY)}
+        if one is not None:
+            said["one"] = one
+        try:
+            answer = self._run(self._spend, said, self._keys_of(kind))
+            if known is not None and _text(answer[2]) != known.age:
+                # The store has lost its data. What this process knows to be used is used.
+                said |= {"known": known.used, "today": known.day}
+                if one is not None and not answer[0]:
+                    self._client.srem(self._keys_of(kind)[0], one)
+                answer = self._run(self._spend, said, self._keys_of(kind))
+        except (StoreAwayError, redis.RedisError):
+            return None
+        free_in, used, age, day = answer
+        self._spent[kind] = _Spent(used, _text(age), _text(day))
+        return float(free_in) / 1000
+
+    def take_back(self, kind: str, one: str) -> None:
+        """Count *one* no more. A failure leaves it counted."""
+        try:
+            self._client.srem(self._keys_of(kind)[0], one)
+        except redis.RedisError as error:
+            log.warning("A refused call stays counted in the budget: %s", type(error).__name__)
+
+    def _keys_of(self, kind: str) -> list[str]:
+        names = (f"budget:{kind}", f"budget:{kind}:day", f"budget:{kind}:lost", f"budget:{kind}:born")
+        return [f"{self._prefix}:{name}" for name in names]
 
     def lease(self, process: str) -> str:
         """Return the id of a new lease.
@@ -278,12 +408,14 @@ class LimitsStore:
         leases: Collection[str],
         starts: Mapping[str, float] | None = None,
         *,
+        taking: str | None = None,
         window: float,
     ) -> str:
         """Keep leases for another while, also such as have run out.
 
         :param starts: ages in seconds of the starts of this process, by lease; then the store also forgets
             other leases and starts of it. ``None``: leave them.
+        :param taking: the lease that it is just asking for.
         :returns: what changes when the store has lost its data.
         :raises StoreAwayError: if it cannot be asked.
         """
@@ -292,6 +424,7 @@ class LimitsStore:
             "leases": list(leases),
             "all": starts is not None,
             "starts": [[lease, _ms(age)] for lease, age in (starts or {}).items()],
+            "taking": taking or "",
             "window": _ms(window),
         }
         return _text(self._run(self._sync, said))
@@ -316,15 +449,15 @@ class LimitsStore:
         said = {"forget": forget, "started": started, "pause": _ms(pause), "wish": _ms(asked_for)}
         self._run(self._return, {**said, **({"lease": lease} if lease else {})})
 
-    def _run(self, script: Any, said: dict[str, Any]) -> Any:
+    def _run(self, script: Any, said: dict[str, Any], keys: list[str] | None = None) -> Any:
         common = {
-            "ttl": _ms(LEASE_SECONDS),
-            "silent": _ms(3 * BEAT_SECONDS),
-            "settle": _ms(_SETTLE_SECONDS),
+            "ttl": _ms(self._lease_seconds),
+            "silent": _ms(_SILENT_BEATS * self.beat),
+            "settle": _ms(_SETTLING_BEATS * self.beat),
             "born": _ms(_BORN_SECONDS),
         }
         try:
-            return script(keys=self._keys, args=[json.dumps({**common, **said})])
+            return script(keys=keys or self._keys, args=[json.dumps({**common, **said})])
         except (redis.RedisError, OSError) as error:
             raise StoreAwayError(f"{type(error).__name__}: {one_line(str(error), 120)}") from error
 

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow_provider_agentforce.client.agent_lookup import AgentIds
 from airflow_provider_agentforce.client.concurrency_limiter import ConcurrencyLimiter
 from airflow_provider_agentforce.client.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.limits_store import LimitsStore
 
 
 class OrgState:
     """What is known of one org.
 
+    :param limits: where the limits are kept for all processes; ``None``: this process holds them alone.
     :ivar limiter: its open sessions and recent starts, and how many it accepts.
     :ivar agent_ids: the ids of its agents by API name.
     """
 
-    def __init__(self) -> None:
-        self.limiter = ConcurrencyLimiter()
+    def __init__(self, limits: LimitsStore | None = None) -> None:
+        self.limiter = ConcurrencyLimiter() if limits is None else _shared(limits)
         self.agent_ids = AgentIds()
 
 
-_states: dict[tuple[str, str], OrgState] = {}
+def _shared(limits: LimitsStore) -> ConcurrencyLimiter:
+    from airflow_provider_agentforce.client.shared_limiter import SharedLimiter  # noqa: PLC0415 - needs an extra
+
+    return SharedLimiter(limits)
 
 
-def state_of(settings: Settings) -> OrgState:
-    """Return the state that all clients with this host and consumer key share."""
-    return _states.setdefault((settings.host, settings.consumer_key), OrgState())
+_states: dict[tuple[str, ...], OrgState] = {}
+
+
+def state_of(settings: Settings, limits: LimitsStore | None = None) -> OrgState:
+    """Return the state that all clients with this host, consumer key and place of the limits share."""
+    key = (settings.host, settings.consumer_key, "" if limits is None else limits.name)
+    return _states.setdefault(key, OrgState(limits))
 
 
 def forget_orgs() -> None:

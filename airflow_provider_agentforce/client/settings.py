@@ -36,6 +36,10 @@ class Settings:
     :param max_concurrent_sessions: sessions that this process may hold open at once.
     :param max_sessions_per_hour: session starts per hour from this process.
     :param max_messages_per_session: messages in one session.
+    :param limits_conn_id: of an Airflow connection of type ``redis``: the limits hold for all processes that
+        share it. Read by the hook.
+    :param share_token: keep the access token, encrypted, in a file for all processes of this user on this
+        machine.
     :ivar signing_key: the private key as a PEM, ``""`` without one.
     :raises AgentforceInputError: if a value cannot be used.
     """
@@ -54,6 +58,8 @@ class Settings:
     max_concurrent_sessions: int = 50
     max_sessions_per_hour: int = 1000
     max_messages_per_session: int = 100
+    limits_conn_id: str | None = None
+    share_token: bool = False
     signing_key: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +72,9 @@ class Settings:
         }
         for limit in ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session"):
             checked[limit] = validation.count(getattr(self, limit), limit)
+        if self.limits_conn_id is not None:
+            checked["limits_conn_id"] = validation.connection_id(self.limits_conn_id, "limits_conn_id")
+        checked["share_token"] = validation.switch(self.share_token, "share_token")
         grants = {CLIENT_CREDENTIALS: self._client_credentials, JWT_BEARER: self._jwt_bearer}
         grant = grants[validation.one_of(tuple(grants), self.auth, "auth")]
         vars(self).update(checked, **grant(checked["host"]))

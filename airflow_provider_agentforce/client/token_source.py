@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
@@ -18,6 +19,7 @@ from airflow_provider_agentforce.client.executor import RequestExecutor
 from airflow_provider_agentforce.client.responses import TokenReply
 from airflow_provider_agentforce.client.settings import JWT_BEARER, Settings
 from airflow_provider_agentforce.client.single_flight import SingleFlight
+from airflow_provider_agentforce.client.token_file import KeptToken, TokenFile
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
 
 log = logging.getLogger(__name__)
@@ -90,11 +92,15 @@ class Token:
 
 
 class TokenCache:
-    """What the token sources of one client and its siblings share."""
+    """What the token sources of one client and its siblings share.
 
-    def __init__(self) -> None:
+    :param file: what other processes share, too; ``None``: nothing.
+    """
+
+    def __init__(self, file: TokenFile | None = None) -> None:
         self.token: Token | None = None
         self.renewal: SingleFlight[Token] = SingleFlight()
+        self.file = file
 
 
 class TokenSource:
@@ -112,7 +118,7 @@ class TokenSource:
     ) -> None:
         self._settings = settings
         self._executor = executor
-        self._cache = cache or TokenCache()
+        self._cache = cache or TokenCache(_file_of(settings))
 
     def sibling(self, executor: RequestExecutor) -> TokenSource:
         """Return a source of the same token that makes the token call with *executor*."""
@@ -144,11 +150,28 @@ class TokenSource:
         )
 
     def _usable(self, refused: Access | None) -> Token | None:
+        self._learn_from_file()
         token = self._cache.token
         fresh = token is not None and token.access is not refused and self._now() < token.renew_at
         return token if fresh else None
 
+    def _learn_from_file(self) -> None:
+        """Take the token that another process has got meanwhile."""
+        kept = self._cache.file and self._cache.file.news()
+        known = self._cache.token
+        if kept and (known is None or known.reply.access_token != kept.reply.access_token):
+            self._executor.redactor.add(kept.reply.access_token)
+            since = self._now() - time.time()
+            self._cache.token = self._token(kept.reply, kept.renew_at + since, kept.ends_at + since)
+
     def _renew(self, refused: Access | None) -> Token:
+        file = self._cache.file
+        if file is None:
+            return self._renew_here(refused)
+        with file.lock(self._executor.deadline, longest=self._settings.timeout):
+            return self._usable(refused) or self._renew_here(refused)
+
+    def _renew_here(self, refused: Access | None) -> Token:
         old = self._cache.token
         try:
             self._cache.token = new = self._fetch()
@@ -162,7 +185,7 @@ class TokenSource:
         return new
 
     def _fetch(self) -> Token:
-        settings, asked_at = self._settings, self._now()
+        settings, asked_at, by_the_wall = self._settings, self._now(), time.time()
         request = TokenRequest(settings=settings, auth=settings.auth)
         reply: TokenReply = self._executor.execute(request, None).value
         self._executor.redactor.add(reply.access_token)
@@ -171,8 +194,15 @@ class TokenSource:
         lifetime = UNTOLD_LIFETIME if reply.lifetime is None else reply.lifetime
         # A short life (a test org, a lowered setting) must leave most of itself for use.
         early = min(_LEEWAY, lifetime / 4) + random.uniform(0, min(_JITTER, lifetime / 8))  # noqa: S311
+        token = self._token(reply, asked_at + lifetime - early, asked_at + lifetime)
+        if self._cache.file is not None:
+            ends_at = by_the_wall + lifetime
+            self._cache.file.write(KeptToken(reply, by_the_wall, renew_at=ends_at - early, ends_at=ends_at))
+        return token
+
+    def _token(self, reply: TokenReply, renew_at: float, ends_at: float) -> Token:
         access = Access(reply.access_token, self._api_url(reply), opaque=not reply.is_jwt)
-        return Token(reply, access, renew_at=asked_at + lifetime - early, ends_at=asked_at + lifetime)
+        return Token(reply, access, renew_at=renew_at, ends_at=ends_at)
 
     def _api_url(self, reply: TokenReply) -> str:
         """Return the Agent API's origin: the setting, else what the token reply names, else the default."""
@@ -186,3 +216,7 @@ class TokenSource:
 
     def _now(self) -> float:
         return self._executor.timing.clock()
+
+
+def _file_of(settings: Settings) -> TokenFile | None:
+    return TokenFile(settings) if settings.share_token else None

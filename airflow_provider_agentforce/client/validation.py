@@ -24,6 +24,7 @@ _ORIGIN = re.compile(
     r"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE
 )
 _AGENT_ID = re.compile(r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?")
+_CONNECTION_ID = re.compile(r"[\w.\-]{1,200}")
 _AGENT = re.compile(rf"{_AGENT_ID.pattern}|[A-Za-z][A-Za-z0-9_]{{0,79}}")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -267,6 +268,20 @@ def message_count(sequence_id: int, most: int, session_id: str | None = None) ->
             operation="send",
             session_id=session_id,
         )
+
+
+def switch(value: object, field: str) -> bool:
+    """Return ``True`` or ``False``, also from its text."""
+    known = {"true": True, "false": False}
+    chosen = known.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(chosen, bool):
+        raise refusal(value, field, "must be true or false")
+    return chosen
+
+
+def connection_id(value: object, field: str) -> str:
+    """Return the id of an Airflow connection."""
+    return _matching(_CONNECTION_ID, value, field, "must be the id of a connection, such as redis_default")
 
 
 def failures(value: Any, field: str = "max_failures") -> float | None:

@@ -21,6 +21,7 @@ from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
+from airflow_provider_agentforce.hooks.limits import limits_store
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
 from airflow_provider_agentforce.instrumentation import observers
 
@@ -82,8 +83,9 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """A client whose errors do not end the task by their class, for a caller that decides that itself."""
         with airflow_errors():
             settings = self.settings
+            limits = limits_store(settings)
         _mask(settings)
-        return AgentforceClient(settings, on_secret=mask_secret, observers=observers())
+        return AgentforceClient(settings, on_secret=mask_secret, observers=observers(), limits=limits)
 
     @cached_property
     def client(self) -> AgentforceClient:

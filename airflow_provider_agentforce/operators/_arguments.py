@@ -63,6 +63,17 @@ def _known(operator: type) -> frozenset[str]:
     return frozenset(own | {"default_args"})
 
 
+def check_budget(budget: Any) -> Any:
+    """Refuse what is no budget."""
+    from airflow_provider_agentforce.client.budget import Budget  # noqa: PLC0415 - rarely given
+
+    if budget is not None and not isinstance(budget, Budget):
+        raise AgentforceInputError(
+            f'budget must be a Budget, such as Budget("messages", per_day=5000), but is {budget!r:.80}.'
+        )
+    return budget
+
+
 def check_fail_on(fail_on: Any) -> tuple[str, ...]:
     """Return *fail_on* as a tuple of known outcomes."""
     names = [fail_on] if isinstance(fail_on, str) else fail_on

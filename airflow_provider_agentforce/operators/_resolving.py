@@ -17,6 +17,7 @@ from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED, Tur
 from airflow_provider_agentforce.delivery import RESEND, Ask, UnknownDelivery, Verdict
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
+    AgentforceTransientError,
     AnswerLostError,
     DeliveryUnknownError,
 )
@@ -83,7 +84,7 @@ class ResolvesDeliveries(SendsMessages):
             ledger = Ledger.of(context, resolves=self.resolves)
             self.page = ConversationPage(self, context, self.page_kind)
             self._event = event
-            if self.may_wait:
+            if self.may_wait or event is not None:
                 self._restore(ledger)
             while True:
                 try:
@@ -92,6 +93,12 @@ class ResolvesDeliveries(SendsMessages):
                     if not self.resolvable(error, ledger):
                         raise
                     unknown = error
+                except AgentforceTransientError as error:
+                    pause = self.pause_for(error)
+                    if pause is None:
+                        raise
+                    self._remember(ledger)
+                    self.wait_without_slot(pause)
                 self._resolve(unknown, context, ledger)
 
     def ask(

@@ -48,7 +48,7 @@ def merge_shards(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def with_share(client: AgentforceClient, shard: Shard) -> AgentforceClient:
-    """Return a client that takes the shard's share of the connection's limits.
+    """Return a client that takes the shard's share of the connection's limits, unless a store shares them.
 
     :raises AgentforceInputError: if there are more shards than the limits allow sessions.
     """
@@ -57,7 +57,10 @@ def with_share(client: AgentforceClient, shard: Shard) -> AgentforceClient:
         name: shard.share(getattr(settings, name), f"the connection's {name}")
         for name in ("max_concurrent_sessions", "max_sessions_per_hour")
     }
-    return client.limited_to(**shares)
+    if settings.limits_conn_id is None:
+        return client.limited_to(**shares)
+    client.limiter.expect(shard.of)
+    return client
 
 
 def share_of(limit: int | None, shard: Shard | None, field: str) -> int | None:

@@ -3,21 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce._compat import Context, date_time_trigger
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.delivery import RESEND
+from airflow_provider_agentforce.exceptions import BudgetExceededError, RateLimitedError
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.budget import Budget
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.client.models import Turn
     from airflow_provider_agentforce.delivery import OnUnknownDelivery
 
+# Seconds. A shorter wait for a limit is made in the worker slot.
+_WORTH_A_DEFERRAL = 60.0
 
-class StartsSessions(AgentforceBaseOperator):
+
+class UsesLimits(AgentforceBaseOperator):
+    """An operator that starts sessions or sends messages, and may have to wait for a limit.
+
+    :param budget: what may be used a day, a :class:`~airflow_provider_agentforce.client.budget.Budget`.
+    :param deferrable: give the worker slot back during a wait of a minute or more. Default:
+        ``[operators] default_deferrable``.
+    """
+
+    def __init__(
+        self, *, budget: Budget | None = None, deferrable: bool | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.budget = arguments.check_budget(budget)
+        self.deferrable = arguments.check_deferrable(deferrable)
+
+    def open_client(self) -> AgentforceClient:
+        """Return the client, which keeps within the budget."""
+        client = super().open_client()
+        return client if self.budget is None else client.with_budget(self.budget)
+
+    def pause_for(self, error: BaseException) -> float | None:
+        """Return for how many seconds the task may give its slot back, since a limit is reached.
+
+        ``None``: the agent may have acted, the limit is no such one, or the wait is not worth it.
+        """
+        if self._killed or not isinstance(error, RateLimitedError | BudgetExceededError):
+            return None
+        wanted = self.deferrable or isinstance(error, BudgetExceededError)
+        pause = error.retry_after or 0.0
+        harmless = error.retryable and error.applied is False
+        return pause if wanted and harmless and pause >= _WORTH_A_DEFERRAL else None
+
+    def wait_without_slot(self, pause: float) -> NoReturn:
+        """Give the worker slot back for so many seconds. Nothing is sent meanwhile."""
+        until = datetime.now(timezone.utc) + timedelta(seconds=pause)
+        self.log.info(
+            "Waiting until %s for a limit, without a worker slot.", until.isoformat(timespec="seconds")
+        )
+        self.defer_until(until, date_time_trigger(until))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
+        if hasattr(self, next_method):
+            return super().resume_execution(next_method, next_kwargs, context)
+        why = str((next_kwargs or {}).get("error"))
+        if "timeout" in why.lower():
+            self.log.warning(
+                "The wait has ended by its time-out, without word from the triggerer, and the task goes on. "
+                "If a person is asked, that is usual; otherwise look whether a triggerer runs."
+            )
+        else:
+            self.log.warning("The trigger that waited for the task is lost (%s). The task goes on.", why)
+        lost = {"error": why, "error_type": "lost"}
+        return super().resume_execution("execute_complete", {"event": lost}, context)
+
+
+class StartsSessions(UsesLimits):
     """An operator that starts sessions.
 
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
@@ -62,7 +124,7 @@ class StartsSessions(AgentforceBaseOperator):
         )
 
 
-class SendsMessages(AgentforceBaseOperator):
+class SendsMessages(UsesLimits):
     """An operator that sends messages.
 
     :param output_type: a pydantic model, a ``TypedDict``, another type, or a JSON schema.
@@ -97,21 +159,6 @@ class SendsMessages(AgentforceBaseOperator):
     def resolves(self) -> bool:
         """Whether there is a step that finds out what became of a message."""
         return len(self.steps) > 1
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
-        if hasattr(self, next_method):
-            return super().resume_execution(next_method, next_kwargs, context)
-        why = str((next_kwargs or {}).get("error"))
-        if "timeout" in why.lower():
-            self.log.warning(
-                "The wait has ended by its time-out, without word from the triggerer, and the task goes on. "
-                "If a person is asked, that is usual; otherwise look whether a triggerer runs."
-            )
-        else:
-            self.log.warning("The trigger that waited for the task is lost (%s). The task goes on.", why)
-        lost = {"error": why, "error_type": "lost"}
-        return super().resume_execution("execute_complete", {"event": lost}, context)
 
 
 class StoresPlans(SendsMessages):

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_agentforce._compat import (
     Context,
     can_ask,
-    date_time_trigger,
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 from airflow_provider_agentforce.links.agent import AgentLink
 from airflow_provider_agentforce.links.page import BatchLink
-from airflow_provider_agentforce.operators._arguments import check_choice, check_deferrable, may_change
+from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
 from airflow_provider_agentforce.operators._identity import loop_of
@@ -26,7 +24,6 @@ from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
 from airflow_provider_agentforce.operators._result_folder import check_folder, remote_executor
 from airflow_provider_agentforce.operators._row_templates import compiler
-from airflow_provider_agentforce.operators._sharding import folder_of, share_of, with_share
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
@@ -174,6 +171,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         compare the two answers. **An agent that acts, acts twice on them.** Every try chooses the same ones.
     :param min_agreement: fail the task, with all results written, if the share of records whose answers agree
         is below this.
+    :param budget: what may be used a day, over all runs:
+        :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`. When it
+        is used up, the rest of the records is ``skipped``; with ``at_limit="wait"`` the task goes on the next
+        day.
     :param deferrable: give the worker slot back during a wait of a minute or more. Default:
         ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
@@ -217,7 +218,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         sample: int | Sample | None = None,
         agreement_share: float = 0.0,
         min_agreement: float | None = None,
-        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(variables=_no_function(variables), **kwargs)
@@ -248,7 +248,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         self.min_agreement = (
             None if min_agreement is None else validation.share(min_agreement, "min_agreement")
         )
-        self.deferrable = check_deferrable(deferrable)
         self.check_literals()
 
     def check_arguments(self) -> None:
@@ -339,7 +338,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
                 manifest = self._run(self._job(context, event), page)
                 page.made(manifest)
             except LongWait as wait:
-                self._give_the_slot_back(wait.seconds)
+                self.wait_without_slot(wait.seconds)
             except BatchFailedError as error:
                 page.made(error.manifest)
                 self.push_in_failure(context, "manifest", error.manifest)
@@ -353,6 +352,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
 
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._sharding import folder_of, with_share  # noqa: PLC0415
 
         begun = self._go_on() if self.continues else None
         shard, given = self._the_shard(), self._records_with(context)
@@ -399,6 +399,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     def _options(self, agent_id: str, shard: Shard | None) -> Options:
         from airflow_provider_agentforce.batch.options import Options  # noqa: PLC0415
         from airflow_provider_agentforce.client.models import SessionOptions  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._sharding import share_of  # noqa: PLC0415
 
         return Options(
             message=self.message_function or self.message,
@@ -490,11 +491,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         for record in self.open_client().records.query(soql):
             self.check_not_killed()
             yield record
-
-    def _give_the_slot_back(self, seconds: float) -> NoReturn:
-        until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-        self.log.info("Waiting until %s for the org's limits, without a worker slot.", until.isoformat())
-        self.defer_until(until, date_time_trigger(until))
 
 
 class _Watcher:

@@ -98,6 +98,10 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     :param store_requests: keep what was asked in the ``request`` of every turn.
     :param store_plans: keep in the ``plan`` of every turn which subagent and actions the planner chose. One
         more call for each, which is not documented; when it fails, the log says so and the task goes on.
+    :param budget: what may be used a day, over all runs:
+        :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
+    :param deferrable: give the worker slot back during a wait of a minute or more for a limit or a
+        ``Retry-After``. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -170,6 +174,8 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                 talk.leave_open()
                 raise
             except BaseException as error:
+                if self._waits_for_limit(talk, error, ledger):
+                    raise
                 if self.resolvable(error, ledger):
                     self._turns = talk.turns
                     if self._may_send_more(len(talk.turns)):
@@ -181,6 +187,14 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                     # Last, since an orphan of a dead supervisor cannot even log.
                     self._keep(talk.turns, error, context)
                 raise
+
+    def _waits_for_limit(self, talk: ResumableConversation, error: BaseException, ledger: Ledger) -> bool:
+        """Tell whether the conversation goes on after a wait for a limit; then its session stays open."""
+        if self.pause_for(error) is None or (talk.turns and not ledger.keeps):
+            return False
+        if talk.turns:
+            talk.leave_open()
+        return True
 
     def answers_before(self) -> Sequence[Turn]:
         """Return the answers so far: the session is this task's alone."""

@@ -86,6 +86,10 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     :param store_requests: keep what was asked in the answer's ``request``.
     :param store_plans: keep in the answer's ``plan`` which subagent and actions the planner chose. One more
         call, which is not documented; when it fails, the log says so and the task goes on.
+    :param budget: what may be used a day, over all runs:
+        :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
+    :param deferrable: give the worker slot back during a wait of a minute or more for a limit or a
+        ``Retry-After``. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.exceptions import AgentforceTransientError
 from airflow_provider_agentforce.links.agent import AgentLink
 from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._arguments import may_change
@@ -38,6 +39,10 @@ class StartSessionOperator(StartsSessions):
         response formats, see :class:`~airflow_provider_agentforce.structured.OutputType`.
     :param external_session_key: UUID for the org's event log. Default: made of the Dag, run, task, map index
         and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
+    :param budget: what may be used a day, over all runs:
+        :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
+    :param deferrable: give the worker slot back during a wait of a minute or more for a limit or a
+        ``Retry-After``. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -53,6 +58,13 @@ class StartSessionOperator(StartsSessions):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the session."""
+        return self._start(context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        """Start it after a wait for a limit."""
+        return self._start(context)
+
+    def _start(self, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
         from airflow_provider_agentforce.operators._page import ConversationPage  # noqa: PLC0415
         from airflow_provider_agentforce.operators._resumable import resume_or_start  # noqa: PLC0415
@@ -64,7 +76,13 @@ class StartSessionOperator(StartsSessions):
             ledger = Ledger.of(context)
             options = self.session_options(agent_id, self.external_session_key or key_of(context["ti"]))
             mark = fingerprint(self.agentforce_conn_id, agent_id)
-            session, _ = resume_or_start(client, ledger, mark, options)
+            try:
+                session, _ = resume_or_start(client, ledger, mark, options)
+            except AgentforceTransientError as error:
+                pause = self.pause_for(error)
+                if pause is None:
+                    raise
+                self.wait_without_slot(pause)
             self.page = ConversationPage(self, context, "session")
             try:
                 self.page.began(session)

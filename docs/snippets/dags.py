@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_agentforce.client import Reply, Turn
 from airflow_provider_agentforce.operators import (
+    Budget,
     ConversationBatchOperator,
     ConversationOperator,
     EndSessionOperator,
@@ -105,6 +106,18 @@ with DAG("docs_batch", start_date=BEGIN, schedule=None):
 
     whole(batch.output)
     # [END shards]
+
+    # [START budget]
+    a_part_a_day = ConversationBatchOperator(
+        task_id="a_part_a_day",
+        records="s3://aws_default@crm/accounts/all.csv",
+        message="In which industry is the account {{ record.Name }}?",
+        key="Id",
+        result_path="s3://aws_default@crm/a_part_a_day/{{ run_id }}",
+        budget=Budget("messages", per_day=5000, at_limit="wait"),
+        retries=3,
+    )
+    # [END budget]
 
     # [START batch_dry_run]
     plan = ConversationBatchOperator(

@@ -25,6 +25,7 @@ from airflow_provider_agentforce.batch.results import STATUSES
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import AgentforceClient, Settings
+from airflow_provider_agentforce.client.budget import Budget
 from airflow_provider_agentforce.client.models import SessionOptions
 
 
@@ -34,7 +35,18 @@ def compile_template(text):
 
 
 def client_of(fields):
-    return AgentforceClient(Settings(**fields))
+    place, budget = fields.pop("redis", None), fields.pop("budget", None)
+    client = AgentforceClient(Settings(**fields), limits=place and limits_of(**place))
+    return client if budget is None else client.with_budget(Budget("messages", per_day=budget))
+
+
+def limits_of(*, port, group):
+    """Return the limits that processes share in a Redis."""
+    import redis  # noqa: PLC0415 - an extra
+
+    from airflow_provider_agentforce.client.limits_store import LimitsStore  # noqa: PLC0415
+
+    return LimitsStore(redis.Redis(port=port), "org", group=group, lease=9.0, beat=2.0)
 
 
 def accounts(number):

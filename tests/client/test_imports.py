@@ -160,6 +160,7 @@ WITH_AIRFLOW = {
     "_compat",
     "cli.definition",
     "hooks.agent_conversation",
+    "hooks.limits",
     "hooks.managed_agent",
     "hooks.task_session",
     "retry_policy",

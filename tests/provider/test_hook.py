@@ -127,6 +127,12 @@ class TestConnection:
             ({"extra": {"max_messages_per_session": "many"}}, "max_messages_per_session"),
             ({"extra": {"api_url": "http://example.com"}}, "api_url"),
             ({"extra": {"agent_id": "a/b"}}, "agent_id"),
+            ({"extra": {"limits_conn_id": "redis default"}}, "limits_conn_id must be the id of a connection"),
+            (
+                {"extra": {"limits_conn_id": "nowhere"}},
+                "limits_conn_id: the connection 'nowhere' does not exist",
+            ),
+            ({"extra": {"share_token": "perhaps"}}, "share_token must be true or false"),
         ],
     )
     def test_a_field_that_cannot_be_used_is_named(self, connect, fields, named):

@@ -1,0 +1,118 @@
+"""How many messages or sessions may be used a day, counted for all workers and over all runs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.exceptions import AgentforceTransientError, BudgetExceededError
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.limits_store import LimitsStore
+
+MESSAGES, SESSIONS = KINDS = ("messages", "sessions")
+STOP, WAIT = _AT_LIMIT = ("stop", "wait")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What tasks may use of an org in a day, from 00:00 to 24:00 UTC.
+
+    It is counted in the Redis of the connection's ``limits_conn_id``, for all tasks together that have a
+    budget of the same kind for the same org. A message counts when it leaves; one that the org refuses does
+    not. After a kill a message that may have left stays counted, and is not counted again.
+
+    :param kind: ``messages`` or ``sessions``.
+    :param per_day: how many of them.
+    :param at_limit: ``stop``: the work ends cleanly; ``wait``: it goes on the next day, and the task waits
+        without a worker slot.
+    :raises AgentforceInputError: if a value cannot be used.
+    """
+
+    kind: Literal["messages", "sessions"]
+    per_day: int
+    at_limit: Literal["stop", "wait"] = "stop"
+
+    def __post_init__(self) -> None:
+        validation.one_of(KINDS, self.kind, "budget: kind")
+        validation.one_of(_AT_LIMIT, self.at_limit, "budget: at_limit")
+        object.__setattr__(self, "per_day", validation.count(self.per_day, "budget: per_day"))
+
+
+class Spending:
+    """The use of a budget by one client.
+
+    :param store: in which it is counted.
+    """
+
+    def __init__(self, budget: Budget, store: LimitsStore) -> None:
+        self.budget = budget
+        self._store = store
+
+    def check(self) -> None:
+        """Look whether anything is left, before anything is done in vain.
+
+        :raises BudgetExceededError: if not.
+        :raises AgentforceTransientError: if that cannot be known now.
+        """
+        self._count(None)
+
+    def spend(self) -> str:
+        """Count one, and return what it is counted as.
+
+        :raises BudgetExceededError: if nothing is left.
+        :raises AgentforceTransientError: if it cannot be counted now.
+        """
+        one = uuid.uuid4().hex
+        self._count(one)
+        return one
+
+    def give_back(self, one: str) -> None:
+        """Count one no more, since it was not used. If that fails it stays counted."""
+        self._store.take_back(self.budget.kind, one)
+
+    def _count(self, one: str | None) -> None:
+        budget = self.budget
+        left = self._store.spend(budget.kind, budget.per_day, one)
+        if left is None:
+            raise AgentforceTransientError(
+                "The budget cannot be counted, since the Redis of limits_conn_id cannot be reached; nothing "
+                "was sent."
+            )
+        if left > 0:
+            raise BudgetExceededError(
+                f"The budget of {budget.per_day:,} {budget.kind} a day is used up until 00:00 UTC.",
+                retry_after=left,
+                retryable=budget.at_limit == WAIT,
+            )
+
+
+class Payment:
+    """Pays for one call right before it leaves.
+
+    :param spending: ``None``: nothing is to be paid.
+    :param kind: what the call uses.
+    :param before_send: is called first. What it writes down was not sent if this raises.
+    """
+
+    def __init__(
+        self, spending: Spending | None, kind: str, before_send: Callable[[str | None], None] | None
+    ) -> None:
+        self._spending = spending if spending is not None and spending.budget.kind == kind else None
+        self._before_send = before_send
+        self._paid: tuple[str, ...] = ()
+
+    def make(self, key: str | None) -> None:
+        """Pay, as ``before_send`` of a call."""
+        if self._before_send is not None:
+            self._before_send(key)
+        if self._spending is not None:
+            self._paid += (self._spending.spend(),)
+
+    def take_back(self) -> None:
+        """Have back what was paid last: the call was refused, or not sent."""
+        if self._spending is not None and self._paid:
+            self._spending.give_back(self._paid[-1])

@@ -1,0 +1,49 @@
+"""The Redis connection that a connection's ``limits_conn_id`` names, as a place for the org's limits."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce._compat import AirflowNotFoundException
+from airflow_provider_agentforce.exceptions import AgentforceInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.limits_store import LimitsStore
+    from airflow_provider_agentforce.client.settings import Settings
+
+
+def limits_store(settings: Settings) -> LimitsStore | None:
+    """Return where the limits of the org are kept for all workers, ``None`` if each process holds them alone.
+
+    :raises AgentforceInputError: if the connection does not exist, or the extra is not installed.
+    """
+    if settings.limits_conn_id is None:
+        return None
+    try:
+        from airflow.providers.redis.hooks.redis import RedisHook  # noqa: PLC0415 - an extra
+        from redis.exceptions import RedisError  # noqa: PLC0415
+
+        from airflow_provider_agentforce.client.limits_store import LimitsStore  # noqa: PLC0415
+    except ImportError as error:
+        raise AgentforceInputError(
+            "limits_conn_id needs Airflow's Redis provider: pip install 'airflow-provider-agentforce[redis]'."
+        ) from error
+    try:
+        hook: Any = RedisHook(settings.limits_conn_id)  # without types
+        client = hook.get_conn()
+    except AirflowNotFoundException:
+        raise AgentforceInputError(
+            f"limits_conn_id: the connection {settings.limits_conn_id!r} does not exist."
+        ) from None
+    except (ValueError, TypeError, RedisError) as error:
+        raise AgentforceInputError(
+            f"limits_conn_id: the connection {settings.limits_conn_id!r} cannot be used: {error!s:.200}"
+        ) from None
+    return LimitsStore(
+        client,
+        f"{settings.host}\n{settings.consumer_key}",
+        name=settings.limits_conn_id,
+        # Airflow says in the environment of a task whose it is. The sessions of a Dag count together.
+        group=os.environ.get("AIRFLOW_CTX_DAG_ID", ""),
+    )

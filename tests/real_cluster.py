@@ -18,6 +18,7 @@ from process_guard import Guard, members
 from real_airflow import RealAirflow, kill, until
 
 WORKERS = ("worker-1", "worker-2")
+DELIVERED_AGAIN_S = 45
 _WRONG_CLOCK = Path(__file__).with_name("wrong_clock")
 _WORKER = ("celery", "worker", "--skip-serve-logs", "--without-gossip", "--without-mingle")
 _SETTINGS = {
@@ -25,6 +26,8 @@ _SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "3",
     "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
+    # Redis delivers again what a worker has had for so long, whether it is lost or at work.
+    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(DELIVERED_AGAIN_S),
     # A busy machine takes its time to hand a task to the broker.
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
@@ -141,16 +144,17 @@ class Cluster(RealAirflow):
         self.wait_for_part(name)
 
     def heal(self) -> None:
-        """Start what does not run, or runs in a changed environment, as a service manager does."""
-        started = []
+        """Start what does not run, or runs in a changed environment, as a service manager does.
+
+        Workers take tasks as soon as they are ready.
+        """
         for name in (*SERVICES, *self.at_start):
             if self._changes[name]:
                 self.lose(name)
             if self._processes[name].poll() is not None:
                 self.start_part(name)
-                started.append(name)
-        for name in started:
-            self.wait_for_part(name)
+                if name not in WORKERS:
+                    self.wait_for_part(name)
 
     def processes_of(self, name: str) -> list[psutil.Process]:
         """Return the processes of a part that are alive."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cluster_batch import check_batch, started_batch
 from real_airflow import until
+from real_cluster import DELIVERED_AGAIN_S, WORKERS
 
 
 @pytest.mark.usefixtures("cap_held")
@@ -20,6 +21,24 @@ def test_a_batch_outlives_a_restart(cluster, org, service):
     check_batch(cluster, org, run, unknown=0)
     # And the cluster takes the next one.
     assert cluster.trigger("shared").wait(120) == "success"
+
+
+def test_a_task_that_the_broker_delivers_twice_runs_once(cluster, org):
+    hold = org.hold("send")
+    run = cluster.trigger("talk")
+    hold.wait_until_held(90)
+    ti_id = run.task("talk")["id"]
+
+    def deliveries():
+        lines = "".join(cluster.printed(name) for name in WORKERS).splitlines()
+        return [line for line in lines if "Executing workload" in line and ti_id in line]
+
+    until("it is delivered again", lambda: len(deliveries()) == 2, timeout=4 * DELIVERED_AGAIN_S)
+    hold.release()
+    assert run.wait(120) == "success"
+
+    assert run.task("talk")["try_number"] == 1
+    assert (org.count("start"), org.count("send"), org.applied(), org.count("end")) == (1, 2, 2, 1)
 
 
 def test_a_batch_that_waits_outlives_the_triggerer(cluster, org):

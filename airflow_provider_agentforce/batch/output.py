@@ -87,7 +87,8 @@ class Output:
             "counts": counts,
             "sessions": len(past.starts) + self.checkpoint.sessions + (twice.sessions if twice else 0),
             "messages": self._rows.messages + (twice.messages if twice else 0),
-            "duration": round(time.time() - past.began, 3),
+            # Another worker, whose clock may be ahead, may have begun.
+            "duration": max(0.0, round(time.time() - past.began, 3)),
             "sample": None if sample is None else sample_result(self.checkpoint, sample),
             "agreement": twice and {**twice.to_dict(), "results": str(self.folder / AGREEMENT)},
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from cluster_batch import AT_ONCE, RECORDS, check_batch, started_batch
-from real_airflow import until
+from real_airflow import kill, until
 from real_cluster import WORKERS
 
 pytestmark = pytest.mark.usefixtures("cap_held")
@@ -80,6 +82,18 @@ def test_a_worker_that_shuts_down_lets_its_message_be_answered(cluster, org):
     assert (org.count("send"), org.applied(), org.count("end")) == (2, 2, 1)
 
 
+def test_a_worker_whose_processes_are_all_told_to_stop_ends_its_session(cluster, org):
+    hold = org.hold("send")
+    run = cluster.trigger("talk")
+    hold.wait_until_held(90)
+    kill(*cluster.processes_of(cluster.worker_of(run.runner("talk"))), by=signal.SIGTERM)
+    until("its tasks have ended", lambda: not cluster.task_runners())
+    hold.release()
+    assert run.wait(180) == "failed"
+
+    assert (org.count("start"), org.count("send"), org.applied()) == (1, 1, 1)
+
+
 def test_a_clock_that_is_wrong_changes_nothing(cluster, org):
     first, second = WORKERS
     cluster.lose(second)
@@ -90,6 +104,7 @@ def test_a_clock_that_is_wrong_changes_nothing(cluster, org):
     assert run.wait(180) == "success"
 
     check_batch(cluster, org, run, unknown=AT_ONCE)
+    assert run.xcom("batch")["duration"] >= 0
 
 
 def test_a_try_that_does_not_see_the_disk_of_the_first_sends_nothing(cluster, org):

@@ -124,7 +124,7 @@ class Services:
             return self._redis_answers()
         try:
             return requests.put(f"{self.addresses[S3]}/{BUCKET}", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def settings(self) -> dict[str, str]:

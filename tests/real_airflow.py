@@ -216,7 +216,7 @@ class RealAirflow:
         self._check_alive()
         try:
             answer = self._http.get(f"{self.url}/auth/token", timeout=5)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
         if answer.ok:
             self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

@@ -82,7 +82,7 @@ docs: $(READY) ## Build the pages into build/docs; a warning or a broken link is
 docs-serve: docs ## Build the pages and show them at http://127.0.0.1:8000
 	$(BIN)/python -m http.server -b 127.0.0.1 -d build/docs 8000
 
-test-ui: $(READY_UI) ## Use the connection form and the answers in a real browser (needs Chromium)
+test-ui: $(READY_UI) ## Use the connection form and the pages in a real browser (needs Chromium; part of CI)
 	$(BIN)/python -m pytest tests/ui -q
 
 screenshots: $(READY_UI) ## Take the pictures of the docs again (needs Chromium)

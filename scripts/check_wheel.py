@@ -24,6 +24,9 @@ assert dags, "no example Dags in the wheel"
 assert (home / "example_dags" / "agentforce_accounts.csv").exists()
 assert list((home / "example_dags" / "agentforce_conversations").glob("*.yaml"))
 assert (home / "py.typed").exists()
+assert {"index.html", "agentforce.js"} <= {path.name for path in (home / "plugins" / "static").iterdir()}
+(plugin,) = importlib.metadata.entry_points(group="airflow.plugins", name="agentforce")
+assert plugin.load().external_views
 needed = [r for r in importlib.metadata.requires("airflow-provider-agentforce") if "extra ==" not in r]
 assert {r.split(">")[0] for r in needed} == {
     "apache-airflow", "cryptography", "h11", "pyjwt", "pyyaml", "requests", "tenacity"

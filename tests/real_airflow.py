@@ -109,11 +109,6 @@ class RealAirflow:
         until("its other parts run", self._healthy, timeout=120)
         until("the Dags are known", lambda: dag_ids <= self._dag_ids(), timeout=120)
 
-    def start_api_server(self) -> None:
-        """Start the server of its pages and wait until it answers."""
-        self.start_part("api-server")
-        until("the API server answers", self._log_in, timeout=120)
-
     def start_part(self, name: str) -> None:
         """Start one of its processes."""
         with (self.home / f"{name}.out").open("ab") as out:

@@ -13,6 +13,7 @@ class TaskInstance:
 
     :param breaks_after: how many XComs it takes before its database is away.
     :ivar page: what it has left for its page in Airflow; not one of *xcoms*.
+    :ivar pages_written: how often.
     """
 
     id = uuid.UUID(int=1)
@@ -23,10 +24,12 @@ class TaskInstance:
         self.breaks_after = breaks_after
         self.xcoms = {}
         self.page = None
+        self.pages_written = 0
 
     def xcom_push(self, key, value):
         if key == "agentforce_page":
             self.page = json.loads(json.dumps(value))
+            self.pages_written += 1
             return
         if len(self.xcoms) == self.breaks_after:
             raise RuntimeError("the database is away")

@@ -26,9 +26,9 @@ _MOST_BYTES = 40_000
 _MOST_READ = 2_000
 _MOST_REASONS = 20
 _MOST_KEYS = 5
-_MOST_PROBLEMS = 100
+_MOST_PROBLEMS = 80
 _RECENT = 20
-_TEXT = 300
+_TEXT = 200
 PROBLEMS = (*FAILURES, ANSWER_LOST)
 _FILES = ("result_path", "results", "dead_letter", "tables", "plan")
 

@@ -15,6 +15,8 @@ _OPERATORS = (
     "@task.agentforce",
     "StartSessionOperator",
     "SendMessageOperator",
+    "SubmitFeedbackOperator",
+    "EndSessionOperator",
     "ConversationBatchOperator",
 )
 # Relative, so that the pages are found where Airflow is served under a path.

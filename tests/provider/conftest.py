@@ -147,10 +147,11 @@ def run():
 
     def execute(operator, context=None, **task_instance):
         ti = TaskInstance(**task_instance)
+        value = error = None
         try:
             value = operator.execute({**(context or {}), "ti": ti})
-            return SimpleNamespace(value=value, xcoms=ti.xcoms, page=ti.page, error=None)
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            return SimpleNamespace(value=None, xcoms=ti.xcoms, page=ti.page, error=error)
+        except Exception as raised:  # noqa: BLE001 - the test looks at it
+            error = raised
+        return SimpleNamespace(**vars(ti), value=value, error=error)
 
     return execute

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from stand_ins import StateStore
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -190,3 +194,71 @@ def test_a_page_is_bounded_and_keeps_the_newest_turns(org, run):
     assert page["left_out"] == 31 - len(page["turns"])
     assert page["turns"][-1]["request"]["text"] == "last"
     assert page["turns"][0]["cut"]
+
+
+def test_an_answer_that_an_earlier_try_got_says_so(org, run):
+    store = {"task_state_store": StateStore()}
+    operator = partial(ConversationOperator, task_id="t", messages=["one", "two"])
+    org.fail("send", body={"messages": [{"type": "Inform", "id": "m", "message": "first"}]})
+    org.fail("send", status=500)
+    assert run(operator(on_unknown_delivery="resend"), store, max_tries=1).error is not None
+    second = run(operator(on_unknown_delivery="resend"), store, try_number=2, max_tries=1)
+    assert [turn.get("kept_from") for turn in second.page["turns"]] == [1, None]
+    assert second.page["try"] == 2
+
+
+def test_what_each_step_found_is_on_the_page(org, run):
+    def cannot_say(_delivery):
+        return None
+
+    org.fail("send", drop=True, after=True)
+    store = {"task_state_store": StateStore()}
+    operator = ConversationOperator(task_id="t", messages=["hello"], on_unknown_delivery=[cannot_say])
+    page = run(operator, store).page
+    assert page["unknown"]["steps"] == ["check", "fail"]
+    assert page["unknown"]["findings"] == ["The check cannot_say cannot tell."]
+    assert page["error"]["unknown"]
+
+
+def test_a_recovered_answer_is_on_the_page_as_such(org, run):
+    org.fail("send", drop=True, after=True)
+    store = {"task_state_store": StateStore()}
+    operator = ConversationOperator(task_id="t", messages=["hello"], on_unknown_delivery=[lambda _: True])
+    page = run(operator, store).page
+    (turn,) = page["turns"]
+    assert (turn["outcome"], turn["resolution"]["by"]) == ("answer_lost", "check")
+    assert page["unknown"] is page["sending"] is None
+
+
+def test_a_batch_is_on_its_page(org, run, tmp_path):
+    records = [{"id": number} for number in range(30)]
+    batch = ConversationBatchOperator(
+        task_id="t",
+        records=records,
+        key="id",
+        message=lambda record: "Tell me." if record["id"] % 10 else "",
+        result_path=tmp_path.as_uri(),
+    )
+    done = run(batch)
+    page = done.page
+    assert (page["state"], page["records"], page["done"]) == ("finished", 30, 30)
+    assert page["counts"] == done.value["counts"] == {"answered": 27, "failed": 3}
+    (reason,) = page["reasons"]
+    assert (reason["count"], reason["keys"]) == (3, ["0", "10", "20"])
+    assert len(page["problems"]) + len(page["others"]) == 30
+    assert page["files"]["results"] == done.value["results"]
+
+
+def test_the_page_of_a_batch_is_bounded_and_written_now_and_then(org, run, tmp_path):
+    began = time.monotonic()
+    batch = ConversationBatchOperator(
+        task_id="t",
+        records=[{"id": f"{number} {'x' * 200}"} for number in range(500)],
+        key="id",
+        message=lambda record: "" if "7" in record["id"][:3] else "Say " + "word " * 200,
+        result_path=tmp_path.as_uri(),
+        max_concurrency=8,
+    )
+    done = run(batch)
+    assert len(json.dumps(done.page)) < 70_000
+    assert done.pages_written <= (time.monotonic() - began) / 3 + 3

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from form import Form, Pictures
+from form import CONN_ID, Form, Pictures
 from real_airflow import RealAirflow, left_out, running
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent.parent / "example_dags"
-DAG_IDS = {"example_agentforce_conversation", "example_agentforce_person"}
+EXAMPLE_IDS = {
+    "example_agentforce_conversation",
+    "example_agentforce_person",
+    "example_agentforce_session",
+}
+PAGE_IDS = {"refund", "careful", "accounts", "foreign"}
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # A browser that calls nobody but the pages of this machine.
 OPTIONS = [
@@ -58,16 +65,22 @@ def org():
 
 @pytest.fixture(scope="session")
 def airflow(browser, org, tmp_path_factory):
-    """Airflow with two of the example Dags, and no connection to begin with."""
+    """Airflow with some of the example Dags and some of its own, and no connection to begin with."""
+    if "agentforce" not in {one.name for one in entry_points(group="airflow.plugins")}:
+        pytest.exit("The package was installed before it had a plugin: make install.", 1)
     dags = tmp_path_factory.mktemp("dags")
-    for dag_id in DAG_IDS:
+    for dag_id in EXAMPLE_IDS:
         shutil.copy(EXAMPLES / f"{dag_id}.py", dags)
+    shutil.copy(HERE / "dags" / "page_dags.py", dags)
     environment = {
+        "AIRFLOW_VAR_RESULTS": f"file://{tmp_path_factory.mktemp('results')}",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         # No test here kills a task, and a busy machine is no reason to take one for dead.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
     }
-    with running(RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment), DAG_IDS) as started:
+    with running(
+        RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment), EXAMPLE_IDS | PAGE_IDS
+    ) as started:
         yield started
 
 
@@ -105,6 +118,25 @@ def form(page, airflow, org):
         "entities": [one["connection_id"] for one in airflow.ask("GET", "connections")["connections"]],
     }
     airflow.ask("PATCH", "connections", {"actions": [delete]})
+
+
+@pytest.fixture
+def connected(airflow, org):
+    """The connection of the Dags, and an org without sessions and faults."""
+    org.reset()
+    fields = json.loads(org.connection())
+    extra = json.dumps(fields.pop("extra"))
+    airflow.ask("POST", "connections", {**fields, "connection_id": CONN_ID, "extra": extra})
+    yield
+    airflow.ask("DELETE", f"connections/{CONN_ID}")
+
+
+@pytest.fixture
+def seen(page):
+    """Playwright's assertions, which wait."""
+    from playwright.sync_api import expect  # noqa: PLC0415 - in the extra `ui` only
+
+    return expect
 
 
 @pytest.fixture

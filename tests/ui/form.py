@@ -25,6 +25,8 @@ shown => Promise.allSettled(
 # What a page shows differently each time, and what its words take it for.
 _SAME = {
     r"\d{4}-\d\d-\d\d [\d:]+": "TIME",
+    r"[A-Z][a-z]{2} \d+, \d{4}, \d+:\d\d:\d\d\s[AP]M": "TIME",
+    r"\b[\d.]+ (s|min)\b": "SECONDS",
     r"\d+:\d\d:\d\d\s[AP]M": "TIME",
     r"[0-9a-f]{8}-[0-9a-f-]{27}": "SESSION",
 }

@@ -14,14 +14,6 @@ LIMITS = ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_
 
 
 @pytest.fixture
-def seen(page):
-    """Playwright's assertions, which wait."""
-    from playwright.sync_api import expect  # noqa: PLC0415 - in the extra `ui` only
-
-    return expect
-
-
-@pytest.fixture
 def stored(airflow):
     """Return the connection as the REST API shows it."""
     return lambda: airflow.ask("GET", f"connections/{CONN_ID}")

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from form import CONN_ID
 from real_airflow import DONE, until
 
 
 @pytest.fixture
-def waiting_run(form, org, airflow):
+def waiting_run(connected, airflow):
     """A run in which the agent wants to act, and somebody is to approve it."""
-    fields = json.loads(org.connection())
-    extra = json.dumps(fields.pop("extra"))
-    airflow.ask("POST", "connections", {**fields, "connection_id": CONN_ID, "extra": extra})
     run = airflow.trigger("example_agentforce_person")
     path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/hitlDetails"
     until("somebody is asked", lambda: airflow.ask("GET", path)["total_entries"], timeout=120)

@@ -5,6 +5,7 @@
 const ROOT = location.pathname.slice(0, location.pathname.lastIndexOf("/agentforce/") + 1);
 const XCOM = "agentforce_page";
 const PAGE_SIZE = 50;
+const MOST_TASKS = 200;
 const AT_ONCE = 6;
 const REFRESH_MS = 3000;
 const MOST_TEXT = 4000;
@@ -233,10 +234,14 @@ async function inTurns(items, work) {
   return results;
 }
 
-async function listed(offset) {
+async function listed(most) {
   const url = api("dags", where.dag_id, "dagRuns", where.run_id, "taskInstances", "~", "xcomEntries");
-  const found = await ask(`${url}?xcom_key=${XCOM}&limit=${PAGE_SIZE}&offset=${offset}`);
-  const tasks = found.xcom_entries.map((one) => ({ dag_id: one.dag_id, run_id: one.run_id, task_id: one.task_id, map_index: one.map_index }));
+  const tasks = [];
+  let found;
+  do {
+    found = await ask(`${url}?xcom_key=${XCOM}&limit=${PAGE_SIZE}&offset=${tasks.length}`);
+    tasks.push(...found.xcom_entries.map((one) => ({ dag_id: one.dag_id, run_id: one.run_id, task_id: one.task_id, map_index: one.map_index })));
+  } while (found.xcom_entries.length && tasks.length < Math.min(most, found.total_entries));
   return { tasks, total: found.total_entries };
 }
 
@@ -575,7 +580,7 @@ async function conversation(task) {
   let parts = [own];
   if (own.page.kind !== "conversation" && own.page.session_id) {
     // The tasks of one session: each has a part of its conversation.
-    const { tasks } = await listed(0);
+    const { tasks } = await listed(MOST_TASKS);
     const others = tasks.filter((one) => one.task_id !== task.task_id || one.map_index !== task.map_index);
     const found = await inTurns(others, part);
     parts = [own, ...found.filter((one) => one.page?.session_id === own.page.session_id)].sort(byTime);
@@ -757,15 +762,9 @@ function grouped(parts) {
 let wanted = PAGE_SIZE;
 
 async function run() {
-  const first = await listed(0);
-  const tasks = first.tasks;
-  while (tasks.length < Math.min(wanted, first.total)) {
-    const { tasks: next } = await listed(tasks.length);
-    if (!next.length) break;
-    tasks.push(...next);
-  }
+  const { tasks, total } = await listed(wanted);
   const parts = await inTurns(tasks, part);
-  return { view: () => runView(parts, first.total), live: parts.some(isLive), seen: parts };
+  return { view: () => runView(parts, total), live: parts.some(isLive), seen: parts };
 }
 
 function runView(parts, total) {

@@ -48,7 +48,7 @@ with DAG("docs_hook", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), sche
     # [START unknown]
     @task
     def refund(order: str) -> dict:
-        """Refund an order; leave the case that nobody can know to a person."""
+        """Refund an order; leave an unknown delivery to a person."""
         from airflow_provider_agentforce.exceptions import DeliveryUnknownError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415
 

@@ -21,12 +21,14 @@ def started_batch(cluster, org, dag_id="batch"):
         return all(one.encode() in written for one in org.open_sessions)
 
     until("the sessions are written down", noted)
-    return run, hold, cluster.worker_of(run.runner("batch"))
+    return run, hold, cluster.worker_of(cluster.task_runners()[0])
 
 
-def rows(cluster, manifest):
-    name = manifest["results"].removeprefix(f"{cluster.store}/")
-    return [json.loads(line) for line in cluster.services.objects(name)[name].splitlines()]
+def rows(cluster, folder):
+    """Return the rows of all results below a folder of the store."""
+    found = cluster.services.objects(folder).items()
+    bodies = [body for name, body in found if name.endswith("/results.jsonl")]
+    return [json.loads(line) for body in bodies for line in body.splitlines()]
 
 
 def check_batch(cluster, org, run, *, unknown):
@@ -34,5 +36,5 @@ def check_batch(cluster, org, run, *, unknown):
     manifest = run.xcom("batch")
     expected = Counter(answered=RECORDS - unknown, unknown=unknown)
     assert manifest["counts"] == {status: count for status, count in expected.items() if count}
-    assert Counter(row["status"] for row in rows(cluster, manifest)) == +expected
+    assert Counter(row["status"] for row in rows(cluster, f"{run.dag_id}/{run.run_id}")) == +expected
     assert (org.count("send"), org.applied(), org.open_sessions) == (RECORDS, RECORDS, [])

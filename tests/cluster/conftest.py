@@ -20,7 +20,7 @@ EXAMPLE_FILES = (
     "agentforce_accounts.csv",
 )
 DAG_IDS = {
-    *("batch", "batch_deferred", "batch_on_own_disk", "talk", "shared"),
+    *("batch", "batch_deferred", "batch_in_shards", "batch_on_own_disk", "talk", "shared"),
     *(Path(name).stem for name in EXAMPLE_FILES if name.startswith("example_")),
 }
 SESSIONS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from cluster_batch import AT_ONCE, RECORDS, check_batch, started_batch
+from cluster_batch import AT_ONCE, RECORDS, check_batch, rows, started_batch
 from real_airflow import kill, until
 from real_cluster import WORKERS
 
@@ -20,6 +20,19 @@ def test_a_batch_goes_on_where_the_lost_worker_was(cluster, org):
 
     assert run.task("batch")["try_number"] == 2
     check_batch(cluster, org, run, unknown=AT_ONCE)
+
+
+def test_a_shard_of_a_lost_worker_asks_only_what_is_its_own(cluster, org):
+    run, hold, worker = started_batch(cluster, org, "batch_in_shards")
+    cluster.lose(worker)
+    hold.release()
+    assert run.wait(180) == "success"
+
+    found = rows(cluster, f"batch_in_shards/{run.run_id}")
+    assert sorted(row["key"] for row in found) == sorted(f"A{number}" for number in range(RECORDS))
+    # Both shards may have run on that worker, or one.
+    assert sum(row["status"] == "unknown" for row in found) in {AT_ONCE // 2, AT_ONCE}
+    assert (org.count("send"), org.applied(), org.open_sessions) == (RECORDS, RECORDS, [])
 
 
 def test_a_frozen_worker_that_goes_on_sends_nothing_that_the_other_one_sent(cluster, org):

@@ -13,6 +13,7 @@ from airflow_provider_agentforce.operators import (
     EndSessionOperator,
     SendMessageOperator,
     StartSessionOperator,
+    shards,
 )
 
 SETTINGS = {
@@ -24,22 +25,29 @@ STORE = os.environ["AGENTFORCE_STORE"]
 OWN_DISK = "file:///proc/self/cwd/disk"
 
 
+def asked(dag_id, folder):
+    """Return the arguments of a batch that asks about thirty records."""
+    return {
+        "task_id": "batch",
+        "records": [{"id": f"A{number}"} for number in range(30)],
+        "key": "id",
+        "message": "record {{ record.id }}",
+        "result_path": f"{folder}/{dag_id}/{{{{ ti.run_id }}}}",
+    }
+
+
 def batch(dag_id, folder, **options):
-    """Make a Dag that asks about thirty records."""
+    """Make a Dag of a batch."""
     with DAG(dag_id, schedule=None, **SETTINGS):
-        ConversationBatchOperator(
-            task_id="batch",
-            records=[{"id": f"A{number}"} for number in range(30)],
-            key="id",
-            message="record {{ record.id }}",
-            result_path=f"{folder}/{dag_id}/{{{{ ti.run_id }}}}",
-            **options,
-        )
+        ConversationBatchOperator(**asked(dag_id, folder), **options)
 
 
 batch("batch", STORE)
 batch("batch_deferred", STORE, deferrable=True)
 batch("batch_on_own_disk", OWN_DISK)
+
+with DAG("batch_in_shards", schedule=None, **SETTINGS):
+    ConversationBatchOperator.partial(**asked("batch_in_shards", STORE)).expand(shard=shards(2))
 
 with DAG("talk", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first", "second"])

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce.batch.agent_versions import versions_of
 from airflow_provider_agentforce.batch.agreement import (
     COMPARED,
     Agreement,
@@ -41,6 +43,7 @@ class SecondAsking:
 
     :param folder: path object of the results.
     :param first: the checkpoint of the batch.
+    :param cycle: changes with a person's clear.
     """
 
     client: AgentforceClient
@@ -49,6 +52,7 @@ class SecondAsking:
     options: Options
     asked: BatchInput
     first: Checkpoint
+    cycle: int = 0
 
     def run(self, *, asks: bool, killed: Callable[[], bool]) -> Agreement:
         """Ask what has not been asked a second time, and compare.
@@ -84,8 +88,10 @@ class SecondAsking:
         # In a session that it shares, a record could hear of its first answer.
         options = replace(self.options, messages_per_session=1, max_failures=None)
         todo = Todo(self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted)
-        runner = Runner(self.client, second, options, killed=killed, watcher=_Uncounted(), total=len(wanted))
-        ask_all(runner, todo)
+        versions = versions_of(self.client, second, options, cycle=self.cycle)
+        run = partial(Runner, self.client, second, options, versions)
+        ask_all(run(killed=killed, watcher=_Uncounted(), total=len(wanted)), todo)
+        versions.finish()
 
     def _pairs(self, second: Checkpoint) -> Iterator[tuple[Row, Row]]:
         for position in second.rows.having(*STATUSES):

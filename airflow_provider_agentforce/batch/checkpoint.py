@@ -199,13 +199,15 @@ class Checkpoint:
             write.starting.append(str(external_key))
         self._commit(write)
 
-    def settle(self, name: str, row: Row, record: bytes = b"") -> None:
+    def settle(self, name: str, row: Row, record: bytes = b"", question: str = "") -> None:
         """Take the row of a record. It is written with the next claim, or by :meth:`flush`.
 
         :param record: the record as a line of JSON, if it is to be kept.
+        :param question: hash of what was asked.
         """
         line = row.line()
-        entry = Entry(name, row.status, row.again, row.attempts, row.answers, len(line), len(record))
+        counts = row.attempts, row.answers, len(line), len(record)
+        entry = Entry(name, row.status, row.again, *counts, question)
         with self._changed:
             self._pending.rows.append((entry, line + record))
             self.rows.put(self._positions[name], entry)

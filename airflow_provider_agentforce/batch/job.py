@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce.batch.agent_versions import looks_at, versions_of
 from airflow_provider_agentforce.batch.agreement import Agreement
+from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.asked_twice import SecondAsking
 from airflow_provider_agentforce.batch.batch_input import BatchInput, question_marks
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
@@ -20,6 +23,7 @@ from airflow_provider_agentforce.batch.output import FILES, Output
 from airflow_provider_agentforce.batch.plan import PLAN, plan_files, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
 from airflow_provider_agentforce.batch.reader import Record
+from airflow_provider_agentforce.batch.reuse import Reuse
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of
@@ -51,6 +55,7 @@ class Job:
     :param check_folder: is given, before anything is sent, the time at which the batch in the folder began,
         which tells the folder from others; it may refuse it.
     :param cycle: changes with a person's clear.
+    :param reuse: where earlier answers are, and these are kept; ``None``: all records are asked.
     :param shard: the part of the records that is asked, ``None`` for all. The folder is the shard's own.
     """
 
@@ -67,6 +72,7 @@ class Job:
     resolve: Callable[[UnknownRows], None] | None = None
     check_folder: Callable[[float], None] = lambda _began: None
     cycle: int = 0
+    reuse: AnswerFolder | None = None
     shard: Shard | None = None
 
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
@@ -99,19 +105,39 @@ class Job:
                 continuation.begin(self.begins)
             take_up(self.client, past, checkpoint)
             watcher.known(checkpoint.rows_having)
-            stopped_early, resolved = self._ask(asked, checkpoint, past, killed=killed, watcher=watcher)
-            agreement = None
-            if options.agreement_share:
-                second = SecondAsking(self.client, folder, self.storage_of, options, asked, checkpoint)
-                agreement = second.run(asks=not stopped_early, killed=killed)
-            output = self._output(asked, checkpoint, agreement)
-            shard = self.shard and str(self.shard)
-            manifest = {**output.write(past), "resolved": resolved, "shard": shard}
-            watcher.known(checkpoint.rows_having)
-            if self.begins is not None:
-                continuation.finish(manifest)
+            versions = versions_of(self.client, checkpoint, options, cycle=self.cycle)
+            with self._reusing(lambda: versions.current) as reuse:
+                run = partial(Runner, self.client, checkpoint, options, versions)
+                run = partial(run, killed=killed, watcher=watcher)
+                stopped_early, resolved = self._ask(run, asked, checkpoint, past, reuse)
+                versions.finish()
+                asks = not (stopped_early or versions.must_stop)
+                agreement = self._agreement(asked, checkpoint, asks=asks, killed=killed)
+                output = self._output(asked, checkpoint, agreement)
+                shard = self.shard and str(self.shard)
+                manifest = {**output.write(past), **versions.summary(), "resolved": resolved, "shard": shard}
+                watcher.known(checkpoint.rows_having)
+                if self.begins is not None:
+                    continuation.finish(manifest)
+                if reuse is not None:
+                    reuse.keep(checkpoint)
             output.judge(manifest, stopped_early=stopped_early)
+            versions.judge(manifest)
             return manifest
+
+    def _agreement(
+        self, asked: BatchInput, checkpoint: Checkpoint, *, asks: bool, killed: Callable[[], bool]
+    ) -> Agreement | None:
+        if not self.options.agreement_share:
+            return None
+        where = self.client, self.result_folder, self.storage_of
+        second = SecondAsking(*where, self.options, asked, checkpoint, self.cycle)
+        return second.run(asks=asks, killed=killed)
+
+    def _reusing(self, version: Callable[[], str | None]) -> AbstractContextManager[Reuse | None]:
+        if self.reuse is None:
+            return nullcontext()
+        return closing(Reuse(self.reuse, self.options, self.client.settings, version))
 
     def _checkpoint(self, storage: Storage, asked: BatchInput) -> Checkpoint:
         positions, keeps = asked.found.positions, self.options.include_record
@@ -119,12 +145,11 @@ class Job:
 
     def _ask(
         self,
+        run: Callable[..., Runner],
         asked: BatchInput,
         checkpoint: Checkpoint,
         past: Past,
-        *,
-        killed: Callable[[], bool],
-        watcher: Watcher,
+        reuse: Reuse | None,
     ) -> tuple[bool, int]:
         """Ask about all records that have no row yet, and have unknown rows resolved.
 
@@ -136,23 +161,15 @@ class Job:
         todo = Todo(
             *(asked.records(), asked.prompts, checkpoint, past.pending, self.options, unknown),
             wanted=asked.sample,
+            reuse=reuse,
         )
-        run = partial(
-            Runner,
-            self.client,
-            checkpoint,
-            self.options,
-            killed=killed,
-            watcher=watcher,
-            total=asked.total,
-            unknown=unknown,
-        )
+        run = partial(run, total=asked.total, unknown=unknown)
         stopped_early = ask_all(run(), todo)
         if unknown is None:
             return stopped_early, 0
         again = self._resolved(unknown)
         if again and not stopped_early:
-            todo = replace(todo, records=iter(again), pending={}, asked_anyway=True)
+            todo = replace(todo, records=iter(again), pending={}, asked_anyway=True, reuse=None)
             stopped_early = ask_all(run(), todo)
         return stopped_early, unknown.resolved
 
@@ -180,7 +197,10 @@ class Job:
         once = gives_once(self.records)
         source = CalledSource(self.records) if once else source_of(self.records, self.source_path)
         self._check_split()
-        plan = plan_of(in_shard(source, self.shard), prompts, options, settings, killed)
+        source = in_shard(source, self.shard)
+        look = looks_at(self.client, str(options.start.agent_id))
+        with self._reusing(functools.cache(lambda: look().version)) as reuse:
+            plan = plan_of(source, prompts, options, settings, killed=killed, reuse=reuse)
         storage = self.storage_of(self.result_folder)
         failure = f"The plan in {self.result_folder} cannot be written"
         guarded(storage.prepare, failure)

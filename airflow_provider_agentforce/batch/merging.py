@@ -25,7 +25,7 @@ from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guard
 from airflow_provider_agentforce.batch.table import Line, Table
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
-_SUMS = ("records", "sessions", "messages", "resolved")
+_SUMS = ("records", "sessions", "messages", "resolved", "reused")
 
 
 def merge(
@@ -65,6 +65,7 @@ def merge(
         "sample": joined_samples(part["sample"] for part in parts),
         "agreement": agreement and {**agreement, "results": str(parent / AGREEMENT)},
         "shard": None,
+        **_versions(parts),
     }
 
 
@@ -89,6 +90,15 @@ def _shard_of(manifest: Any) -> Shard:
             "manifests must be those of a batch that was mapped over shards(n): give its output."
         )
     return Shard.read(text)
+
+
+def _versions(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    versions = list(dict.fromkeys(chain.from_iterable(part["agent_versions"] for part in parts)))
+    return {
+        "agent_id": parts[0]["agent_id"],
+        "agent_version": versions[0] if len(versions) == 1 else None,
+        "agent_versions": versions,
+    }
 
 
 def _counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
+from airflow_provider_agentforce.batch.agent_versions import MARK
 from airflow_provider_agentforce.batch.parquet import pyarrow
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.table import CSV, JSON_LINES, PARQUET
@@ -38,6 +39,7 @@ class Options:
     :param include_record: write the fields of the record beside its row.
     :param output_formats: which tables are written, of ``csv``, ``jsonl`` and ``parquet``.
     :param csv_bom: begin the CSV with a byte order mark.
+    :param on_agent_change: ``mark`` or ``stop``, when another version of the agent is published meanwhile.
     :param credits_per_message: what a message costs, ``None`` if that is not known.
     :param sample: ask only these records, ``None`` for all.
     :param agreement_share: the share of the records that is asked a second time.
@@ -61,6 +63,7 @@ class Options:
     include_record: bool = True
     output_formats: Sequence[str] = (CSV, JSON_LINES)
     csv_bom: bool = False
+    on_agent_change: str = MARK
     credits_per_message: float | None = None
     sample: Sample | None = None
     agreement_share: float = 0.0

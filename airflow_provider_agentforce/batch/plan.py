@@ -15,6 +15,7 @@ from airflow_provider_agentforce.batch.progress import duration
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Inspection, check_form, read_all, refuse_same_key
 from airflow_provider_agentforce.batch.results import Row, short_reason
+from airflow_provider_agentforce.batch.reuse import Reuse
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.batch.worker import WorkItem
 from airflow_provider_agentforce.client.settings import Settings
@@ -40,6 +41,7 @@ class Plan:
     :ivar characters: of the messages.
     :ivar longest: characters of the longest message.
     :ivar duplicates: records that ask the same as one before.
+    :ivar reused: records that take an earlier answer; they are not asked, and count only in ``records``.
     :ivar reasons: why records cannot be asked, with how many and the key of the first.
     :ivar hours: an estimate.
     :ivar credits: the cost, ``None`` without a rate.
@@ -55,6 +57,7 @@ class Plan:
     characters: int = 0
     longest: int = 0
     duplicates: int = 0
+    reused: int = 0
 
     def __post_init__(self) -> None:
         self._asked = HashSet()
@@ -62,11 +65,17 @@ class Plan:
         self._counted: Counter[str] = Counter()
         self._first: dict[str, Any] = {}
 
-    def add(self, item: WorkItem | Row) -> None:
-        """Count a record."""
+    def add(self, item: WorkItem | Row, *, reused: bool = False) -> None:
+        """Count a record.
+
+        :param reused: it takes an earlier answer.
+        """
         self.records += 1
         if isinstance(item, Row):
             self._add_failed(item)
+            return
+        if reused:
+            self.reused += 1
             return
         texts = tuple(message.text or "" for message in item.messages)
         lengths = tuple(map(len, texts))
@@ -82,8 +91,8 @@ class Plan:
 
     def ask_twice(self) -> None:
         """When all records are counted, count the second askings; each is taken to be of average length."""
-        asked = self.records - self.failed
-        self.asked_twice = min(asked, records_in_share(self.options.agreement_share, self.records))
+        asked, answered = self.asked, self.asked + self.reused
+        self.asked_twice = min(answered, records_in_share(self.options.agreement_share, self.records))
         if asked:
             self.messages += round(self.messages * self.asked_twice / asked)
             self.characters += round(self.characters * self.asked_twice / asked)
@@ -105,6 +114,11 @@ class Plan:
         ]
 
     @property
+    def asked(self) -> int:
+        """How many records are asked."""
+        return self.records - self.failed - self.reused
+
+    @property
     def hours(self) -> float:
         """An estimate from the connection's limits, and answers that take five seconds each."""
         at_once = max(1, min(self.options.workers(self.settings), self.sessions))
@@ -122,10 +136,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return what the file says."""
         counts = ("records", "failed", "asked_twice", "messages", "sessions", "characters")
-        more = ("longest", "duplicates")
+        more = ("longest", "duplicates", "reused")
         return {
             **{name: getattr(self, name) for name in (*counts, *more)},
-            "reused": 0,
             "hours": round(self.hours, 2),
             "credits": self.credits,
             "reasons": self.reasons,
@@ -140,10 +153,11 @@ class Plan:
         cost = "unknown, without credits_per_message" if self.credits is None else f"{self.credits:,} credits"
         extra = ""
         if self.options.output_type is not None and self.options.output_retries:
-            extra = f", and up to {self.records - self.failed:,} corrective questions"
+            extra = f", and up to {self.asked:,} corrective questions"
         lines = [
             f"A dry run of {self.records:,} records: nothing was sent.",
-            f"  can be asked      {self.records - self.failed:,}",
+            f"  are asked         {self.asked:,}",
+            f"  take an earlier answer           {self.reused:,}",
             f"  cannot be asked   {self.failed:,}",
             f"  ask the same as another record   {self.duplicates:,}",
             *([f"  asked twice       {self.asked_twice:,}"] if self.asked_twice else []),
@@ -177,10 +191,17 @@ class Plan:
 
 
 def plan_of(
-    source: Source, prompts: Prompts, options: Options, settings: Settings, killed: Callable[[], bool]
+    source: Source,
+    prompts: Prompts,
+    options: Options,
+    settings: Settings,
+    *,
+    killed: Callable[[], bool],
+    reuse: Reuse | None = None,
 ) -> Plan:
     """Read the whole input, render all messages, and count. In memory are two hashes of each record.
 
+    :param reuse: has earlier answers.
     :raises AgentforceInputError: for input that a batch would refuse.
     """
     plan, names, inspection = Plan(options, settings), HashSet(), Inspection(options.key)
@@ -193,7 +214,9 @@ def plan_of(
         if names.add(record.name):
             refuse_same_key(source, options.key, record)
         check_form(record)
-        plan.add(prompts.about(record))
+        item = prompts.about(record)
+        reused = reuse is not None and isinstance(item, WorkItem) and reuse.has_answer(item)
+        plan.add(item, reused=reused)
     inspection.finish()
     plan.ask_twice()
     return plan

@@ -40,6 +40,7 @@ STATUSES = (
 )
 FAILURES = (FAILED, INVALID_OUTPUT, UNKNOWN)
 _MOST_COUNTED = 65535
+_HASHED = 16
 _PLACE = re.compile(r"^(records\[\d+\]|(line|row) \d+( of .+?)?): (\w+Error: )?| \[session .*\]$")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 # As the encoder writes what storable() replaces.
@@ -67,6 +68,9 @@ class Row:
     :param started_at: when the last attempt began, ISO 8601 in UTC, or ``None``.
     :param duration: seconds that the last attempt took, to the last answer.
     :param resolution: as of a turn: how it became known whether the agent acted, where that was unknown.
+    :param agent_version: id of the agent's version that answered, ``None`` if that is not certain.
+    :param reused_from: where an earlier answer comes from: ``session_id`` and ``at``, ISO 8601 in UTC;
+        ``None`` for a record that was asked.
     """
 
     key: Any
@@ -86,6 +90,8 @@ class Row:
     duration: float = 0.0
     resolution: dict[str, Any] | None = None
     external_session_key: str | None = None
+    agent_version: str | None = None
+    reused_from: dict[str, Any] | None = None
 
     @property
     def again(self) -> bool:
@@ -94,8 +100,8 @@ class Row:
 
     @property
     def answers(self) -> int:
-        """How many answers it holds."""
-        return len(self.earlier_answers) + (self.outcome is not None)
+        """How many answers it holds that were asked for."""
+        return 0 if self.reused_from else len(self.earlier_answers) + (self.outcome is not None)
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
@@ -127,6 +133,7 @@ class Entry(NamedTuple):
     :param again: whether the next try asks it again by itself.
     :param length: bytes of the row's line.
     :param record_length: bytes of the line behind it, the record of a row that failed; 0 for none.
+    :param question: hash of what was asked, in hexadecimal digits; empty when nobody may want to know.
     """
 
     name: str
@@ -136,6 +143,7 @@ class Entry(NamedTuple):
     answers: int
     length: int
     record_length: int
+    question: str = ""
 
 
 class RowIndex:
@@ -155,6 +163,8 @@ class RowIndex:
         self._file, self._length, self._record = (array("I", bytes(4 * total)) for _ in range(3))
         self._offset = array("Q", bytes(8 * total))
         self._attempts, self._answers = (array("H", bytes(2 * total)) for _ in range(2))
+        # Of 16 bytes each, once there is one.
+        self._questions = bytearray()
 
     def __len__(self) -> int:
         return len(self._status)
@@ -167,6 +177,8 @@ class RowIndex:
         self._attempts[position] = min(entry.attempts, _MOST_COUNTED)
         self._answers[position] = min(entry.answers, _MOST_COUNTED)
         self._length[position], self._record[position] = entry.length, entry.record_length
+        if entry.question or self._questions:
+            self._put_question(position, entry.question)
         self._count(position, 1)
 
     def place(self, position: int, file: int, offset: int) -> None:
@@ -188,6 +200,18 @@ class RowIndex:
         """Tell whether the next try asks the record again by itself."""
         return bool(self._status[position] and self._again[position])
 
+    def question(self, position: int) -> str:
+        """Return the hash of what was asked about a record with a row, ``""`` if it is not known."""
+        found = bytes(self._questions[_HASHED * position : _HASHED * (position + 1)])
+        return found.hex() if any(found) else ""
+
+    @property
+    def reused(self) -> int:
+        """How many records have an earlier answer: those that are answered, and were not tried."""
+        answered = STATUSES.index(ANSWERED) + 1
+        pairs = zip(self._status, self._attempts, strict=True)
+        return sum(status == answered and not attempts for status, attempts in pairs)
+
     def attempts(self, position: int) -> int:
         """Return how often a record with a row was tried."""
         return self._attempts[position]
@@ -200,6 +224,12 @@ class RowIndex:
         """Yield the positions of rows with one of *statuses*, in the order of the input."""
         wanted = {STATUSES.index(status) + 1 for status in statuses}
         return (position for position, number in enumerate(self._status) if number in wanted)
+
+    def _put_question(self, position: int, question: str) -> None:
+        if not self._questions:
+            self._questions = bytearray(_HASHED * len(self))
+        hashed = bytes.fromhex(question) or bytes(_HASHED)
+        self._questions[_HASHED * position : _HASHED * (position + 1)] = hashed
 
     def _count(self, position: int, by: int) -> None:
         self.counts[STATUSES[self._status[position] - 1]] += by

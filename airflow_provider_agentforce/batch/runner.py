@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_provider_agentforce.batch.agent_versions import AgentVersions
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import Progress, Standing
@@ -80,6 +81,7 @@ class Watcher(Protocol):
 class Runner:
     """One try at a batch.
 
+    :param versions: of the agent.
     :param killed: tells whether the task was told to stop.
     :param watcher: is told how it goes.
     :param total: how many records there are to ask, with those that earlier tries have done.
@@ -94,6 +96,7 @@ class Runner:
         client: AgentforceClient,
         checkpoint: Checkpoint,
         options: Options,
+        versions: AgentVersions,
         *,
         killed: Callable[[], bool],
         watcher: Watcher,
@@ -106,6 +109,7 @@ class Runner:
         self._client = client
         self._checkpoint = checkpoint
         self._options = options
+        self._versions = versions
         self._killed = killed
         self._watcher = watcher
         self._unknown = unknown
@@ -113,7 +117,7 @@ class Runner:
         self._most_failures = options.most_failures(self._total)
         self._most_open = options.workers(client.settings)
         self._workers = [
-            Worker(client, checkpoint, options, lambda: self._stopping)
+            Worker(client, checkpoint, options, versions, lambda: self._stopping)
             for _ in range(min(self._most_open, self._total))
         ]
         self._inbox: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
@@ -180,7 +184,8 @@ class Runner:
                 # The workers have enough to do: wait for more news, since each waking disturbs them all.
                 time.sleep(_GATHER_SECONDS)
                 self._take(0.0)
-            self._flush()
+            self._carefully(self._checkpoint.flush)
+            self._carefully(self._versions.look_when_due)
             self._look_at_the_clock(progress)
             pause = self._long_wait()
             if pause is not None:
@@ -192,11 +197,13 @@ class Runner:
             self._error = TaskStoppedError("The task was killed; the next try goes on with the rest.")
         if self._most_failures is not None and self._failures > self._most_failures:
             self.stopped_early = True
-        return self.stopped_early or self.out_of_budget is not None or self._error is not None
+        stopped = self.stopped_early or self._versions.must_stop or self.out_of_budget is not None
+        return stopped or self._error is not None
 
     def _fill(self, items: Iterator[WorkItem | Row | None]) -> bool:
         """Hand out records, as many as there are workers in advance; tell whether there is nothing more."""
-        for _ in range(self._most_open - self._inbox.qsize()):
+        room, until = self._most_open - self._inbox.qsize(), time.monotonic() + _TICK
+        while room > 0 and time.monotonic() < until:
             try:
                 item = next(items)
             except StopIteration:
@@ -205,7 +212,10 @@ class Runner:
                 return False
             if isinstance(item, Row):
                 self._watcher.row(item)
+                # To flush every few of those that are reused takes longer than to reuse them.
+                room -= item.reused_from is None
                 continue
+            room -= 1
             self.left[item.record.position] = item
             self._inbox.put(item)
         return False
@@ -252,9 +262,9 @@ class Runner:
                 f"{self._in_a_row} records in a row could not be asked. The last one: {row.error}"
             )
 
-    def _flush(self) -> None:
+    def _carefully(self, write: Callable[[], None]) -> None:
         try:
-            self._checkpoint.flush()
+            write()
         except AgentforceError as error:
             self._error = self._error or error
 
@@ -298,11 +308,11 @@ class Runner:
         hurried = self._wait_for(threads)
         for _, _, retry in self._delayed:
             if retry.row is not None:
-                settle(self._checkpoint, retry.item.record, retry.row)
+                settle(self._checkpoint, retry.item.record, retry.row, retry.item.question)
                 self._done_with(retry.item, retry.row)
         if not hurried and self._error is None:
             self._checkpoint.ended(*end_all(self._client, list(self._checkpoint.open_sessions)))
-        self._flush()
+        self._carefully(self._checkpoint.flush)
         unwritten = self._checkpoint.unwritten()
         if unwritten:
             self._error = LedgerError(f"{self._error} {_rescued(unwritten)}")
@@ -313,7 +323,7 @@ class Runner:
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(_TICK)
             self._take(0.0)
-            self._flush()
+            self._carefully(self._checkpoint.flush)
             if self._killed() or self._aborted:
                 hurried = time.monotonic() if hurried is None else hurried
                 passed = time.monotonic() - hurried

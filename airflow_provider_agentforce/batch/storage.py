@@ -63,6 +63,10 @@ class Storage:
                 return [path.name for path in self._folder.iterdir()]
             except FileNotFoundError:  # a store without folders, and nothing in this one
                 return []
+            except NotADirectoryError:  # other words for the same, unless it is a file
+                if self._folder.exists():
+                    raise
+                return []
 
         names = self._try(listed)
         return [name for name in names if not name.endswith(_TEMPORARY)]

@@ -14,6 +14,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Row, moment
+from airflow_provider_agentforce.batch.reuse import Reuse
 from airflow_provider_agentforce.batch.runner import Runner, end_all
 from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.batch.worker import WorkItem, settle
@@ -49,6 +50,7 @@ class Todo:
     :param unknown: holds the records whose delivery is unknown; ``None``: they stay unknown.
     :param asked_anyway: all records are asked, also those that have a row.
     :param wanted: positions of the records that come into question; ``None``: all.
+    :param reuse: has earlier answers, ``None`` if none are taken.
     """
 
     records: Iterator[Record]
@@ -59,6 +61,7 @@ class Todo:
     unknown: UnknownRows | None = None
     asked_anyway: bool = False
     wanted: frozenset[int] | None = None
+    reuse: Reuse | None = None
 
     def __iter__(self) -> Iterator[WorkItem | Row | None]:
         """Yield what is to be asked, and ``None`` now and then while that is nothing.
@@ -132,7 +135,15 @@ class Todo:
             if last.request is not None:
                 message = replace(message, content={"text": last.request["text"]})
             item = replace(item, messages=(message,), resolution=last.resolution)
-        return replace(item, before=before)
+        return self._unless_reused(replace(item, before=before) if before else item)
+
+    def _unless_reused(self, item: WorkItem) -> WorkItem | Row:
+        """Return the item, or take down that an earlier answer is reused, and return the row."""
+        if self.reuse is None:
+            return item
+        item = self.reuse.asking(item)
+        row = None if item.before else self.reuse.row_for(item)
+        return item if row is None else self._settled(item.record, row)
 
     def _row_on_hold(self, position: int) -> Row | None:
         """Return the row of a record that was asked before, and may be asked again."""

@@ -90,7 +90,7 @@ class UnknownRows:
         """Write the rows that follow from verdicts."""
         for name, verdict in verdicts.items():
             row = self._resolved_row(name, verdict)
-            settle(self._checkpoint, self._records[name], row)
+            self._settle(name, row)
             del self._open[name]
             if row.again:
                 self.ask_again.append(self._records[name])
@@ -113,7 +113,7 @@ class UnknownRows:
                 self.ask_again.append(record)
                 more = replace(more, resolution=Verdict("resend", acted=None).resolution())
             if more != row:
-                settle(self._checkpoint, record, more)
+                self._settle(name, more)
         self._checkpoint.flush()
         if resend:
             self._begin_again()
@@ -122,6 +122,10 @@ class UnknownRows:
     def _begin_again(self) -> None:
         """Have the next doubt about one of the records begin at the first step."""
         self._note.pop("progress", None)
+
+    def _settle(self, name: str, row: Row) -> None:
+        record = self._records[name]
+        settle(self._checkpoint, record, row, self._checkpoint.rows.question(record.position))
 
     def _delivery(self, name: str) -> UnknownDelivery:
         row, messages = self._rows[name], self._messages[name]

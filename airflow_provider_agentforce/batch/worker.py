@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_agentforce.batch.agent_versions import AgentVersions
 from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
@@ -53,6 +54,7 @@ class WorkItem:
     :param attempts: how often this try of the task has tried it.
     :param before: how often earlier tries did.
     :param resolution: as of a turn: why it may be asked again, though it was asked before.
+    :param question: hash of what is asked, if its answer may be reused.
     """
 
     record: Record
@@ -61,6 +63,7 @@ class WorkItem:
     attempts: int = 0
     before: int = 0
     resolution: dict[str, Any] | None = None
+    question: str = ""
 
     @property
     def name(self) -> str:
@@ -182,6 +185,7 @@ class _RecordAttempt(NoJournal):
 class Worker:
     """Asks for one thread and holds its session.
 
+    :param versions: of the agent.
     :param stopping: tells whether nothing more is to be started.
     :ivar busy: whether it has more to do than to wait for a slot.
     """
@@ -191,14 +195,18 @@ class Worker:
         client: AgentforceClient,
         checkpoint: Checkpoint,
         options: Options,
+        versions: AgentVersions,
         stopping: Callable[[], bool],
     ) -> None:
         self.busy = False
         self._client = client
         self._checkpoint = checkpoint
         self._options = options
+        self._versions = versions
         self._stopping = stopping
         self._slot: Slot | None = None
+        # When the start of the session began and ended.
+        self._start_time = (0.0, 0.0)
         self._session: OpenSession | None = None
         self._reusable = False
 
@@ -255,9 +263,11 @@ class Worker:
             log.exception("Asking about a record failed.")
             what = f"Unexpected {type(error).__name__}; see the task log."
             row = attempt.row(UNKNOWN, error=what, applied=None, sequence_id=attempt.number)
+        if attempt.session is not None:
+            row = self._versions.marked(row, item.record.position, *self._start_time)
         if row.status == UNKNOWN and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
             return AskAgain(item.next_attempt(), self._client.timing.record_delay, row)
-        settle(self._checkpoint, item.record, row)
+        settle(self._checkpoint, item.record, row, item.question)
         return Answered(item, row)
 
     def _open(self, attempt: _RecordAttempt, item: WorkItem) -> OpenSession:
@@ -271,7 +281,7 @@ class Worker:
     def _start(self, item: WorkItem) -> Session:
         assert self._slot is not None  # noqa: S101 - ask() has taken one
         slot, limiter = self._slot, self._client.limiter
-        options = self._options.start.with_variables(item.variables)
+        options, began = self._options.start.with_variables(item.variables), time.monotonic()
         try:
             session = self._client.start(options, slot=slot, before_send=self._checkpoint.starting)
         except BaseException as error:
@@ -283,6 +293,7 @@ class Worker:
             if refused is not None:
                 self._checkpoint.ended(refused)
             raise
+        self._start_time = began, time.monotonic()
         self._checkpoint.started(session.session_id, session.external_session_key)
         return session
 
@@ -351,10 +362,10 @@ class Worker:
         return AskAgain(item.next_attempt(), max(asked, timing.record_delay * 2**item.attempts))
 
 
-def settle(checkpoint: Checkpoint, record: Record, row: Row) -> None:
+def settle(checkpoint: Checkpoint, record: Record, row: Row, question: str = "") -> None:
     """Take down a row, with its record if that goes into the results or may go into the dead letter."""
     keeps = checkpoint.keeps_records or row.status in {*FAILURES, SKIPPED}
-    checkpoint.settle(record.name, row, record.line() if keeps else b"")
+    checkpoint.settle(record.name, row, record.line() if keeps else b"", question)
 
 
 def _failure_of(last: Turn, answers: int, messages: int) -> str:

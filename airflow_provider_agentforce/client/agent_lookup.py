@@ -145,3 +145,23 @@ class AgentIds:
         """Have the agent with this id looked up again next time."""
         for name in [name for name, entry in list(self._known.items()) if entry[0] == agent_id]:
             self._known.pop(name, None)
+
+
+class ActiveVersions:
+    """The active versions of one org's agents, each as it was seen lately. Times are those of one clock."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str | None, float]] = {}
+
+    def note(self, agents: Sequence[AgentInfo], until: float) -> None:
+        """Note what a look-up has found, and until when it serves."""
+        for one in agents:
+            self._seen[one.agent_id] = (one.version, until)
+
+    def is_known(self, agent_id: str, now: float) -> bool:
+        """Tell whether the agent was looked up lately."""
+        return now < self._seen.get(agent_id, (None, 0.0))[1]
+
+    def of(self, agent_id: str, now: float) -> str | None:
+        """Return the id of the active version, ``None`` without one or when it is not known."""
+        return self._seen[agent_id][0] if self.is_known(agent_id, now) else None

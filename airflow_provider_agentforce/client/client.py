@@ -57,6 +57,7 @@ _MOST_IDLE_CONNECTIONS = 200
 _SLICE = 0.1
 # What the planner did is nice to know, and not worth a long wait.
 _PLAN_SECONDS = 10.0
+_VERSION_SECONDS = 10.0
 
 
 class AgentforceClient:
@@ -90,7 +91,7 @@ class AgentforceClient:
         org = org_state.state_of(settings, limits)
         self._limits = limits
         self._spending: Spending | None = None
-        self.limiter, self._agent_ids = org.limiter, org.agent_ids
+        self.limiter, self._agent_ids, self._agent_versions = org.limiter, org.agent_ids, org.agent_versions
         self._executor = RequestExecutor(
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
             timeout=settings.timeout,
@@ -124,7 +125,28 @@ class AgentforceClient:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
         query = agent_lookup.query_for(validation.agent(agent))
         request = QueryRequest(my_domain=self.settings.host, soql=query)
-        return agent_lookup.parse_agents(self._executor.execute(request, self._tokens.access).value)
+        found = agent_lookup.parse_agents(self._executor.execute(request, self._tokens.access).value)
+        self._agent_versions.note(found, self.timing.clock() + self.timing.version_pause)
+        return found
+
+    def agent_version(self, agent_id: str | None = None) -> str | None:
+        """Return the id of the version of an agent that is active, as it was seen within the last minute.
+
+        :param agent_id: id or API name; default: the settings' one.
+        :returns: ``None`` without an active version, or when the token may not see it; that is logged.
+        :raises AgentforceError: the org refuses the connection.
+        """
+        try:
+            client = self.within(_VERSION_SECONDS)
+            agent = client.agent(agent_id)
+            if not self._agent_versions.is_known(agent, self.timing.clock()):
+                client.find_agents(agent)
+        except AgentforceError as error:
+            if error.operation == "token" and not error.retryable:
+                raise
+            log.info("The version of the agent is not known: %s", error.what)
+            return None
+        return self._agent_versions.of(agent, self.timing.clock())
 
     def start_session(
         self,
@@ -159,6 +181,9 @@ class AgentforceClient:
         When a start has to be repeated although the first one may have arrived, the repetition gets another
         external session key, which the session that is returned names.
 
+        The session names the agent's version if it was looked up within the last minute, such as by
+        :meth:`agent_version`.
+
         :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
             its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
             slot. Default: wait for one, and for the org, up to a minute.
@@ -181,7 +206,8 @@ class AgentforceClient:
             self._after_failed_start(request.agent_id, error)
             raise
         self.limiter.started(taken, session.session_id)
-        return session
+        version = self._agent_versions.of(request.agent_id, self.timing.clock())
+        return replace(session, agent_version=version)
 
     def send_message(
         self,
@@ -238,7 +264,7 @@ class AgentforceClient:
             if error.applied is False:
                 payment.take_back()
             raise
-        return turn
+        return replace(turn, agent_version=session.agent_version)
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session. One that has ended already is not an error.

@@ -73,6 +73,8 @@ class Session:
     :param agent_id: the agent's BotDefinition id (``0Xx…``).
     :param external_session_key: the UUID that the org's event log shows for this session.
     :param greeting: the agent's first words, ``""`` if it has none.
+    :param agent_version: id of the agent's version that was active when the session started, ``None`` when
+        that is not known.
     """
 
     session_id: str
@@ -80,6 +82,7 @@ class Session:
     agent_id: str | None = None
     external_session_key: str | None = None
     greeting: str = ""
+    agent_version: str | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], field_name: str = "session") -> Session:
@@ -116,6 +119,7 @@ class Turn:
     :param resolution: how it became known whether the agent acted, where that was unknown: ``by``, ``acted``,
         ``answer`` (``recovered``, ``given``, ``lost``), ``user``, ``at`` and ``note``; else ``None``.
     :param plan: what the planner did: ``subagent`` and ``actions``; ``None`` unless it was asked for.
+    :param agent_version: as of the session.
     """
 
     session_id: str
@@ -132,6 +136,7 @@ class Turn:
     request: dict[str, Any] | None = None
     resolution: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    agent_version: str | None = None
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Turn:
@@ -208,7 +213,10 @@ def session_from(value: object, field_name: str = "session") -> Session:
     if isinstance(value, Session):
         return _checked(value, field_name)
     if isinstance(value, Turn):
-        return _checked(Session(value.session_id, value.sequence_id, value.agent_id), field_name)
+        known = Session(
+            value.session_id, value.sequence_id, value.agent_id, agent_version=value.agent_version
+        )
+        return _checked(known, field_name)
     if isinstance(value, Mapping):
         return Session.from_dict(value, field_name)
     raise AgentforceInputError(
@@ -225,6 +233,7 @@ def _checked(session: Session, field_name: str) -> Session:
         agent_id=None if agent_id is None else validation.path_id(agent_id, f"{field_name}.agent_id"),
         external_session_key=session.external_session_key,
         greeting=session.greeting or "",
+        agent_version=session.agent_version,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_agentforce.client.agent_lookup import AgentIds
+from airflow_provider_agentforce.client.agent_lookup import ActiveVersions, AgentIds
 from airflow_provider_agentforce.client.concurrency_limiter import ConcurrencyLimiter
 from airflow_provider_agentforce.client.settings import Settings
 
@@ -18,11 +18,13 @@ class OrgState:
     :param limits: where the limits are kept for all processes; ``None``: this process holds them alone.
     :ivar limiter: its open sessions and recent starts, and how many it accepts.
     :ivar agent_ids: the ids of its agents by API name.
+    :ivar agent_versions: their active versions.
     """
 
     def __init__(self, limits: LimitsStore | None = None) -> None:
         self.limiter = ConcurrencyLimiter() if limits is None else _shared(limits)
         self.agent_ids = AgentIds()
+        self.agent_versions = ActiveVersions()
 
 
 def _shared(limits: LimitsStore) -> ConcurrencyLimiter:

@@ -26,6 +26,7 @@ class Timing:
     :param renewal_pause: a tenacity wait: the pause before a renewed token is renewed once more.
     :param longest_wait: seconds; a longer wait is not begun, and the call fails instead.
     :param record_delay: seconds before a batch asks again about a record; doubled each time.
+    :param version_pause: seconds for which a look at an agent's version serves.
     :param clock: counts seconds, and no change of the wall clock moves it.
     """
 
@@ -33,6 +34,7 @@ class Timing:
     renewal_pause: Callable[[tenacity.RetryCallState], float] = _A_MOMENT
     longest_wait: float = 60.0
     record_delay: float = 1.0
+    version_pause: float = 60.0
     clock: Callable[[], float] = time.monotonic
 
 

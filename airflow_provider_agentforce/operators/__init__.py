@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.sample import Sample
     from airflow_provider_agentforce.client.budget import Budget
+    from airflow_provider_agentforce.operators._answer_store import AnswerStore
     from airflow_provider_agentforce.operators._identity import external_session_key
     from airflow_provider_agentforce.operators._sharding import merge_shards, shards
     from airflow_provider_agentforce.operators.agent_tests import RunAgentTestOperator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators.write_records import WriteRecordsOperator
 
 __all__ = [
+    "AnswerStore",
     "Budget",
     "ConversationBatchOperator",
     "ConversationOperator",
@@ -45,6 +47,7 @@ __all__ = [
 
 # A Dag file loads the operators that it uses, and no others.
 _MODULES = {
+    "AnswerStore": "operators._answer_store",
     "Budget": "client.budget",
     "ConversationBatchOperator": "operators.batch",
     "ConversationOperator": "operators.conversation",

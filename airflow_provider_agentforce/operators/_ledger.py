@@ -330,6 +330,7 @@ class TaskJournal:
             sent_at=datetime.now(timezone.utc),
         )
         value: dict[str, Any] = {**delivery.to_dict(), "try": self._ledger.try_number}
+        value["agent_version"] = self._session.agent_version
         if self._earlier.get(number):
             value |= {"resolution": self._earlier[number], "sent_again": True}
         self._ledger.intend(self._key_of(number), self._mark(number, asked), without_requests(value))

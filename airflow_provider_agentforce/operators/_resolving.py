@@ -263,7 +263,7 @@ class RecordedDelivery:
         """Record the verdict in the message's own record."""
         verdict = verdicts[self.name]
         if verdict.acted:
-            turn = _turn_of(self.delivery, verdict)
+            turn = _turn_of(self.delivery, verdict, self._value.get("agent_version"))
             self._ledger.decide(self._key, self._mark, turn.to_dict(), done=True)
         else:
             value = {**self._value, "resolution": verdict.resolution(), "sent_again": False}
@@ -375,7 +375,7 @@ def _sought(delivery: UnknownDelivery) -> SoughtMessage | None:
     )
 
 
-def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:
+def _turn_of(delivery: UnknownDelivery, verdict: Verdict, agent_version: str | None) -> Turn:
     """Return the turn of a message on which the agent acted."""
     return Turn(
         session_id=str(delivery.session_id),
@@ -385,4 +385,5 @@ def _turn_of(delivery: UnknownDelivery, verdict: Verdict) -> Turn:
         outcome=ANSWER_LOST if verdict.answer == "lost" else verdict.outcome or ANSWERED,
         request=delivery.request,
         resolution=verdict.resolution(),
+        agent_version=agent_version,
     )

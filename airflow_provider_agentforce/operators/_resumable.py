@@ -51,6 +51,7 @@ def resume_or_start(
             "Its external session key, and those of its repetitions: %s",
             ", ".join(_keys(record)),
         )
+    client.agent_version(options.agent_id)
     start = _RecordedStart(ledger, mark)
     try:
         session = client.start(options, before_send=start.intend)

@@ -16,6 +16,7 @@ from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 from airflow_provider_agentforce.links.agent import AgentLink
 from airflow_provider_agentforce.links.page import BatchLink
+from airflow_provider_agentforce.operators._answer_store import AnswerStore, folder_at, store_of
 from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
@@ -77,17 +78,19 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
     ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and
     ``earlier_requests`` (what was asked), ``session_id``, ``sequence_id``, ``error``, ``applied``,
-    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds), ``resolution``, ``external_session_key``
-    and ``record``, what the input says; the same as tables, ``results.csv`` and on request
-    ``results.parquet``, with the fields of the record and of ``result`` as columns; if any failed,
-    ``dead_letter.jsonl`` or ``.csv`` with those records, the input of another batch; and ``_ledger/``, what
-    a next try needs.
+    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds), ``resolution``, ``external_session_key``,
+    ``agent_version`` (an id), ``reused_from`` and ``record``, what the input says; the same as tables,
+    ``results.csv`` and on request ``results.parquet``, with the fields of the record and of ``result`` as
+    columns; if any failed, ``dead_letter.jsonl`` or ``.csv`` with those records, the input of another batch;
+    and ``_ledger/``, what a next try needs.
 
     **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
     ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per format), ``records``, ``counts``
     (per status), ``sessions``, ``messages``, ``duration`` (seconds since the first try began), ``sample``
-    (``size``, ``remaining``, ``preview``) and ``agreement`` (``records``, ``share``, ``low``, ``high``,
-    ``fields``, ``results``). Never the rows.
+    (``size``, ``remaining``, ``preview``), ``agreement`` (``records``, ``share``, ``low``, ``high``,
+    ``fields``, ``results``), ``reused`` (records with an earlier answer), ``agent_id``, ``agent_versions``
+    (ids, in the order in which they were active) and ``agent_version`` (the only one, or ``None``). Never the
+    rows.
 
     **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
     version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
@@ -96,9 +99,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     ask everything again, choose another ``result_path``, or delete the folder.
 
     **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``continue_from``,
-    ``result_path``, ``shard``, ``agent_id``, ``tz``, ``agentforce_conn_id``. ``message`` and ``variables``
-    are templates of their own, rendered per record with ``record`` and the task's context. What is in a
-    record is never rendered.
+    ``result_path``, ``reuse``, ``shard``, ``agent_id``, ``tz``, ``agentforce_conn_id``. ``message`` and
+    ``variables`` are templates of their own, rendered per record with ``record`` and the task's context. What
+    is in a record is never rendered.
 
     :param records: a list of dicts; or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
         (``.csv``, with a header) or Parquet (``.parquet``), of a folder of such files, or a pattern such as
@@ -148,6 +151,15 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         these, tried in order, for all unknown records together.
     :param on_change: when ``result_path`` holds results of other records, messages or another agent:
         ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
+    :param reuse: a folder (URI), or an :class:`~airflow_provider_agentforce.operators.AnswerStore`: take the
+        earlier answer for a record whose messages, variables, agent version and ``output_type`` are
+        unchanged, and keep the answers of this batch there. Only plain answers (status ``answered``) are
+        reused, and none while the agent's version cannot be read. A row says in ``reused_from`` when and in
+        which session it was asked.
+    :param on_agent_change: what follows when another version of the agent is published while the batch goes
+        on: ``"mark"``: each row names the version that answered; or ``"stop"``: ask nothing more, write what
+        there is, and fail; a person's clear goes on with the new version. The org is asked for the version at
+        the beginning, every minute, and at the end; a row names none when these looks do not tell.
     :param store_requests: keep in each row what was asked.
     :param include_record: write the fields of each record beside its answer.
     :param output_formats: the tables to write: ``csv``, ``jsonl``, ``parquet``, which needs ``pyarrow``.
@@ -188,6 +200,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         "message",
         "variables",
         "result_path",
+        "reuse",
         "shard",
         "agent_id",
         "tz",
@@ -215,6 +228,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         max_failures: float | None = None,
         fail_on_partial_error: bool = False,
         on_change: Literal["fail", "continue"] = "fail",
+        reuse: str | AnswerStore | None = None,
+        on_agent_change: Literal["mark", "stop"] = "mark",
         sample: int | Sample | None = None,
         agreement_share: float = 0.0,
         min_agreement: float | None = None,
@@ -243,6 +258,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
+        store = store_of(_no_function(reuse))
+        self.reuse = None if store is None else store.path
+        self.max_age = None if store is None else store.max_age
+        self.on_agent_change = check_choice("on_agent_change", on_agent_change, "mark", "stop")
         self.sample = _sample(sample)
         self.agreement_share = validation.share(agreement_share, "agreement_share")
         self.min_agreement = (
@@ -377,6 +396,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             resolve=partial(self._resolve, context, event) if self.resolves else None,
             check_folder=check_folder(folder, remote_executor(self), context),
             cycle=getattr(context["ti"], "max_tries", 0),
+            reuse=None if self.reuse is None else folder_at(self.reuse, self.max_age),
             options=self._options(agent_id, shard),
         )
 
@@ -421,6 +441,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             include_record=self.include_record,
             output_formats=self.output_formats,
             csv_bom=self.csv_bom,
+            on_agent_change=self.on_agent_change,
             credits_per_message=self.credits_per_message,
             sample=self.sample,
             agreement_share=self.agreement_share,

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_agentforce.client import Reply, Turn
 from airflow_provider_agentforce.operators import (
+    AnswerStore,
     Budget,
     ConversationBatchOperator,
     ConversationOperator,
@@ -130,6 +131,27 @@ with DAG("docs_batch", start_date=BEGIN, schedule=None):
         credits_per_message=20,
     )
     # [END batch_dry_run]
+
+with DAG("docs_reuse", start_date=BEGIN, schedule=None):
+    # [START batch_reuse]
+    answers = AnswerStore("s3://aws_default@crm/answers", max_age=timedelta(days=30))
+
+    ask = ConversationBatchOperator(
+        task_id="ask",
+        records="s3://aws_default@crm/accounts/*.parquet",
+        key="id",
+        message="Which industry is {{ record.name }} in?",
+        result_path="s3://aws_default@crm/industries/{{ run_id }}",
+        reuse=answers,
+    )
+
+    @task
+    def prune() -> int:
+        """Remove the answers that are older than 30 days."""
+        return answers.prune()
+
+    # [END batch_reuse]
+    ask >> prune()
 
 with DAG("docs_hand_over", start_date=BEGIN, schedule=None):
     # [START hand_over]

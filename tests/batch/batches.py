@@ -7,23 +7,27 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import jinja2
 from lossy import Disk
 
+from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.continuation import Begun
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.results import STATUSES
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.batch.storage import LocalStorage
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.client.budget import Budget
 from airflow_provider_agentforce.client.models import SessionOptions
@@ -119,7 +123,8 @@ def in_a_process(fields, folder, records, *, log=None, **replaced):
     """Start a batch in a process of its own.
 
     :param log: path of a file that gets what the process says.
-    :param replaced: as for :func:`job`, and what :func:`_disturbed` takes.
+    :param replaced: as for :func:`job`, and what :func:`_disturbed` takes; ``answers``: where they are kept,
+        and ``answers_until``: the steps after which that kills the process.
     """
     asked = json.dumps({"fields": fields, "folder": str(folder), "records": records, "replaced": replaced})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -148,12 +153,51 @@ def _disturbed(replaced):
     return replaced
 
 
+class Deadly(LocalStorage):
+    """A folder that kills the process in the end: before an access, or amid a file."""
+
+    def __init__(self, folder, *, steps):
+        super().__init__(folder)
+        self._steps = steps
+
+    def _step(self):
+        if next(self._steps) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def names(self):
+        self._step()
+        return super().names()
+
+    def open(self, name):
+        self._step()
+        return super().open(name)
+
+    def prepare(self):
+        self._step()
+        super().prepare()
+
+    def write(self, name, content):
+        self._step()
+
+        def lines():
+            for line in content():
+                yield line
+                self._step()
+
+        super().write(name, lines)
+        self._step()
+
+
 def main():
     asked = json.loads(sys.stdin.read())
     client, replaced = client_of(asked["fields"]), _disturbed(asked["replaced"])
     if "shard" in replaced:
         replaced["shard"] = Shard.read(replaced["shard"])
     disk = replaced.pop("disk", None)
+    answers, steps = replaced.pop("answers", None), replaced.pop("answers_until", None)
+    if answers is not None:
+        storage_of = LocalStorage if steps is None else partial(Deadly, steps=itertools.count(-steps))
+        replaced["reuse"] = AnswerFolder(Path(answers), storage_of=storage_of)
     if disk is not None:
         replaced["storage_of"] = Disk(disk, forgets=replaced.pop("forgets", False)).storage_of
     job(client, Path(asked["folder"]), asked["records"], **replaced).run(killed=lambda: False)

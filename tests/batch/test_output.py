@@ -16,7 +16,7 @@ needs = {
 }
 ROW = [
     *("key", "status", "text", "outcome", "session_id", "sequence_id"),
-    *("error", "applied", "attempts", "started_at", "duration", "external_session_key"),
+    *("error", "applied", "attempts", "started_at", "duration", "external_session_key", "agent_version"),
 ]
 INDUSTRY = {
     "type": "object",

@@ -117,6 +117,7 @@ def test_stream_and_synchronous_answer_are_the_same(make_org, make_client):
         "feedback_id": "f1",
         "plan_id": "p1",
         "is_content_safe": True,
+        "agent_version": None,
     }
 
 

@@ -108,6 +108,7 @@ def test_answer_with_results_and_citations_is_read():
         "feedback_id": "f8308c08-5c63-479f-af71-c1e80ccdb166",
         "plan_id": "f8308c08-5c63-479f-af71-c1e80ccdb166",
         "is_content_safe": True,
+        "agent_version": None,
         "request": None,
         "resolution": None,
     }

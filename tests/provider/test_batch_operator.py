@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -22,8 +22,9 @@ from airflow_provider_agentforce.exceptions import (
     BatchFailedError,
     TaskStoppedError,
 )
-from airflow_provider_agentforce.operators import ConversationBatchOperator
+from airflow_provider_agentforce.operators import AnswerStore, ConversationBatchOperator
 
+ARGUMENTS = {"records": [{"id": 1}], "message": "x", "result_path": "file:///results"}
 ACCOUNTS = [{"id": "A1", "name": "Acme"}, {"id": "A2", "name": "Globex"}, {"id": "A3", "name": "Initech"}]
 FIELDS = {
     "key",
@@ -43,6 +44,8 @@ FIELDS = {
     "duration",
     "resolution",
     "external_session_key",
+    "agent_version",
+    "reused_from",
     "record",
 }
 
@@ -182,6 +185,10 @@ def test_every_record_has_a_row_in_the_order_of_the_input_and_the_manifest_says_
         "agreement": None,
         "resolved": 0,
         "shard": None,
+        "agent_id": org.agent_id,
+        "agent_version": row["agent_version"],
+        "agent_versions": [row["agent_version"]],
+        "reused": 0,
     }
     assert done.xcoms == {}
     assert org.open_sessions == []
@@ -249,7 +256,8 @@ def test_an_agent_with_a_custom_connection_is_told_to_answer_in_its_formats(ask,
 def test_an_agent_may_be_given_by_its_name_which_is_looked_up_once(ask, org):
     assert ask(agent_id="Service_Agent").error is None
     assert {session.agent_id for session in org.sessions.values()} == {org.agent_id}
-    assert org.count("query") == 1
+    # By its name, and its version at the beginning and at the end.
+    assert org.count("query") == 3
 
 
 def test_a_name_that_no_agent_has_fails_the_batch_before_its_first_record(ask, org):
@@ -336,7 +344,7 @@ def test_a_batch_whose_records_all_fail_fails_with_its_results_written(ask, org)
     )
     assert statuses(done) == {"A1": "failed", "A2": "failed"}
     assert done.xcoms["manifest"]["counts"] == {"failed": 2}
-    assert org.requests == []
+    assert org.count("start") == 0
 
 
 def test_a_failure_fails_the_task_when_that_is_asked_for(ask, org, folder):
@@ -881,3 +889,48 @@ def test_a_path_object_is_as_good_as_its_uri(ask, org, bucket):
     )
     assert done.error is None
     assert len(lines_of(done.value["results"])) == 1
+
+
+# Earlier answers, and the agent's version
+
+
+@pytest.mark.parametrize("uri", ["memory://the_store@bucket/answers", "file://{tmp_path}/answers"])
+def test_earlier_answers_are_reused_from_any_store_and_pruned_there(ask, org, bucket, tmp_path, uri):
+    uri = uri.format(tmp_path=tmp_path)
+    first = ask(result_path=f"file://{tmp_path}/1", reuse=uri)
+    second = ask(result_path=f"file://{tmp_path}/2", reuse=AnswerStore(uri, max_age=timedelta(hours=1)))
+    assert (first.value["reused"], second.value["reused"]) == (0, 3)
+    assert len(texts(org)) == 3
+    (row, *_) = [json.loads(line) for line in lines_of(second.value["results"])]
+    assert row["reused_from"]["session_id"] in org.sessions
+    assert row["agent_version"] == second.value["agent_version"] is not None
+    assert AnswerStore(uri, max_age=timedelta(hours=1)).prune() == 0
+    assert AnswerStore(uri, max_age=timedelta(microseconds=1)).prune() == 3
+    assert ask(result_path=f"file://{tmp_path}/3", reuse=uri).value["reused"] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: AnswerStore("answers"), "reuse must be a URI"),
+        (lambda: ConversationBatchOperator(task_id="a", **ARGUMENTS, reuse=7), "reuse must be a URI"),
+        (lambda: AnswerStore("file:///a", max_age=timedelta(0)), "max_age must be a timedelta above zero"),
+        (lambda: AnswerStore("file:///a", max_age=30), "max_age must be a timedelta above zero"),
+        (lambda: AnswerStore("file:///a").prune(), "max_age says which answers are removed"),
+        (
+            lambda: ConversationBatchOperator(task_id="a", **ARGUMENTS, on_agent_change="fail"),
+            "on_agent_change must be mark or stop",
+        ),
+    ],
+)
+def test_what_cannot_be_a_store_is_refused_when_the_dag_is_parsed(make, words):
+    with pytest.raises(AgentforceInputError, match=words):
+        make()
+
+
+def test_the_address_of_a_store_is_a_template():
+    store = AnswerStore("file:///data/{{ dag.dag_id }}", max_age=timedelta(days=1))
+    operator = ConversationBatchOperator(task_id="a", **ARGUMENTS, reuse=store)
+    operator.render_template_fields({"dag": SimpleNamespace(dag_id="crm", has_task=lambda _: False)})
+    assert operator.reuse == "file:///data/crm"
+    assert store.path == "file:///data/{{ dag.dag_id }}"

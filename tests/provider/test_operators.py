@@ -66,7 +66,9 @@ class TestStart:
             "agent_id": org.agent_id,
             "external_session_key": external_session_key("dag", "run", "task", -1, 1),
             "greeting": session.greeting,
+            "agent_version": done.value["agent_version"],
         }
+        assert done.value["agent_version"].startswith("0X9")
         assert done.xcoms == {key: done.value[key] for key in done.xcoms}
         assert set(done.xcoms) == {"session_id", "sequence_id", "agent_id", "greeting"}
         assert (session.tz, session.bypass_user, session.external_session_key) == (
@@ -147,7 +149,9 @@ class TestSend:
         assert set(second.value) == {
             *("session_id", "sequence_id", "agent_id", "text", "outcome", "messages"),
             *("citations", "results", "feedback_id", "plan_id", "is_content_safe", "request", "resolution"),
+            "agent_version",
         }
+        assert second.value["agent_version"] == started["agent_version"]
         assert second.value["agent_id"] == org.agent_id
         assert set(second.xcoms) == {"session_id", "sequence_id", "agent_id", "text", "outcome"}
         assert second.value["results"][0]["value"]["order"] == "8"

@@ -1,0 +1,255 @@
+"""A folder of answers that batches share, so that what is asked again unchanged need not be sent again.
+
+Each version of an agent has a folder in it. A file there is written at once and never changed, so batches
+that run at the same time do not disturb each other; what they read is copied to a temporary database. Its
+lines are answers, each with a hash of what was asked, which is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.batch.results import Row, moment
+from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
+
+if TYPE_CHECKING:
+    import sqlite3
+
+log = logging.getLogger(__name__)
+
+_FILE = re.compile(r"answers-1-[0-9]{14}-[0-9a-f]{12}\.jsonl")
+_FOLDER = re.compile(r"[0-9a-f]{24}")
+_MOST_FILES = 100
+_MOST_AT_ONCE = 1_000
+_NOT_READ = "Nothing was sent. Without reuse, all records are asked about."
+_NOT_KEPT = "They are in the results; the next try keeps them without asking again."
+_TABLE = "CREATE TABLE answers (question TEXT PRIMARY KEY, at TEXT, line BLOB)"
+_PUT = (
+    "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (question) "
+    "DO UPDATE SET at = excluded.at, line = excluded.line WHERE excluded.at > at"
+)
+
+
+class Answer(NamedTuple):
+    """An answer, as it is kept.
+
+    :param question: hash of what was asked.
+    :param at: when that was, ISO 8601 in UTC.
+    :param session_id: where it was.
+    :param earlier_answers: to the messages before the last one.
+    """
+
+    question: str
+    at: str
+    session_id: str
+    text: str
+    outcome: str
+    result: Any
+    earlier_answers: list[str]
+
+    @classmethod
+    def of(cls, question: str, row: Row) -> Answer:
+        """Return the answer of a row."""
+        where = question, str(row.started_at), str(row.session_id)
+        return cls(*where, row.text, str(row.outcome), row.result, row.earlier_answers)
+
+    def line(self) -> bytes:
+        """Return it as a line of JSON."""
+        return json.dumps(self._asdict()).encode("ascii") + b"\n"
+
+    @classmethod
+    def read(cls, line: bytes) -> Answer | None:
+        """Read a line, ``None`` if it is not a whole one."""
+        try:
+            answer = cls(**json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        texts = answer[:5]
+        return answer if line.endswith(b"\n") and all(isinstance(one, str) for one in texts) else None
+
+
+@dataclass(frozen=True)
+class AnswerFolder:
+    """A folder of answers.
+
+    :param path: its path object.
+    :param max_age: of answers that are taken; ``None``: any.
+    :param storage_of: gives the storage for a path object.
+    """
+
+    path: Any
+    max_age: timedelta | None = None
+    storage_of: Callable[[Any], Storage] = storage_of
+
+    def answers(self, host: str, agent_id: str, version: str) -> VersionAnswers:
+        """Return the answers of one version of an agent."""
+        text = as_json([host, agent_id, version])
+        return self._in(hashlib.sha256(text.encode()).hexdigest()[:24])
+
+    def prune(self) -> int:
+        """Remove the answers that are older than ``max_age``, and return how many that were.
+
+        :raises LedgerError: if they cannot be read or removed.
+        """
+        names = guarded(self.storage_of(self.path).names, f"The answers in {self.path} cannot be read")
+        removed = 0
+        for name in filter(_FOLDER.fullmatch, names):
+            with closing(self._in(name)) as answers:
+                removed += answers.prune()
+        return removed
+
+    def _in(self, name: str) -> VersionAnswers:
+        path = self.path / name
+        since = "" if self.max_age is None else moment(time.time() - self.max_age.total_seconds())
+        return VersionAnswers(path, self.storage_of(path), since)
+
+
+class VersionAnswers:
+    """The answers of one version of an agent. For one thread.
+
+    :param path: of their folder, as people know it, and its *storage*.
+    :param since: answers from before are not taken, ISO 8601 in UTC.
+    """
+
+    def __init__(self, path: Any, storage: Storage, since: str) -> None:
+        self._path = path
+        self._storage = storage
+        self._since = since
+        self._database: sqlite3.Connection | None = None
+
+    def find(self, question: str) -> Answer | None:
+        """Return the latest answer to what was asked before.
+
+        :raises LedgerError: if the answers cannot be read.
+        """
+        found = self._loaded.execute("SELECT line FROM answers WHERE question = ?", [question]).fetchone()
+        return None if found is None else Answer(**json.loads(found[0]))
+
+    def has(self, question: str, at: str) -> bool:
+        """Tell whether there is this answer, or a later one.
+
+        :raises LedgerError: if the answers cannot be read.
+        """
+        query = "SELECT 1 FROM answers WHERE question = ? AND at >= ?"
+        return self._loaded.execute(query, [question, at]).fetchone() is not None
+
+    def add(self, answers: Callable[[], Iterable[Answer]]) -> None:
+        """Keep answers.
+
+        :param answers: is called again when the store has to be tried again.
+        :raises LedgerError: if they cannot be written.
+        """
+        failure = f"The answers cannot be kept in {self._path}"
+        guarded(self._storage.prepare, failure, _NOT_KEPT)
+        guarded(lambda: self._write(lambda: (one.line() for one in answers())), failure, _NOT_KEPT)
+        if len(guarded(self._names, failure, _NOT_KEPT)) > _MOST_FILES:
+            guarded(lambda: self._merge(""), failure, _NOT_KEPT)
+
+    def prune(self) -> int:
+        """Remove the answers that are too old, and return how many that were."""
+        return guarded(lambda: self._merge(self._since), f"The answers in {self._path} cannot be pruned")
+
+    def close(self) -> None:
+        """Remove the temporary database."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    @property
+    def _loaded(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = guarded(
+                self._load, f"The earlier answers in {self._path} cannot be read", _NOT_READ
+            )
+        return self._database
+
+    def _load(self) -> sqlite3.Connection:
+        # A folder that cannot be made is known before anything is sent.
+        self._storage.prepare()
+        database, done, broken = _database(), set[str](), 0
+        while names := [name for name in self._names() if name not in done]:
+            found = len(done)
+            for name in names:
+                try:
+                    broken += self._copy(name, database, self._since)
+                except FileNotFoundError:
+                    continue  # merged meanwhile into another file
+                done.add(name)
+            if len(done) == found:
+                break
+        if broken:
+            log.warning("%d lines in %s are cut or changed; they are passed over.", broken, self._path)
+        return database
+
+    def _merge(self, since: str) -> int:
+        """Make one file of all, without what is older, and return how many answers are left out.
+
+        A batch that begins meanwhile finds each answer at least once.
+        """
+        with closing(_database()) as everything, closing(_database()) as kept:
+            names = self._names()
+            try:
+                for name in names:
+                    self._copy(name, everything, "")
+                    self._copy(name, kept, since)
+            except FileNotFoundError:
+                return 0  # somebody else does the same
+            before, after = (_count(database) for database in (everything, kept))
+            if len(names) > 1 or before > after:
+                if after:
+                    self._write(lambda: _lines(kept))
+                for name in names:
+                    self._storage.remove(name)
+            return before - after
+
+    def _names(self) -> list[str]:
+        return sorted(filter(_FILE.fullmatch, self._storage.names()))
+
+    def _write(self, lines: Callable[[], Iterable[bytes]]) -> None:
+        stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime())
+        self._storage.write(f"answers-1-{stamp}-{uuid.uuid4().hex[:12]}.jsonl", lines)
+
+    def _copy(self, name: str, database: sqlite3.Connection, since: str) -> int:
+        """Copy the answers of a file, and return how many lines cannot be read."""
+        broken = 0
+        with self._storage.open(name) as file:
+            while lines := list(itertools.islice(file, _MOST_AT_ONCE)):
+                answers = [Answer.read(line) for line in lines]
+                broken += answers.count(None)
+                rows = [
+                    (answer.question, answer.at, line)
+                    for answer, line in zip(answers, lines, strict=True)
+                    if answer is not None and answer.at >= since
+                ]
+                database.executemany(_PUT, rows)
+        return broken
+
+
+def _database() -> sqlite3.Connection:
+    """Return a database in a temporary file, which ends with it."""
+    import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
+
+    database = sqlite3.connect("")
+    database.execute(_TABLE)
+    return database
+
+
+def _count(database: sqlite3.Connection) -> int:
+    number: int = database.execute("SELECT count(*) FROM answers").fetchone()[0]
+    return number
+
+
+def _lines(database: sqlite3.Connection) -> Iterator[bytes]:
+    return (line for (line,) in database.execute("SELECT line FROM answers ORDER BY rowid"))

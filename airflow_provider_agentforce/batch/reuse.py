@@ -1,0 +1,159 @@
+"""Earlier answers in the place of messages: what is the same question, and which rows may serve again."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_agentforce.batch.answer_folder import Answer, AnswerFolder, VersionAnswers
+from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.batch.results import Row
+from airflow_provider_agentforce.batch.worker import WorkItem
+from airflow_provider_agentforce.client.models import ANSWERED
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+    from airflow_provider_agentforce.batch.options import Options
+    from airflow_provider_agentforce.client.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Questions:
+    """Names what is asked by a hash: the messages and variables, of whom, as which user, for which output.
+
+    Two records with the same hash get the same messages in a session that starts the same way.
+    """
+
+    def __init__(self, options: Options, settings: Settings) -> None:
+        start = options.start
+        bypass = settings.bypass_user if start.bypass_user is None else start.bypass_user
+        common = {
+            "user": [settings.consumer_key, settings.username, bypass],
+            "start": [start.tz, start.surface_type],
+            "output": [options.schema, _source(options.output_type)],
+        }
+        self._common = hashlib.sha256(_bytes(common))
+
+    def hash_of(self, item: WorkItem) -> str:
+        """Return the hash of what is asked about a record."""
+        variables = item.variables or item.messages[0].variables
+        digest = self._common.copy()
+        digest.update(_bytes([[message.text for message in item.messages], variables]))
+        return digest.hexdigest()[:32]
+
+
+class Reuse:
+    """Takes earlier answers for the records of a batch, and keeps its answers for later batches.
+
+    :param version: gives the version of the agent that is active, ``None`` when it is not known.
+    """
+
+    def __init__(
+        self, folder: AnswerFolder, options: Options, settings: Settings, version: Callable[[], str | None]
+    ) -> None:
+        self._folder = folder
+        self._options = options
+        self._host = settings.host
+        self._questions = Questions(options, settings)
+        self._version = version
+        self._of_version: dict[str, VersionAnswers] = {}
+        self._said = False
+
+    def asking(self, item: WorkItem) -> WorkItem:
+        """Return the item with the hash of what it asks."""
+        return replace(item, question=self._questions.hash_of(item))
+
+    def row_for(self, item: WorkItem) -> Row | None:
+        """Return a row with the earlier answer to the same question, ``None`` if there is none.
+
+        :raises LedgerError: if the earlier answers cannot be read.
+        """
+        version = self._version()
+        if version is None:
+            if not self._said:
+                self._said = True
+                log.warning("No earlier answer is reused while the agent's version is not known.")
+            return None
+        answer = self._answers(version).find(item.question)
+        return None if answer is None else self._row(item, answer, version)
+
+    def has_answer(self, item: WorkItem) -> bool:
+        """Tell whether there is an earlier answer to the same question.
+
+        :raises LedgerError: if the earlier answers cannot be read.
+        """
+        return self.row_for(self.asking(item)) is not None
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep the answers of a batch that are not kept yet.
+
+        :raises LedgerError: if they cannot be written.
+        """
+        for version, positions in self._new(checkpoint).items():
+            self._answers(version).add(lambda chosen=positions: _answers_at(checkpoint, chosen))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Remove what was copied."""
+        for answers in self._of_version.values():
+            answers.close()
+
+    def _new(self, checkpoint: Checkpoint) -> dict[str, array[int]]:
+        """Return the positions of the rows to keep, by the version that answered."""
+        found: dict[str, array[int]] = {}
+        for position in checkpoint.rows.having(ANSWERED):
+            question = checkpoint.rows.question(position)
+            row = Row.from_line(checkpoint.row_at(position)) if question else None
+            # What was resolved may be a person's words.
+            if row is None or row.agent_version is None or row.resolution is not None:
+                continue
+            if not self._answers(row.agent_version).has(question, str(row.started_at)):
+                found.setdefault(row.agent_version, array("Q")).append(position)
+        return found
+
+    def _answers(self, version: str) -> VersionAnswers:
+        if version not in self._of_version:
+            agent_id = str(self._options.start.agent_id)
+            self._of_version[version] = self._folder.answers(self._host, agent_id, version)
+        return self._of_version[version]
+
+    def _row(self, item: WorkItem, answer: Answer, version: str) -> Row:
+        *earlier, last = [
+            message.request if self._options.store_requests else None for message in item.messages
+        ]
+        return Row(
+            key=item.record.key,
+            status=ANSWERED,
+            text=answer.text,
+            outcome=answer.outcome,
+            result=answer.result,
+            earlier_answers=answer.earlier_answers,
+            request=last,
+            earlier_requests=[one for one in earlier if one],
+            applied=True,
+            agent_version=version,
+            reused_from={"session_id": answer.session_id, "at": answer.at},
+        )
+
+
+def _answers_at(checkpoint: Checkpoint, positions: array[int]) -> Iterator[Answer]:
+    for position in positions:
+        row = Row.from_line(checkpoint.row_at(position))
+        yield Answer.of(checkpoint.rows.question(position), row)
+
+
+def _source(output_type: Any) -> str | None:
+    """Return the source of a class, whose validators no schema shows."""
+    try:
+        return inspect.getsource(output_type) if inspect.isclass(output_type) else None
+    except (OSError, TypeError):
+        return None
+
+
+def _bytes(value: Any) -> bytes:
+    return as_json(value, ordered=True).encode("utf-8", "surrogatepass")

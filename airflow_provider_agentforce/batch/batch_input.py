@@ -38,7 +38,13 @@ class BatchInput:
         """
         sampler = None if options.sample is None else Sampler(options.sample)
         typed = PARQUET in options.output_formats
-        found = survey(source, options.key, typed=typed, look=sampler.add if sampler else None)
+        found = survey(
+            source,
+            options.key,
+            typed=typed,
+            empty_allowed=options.empty_allowed,
+            look=sampler.add if sampler else None,
+        )
         marks = {**identity, "records": found.fingerprint, **question_marks(prompts, options)}
         return cls(source, options.key, found, prompts, marks, sampler.chosen() if sampler else None)
 

@@ -34,6 +34,7 @@ class Options:
     :param output_retries: corrective questions that may be asked about an answer.
     :param resend_unknown: ask again what may have been acted on.
     :param changes_allowed: take over the rows of a batch that differs.
+    :param empty_allowed: a batch without records succeeds.
     :param yields: give up a wait of a minute or more instead of sitting through it.
     :param store_requests: keep in each row what was asked.
     :param include_record: write the fields of the record beside its row.
@@ -58,6 +59,7 @@ class Options:
     output_retries: int = 1
     resend_unknown: bool = False
     changes_allowed: bool = False
+    empty_allowed: bool = False
     yields: bool = False
     store_requests: bool = True
     include_record: bool = True

@@ -103,7 +103,7 @@ class Output:
         failures, total = sum(self._counts[status] for status in FAILURES), self._counts.total()
         partial = failures and self.options.fail_on_partial_error
         if not (stopped_early or partial or 0 < failures == total):
-            if self.agreement is not None:
+            if self.agreement is not None and total:
                 self.agreement.judge(self.options.min_agreement, manifest)
             return
         more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""

@@ -204,7 +204,8 @@ def plan_of(
     :param reuse: has earlier answers.
     :raises AgentforceInputError: for input that a batch would refuse.
     """
-    plan, names, inspection = Plan(options, settings), HashSet(), Inspection(options.key)
+    plan, names = Plan(options, settings), HashSet()
+    inspection = Inspection(options.key, empty_allowed=options.empty_allowed)
     for record in read_all(source, options.key):
         if record.position % _BREATH == 0 and killed():
             raise TaskStoppedError("The task was killed.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
+
+log = logging.getLogger(__name__)
 
 # What begins with it is the name of a record that lacks its key: no key may have this character.
 _KEYLESS = "\ud800"
@@ -109,16 +112,18 @@ def survey(
     key: str | None,
     *,
     typed: bool = False,
+    empty_allowed: bool = False,
     look: Callable[[Record], None] | None = None,
 ) -> Survey:
     """Read the whole input once, before anything is sent.
 
     :param typed: find out which types the fields have.
+    :param empty_allowed: do not refuse an input without records.
     :param look: is given each record, which has a form in JSON.
-    :raises AgentforceInputError: if it is empty, has a key twice or none at all, or a line that is not a
-        record.
+    :raises AgentforceInputError: if it is empty and may not be, has a key twice or none at all, or a line
+        that is not a record.
     """
-    found, inspection = Survey(Fields(typed=typed)), Inspection(key)
+    found, inspection = Survey(Fields(typed=typed)), Inspection(key, empty_allowed=empty_allowed)
     digest = hashlib.sha256()
     for record in read_all(source, key):
         inspection.add(record)
@@ -140,10 +145,12 @@ class Inspection:
     """Looks at all records of an input, and refuses what no batch can be made of.
 
     :param key: the field that names a record.
+    :param empty_allowed: warn of an input without records, and do not refuse it.
     """
 
-    def __init__(self, key: str | None) -> None:
+    def __init__(self, key: str | None, *, empty_allowed: bool = False) -> None:
         self._key = key
+        self._empty_allowed = empty_allowed
         self._last: Record | None = None
         self._has_key = False
 
@@ -155,8 +162,11 @@ class Inspection:
     def finish(self) -> None:
         """Look back when there are no more records.
 
-        :raises AgentforceInputError: if there were none, or none with a key.
+        :raises AgentforceInputError: if there were none and there have to be some, or none with a key.
         """
+        if self._last is None and self._empty_allowed:
+            log.warning("There are no records, so nothing is asked.")
+            return
         if self._last is None:
             raise AgentforceInputError("records is empty. Give at least one record, or skip the task.")
         if not self._has_key:

@@ -109,7 +109,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         iterator of dicts, or a function that returns an iterable of them and may take values of the context,
         such as ``ds``. What an iterator or a function gives is kept for the next tries.
     :param soql: instead of ``records``: a query of the org's records. Their values are typed; a record that
-        one names (``Owner.Name``) is a dict in it, a sub-select a list. They are kept for the next tries.
+        one names (``Owner.Name``) is a dict in it, a sub-select a list. They are kept for the next tries. If
+        it finds none, the task succeeds with a warning, and starts no session.
     :param message: a template such as ``"What do you know of {{ record.name }}?"``; or a list of templates,
         for a conversation of several messages; or a function that is given the record (a dict) and returns a
         text or a list of texts.
@@ -412,7 +413,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         if self.soql is not None:
             raise AgentforceInputError(
                 "shard cannot be used with soql: each task would query on its own, and records that change "
-                "between the queries would be missed. Query in a task before, and give its output as records."
+                "between the queries would be missed. Query in a task before, with AgentforceHook.query, and "
+                "give its output as records."
             )
         return Shard.read(self.shard)
 
@@ -436,6 +438,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             output_retries=self.output_retries,
             resend_unknown=self.resends,
             changes_allowed=self.on_change == "continue",
+            # A query may find nothing; what a task continues from, its first task has checked.
+            empty_allowed=self.soql is not None or self.continues,
             yields=self.deferrable,
             store_requests=self.store_requests,
             include_record=self.include_record,

@@ -9,9 +9,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceTransientError
-from airflow_provider_agentforce.operators import ConversationBatchOperator
+from airflow_provider_agentforce.operators import ConversationBatchOperator, WriteRecordsOperator
 
 SOQL = "SELECT Id, Name, NumberOfEmployees, Owner.Username, (SELECT LastName FROM Contacts) FROM Account"
+NOTHING = "SELECT Id, Name FROM Account WHERE Name = 'Unknown'"
 
 
 def ask(folder, soql=SOQL, **given):
@@ -70,7 +71,6 @@ def test_a_lost_page_is_left_to_the_next_try_and_nothing_is_sent(org, run, tmp_p
         ("SELEKT Id", "MALFORMED_QUERY: unexpected token: 'SELEKT'"),
         ("SELECT Colour FROM Account", "No such column 'Colour'"),
         ("SELECT COUNT() FROM Account", "COUNT() gives a number"),
-        ("SELECT Id FROM Account WHERE Name = 'Unknown'", "records is empty"),
     ],
 )
 def test_a_query_that_is_wrong_is_one_error_before_any_session(org, run, tmp_path, soql, words):
@@ -78,6 +78,27 @@ def test_a_query_that_is_wrong_is_one_error_before_any_session(org, run, tmp_pat
     assert isinstance(done.error, AirflowFailException)
     assert words in str(done.error)
     assert org.count("start") == 0
+
+
+@pytest.mark.parametrize("given", [{"agreement_share": 0.5, "min_agreement": 0.9}, {"dry_run": True}])
+def test_a_query_that_finds_nothing_is_a_batch_without_records(org, run, tmp_path, caplog, given):
+    done = run(ask(tmp_path, NOTHING, output_formats=("csv", "parquet"), **given))
+    assert (done.error, done.value["records"]) == (None, 0)
+    assert "There are no records, so nothing is asked." in caplog.text
+    assert org.count("start") == 0
+
+
+def test_a_query_that_finds_nothing_goes_through_all_steps(org, run, tmp_path):
+    trial = run(ask(tmp_path, NOTHING, sample=2)).value
+    assert trial["sample"] == {"size": 0, "remaining": 0, "preview": []}
+    org.add_records("Account", [{"Name": "Unknown"}])
+    rest = run(ConversationBatchOperator(task_id="rest", continue_from=trial)).value
+    assert (rest["records"], rest["counts"]) == (0, {})
+    write = WriteRecordsOperator(
+        task_id="write", results=rest, sobject="Account", fields={"Agent_Summary__c": "{{ row.text }}"}
+    )
+    assert run(write).value == {"written": 0, "failed": 0, "records": 0, "errors": None}
+    assert (org.count("start"), org.count("write")) == (0, 0)
 
 
 def test_groups_may_be_asked_about(org, run, tmp_path):
@@ -107,7 +128,7 @@ def test_a_kill_ends_the_query(org, run, tmp_path):
 
 @pytest.mark.parametrize("given", [{"soql": None}, {"records": [{"Id": "1"}]}])
 def test_a_batch_has_records_or_a_query(given, tmp_path):
-    with pytest.raises(AgentforceInputError, match="exactly one of records and soql"):
+    with pytest.raises(AgentforceInputError, match="exactly one of records, soql"):
         ask(tmp_path, **given)
 
 

@@ -43,7 +43,7 @@ def test_there_are_as_many_shards_as_are_asked_for():
         ({"shard": "3/3"}, "shard must be one of"),
         ({"shard": "1"}, "shard must be one of"),
         ({"shard": 1}, "shard must be one of"),
-        ({"shard": "0/3", "records": None, "soql": "SELECT Id FROM Account"}, "cannot be used with soql"),
+        ({"shard": "0/3", "records": None, "soql": "SELECT Id FROM Account"}, "with AgentforceHook.query"),
     ],
 )
 def test_a_shard_that_cannot_be_is_refused_when_the_dag_is_parsed(arguments, told):

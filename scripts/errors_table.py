@@ -1,7 +1,7 @@
 """Write what an org's errors mean as Markdown, for docs/errors.md.
 
-The org's words are those of the emulator, the remedy is asked of the client, and only the causes are written
-here. An answer that the emulator knows and no row explains, or a remedy that no row shows, is an error.
+The org's words come from the emulator, the remedies from the client, and only the causes are written here. It
+is an error if no row explains an answer of the emulator, or if no row shows a remedy.
 """
 
 from __future__ import annotations
@@ -85,26 +85,30 @@ SECTIONS = {
         row(TOKEN, "the app is not allowed for the Run As user", "app_not_approved"),
         row(TOKEN, "the Run As user is the agent's own", "max_logins"),
         row(TOKEN, "each try of each task is a login", "login_rate"),
-        row(TOKEN, "the app is not installed in this org, or only just", (400, "app_not_found")),
+        row(
+            TOKEN,
+            "the app is not installed in this org, or was installed minutes ago",
+            (400, "app_not_found"),
+        ),
         row(TOKEN, "a proxy adds a scope parameter", "scope_not_supported"),
-        row(TOKEN, "wrong host, or no way out of the network", Failure.UNREACHABLE),
-        row(TOKEN, "a proxy opens TLS, or the host is another", Failure.BAD_CERTIFICATE),
+        row(TOKEN, "wrong host, or the network blocks the connection", Failure.UNREACHABLE),
+        row(TOKEN, "a proxy opens TLS, or a different host answers", Failure.BAD_CERTIFICATE),
         row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
         row(TOKEN, "the URL's scheme or port is wrong", Failure.WRONG_PROTOCOL),
         row(TOKEN, "the host asks for a client certificate", Failure.CLIENT_CERTIFICATE),
-        row(TOKEN, "a SOCKS proxy, or a file that is not there", Failure.BAD_ROUTE),
+        row(TOKEN, "a SOCKS proxy, or a file that does not exist", Failure.BAD_ROUTE),
     ],
     "Getting a token with `jwt_bearer`": [
         jwt_row("wrong consumer key, or a new app", "wrong_key"),
         jwt_row("the app's JWT Bearer Flow is off", "wrong_grant_type"),
-        jwt_row("a new app; an External Client App, and `audience` is no My Domain", (400, "app_not_found")),
         jwt_row(
-            "wrong `username`, or a user whom nothing allows to use the app", "app_not_approved", "app_access"
+            "a new app; an External Client App, and `audience` is not a My Domain", (400, "app_not_found")
         ),
+        jwt_row("wrong `username`, or a user who may not use the app", "app_not_approved", "app_access"),
         jwt_row("the user is inactive, locked or lacks a permission", (400, "inactive_user")),
-        jwt_row("a sandbox, or a production org, taken for the other", "wrong_audience"),
-        jwt_row("the key is not that of the certificate", "invalid_assertion", "wrong_secret"),
-        jwt_row("the worker's clock is wrong by minutes", "expired_assertion"),
+        jwt_row("the audience of production for a sandbox, or the reverse", "wrong_audience"),
+        jwt_row("the key does not belong to the certificate", "invalid_assertion", "wrong_secret"),
+        jwt_row("the worker's clock is off by minutes", "expired_assertion"),
     ],
     "Looking up an agent's name": [
         row(
@@ -124,15 +128,15 @@ SECTIONS = {
         row(START, "the id of something else, or of another org", "invalid_agent_id"),
         row(START, "the agent is an employee agent", "employee_agent"),
         row(START, "wrong `host`", "bad_endpoint", "wrong_endpoint"),
-        row(START, "an old org links app and agent", "app_not_attached"),
+        row(START, "an older org, which links the app to the agent", "app_not_attached"),
         row(START, "the Run As user lacks API access", "session_not_valid"),
         row(START, "the token is not accepted", "unauthorized"),
         row(START, "another process renewed its token a moment ago", "invalid_jwt_format"),
         row(START, "the user may not use this agent", "forbidden"),
         row(START, "just published, or a stale version", "stale_version"),
-        row(START, "the agent has no connection of the kind that is asked for", "planner_surface"),
+        row(START, "the agent has no connection of the requested type", "planner_surface"),
         row(START, "often a wrong agent id", "script_error"),
-        row(START, "an accident in the org, or a wrong agent id", "unexpected_error"),
+        row(START, "an internal error in the org, or a wrong agent id", "unexpected_error"),
         row(START, "too many sessions, or starts in an hour", "too_many_requests"),
     ],
     "Sending a message": [
@@ -141,8 +145,8 @@ SECTIONS = {
         ),
         row(SEND, "the same, in other words", "not_available"),
         row(SEND, "an earlier try delivered the message", Failure.ALREADY_DELIVERED),
-        row(SEND, "an earlier try's message is still worked on", Failure.STILL_RUNNING),
-        row(SEND, "two tasks use one session at once", "session_locked"),
+        row(SEND, "the agent is still working on an earlier try's message", Failure.STILL_RUNNING),
+        row(SEND, "two tasks use one session at the same time", "session_locked"),
         row(SEND, "a limit of the org", "too_many_requests"),
         row(SEND, "the agent took longer than 120 s, or failed", "unexpected_error", "unknown_agent"),
         row(SEND, "an action of the agent took too long", "service_unavailable"),
@@ -168,7 +172,7 @@ SECTIONS = {
             *("rest_unknown_evaluation", "rest_unknown_suite", "forbidden"),
         ),
         row(TEST, "the answer to the start is lost", Failure.RESET, Failure.NO_REPLY, Failure.UNREADABLE),
-        row(READ, "the run was deleted, or is another org's", "rest_not_found"),
+        row(READ, "the run was deleted, or belongs to another org", "rest_not_found"),
     ],
     "Reading and writing records": [
         row(
@@ -177,7 +181,7 @@ SECTIONS = {
             *((400, code) for code in ("MALFORMED_QUERY", "INVALID_FIELD", "INVALID_TYPE")),
         ),
         row(WRITE, "no scope `api`, or a permission is missing", "rest_session_expired", "forbidden"),
-        row(WRITE, "API calls of 24 hours, or at once", "rest_request_limit"),
+        row(WRITE, "too many API calls in 24 hours, or at once", "rest_request_limit"),
     ],
 }
 
@@ -210,7 +214,7 @@ def _words(kind: Kind) -> str:
     status, said = _answer(kind)
     inner = re.search(r'"message":"([^"]+)"', said.message)
     words = (inner[1] if inner else said.message).strip(" :")
-    return f"{status} `{words}`" if words else f"{status} without a word"
+    return f"{status} `{words}`" if words else f"{status} without an explanation"
 
 
 def _remedy(operation: Operation, kind: Kind, auth: str = "") -> str:

@@ -2,7 +2,7 @@
 
 RFC 9110 section 9.2.2: a request that is not idempotent is repeated only if it is known not to have been
 applied. Nothing lets a client ask the Agent API whether a message was applied, and the API reports its own
-120 s time-out as HTTP 500, so a message is repeated only when no byte of it left or the answer refuses it.
+120 s timeout as HTTP 500, so a message is repeated only when no byte of it left or the answer refuses it.
 
 :mod:`.failure_catalogue` names the failure of a reply; the transport names those of the wire.
 """
@@ -46,8 +46,8 @@ class Operation(str, Enum):
     WRITE = "write"
 
 
-# Another start of a test run is another run, as another message is another message. To look is harmless, and
-# so is to write a record, which its id names, once more.
+# A second start of a test makes a second run, just as a second send makes a second message. Reading is
+# harmless, and so is writing a record again, because its id identifies it.
 _LIKE = {
     Operation.TEST: Operation.SEND,
     Operation.READ: Operation.QUERY,
@@ -57,7 +57,7 @@ _LIKE = {
 
 
 class Delivery(str, Enum):
-    """What became of a request."""
+    """Whether a request arrived and was acted on."""
 
     NOT_SENT = "not sent"
     REFUSED = "refused"
@@ -66,12 +66,12 @@ class Delivery(str, Enum):
 
     @property
     def applied(self) -> bool | None:
-        """The same as an error's ``applied``."""
+        """The value of an error's ``applied``."""
         return None if self is Delivery.UNKNOWN else self is Delivery.DELIVERED
 
 
 class Ending(str, Enum):
-    """What the caller gets when a request is not sent again."""
+    """The result for the caller when a request is not sent again."""
 
     DONE = "success"
     TRANSIENT = "transient error"
@@ -83,11 +83,11 @@ class Ending(str, Enum):
 class Cell:
     """One cell of the table.
 
-    :param attempts: requests in all, the first included.
-    :param ending: what follows the last one.
+    :param attempts: number of requests, including the first.
+    :param ending: the result of the last one.
     :param renewals: how often a new token is fetched and the request sent once more.
-    :param until_free: send again as long as the longest wait lasts, whatever ``attempts`` says.
-    :param orphan: a session may be open whose id is not known.
+    :param until_free: send again until the longest wait is over, regardless of ``attempts``.
+    :param orphan: a session with an unknown id may be open.
     """
 
     attempts: int
@@ -99,13 +99,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of the table: what became of the request, a cell for each operation, and the error raised.
+    """One line of the table: the delivery of the request, a cell for each operation, and the error raised.
 
-    :param words: the failure for people.
-    :param cells: for each operation, in the order of :class:`Operation`; the last three are like others.
-    :param statuses: HTTP statuses that mean this failure where no symptom says more, or their first digit.
-    :param remedy: what to do, as far as the failure alone tells; about a message, where its delivery or its
-        answer is not known.
+    :param words: the failure in words.
+    :param cells: for each operation, in the order of :class:`Operation`; the last ones share the
+        cells of others.
+    :param statuses: HTTP statuses that mean this failure if no symptom says more, or their first digit.
+    :param remedy: what to do, as far as the failure alone shows; if the delivery or the answer of a message
+        is not known, what to do about the message.
     :param transient: class of the error of a cell that ends in ``T``.
     :param final: class of the error of a cell that ends in ``X``.
     :param unknown: class of the error of a cell that ends in ``U``.
@@ -122,7 +123,7 @@ class Rule:
 
     @property
     def about_a_message(self) -> bool:
-        """Whether it leaves open what became of a message, which is then what the remedy is about."""
+        """Whether the delivery or answer of a message stays unknown; the remedy is then about the message."""
         return self.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
 
     def cell(self, operation: Operation) -> Cell:
@@ -168,16 +169,16 @@ _ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
 
 
 class Failure(str, Enum):
-    """Failure modes of a single request, by the words for them: the lines of the table.
+    """Failure modes of a single request: the lines of the table. The value is the failure in words.
 
-    :ivar rule: what is in the line.
+    :ivar rule: the contents of the line.
     """
 
     _value_: str
     rule: Rule
 
     def __new__(cls, rule: Rule) -> Self:
-        """Make a member whose value is the words of its line."""
+        """Make a member whose value is the text of its line."""
         made = str.__new__(cls, rule.words)
         made._value_, made.rule = rule.words, rule
         return made
@@ -299,7 +300,7 @@ class Failure(str, Enum):
         _Q,
         "R3>T T U R2>T R2>T R3>T",
         (500,),
-        remedy=f"The API also answers 500 when its own 120 s time-out ends. {_LOOK}",
+        remedy=f"The API also answers 500 when its own timeout of 120 s ends. {_LOOK}",
     )
     BAD_GATEWAY = Rule("502 or 504", _Q, "R3>T R2>T! U R3>T R2>T R3>T", (502, 504), remedy=_LOOK)
     UNAVAILABLE = Rule("503", _Q, "R3>T R2>T U R3>T R2>T R3>T", (503,), remedy=f"{_SLOW_ACTION} {_LOOK}")
@@ -325,10 +326,10 @@ def failure_of_status(status: int) -> Failure:
 
 
 def retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for, or ``None`` for none or garbage.
+    """Return the seconds that a ``Retry-After`` header asks for, or ``None`` if it is missing or unreadable.
 
     :param value: the header: whole seconds or an HTTP date.
-    :param date: the reply's ``Date`` header; a date is counted from it, so clocks need not agree.
+    :param date: the reply's ``Date`` header; a date is compared with it, so clocks need not agree.
     :param now: the wall clock in seconds, used without a ``Date``.
     """
     text = (value or "").strip()

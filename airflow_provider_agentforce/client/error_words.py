@@ -1,4 +1,4 @@
-"""Reads the code and the words of an error, in every shape that the API, OAuth and gateways give it. Pure."""
+"""Reads the code and the text of an error, in every format of the API, OAuth and gateways. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 _CODE_FIELDS = ("error", "errorCode", "code")
 _TEXT_FIELDS = ("error_description", "message", "detail")
-# Errors wrap errors, but a reply must not decide how deep that is followed.
+# Errors wrap errors, but a reply must not decide how deep the client looks.
 _DEEPEST = 4
 
 
 def errors_in(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the errors that a JSON value holds: itself, those of a list, or those below ``errors``."""
+    """Yield the errors in a JSON value: the value itself, those of a list, or those below ``errors``."""
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, Mapping):
             continue
@@ -31,14 +31,14 @@ def code_of(error: Mapping[str, Any]) -> str:
 
 
 def words_of(error: Mapping[str, Any], depth: int = _DEEPEST) -> str:
-    """Return what an error says, with what the errors in it say; ``""`` for nothing."""
+    """Return the text of an error and of the errors in it; ``""`` for none."""
     wrapped = error.get("error")
     parts = [*map(error.get, (*_TEXT_FIELDS, "errors")), None if isinstance(wrapped, str) else wrapped]
     return _joined(reason_of(part, depth - 1) for part in parts)
 
 
 def reason_of(error: Any, depth: int = _DEEPEST) -> str:
-    """Return code and words of an error, or of all in a list; ``""`` for none."""
+    """Return code and text of an error, or of all errors in a list; ``""`` for none."""
     if isinstance(error, Mapping) and depth:
         return ": ".join(filter(None, [code_of(error), words_of(error, depth)]))
     if isinstance(error, list) and depth:

@@ -1,11 +1,11 @@
-"""Names the failure behind a reply or a break of the connection, and what to do about it. Pure.
+"""Names the failure behind a reply or a broken connection, and what to do about it. Pure.
 
 Symptoms and causes: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html,
 https://help.salesforce.com (client-credentials and JWT-bearer flow, login rate) and error bodies seen in
 public code.
 
 For a message, only the status and the error's class may say that the agent did not act: the words can come
-from an action of the agent that failed after it had changed something.
+from an agent's action that failed after it had changed something.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOKEN, _START, _SEND, _END, _FEEDBACK, _QUERY, _TRACE = (
     )
 )
 _TEST, _READ, _WRITE = (frozenset({one}) for one in (Operation.TEST, Operation.READ, Operation.WRITE))
-# Served by the org's own host, or not documented; a token of any kind will do.
+# Served by the org's own host, or not documented; any kind of token is accepted.
 _DATA = _QUERY | _TEST | _READ | _TRACE | _WRITE
 _SESSION = _SEND | _END | _FEEDBACK
 _BUT_SEND = _ANY - _SEND
@@ -41,8 +41,8 @@ _INACTIVE = f"The agent is not active. {ACTIVATE}"
 _MY_DOMAIN = "host must be the org's Current My Domain URL, such as https://acme.my.salesforce.com."
 _MONITORING = "Setup > Einstein Audit, Analytics, and Monitoring Setup"
 _TRACES = (
-    f"An org gives traces only with Data 360, Agentforce Session Tracing, and Audit and Feedback, which are "
-    f"switched on in {_MONITORING}"
+    f"An org keeps traces only with Data 360, Agentforce Session Tracing, and Audit and Feedback. Switch "
+    f"them on in {_MONITORING}"
 )
 RUN_IN_DOUBT = (
     "Look in Testing Center. If there is such a run, AgentTestSensor waits for it by its id; clearing the "
@@ -59,13 +59,13 @@ class Symptom:
     """One kind of reply.
 
     :param operations: where it occurs.
-    :param statuses: HTTP statuses it comes with; empty: any.
+    :param statuses: its HTTP statuses; empty: any.
     :param code: pattern that the whole error class or code matches.
-    :param words: pattern found in the error's class or words, in any case.
+    :param words: pattern that is searched in the error's class and words, ignoring case.
     :param opaque: the call carried a token that is not a JWT.
     :param failure: what it is; ``None``: what its status says.
     :param remedy: what to do; ``{agent}`` stands for the agent.
-    :param jwt_remedy: what to do where the token is asked for with ``jwt_bearer``; ``None``: the same.
+    :param jwt_remedy: what to do if the token was requested with ``jwt_bearer``; ``None``: the same.
     """
 
     operations: frozenset[Operation]
@@ -79,15 +79,15 @@ class Symptom:
 
     @property
     def exact(self) -> bool:
-        """Whether it tells more than an operation and its status."""
+        """Whether it says more than the operation and the status do."""
         return bool(self.code or self.words or self.opaque)
 
     def remedy_with(self, auth: str) -> str:
-        """Return what to do where the token was asked for with *auth*."""
+        """Return what to do if the token was requested with *auth*."""
         return self.jwt_remedy if auth == "jwt_bearer" and self.jwt_remedy is not None else self.remedy
 
     def fits(self, operation: Operation, status: int | None, said: ErrorReply, opaque: bool = False) -> bool:
-        """Tell whether a reply is of this kind."""
+        """Return whether a reply is of this kind."""
         return (
             operation in self.operations
             and opaque >= self.opaque
@@ -97,9 +97,9 @@ class Symptom:
         )
 
 
-# The first that fits and names a failure names it, and the first that fits and has a remedy gives it.
+# The failure is that of the first match that names one, and the remedy that of the first match that has one.
 SYMPTOMS = (
-    # What proves more than the status says.
+    # Symptoms that prove more than the status does.
     Symptom(_ANY, _INACTIVE, (422, 500), code=r"InactiveConfigException", failure=Failure.SERVER_CONFIG),
     Symptom(_ANY, _MY_DOMAIN, (422, 500), code=r"EngineConfigLookupException", failure=Failure.SERVER_CONFIG),
     Symptom(_BUT_SEND, _INACTIVE, (500,), words=r"config is not active", failure=Failure.SERVER_CONFIG),
@@ -111,10 +111,10 @@ SYMPTOMS = (
         words=r"failed to populate planner surface",
         failure=Failure.SERVER_CONFIG,
     ),
-    # Documented for a wrong agent id; with a wrapped UNKNOWN_EXCEPTION it is an accident inside the org.
+    # Documented for a wrong agent id; with a wrapped UNKNOWN_EXCEPTION it is an internal error of the org.
     Symptom(
         _START,
-        "The org answers like this to an unknown agent id. Check that {agent} is an agent of this org.",
+        "The org gives this answer for an unknown agent id. Check that {agent} is an agent of this org.",
         (500,),
         words=r"HttpServerErrorException(?!.*UNKNOWN_EXCEPTION)",
         failure=Failure.SERVER_CONFIG,
@@ -160,7 +160,7 @@ SYMPTOMS = (
         failure=Failure.SESSION_GONE,
     ),
     Symptom(_SESSION, "", (404, 410), failure=Failure.SESSION_GONE),
-    # Of the day, or at once.
+    # The limit of a day, or of calls at the same time.
     Symptom(
         _TRACE,
         "The org's API calls of this day are used up. Try again tomorrow.",
@@ -183,7 +183,7 @@ SYMPTOMS = (
         words=r"REQUEST_LIMIT_EXCEEDED",
         failure=Failure.API_LIMIT,
     ),
-    # What only explains.
+    # Symptoms that only explain.
     Symptom(
         _TRACE,
         "No data space is chosen for the audit data. Switch on Data 360, then Agentforce Session Tracing and "
@@ -192,14 +192,14 @@ SYMPTOMS = (
     ),
     Symptom(
         _TRACE,
-        f"Switch on Audit and Feedback in {_MONITORING}; it can take hours until its data is there.",
+        f"Switch on Audit and Feedback in {_MONITORING}; its data can take hours to appear.",
         words=r"GenAIFeedback__dlm",
     ),
     # With a JWT the first word names what is wrong: app, user, audience, key or clock.
     Symptom(
         _TOKEN,
         words=r"audience",
-        jwt_remedy="Audience: the org does not take it. Set the extra audience to the org's My Domain URL, "
+        jwt_remedy="Audience: the org does not accept it. Set the extra audience to the org's My Domain URL, "
         "to https://login.salesforce.com or, for a sandbox, to https://test.salesforce.com.",
     ),
     Symptom(
@@ -310,7 +310,7 @@ SYMPTOMS = (
     ),
     # A gateway answers a token that is not a JWT with a bare 404.
     Symptom(_ANY - _DATA, OPAQUE_TOKEN, (404,), opaque=True),
-    # What an operation and its status tell.
+    # Remedies that follow from an operation and its status.
     Symptom(
         _TRACE,
         "A trace comes 5 to 15 minutes after a message, sometimes hours, and only for a session that started "
@@ -334,7 +334,7 @@ SYMPTOMS = (
         "username) has the permission sets for AI testing and the AI workbench.",
         (400, 403, 404),
     ),
-    Symptom(_READ, "It is not in this org, or not any more.", (404,)),
+    Symptom(_READ, "It does not exist in this org, or no longer does.", (404,)),
     Symptom(
         _READ,
         "Correct the SOQL. An object or field may also be hidden from the user (Run As, or username).",
@@ -343,7 +343,7 @@ SYMPTOMS = (
     ),
     Symptom(
         _READ | _WRITE,
-        "The app needs the scope api, and its user (Run As, or username) the permissions API Enabled and to "
+        "The app needs the scope api, and its user (Run As, or username) API Enabled and permission to "
         "read or edit these records.",
         (401, 403),
     ),
@@ -356,7 +356,7 @@ SYMPTOMS = (
     ),
     Symptom(
         _START,
-        "The org also answers like this to an agent id it does not know. Check in Setup > Agentforce Agents "
+        "The org also gives this answer for an unknown agent id. Check in Setup > Agentforce Agents "
         "that {agent} is an active agent of this org.",
         tuple(range(500, 600)),
     ),
@@ -373,16 +373,16 @@ def failure_of(
     session_id: str | None = None,
     repeated: bool = False,
 ) -> Failure:
-    """Name the failure that a reply is.
+    """Return the failure that a reply reports.
 
     :param session_id: the session that the call went to.
-    :param repeated: the message was sent before, and what became of it is not known.
+    :param repeated: the message was sent before, and its delivery is not known.
     """
     if repeated and status == 400 and _NUMBER_USED.search(said.text):  # noqa: PLR2004
         return Failure.ALREADY_DELIVERED
     if repeated and status == 423:  # noqa: PLR2004
         return Failure.STILL_RUNNING
-    # An agent's action may talk to sessions, too, so the words must name this one and nothing else.
+    # An agent's action may also call sessions, so the words must name exactly this one.
     if status == 500 and session_id and said.message == f"V6Session not found for sessionId: {session_id}":  # noqa: PLR2004
         return Failure.SESSION_GONE
     named = (one.failure for one in SYMPTOMS if one.failure and one.fits(operation, status, said))
@@ -390,7 +390,7 @@ def failure_of(
 
 
 def in_doubt(operation: Operation, failure: Failure) -> str:
-    """Return what to do about what may have been acted on, ``""`` where a repetition does no harm."""
+    """Return what to do if the agent may have acted, ``""`` where a repetition does no harm."""
     if not failure.rule.about_a_message:
         return ""
     if operation is Operation.TEST:
@@ -408,11 +408,11 @@ def remedy_of(
     auth: str = "",
     agent: str | None = None,
 ) -> str:
-    """Return the most exact remedy known, or ``""``.
+    """Return the most exact remedy that is known, or ``""``.
 
     :param opaque_token: the call carried a token that is not a JWT, which a gateway answers with a 404.
-    :param auth: how the token was asked for.
-    :param agent: the agent that the call is about.
+    :param auth: how the token was requested.
+    :param agent: the agent that the call is for.
     """
     about = in_doubt(operation, failure)
     if about:
@@ -420,7 +420,7 @@ def remedy_of(
     fitting = [
         one for one in SYMPTOMS if one.remedy_with(auth) and one.fits(operation, status, said, opaque_token)
     ]
-    # What tells more goes before what comes first; with neither, the failure has to do.
+    # A more exact symptom comes before an earlier one; without either, the failure's own remedy is used.
     best = min(fitting, key=lambda one: not one.exact, default=None)
     by_failure = "" if failure.rule.about_a_message else failure.rule.remedy
     return (best.remedy_with(auth) if best else by_failure).format(agent=agent or "the agent")

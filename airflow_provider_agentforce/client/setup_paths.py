@@ -1,4 +1,4 @@
-"""Where in Salesforce's Setup a remedy is carried out. Pure.
+"""The page of Salesforce's Setup for each remedy. Pure.
 
 Names of the pages: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html.
 """
@@ -14,7 +14,7 @@ _USER = "Setup > Users > the user"
 _AGENT = "Setup > Agentforce Agents > the agent"
 _MY_DOMAIN = "Setup > My Domain > Current My Domain URL"
 
-# The first whose words are in the remedy counts.
+# The first pattern that is found in the remedy counts.
 _BY_REMEDY = {
     r"Audit and Feedback": "Setup > Einstein Audit, Analytics, and Monitoring Setup",
     r"^App or audience": f"{_APP}, and {_MY_DOMAIN}",
@@ -34,7 +34,7 @@ _BY_REMEDY = {
     r"\(Run As, or username\)|token of a user": f"{_USER} > Permission Set Assignments",
     r"agent_id|agent's (API Name|own id)|agent of this org|right one": "Setup > Agentforce Agents",
 }
-# Where to look when the remedy is none, or none for Setup.
+# Used if there is no remedy, or none that names a page.
 _BY_CHECK = {
     "host": _MY_DOMAIN,
     "secret": _OAUTH,
@@ -59,5 +59,5 @@ def path_for(remedy: str, check: str = "") -> str:
 
 
 def is_about_secret(remedy: str) -> bool:
-    """Tell whether a token is refused because of the consumer secret or the private key."""
+    """Return whether a token is refused because of the consumer secret or the private key."""
     return re.search(r"consumer secret|^Key: ", remedy) is not None

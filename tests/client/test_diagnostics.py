@@ -273,7 +273,7 @@ NOT_DONE_IN_SALESFORCE = {
     "Clock: to the org, the assertion was not valid at that time. Set the clock of this machine.",
 }
 BEGINNINGS = (
-    "It is not in this org",
+    "It does not exist in this org",
     *("The host asks for a client certificate", "The host answers with a redirect", "The session "),
     *(
         "The client-credentials flow takes no",

@@ -33,7 +33,7 @@ _ROUNDS = 2_000
 _CAP = 20
 _PROCESSES = 2
 _CONVERSATIONS = 500
-_ANSWER_SECONDS = 0.1
+_ANSWER_SECONDS = 0.5
 _TASKS = 12
 # After its start a Redis might have lost what others hold.
 _SETTLED_SECONDS = 9.0

@@ -64,10 +64,12 @@ def _known(operator: type) -> frozenset[str]:
 
 
 def check_budget(budget: Any) -> Any:
-    """Refuse what is no budget."""
+    """Refuse what is not a budget."""
+    if budget is None:
+        return None
     from airflow_provider_agentforce.client.budget import Budget  # noqa: PLC0415 - rarely given
 
-    if budget is not None and not isinstance(budget, Budget):
+    if not isinstance(budget, Budget):
         raise AgentforceInputError(
             f'budget must be a Budget, such as Budget("messages", per_day=5000), but is {budget!r:.80}.'
         )

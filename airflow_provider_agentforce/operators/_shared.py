@@ -50,10 +50,10 @@ class UsesLimits(AgentforceBaseOperator):
         """
         if self._killed or not isinstance(error, RateLimitedError | BudgetExceededError):
             return None
-        wanted = self.deferrable or isinstance(error, BudgetExceededError)
         pause = error.retry_after or 0.0
-        harmless = error.retryable and error.applied is False
-        return pause if wanted and harmless and pause >= _WORTH_A_DEFERRAL else None
+        worth_it = self.deferrable and pause >= _WORTH_A_DEFERRAL
+        wanted = isinstance(error, BudgetExceededError) or worth_it
+        return pause if wanted and error.retryable and error.applied is False else None
 
     def wait_without_slot(self, pause: float) -> NoReturn:
         """Give the worker slot back for so many seconds. Nothing is sent meanwhile."""

@@ -30,7 +30,7 @@ _BEAT_SECONDS = 5.0
 # Beats after which a process that is silent is not counted.
 _SILENT_BEATS = 3
 # After a restart in which Redis has lost its data: beats until all processes have said what they hold.
-_SETTLING_BEATS = 1.6
+_SETTLING_BEATS = 2
 # For how long a group that was refused counts as waiting.
 _WANTING_SECONDS = 1.5
 _BORN_SECONDS = 30 * 86400.0

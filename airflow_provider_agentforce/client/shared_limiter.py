@@ -8,7 +8,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -231,6 +231,9 @@ class SharedLimiter(ConcurrencyLimiter):
             lease = self._leases.pop(slot, None)
             if forget:
                 self._lease_of_start.pop(slot, None)
+            if lease is not None and not self._away and self._share.most_open:
+                # Another process may take its place before this one hears of it.
+                self._share = replace(self._share, most_open=self._share.most_open - 1)
         if lease is not None or retry_after:
             self._return(lease, forget=forget, retry_after=retry_after)
 

@@ -28,7 +28,7 @@ def store(tmp_path):
     server = Redis(str(tmp_path))
     server.start()
     # Right after its start, it might have lost what others hold.
-    time.sleep(2 * BEAT)
+    time.sleep(3 * BEAT)
     yield server
     server.stop()
     server.client.close()

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import Context, has_pages
+from airflow_provider_agentforce._compat import Context, conf, has_pages
 from airflow_provider_agentforce.client.models import JournalEntry, Session, Turn
 from airflow_provider_agentforce.client.open_session import Journal
 from airflow_provider_agentforce.delivery import Check, Step, Trace, UnknownDelivery
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
-from airflow_provider_agentforce.links.page import PAGE_XCOM
+from airflow_provider_agentforce.links.page import PAGE_XCOM, page_url
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
@@ -54,6 +54,12 @@ class TaskPage:
             task, at = self._task, _now()
             agent = {"org": task.org, "agent": task.agent_in_words, "at": at}
             task.push_in_failure(self._context, PAGE_XCOM, {**self._told, **agent, **self.body()})
+
+    @property
+    def url(self) -> str:
+        """Where the page is, ``""`` if this worker does not know the address of Airflow's pages."""
+        base, path = conf.get("api", "base_url", fallback=""), page_url(self._context["ti"])
+        return f"{base.rstrip('/')}/{path}" if base and path else ""
 
     def body(self) -> dict[str, Any]:
         """Return what else is on the page."""

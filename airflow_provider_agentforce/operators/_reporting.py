@@ -78,6 +78,8 @@ def _tell_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
 def _show_error(task: AgentforceBaseOperator, error: BaseException) -> None:
     if task.page is not None:
         task.page.fail(error)
+        if task.page.url:
+            task.log.info("What was said, and what is known: %s", task.page.url)
 
 
 def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:

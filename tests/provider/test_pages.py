@@ -262,3 +262,41 @@ def test_the_page_of_a_batch_is_bounded_and_written_now_and_then(org, run, tmp_p
     done = run(batch)
     assert len(json.dumps(done.page)) < 70_000
     assert done.pages_written <= (time.monotonic() - began) / 3 + 3
+
+
+def test_the_log_of_a_failed_task_leads_to_its_page(org, run, monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/prefix/")
+    org.fail("send", drop=True, after=True)
+    run(ConversationOperator(task_id="t", messages=["hello"]))
+    assert "https://airflow.example.com/prefix/dags/dag/runs/run/plugin/agentforce?" in capsys.readouterr().out
+
+
+def test_what_a_batch_would_ask_is_on_its_page(org, run, tmp_path):
+    batch = ConversationBatchOperator(
+        task_id="t", records=[{"id": 1}], message="Hello.", result_path=tmp_path.as_uri(), dry_run=True
+    )
+    done = run(batch)
+    assert (done.page["summary"], done.page["files"]["plan"]) == (done.value["summary"], done.value["plan"])
+
+
+def test_what_each_step_found_of_a_batchs_records_is_on_its_page(org, run, tmp_path):
+    pages = []
+
+    def cannot_say(delivery):
+        pages.append(delivery.record_key)
+
+    org.fail("send", drop=True, after=True)
+    batch = ConversationBatchOperator(
+        task_id="t",
+        records=[{"id": number} for number in range(3)],
+        key="id",
+        message="Hello.",
+        result_path=tmp_path.as_uri(),
+        max_concurrency=1,
+        on_unknown_delivery=[cannot_say],
+    )
+    page = run(batch).page
+    assert (page["counts"]["unknown"], len(pages)) == (1, 1)
+    assert page["unknown"]["steps"] == ["check", "fail"]
+    assert page["unknown"]["keys"] == [str(pages[0])]
+    assert page["unknown"]["findings"] == ["The check cannot_say cannot tell."]

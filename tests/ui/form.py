@@ -26,7 +26,7 @@ shown => Promise.allSettled(
 _SAME = {
     r"\d{4}-\d\d-\d\d [\d:]+": "TIME",
     r"[A-Z][a-z]{2} \d+, \d{4}, \d+:\d\d:\d\d\s[AP]M": "TIME",
-    r"\b[\d.]+ (s|min)\b": "SECONDS",
+    r"(?m)\b\d+\.\d s\b|^\d+ min$": "SECONDS",
     r"\d+:\d\d:\d\d\s[AP]M": "TIME",
     r"[0-9a-f]{8}-[0-9a-f-]{27}": "SESSION",
 }

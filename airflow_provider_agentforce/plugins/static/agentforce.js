@@ -118,7 +118,7 @@ function seconds(from, to) {
 }
 
 function duration(passed) {
-  if (passed < 60) return `${passed < 10 ? passed.toFixed(1) : Math.round(passed)} s`;
+  if (passed < 60) return `${passed.toFixed(1)} s`;
   const minutes = Math.round(passed / 60);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

@@ -29,6 +29,7 @@ _SAME = {
     r"(?m)\b\d+\.\d s\b|^\d+ min$": "SECONDS",
     r"\d+:\d\d:\d\d\s[AP]M": "TIME",
     r"[0-9a-f]{8}-[0-9a-f-]{27}": "SESSION",
+    r"manual__[^/\s]+": "RUN",
 }
 
 

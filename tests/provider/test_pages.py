@@ -268,7 +268,8 @@ def test_the_log_of_a_failed_task_leads_to_its_page(org, run, monkeypatch, capsy
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/prefix/")
     org.fail("send", drop=True, after=True)
     run(ConversationOperator(task_id="t", messages=["hello"]))
-    assert "https://airflow.example.com/prefix/dags/dag/runs/run/plugin/agentforce?" in capsys.readouterr().out
+    page = "https://airflow.example.com/prefix/dags/dag/runs/run/plugin/agentforce?"
+    assert page in capsys.readouterr().out
 
 
 def test_what_a_batch_would_ask_is_on_its_page(org, run, tmp_path):

@@ -47,7 +47,7 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "private_key_path": {
         "label": "Private Key Path",
-        "description": "For jwt_bearer, in the place of the key: a file with it on every worker.",
+        "description": "For jwt_bearer, instead of the key: a file on every worker that contains it.",
         "schema": {"type": ["string", "null"]},
     },
     "audience": {

@@ -50,7 +50,7 @@ if HITLBranchOperator is not None:
             subject="The agent asks",
             body=request.output["text"],
             params={"answer": Param("", type="string", title="Your answer")},
-            options=["Send"],  # without a default: when nobody answers, nothing is sent
+            options=["Send"],  # without a default: when no one answers, nothing is sent
             response_timeout=ANSWER_WITHIN,
         )
         tell = SendMessageOperator(
@@ -59,7 +59,7 @@ if HITLBranchOperator is not None:
             text="{{ ti.xcom_pull('ask')['params_input']['answer'] }}",
         )
 
-        # The agent wants to act: a person approves or declines. When nobody decides, it is declined.
+        # The agent wants to act: a person approves or declines. When no one decides, it is declined.
         decide = HITLBranchOperator(
             task_id="decide",
             subject="The agent asks for your approval",

@@ -122,7 +122,7 @@ class Examples:
         if beside is not None:
             wait([process.sentinel, beside.sentinel])
             if not beside.is_alive():
-                process.terminate()  # it would wait for an answer for ever
+                process.terminate()  # it would wait for an answer forever
         process.join()
         return process.exitcode == 0, log.read_text()
 

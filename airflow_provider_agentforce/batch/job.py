@@ -78,8 +78,8 @@ class Job:
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
 
-        :param killed: tells whether the task was told to stop.
-        :param watcher: is told how it goes.
+        :param killed: tells whether the task was asked to stop.
+        :param watcher: receives the progress.
         :raises AgentforceInputError: for input that cannot be used; nothing was sent.
         :raises BatchFailedError: if more records failed than are allowed; all results are written.
         :raises LongWait: if the options allow to yield.
@@ -187,7 +187,7 @@ class Job:
     def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
         """Read all records and render all messages, write what a batch would ask, and return that.
 
-        :param killed: tells whether the task was told to stop.
+        :param killed: tells whether the task was asked to stop.
         :raises AgentforceInputError: for input that cannot be used.
         :raises BatchFailedError: if more records cannot be asked than may fail; the plan is written.
         """

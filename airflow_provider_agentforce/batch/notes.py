@@ -36,7 +36,7 @@ class Notes:
         return value
 
     def write(self, name: str, value: dict[str, Any]) -> None:
-        """Keep a value in the place of the one before."""
+        """Replace the value before by another."""
         body = json.dumps(value).encode()
         guarded(lambda: self._storage.write(name, lambda: [body]), f"{self._failure} written")
 

@@ -39,7 +39,7 @@ _CALLS_A_LINE = 50
 
 @dataclass
 class _Tally:
-    """How it goes.
+    """The progress.
 
     :ivar total: rows that qualify.
     :ivar written: a byte for each of them.

@@ -133,7 +133,7 @@ class Entry(NamedTuple):
     :param again: whether the next try asks it again by itself.
     :param length: bytes of the row's line.
     :param record_length: bytes of the line behind it, the record of a row that failed; 0 for none.
-    :param question: hash of what was asked, in hexadecimal digits; empty when nobody may want to know.
+    :param question: hash of what was asked, in hexadecimal digits; empty when it is not needed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Earlier answers in the place of messages: what is the same question, and which rows may serve again."""
+"""Earlier answers instead of messages: which questions are the same, and which rows may be used again."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _IDLE_SECONDS = 0.5
 
 
 class Watcher(Protocol):
-    """Who counts for a metrics backend, and shows people how it goes."""
+    """Counts for a metrics backend, and shows the progress."""
 
     def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
         """Take note of the rows that are there: at the beginning, if there are any, and at the end.
@@ -82,8 +82,8 @@ class Runner:
     """One try at a batch.
 
     :param versions: of the agent.
-    :param killed: tells whether the task was told to stop.
-    :param watcher: is told how it goes.
+    :param killed: tells whether the task was asked to stop.
+    :param watcher: receives the progress.
     :param total: how many records there are to ask, with those that earlier tries have done.
     :param unknown: holds the records whose delivery turns out to be unknown; ``None``: they stay unknown.
     :ivar stopped_early: whether more records than ``max_failures`` have failed.
@@ -148,7 +148,7 @@ class Runner:
         try:
             pause = self._go_on(items, progress)
         except BaseException:
-            # A time-out that Airflow raises here, or a defect: what is under way must not outlast the task.
+            # A timeout that Airflow raises here, or a defect: what is under way must not outlast the task.
             self._aborted = True
             raise
         finally:

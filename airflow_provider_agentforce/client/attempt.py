@@ -124,7 +124,7 @@ class AttemptReader:
             return self._judged(error.failure, error.detail)
         except UnreadableReplyError as error:
             return self._failed(error.failure, str(error))
-        except BaseException as error:  # a time-out or kill raised by a signal handler
+        except BaseException as error:  # a timeout or kill raised by a signal handler
             if not self._exchange.sent:
                 raise
             if self._exchange.status is not None and not self._succeeded:
@@ -212,7 +212,7 @@ class AttemptReader:
 
 
 def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
-    """Take secrets out of what an org says of a failure in the place of an answer."""
+    """Take secrets out of what an org says of a failure instead of an answer."""
     if not any(map(_tells_of_a_failure, turn.messages)):
         return turn
     messages = [_redacted(message, redact) for message in turn.messages]

@@ -64,7 +64,7 @@ class AgentforceClient:
     """Talks to the agents of one org. Safe to share between threads; needs no Airflow.
 
     :param settings: how to reach the org.
-    :param on_secret: is told every access token as it is issued, and every assertion as it is signed, in all
+    :param on_secret: receives every access token as it is issued, and every assertion as it is signed, in all
         forms to be masked in a log.
     :param observers: are shown every call, each an
         :data:`~airflow_provider_agentforce.client.call_events.Observer`.

@@ -197,7 +197,7 @@ class RequestExecutor:
 
     :param timeout: seconds for one attempt, from connecting to the last byte of the reply.
     :param redactor: takes secrets out of what the org says.
-    :param on_throttled: is told of each 429, with the seconds that the org asks to wait, if it does.
+    :param on_throttled: is called for each 429, with the seconds that the org asks to wait, if it does.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class RequestExecutor:
         except AgentforceError:
             raise
         except BaseException as error:
-            # A time-out or kill that a signal handler raised. Once a message has left, it must not look
+            # A timeout or kill that a signal handler raised. Once a message has left, it must not look
             # like a failure that another try can fix.
             cut = interruption_of(call, error)
             if cut is None:

@@ -295,7 +295,7 @@ class Grant:
 class LimitsStore:
     """The limits of one org in Redis. Safe to share between threads.
 
-    :param client: a ``redis.Redis``. Its address and credentials are used, not its time-outs and retries.
+    :param client: a ``redis.Redis``. Its address and credentials are used, not its timeouts and retries.
     :param org: what tells the org from others.
     :param name: of the place, by which a process knows it again.
     :param lease: seconds after which what a process that died has held is free.

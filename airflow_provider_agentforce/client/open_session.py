@@ -252,7 +252,7 @@ class OpenSession:
         except AgentforceError:
             raise
         except BaseException as error:
-            # A time-out or kill that a signal handler raised must not look like a message that failed.
+            # A timeout or kill that a signal handler raised must not look like a message that failed.
             if self._answer is None:
                 raise
             self._state = "in_doubt"

@@ -70,7 +70,7 @@ class Redactor:
                 self._on_added(form)
 
     def redact(self, text: str) -> str:
-        """Return *text* with ``***`` in the place of every secret. Takes time linear in its length."""
+        """Return *text* with ``***`` instead of every secret. Takes time linear in its length."""
         hidden = bytearray(len(text))
         wanted: dict[int, list[frozenset[str]]] = {}
         for secret in (*self._lasting, *self._added):

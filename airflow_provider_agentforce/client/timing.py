@@ -63,7 +63,7 @@ class Deadline:
     A wait that is too long is not begun. It is not shortened either: a call that comes back earlier than the
     server asked is only refused again.
 
-    :ivar stopped: whether the caller was told to stop.
+    :ivar stopped: whether the caller was asked to stop.
     :ivar firm: whether no call may outlast the caller's time either.
     """
 
@@ -101,14 +101,14 @@ class Deadline:
         self.stopped = True
 
     def check(self) -> None:
-        """Raise :class:`TaskStoppedError` if the caller was told to stop."""
+        """Raise :class:`TaskStoppedError` if the caller was asked to stop."""
         if self.stopped:
-            raise TaskStoppedError("The task was told to stop; nothing more is sent.")
+            raise TaskStoppedError("The task was asked to stop; nothing more is sent.")
 
     def sleep(self, seconds: float) -> None:
         """Wait *seconds*, in slices, since an event's lock must not be taken in a signal handler.
 
-        :raises TaskStoppedError: as soon as the caller is told to stop.
+        :raises TaskStoppedError: as soon as the caller is asked to stop.
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:

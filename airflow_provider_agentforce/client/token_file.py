@@ -1,7 +1,7 @@
 """Keeps an access token in a file for all processes of one user on one machine, encrypted.
 
 The key is derived from the connection's secret, so the file is of use only to who could log in anyway. A file
-or folder that others could have written is not used, and one that cannot be read is written anew.
+or folder that others could have written is not used, and one that cannot be read is written again.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def audience(value: object, field: str = "audience") -> str:
 
 
 def path_of_key(value: object, field: str = "private_key_path") -> str:
-    """Return the path of a file. The key itself, in the place of its path, is refused."""
+    """Return the path of a file. The key itself instead of its path is refused."""
     path = _text(value, field, shown=False).strip()
     if looks_like_key(path):
         raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")

@@ -169,7 +169,7 @@ def _echo(text: str) -> str:
 _NOT_TEXT = {
     "Reply": "Thank you, I noted your choice.",
     "Cancel": "All right, I stopped.",
-    "TransferFailed": "I am sorry that nobody was available. How else can I help?",
+    "TransferFailed": "I am sorry that no one was available. How else can I help?",
     "TransferSucceeded": "You are now with a person.",
     "PlanTemplate": "The plan has run.",
 }

@@ -44,13 +44,13 @@ class Fault:
         ``query``, ``write`` or ``test``.
     :param times: how many requests it meets.
     :param status: an HTTP status, with its documented body.
-    :param body: the body, in the place of the documented or usual one.
+    :param body: the body, instead of the documented or usual one.
     :param headers: headers to add or replace.
     :param delay: seconds before the answer.
     :param after: the org acts first, then this is the answer.
     :param cut: close the connection after so many bytes of body.
     :param drop: close the connection before the first byte of the answer.
-    :param content_type: the content type, in the place of the usual one.
+    :param content_type: the content type, instead of the usual one.
     :param error: a documented answer by its name; ``docs/emulator.md`` lists them.
     :param stream: how the stream looks, with the keys of ``stream`` in a script. Only a streamed message
         meets this fault.
@@ -105,12 +105,12 @@ class Fault:
 
     @property
     def replaces_answer(self) -> bool:
-        """Whether it answers in the place of the org, rather than changing the org's own answer."""
+        """Whether it answers instead of the org, rather than changing the org's own answer."""
         return self.drop or self.status is not None or self.error is not None
 
     @property
     def instead(self) -> str | None:
-        """What the caller gets in the place of the org's answer, ``None`` for the answer itself."""
+        """What the caller gets instead of the org's answer, ``None`` for the answer itself."""
         if self.drop:
             return "connection dropped"
         if self.status is not None or self.error is not None:

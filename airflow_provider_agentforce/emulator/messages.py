@@ -118,7 +118,7 @@ class StreamPlan:
 
     ``progress`` is the text of the first event (None: no such event). ``chunks`` are the texts of the
     TextChunks (None: cut from the answer). ``retracted`` are chunks that a ValidationFailureChunk takes back.
-    ``error`` ends the stream with an ERROR event in the place of the answer. ``end_of_turn`` false leaves out
+    ``error`` ends the stream with an ERROR event instead of the answer. ``end_of_turn`` false leaves out
     the last event. ``envelope`` false sends the Inform in the synchronous shape.
 
     What gateways add: ``heartbeats`` puts an empty ``ping`` before each event, ``repeated`` sends the

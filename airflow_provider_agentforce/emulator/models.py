@@ -117,7 +117,7 @@ class TurnRecord:
 
     A resend of the same text under the same ``sequence_id`` adds to ``applied`` and replaces ``messages``.
     ``variables`` maps the names sent with the message to their values. ``got_instead`` says what the caller
-    got in the place of the answer, None for the answer itself. Times are seconds since the epoch.
+    got instead of the answer, None for the answer itself. Times are seconds since the epoch.
     """
 
     sequence_id: float

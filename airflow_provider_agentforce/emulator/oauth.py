@@ -93,7 +93,7 @@ def _check_client(request: OrgRequest, form: dict[str, str]) -> None:
 
 
 def _basic_credentials(request: OrgRequest) -> tuple[str, str]:
-    """Return key and secret of HTTP Basic, which the endpoint takes in the place of the form's fields."""
+    """Return key and secret of HTTP Basic, which the endpoint takes instead of the form's fields."""
     try:
         text = base64.b64decode(request.credentials("basic"), validate=True).decode()
     except ValueError:

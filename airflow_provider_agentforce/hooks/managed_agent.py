@@ -135,7 +135,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         """Send one message and return the answer.
 
         Without ``request.session_id`` the message has a session of its own, which is ended on every path,
-        also when a time-out or a kill ends the task. A session that is given is the caller's, and ends with
+        also when a timeout or a kill ends the task. A session that is given is the caller's, and ends with
         him. Messages in one session wait for each other. The contract has no number for a message: the hook
         counts, in sessions that it started; else ``vendor_options={"sequence_id": last}`` says it.
 

@@ -1,6 +1,6 @@
 """A session that does not outlive the task that started it.
 
-A hook does not learn of the end of its task: a time-out or a kill stops the task's own code while threads
+A hook does not learn of the end of its task: a timeout or a kill stops the task's own code while threads
 that it started still wait for an agent, and then the process ends without another line of theirs. What
 Airflow does call before, in the process of the task, are its listeners.
 """

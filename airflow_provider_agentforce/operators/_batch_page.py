@@ -56,7 +56,7 @@ class BatchPage(TaskPage):
             self._written = time.monotonic()
 
     def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        """Look at the rows that are there, those of earlier tries among them, in the place of those added.
+        """Look at the rows that are there, those of earlier tries among them, instead of those added.
 
         :param rows_having: gives the rows with some statuses.
         """

@@ -30,7 +30,7 @@ _Execute = TypeVar("_Execute", bound=Callable[..., Any])
 def reported(execute: _Execute) -> _Execute:
     """Have the log say how *execute*, a method of an operator, ended; within another such call, add nothing.
 
-    An error is told before it is raised, with what to do about it, and its traceback has few frames of this
+    An error is logged before it is raised, with what to do about it, and its traceback has few frames of this
     package; the whole one is logged at the level DEBUG.
     """
 

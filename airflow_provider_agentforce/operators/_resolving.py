@@ -136,7 +136,7 @@ class ResolvesDeliveries(SendsMessages):
         return bool(ti.try_number <= getattr(ti, "max_tries", 0))
 
     def _interrupted(self, error: DeliveryUnknownError) -> bool:
-        # A kill, or a time-out that Airflow raises from a signal handler.
+        # A kill, or a timeout that Airflow raises from a signal handler.
         return self._killed or not isinstance(error.__cause__, Exception | None)
 
     def _sent_again(self, delivery: UnknownDelivery, ledger: Ledger) -> bool:

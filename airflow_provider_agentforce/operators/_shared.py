@@ -70,7 +70,7 @@ class UsesLimits(AgentforceBaseOperator):
         why = str((next_kwargs or {}).get("error"))
         if "timeout" in why.lower():
             self.log.warning(
-                "The wait has ended by its time-out, without word from the triggerer, and the task goes on. "
+                "The wait reached its timeout without an event from the triggerer, and the task continues. "
                 "If a person is asked, that is usual; otherwise look whether a triggerer runs."
             )
         else:

@@ -115,7 +115,7 @@ class Resolver:
     """Takes the steps in order until one settles it.
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
-    :param shows: is told how far they have come, whenever that is recorded.
+    :param shows: receives their progress whenever that is recorded.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class RunAgentTestOperator(AgentTesting):
     **A retry** on Airflow 3.3 and later finds the run of the try before and starts no other. When the answer
     to a start is lost, the same try asks for it once more, where the API starts no second run while one is in
     progress (not ``legacy``); if that does not help, the task fails without a retry, since there may be a run
-    that no API lists. On older Airflow a retry starts another run. A kill, a time-out and a clear cancel the
+    that no API lists. On older Airflow a retry starts another run. A kill, a timeout and a clear cancel the
     run, where the API can (``legacy``).
 
     **Templated:** ``test``, ``agent_id``, ``junit_path``, ``result_path``, ``agentforce_conn_id``.

@@ -75,7 +75,7 @@ class SessionTraceTrigger(BaseTrigger):
             message = finding.message
             seen = {} if message is None else {"answer": _short(message.answer), "complete": message.complete}
             event = self._event(NOT_FOUND if message is None else FOUND, note=finding.note, **seen)
-        except Exception as error:  # noqa: BLE001 - not to have found it is no failure of the task
+        except Exception as error:  # noqa: BLE001 - finding nothing does not fail the task
             event = self._event(NOT_FOUND, note=_words_for(error))
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""A task that is told to stop while its message is with the agent: Airflow's own ways to stop one."""
+"""A task that is asked to stop while its message is with the agent: Airflow's own ways to stop one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from real_airflow import kill, until
 IN_FLIGHT = "DeliveryUnknownError"
 
 
-# Up to Airflow 3.3 the supervisor passes the signal on, so a task whose whole process group is told to stop
+# Up to Airflow 3.3 the supervisor passes the signal on, so a task whose whole process group is asked to stop
 # gets it twice.
 TOLD = {
     "task": lambda runner: [runner],

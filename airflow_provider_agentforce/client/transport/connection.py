@@ -260,7 +260,7 @@ class Connection:
 
 @contextmanager
 def _ours(end: float) -> Iterator[None]:
-    """Tell a time-out of the socket from one that a signal handler raises.
+    """Distinguish a timeout of the socket from one that a signal handler raises.
 
     :raises DeadlineError: the time until *end* is over.
     """

@@ -1,6 +1,6 @@
-"""What follows when it is not known whether an agent acted on a message: ``on_unknown_delivery``.
+"""The steps that follow when it is not known whether an agent acted on a message: ``on_unknown_delivery``.
 
-The operators try its steps in order until one settles it. Each says whether the agent acted, or that it
+The operators run the steps in order until one of them knows. Each says whether the agent acted, or that it
 cannot tell.
 """
 
@@ -25,19 +25,19 @@ _WAYS_OUT = '"fail", "trace", "ask", "resend", a function, Check(…), Trace(…
 
 @dataclass(frozen=True)
 class UnknownDelivery:
-    """A message that left, and of which nothing says whether the agent acted on it.
+    """A message that left without proof whether the agent acted on it.
 
-    :param request: what was sent: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
-    :param session_id: the session it was sent in; ``None`` if that is not known.
-    :param external_session_key: the UUID by which the org's event log knows the session.
+    :param request: the message: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if it was not kept.
+    :param session_id: the session of the message; ``None`` if that is not known.
+    :param external_session_key: the UUID of the session in the org's event log.
     :param sequence_id: the number of the message in its session.
-    :param agent_id: the agent's id, when it is known.
-    :param sent_at: when it left, with a time zone.
+    :param agent_id: the agent's id, if it is known.
+    :param sent_at: when it was sent, with a time zone.
     :param error: what went wrong, one line.
-    :param partial_text: what could be read of the answer.
-    :param findings: what earlier steps saw, a line each.
-    :param record_key: in a batch, the key of the record as the input has it.
-    :param same_before: how many messages with the same text the session has had before; ``None`` if that is
+    :param partial_text: the part of the answer that could be read.
+    :param findings: the findings of earlier steps, one line each.
+    :param record_key: in a batch, the key of the record as in the input.
+    :param same_before: how many messages with the same text the session received before; ``None`` if that is
         not known.
     """
 
@@ -55,7 +55,7 @@ class UnknownDelivery:
 
     @property
     def text(self) -> str | None:
-        """The text that was sent, ``None`` for a message of another type and one that was not kept."""
+        """The text of the message; ``None`` for a message of another type or one that was not kept."""
         return self.request.get("text") if self.request else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class UnknownDelivery:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> UnknownDelivery:
-        """Read what :meth:`to_dict` wrote. Fields that this version does not know are left out.
+        """Read the output of :meth:`to_dict`. Fields that this version does not know are ignored.
 
         :raises ValueError, TypeError: if a field cannot be read.
         """
@@ -81,12 +81,12 @@ class UnknownDelivery:
 
 @dataclass(frozen=True)
 class Check:
-    """Ask a function of yours whether the agent acted.
+    """Ask your own function whether the agent acted.
 
-    :param function: is given the :class:`UnknownDelivery` and returns ``True``: the agent acted; ``False``:
-        it did not; ``None``: cannot tell. Anything else, and any exception, counts as ``None``, with a
-        warning.
-    :param after: how long after the message left it is asked: the agent may still be at work for two minutes.
+    :param function: receives the :class:`UnknownDelivery` and returns ``True`` if the agent acted, ``False``
+        if it did not, or ``None`` if it cannot tell. Any other value, and any exception, counts as ``None``,
+        with a warning.
+    :param after: how long to wait after the message left: the agent may keep working for two minutes.
     """
 
     function: Callable[[UnknownDelivery], bool | None]
@@ -99,16 +99,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Trace:
-    """Look the session up in the org's own trace, again and again.
+    """Look for the message in the org's own trace of the session, repeatedly.
 
-    A message that is found there was delivered, and its answer comes back from there. One that is not found
+    A message that is found there was delivered, and its answer is read from the trace. A missing message
     proves nothing.
 
     :param timeout: how long to look; Salesforce writes the trace minutes after the turn, or later.
-    :param outcome_of: is given the text of an answer that comes back, and returns its outcome, one of
-        ``answered``, ``needs_input``, ``needs_confirmation``, ``escalated``, ``failed`` and ``ended``: the
-        trace has the words of an answer and not its kind. Without it, and where it fails or returns anything
-        else, the answer counts as ``answered``, with a warning.
+    :param outcome_of: receives the text of an answer from the trace and returns its outcome, one of
+        ``answered``, ``needs_input``, ``needs_confirmation``, ``escalated``, ``failed`` and ``ended``,
+        because the trace has the words of an answer but not its kind. Without it, or if it fails or returns
+        any other value, the answer counts as ``answered``, with a warning.
     """
 
     timeout: timedelta = timedelta(minutes=30)
@@ -124,11 +124,11 @@ class Trace:
 class Ask:
     """Let a person decide, in Airflow's Required Actions.
 
-    :param timeout: how long to wait for the person; then the next step follows, or what the agent asks in a
-        conversation is cancelled. Default: without end.
-    :param assigned_users: who may answer, Airflow's ``HITLUser`` (``{"id", "name"}``) each; default: everyone
-        who may edit the task.
-    :param notifiers: Airflow's notifiers, called with the task's context when the question is asked.
+    :param timeout: how long to wait for the person; after that the next step follows, or the agent's question
+        in a conversation is cancelled. Default: no limit.
+    :param assigned_users: the users who may answer, each an Airflow ``HITLUser`` (``{"id", "name"}``);
+        default: everyone who may edit the task.
+    :param notifiers: Airflow notifiers, which are called with the task's context when the question is asked.
     """
 
     timeout: timedelta | None = None
@@ -145,24 +145,27 @@ class Ask:
         for user in self.assigned_users:
             if not _is_user(user):
                 raise AgentforceInputError(
-                    f'Ask: assigned_users must be {{"id": "…", "name": "…"}} each, but has {shown(user)}.'
+                    'Ask: each of assigned_users must be {"id": "…", "name": "…"}, but one is '
+                    f"{shown(user)}."
                 )
         for notifier in self.notifiers:
             if not callable(notifier):
-                raise AgentforceInputError(f"Ask: notifiers must be Airflow's, but has {shown(notifier)}.")
+                raise AgentforceInputError(
+                    f"Ask: each of notifiers must be an Airflow notifier, but one is {shown(notifier)}."
+                )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a step found out about an unknown delivery.
+    """The finding of a step about an unknown delivery.
 
     :param by: the step: ``check``, ``trace``, ``ask`` or ``resend``.
     :param acted: whether the agent acted; ``None``: unknown, and the message is sent again.
     :param text: the agent's answer, if it is known.
-    :param answer: ``recovered``, ``given`` by a person, ``lost``, or ``None`` where there can be none.
-    :param user: who decided.
-    :param note: what else there is to say.
-    :param outcome: of the answer, where it is known not to be ``answered``.
+    :param answer: ``recovered``, ``given`` by a person, ``lost``, or ``None`` if there cannot be one.
+    :param user: the person who decided.
+    :param note: further information.
+    :param outcome: the outcome of the answer, if it is known not to be ``answered``.
     """
 
     by: Literal["check", "trace", "ask", "resend"]
@@ -174,7 +177,7 @@ class Verdict:
     outcome: str | None = None
 
     def resolution(self) -> dict[str, Any]:
-        """Return it as a turn, a row and XCom have it."""
+        """Return it in the form of turns, rows and XCom."""
         at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         said = {"by": self.by, "acted": self.acted, "answer": self.answer}
         return {**said, "user": self.user, "at": at, "note": self.note}
@@ -188,7 +191,8 @@ OnUnknownDelivery: TypeAlias = "OneStep | Sequence[OneStep]"
 def steps_of(given: Any) -> tuple[Step, ...]:
     """Return the steps that *given* names; the last one is ``"fail"`` or ``"resend"``.
 
-    :raises AgentforceInputError: one of them is none, there is none, or one stands where it ends the list.
+    :raises AgentforceInputError: one of them is not a step, the list is empty, or a step before the last one
+        ends the list.
     """
     one = isinstance(given, str | Check | Trace | Ask) or callable(given)
     steps = [given] if one else given
@@ -196,11 +200,13 @@ def steps_of(given: Any) -> tuple[Step, ...]:
         raise AgentforceInputError(f"on_unknown_delivery must be {_WAYS_OUT}, but is {shown(given)}.")
     found: list[Step] = [_step_of(step) for step in steps]
     if sum(isinstance(step, Ask) for step in found) > 1:
-        raise AgentforceInputError('on_unknown_delivery: a task can ask one question, so "ask" stands once.')
+        raise AgentforceInputError(
+            'on_unknown_delivery: a task can ask only one question; give "ask" only once.'
+        )
     for step in found[:-1]:
         if step in (FAIL, RESEND):
             raise AgentforceInputError(
-                f'on_unknown_delivery: "{step}" ends the list; the steps behind it would never be taken.'
+                f'on_unknown_delivery: "{step}" ends the list; the steps after it would not run.'
             )
     return tuple(found if found[-1] in (FAIL, RESEND) else [*found, FAIL])
 
@@ -226,9 +232,9 @@ def _is_user(given: object) -> bool:
 
 def _check_function(name: str, given: Any) -> None:
     if not callable(given):
-        raise AgentforceInputError(f"{name} needs a function, but has {shown(given)}.")
+        raise AgentforceInputError(f"{name} must be a function, but is {shown(given)}.")
     if iscoroutinefunction(given):
-        raise AgentforceInputError(f"{name} needs a function that is not async.")
+        raise AgentforceInputError(f"{name} must be a function that is not async.")
 
 
 def _check_time(name: str, field: str, given: Any, *, least: timedelta) -> None:

@@ -8,19 +8,19 @@
     │   ├── AgentforceAuthError     the app, its user or its scopes are not accepted            final
     │   └── SessionNotFoundError    the session has ended or expired                            final
     ├── AgentFailedError            the agent answered, and its answer is a failure             final
-    ├── InvalidOutputError          the agent answered, and its answer does not fit output_type final
-    ├── AgentTestFailedError        a test of an agent did not pass, or did not come to its end final
+    ├── InvalidOutputError          the agent answered, but its answer does not fit output_type final
+    ├── AgentTestFailedError        a test of an agent did not pass, or did not finish          final
     ├── BatchFailedError            more records of a batch failed than the task allows         final¹
     ├── DeliveryUnknownError        the message may have been acted on, or the answer is lost   final
-    │   └── AnswerLostError         an earlier try delivered it, and a repetition was refused   final
+    │   └── AnswerLostError         an earlier try delivered it, and the org refused to repeat  final
     ├── LedgerError                 what earlier tries did cannot be read or written            retry
     └── AgentforceTransientError    nothing was done; the same call may succeed later           retry
         ├── RateLimitedError        a limit of the org or of the connection is reached          retry
-        ├── SessionBusyError        the session still works on another message                  retry
+        ├── SessionBusyError        the session is still working on another message             retry
         └── TaskStoppedError        the task was stopped before anything was sent               retry
 
-"final" errors end an Airflow task at once, whatever its ``retries``: repeating the call would fail the same
-way, or could make the agent act twice. "retry" errors leave the decision to the task's ``retries``.
+"final" errors end an Airflow task at once, regardless of its ``retries``: repeating the call would fail the
+same way, or could make the agent act twice. "retry" errors leave the decision to the task's ``retries``.
 
 ¹ Unless some of the records failed before the agent acted: the next try asks about those again.
 """
@@ -60,7 +60,7 @@ _PRIVATE_KEY = re.compile(
 )
 
 
-# What is behind it is not shown, so that the time for a text of megabytes is short.
+# The rest of a longer text is not read, so that megabytes take little time.
 _LONGEST_READ = 10_000
 
 
@@ -74,9 +74,9 @@ def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Return what an error may show of a value that somebody has given, which may be a secret.
+    """Return the form of a given value that an error may show, because the value may be a secret.
 
-    Of anything but text, numbers and booleans that is its type.
+    For anything but text, numbers and booleans, that is its type.
     """
     if isinstance(value, str) and _holds_password(value):
         return "a URL with a password in it"
@@ -90,7 +90,7 @@ def _without_keys(text: str) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Tell whether *text* is, or holds, a private key or a large part of one."""
+    """Return whether *text* is or contains a private key or a large part of one."""
     return _PRIVATE_KEY.search(text) is not None
 
 
@@ -105,25 +105,26 @@ def _printable(text: str) -> str:
 
 
 class AgentforceError(Exception):
-    """Base of every error of this package. ``str()`` is one line and holds no secret.
+    """Base of every error of this package. ``str()`` is one line and contains no secret.
 
-    Copies and pickles, of a process pool for instance, keep its class, its fields and the text of its cause.
+    Copies and pickles, for instance from a process pool, keep its class, its fields and the text of its
+    cause.
 
     :param what: what happened, a sentence.
     :param hint: what to do next, a sentence.
-    :param retryable: whether a retry of the task may help; default: as the class says.
-    :param cause: what caused it, when that is not its ``__cause__``.
+    :param retryable: whether a retry of the task may help; default: that of the class.
+    :param cause: the cause, if it is not the ``__cause__``.
     :ivar operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``test`` (the start of
         a test run), ``read``, ``session_trace``, ``write`` (of records), or ``None`` before any call.
     :ivar failure: name of the failure in the retry table, such as ``bad_certificate``; ``None`` before any
         call.
     :ivar host: host and port that the call went to, such as ``api.salesforce.com:443``, or ``None``.
     :ivar status: HTTP status of the reply, or ``None`` when there was none.
-    :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: cannot be known.
-    :ivar retry_after: seconds the server asked to wait, or ``None``.
+    :ivar applied: ``False``: the agent did not act; ``True``: it did; ``None``: unknown.
+    :ivar retry_after: seconds that the server asks to wait, or ``None``.
     :ivar request_id: the server's ``X-Request-ID``, for a support case.
-    :ivar session_id: the session concerned, when one is known.
-    :ivar external_session_key: UUID under which the org's event log knows the session.
+    :ivar session_id: the session of the call, if it is known.
+    :ivar external_session_key: UUID of the session in the org's event log.
     :ivar body: the first 2 kB of the response body (not part of ``str()``).
     """
 
@@ -147,7 +148,7 @@ class AgentforceError(Exception):
         retryable: bool | None = None,
         cause: str | None = None,
     ) -> None:
-        # An argument that an error quotes may be a key in the wrong place.
+        # An error may quote an argument that contains a misplaced key.
         self.what = _without_keys(what)
         self.hint = _without_keys(hint)
         super().__init__(self.what)
@@ -167,22 +168,22 @@ class AgentforceError(Exception):
 
     @property
     def cause(self) -> str | None:
-        """What caused the error, as one line; it outlives ``__cause__``, which pickle drops."""
+        """The cause of the error, as one line. It is kept when pickle drops ``__cause__``."""
         if self._cause is not None or self.__cause__ is None:
             return self._cause
         return one_line(f"{type(self.__cause__).__name__}: {self.__cause__}")
 
     def replaced(self, **fields: Any) -> Self:
-        """Return an error like this one, with some fields of its own, as :func:`dataclasses.replace` does.
+        """Return a copy of this error with some fields replaced, as :func:`dataclasses.replace` does.
 
-        :param fields: those of the class, by name.
+        :param fields: new values by the names of the fields.
         :raises TypeError: if there is no such field.
         """
         return remade(self, type(self), **fields)
 
     def __str__(self) -> str:
         """Say what happened, whether the agent acted, and what to do next."""
-        # A path or a name may hold what forges a line of the log.
+        # A path or a name may contain characters that forge a line of the log.
         return _printable(" ".join(part for part in (self.fact, self.hint, self._where()) if part))
 
     @property
@@ -192,7 +193,7 @@ class AgentforceError(Exception):
         return _printable(" ".join(filter(None, parts)))
 
     def __copy__(self) -> Self:
-        """Return an error of the same class, also where the class has no name to pickle it by."""
+        """Return an error of the same class, even if pickle cannot find the class by name."""
         return remade(self, type(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -224,9 +225,9 @@ _Kind = TypeVar("_Kind", bound=AgentforceError)
 
 
 def remade(error: AgentforceError, kind: type[_Kind], **fields: Any) -> _Kind:
-    """Return *error* as one of another class, with the same cause and traceback.
+    """Return *error* as an instance of another class, with the same cause and traceback.
 
-    :param fields: those that differ.
+    :param fields: the fields that differ.
     :raises TypeError: if *error* has no such field.
     """
     known = _fields_of(error)
@@ -240,7 +241,7 @@ def remade(error: AgentforceError, kind: type[_Kind], **fields: Any) -> _Kind:
 
 
 def restored(kind: type[_Kind], args: tuple[Any, ...], fields: Mapping[str, Any]) -> _Kind:
-    """Return an error of *kind* with these fields, without a call of its ``__init__``."""
+    """Return an error of *kind* with these fields, without calling its ``__init__``."""
     error = kind.__new__(kind, *args)
     for name, value in fields.items():
         setattr(error, name, value)
@@ -254,9 +255,9 @@ def _fields_of(error: AgentforceError) -> dict[str, Any]:
 
 
 def _copied(value: Any, copy: Callable[[Any], Any]) -> Any:
-    """Return a copy, or text where a user's own value, such as a lock, cannot be copied.
+    """Return a copy, or text if a user's own value, such as a lock, cannot be copied.
 
-    An error that could not leave a process pool would reach the task as another one, which Airflow retries.
+    An error that cannot leave a process pool reaches the task as a different error, which Airflow retries.
     """
     try:
         return copy(value)
@@ -269,7 +270,7 @@ def _pickled(value: Any) -> Any:
 
 
 def found_by_name(kind: type[AgentforceError]) -> type[AgentforceError]:
-    """Return *kind*, or its first base that pickle finds: one that a function defines has no such name."""
+    """Return *kind*, or its first base that pickle can find; one defined in a function is not found."""
     for base in kind.__mro__:
         found: Any = sys.modules.get(base.__module__)
         for name in base.__qualname__.split("."):
@@ -284,7 +285,7 @@ class AgentforceInputError(AgentforceError, ValueError):
 
 
 class AgentforceRequestError(AgentforceError):
-    """The org refused the call for a reason that a repetition does not change."""
+    """The org refused the call for a reason that remains if the call is repeated."""
 
 
 class AgentforceAuthError(AgentforceRequestError):
@@ -298,9 +299,9 @@ class SessionNotFoundError(AgentforceRequestError):
 class AgentFailedError(AgentforceError):
     """The agent's answer has an outcome that the task counts as a failure (``fail_on``).
 
-    The message was delivered, so a retry would send it again; the task ends without one.
+    The message was delivered, and a retry would send it again, so the task ends without a retry.
 
-    :ivar turn: the whole answer, a :class:`~airflow_provider_agentforce.client.Turn`.
+    :ivar turn: the complete answer, a :class:`~airflow_provider_agentforce.client.Turn`.
     """
 
     def __init__(self, what: str, *, turn: Any = None, **fields: Any) -> None:
@@ -309,12 +310,13 @@ class AgentFailedError(AgentforceError):
 
 
 class InvalidOutputError(AgentforceError):
-    """The agent answered, and nothing in its answer fits the ``output_type`` that was asked for.
+    """The agent answered, but nothing in its answer fits the requested ``output_type``.
 
-    The message was delivered, so a retry would send it again; the task ends without one.
+    The message was delivered, and a retry would send it again, so the task ends without a retry.
 
-    :ivar turn: the whole answer, a :class:`~airflow_provider_agentforce.client.Turn`.
-    :ivar problems: what does not fit, ``"path: reason"`` each; empty when the answer holds no JSON.
+    :ivar turn: the complete answer, a :class:`~airflow_provider_agentforce.client.Turn`.
+    :ivar problems: the parts that do not fit, each as ``"path: reason"``; empty if the answer contains no
+        JSON.
     """
 
     def __init__(self, what: str, *, turn: Any = None, problems: Iterable[str] = (), **fields: Any) -> None:
@@ -324,9 +326,9 @@ class InvalidOutputError(AgentforceError):
 
 
 class AgentTestFailedError(AgentforceError):
-    """Fewer cases of a test have passed than ``min_pass_rate`` asks for, or the run has no result.
+    """Fewer cases of a test passed than ``min_pass_rate`` requires, or the run has no result.
 
-    :ivar result: what the task would have returned; ``None`` when the run did not come to its end.
+    :ivar result: the value that the task would have returned; ``None`` if the run did not finish.
     """
 
     def __init__(self, what: str, *, result: Any = None, **fields: Any) -> None:
@@ -337,10 +339,10 @@ class AgentTestFailedError(AgentforceError):
 class BatchFailedError(AgentforceError):
     """More records of a batch have failed than ``max_failures`` or ``fail_on_partial_error`` allows.
 
-    Every row is in the results. A retry asks again only about records on which the agent did not act; when
-    there are none, the task ends without one.
+    Every row is in the results. A retry asks again only about records on which the agent did not act; if
+    there are none, the task ends without a retry.
 
-    :ivar manifest: what the task would have returned.
+    :ivar manifest: the manifest that the task would have returned.
     """
 
     def __init__(self, what: str, *, manifest: Any = None, **fields: Any) -> None:
@@ -349,14 +351,15 @@ class BatchFailedError(AgentforceError):
 
 
 class DeliveryUnknownError(AgentforceError):
-    """A message left, and what became of it is not known (``applied`` is ``None``) or its answer could not be
-    read (``applied`` is ``True``). It is never sent again unless ``on_unknown_delivery="resend"`` says so.
+    """A message left, and either it is not known whether the agent acted (``applied`` is ``None``), or its
+    answer could not be read (``applied`` is ``True``). It is never sent again unless
+    ``on_unknown_delivery="resend"`` says so.
 
-    :ivar turn: what could be read of the answer, a
+    :ivar turn: the part of the answer that could be read, a
         :class:`~airflow_provider_agentforce.client.Turn`, or ``None``.
     :ivar delivery: the message, an
-        :class:`~airflow_provider_agentforce.delivery.UnknownDelivery`, or ``None`` when no more is known of
-        it than the error says.
+        :class:`~airflow_provider_agentforce.delivery.UnknownDelivery`, or ``None`` if the error contains
+        everything that is known.
     """
 
     def __init__(self, what: str, *, turn: Any = None, delivery: Any = None, **fields: Any) -> None:
@@ -366,10 +369,10 @@ class DeliveryUnknownError(AgentforceError):
 
 
 class AnswerLostError(DeliveryUnknownError):
-    """An earlier try delivered the message, as the org says, and its answer is lost (``applied``: ``True``).
+    """The org says that an earlier try delivered the message, and its answer is lost (``applied``: ``True``).
 
-    Sending the message again cannot bring the answer back, so no try follows, whatever
-    ``on_unknown_delivery`` says.
+    Sending the message again cannot bring the answer back, so no try follows, regardless of
+    ``on_unknown_delivery``.
     """
 
 
@@ -386,18 +389,18 @@ class AgentforceTransientError(AgentforceError):
 
 
 class RateLimitedError(AgentforceTransientError):
-    """A limit is reached: the org answered 429, or a limit of the connection would be passed."""
+    """A limit is reached: the org answered 429, or the call would exceed a limit of the connection."""
 
 
 class BudgetExceededError(AgentforceTransientError):
-    """A budget of the Dag's author is used up for today; ``retry_after`` says for how many seconds."""
+    """A budget in the Dag is used up for today; ``retry_after`` says in how many seconds it is renewed."""
 
     def _about_time(self) -> str:
         return ""
 
 
 class SessionBusyError(AgentforceTransientError):
-    """The session works on another message (HTTP 423); one request at a time is allowed."""
+    """The session is working on another message (HTTP 423); only one request at a time is allowed."""
 
 
 class TaskStoppedError(AgentforceTransientError):

@@ -1,4 +1,4 @@
-"""What Airflow wants to know of this provider. Read by every Airflow process, so it imports nothing."""
+"""The provider's metadata for Airflow. Every Airflow process reads it, so this module imports nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 _PACKAGE = "airflow_provider_agentforce"
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    # The port is shown, since Airflow 3.3's Test button fails for every connection that has none.
+    # The port is shown because the Test button of Airflow 3.3 fails for every connection without one.
     "hidden-fields": ["schema"],
     "relabeling": {"host": "My Domain URL", "login": "Consumer Key", "password": "Consumer Secret"},
     "placeholders": {
@@ -21,7 +21,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 CONN_FIELDS: dict[str, Any] = {
     "agent_id": {
         "label": "Default Agent",
-        "description": "The one that tasks talk to unless they name another: its id (0Xx…) or its API name.",
+        "description": "The agent of tasks that name no other: its id (0Xx…) or API name.",
         "schema": {"type": ["string", "null"]},
     },
     "api_url": {
@@ -41,8 +41,8 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "private_key": {
         "label": "Private Key",
-        "description": "For jwt_bearer: the PEM of the RSA key whose certificate the app has.",
-        # Masked. The browser drops the line ends of what is pasted here, which the PEM can do without.
+        "description": "For jwt_bearer: the RSA key, as PEM, that belongs to the app's certificate.",
+        # Masked. The browser drops the line breaks of pasted text; the PEM is readable without them.
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "private_key_path": {
@@ -54,21 +54,21 @@ CONN_FIELDS: dict[str, Any] = {
         "label": "Audience",
         "description": (
             "For jwt_bearer. Default: https://test.salesforce.com for a sandbox, else "
-            "https://login.salesforce.com. My Domain works, too."
+            "https://login.salesforce.com. My Domain also works."
         ),
         "schema": {"type": ["string", "null"], "format": "url"},
     },
     "timeout": {
         "label": "Timeout (seconds)",
         "description": (
-            "For one call as a whole. Salesforce itself gives up after 120 s; stay above that. Default: 130."
+            "For a whole call. Salesforce itself gives up after 120 s; stay above that. Default: 130."
         ),
         # The form knows no exclusiveMinimum.
         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 3600},
     },
     "max_concurrent_sessions": {
         "label": "Max Concurrent Sessions",
-        "description": "Sessions that one task process may hold open at once. Default: 50.",
+        "description": "Sessions that one task process may have open at once. Default: 50.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "max_sessions_per_hour": {
@@ -83,7 +83,7 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "limits_conn_id": {
         "label": "Limits Connection",
-        "description": "A connection of type redis, by which all workers share both limits. Default: none.",
+        "description": "A redis connection through which all workers share both limits. Default: none.",
         "schema": {"type": ["string", "null"]},
     },
     "share_token": {

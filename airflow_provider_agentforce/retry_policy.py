@@ -1,4 +1,4 @@
-"""Airflow's own retries at the time that the org asks for. Needs Airflow 3.3 or later."""
+"""Retries by Airflow at the time that the org asks for. Needs Airflow 3.3 or later."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ else:
 
 
 class AgentforceRetryPolicy(RetryPolicy):
-    """Retry a task when the org says that it may, and not before.
+    """Retry a task at the time that the org asks for, and not before.
 
-    ``retry_policy=AgentforceRetryPolicy()`` on an operator turns an error's ``retry_after`` (of a 429 or 503)
-    into the delay of the next try. Errors without one keep the task's ``retry_delay``; final errors and
-    unknown deliveries never come here, since they end the task anyway; ``retries`` still is the limit.
+    ``retry_policy=AgentforceRetryPolicy()`` on an operator uses an error's ``retry_after`` (of a 429 or 503)
+    as the delay before the next try. Errors without one keep the task's ``retry_delay``. Final errors and
+    unknown deliveries end the task without this policy, and ``retries`` remains the limit.
 
-    :param longest: seconds; a longer wait fails the task instead of parking it.
+    :param longest: seconds; a longer wait fails the task.
     """
 
     def __init__(self, longest: float = 3600.0) -> None:
@@ -46,10 +46,10 @@ class AgentforceRetryPolicy(RetryPolicy):
         return RetryDecision.retry(delay, f"The org asks to wait {exception.retry_after:g} s.")
 
     def serialize(self) -> dict[str, Any]:
-        """Return what :meth:`deserialize` takes."""
+        """Return the arguments for :meth:`deserialize`."""
         return {"longest": self.longest}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> AgentforceRetryPolicy:
-        """Make the policy that :meth:`serialize` described."""
+        """Return the policy that :meth:`serialize` described."""
         return cls(**data)

@@ -41,66 +41,68 @@ _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
 
 
 class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
-    """Hold one conversation: start a session, send the messages in order, end the session.
+    """Hold one conversation: start a session, send the messages in order, and end the session.
 
-    **Sends** the start, one message after the other, and the end. Stops early when the agent ends the
-    session. The session is ended on success, failure and kill. **Returns** a dict with ``session_id``,
+    **Sends** the start, one message after another, and the end. It stops early if the agent ends the session.
+    The session is ended on success, failure and kill. **Returns** a dict with ``session_id``,
     ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer), ``external_session_key`` and
-    ``turns`` (one dict per answer, as of a send); the first five are XComs of their own, too. When the task
-    fails, the XCom ``turns`` keeps the answers that it got. With ``output_type`` there is also ``result``,
-    the last answer as plain JSON (an XCom of its own, too), ``None`` if the outcome is not ``answered``.
+    ``turns`` (one dict per answer, as returned by a send); the first five are also separate XComs. If the
+    task fails, the XCom ``turns`` has the answers that it received. With ``output_type`` there is also
+    ``result``, the last answer as plain JSON (also a separate XCom), or ``None`` if the outcome is not
+    ``answered``.
 
-    **A retry** on Airflow 3.3 and later goes on in the same session with the first message that was not
-    answered, also when the try before was killed; when the agent may have acted on a message, the steps of
-    ``on_unknown_delivery`` find out; if they cannot, the task fails at once, whatever its ``retries``,
-    unless ``"resend"`` ends them. When the session is gone by then, the task fails and says which messages
-    are answered, unless ``on_session_lost="restart"``. On older Airflow a retry could only hold the
-    conversation again, so the task fails at once when a message was answered before. A person's clear holds
-    the conversation again.
+    **A retry** on Airflow 3.3 and later continues in the same session with the first message that was not
+    answered, even if the previous try was killed. If the agent may have acted on a message, the steps of
+    ``on_unknown_delivery`` find out. If they cannot, the task fails at once, whatever its ``retries``,
+    unless the last step is ``"resend"``. If the session has ended by then, the task fails and says which
+    messages are answered, unless ``on_session_lost="restart"``. On older Airflow a retry could only repeat
+    the conversation, so the task fails at once if a message was already answered. Clearing the task repeats
+    the conversation.
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
     :param messages: a list of texts, of dicts with ``text`` and ``variables``, or of
         :class:`~airflow_provider_agentforce.client.messages.Reply`, ``Cancel`` or ``Transfer``; or a function
-        that is given the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
+        that receives the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
         returns the next message, or ``None`` to end.
-    :param on_needs_confirmation: decides when the agent wants an approval: a function that is given the turn
-        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to go on with the next message; or a
+    :param on_needs_confirmation: decides when the agent wants an approval: a function that receives the turn
+        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to continue with the next message; or a
         person: ``"ask"`` or an :class:`~airflow_provider_agentforce.delivery.Ask`, on Airflow 3.3 and later.
-        The task waits without a worker slot, in the same session. When no one decides in time, it cancels
-        and ends. A second question of a task fails it on Airflow 3.3.
-    :param on_needs_input: the same for what the agent asks back; a person fills in what it asks for. A next
-        try calls functions again, so they must decide alike about the same turn.
+        The task waits without a worker slot, in the same session. If no one decides in time, it cancels
+        and ends. On Airflow 3.3 a second question fails the task.
+    :param on_needs_input: the same for the agent's questions; a person fills in the value. The next try calls
+        functions again, so they must make the same decision about the same turn.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
-        A name is looked up in the org when a session is started; results hold the id.
+        A name is looked up in the org when a session is started; results contain the id.
     :param variables: context variables for the start.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
-        connection's ``auth`` needs.
-    :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
-        response formats, which ``output_type`` reads.
-    :param stream: have answers sent in pieces and log what the agent is doing; the result is the same.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: the value that
+        fits the connection's ``auth``.
+    :param surface_type: ``Custom`` for an agent that has a custom connection, to get answers in that
+        connection's response formats, which ``output_type`` reads.
+    :param stream: receive answers in pieces and log the agent's progress; the result is the same.
     :param fail_on: outcomes of any answer that fail the task.
-    :param output_type: what the last answer has to be: a pydantic model, a ``TypedDict``, another type, or a
+    :param output_type: the type of the last answer: a pydantic model, a ``TypedDict``, another type, or a
         JSON schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that
         does not fit fails the task with ``InvalidOutputError``, without a retry.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as one more message
         of the session; 0: do not.
     :param end_reason: why the session ends: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error``
         or ``Other``.
-    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
-        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+    :param on_unknown_delivery: the reaction if it is not known whether the agent acted: ``"fail"``; a
+        function that takes an :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` and returns
         ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for messages that do no harm
-        twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list of
-        these, tried in order.
-    :param on_session_lost: ``"fail"``, or ``"restart"``: when a retry finds the session ended, hold the
-        conversation again in another one, sending again what was answered.
-    :param store_requests: keep what was asked in the ``request`` of every turn.
-    :param store_plans: keep in the ``plan`` of every turn which subagent and actions the planner chose. One
-        more call for each, which is not documented; when it fails, the log says so and the task goes on.
-    :param budget: what may be used a day, over all runs:
+        if they arrive twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``;
+        or a list of these, which run in order.
+    :param on_session_lost: ``"fail"``, or ``"restart"``: if a retry finds that the session has ended, repeat
+        the conversation in another session, which sends messages again that were already answered.
+    :param store_requests: keep each message in the ``request`` of its turn.
+    :param store_plans: keep in the ``plan`` of every turn which subagent and actions the planner chose. This
+        needs one more call for each turn, which is not documented; if it fails, the log says so and the task
+        continues.
+    :param budget: limit of the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
-    :param deferrable: give the worker slot back during a wait of a minute or more for a limit or a
+    :param deferrable: free the worker slot during a wait of a minute or more for a limit or a
         ``Retry-After``. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -137,7 +139,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse literals that cannot be messages. A template may yet become some."""
+        """Refuse literals that cannot be messages. A template may still render to messages."""
         super().check_arguments()
         if self.messages is not None and not arguments.may_change(self.messages):
             arguments.check_messages(self.messages)
@@ -145,16 +147,16 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                 arguments.check_message(message, f"messages[{index}]")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Hold the conversation, or the rest of one that an earlier try began."""
+        """Hold the conversation, or the rest of a conversation that an earlier try began."""
         return self.until_known(context)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on after a wait."""
+        """Continue after a wait."""
         return self.until_known(context, event)
 
     @property
     def may_wait(self) -> bool:
-        """Whether the task may give its slot back and go on later."""
+        """Whether the task may free its slot and continue later."""
         return self.resolves or any(isinstance(one, Ask) for one in self.deciders.values())
 
     def record_key(self, number: int) -> str:
@@ -162,7 +164,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return turn_key(number)
 
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
-        """Hold the conversation, or the rest of one that is on record."""
+        """Hold the conversation, or the rest of a recorded conversation."""
         following = self.next_message or in_order(self.messages)
         output = arguments.output_of(self.output_type)
         with self._conversation(ledger, context) as talk:
@@ -189,7 +191,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                 raise
 
     def _waits_for_limit(self, talk: ResumableConversation, error: BaseException, ledger: Ledger) -> bool:
-        """Tell whether the conversation goes on after a wait for a limit; then its session stays open."""
+        """Return whether the conversation continues after a wait for a limit; then its session stays open."""
         if self.pause_for(error) is None or (talk.turns and not ledger.keeps):
             return False
         if talk.turns:
@@ -201,7 +203,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return self._turns
 
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
-        """Keep the answers; end the session, unless a next try goes on in it."""
+        """Keep the answers; end the session, unless the next try continues in it."""
         if not retried:
             from airflow_provider_agentforce.operators._resumable import end_session  # noqa: PLC0415
 
@@ -210,9 +212,9 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             self.push_in_failure(context, "turns", [turn.to_dict() for turn in self._turns])
 
     def _may_send_more(self, answered: int) -> bool:
-        """Tell whether the session is still needed once it is known what became of its last message.
+        """Return whether the session is still needed once the delivery of its last message is known.
 
-        A message that was not acted on is sent again in its session, if anything was said there before.
+        A message that was not acted on is sent again in its session, if that had earlier messages.
         """
         decides = any(self.deciders.values()) or self.output_type is not None
         last = self.messages is not None and answered + 1 == len(self.messages) and not decides
@@ -264,10 +266,10 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         try:
             return self._exchange(talk, following, output, send, decisions)
         except SessionNotFoundError:
-            # With nothing answered yet, another session loses nothing.
+            # If nothing was answered yet, another session loses nothing.
             if not talk.resumed or (talk.turns and self.on_session_lost == "fail"):
                 raise
-            self.log.warning("The session of the earlier try is gone; the conversation begins again.")
+            self.log.warning("The session of the earlier try has ended; the conversation starts again.")
             decisions.begin_again(len(talk.turns))
             talk.restart()
             self.push(context, {"session_id": talk.chat.session.session_id})
@@ -281,7 +283,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         send: Callable[..., Turn],
         decisions: Decisions,
     ) -> dict[str, Any]:
-        """Send the messages, then make data of the last answer; return what that adds to the result."""
+        """Send the messages, then convert the last answer to data; return the keys that it adds."""
         for said in iter_messages(following, talk.turns, decisions.on):
             if send(said).session_ended:
                 self.log.info("The agent has ended the session.")
@@ -334,7 +336,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     def _decide_on_a_retry(
         self, talk: ResumableConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
-        """Leave the session to a retry that can go on in it, and forbid one that could only repeat."""
+        """Leave the session to a retry that can continue in it, and prevent one that could only repeat."""
         from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
             Resume,
             Stop,
@@ -377,9 +379,9 @@ def in_order(messages: Any) -> NextMessage:
 def iter_messages(
     following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], Said | None]
 ) -> Iterator[Said]:
-    """Yield what is said in each message, asking for the next when its time has come.
+    """Yield each message, and ask for the next one after the answer.
 
-    :param turns: the answers so far; grows with the conversation.
+    :param turns: the answers so far; it grows with the conversation.
     :param decision_on: answers a question of the agent, or returns ``None``.
     """
     asked: list[Turn] = []

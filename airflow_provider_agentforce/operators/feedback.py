@@ -20,17 +20,17 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
     """Rate an answer of an agent ``GOOD`` or ``BAD``, for the agent's own reports in Salesforce.
 
     **Sends** ``POST /sessions/{id}/feedback``. **Returns** ``{"session_id", "feedback_id", "feedback"}``. An
-    answer without a ``feedback_id`` (a greeting, some failures) cannot be rated, which fails the task before
+    answer without a ``feedback_id`` (a greeting, some failures) cannot be rated; the task fails before
     anything is sent.
 
-    Rate an answer before its session ends: whether the org takes a rating after that is not documented, so
-    the answer of a whole conversation, whose session has ended, may be refused with
+    Rate an answer before its session ends. Salesforce does not document whether an org accepts a rating after
+    that, so the rating of a conversation's answer, whose session has ended, may be refused with
     :class:`~airflow_provider_agentforce.exceptions.SessionNotFoundError`.
 
     **A retry** is harmless: it rates the same answer the same way again. **Templated:** ``turn``,
     ``session_id``, ``feedback_id``, ``feedback``, ``text``, ``agentforce_conn_id``.
 
-    :param turn: the output of a send; or that of a conversation, whose last answer is meant, or one of its
+    :param turn: the output of a send; or the output of a conversation, to rate its last answer, or one of its
         ``turns``.
     :param session_id: instead of ``turn``, together with ``feedback_id``.
     :param feedback_id: the ``feedback_id`` of the answer.
@@ -87,7 +87,7 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
 
 
 def _rated(turn: Any, session_id: Any, feedback_id: Any) -> Mapping[str, Any]:
-    """Read the answer to be rated from the two ways of giving it."""
+    """Return the answer to rate, which can be given in two ways."""
     if (turn is None) == (session_id is None and feedback_id is None):
         raise AgentforceInputError("Give either turn (the output of a send) or session_id and feedback_id.")
     answer = {"session_id": session_id, "feedback_id": feedback_id} if turn is None else _last_answer(turn)
@@ -115,6 +115,6 @@ def _lacking(field: str, *, of_turn: bool) -> str:
     if field == "session_id":
         return "turn has no session_id. Pass the output of a send or a conversation."
     return (
-        "turn has no feedback_id, so it cannot be rated: the org gives none for a greeting and for some "
+        "turn has no feedback_id, so it cannot be rated: the org provides none for a greeting and for some "
         "failures. Rate only turns whose feedback_id is not None."
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.open_session import OpenSession
     from airflow_provider_agentforce.structured import OutputType
 
-_ANSWERED = "Only the corrective question failed; the message is answered, see the XCom turns."
+_ANSWERED = "Only the corrective question failed; the message was answered, see the XCom turns."
 
 
 class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
@@ -37,58 +37,58 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
 
     **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
     ``session_id``, ``sequence_id``, ``agent_id``, ``text``, ``outcome``, ``messages``, ``citations``,
-    ``results``, ``feedback_id``, ``plan_id``, ``is_content_safe`` and ``request``; the first five are XComs
-    of their own, too. It is what the next send takes as ``session``. With ``output_type`` there is also
-    ``result``, the answer as plain JSON (an XCom of its own, too); it is ``None`` if the outcome is not
-    ``answered``. When a corrective question was asked, the dict is that of its answer.
+    ``results``, ``feedback_id``, ``plan_id``, ``is_content_safe`` and ``request``; the first five are also
+    separate XComs. The next send takes this dict as ``session``. With ``output_type`` there is also
+    ``result``, the answer as plain JSON (also a separate XCom), or ``None`` if the outcome is not
+    ``answered``. After a corrective question the dict is that of its answer.
 
-    **A retry** happens only when the agent did not act; it sends the same message with the same number. When
-    the agent may have acted, the steps of ``on_unknown_delivery`` find out; if they cannot, the task fails at
-    once, whatever its ``retries``, unless ``"resend"`` ends them. What could be read of an answer that was
-    cut is in the XCom ``partial_answer``. On Airflow 3.3 and later that holds for a try that was killed, too:
-    the next one returns the answer that was recorded, or resolves or fails if there is none. A person's clear
-    sends the message again.
+    **A retry** happens only if the agent did not act; it sends the same message with the same number. If the
+    agent may have acted, the steps of ``on_unknown_delivery`` find out. If they cannot, the task fails at
+    once, whatever its ``retries``, unless the last step is ``"resend"``. The part of a cut answer that could
+    be read is in the XCom ``partial_answer``. On Airflow 3.3 and later this also applies after a killed try:
+    the next try returns the recorded answer, or resolves the delivery or fails if there is none. Clearing the
+    task sends the message again.
 
     **Templated:** ``text``, ``reply``, ``cancel``, ``session``, ``session_id``, ``sequence_id``,
-    ``variables``, ``in_reply_to``, ``agentforce_conn_id``. What comes in through XCom is not rendered again.
+    ``variables``, ``in_reply_to``, ``agentforce_conn_id``. Values from XCom are not rendered again.
 
     Give exactly one of ``text``, ``reply``, ``cancel`` and ``transfer``. A reply or a cancel that does not
-    fit what the agent asks for in its last answer is refused before anything is sent. The last answer is the
-    newest of those that *session* and the tasks upstream have.
+    fit the question in the agent's last answer is refused before anything is sent. The last answer is the
+    newest of those in *session* and the upstream tasks.
 
-    The session is not ended here, also not on failure: that is the job of the
-    :class:`~airflow_provider_agentforce.operators.EndSessionOperator` at its end.
+    This operator never ends the session, not even on failure; use an
+    :class:`~airflow_provider_agentforce.operators.EndSessionOperator` for that.
 
     :param text: the message.
-    :param reply: approves what the agent wants to do, or gives what it asks for: the output of the send that
-        was answered with the question, or ``[{"type", "property", "value"}]``.
+    :param reply: approves what the agent wants to do, or provides what it asks for: the output of the send
+        whose answer was the question, or ``[{"type", "property", "value"}]``.
     :param cancel: declines it: ``True``, or the output of that send.
-    :param transfer: a :class:`~airflow_provider_agentforce.client.messages.Transfer` that reports what became
+    :param transfer: a :class:`~airflow_provider_agentforce.client.messages.Transfer` that reports the result
         of an escalation.
     :param session: the output of the start or of the last send.
     :param session_id: instead of ``session``, together with ``sequence_id``.
-    :param sequence_id: number of the last message, 0 after the start; text with digits is fine.
+    :param sequence_id: number of the last message, 0 after the start; a text of digits is also accepted.
     :param variables: context variables to set with this message.
     :param in_reply_to: id of the agent's message that the text answers.
-    :param stream: have the answer sent in pieces and log what the agent is doing; the result is the same.
+    :param stream: receive the answer in pieces and log the agent's progress; the result is the same.
     :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
         ``needs_confirmation``, ``ended``, ``answered``.
-    :param output_type: what the answer has to be: a pydantic model, a ``TypedDict``, another type, or a JSON
+    :param output_type: the type of the answer: a pydantic model, a ``TypedDict``, another type, or a JSON
         schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that does
-        not fit fails the task with ``InvalidOutputError``, without a retry; the XCom ``turns`` keeps it.
+        not fit fails the task with ``InvalidOutputError``, without a retry; it is in the XCom ``turns``.
     :param output_retries: 1: ask the agent once to correct an answer that does not fit, as the next message
         of the session; 0: do not.
-    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
-        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+    :param on_unknown_delivery: the reaction if it is not known whether the agent acted: ``"fail"``; a
+        function that takes an :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` and returns
         ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for a message that does no
-        harm twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list
-        of these, tried in order.
-    :param store_requests: keep what was asked in the answer's ``request``.
-    :param store_plans: keep in the answer's ``plan`` which subagent and actions the planner chose. One more
-        call, which is not documented; when it fails, the log says so and the task goes on.
-    :param budget: what may be used a day, over all runs:
+        harm if it arrives twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or
+        ``Ask``; or a list of these, which run in order.
+    :param store_requests: keep the message in the answer's ``request``.
+    :param store_plans: keep in the answer's ``plan`` which subagent and actions the planner chose. This needs
+        one more call, which is not documented; if it fails, the log says so and the task continues.
+    :param budget: limit of the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
-    :param deferrable: give the worker slot back during a wait of a minute or more for a limit or a
+    :param deferrable: free the worker slot during a wait of a minute or more for a limit or a
         ``Retry-After``. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -132,7 +132,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a message that is none, or more than one, and a session without its number."""
+        """Refuse no message, more than one message, and a session without its number."""
         super().check_arguments()
         if self.session_id is not None:
             number_of(self.sequence_id)
@@ -140,11 +140,11 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         validation.only_one_of(text=self.text, reply=self.reply, cancel=cancel, transfer=self.transfer)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send the message, and make data of the answer."""
+        """Send the message, and convert the answer to data."""
         return self.until_known(context)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on after a wait."""
+        """Continue after a wait."""
         return self.until_known(context, event)
 
     def record_key(self, number: int) -> str:
@@ -152,7 +152,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         return TURN if number == self._number else CORRECTION
 
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
-        """Send the message, unless its answer is on record."""
+        """Send the message, unless its answer is recorded."""
         from airflow_provider_agentforce.client.open_session import OpenSession  # noqa: PLC0415
         from airflow_provider_agentforce.operators._page import ShownJournal  # noqa: PLC0415
 
@@ -179,7 +179,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             explain=self.explain(client),
         )
         send = partial(self._send, context, chat, ledger)
-        # A reply answers the last message, also where the Dag gives it an older one as its session.
+        # A reply answers the last message, even if the Dag passes an older one as its session.
         answers = self.text is None and self.transfer is None
         newest = newest_number(self, session, context) if answers else None
         turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to, sequence_id=newest)
@@ -191,7 +191,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
 
     def _said(self) -> Said:
-        """Return what is said, with the turn that it answers."""
+        """Return the message, with the turn that it answers."""
         from airflow_provider_agentforce.client.messages import the_one_of  # noqa: PLC0415
 
         return the_one_of(
@@ -204,7 +204,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
 
     def _send(self, context: Context, chat: OpenSession, ledger: Ledger, text: Said, **options: Any) -> Turn:
         """Send a message once and keep its answer in XCom."""
-        # Without records, a second try has to suppose that the first one is still being worked on.
+        # Without records, a second try must assume that the agent is still working on the first one.
         repeated = self.resends and not ledger.keeps and context["ti"].try_number > 1
         try:
             turn = chat.send(
@@ -227,7 +227,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         most: int,
         recorded: Callable[[], bool],
     ) -> dict[str, Any]:
-        """Make data of the answer, or of that to a corrective question."""
+        """Convert the answer, or the answer to a corrective question, to data."""
         from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
 
         def ask(question: str) -> Turn:
@@ -255,7 +255,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             raise stopped(error, "Its answer could not be stored.", turn) from error
 
     def _after_the_answer(self, error: BaseException, answer: Turn, *, recorded: bool) -> BaseException:
-        """Return the error of a corrective question: the message is answered, whatever became of that."""
+        """Return the error of a corrective question: the message itself has been answered."""
         from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
             Stop,
             next_try,

@@ -18,30 +18,30 @@ from airflow_provider_agentforce.operators._shared import StartsSessions
 
 
 class StartSessionOperator(StartsSessions):
-    """Start a session with an agent, for the sends that follow.
+    """Start a session with an agent for the sends that follow.
 
     **Sends** ``POST /agents/{id}/sessions``. **Returns** a dict with ``session_id``, ``sequence_id`` (0),
-    ``agent_id``, ``external_session_key`` and ``greeting``; all but the key are XComs of their own, too.
+    ``agent_id``, ``external_session_key`` and ``greeting``; all but the key are also separate XComs.
 
-    **A retry** starts another session, since a try that fails ends its own. On Airflow 3.3 and later a try
-    that was killed after the start is followed by one that uses the same session. If the org's answer was
-    lost, the log names the external session key of a session that may be open until it idles out.
+    **A retry** starts another session, because a try that fails ends its own. On Airflow 3.3 and later, if a
+    try was killed after the start, the next try uses the same session. If the org's answer was lost, the log
+    names the external session key of a session that may be open until it idles out.
 
     **Templated:** ``agent_id``, ``variables``, ``tz``, ``external_session_key``, ``agentforce_conn_id``.
 
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
-        A name is looked up in the org when a session is started; results hold the id.
+        A name is looked up in the org when a session is started; results contain the id.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True``: the agent runs as its own user, as service agents need with client
-        credentials. Employee agents need ``False``. Default: as the connection's ``auth`` needs.
-    :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
-        response formats, see :class:`~airflow_provider_agentforce.structured.OutputType`.
-    :param external_session_key: UUID for the org's event log. Default: made of the Dag, run, task, map index
-        and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
-    :param budget: what may be used a day, over all runs:
+        credentials. Employee agents need ``False``. Default: the value that fits the connection's ``auth``.
+    :param surface_type: ``Custom`` for an agent that has a custom connection, to get answers in that
+        connection's response formats, see :class:`~airflow_provider_agentforce.structured.OutputType`.
+    :param external_session_key: UUID for the org's event log. Default: derived from the Dag, run, task, map
+        index and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
+    :param budget: limit of the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
-    :param deferrable: give the worker slot back during a wait of a minute or more for a limit or a
+    :param deferrable: free the worker slot during a wait of a minute or more for a limit or a
         ``Retry-After``. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -61,7 +61,7 @@ class StartSessionOperator(StartsSessions):
         return self._start(context)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002
-        """Start it after a wait for a limit."""
+        """Start the session after a wait for a limit."""
         return self._start(context)
 
     def _start(self, context: Context) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class StartSessionOperator(StartsSessions):
                 self.link_to(session.agent_id, context)
                 self.check_not_killed()
             except BaseException:
-                # The teardown of a setup that failed does not run.
+                # Airflow does not run the teardown of a failed setup.
                 client.end_quietly(session)
                 ledger.forget(SESSION)
                 raise
@@ -105,13 +105,13 @@ class StartSessionOperator(StartsSessions):
 
 
 class EndSessionOperator(TakesSession):
-    """End a session. Made to be a teardown: ``end.as_teardown(setups=start)``.
+    """End a session. Use it as a teardown: ``end.as_teardown(setups=start)``.
 
-    **Sends** ``DELETE /sessions/{id}``. **Returns** ``{"session_id", "ended"}``; ``ended`` is ``False`` when
-    there was nothing left to end, which is no error.
+    **Sends** ``DELETE /sessions/{id}``. **Returns** ``{"session_id", "ended"}``; ``ended`` is ``False`` if
+    there was nothing left to end, which is not an error.
 
-    The session is found by its start: when the send whose output is given failed, was skipped or cleared, the
-    session is that of the tasks before it. If the start began none, there is nothing to end.
+    The session is found by its start: if the send whose output is given failed, was skipped or cleared, the
+    session is that of the tasks before it. If the start began no session, there is nothing to end.
 
     **A retry** is harmless. **Templated:** ``session``, ``session_id``, ``reason``, ``agentforce_conn_id``.
 
@@ -151,6 +151,8 @@ class EndSessionOperator(TakesSession):
             self.page = TaskPage(self, context, "end")
             self.page.tell(session_id=session.session_id)
             ended = self.open_client().end_session(session, reason)
-            self.log.info("Session %s %s.", session.session_id, "is ended" if ended else "had ended before")
+            self.log.info(
+                "Session %s %s.", session.session_id, "has been ended" if ended else "had already ended"
+            )
             self.page.add(ended=ended)
             return {"session_id": session.session_id, "ended": ended}

@@ -94,7 +94,7 @@ def test_what_cannot_be_rated_is_told_before_anything_is_sent(org, run, argument
 
 
 def test_greeting_cannot_be_rated(org, run, started):
-    assert "the org gives none for a greeting" in str(run(rating(turn=started)).error)
+    assert "the org provides none for a greeting" in str(run(rating(turn=started)).error)
 
 
 def test_rating_after_the_end_that_the_org_refuses_says_when_to_rate(org, run, turn):

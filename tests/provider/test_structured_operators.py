@@ -281,5 +281,5 @@ class TestSend:
         done = run(SendMessageOperator(task_id="a", session=session, text="hi", output_type=Order))
         assert isinstance(done.error, SessionNotFoundError)
         assert done.error.applied is True
-        assert "the message is answered" in str(done.error)
+        assert "the message was answered" in str(done.error)
         assert done.xcoms["text"] == "Hello"

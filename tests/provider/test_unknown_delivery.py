@@ -482,7 +482,7 @@ def test_a_text_that_changes_meanwhile_is_not_sent_in_the_place_of_the_one_that_
         ({"check": 1}, "must be"),
         (["fail", "ask"], '"fail" ends the list'),
         ([cannot_tell, "resend", "trace"], '"resend" ends the list'),
-        (["ask", Ask()], "stands once"),
+        (["ask", Ask()], "only once"),
         (Trace, "write Trace("),
         ([Ask], "write Ask("),
         ([cannot_tell, 5], "has 5"),

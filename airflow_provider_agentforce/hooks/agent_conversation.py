@@ -28,7 +28,7 @@ _SHORTEST = 0.001
 class AgentConversation:
     """A ``ManagedAgentClient`` whose messages share a session, from the first one to :meth:`end`.
 
-    Its messages wait for each other. When the agent ends the session, the next message starts another.
+    Its messages wait for each other. If the agent ends the session, the next message starts another.
 
     :param bound: ``AgentforceHook(...).agent(...)``.
     """
@@ -46,12 +46,12 @@ class AgentConversation:
 
     @property
     def ref(self) -> ManagedAgentRef:
-        """Whom it talks to."""
+        """The agent."""
         return self._bound.ref
 
     @property
     def capabilities(self) -> ManagedAgentCapabilities:
-        """What it can do: no sessions to choose from, as it has its own."""
+        """The capabilities of the agent. The caller cannot choose a session; the conversation has its own."""
         return replace(self._bound.capabilities, sessions=False)
 
     def invoke(self, request: ManagedAgentRequest) -> ManagedAgentResponse:
@@ -61,9 +61,7 @@ class AgentConversation:
         :raises Exception: as :meth:`ManagedAgentMixin.invoke_agent`.
         """
         if request.session_id is not None:
-            raise AgentforceInputError(
-                "session_id cannot be given: the conversation has a session of its own."
-            )
+            raise AgentforceInputError("session_id cannot be given: the conversation has its own session.")
         begun = time.monotonic()
         with self._lock:
             kept = self._session(request)
@@ -77,8 +75,8 @@ class AgentConversation:
             return response
 
     def end(self) -> None:
-        """End the session, if there is one, and cut a message that is under way."""
-        # Takes no lock: whoever holds it may wait for minutes, and the task may have seconds left.
+        """End the session, if there is one, and cut off a message in progress."""
+        # This takes no lock: its holder may wait for minutes, and the task may have only seconds left.
         self._over = True
         kept = self._kept
         if kept is not None:
@@ -89,5 +87,5 @@ class AgentConversation:
             self._kept = self._hook.keep_session(self._bound.agent, request)
         if self._kept is None or self._over:
             self.end()
-            raise AgentforceInputError("The conversation is over.")
+            raise AgentforceInputError("The conversation has ended.")
         return self._kept

@@ -34,10 +34,10 @@ _TEST_SECONDS = 20.0
 class AgentforceHook(BaseHook, ManagedAgentMixin):
     """Talk to the agents of the org that a connection names.
 
-    The methods are those of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a
-    retry cannot fix, and a message whose delivery is unknown, end the task without Airflow retries.
+    It has the methods of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a retry
+    cannot fix and a message whose delivery is unknown end the task without a retry by Airflow.
 
-    A copy or pickle of a hook has its own client, made at its first use, and knows none of the sessions.
+    A copy or pickle of a hook creates its own client at its first use, and does not share the sessions.
 
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -53,16 +53,16 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         self.held_sessions = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give a copy or pickle everything but the client, which it makes again, and the open sessions."""
+        """Return the state for a copy or pickle: everything but the client and the open sessions."""
         made = {"settings", "plain_client", "client"}
         kept = {name: value for name, value in vars(self).items() if name not in made}
         return {**kept, "held_sessions": {}}
 
     @cached_property
     def settings(self) -> Settings:
-        """The connection, checked.
+        """The checked connection.
 
-        :raises AgentforceInputError: one that lists every missing field and unknown extra.
+        :raises AgentforceInputError: lists every missing field and unknown extra.
         """
         try:
             return self._read_settings()
@@ -71,7 +71,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             raise AgentforceInputError(f"Connection {name}: {error}") from None
 
     def _read_settings(self) -> Settings:
-        # Airflow's Test button makes up an id, which would only confuse in an error.
+        # Airflow's Test button invents an id, which would be confusing in an error.
         try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
@@ -80,7 +80,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
-        """A client whose errors do not end the task by their class, for a caller that decides that itself."""
+        """A client whose errors do not end the task by their class, for callers that decide themselves."""
         with airflow_errors():
             settings = self.settings
             limits = limits_store(settings)
@@ -89,11 +89,11 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     @cached_property
     def client(self) -> AgentforceClient:
-        """The client. One per hook, so all its calls share one token and its connections."""
+        """The client. There is one per hook, so all calls share one token and its connections."""
         return TaskClient.of(self.plain_client)
 
     def get_conn(self) -> AgentforceClient:
-        """Return the client. Its errors end the task as those of the hook do."""
+        """Return the client. Its errors end the task like those of the hook."""
         return self.client
 
     @airflow_errors()
@@ -127,12 +127,13 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     ) -> Turn:
         """Send the next message of a session. See :meth:`.AgentforceClient.send_message`.
 
-        Give exactly one of the first four.
+        Give exactly one of ``text``, ``reply``, ``cancel`` and ``transfer``.
 
         :param text: the message.
-        :param reply: what the agent asks for: a :class:`.Reply`, its items, or the turn with the question.
+        :param reply: answers the agent's question: a :class:`.Reply`, its items, or the turn with the
+            question.
         :param cancel: declines it: a :class:`.Cancel`, ``True``, or the turn with the question.
-        :param transfer: what became of an escalation.
+        :param transfer: the result of an escalation.
         """
         known = session_from(session)
         return self.hold(known).send(
@@ -156,22 +157,22 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         return self.client.get_session_trace(session)
 
     def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the agent's planner did in a turn. See :meth:`.AgentforceClient.get_plan`."""
+        """Return the steps of the agent's planner in a turn. See :meth:`.AgentforceClient.get_plan`."""
         return self.client.get_plan(turn)
 
     @airflow_errors()
     def query(self, soql: str) -> Iterator[dict[str, Any]]:
-        """Return the records that a query in SOQL finds. See :meth:`.Records.query`."""
+        """Yield the records of a SOQL query. See :meth:`.Records.query`."""
         return _raising_as_a_task(self.plain_client.records.query(soql))
 
     @airflow_errors()
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session; ``False`` if it was gone before. See :meth:`.AgentforceClient.end_session`."""
+        """End a session; ``False`` if it had already ended. See :meth:`.AgentforceClient.end_session`."""
         self.forget_session(session)
         return self.client.end_session(session, reason)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session as a clean-up that never raises. See :meth:`.AgentforceClient.end_quietly`."""
+        """End a session without raising an error. See :meth:`.AgentforceClient.end_quietly`."""
         self.forget_session(session)
         return self.client.end_quietly(session, reason)
 
@@ -184,10 +185,11 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         return _HookConversation(self, agent_id, **options)
 
     def diagnose(self, *, start_session: bool = False) -> Diagnosis:
-        """Check the connection step by step. Shows no secret, and not the connection's id.
+        """Check the connection step by step. The result contains no secret and not the connection's id.
 
-        :param start_session: also start a session with the default agent, and end it. It may be charged for.
-        :returns: what was found; nothing is raised.
+        :param start_session: also start a session with the default agent, and end it. Salesforce may charge
+            for it.
+        :returns: the findings; no error is raised.
         """
         try:
             settings = self._read_settings()
@@ -233,9 +235,9 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
 
 def settings_of(connection: Any) -> Settings:
-    """Return an Airflow connection, checked.
+    """Return the checked settings of an Airflow connection.
 
-    :raises AgentforceInputError: one that lists every missing field and unknown extra, not the connection.
+    :raises AgentforceInputError: lists every missing field and unknown extra, but not the connection's id.
     """
     conn_type = AgentforceHook.conn_type
     if connection.conn_type and connection.conn_type != conn_type:
@@ -251,17 +253,17 @@ def settings_of(connection: Any) -> Settings:
 
 
 def _missing(conn_id: str) -> str:
-    """Say what is wrong with a connection that Airflow does not find: it skips what it cannot read."""
+    """Say what is wrong with a connection that Airflow does not find, because it skips unreadable ones."""
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
     text = os.environ.get(name)
     if text is None:
         return "does not exist"
     form = "JSON" if text.lstrip().startswith("{") else "a URI"
-    return f"cannot be read: the environment variable {name} does not hold a connection as {form}"
+    return f"cannot be read: the environment variable {name} does not contain a connection as {form}"
 
 
 def _mask(settings: Settings) -> None:
-    # Airflow compiles all that it has for each that it gets, so the long ones come last.
+    # Airflow compiles all its patterns for each new one, so the long ones come last.
     for form in sorted(settings.secret_forms(), key=len):
         mask_secret(form)
 
@@ -271,7 +273,7 @@ class TaskClient(AgentforceClient):
 
     @classmethod
     def of(cls, client: AgentforceClient) -> Self:
-        """Return one that shares everything with *client*."""
+        """Return a client that shares everything with *client*."""
         other = cls.__new__(cls)
         vars(other).update(vars(client))
         return other
@@ -326,14 +328,14 @@ def _raising_as_a_task(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, 
 
 
 def _with_port(host: str | None, port: int | None) -> str | None:
-    # A port that the address has already may be given again, since the form's Test button needs it there.
+    # The port may be given in the address and in its own field, because the Test button needs it there.
     if not host or not port or host.strip().rstrip("/").endswith(f":{port}"):
         return host
     return f"{host.strip().rstrip('/')}:{port}"
 
 
 def _extra(text: str | None) -> dict[str, Any]:
-    # Airflow's own extra_dejson logs broken JSON and goes on without it, which would drop a limit unseen.
+    # Airflow's own extra_dejson logs broken JSON and continues without it, which would silently drop a limit.
     try:
         extra = decode_unambiguous(text) if text else {}
     except (ValueError, RecursionError) as error:

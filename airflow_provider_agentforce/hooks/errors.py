@@ -1,8 +1,9 @@
 """Errors that end the Airflow task at once, because a retry would not help or would make it worse.
 
-The client knows no Airflow. For each class of its errors there is one here of the same name that is also an
-``AirflowFailException``; ``except`` and retry rules for the client's class catch both. An ``ExceptionGroup``
-or a ``tenacity.RetryError`` around such an error hides it from Airflow: raise the error itself.
+The client does not use Airflow. For each of its error classes, this module has a class of the same name that
+is also an ``AirflowFailException``; ``except`` and retry rules for the client's class catch both. An
+``ExceptionGroup`` or a ``tenacity.RetryError`` around such an error hides it from Airflow: raise the inner
+error instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _classes: dict[type, type[exceptions.AgentforceError]] = {}
 
 
 def airflow_errors(*, resend_unknown: bool = False) -> _AirflowErrors:
-    """Raise every error of the client that no retry of the task may follow as its final class.
+    """Raise every client error that must not be followed by a retry of the task as its final class.
 
     :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries, but not ``AnswerLostError``.
     :returns: a context manager and decorator.
@@ -42,7 +43,7 @@ class _AirflowErrors:
             raise final(error) from error.__cause__
 
     def __call__(self, function: _Function) -> _Function:
-        # No context manager: a signal on the way out of one would lose what the function returns.
+        # Not a context manager: a signal during its exit would lose the function's return value.
         @wraps(function)
         def wrapper(*args: Any, **options: Any) -> Any:
             try:
@@ -61,11 +62,11 @@ class _AirflowErrors:
 
 
 def final(error: exceptions.AgentforceError, **fields: Any) -> exceptions.AgentforceError:
-    """Return *error* as one that is also an ``AirflowFailException``: no retry of the task follows it.
+    """Return *error* as an ``AirflowFailException``, so that no retry of the task follows.
 
     It has the same fields, cause and traceback, and stays final when it is copied or pickled.
 
-    :param fields: those that differ.
+    :param fields: the fields that differ.
     """
     return exceptions.remade(error, final_class(type(error)), retryable=False, **fields)
 
@@ -96,7 +97,7 @@ def _restored(kind: type[exceptions.AgentforceError], *parts: Any) -> exceptions
 
 
 def _name_the_classes() -> None:
-    # Airflow and logs name a class by its module, so it has to be found there.
+    # Airflow and logs name a class by its module, so the class must be found there.
     for name, kind in vars(exceptions).items():
         if isinstance(kind, type) and issubclass(kind, exceptions.AgentforceError):
             globals()[name] = final_class(kind)

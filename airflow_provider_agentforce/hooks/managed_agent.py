@@ -1,6 +1,6 @@
-"""The hook in the terms of the Common AI provider's managed-agent contract.
+"""The hook as a managed agent of the Common AI provider.
 
-That contract is ``airflow.providers.common.ai.managed_agents.base``. It is optional (extra ``common-ai``), so
+The contract is ``airflow.providers.common.ai.managed_agents.base``. It is optional (extra ``common-ai``), so
 its import is guarded as in the Amazon provider. Nothing here loads pydantic-ai.
 """
 
@@ -64,7 +64,7 @@ else:
             )
 
         class BaseManagedAgentHook:
-            """Stands in for the contract; ``agent()`` names what is missing."""
+            """Replaces the contract if it is not installed; ``agent()`` names the missing extra."""
 
             agent = _needs_common_ai
 
@@ -74,7 +74,7 @@ else:
 _START_OPTIONS = ("variables", "tz", "bypass_user")
 _INSTEAD = ("reply", "cancel", "transfer")
 _SEND_OPTIONS = ("variables", "in_reply_to", "sequence_id", *_INSTEAD)
-# What the org says of a message that another wording could fix: not valid, too long.
+# The org's answers to a message that a different wording could fix: not valid, too long.
 _REPHRASE = frozenset({400, 413})
 _first_use = ForkSafeLock()
 
@@ -82,20 +82,20 @@ _first_use = ForkSafeLock()
 class FinalAgentError(ManagedAgentInvocationError, AirflowFailException):
     """The agent cannot be reached, and a retry would not change that. The agent did not act.
 
-    It ends the task without Airflow retries; a failover group goes on to its next member.
+    It ends the task without a retry by Airflow; a failover group continues with its next member.
     """
 
 
 class DeliveryUnknownStop(AirflowTaskTerminated):
     """A message left, and whether the agent acted on it cannot be known.
 
-    It ends the task without Airflow retries (Airflow 3). Not an ``Exception``: a failover group would catch
-    it and send the message to the next member, which would then act on it, too.
+    It ends the task without a retry by Airflow (Airflow 3). It is not an ``Exception``, because a failover
+    group would catch that and send the message to the next member, which would also act on it.
     """
 
 
 class ManagedAgentMixin(BaseManagedAgentHook):
-    """What makes the hook, its ``client`` and its ``settings``, a managed-agent hook."""
+    """Makes the hook, with its ``client`` and ``settings``, a managed-agent hook."""
 
     agent_platform: ClassVar[str] = "salesforce.agentforce"
 
@@ -119,36 +119,37 @@ class ManagedAgentMixin(BaseManagedAgentHook):
 
     @airflow_errors()
     def resolve_agent(self, agent: str) -> ManagedAgentRef:
-        """Return the agent's identity. Asks Airflow for the connection at most, never the org.
+        """Return the agent's identity. It may ask Airflow for the connection, but never calls the org.
 
         :returns: platform ``salesforce.agentforce``, and the name as it was given.
-        :raises AgentforceInputError: if *agent* can be no agent's id or API name.
+        :raises AgentforceInputError: if *agent* cannot be an agent's id or API name.
         """
         name = validation.agent(agent, "agent") if agent else self.settings.agent()
         return ManagedAgentRef(platform=self.agent_platform, name=name)
 
     def get_agent_capabilities(self, agent: str) -> ManagedAgentCapabilities:  # noqa: ARG002 - the contract's
-        """Return what every Agentforce agent can do: sessions and a trace; no usage, no typed value."""
+        """Return the capabilities of every agent: sessions and a trace, but no usage or typed value."""
         return ManagedAgentCapabilities(sessions=True, trace=True)
 
     def invoke_agent(self, agent: str, request: ManagedAgentRequest) -> ManagedAgentResponse:
         """Send one message and return the answer.
 
-        Without ``request.session_id`` the message has a session of its own, which is ended on every path,
-        also when a timeout or a kill ends the task. A session that is given is the caller's, and ends with
-        him. Messages in one session wait for each other. The contract has no number for a message: the hook
-        counts, in sessions that it started; else ``vendor_options={"sequence_id": last}`` says it.
+        Without ``request.session_id`` the message has its own session, which is always ended, even if a
+        timeout or a kill ends the task. A given session belongs to the caller, who ends it. Messages in one
+        session wait for each other. The contract has no number for a message: the hook counts in sessions
+        that it started; for others pass ``vendor_options={"sequence_id": last}``.
 
-        :param request: ``prompt`` (or one user message). ``timeout``: seconds for all calls together, 3 s
+        :param request: ``prompt`` (or one user message). ``timeout``: seconds for all calls together, and 3 s
             more for the end of the session; default: the connection's, for each call. ``vendor_options``:
-            ``variables`` and, to start a session, ``tz`` and ``bypass_user``, or in one that is given,
-            ``in_reply_to`` and ``sequence_id``, and instead of a prompt, which is ``""`` then, ``reply``
-            (``True`` or its items), ``cancel`` or ``transfer`` as :meth:`.AgentforceHook.send_message` has
-            them.
+            ``variables``; to start a session also ``tz`` and ``bypass_user``; in a given session also
+            ``in_reply_to`` and ``sequence_id``, and instead of a prompt, which must be ``""`` then, ``reply``
+            (``True`` or its items), ``cancel`` or ``transfer``, as in :meth:`.AgentforceHook.send_message`.
         :returns: ``text``: the answer; ``raw``: the dict that a send returns, with ``outcome``;
-            ``session_id``: of a session that goes on; ``trace_ref``: the id of the agent's plan.
-        :raises ManagedAgentRejected: the agent failed at the message, or another wording could fix it.
-        :raises FinalAgentError: a ``ManagedAgentInvocationError``: no retry fixes it; the agent did not act.
+            ``session_id``: that of a session that continues; ``trace_ref``: the id of the agent's plan.
+        :raises ManagedAgentRejected: the agent failed to handle the message, or a different wording could
+            help.
+        :raises FinalAgentError: a ``ManagedAgentInvocationError``: a retry cannot help; the agent did not
+            act.
         :raises AgentforceTransientError: a later call may succeed; the agent did not act.
         :raises DeliveryUnknownStop: the agent may have acted.
         :raises AgentforceInputError: a ``ValueError``: the request cannot be used.
@@ -169,9 +170,9 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         return _response(turn, goes_on=request.session_id is not None and not turn.session_ended)
 
     def keep_session(self, agent: str, request: ManagedAgentRequest) -> TaskSession:
-        """Start a session for :meth:`invoke_agent`, which ``end_quietly()`` or the end of the task ends.
+        """Start a session for :meth:`invoke_agent` that ends with ``end_quietly()`` or with the task.
 
-        :param request: the first one of the session; its ``timeout`` and ``vendor_options`` are used.
+        :param request: the first request of the session; its ``timeout`` and ``vendor_options`` are used.
         :raises Exception: as :meth:`invoke_agent`.
         """
         with airflow_errors():
@@ -183,12 +184,12 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         return kept
 
     def hold(self, known: Session) -> OpenSession:
-        """Return the one holder of a session, which knows its numbers and its state."""
+        """Return the only holder of a session, which knows its numbers and its state."""
         held = self.held_sessions.get(known.session_id)
         return held or self.held_sessions.setdefault(known.session_id, OpenSession(self.client, known))
 
     def forget_session(self, known: SessionLike) -> None:
-        """Forget a session, which ends."""
+        """Forget a session that ends."""
         self.held_sessions.pop(session_from(known).session_id, None)
 
     def _session(self, session_id: str, last: int | None) -> OpenSession:
@@ -196,22 +197,22 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         held = self.held_sessions.get(checked)
         if held is None and last is None:
             raise AgentforceInputError(
-                "The number of the session's last message is not known here, as this hook did not start it: "
-                "give vendor_options={'sequence_id': n}, 0 after the start.",
+                "The number of the session's last message is not known, because this hook did not start the "
+                "session: give vendor_options={'sequence_id': n}, 0 after the start.",
                 session_id=checked,
             )
         return self.hold(Session(checked, last or 0))
 
     def _ready_client(self) -> AgentforceClient:
         # The first use asks Airflow for the connection. Tools run in threads, and before Airflow 3.2 the
-        # channel to Airflow had no lock of its own.
+        # channel to Airflow had no lock.
         with _first_use:
             return self.client
 
 
 @contextmanager
 def agent_errors(agent: str) -> Iterator[None]:
-    """Sort errors of the client into the contract's three classes and :class:`DeliveryUnknownStop`."""
+    """Convert client errors to the contract's three classes and :class:`DeliveryUnknownStop`."""
     try:
         yield
     except AgentforceTransientError:
@@ -239,13 +240,13 @@ def _response(turn: Turn, *, goes_on: bool) -> ManagedAgentResponse:
 
 
 def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> Said:
-    """Return what is sent, and take it out of *options* where it is not the prompt."""
+    """Return the message, and remove it from *options* if it is not the prompt."""
     given: dict[str, Any] = {name: options.pop(name, None) for name in _INSTEAD}
     if all(value is None for value in given.values()):
         return _text(request)
     if request.prompt != "":
         names = ", ".join(f"vendor_options['{name}']" for name in _INSTEAD if given[name] is not None)
-        raise AgentforceInputError(f"prompt must be '' where {names} takes its place.")
+        raise AgentforceInputError(f"prompt must be '' if {names} is given instead.")
     return the_one_of(text=None, **given)
 
 
@@ -261,8 +262,8 @@ def _text(request: ManagedAgentRequest) -> str:
             fits = False
         if not fits:
             raise AgentforceInputError(
-                "messages: an Agentforce agent takes one text of the user at a time and keeps the "
-                "conversation itself. Give prompt, and session_id to go on in a session."
+                "messages: an Agentforce agent accepts one user text at a time and keeps the "
+                "conversation itself. Give prompt, and session_id to continue a session."
             )
     try:
         return validation.message_text(text, "prompt")
@@ -273,15 +274,15 @@ def _text(request: ManagedAgentRequest) -> str:
 def _options(request: ManagedAgentRequest) -> dict[str, Any]:
     given = dict(request.vendor_options)
     known, where = (
-        (_START_OPTIONS, "a session of its own")
+        (_START_OPTIONS, "its own session")
         if request.session_id is None
-        else (_SEND_OPTIONS, "a session that goes on")
+        else (_SEND_OPTIONS, "an existing session")
     )
     unknown = sorted({str(name) for name in given} - set(known))
     if unknown:
         raise AgentforceInputError(
-            f"vendor_options: {', '.join(unknown)} cannot be given; a message in {where} takes "
-            f"{', '.join(known)}. The hook's connection and agent() say where it goes."
+            f"vendor_options: {', '.join(unknown)} cannot be given; a message in {where} accepts "
+            f"{', '.join(known)}. The hook's connection and agent() decide where it goes."
         )
     if "sequence_id" in given:
         given["sequence_id"] = validation.sequence_id(given["sequence_id"], "vendor_options['sequence_id']")

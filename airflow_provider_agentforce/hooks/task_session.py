@@ -1,8 +1,8 @@
 """A session that does not outlive the task that started it.
 
-A hook does not learn of the end of its task: a timeout or a kill stops the task's own code while threads
-that it started still wait for an agent, and then the process ends without another line of theirs. What
-Airflow does call before, in the process of the task, are its listeners.
+Airflow does not tell a hook that its task ends: a timeout or a kill stops the task's own code while threads
+that it started still wait for an agent, and then the process ends and the threads with it. Before that,
+Airflow calls its listeners in the process of the task.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _open: set[TaskSession] = set()
 
 
 class TaskSession(OpenSession):
-    """An open session that is ended by :meth:`end_quietly`, or else with the task."""
+    """An open session that ends with :meth:`end_quietly`, or with the task at the latest."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -33,11 +33,11 @@ class TaskSession(OpenSession):
             add_listener(_listener)
 
     def end_quietly(self) -> bool:
-        """End the session, and cut a message that is under way. A failure is logged; a second end is none."""
+        """End the session, and cut off a message in progress. A failure is logged; repeating it is harmless."""
         if self.cut():
             # The caller has stopped waiting for the answer, and may be a task that is being killed.
             log.warning(
-                "A message in session %s is cut. Whether the agent acts on it cannot be known.",
+                "A message in session %s was cut off. Whether the agent acts on it cannot be known.",
                 self.session.session_id,
             )
             self._client.stop()
@@ -48,7 +48,9 @@ class TaskSession(OpenSession):
 
     def end_at_once(self) -> None:
         """End the session with the task."""
-        log.warning("The task ends while session %s is open, so it is ended.", self.session.session_id)
+        log.warning(
+            "The task ends while session %s is open, so the session is ended.", self.session.session_id
+        )
         self._client.stop()
         self.end_quietly()
 

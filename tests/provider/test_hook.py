@@ -147,7 +147,7 @@ class TestConnection:
         ("value", "wrong"),
         [
             (None, "does not exist"),
-            ("{", "cannot be read: the environment variable {} does not hold a connection as JSON"),
+            ("{", "cannot be read: the environment variable {} does not contain a connection as JSON"),
             (f'{{"password": "{CANARY}", "hots": "x"}}', "cannot be read: .* {} .* as JSON"),
             ("agentforce://key:canary@host:no/", "cannot be read: .* {} .* as a URI"),
         ],

@@ -53,28 +53,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_IDLE_CONNECTIONS = 200
-# A stop is seen after at most so many seconds.
+# A stop is noticed after at most this many seconds.
 _SLICE = 0.1
-# What the planner did is nice to know, and not worth a long wait.
+# The planner's steps are useful, but not worth a long wait.
 _PLAN_SECONDS = 10.0
 _VERSION_SECONDS = 10.0
 
 
 class AgentforceClient:
-    """Talks to the agents of one org. Safe to share between threads; needs no Airflow.
+    """Talks to the agents of one org. It can be shared between threads and does not need Airflow.
 
     :param settings: how to reach the org.
-    :param on_secret: receives every access token as it is issued, and every assertion as it is signed, in all
-        forms to be masked in a log.
-    :param observers: are shown every call, each an
+    :param on_secret: receives every access token when it is issued, and every assertion when it is signed, in
+        all forms that a log must mask.
+    :param observers: receive every call, each an
         :data:`~airflow_provider_agentforce.client.call_events.Observer`.
-    :param timing: how it waits; default: :func:`~airflow_provider_agentforce.client.timing.default_timing`.
-    :param limits: where the org's limits are kept for all processes, a
-        :class:`~airflow_provider_agentforce.client.limits_store.LimitsStore`; default: in this process.
-    :ivar limiter: of the org, shared by all clients of this process.
+    :param timing: waits and clock; default:
+        :func:`~airflow_provider_agentforce.client.timing.default_timing`.
+    :param limits: the store of the org's limits for all processes, a
+        :class:`~airflow_provider_agentforce.client.limits_store.LimitsStore`; default: this process.
+    :ivar limiter: the org's limiter, shared by all clients of this process.
 
-    Every method raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`, and nothing else,
-    for what the org or the network do. What is tried again by itself is only what cannot have been acted on.
+    For failures of the org or the network, every method raises an
+    :class:`~airflow_provider_agentforce.exceptions.AgentforceError` and nothing else. The client repeats a
+    message by itself only if the agent cannot have acted on it.
     """
 
     def __init__(
@@ -103,13 +105,13 @@ class AgentforceClient:
         self._tokens = TokenSource(settings, self._executor)
 
     def agent(self, agent_id: str | None = None) -> str:
-        """Return the id (``0Xx…``) of the agent that is given by id or API name; default: the settings' one.
+        """Return the id (``0Xx…``) of an agent given by id or API name; default: the agent of the settings.
 
-        An id is returned as it is. A name is looked up in the org, once for all clients and threads of the
-        process; the answer serves for ten minutes, or until a start with it fails.
+        An id is returned unchanged. A name is looked up in the org, once for all clients and threads of the
+        process; the result is kept for ten minutes, or until a start with it fails.
 
-        :raises AgentforceError: the org has no agent of that name, has several, or none of its versions is
-            active; or the query fails.
+        :raises AgentforceError: the org has no agent with that name, or several, or the agent has no active
+            version; or the query fails.
         """
         agent = self.settings.agent(agent_id)
         if validation.is_agent_id(agent):
@@ -130,10 +132,10 @@ class AgentforceClient:
         return found
 
     def agent_version(self, agent_id: str | None = None) -> str | None:
-        """Return the id of the version of an agent that is active, as it was seen within the last minute.
+        """Return the id of an agent's active version, as seen within the last minute.
 
-        :param agent_id: id or API name; default: the settings' one.
-        :returns: ``None`` without an active version, or when the token may not see it; that is logged.
+        :param agent_id: id or API name; default: the agent of the settings.
+        :returns: ``None`` if there is no active version, or if the token may not see it, which is logged.
         :raises AgentforceError: the org refuses the connection.
         """
         try:
@@ -164,7 +166,7 @@ class AgentforceClient:
 
         The first six parameters are those of :class:`.SessionOptions`, the others those of :meth:`start`.
 
-        :raises AgentforceError: the session is not started, or is not known to be.
+        :raises AgentforceError: the session was not started, or it is not known whether it was.
         """
         options = SessionOptions(agent_id, variables, tz, bypass_user, external_session_key, surface_type)
         return self.start(options, slot=slot, before_send=before_send)
@@ -178,17 +180,17 @@ class AgentforceClient:
     ) -> Session:
         """Start a session with an agent.
 
-        When a start has to be repeated although the first one may have arrived, the repetition gets another
-        external session key, which the session that is returned names.
+        If a start is repeated although the first one may have arrived, the repetition gets a new external
+        session key, which is in the returned session.
 
         The session names the agent's version if it was looked up within the last minute, such as by
         :meth:`agent_version`.
 
-        :param slot: taken from :attr:`limiter`, by a caller that does the waiting: when the org refuses for
-            its limits, raise :class:`RateLimitedError` at once. When the start fails, the caller frees the
-            slot. Default: wait for one, and for the org, up to a minute.
+        :param slot: a slot that the caller took from :attr:`limiter`, if the caller does the waiting: the
+            method raises :class:`RateLimitedError` at once if the org refuses because of its limits. If the
+            start fails, the caller frees the slot. Default: wait for a slot, and for the org, up to a minute.
         :param before_send: as in :class:`.CallOptions`.
-        :raises AgentforceError: the session is not started, or is not known to be.
+        :raises AgentforceError: the session was not started, or it is not known whether it was.
         """
         request = self._start_request(options)
         payment = Payment(self._spending, SESSIONS, before_send)
@@ -224,16 +226,16 @@ class AgentforceClient:
         """Send the next message of a session and return the agent's answer.
 
         :param session: a :class:`Session`, the last :class:`Turn`, or the dict of either.
-        :param text: the message, or a :class:`.Reply`, :class:`.Cancel` or :class:`.Transfer`. It gets the
-            session's ``sequence_id`` plus one, also when it is repeated.
+        :param text: the message, or a :class:`.Reply`, :class:`.Cancel` or :class:`.Transfer`. Its number is
+            the session's ``sequence_id`` plus one, even if it is repeated.
         :param variables: context variables to set with this message.
         :param in_reply_to: id of the message that a text answers.
-        :param stream: have the answer sent in pieces; the result is the same.
-        :param on_chunk: is given each streamed message (a dict with ``type``) as it comes. An exception that
-            it raises is logged and changes nothing, and the time that it takes is not the call's.
-        :param repeated: this message was sent before, and what became of it is not known. A locked session
-            is then reported as :class:`DeliveryUnknownError` instead of waited for, and so is an org that has
-            seen the number.
+        :param stream: receive the answer in pieces; the result is the same.
+        :param on_chunk: receives each streamed message (a dict with ``type``) as it arrives. An exception
+            that it raises is logged and has no effect, and its time does not count towards the call.
+        :param repeated: this message was sent before, and its delivery is not known. The method then raises
+            :class:`DeliveryUnknownError` if the session is locked, instead of waiting, or if the org has
+            already seen the number.
         :param before_send: as in :class:`.CallOptions`.
         :raises DeliveryUnknownError: the agent may have acted; the message is not sent again.
         :raises AgentforceError: the agent did not act.
@@ -244,7 +246,7 @@ class AgentforceClient:
         return self.send(known, message, how, stream=stream)
 
     def send(self, session: Session, message: Message, how: CallOptions, *, stream: bool = False) -> Turn:
-        """Send a message as :meth:`send_message` does; both it and the session are checked already."""
+        """Send a message like :meth:`send_message`; message and session are already checked."""
         number = session.sequence_id + 1
         validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
         request = SendRequest(
@@ -267,19 +269,20 @@ class AgentforceClient:
         return replace(turn, agent_version=session.agent_version)
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session. One that has ended already is not an error.
+        """End a session. It is not an error if the session has already ended.
 
         :param reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
-        :returns: ``True`` if it was open, ``False`` if it had ended before.
+        :returns: ``True`` if it was open, ``False`` if it had already ended.
         :raises AgentforceError: the session may still be open.
         """
         return self._end(session_from(session), validation.end_reason(reason), during_cleanup=False)
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
-        """End a session as part of a clean-up: a failure is logged and returned, never raised.
+        """End a session during cleanup: a failure is logged and returned, never raised.
 
         After :meth:`stop`, and when the caller's time is used up, it takes at most 3 seconds. Afterwards the
-        session no longer counts as open here. If it still counts in the org, the org refuses a start.
+        session no longer counts as open in this process. If it still counts in the org, the org refuses a
+        start.
         """
         known, ended_for = session_from(session), validation.end_reason(reason)
         try:
@@ -289,7 +292,7 @@ class AgentforceClient:
             except AgentforceTransientError:
                 if hurry or not self._executor.deadline.stopped:
                     raise
-                # The stop came in the middle of it, or while it waited for the session's lock.
+                # The stop came during the end, or while it waited for the session's lock.
                 self._end(known, ended_for, during_cleanup=True)
         except AgentforceError as error:
             log.warning("Session %s may still be open: %s", known.session_id, error)
@@ -303,10 +306,10 @@ class AgentforceClient:
     ) -> None:
         """Rate an answer.
 
-        :param feedback_id: of the turn.
+        :param feedback_id: the ``feedback_id`` of the turn.
         :param feedback: ``GOOD`` or ``BAD``.
-        :param text: why.
-        :raises AgentforceError: the feedback was not taken.
+        :param text: the reason.
+        :raises AgentforceError: the feedback was not accepted.
         """
         request = FeedbackRequest(
             session_id=session_from(session).session_id,

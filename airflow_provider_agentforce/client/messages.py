@@ -1,6 +1,6 @@
-"""What a message to an agent says: a text, or what a person decides about the agent's question. Pure.
+"""The content of a message to an agent: a text, or a decision about the agent's question. Pure.
 
-Shapes: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary.
+Formats: https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _GIVE_ITEMS = 'Give reply=[{"type": …, "property": …, "value": …}] with a 
 
 @dataclass(frozen=True)
 class Reply:
-    """Approves what the agent wants to do (``Confirm``), or gives what it asks for (``Inquire``).
+    """Approves what the agent wants to do (``Confirm``), or provides what it asks for (``Inquire``).
 
     :param items: ``[{"type", "property", "value"}]``; ``None``: the items of the question itself.
-    :param turn: with the question, a :class:`.Turn` or its dict; ``None``: the session's last.
+    :param turn: the turn with the question, a :class:`.Turn` or its dict; ``None``: the session's last turn.
     """
 
     items: Sequence[Mapping[str, Any]] | None = None
@@ -34,7 +34,7 @@ class Reply:
 class Cancel:
     """Declines what the agent wants to do or asks for.
 
-    :param turn: as of a :class:`Reply`.
+    :param turn: as for a :class:`Reply`.
     """
 
     turn: Turn | Mapping[str, Any] | None = None
@@ -42,11 +42,11 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Reports what became of an escalation, which the API leaves to its client.
+    """Reports the result of an escalation, which the API leaves to its client.
 
-    :param failed: ``None`` when a person has taken over, else ``NoAgentAvailable`` or ``Error``.
+    :param failed: ``None`` if a person has taken over, otherwise ``NoAgentAvailable`` or ``Error``.
     :param description: why it failed.
-    :raises AgentforceInputError: *failed* is something else.
+    :raises AgentforceInputError: *failed* has any other value.
     """
 
     failed: str | None = None
@@ -61,10 +61,10 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Message:
-    """A message that is checked and ready to be sent.
+    """A checked message that is ready to be sent.
 
     :param type: ``Text``, ``Reply``, ``Cancel``, ``TransferSucceeded`` or ``TransferFailed``.
-    :param content: the fields of its type, as the API has them; not shown, as they may be confidential.
+    :param content: the fields of its type, in the API's form; not shown, because they may be confidential.
     :param in_reply_to: id of the agent's message that it answers.
     :param variables: context variables that are set with it, in the API's form.
     """
@@ -80,20 +80,20 @@ class Message:
         return self.content.get("text")
 
     def body(self, sequence_id: int) -> dict[str, Any]:
-        """Return the message as the API takes it."""
+        """Return the message in the API's form."""
         answers = {} if self.in_reply_to is None else {"inReplyToMessageId": self.in_reply_to}
         return {"sequenceId": sequence_id, "type": self.type, **self.content, **answers}
 
     @property
     def request(self) -> dict[str, Any]:
-        """What :attr:`.Turn.request` says of it."""
+        """The value for :attr:`.Turn.request`."""
         reply = self.content.get("reply")
         return {"type": self.type, "text": self.text, "reply": reply, "variables": self.variables}
 
     def asked(self, known_as: str | None = None) -> dict[str, Any]:
-        """Return what tells it from another message, for a journal.
+        """Return the fields that identify the message in a journal.
 
-        :param known_as: stands for its text.
+        :param known_as: replaces its text.
         """
         text = known_as or self.text
         asked = {"text": text, "variables": self.variables, "in_reply_to": self.in_reply_to}
@@ -106,12 +106,12 @@ Said = str | Reply | Cancel | Transfer | Message
 def the_one_of(
     *, text: str | None, reply: Any, cancel: Any, transfer: Transfer | None, last: object = None
 ) -> Said:
-    """Return the one that is given.
+    """Return the argument that is given.
 
     :param reply: a :class:`Reply`, its items, ``True``, or the turn with the question.
     :param cancel: a :class:`Cancel`, ``True``, or the turn with the question.
     :param last: the session's last turn, or its dict, for a *reply* or *cancel* that names none.
-    :raises AgentforceInputError: there is none, or more than one.
+    :raises AgentforceInputError: none is given, or more than one.
     """
     given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
     name = validation.only_one_of(**given)
@@ -145,10 +145,10 @@ def _transfer(given: Any) -> Transfer:
 def text_message(
     text: object, variables: list[dict[str, Any]] | None = None, *, field: str = "text"
 ) -> Message:
-    """Return the message that says a text.
+    """Return the message with a text.
 
-    :param variables: checked.
-    :param field: what an error calls the text.
+    :param variables: already checked.
+    :param field: the name of the text in an error.
     :raises AgentforceInputError: it is not a text, or is blank.
     """
     return Message("Text", {"text": validation.message_text(text, field)}, variables=variables or [])
@@ -162,12 +162,12 @@ def message_of(
     session: Session | None = None,
     last: object = None,
 ) -> Message:
-    """Return the message that says it. One that is a :class:`Message` is checked, and has its variables.
+    """Return *said* as a message. A :class:`Message` is already checked and has its variables.
 
     :param in_reply_to: id of the agent's message that a text answers.
-    :param session: that the message is for; a question of another session or an older turn is refused.
+    :param session: the session of the message; a question of another session or an older turn is refused.
     :param last: the session's last turn, or its dict.
-    :raises AgentforceInputError: it is none, or does not fit the agent's question.
+    :raises AgentforceInputError: it is not a message, or does not fit the agent's question.
     """
     if isinstance(said, Message):
         return said
@@ -177,7 +177,7 @@ def message_of(
         return replace(text_message(said, given), in_reply_to=answered)
     kind = type(said).__name__.lower()
     if in_reply_to is not None:
-        raise AgentforceInputError(f"in_reply_to goes with a text; a {kind} finds the question by itself.")
+        raise AgentforceInputError(f"in_reply_to is for a text only; a {kind} finds the question by itself.")
     if isinstance(said, Transfer):
         why = {} if said.description is None else {"description": said.description}
         content = {} if said.failed is None else {"reason": said.failed, **why}
@@ -189,11 +189,11 @@ def message_of(
 
 
 def reply_item(item: object, field: str) -> dict[str, Any]:
-    """Return an item of a reply, as the API takes it.
+    """Return an item of a reply in the API's form.
 
-    :param field: what an error calls it.
-    :raises AgentforceInputError: it has other fields than ``type``, ``property`` and ``value``, or values
-        that JSON cannot hold.
+    :param field: the name of the item in an error.
+    :raises AgentforceInputError: it has fields other than ``type``, ``property`` and ``value``, or values
+        that JSON cannot represent.
     """
     if not isinstance(item, Mapping) or set(item) != set(_ITEM):
         raise validation.refusal(item, field, "must have type, property and value, and nothing else")
@@ -223,7 +223,7 @@ def _question_of(turn: Turn | None, session: Session | None, kind: str) -> dict[
     question = turn.question
     if question is None:
         raise AgentforceInputError(
-            f"{kind} has nothing to answer: the outcome of the last turn is {turn.outcome}, and it holds no "
+            f"{kind} has nothing to answer: the outcome of the last turn is {turn.outcome}, and it has no "
             "Confirm or Inquire. Send a text."
         )
     return question
@@ -232,7 +232,7 @@ def _question_of(turn: Turn | None, session: Session | None, kind: str) -> dict[
 def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the items of a reply.
 
-    :param given: by the caller; ``None``: those of the question.
+    :param given: the caller's items; ``None``: those of the question.
     """
     asked = asked_in(question)
     if given is None:
@@ -246,7 +246,7 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a ``Confirm`` or ``Inquire`` asks about, as the items of a reply."""
+    """Return the subjects of a ``Confirm`` or ``Inquire`` as the items of a reply."""
     if question["type"] == "Confirm":
         found = _dicts(question.get("confirm"))
         return [{name: item.get(name) for name in _ITEM} for item in found]

@@ -1,4 +1,4 @@
-"""The one holder of a session: numbers its messages, knows its state, and ends it."""
+"""The holder of a session: it numbers the messages, knows the state, and ends the session."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ State = Literal["open", "in_doubt", "ended"]
 
 
 class Journal(Protocol):
-    """Remembers what was sent in a session, for a later process. Messages go by their number, from 1.
+    """Records the messages of a session for a later process, by their numbers from 1.
 
-    What was asked for is a dict with ``text``, ``variables`` (the API's list) and ``in_reply_to``.
+    *asked* is a dict with ``text``, ``variables`` (the API's list) and ``in_reply_to``.
     """
 
     def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:
-        """Return what is known of the message.
+        """Return the record of the message.
 
         :raises AgentforceError: if it must not be sent.
         """
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
-        """Record that the message is about to leave; if it raises, the message does not.
+        """Record that the message is about to leave; if this raises, the message does not leave.
 
-        :param request: as in a :class:`Turn`, to be kept; ``None`` if it is not to be.
+        :param request: the value to keep, as in a :class:`Turn`; ``None`` to keep nothing.
         """
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
-        """Record the answer; ``None``: the agent did not act on what was sent."""
+        """Record the answer; ``None``: the agent did not act on the message."""
 
 
 class NoJournal:
-    """Remembers nothing."""
+    """Records nothing."""
 
     def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:  # noqa: ARG002
-        """Know nothing."""
+        """Return an empty record."""
         return JournalEntry()
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
@@ -70,7 +70,7 @@ class NoJournal:
 class _Intent:
     """The record in a journal that a message is about to leave.
 
-    :ivar recorded: whether it is there, so that the message may have left.
+    :ivar recorded: whether the record exists, so that the message may have left.
     """
 
     def __init__(
@@ -81,22 +81,22 @@ class _Intent:
         self._entry = (number, asked, request)
 
     def record(self, _key: str | None) -> None:
-        """Write it; if that raises, the message does not leave."""
+        """Write the record; if this raises, the message does not leave."""
         self._journal.intend(*self._entry)
         self.recorded = True
 
 
 class OpenSession:
-    """A session that is open, or was. Its messages wait for each other, so threads may share it.
+    """A session that is or was open. Its messages wait for each other, so threads may share it.
 
     :param client: sends the messages, and ends the session.
-    :param session: as it stands, with the number of its last message.
-    :param journal: remembers the messages and their answers.
+    :param session: the session, with the number of its last message.
+    :param journal: records the messages and their answers.
     :param end_reason: ``UserRequest``, ``Transfer``, ``Expiration``, ``Error`` or ``Other``.
-    :param ended: the session has ended; only answers in the journal can be had.
-    :param store_requests: keep in each turn what was asked.
-    :param explain: adds to each turn, when its answer is kept, what else can be known of it.
-    :ivar turns: the answers so far, oldest first, replayed ones among them.
+    :param ended: the session has ended; only answers in the journal are available.
+    :param store_requests: keep the message in each turn.
+    :param explain: adds further information to each turn after its answer was recorded.
+    :ivar turns: the answers so far, oldest first, including replayed ones.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class OpenSession:
         self._explain = explain
         self._end_reason = end_reason
         self._state: State = "ended" if ended else "open"
-        self._why_ended = "An earlier try has ended the session." if ended else ""
+        self._why_ended = "An earlier try ended the session." if ended else ""
         self._sending = ForkSafeLock()
         self._ending = ForkSafeLock()
         self._under_way: AgentforceClient | None = None
@@ -128,7 +128,7 @@ class OpenSession:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Note in a forked child that it never learns what becomes of its parent's message."""
+        """Note in a forked child that the delivery of its parent's message stays unknown."""
         if self._under_way is not None:
             self._under_way, self._state = None, "in_doubt"
 
@@ -142,9 +142,9 @@ class OpenSession:
 
     @property
     def session(self) -> Session:
-        """The session as it stands, with the number of the last message.
+        """The session, with the number of the last message.
 
-        :raises AgentforceInputError: for a conversation outside of its ``with`` block.
+        :raises AgentforceInputError: for a conversation outside its ``with`` block.
         """
         if self._session is None:
             raise AgentforceInputError("The conversation is not open: use it in a with statement.")
@@ -152,7 +152,7 @@ class OpenSession:
 
     @property
     def state(self) -> State:
-        """``open``; ``in_doubt``: what became of the last message is not known; or ``ended``."""
+        """``open``; ``in_doubt``, if the delivery of the last message is not known; or ``ended``."""
         return self._state
 
     def send(
@@ -169,18 +169,18 @@ class OpenSession:
         client: AgentforceClient | None = None,
         lock_timeout: float | None = None,
     ) -> Turn:
-        """Send the next message and return its answer, or the one that the journal has.
+        """Send the next message and return its answer, or the answer in the journal.
 
-        :param repeated: this message was sent before, and what became of it is not known.
-        :param known_as: stands for *text* in the journal, for a text that another try may word differently.
-        :param sequence_id: number of the last message as the caller knows it, if others send in the session,
-            too; the higher one counts.
-        :param client: for this message alone; it can be stopped without the others.
-        :param lock_timeout: seconds to wait while another thread sends; default: as long as it takes.
+        :param repeated: this message was sent before, and its delivery is not known.
+        :param known_as: replaces *text* in the journal, for a text that another try may word differently.
+        :param sequence_id: number of the last message that the caller knows, if others also send in the
+            session; the higher number counts.
+        :param client: a client for this message only, which can be stopped separately.
+        :param lock_timeout: seconds to wait while another thread sends; default: no limit.
         :raises SessionNotFoundError: if the session has ended.
-        :raises SessionBusyError: if another thread still waits for its answer.
-        :raises AgentforceInputError: after a message whose delivery is unknown: the agent may still work on
-            it, and another message could be answered out of turn.
+        :raises SessionBusyError: if another thread is still waiting for its answer.
+        :raises AgentforceInputError: after a message whose delivery is unknown: the agent may still be
+            working on it, and another message could be answered out of turn.
         :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
         """
         with self._one_at_a_time(client or self._client, lock_timeout) as sender:
@@ -197,7 +197,7 @@ class OpenSession:
     def end(self) -> bool:
         """End the session.
 
-        :returns: ``False`` if it had ended before.
+        :returns: ``False`` if it had already ended.
         :raises AgentforceError: the session may still be open.
         """
         with self._ending:
@@ -208,10 +208,10 @@ class OpenSession:
             return ended
 
     def end_quietly(self) -> bool:
-        """End the session as a clean-up, once: a failure is logged and returned, never raised.
+        """End the session once, during cleanup: a failure is logged and returned, never raised.
 
-        The answers are there, and an idle session ends by itself. A forked child leaves the session to the
-        process that started it; :meth:`end` ends it from there, too.
+        The answers are already received, and an idle session ends by itself. A forked child leaves the
+        session to the process that started it; :meth:`end` also ends it from the child.
 
         :returns: ``False`` if the session may still be open.
         """
@@ -219,12 +219,12 @@ class OpenSession:
             if self._state == "ended":
                 return True
             if self._process != os.getpid():
-                return False  # a forked child, whose parent goes on with the session
+                return False  # a forked child, whose parent continues with the session
             self._state = "ended"
             return self._client.end_quietly(self.session, self._end_reason)
 
     def cut(self) -> bool:
-        """Cut the message that is under way, from any thread.
+        """Cut off the message in progress, from any thread.
 
         :returns: whether there was one. Whether the agent acts on it cannot be known.
         """
@@ -291,7 +291,7 @@ class OpenSession:
         session_id = self.session.session_id
         if self._state == "in_doubt":
             raise AgentforceInputError(
-                "What became of the session's last message is unknown; start a new session.",
+                "The delivery of the session's last message is unknown; start a new session.",
                 session_id=session_id,
             )
         if self._state == "ended":
@@ -303,12 +303,12 @@ class OpenSession:
     def _one_at_a_time(self, sender: AgentforceClient, timeout: float | None) -> Iterator[AgentforceClient]:
         if self._sender == threading.get_ident():
             raise AgentforceInputError(
-                "on_chunk cannot send in the session whose answer it hears.",
+                "on_chunk cannot send a message in the session whose answer it receives.",
                 session_id=self.session.session_id,
             )
         if not self._sending.acquire(timeout=-1 if timeout is None else timeout):
             raise SessionBusyError(
-                "Another message of the session is under way.", session_id=self.session.session_id
+                "Another message of the session is in progress.", session_id=self.session.session_id
             )
         try:
             self._under_way, self._sender = sender, threading.get_ident()
@@ -319,9 +319,9 @@ class OpenSession:
 
 
 class Conversation(OpenSession):
-    """A session that starts with its ``with`` block. The process that started it ends it on every path.
+    """A session that starts with its ``with`` block. The process that started it always ends it.
 
-    :param options: as :meth:`.AgentforceClient.start_session`.
+    :param options: as for :meth:`.AgentforceClient.start_session`.
     """
 
     def __init__(
@@ -346,7 +346,7 @@ class Conversation(OpenSession):
 
 
 def _in_doubt(error: BaseException) -> bool:
-    """Tell whether the agent may have acted on a message that left."""
+    """Return whether the agent may have acted on a message that left."""
     if not isinstance(error, AgentforceError):
         return True
     # The error of a token call says nothing about the message.

@@ -1,7 +1,7 @@
-"""Checks on everything a user hands in, made before a byte is sent. Pure: no I/O, no Airflow.
+"""Checks of all user input, made before a byte is sent. Pure: no I/O, no Airflow.
 
-Every check returns the value in the form that the API takes, or raises one
-:class:`~airflow_provider_agentforce.exceptions.AgentforceInputError` that names the field and the way out.
+Every check returns the value in the form that the API accepts, or raises one
+:class:`~airflow_provider_agentforce.exceptions.AgentforceInputError` that names the field and the remedy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CONNECTION_ID = re.compile(r"[\w.\-]{1,200}")
 _AGENT = re.compile(rf"{_AGENT_ID.pattern}|[A-Za-z][A-Za-z0-9_]{{0,79}}")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-# Salesforce has usernames in the form of an e-mail address, of 80 characters at most.
+# Salesforce usernames have the form of an email address, and at most 80 characters.
 _USERNAME = re.compile(r"(?=.{3,80}$)[^\s@<>\"']+@[^\s@<>\"']+")
 _AUDIENCE = re.compile(r"(https?://[^/?#\s]+)((?:/[\w.~-]+)*)/?", re.ASCII)
 _SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
@@ -45,7 +45,7 @@ def origin(value: object, field: str) -> str:
     """
     text = _text(value, field).strip()
     if "://" not in text:
-        # A connection given as a URI has no scheme of its own for the host.
+        # A connection given as a URI has no scheme for the host.
         text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
     match = _ORIGIN.fullmatch(text)
     if match is None or looks_like_key(text) or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
@@ -77,7 +77,7 @@ def my_domain(value: object, field: str = "host") -> str:
 def named_by_reply(value: object, *, trusted: Sequence[str]) -> str:
     """Return an API host named by a token reply, if it is one of *trusted* or a Salesforce host.
 
-    A reply must not be able to send the token to somebody else.
+    A reply must not be able to send the token to a third party.
     """
     url = origin(value, "api_instance_url")
     if url in trusted or is_salesforce(url):
@@ -89,18 +89,18 @@ def named_by_reply(value: object, *, trusted: Sequence[str]) -> str:
 
 
 def is_salesforce(url: str) -> bool:
-    """Tell whether *url* is the ``https`` origin of a host of Salesforce, on the usual port."""
+    """Return whether *url* is the ``https`` origin of a Salesforce host, on the usual port."""
     return url.startswith("https://") and _SALESFORCE_HOST.fullmatch(url[8:]) is not None
 
 
 def address(url: str) -> str:
-    """Return the host and the port that an absolute *url* names, such as ``api.salesforce.com:443``."""
+    """Return the host and the port of an absolute *url*, such as ``api.salesforce.com:443``."""
     parts = urlsplit(url)
     return f"{parts.netloc}{'' if parts.port else _USUAL_PORT[parts.scheme]}"
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* can only mean this machine."""
+    """Return whether *host* can only mean this machine."""
     if host == "localhost":
         return True
     try:
@@ -122,17 +122,17 @@ def agent(value: object, field: str = "agent_id") -> str:
 
 
 def is_agent_id(value: object) -> bool:
-    """Tell whether *value* has the shape of a BotDefinition id, which no API name has."""
+    """Return whether *value* has the form of a BotDefinition id, which no API name has."""
     return isinstance(value, str) and _AGENT_ID.fullmatch(value) is not None
 
 
 def message_text(value: object, field: str = "text") -> str:
-    """Return the text of a message: a ``str`` with something in it."""
+    """Return the text of a message: a ``str`` that is not blank."""
     text = _text(value, field)
     if not text.strip():
         raise AgentforceInputError(f"{field} is blank. Give the message that the agent is to answer.")
     if _has_surrogate(text):
-        raise AgentforceInputError(f"{field} holds half of a surrogate pair and cannot be sent as UTF-8.")
+        raise AgentforceInputError(f"{field} contains half of a surrogate pair and cannot be sent as UTF-8.")
     return text
 
 
@@ -161,7 +161,7 @@ def time_zone(value: object, field: str = "tz") -> str:
 
 
 def username(value: object, field: str = "username") -> str:
-    """Return the name by which a user logs in to Salesforce."""
+    """Return the name with which a user logs in to Salesforce."""
     return _matching(_USERNAME, value, field, "must be a Salesforce username such as etl@acme.com")
 
 
@@ -190,7 +190,7 @@ def one_of(choices: Sequence[str], value: object, field: str) -> str:
 
 
 def name(value: object, field: str) -> str:
-    """Return a name as Salesforce gives them to its own things: letters, digits and underscores."""
+    """Return a Salesforce name: letters, digits and underscores."""
     return _matching(_NAME, value, field, "must be a name such as Custom")
 
 
@@ -202,7 +202,7 @@ def session_key(value: object, field: str = "external_session_key") -> str:
 def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
     """Return context variables in the API's form, ``[{"name", "type", "value"}]``.
 
-    Taken as that list (``type`` defaults to ``Text``), or as a dict of names to text, numbers and booleans.
+    Accepts that list (``type`` defaults to ``Text``), or a dict of names to text, numbers and booleans.
     """
     if value is None:
         return []
@@ -221,13 +221,13 @@ def variables(value: object, field: str = "variables") -> list[dict[str, Any]]:
 
 
 def json_object(value: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """Return *value* as a dict that JSON can hold."""
+    """Return *value* as a dict that can be written as JSON."""
     try:
         text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        raise refusal(value, field, "must hold JSON values only") from None
+        raise refusal(value, field, "must contain only JSON values") from None
     if _has_surrogate(text):
-        raise refusal(value, field, "holds characters that are not text")
+        raise AgentforceInputError(f"{field} contains half of a surrogate pair and cannot be sent as UTF-8.")
     return dict(value)
 
 
@@ -241,7 +241,7 @@ def only_one_of(**given: Any) -> str:
 
 
 def positive(value: object, field: str, most: float = 1_000_000) -> float:
-    """Return a number above zero and up to *most*, also from its text."""
+    """Return a number above zero and up to *most*; it may be given as text."""
     number = _number(value, field)
     if not 0 < number <= most:
         raise refusal(value, field, f"must be a number above 0, up to {most:g}")
@@ -249,7 +249,7 @@ def positive(value: object, field: str, most: float = 1_000_000) -> float:
 
 
 def count(value: object, field: str) -> int:
-    """Return a whole number of at least 1, also from its text."""
+    """Return a whole number of at least 1; it may be given as text."""
     number = positive(value, field)
     if number != int(number):
         raise refusal(value, field, "must be a whole number")
@@ -257,9 +257,9 @@ def count(value: object, field: str) -> int:
 
 
 def message_count(sequence_id: int, most: int, session_id: str | None = None) -> None:
-    """Refuse the message that would pass the limit of its session.
+    """Refuse a message over the limit of its session.
 
-    :raises AgentforceInputError: if *sequence_id*, the number it would get, is above *most*.
+    :raises AgentforceInputError: if *sequence_id*, the number of the message, is above *most*.
     """
     if sequence_id > most:
         raise AgentforceInputError(
@@ -271,7 +271,7 @@ def message_count(sequence_id: int, most: int, session_id: str | None = None) ->
 
 
 def switch(value: object, field: str) -> bool:
-    """Return ``True`` or ``False``, also from its text."""
+    """Return ``True`` or ``False``; it may be given as text."""
     known = {"true": True, "false": False}
     chosen = known.get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(chosen, bool):
@@ -305,7 +305,7 @@ def secret(value: object, field: str) -> str:
     if looks_like_key(text):
         raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
     if not text or not text.isprintable() or not text.isascii():
-        raise AgentforceInputError(f"{field} is empty or holds characters that no Salesforce key has.")
+        raise AgentforceInputError(f"{field} is empty or contains characters that no Salesforce key has.")
     return text
 
 
@@ -315,7 +315,7 @@ def text(value: object, field: str) -> str:
 
 
 def refusal(value: object, field: str, requirement: str) -> AgentforceInputError:
-    """Return the error of a value that is not what *field* must be.
+    """Return the error for a value that *field* cannot have.
 
     :param requirement: such as ``must be a number``.
     """

@@ -33,7 +33,7 @@ class TaskSession(OpenSession):
             add_listener(_listener)
 
     def end_quietly(self) -> bool:
-        """End the session, and cut off a message in progress. A failure is logged; repeating it is harmless."""
+        """End the session, and cut off a message in progress. A failure is logged; repeating is harmless."""
         if self.cut():
             # The caller has stopped waiting for the answer, and may be a task that is being killed.
             log.warning(

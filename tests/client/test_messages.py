@@ -43,7 +43,7 @@ ANSWERS = {
 }
 REFUSED = {
     "no turn": (Reply(), None, "reply needs the turn with the question"),
-    "nothing asked": (Reply(), turn({"type": "Inform", "id": "m"}), "holds no Confirm or Inquire"),
+    "nothing asked": (Reply(), turn({"type": "Inform", "id": "m"}), "has no Confirm or Inquire"),
     "session ended": (Cancel(), turn(CONFIRM, {"type": "SessionEnded"}), "cancel has nothing to answer"),
     "question without an id": (Reply(), turn({**CONFIRM, "id": ""}), "nothing to answer"),
     "older turn": (Reply(turn=turn(CONFIRM, number=2)), None, "answers message 2 of session s, but the last"),
@@ -58,11 +58,11 @@ REFUSED = {
     "one item": (Reply(ITEM), turn(CONFIRM), "reply must be a list of items"),
     "text": (Reply("yes"), turn(CONFIRM), "reply must be a list of items"),
     "half an item": (Reply([{"property": "amount"}]), turn(CONFIRM), r"reply\[0\] must have type, property"),
-    "no JSON": (Reply([{**ITEM, "value": {1}}]), turn(CONFIRM), r"reply\[0\] must hold JSON values only"),
+    "no JSON": (Reply([{**ITEM, "value": {1}}]), turn(CONFIRM), r"reply\[0\] must contain only JSON values"),
     "NaN": (
         Reply([{**ITEM, "value": float("nan")}]),
         turn(CONFIRM),
-        r"reply\[0\] must hold JSON values only",
+        r"reply\[0\] must contain only JSON values",
     ),
 }
 

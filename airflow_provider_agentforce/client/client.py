@@ -320,14 +320,14 @@ class AgentforceClient:
         self._executor.execute(request, self._tokens.access)
 
     def get_session_trace(self, session: SessionLike) -> SessionTrace:
-        """Return the org's own trace of a session, open or ended: what was said, and which actions ran.
+        """Return the org's own trace of a session, open or ended: its messages, and the actions that ran.
 
-        It grows: a message is in it after 5 to 15 minutes, sometimes after hours. It is there for sessions
-        that started within 72 hours, of orgs with Data 360, *Agentforce Session Tracing* and *Audit and
-        Feedback*.
+        The trace grows: a message appears after 5 to 15 minutes, sometimes after hours. It exists for
+        sessions that started within 72 hours, in orgs with Data 360, *Agentforce Session Tracing* and *Audit
+        and Feedback*.
 
-        :raises AgentforceError: there is no trace (``status`` 404), or none yet; the org keeps none, and the
-            error says what to turn on; or the call fails.
+        :raises AgentforceError: there is no trace (``status`` 404), or none yet; the org keeps no traces, and
+            the error says what to turn on; or the call fails.
         """
         session_id = session_from(session).session_id
         request = SessionTraceRequest(session_id=session_id, my_domain=self.settings.host)
@@ -335,7 +335,7 @@ class AgentforceClient:
         trace: SessionTrace | None = attempt.value
         if trace is None:
             raise AgentforceRequestError(
-                f"The session's trace is longer than {MAX_TRACE_BYTES >> 20} MiB, and is not read.",
+                f"The session's trace is longer than {MAX_TRACE_BYTES >> 20} MiB and is not read.",
                 hint="Look at the session in Salesforce.",
                 operation=request.operation.value,
                 status=attempt.status,
@@ -344,23 +344,24 @@ class AgentforceClient:
         return trace
 
     def conversation(self, agent_id: str | None = None, **options: Any) -> Conversation:
-        """Return a context manager that holds one session and ends it on every path.
+        """Return a context manager that holds one session and always ends it.
 
-        :param options: as :meth:`start_session`, and ``end_reason``.
+        :param options: as for :meth:`start_session`, and ``end_reason``.
         """
         return Conversation(self, agent_id, **options)
 
     def get_plan(self, turn: Turn | Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the agent's planner did in a turn, as the org tells it. The call is not documented.
+        """Return the steps of the agent's planner in a turn, as the org reports them. Salesforce does not
+        document this call.
 
         :param turn: a :class:`Turn` or its dict.
-        :raises AgentforceError: there is no such plan, or the org does not tell.
+        :raises AgentforceError: there is no such plan, or the org does not report it.
         """
         plan: dict[str, Any] = self._executor.execute(plans.request_for(turn), self._tokens.access).value
         return plan
 
     def with_plan(self, turn: Turn) -> Turn:
-        """Return *turn* with a summary of its plan, or without one that is not there within 10 seconds."""
+        """Return *turn* with a summary of its plan, or unchanged if there is none within 10 seconds."""
         if turn.plan_id is None:
             return turn
         try:
@@ -383,23 +384,23 @@ class AgentforceClient:
     def authenticate(self) -> tuple[TokenReply, str]:
         """Get a token, or use the current one.
 
-        :returns: what the org said of it, and the API host that follows from it.
-        :raises AgentforceError: no token is given, or the host it names is not trusted.
+        :returns: the org's reply, and the API host that follows from it.
+        :raises AgentforceError: the org issues no token, or names a host that is not trusted.
         """
         token = self._tokens.token()
         return token.reply, token.access.api_url
 
     def probe(self) -> ErrorReply:
-        """Ask the Agent API to end a session that never was. It starts, sends and changes nothing.
+        """Ask the Agent API to end a session that does not exist. This starts, sends and changes nothing.
 
-        :returns: what it says of that.
-        :raises AgentforceError: the API is not there, or does not take the token.
+        :returns: the API's answer.
+        :raises AgentforceError: the API cannot be reached, or does not accept the token.
         """
         request = EndRequest(session_id=str(uuid.uuid4()), reason="Other")
         return self._executor.execute(request, self._tokens.access).said
 
     def limited_to(self, *, max_concurrent_sessions: int, max_sessions_per_hour: int) -> AgentforceClient:
-        """Return a client that takes only so much of the org's limits. It shares everything with this one."""
+        """Return a client that uses only this share of the limits. It shares everything with this one."""
         other = copy(self)
         other.settings = replace(
             self.settings,
@@ -424,10 +425,10 @@ class AgentforceClient:
         return other
 
     def within(self, seconds: float | None) -> AgentforceClient:
-        """Return a client whose calls, taken together, end after *seconds*, ``None`` for no limit.
+        """Return a client whose calls together end after *seconds*; ``None``: no limit.
 
-        It shares the token, the connections and the limits with this one, and can be stopped alone. A message
-        that is cut by the end of the time fails with :class:`DeliveryUnknownError`.
+        It shares the token, the connections and the limits with this one, and can be stopped separately. A
+        message that is cut off by the end of the time fails with :class:`DeliveryUnknownError`.
         """
         executor = self._executor.sibling()
         executor.deadline.ends_in(seconds, firm=True)
@@ -436,16 +437,17 @@ class AgentforceClient:
         return other
 
     def time_left(self, seconds: float | None) -> None:
-        """Set how much time the caller has. A wait that would outlast it is not begun."""
+        """Set the time that the caller has left. The client begins no wait that would be longer."""
         self._executor.deadline.ends_in(seconds)
 
     def stop(self, *, keep_starts: bool = False) -> None:
-        """End every wait and cut every request, from any thread or a signal handler.
+        """End every wait and cut off every request, from any thread or a signal handler.
 
-        A message under way fails with :class:`DeliveryUnknownError`. Only :meth:`end_quietly` works after it.
+        A message in progress fails with :class:`DeliveryUnknownError`. After that only :meth:`end_quietly`
+        works.
 
-        :param keep_starts: let the starts of sessions that are under way come to their end, since a session
-            can be ended only when its start has been answered. Call :meth:`stop` again to cut those, too.
+        :param keep_starts: let session starts in progress finish, because a session can be ended only after
+            its start was answered. Call :meth:`stop` again to cut those off as well.
         """
         self._executor.deadline.stop()
         self._executor.transport.stop(keep_starts=keep_starts)

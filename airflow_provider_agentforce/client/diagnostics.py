@@ -1,4 +1,4 @@
-"""Checks a connection step by step. Opens no session unless it is asked to, and ends that."""
+"""Checks a connection step by step. It opens a session only on request, and ends it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _API_GIVES_UP = 120
 
 
 def diagnose(client: AgentforceClient, settings: Settings, *, start_session: bool = False) -> Diagnosis:
-    """Check a connection: what it holds, the hosts, the token, the agent.
+    """Check a connection: its settings, the hosts, the token, the agent.
 
-    :param settings: the connection's; those of *client* may have a shorter timeout.
+    :param settings: the connection's settings; those of *client* may have a shorter timeout.
     :param start_session: also start a session with the default agent, and end it.
-    :returns: a check of every name, none of which shows a secret.
+    :returns: one check for each name; none shows a secret.
     """
     found = [_settings(settings), *_of_org(client, start_session=start_session), _limits(settings)]
     return _completed(found, settings).redacted(client.redact)
@@ -51,7 +51,7 @@ def unusable(error: AgentforceInputError) -> Diagnosis:
 
 
 def _completed(found: list[ConnectionCheck], settings: Settings | None) -> Diagnosis:
-    """Put the checks in order, and name those that were not made."""
+    """Put the checks in order, and add those that were skipped."""
     known = {check.name: check for check in found}
     login = "secret" if settings is None else _login(settings)
     names = ("settings", "host", "TLS", login, "token", "scopes", "API host", "agent", "active", "start")
@@ -86,8 +86,8 @@ def _limits(settings: Settings) -> ConnectionCheck:
     if settings.timeout > _API_GIVES_UP:
         return ConnectionCheck("limits", OK, fact)
     remedy = (
-        f"The API itself gives up after {_API_GIVES_UP} s. Set the extra timeout above that: what becomes of "
-        "a message whose answer is not awaited is unknown."
+        f"The API itself gives up after {_API_GIVES_UP} s. Set the extra timeout above that: the "
+        "delivery of a message is unknown if the client does not wait for its answer."
     )
     return ConnectionCheck("limits", WARNING, fact, remedy)
 
@@ -96,7 +96,7 @@ def _of_org(client: AgentforceClient, *, start_session: bool) -> Iterator[Connec
     try:
         token, api = client.authenticate()
     except AgentforceInputError as error:
-        # The token is there; the API host that comes with it is not trusted.
+        # The org issued a token, but the API host in its reply is not trusted.
         yield from _reached(client.settings)
         yield _failed("API host", error)
         return
@@ -113,7 +113,7 @@ def _of_org(client: AgentforceClient, *, start_session: bool) -> Iterator[Connec
 
 
 def _without_token(error: AgentforceError, settings: Settings) -> Iterator[ConnectionCheck]:
-    """Say where the way to a token ends."""
+    """Yield the checks up to the one that prevents a token."""
     failures = {one.name.lower(): one for one in Failure}
     failure, login = failures.get(error.failure or ""), _login(settings)
     if failure in _NO_ORG or (error.status is None and failure not in _NO_TLS):
@@ -126,12 +126,12 @@ def _without_token(error: AgentforceError, settings: Settings) -> Iterator[Conne
     yield _tls(settings)
     about_login = setup_paths.is_about_secret(error.hint)
     if not about_login:
-        yield ConnectionCheck(login, WARNING, "not known to be right, since the org gave no token.")
+        yield ConnectionCheck(login, WARNING, "may be wrong; the org issued no token.")
     yield _failed(login if about_login else "token", error, _asked(settings))
 
 
 def _reached(settings: Settings, token: TokenReply | None = None) -> Iterator[ConnectionCheck]:
-    """Yield what a token proves."""
+    """Yield the checks that a token proves."""
     named = token.instance_url if token else None
     if named and named.rstrip("/").lower() != settings.host:
         fact = f"the org calls itself {named}, not {settings.host}."
@@ -160,7 +160,7 @@ def _key(settings: Settings) -> str:
 
 
 def _asked(settings: Settings) -> str:
-    """Name what the org compares with its own settings."""
+    """Return the values that the org compares with its own settings."""
     if settings.auth != JWT_BEARER:
         return ""
     return (
@@ -195,8 +195,8 @@ def _api_host(client: AgentforceClient, api: str) -> ConnectionCheck:
         return _failed("API host", error)
     if "session" in said.text.lower():
         return ConnectionCheck("API host", OK, f"{api} takes the token.")
-    fact = f"{api} does not answer as an Agent API: {said.text or 'without a word'}."
-    # A gateway, or another server, answers without the class that each error of the API has.
+    fact = f"{api} does not answer like an Agent API: {said.text or 'no explanation'}."
+    # A gateway or another server answers without the class that each error of the API has.
     remedy = failure_catalogue.remedy_of(
         Operation.START, Failure.NOT_FOUND, status=404, said=said, agent=client.settings.agent_id
     )
@@ -208,7 +208,7 @@ def _api_host(client: AgentforceClient, api: str) -> ConnectionCheck:
 def _agent(client: AgentforceClient, *, start_session: bool) -> Iterator[ConnectionCheck]:
     given = client.settings.agent_id
     if given is None:
-        fact = "the connection names none, so tasks have to."
+        fact = "the connection names none, so tasks must."
         yield ConnectionCheck("agent", SKIPPED, fact)
         yield ConnectionCheck("start", SKIPPED, "not tried without an agent.")
         return
@@ -228,7 +228,7 @@ def _agent(client: AgentforceClient, *, start_session: bool) -> Iterator[Connect
 
 
 def _not_looked_up(agent_id: str, error: AgentforceError) -> ConnectionCheck:
-    fact = f"{agent_id} could not be looked up; tasks do not look an id up either."
+    fact = f"{agent_id} could not be looked up; tasks do not look up ids either."
     return ConnectionCheck("agent", WARNING, fact, error.hint, setup_paths.path_for(error.hint))
 
 
@@ -241,7 +241,7 @@ def _looked_up(given: str, found: list[AgentInfo], host: str) -> Iterator[Connec
     except AgentforceError as error:
         yield _failed("active" if len(found) == 1 else "agent", error)
     else:
-        yield ConnectionCheck("active", OK, "a version of it is.")
+        yield ConnectionCheck("active", OK, "one of its versions is active.")
 
 
 def _start(client: AgentforceClient) -> ConnectionCheck:

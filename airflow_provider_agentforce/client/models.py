@@ -1,4 +1,4 @@
-"""What the client takes and gives: values that are frozen, typed and, as dicts, the XCom shapes."""
+"""The client's arguments and results: frozen, typed values whose dicts are the XCom formats."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ OUTCOMES = (ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, FAILED, ENDED,
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What a start sends.
+    """The options of a start.
 
-    :param agent_id: id (``0Xx…``) or API name of the agent; ``None``: the settings' one.
+    :param agent_id: id (``0Xx…``) or API name of the agent; ``None``: the agent of the settings.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict; kept as that list.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True``: the agent runs as its own user; ``False``: as the token's user, as employee
         agents need; ``None``: ``True`` with client credentials, ``False`` with a token of a named user.
     :param external_session_key: UUID that the org's event log shows; ``None``: a random one.
-    :param surface_type: ``Custom``: have the agent answer in the response formats of its custom connection;
+    :param surface_type: ``Custom``: the agent answers in the response formats of its custom connection;
         ``None``: in text.
     :raises AgentforceInputError: a value cannot be used.
     """
@@ -46,7 +46,7 @@ class SessionOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.bypass_user, bool | None):
             raise validation.refusal(
-                self.bypass_user, "bypass_user", "must be True or False, or None for what auth needs"
+                self.bypass_user, "bypass_user", "must be True or False, or None for the value that fits auth"
             )
         key, surface = self.external_session_key, self.surface_type
         checked = {
@@ -58,7 +58,7 @@ class SessionOptions:
         vars(self).update(checked)
 
     def with_variables(self, variables: list[dict[str, Any]]) -> SessionOptions:
-        """Return the same with other variables, which are checked already."""
+        """Return a copy with other variables, which are already checked."""
         other = copy(self)
         vars(other).update(variables=variables)
         return other
@@ -68,12 +68,12 @@ class SessionOptions:
 class Session:
     """A started session.
 
-    :param session_id: the org's id for it, opaque text.
+    :param session_id: the org's id of the session, an opaque text.
     :param sequence_id: number of the last message, 0 after the start.
     :param agent_id: the agent's BotDefinition id (``0Xx…``).
     :param external_session_key: the UUID that the org's event log shows for this session.
     :param greeting: the agent's first words, ``""`` if it has none.
-    :param agent_version: id of the agent's version that was active when the session started, ``None`` when
+    :param agent_version: id of the agent's version that was active when the session started, ``None`` if
         that is not known.
     """
 
@@ -88,15 +88,15 @@ class Session:
     def from_dict(cls, value: Mapping[str, Any], field_name: str = "session") -> Session:
         """Read the dict of a session or a turn.
 
-        :param field_name: what an error calls *value*.
-        :raises AgentforceInputError: if it names no session, or an id or number that cannot be one.
+        :param field_name: the name of *value* in an error.
+        :raises AgentforceInputError: if it names no session, or contains an id or number that is not valid.
         """
         if value.get("session_id") is None:
             raise AgentforceInputError(f"{field_name} has no session_id. Did the task that starts it run?")
         return _checked(cls(**{name: value[name] for name in _names(cls) if name in value}), field_name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the XCom shape: JSON values only."""
+        """Return the XCom format: JSON values only."""
         return dict(vars(self))
 
 
@@ -104,22 +104,22 @@ class Session:
 class Turn:
     """One message and its answer.
 
-    :param session_id: the session it was sent in.
-    :param sequence_id: the number this message had; the next one takes one more.
-    :param agent_id: the agent's id, when known.
-    :param text: the answer, ``""`` when the agent said nothing readable.
+    :param session_id: the session of the message.
+    :param sequence_id: the number of the message; the next message has this number plus one.
+    :param agent_id: the agent's id, if it is known.
+    :param text: the answer, ``""`` if the agent said nothing readable.
     :param outcome: one of ``OUTCOMES``.
     :param messages: the answer's messages as received, with values that every XCom backend can store.
     :param citations: all ``citedReferences`` of the answer.
     :param results: all ``result`` entries of the answer (what its actions returned).
-    :param feedback_id: what :meth:`.AgentforceClient.submit_feedback` takes, or ``None``.
+    :param feedback_id: the id for :meth:`.AgentforceClient.submit_feedback`, or ``None``.
     :param plan_id: the id of the agent's plan, or ``None``.
     :param is_content_safe: ``False`` if the trust layer flagged a message, ``None`` if it said nothing.
-    :param request: what was asked: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if not kept.
-    :param resolution: how it became known whether the agent acted, where that was unknown: ``by``, ``acted``,
-        ``answer`` (``recovered``, ``given``, ``lost``), ``user``, ``at`` and ``note``; else ``None``.
-    :param plan: what the planner did: ``subagent`` and ``actions``; ``None`` unless it was asked for.
-    :param agent_version: as of the session.
+    :param request: the message: ``type``, ``text``, ``reply`` and ``variables``; ``None`` if it was not kept.
+    :param resolution: how an unknown delivery was resolved: ``by``, ``acted``, ``answer`` (``recovered``,
+        ``given``, ``lost``), ``user``, ``at`` and ``note``; otherwise ``None``.
+    :param plan: the planner's ``subagent`` and ``actions``; ``None`` unless it was requested.
+    :param agent_version: that of the session.
     """
 
     session_id: str
@@ -140,14 +140,14 @@ class Turn:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Turn:
-        """Read what :meth:`to_dict` wrote. Fields that this version does not know are left out.
+        """Read the output of :meth:`to_dict`. Fields that this version does not know are ignored.
 
         :raises TypeError: if a field without a default is missing.
         """
         return cls(**{name: value[name] for name in _names(cls) if name in value})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the XCom shape: JSON values only; without a ``plan`` that was not asked for."""
+        """Return the XCom format: JSON values only, and ``plan`` only if it was requested."""
         return {name: value for name, value in vars(self).items() if name != "plan" or value is not None}
 
     @property
@@ -158,12 +158,12 @@ class Turn:
 
     @property
     def session_ended(self) -> bool:
-        """Whether the agent ended the session with this answer, whatever the outcome is."""
+        """Whether the agent ended the session with this answer, regardless of the outcome."""
         return any(message.get("type") == "SessionEnded" for message in self.messages)
 
     @property
     def failure_reason(self) -> str:
-        """Why the answer is a failure, in the words of the agent or the org; ``""`` when it gives none."""
+        """The reason of a failure in the words of the agent or the org; ``""`` without one."""
         reasons = [
             reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
         ]
@@ -172,7 +172,7 @@ class Turn:
     def as_error(self, hint: str = "") -> AgentFailedError:
         """Return the error of an answer whose outcome is not accepted.
 
-        :param hint: the way out.
+        :param hint: what to do.
         """
         why = one_line(self.failure_reason, 220).rstrip(".") if self.outcome == FAILED else ""
         return AgentFailedError(
@@ -189,12 +189,12 @@ SessionLike = Session | Turn | Mapping[str, Any]
 
 
 class JournalEntry(NamedTuple):
-    """What a journal knows of a message.
+    """A journal's record of a message.
 
     :param turn: its answer.
     :param sent: whether it may have been sent before.
-    :param resolution: as in a :class:`Turn`, when that allows it to be sent again.
-    :param try_number: of the try that got the answer, where that is known.
+    :param resolution: as in a :class:`Turn`, if it allows the message to be sent again.
+    :param try_number: number of the try that received the answer, if it is known.
     """
 
     turn: Turn | None = None
@@ -206,10 +206,10 @@ class JournalEntry(NamedTuple):
 def session_from(value: object, field_name: str = "session") -> Session:
     """Read a session from a :class:`Session`, a :class:`Turn`, or the dict of either from XCom.
 
-    :param field_name: what an error calls *value*.
-    :raises AgentforceInputError: if it is none of these, or holds an id or number that cannot be one.
+    :param field_name: the name of *value* in an error.
+    :raises AgentforceInputError: if it is none of these, or contains an id or number that is not valid.
     """
-    # Anybody can make a session or a turn, so its ids are checked before they become a part of a URL.
+    # Anyone can make a session or a turn, so its ids are checked before they become part of a URL.
     if isinstance(value, Session):
         return _checked(value, field_name)
     if isinstance(value, Turn):

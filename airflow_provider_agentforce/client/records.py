@@ -2,7 +2,7 @@
 
 Sources: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_query.htm, and
 https://developer.salesforce.com/docs/platform/api-rest/guide/resources-composite-sobjects-collections-update.html.
-A write of a record by its id, or by an external id, is the same however often it is made.
+Writing a record by its id or an external id has the same result however often it is repeated.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ LOCKED = "UNABLE_TO_LOCK_ROW"
 _MAINTENANCE = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
 _CURSOR_GONE = "INVALID_QUERY_LOCATOR"
 _LOCK_ATTEMPTS = 5
-# 2,000 records of a page, or what a describe says of 800 fields with their picklists.
+# 2,000 records of a page, or the description of 800 fields with their picklists.
 _MAX_PAGE = 64 * 1024 * 1024
-# The longest address that the org takes has 16,384 characters.
+# The org accepts addresses of at most 16,384 characters.
 _LONGEST_QUERY = 16_000
 _NEXT_PAGE = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9]/query/[A-Za-z0-9_-]{1,200}")
 _JSON = {"Accept": "application/json"}
@@ -45,12 +45,12 @@ _JSON = {"Accept": "application/json"}
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What became of one record.
+    """The result of writing one record.
 
-    :param record_id: ``None`` for a record that is not written and has none.
-    :param code: why it is not written, such as ``STRING_TOO_LONG``; ``""`` for one that is.
+    :param record_id: its id; ``None`` for a record that was not written and has none.
+    :param code: why it was not written, such as ``STRING_TOO_LONG``; ``""`` if it was.
     :param message: the same in the org's words.
-    :param fields: those that the org names.
+    :param fields: the fields that the org names.
     """
 
     record_id: str | None
@@ -78,7 +78,7 @@ class WriteResult:
 
     @property
     def written(self) -> bool:
-        """Whether the record is written."""
+        """Whether the record was written."""
         return not self.code
 
 
@@ -104,7 +104,7 @@ class _PageRequest(ApiRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class _DescribeRequest(_PageRequest):
-    """What there is to know of an object."""
+    """The description of an object."""
 
     doing = "Looking up the object's fields"
 
@@ -135,11 +135,11 @@ class Records(OrgResource):
     """The records of an org."""
 
     def query(self, soql: str) -> Iterator[dict[str, Any]]:
-        """Return the records that *soql* finds, as the org's pages of 2,000 come in.
+        """Yield the records that *soql* finds, as the org's pages of 2,000 arrive.
 
-        A record is a dict of the fields that were asked for: numbers, booleans, texts and ``None``; a date is
-        a text as the org writes it. A record that it names (``Owner.Name``) is a dict in it, and a sub-select
-        a list of them. The first page is asked for at once, the others when they are wanted.
+        A record is a dict of the selected fields: numbers, booleans, texts and ``None``; a date is a text in
+        the org's format. A related record (``Owner.Name``) is a nested dict, and a sub-select a list of
+        dicts. The first page is requested at once, the others when they are needed.
 
         :raises AgentforceInputError: *soql* is empty, is too long, or asks for ``COUNT()`` alone.
         :raises AgentforceRequestError: the org does not understand or allow it.
@@ -148,19 +148,19 @@ class Records(OrgResource):
         encoded = quote(text, safe="")
         if len(encoded) > _LONGEST_QUERY:
             raise AgentforceInputError(
-                f"soql has {len(encoded):,} characters in an address; the org takes {_LONGEST_QUERY:,}.",
-                hint="Ask for less at once, such as for a part of the ids.",
+                f"soql has {len(encoded):,} characters in an address; the org accepts {_LONGEST_QUERY:,}.",
+                hint="Split the query, for instance by ids.",
             )
         first = self._page(f"{DATA_PATH}/query?q={encoded}")
         if not first["records"] and first.get("done") is True and first.get("totalSize"):
             raise AgentforceInputError(
-                f"soql: COUNT() gives a number, {first['totalSize']}, and no records.",
-                hint="Ask for COUNT(Id), which gives a record with the field expr0.",
+                f"soql: COUNT() returns a number, {first['totalSize']}, and no records.",
+                hint="Use COUNT(Id), which returns a record with the field expr0.",
             )
         return self._all(first)
 
     def describe(self, sobject: str) -> SObjectInfo:
-        """Return what the org says of an object and its fields.
+        """Return the org's description of an object and its fields.
 
         :param sobject: API name, such as ``Account``.
         :raises AgentforceInputError: there is no such object, or the user may not see it.
@@ -181,14 +181,14 @@ class Records(OrgResource):
     def write(
         self, sobject: str, rows: Sequence[Mapping[str, Any]], *, external_id: str | None = None
     ) -> list[WriteResult]:
-        """Write records, and return what became of each, in the order of *rows*.
+        """Write records, and return the result of each, in the order of *rows*.
 
-        Records that another process holds are tried again for a while. After an error some of the records may
-        be written; to write them again does no harm.
+        Records that another process has locked are tried again for a while. After an error some of the
+        records may be written; writing them again does no harm.
 
         :param sobject: API name of the object.
         :param rows: values by the names of fields, each with ``Id``, or with the field *external_id*.
-        :param external_id: upsert by this field: a record that is not there is made.
+        :param external_id: upsert by this field: a record that does not exist is created.
         :raises ValueError: more than 200 rows.
         :raises AgentforceTransientError: the org is under maintenance, or cannot be reached.
         """
@@ -208,7 +208,7 @@ class Records(OrgResource):
             results.update(zip(left, found, strict=True))
             return any(one.code == LOCKED for one in found)
 
-        # The last results stand, whatever they are.
+        # The last results count, whatever they are.
         tenacity.Retrying(
             retry=tenacity.retry_if_result(bool),
             wait=self._executor.timing.back_off,
@@ -220,7 +220,7 @@ class Records(OrgResource):
         return [results[at] for at in range(len(rows))]
 
     def _all(self, page: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the records of *page* and of those behind it."""
+        """Yield the records of *page* and of the following pages."""
         while True:
             for record in page["records"]:
                 yield self._plain(record)
@@ -240,8 +240,8 @@ class Records(OrgResource):
             if _CURSOR_GONE not in error.what:
                 raise
             raise AgentforceTransientError(
-                "Querying records failed: the org has given up the query between two pages.",
-                hint="It keeps few queries of a user open at once, and for two days at most. Ask again.",
+                "Querying records failed: the org dropped the query between two pages.",
+                hint="It keeps few queries per user open at once, and for two days at most. Query again.",
                 operation=error.operation,
                 status=error.status,
                 body=error.body,
@@ -269,6 +269,6 @@ def _check_maintenance(results: Any) -> None:
     if refused is not None:
         raise AgentforceTransientError(
             f"Writing records failed: {refused.code}: {refused.message.rstrip('.')}.",
-            hint="The org is read-only for now. What was not written can be written later.",
+            hint="The org is read-only for now. Write the remaining records later.",
             operation="write",
         )

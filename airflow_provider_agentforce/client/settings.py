@@ -1,4 +1,4 @@
-"""The settings of one connection to an org, checked as a whole before anything is sent."""
+"""The settings of a connection to an org, all checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ _OF_JWT_BEARER = ("username", "private_key", "private_key_path", "audience")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to reach an org, and what it allows.
+    """The address and the limits of an org.
 
     :param host: the org's My Domain URL, ``https://acme.my.salesforce.com``.
-    :param consumer_key: of the External Client App.
-    :param consumer_secret: of the External Client App; never shown. ``jwt_bearer`` needs none.
-    :param agent_id: id (``0Xx…``) or API name of the agent that is used where a call names none.
+    :param consumer_key: key of the External Client App.
+    :param consumer_secret: secret of the External Client App; never shown. ``jwt_bearer`` needs none.
+    :param agent_id: id (``0Xx…``) or API name of the agent for calls that name none.
     :param api_url: Agent API host. Default: the token reply's ``api_instance_url``, else
         ``https://api.salesforce.com``.
     :param auth: ``client_credentials``, or ``jwt_bearer`` for a token of the user that *username* names.
-    :param username: by which the user logs in to Salesforce.
-    :param private_key: RSA key in a PEM, or the Base64 of one; never shown. Its certificate is on the app.
-    :param private_key_path: of a file with it, in its place.
-    :param audience: of the JWT that is signed with it. Default: ``https://test.salesforce.com`` for the My
-        Domain of a sandbox, else ``https://login.salesforce.com``.
-    :param timeout: seconds for one whole call. The API gives up after 120 s and says so; a longer time lets
-        that verdict arrive.
-    :param max_concurrent_sessions: sessions that this process may hold open at once.
+    :param username: name with which the user logs in to Salesforce.
+    :param private_key: RSA key as PEM or as the Base64 of a PEM; never shown. The app has its certificate.
+    :param private_key_path: path of a file that contains the key, instead of ``private_key``.
+    :param audience: audience of the signed JWT. Default: ``https://test.salesforce.com`` for the My
+        Domain of a sandbox, otherwise ``https://login.salesforce.com``.
+    :param timeout: seconds for a whole call. The API gives up after 120 s and says so; with a longer timeout
+        that answer arrives.
+    :param max_concurrent_sessions: sessions that this process may have open at once.
     :param max_sessions_per_hour: session starts per hour from this process.
     :param max_messages_per_session: messages in one session.
-    :param limits_conn_id: of an Airflow connection of type ``redis``: the limits hold for all processes that
-        share it. Read by the hook.
+    :param limits_conn_id: id of an Airflow connection of type ``redis``: the limits apply to all processes
+        that share it. The hook reads it.
     :param share_token: keep the access token, encrypted, in a file for all processes of this user on this
         machine.
-    :ivar signing_key: the private key as a PEM, ``""`` without one.
+    :ivar signing_key: the private key as PEM, ``""`` without one.
     :raises AgentforceInputError: if a value cannot be used.
     """
 
@@ -125,26 +125,26 @@ class Settings:
 
     @property
     def bypass_user(self) -> bool:
-        """Whether an agent runs as its own user where a call does not say: not for a named user."""
+        """Whether an agent runs as its own user by default: not with the token of a named user."""
         return self.auth == CLIENT_CREDENTIALS
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown, in whole or in part."""
+        """The values that must never be shown, in whole or in part."""
         key = jwt_bearer.key_parts(self.signing_key, self.private_key) if self.signing_key else ()
         return (*((self.consumer_secret,) if self.consumer_secret else ()), *key)
 
     def secret_forms(self) -> set[str]:
-        """Return every form in which the secrets could be written, for masking."""
+        """Return every form in which the secrets can be written, for masking."""
         found = jwt_bearer.key_forms(self.signing_key, self.private_key) if self.signing_key else set()
         if self.consumer_secret is not None:
             found |= forms(self.consumer_key, self.consumer_secret) - forms(self.consumer_key)
         return found
 
     def agent(self, agent_id: object = None) -> str:
-        """Return *agent_id*, else the connection's, checked: an id or an API name, as it was given.
+        """Return *agent_id*, or else the connection's agent, checked: an id or an API name, unchanged.
 
-        :raises AgentforceInputError: if neither is given, or it can be no agent's.
+        :raises AgentforceInputError: if neither is given, or it cannot be an agent's id or API name.
         """
         chosen = self.agent_id if agent_id is None or agent_id == "" else agent_id
         if chosen is None:
@@ -179,7 +179,7 @@ def _problems(missing: list[str], extra: Mapping[str, Any], given: Mapping[str, 
 
 
 def _only_of_jwt_bearer(given: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with settings that the other flow does not use."""
+    """Return the problem with settings that the other flow does not use."""
     unused = ", ".join(name for name in _OF_JWT_BEARER if given.get(name) is not None)
     return [f"Only auth {JWT_BEARER} uses {unused}: set the extra auth to {JWT_BEARER}."] if unused else []
 

@@ -65,7 +65,7 @@ def test_groups_are_counted_and_a_count_alone_says_how(client, records):
     groups = list(records.query("SELECT Industry, COUNT(Id) many FROM Account GROUP BY Industry"))
     assert {"Industry": "Technology", "many": 2} in groups
     error = failing(client, lambda: records.query("SELECT COUNT() FROM Account"), AgentforceInputError)
-    assert "COUNT() gives a number, 8," in str(error)
+    assert "COUNT() returns a number, 8," in str(error)
     assert list(records.query("SELECT Id FROM Account WHERE Name = 'Unknown'")) == []
 
 

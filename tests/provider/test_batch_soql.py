@@ -70,7 +70,7 @@ def test_a_lost_page_is_left_to_the_next_try_and_nothing_is_sent(org, run, tmp_p
     [
         ("SELEKT Id", "MALFORMED_QUERY: unexpected token: 'SELEKT'"),
         ("SELECT Colour FROM Account", "No such column 'Colour'"),
-        ("SELECT COUNT() FROM Account", "COUNT() gives a number"),
+        ("SELECT COUNT() FROM Account", "COUNT() returns a number"),
     ],
 )
 def test_a_query_that_is_wrong_is_one_error_before_any_session(org, run, tmp_path, soql, words):

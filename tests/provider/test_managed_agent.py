@@ -519,7 +519,7 @@ class TestEndOfTask:
             assert isinstance(first.exception(5), DeliveryUnknownStop)
             assert isinstance(second.exception(5), AgentforceInputError)
             assert (org.count("send"), org.count("start"), org.open_sessions) == (1, 1, [])
-        assert "is cut" in caplog.text
+        assert "was cut off" in caplog.text
 
     def test_a_session_of_another_owner_is_left_to_him(self, org, hook, agent):
         with hook.conversation() as chat:

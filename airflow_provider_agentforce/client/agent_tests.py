@@ -1,8 +1,8 @@
-"""Runs of agent tests: the Testing API in both its generations, and runs of whole conversations.
+"""Runs of agent tests: both generations of the Testing API, and runs of whole conversations.
 
 Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-connect.html for the first
 generation (``ai-evaluations``), and https://github.com/forcedotcom/agents for its successor (``ai-testing``).
-No call takes a key by which the org would know a repetition, and none lists the runs.
+No call accepts a key by which the org recognizes a repetition, and none lists the runs.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _UNKNOWN_HERE = {*_UNKNOWN, 403}
 class AgentTestRun:
     """A run of an agent test.
 
-    :param run_id: the org's id for it.
+    :param run_id: the org's id of the run.
     :param api: ``legacy``, ``testing`` or ``conversation``.
-    :param path: of the runs, on the org's host.
-    :param status: in the org's words, in upper case; ``""`` before the first look.
-    :param error: the org's words for why it failed, ``""`` without any.
+    :param path: path of the runs on the org's host.
+    :param status: the org's status, in upper case; ``""`` before the first poll.
+    :param error: the org's reason for a failure, ``""`` without one.
     """
 
     run_id: str
@@ -61,31 +61,31 @@ class AgentTestRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether the run has ended."""
         return self.status in _ENDED
 
     @property
     def completed(self) -> bool:
-        """Whether it has come to a good end, which says nothing about its cases."""
+        """Whether the run completed normally, which says nothing about its cases."""
         return self.status in _GOOD
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody has stopped it."""
+        """Whether someone has stopped the run."""
         return self.status in _STOPPED
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether the API has a call for that."""
+        """Whether the API can cancel the run."""
         return self.api == LEGACY
 
 
 @dataclass(frozen=True)
 class AgentTestResults:
-    """What came of a run.
+    """The results of a run.
 
-    :param run: as it stands at its end.
-    :param subject: API name of the agent, ``""`` where the API does not tell.
+    :param run: the run after its end.
+    :param subject: API name of the agent, ``""`` if the API does not say.
     """
 
     run: AgentTestRun
@@ -94,7 +94,7 @@ class AgentTestResults:
 
     @property
     def trouble(self) -> str:
-        """Why the cases are not all, ``""`` if they are."""
+        """Why the cases are incomplete, ``""`` if they are complete."""
         run = self.run
         if run.stopped:
             return f"The run {run.run_id} was stopped ({run.status})."
@@ -108,7 +108,7 @@ class AgentTestResults:
 
 @dataclass(frozen=True, kw_only=True)
 class _StartRunRequest(ApiRequest):
-    """``POST …/runs``. It returns no id when the org says that such a run is in progress."""
+    """``POST …/runs``. It returns no id if the org says that such a run is in progress."""
 
     operation = Operation.TEST
     doing: str  # type: ignore[misc] # of each call
@@ -131,7 +131,7 @@ class _StartRunRequest(ApiRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class _RunRequest(ApiRequest):
-    """A call about a run that is there: its status, its results, or its cancellation."""
+    """A call about an existing run: its status, its results, or its cancellation."""
 
     operation = Operation.READ
     doing: str  # type: ignore[misc] # of each call
@@ -166,9 +166,9 @@ class AgentTests(OrgResource):
         """Start a run.
 
         :param test: API name of the test definition.
-        :param api: ``legacy``, ``testing`` or ``conversation``; ``None``: ``testing``, and where the org does
+        :param api: ``legacy``, ``testing`` or ``conversation``; ``None``: ``testing``, and if the org does
             not know the test there, ``legacy``.
-        :param path: of the runs, where it is not the usual one.
+        :param path: path of the runs, if it is not the usual one.
         :param before_send: is called with the name of the API right before the first byte leaves; if it
             raises, no byte leaves.
         :raises DeliveryUnknownError: a run may have been started, and its id is not known.
@@ -178,24 +178,24 @@ class AgentTests(OrgResource):
         return _first_that_knows(_candidates(api, path), lambda runs: self._start(runs, name, before_send))
 
     def look(self, run: AgentTestRun) -> AgentTestRun:
-        """Return the run as it stands.
+        """Return the current state of the run.
 
-        :raises AgentforceRequestError: it is gone.
+        :raises AgentforceRequestError: the run no longer exists.
         """
         request = _RunRequest(doing=f"Looking at the test run {run.run_id}", url=self._url(run))
         return _as_told(run, self._executor.execute(request, self._get_access).value)
 
     def find(self, run_id: str, *, api: str | None = None, path: str | None = None) -> AgentTestRun:
-        """Return a run that is known by its id.
+        """Return a run by its id.
 
-        :param api: as of :meth:`start`.
+        :param api: as for :meth:`start`.
         :raises AgentforceRequestError: the org has no such run.
         """
         known = validation.path_id(run_id, "run_id")
         return _first_that_knows(_candidates(api, path), lambda runs: self.look(replace(runs, run_id=known)))
 
     def results(self, run: AgentTestRun) -> AgentTestResults:
-        """Return what came of a run that has ended."""
+        """Return the results of a run that has ended."""
         doing = f"Reading the results of the test run {run.run_id}"
         request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
         told = self._executor.execute(request, self._get_access).value
@@ -205,7 +205,7 @@ class AgentTests(OrgResource):
         """Cancel a run.
 
         :param during_cleanup: try for a few seconds only, even after a stop.
-        :raises AgentforceInputError: the API cannot do that.
+        :raises AgentforceInputError: the API cannot cancel a run.
         """
         if not run.can_be_cancelled:
             raise AgentforceInputError(f"The API {run.api} cannot cancel the test run {run.run_id}.")
@@ -215,7 +215,7 @@ class AgentTests(OrgResource):
         self._executor.execute(request, self._get_access, CallOptions(during_cleanup=during_cleanup))
 
     def now(self) -> float:
-        """Return the seconds of a clock that no change of the time of day moves."""
+        """Return the seconds of a monotonic clock."""
         return self._executor.deadline.clock()
 
     def wait(self, seconds: float) -> None:
@@ -232,7 +232,7 @@ class AgentTests(OrgResource):
         run_id = self._executor.execute(request, self._get_access, options).value
         if run_id is None:
             raise AgentforceTransientError(
-                f"A run of the agent test {test} is in progress; the org starts no other and does not tell "
+                f"A run of the agent test {test} is in progress; the org starts no other and does not return "
                 "its id.",
                 hint="Try again when it has ended. AgentTestSensor waits for a run by its id.",
                 operation=Operation.TEST.value,
@@ -247,9 +247,9 @@ class AgentTests(OrgResource):
 def _first_that_knows(
     candidates: Sequence[AgentTestRun], ask: Callable[[AgentTestRun], AgentTestRun]
 ) -> AgentTestRun:
-    """Return what the first API says that knows what it is asked for.
+    """Return the answer of the first API that knows the test or run.
 
-    :raises AgentforceRequestError: there is none.
+    :raises AgentforceRequestError: no API knows it.
     """
     refusals: dict[str, AgentforceRequestError] = {}
     for runs in candidates:
@@ -266,14 +266,14 @@ def _first_that_knows(
 
 
 def is_unknown(error: AgentforceError) -> bool:
-    """Tell whether an API says that it does not know the test. A missing permission does not say that."""
+    """Return whether an API says that it does not know the test; a missing permission does not say that."""
     return isinstance(error, AgentforceRequestError) and error.status in _UNKNOWN
 
 
 def check_api(api: str | None, path: str | None) -> None:
-    """Refuse what names no API.
+    """Refuse arguments that name no API.
 
-    :raises AgentforceInputError: for a name or path that cannot be one.
+    :raises AgentforceInputError: for a name or path that is not valid.
     """
     _candidates(api, path)
 
@@ -285,7 +285,7 @@ def _candidates(api: str | None, path: str | None) -> list[AgentTestRun]:
         requirement = "must be a path such as /services/data/v66.0/einstein/ai-testing/runs"
         raise validation.refusal(path, "path", requirement)
     if api is None and path is not None:
-        raise AgentforceInputError("path needs api, which says how the runs there are started.")
+        raise AgentforceInputError("path needs api, which decides how the runs there are started.")
     if api == CONVERSATION and path is None:
         raise AgentforceInputError(
             "api='conversation' needs path: where the org runs such tests is not documented."

@@ -1,8 +1,8 @@
-"""The org's own trace of a session: what was said, which actions ran, and what the models used. Pure.
+"""The org's own trace of a session: its messages, its actions, and the tokens of the models. Pure.
 
 The call is https://developer.salesforce.com/docs/ai/agentforce/guide/otel-api.html, which promises OTLP and
 no attribute. Their names are those that public exporters of such traces read, so every one may be absent:
-what is not recognised is passed over.
+unknown parts are ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ERROR_KEYS = ("error.type", "error.message", "step.error", "exception.message")
 _MODEL_KEYS = ("gen_ai.request.model", "gen_ai.response.model")
 _TOKEN_KEYS = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.total_tokens")
 _STATUS = {"1": True, "OK": True, "2": False, "ERROR": False}
-# A text may have been escaped more than once on its way, and never more often than this.
+# A text may have been escaped several times, but not more often than this.
 _ESCAPES = 3
 # Seconds by which the clocks may differ.
 _TOLERATED = 60.0
@@ -42,8 +42,8 @@ Moment = datetime | float
 class TracedAction:
     """An action that the agent ran.
 
-    :param name: as the trace has it.
-    :param success: ``None`` when the trace does not tell.
+    :param name: its name in the trace.
+    :param success: ``None`` if the trace does not say.
     :param duration: seconds, or ``None``.
     """
 
@@ -56,10 +56,10 @@ class TracedAction:
 class TracedMessage:
     """A message to the agent, and its answer.
 
-    :param position: among the messages of the session in the trace, counted from 1.
-    :param text: what was said to the agent.
-    :param answer: what the agent said; ``None`` when the trace has no answer.
-    :param complete: whether the turn has ended in the trace, so that no more of its answer is to come.
+    :param position: place among the messages of the session in the trace, counted from 1.
+    :param text: the text that the agent received.
+    :param answer: the agent's answer; ``None`` if the trace has no answer.
+    :param complete: whether the turn has ended in the trace, so that no more of its answer will follow.
     :param at: seconds since the epoch at which the turn began, or ``None``.
     """
 
@@ -71,19 +71,19 @@ class TracedMessage:
 
     @property
     def answered(self) -> bool:
-        """Whether the whole answer is there."""
+        """Whether the trace has the complete answer."""
         return self.complete and self.answer is not None
 
 
 @dataclass(frozen=True)
 class SessionTrace:
-    """The org's trace of a session, as far as it has come.
+    """The org's trace of a session, which may be incomplete.
 
-    :param session_id: of the session that was asked for.
+    :param session_id: id of the session.
     :param agent: name of the agent, or ``None``.
-    :param messages: what was said to the agent, in order.
-    :param actions: what the agent ran, in order.
-    :param input_tokens: of all model calls together, as the other two; 0 when the trace does not tell.
+    :param messages: the messages to the agent, in order.
+    :param actions: the actions that the agent ran, in order.
+    :param input_tokens: sum of all model calls, like the other two; 0 if the trace does not say.
     :param models: names of the models.
     """
 
@@ -98,7 +98,7 @@ class SessionTrace:
 
     @classmethod
     def from_otlp(cls, value: Any, session_id: str) -> SessionTrace:
-        """Read OTLP JSON. Spans of another session are passed over.
+        """Read OTLP JSON. Spans of other sessions are ignored.
 
         :param value: the parsed reply.
         :raises UnreadableReplyError: if it has no ``resourceSpans``.
@@ -123,14 +123,14 @@ class SessionTrace:
         *,
         same_before: int | None = None,
     ) -> TracedMessage | None:
-        """Return the message that was sent to the agent, ``None`` if the trace does not have it (yet).
+        """Return the message that was sent to the agent, or ``None`` if the trace does not have it (yet).
 
         A trace may be incomplete, so ``None`` does not say that the message was not delivered. Another
         message with the same text is never taken for this one: where the two cannot be told apart, neither
         is returned.
 
-        :param text: as it was sent.
-        :param position: of the message in the session, counted from 1: its ``sequence_id``.
+        :param text: the text that was sent.
+        :param position: place of the message in the session, counted from 1: its ``sequence_id``.
         :param sent_at: when it was sent, an aware datetime or seconds since the epoch.
         :param same_before: how many messages with the same text the session has had before this one, which
             is then known by its place among them, also in a trace that counts other messages, too. Without
@@ -143,7 +143,7 @@ class SessionTrace:
             return one if one is not None and _agrees(one, position, sent, is_last=False) else None
         found = same[same_before] if same_before < len(same) else None
         is_last = len(same) == same_before + 1
-        # The clocks may differ, which matters where others have the same text.
+        # The clocks may differ, which matters if other messages have the same text.
         tolerated = 0.0 if same_before else _TOLERATED
         agrees = found is not None and _agrees(found, position, sent, is_last=is_last, tolerated=tolerated)
         return found if agrees else None
@@ -153,7 +153,7 @@ class SessionTrace:
         return [one for one in self.messages if is_same_text(one.text, text)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the trace as JSON values, without what was said."""
+        """Return the trace as JSON values, without messages and answers."""
         values = asdict(self)
         del values["messages"]
         return {
@@ -166,10 +166,10 @@ class SessionTrace:
 
 @dataclass
 class _Span:
-    """What counts of one span.
+    """The relevant parts of a span.
 
     :ivar said: role, index and text of its messages.
-    :ivar named: its attributes, as far as they count.
+    :ivar named: its relevant attributes.
     """
 
     span_id: str
@@ -203,9 +203,9 @@ class _Span:
         return {name: number for name, number in found.items() if number}
 
     def exchanges(self) -> Iterator[tuple[str, str | None]]:
-        """Yield what was said to the agent with its answers: those that follow, up to the next message."""
+        """Yield the messages to the agent with their answers: those that follow, up to the next message."""
         indexes = {index for index, by_agent, _ in self.said if by_agent}
-        # Each side may be counted on its own: then an answer has the number of its message.
+        # Each side may be counted separately: then an answer has the number of its message.
         apart = any(index in indexes for index, by_agent, _ in self.said if not by_agent)
         asked = [(index, text) for index, by_agent, text in self.said if not by_agent]
         bounds = [index for index, _ in asked[1:]] + [1_000_000]
@@ -240,7 +240,7 @@ class _SessionSpans:
         )
 
     def _once(self) -> list[_Span]:
-        """Leave out all but one of the spans with the same id: one is written again when it has ended."""
+        """Keep one of the spans with the same id: a span is written again when it has ended."""
         found: dict[str, _Span] = {}
         for number, span in enumerate(self.spans):
             name = span.span_id or f"#{number}"
@@ -257,11 +257,11 @@ class _SessionSpans:
             seen.add(about)
             for number, (text, answer) in enumerate(span.exchanges()):
                 position += 1
-                # The time of a span is that of its first message.
+                # A span has the time of its first message.
                 yield TracedMessage(position, text, answer, span.whole, None if number else span.began)
 
     def _outermost(self, chosen: list[_Span]) -> list[_Span]:
-        """Leave out spans inside of another one: steps may repeat what was said in their turn."""
+        """Leave out spans inside another span: steps may repeat the messages of their turn."""
         parents = {span.span_id: span.parent for span in self.spans if span.span_id}
         ids = {span.span_id for span in chosen if span.span_id}
 
@@ -277,7 +277,7 @@ class _SessionSpans:
         return [span for span in chosen if not is_inside(span)]
 
     def _tokens(self) -> dict[str, int]:
-        """Add up the tokens; a span that sums up its steps is not counted beside them."""
+        """Add up the tokens; a span that contains the sum of its steps is not counted in addition."""
         counted = [(span, tokens) for span in self.spans if (tokens := span.tokens())]
         parents = {span.parent for span, _ in counted}
         sums = dict.fromkeys((key.rpartition(".")[2] for key in _TOKEN_KEYS), 0)
@@ -311,7 +311,7 @@ def _spans_of(resource: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _wanted(attributes: Any) -> dict[str, Any]:
-    """Return the attributes that count, by their paths: those inside of maps and lists as ``outer.inner``."""
+    """Return the relevant attributes by their paths; those inside maps and lists are ``outer.inner``."""
     found = {path: leaf for path, leaf in _leaves("", attributes) if _counts(path)}
     return {path: html.unescape(leaf) if isinstance(leaf, str) else leaf for path, leaf in found.items()}
 
@@ -337,7 +337,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Take a value out of OTLP's ``{"stringValue": …}`` and its like."""
+    """Extract a value from OTLP's ``{"stringValue": …}`` and similar forms."""
     if not isinstance(value, Mapping) or len(value) != 1:
         return value
     ((kind, inner),) = value.items()
@@ -399,7 +399,7 @@ def _first(named: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
 
 
 def _ending(named: Mapping[str, Any], name: str) -> Any:
-    """Return an attribute, or one inside of another by the same name."""
+    """Return an attribute, or one with the same name inside another."""
     return next((value for key, value in named.items() if key == name or key.endswith(f".{name}")), None)
 
 
@@ -431,9 +431,9 @@ def _only_one_since(moment: float | None, messages: Iterable[TracedMessage]) -> 
 def _agrees(
     found: TracedMessage, position: int | None, sent: float | None, *, is_last: bool, tolerated: float = 0.0
 ) -> bool:
-    """Tell whether place and time of a message allow it to be the one that was sent.
+    """Return whether the place and time of a message allow it to be the message that was sent.
 
-    :param is_last: it is the last one of as many with its text as were sent.
+    :param is_last: it is the last of its text, and as many were sent.
     :param tolerated: seconds by which it may seem to be earlier.
     """
     in_place = found.position == position
@@ -443,12 +443,12 @@ def _agrees(
 
 
 def is_same_text(one: str, other: str) -> bool:
-    """Tell whether two texts are the same but for what a trace may change."""
+    """Return whether two texts are the same except for changes that a trace may make."""
     return _plain(one) == _plain(other)
 
 
 def _plain(text: str) -> str:
-    """Return a text without what a trace may change: escapes, white space and the form of its characters."""
+    """Return a text without the parts that a trace may change: escapes, white space, Unicode forms."""
     for _ in range(_ESCAPES):
         text = html.unescape(text)
     return " ".join(unicodedata.normalize("NFC", text).split())

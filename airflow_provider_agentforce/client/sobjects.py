@@ -1,4 +1,4 @@
-"""The objects of an org: what a describe tells of their fields, and values as a field takes them. Pure.
+"""The objects of an org: the descriptions of their fields, and values in the form of a field. Pure.
 
 Types of fields: https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/field_types.htm
 """
@@ -18,7 +18,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 
 ID = "Id"
 _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
-# What no text can stand for.
+# Types whose values cannot be written as a text.
 _COMPOUND = {"address", "location", "base64", "complexvalue", "json"}
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
 _BOOLEANS = {"true": True, "false": False}
@@ -63,7 +63,7 @@ def _datetime(text: str) -> str:
     return moment.isoformat(timespec="milliseconds")
 
 
-# How the text for a field of a type is read, and the words for what it takes. All other types are texts.
+# For each type, the parser of a text and the description of valid texts. All other types are texts.
 _WHOLE = (_whole_number, "a whole number")
 _ANY_NUMBER = (_number, "a number")
 _RECORD = (_record_id, "the id of a record")
@@ -85,14 +85,14 @@ _FORMS: dict[str, tuple[Callable[[str], Any], str]] = {
 class FieldInfo:
     """A field of an object.
 
-    :param type: as a describe names it, such as ``textarea``.
+    :param type: its name in a describe, such as ``textarea``.
     :param length: characters that a text may have, 0 for no limit.
     :param updateable: the user may change it.
     :param createable: the user may set it in a new record.
     :param nillable: it may be empty.
     :param external_id: records can be found by it.
     :param case_sensitive: texts that differ only in case are different.
-    :param values: of a picklist that takes no others, else empty.
+    :param values: the values of a restricted picklist, otherwise empty.
     """
 
     name: str
@@ -124,9 +124,9 @@ class FieldInfo:
         )
 
     def value_of(self, text: str) -> Any:
-        """Return what *text* stands for, as JSON has it; ``None`` for an empty one.
+        """Return *text* as a JSON value of the field's type; ``None`` for an empty text.
 
-        :raises AgentforceInputError: the field does not take it; the error names field and reason.
+        :raises AgentforceInputError: the field does not accept it; the error names field and reason.
         """
         if not text.strip():
             if self.nillable:
@@ -138,20 +138,20 @@ class FieldInfo:
         try:
             return parse(text.strip())
         except ValueError:
-            raise self._refusal(f"takes {wanted}, not {one_line(repr(text), 40)}") from None
+            raise self._refusal(f"accepts {wanted}, not {one_line(repr(text), 40)}") from None
 
     def identity_of(self, value: Any) -> Any:
-        """Return what values have in common that name the same record, where the field is an external id."""
+        """Return a key that is equal for all values of an external id that identify the same record."""
         return value.lower() if isinstance(value, str) and not self.case_sensitive else value
 
     def _text(self, text: str) -> str:
         if self.length and len(text) > self.length:
-            raise self._refusal(f"takes {self.length:,} characters, and the text has {len(text):,}")
+            raise self._refusal(f"accepts {self.length:,} characters, but the text has {len(text):,}")
         parts = text.split(";") if self.type == "multipicklist" else [text]
         unknown = [part for part in parts if self.values and part not in self.values]
         if unknown:
             known = ", ".join(sorted(self.values))
-            raise self._refusal(f"takes one of {known:.200}, not {one_line(repr(unknown[0]), 40)}")
+            raise self._refusal(f"accepts one of {known:.200}, not {one_line(repr(unknown[0]), 40)}")
         return text
 
     def _refusal(self, requirement: str) -> AgentforceInputError:
@@ -163,10 +163,10 @@ class SObjectInfo:
     """An object of the org.
 
     :param name: API name.
-    :param prefix: with which the ids of its records begin, ``""`` where it has none.
-    :param fields: those that the user may see, by their names in lower case.
+    :param prefix: the first characters of the ids of its records, ``""`` if it has none.
+    :param fields: the fields that the user may see, by their names in lower case.
     :param updateable: the user may change records.
-    :param createable: the user may make records.
+    :param createable: the user may create records.
     """
 
     name: str
@@ -197,7 +197,7 @@ class SObjectInfo:
         """Return the fields with these names, all of which can be written.
 
         :param external_id: the field by which records are upserted; ``None``: they are updated by their ids.
-        :raises AgentforceInputError: one that names every field that does not exist or cannot be written.
+        :raises AgentforceInputError: names every field that does not exist or cannot be written.
         """
         problems = [*self._of_object(external_id), *self._of_key(external_id)]
         found = []
@@ -232,7 +232,7 @@ class SObjectInfo:
         if not self.updateable:
             yield f"records of {self.name} may not be changed by this user"
         elif external_id is not None and not self.createable:
-            yield f"records of {self.name} may not be made by this user"
+            yield f"records of {self.name} may not be created by this user"
 
     def _of_key(self, external_id: str | None) -> Iterable[str]:
         if external_id is None:

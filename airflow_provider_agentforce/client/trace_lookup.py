@@ -1,4 +1,4 @@
-"""Looks for a message in the org's own trace of its session, and says whether another look may find more."""
+"""Looks for a message in the org's own trace of its session, and says whether to look again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _WINDOW = 72 * 3600.0
 _NOT_THERE = (404, 410)
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 30.0, 300.0, 2.0
-# The first pause is at most this share of the time that there is.
+# The first pause is at most this share of the available time.
 _SHARE = 1 / 20
 _LONGEST_NOTE = 600
 NO_KIND = "The trace does not hold the kind of the answer: it may ask for something, or tell of a failure."
@@ -25,12 +25,12 @@ NO_KIND = "The trace does not hold the kind of the answer: it may ask for someth
 
 @dataclass(frozen=True)
 class SoughtMessage:
-    """A message of which it is not known whether it was delivered.
+    """A message whose delivery is not known.
 
-    :param text: as it was sent.
+    :param text: the text that was sent.
     :param position: its ``sequence_id``, or ``None``.
     :param sent_at: seconds since the epoch, or ``None``.
-    :param same_before: how many messages with the same text its session has had before, or ``None``.
+    :param same_before: how many messages with the same text its session received before, or ``None``.
     """
 
     session_id: str
@@ -42,12 +42,12 @@ class SoughtMessage:
 
 @dataclass(frozen=True)
 class TraceFinding:
-    """What one look at the trace has shown.
+    """The result of one look at the trace.
 
-    :param message: the message, if it is there: it was delivered.
+    :param message: the message, if the trace has it, which means that it was delivered.
     :param trace: the whole trace, if there is one.
-    :param final: whether another look would show no more.
-    :param note: what the trace showed, or why it showed nothing, as one line.
+    :param final: whether another look would find nothing more.
+    :param note: what the trace has, or why it has nothing, as one line.
     :param error: the error if the trace could not be read.
     """
 
@@ -59,7 +59,7 @@ class TraceFinding:
 
 
 def read_trace(client: AgentforceClient, session_id: str, started_at: float | None = None) -> TraceFinding:
-    """Read the trace of a session once. Nothing is changed in the org, so this may be repeated.
+    """Read the trace of a session once. This changes nothing in the org, so it may be repeated.
 
     :param started_at: when the session started, in seconds since the epoch, or later.
     :raises TaskStoppedError: the client was stopped.
@@ -70,7 +70,7 @@ def read_trace(client: AgentforceClient, session_id: str, started_at: float | No
     except TaskStoppedError:
         raise
     except AgentforceError as error:
-        # What is not there yet may come, and what fails for a moment may work again.
+        # A missing trace may still appear, and a temporary failure may pass.
         waiting = (error.status in _NOT_THERE or error.retryable) and not too_old
         # Without the session, so that many sessions share a note.
         note = one_line(f"{error.what} {error.hint}", _LONGEST_NOTE)

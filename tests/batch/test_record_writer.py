@@ -128,7 +128,7 @@ def test_a_text_that_is_too_long_is_refused_and_not_cut(org, client, tmp_path, i
     rows = answered(ids[:2])
     rows[1]["text"] = "x" * 1001
     result = writer(client, results_of(tmp_path, rows)).run()
-    assert "takes 1,000 characters, and the text has 1,001" in errors_of(result)[0]["error"]
+    assert "accepts 1,000 characters, but the text has 1,001" in errors_of(result)[0]["error"]
     assert summaries(org)[ids[1]] is None
 
 

@@ -324,8 +324,8 @@ VALUES = [
     ("unheard_of", "x", "x"),
 ]
 REFUSED = [
-    ("string", "x" * 11, "takes 10 characters, and the text has 11"),
-    ("textarea", "x" * 11, "takes 10 characters"),
+    ("string", "x" * 11, "accepts 10 characters, but the text has 11"),
+    ("textarea", "x" * 11, "accepts 10 characters"),
     ("boolean", "yes", "true or false"),
     ("int", "4.2", "a whole number"),
     ("int", "1e400", "a whole number"),
@@ -335,8 +335,8 @@ REFUSED = [
     ("date", "28.11.2026", "a date such as"),
     ("datetime", "2026-11-28T15:00:00", "with its zone"),
     ("reference", "Acme", "the id of a record"),
-    ("picklist", "Urgent", "takes one of High, Low"),
-    ("multipicklist", "High;x", "takes one of High, Low"),
+    ("picklist", "Urgent", "accepts one of High, Low"),
+    ("multipicklist", "High;x", "accepts one of High, Low"),
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,29 @@ PASSED, FAILED, ERROR = "passed", "failed", "error"
 # Of a check alone: it had nothing to compare, or it only measures.
 SKIPPED, MEASURED = "skipped", "measured"
 
-_VERDICTS = {"PASS": PASSED, "PASSED": PASSED, "FAIL": FAILED, "FAILURE": FAILED, "FAILED": FAILED}
-# Of a case: that it has come to its end, or that it has passed as well.
-_JUDGED = {"COMPLETED", "SUCCESS", "PASS", "PASSED"}
-_NOTHING_EXPECTED = re.compile(r"missing expected", re.IGNORECASE)
+_VERDICTS = {
+    "PASS": PASSED,
+    "PASSED": PASSED,
+    "FAIL": FAILED,
+    "FAILURE": FAILED,
+    "FAILED": FAILED,
+    "ERROR": ERROR,
+}
+# The documentation says metricScore where the org says result.
+_VERDICT_NAMES = ("result", "status", "metricScore")
+# That something has come to its end, whatever its verdict is.
+_ENDED = {"", "COMPLETED", "SUCCESS"}
+_NOTHING_EXPECTED = re.compile(r"skip metric result due to missing expected \w+\.?", re.IGNORECASE)
 # Topics and actions come with the id of the record, or without.
 _RECORD_ID = re.compile(r"_(?:16j|179)[A-Za-z0-9]{9,15}\b")
-_COMPARED = re.compile(r"topic|action|string_comparison|numeric_comparison")
+# One API gives the values of these, and no verdict.
+_COMPARED = {"topic_sequence_match", "topic_assertion", "action_sequence_match", "actions_assertion"}
+# These have a score and no verdict.
+_MEASURED = {"output_latency_milliseconds", "output_latency"}
+_NO_ERROR = (None, "", 0, "0")
+# How the summary of the results counts its cases.
+_TOTAL = re.compile(r"total(?:numberof)?(?:test)?(?:cases)?|(?:numberof)?(?:test)?cases")
+_NOT_A_COUNT = re.compile(r"rate|percent|share|score")
 _LONGEST_REASON = 500
 
 
@@ -111,41 +127,67 @@ def case_of(  # noqa: PLR0917 - the fields of a case
     return Case(number, name, status, reason, seconds, session_id, checks, repetition)
 
 
+def contradiction(results: Mapping[str, Any], cases: Sequence[Case]) -> str:
+    """Return what the summary of a run's results says against their cases, or ``""``."""
+    given = results.get("summary")
+    summary = _embedded(given)
+    if given is not None and not summary and given != {}:
+        return "the summary of the results cannot be read"
+    passed = sum(case.status == PASSED for case in cases)
+    for name, count in summary.items():
+        word = name.replace("_", "").lower()
+        if isinstance(count, bool) or not isinstance(count, int | float) or _NOT_A_COUNT.search(word):
+            continue
+        fewer = "pass" in word and count < passed
+        more = re.search("fail|error", word) is not None and count > len(cases) - passed
+        if fewer or more or (_TOTAL.fullmatch(word) and count != len(cases)):
+            return f"its summary says {name}: {count:g}, but {passed} of the {len(cases)} cases given passed"
+    return ""
+
+
 def _case(case: dict[str, Any], position: int) -> Case:
     subject = _embedded(case.get("subjectResponse"))
     inputs, generated = _object(case, "inputs"), _object(case, "generatedData")
     number = case.get("testNumber")
     said = _plain(inputs.get("utterance")) or str(subject.get("userInput") or "")
-    checks = tuple(_checks(case))
+    parts = [case, *_objects(case.get("turns"))]
+    checks = tuple(check for part in parts for check in _checks(part))
     return case_of(
         number if isinstance(number, int) else position,
         one_line(said, 200) or f"case {position}",
         checks,
         _seconds(case.get("startTime"), case.get("endTime")),
         str(generated.get("sessionId") or subject.get("sessionId") or ""),
-        _text(_plain(case.get("errorMessage"))) or _unjudged(case, checks),
+        next(filter(None, (_unjudged(part, checks) for part in parts)), ""),
     )
 
 
-def _unjudged(case: dict[str, Any], checks: Iterable[CaseCheck]) -> str:
-    """Return why a case has no verdict, whatever its checks say; ``""`` if it has one."""
-    status = _word(case, "status")
-    failed = _VERDICTS.get(status) == FAILED and any(check.status == FAILED for check in checks)
-    if not status or status in _JUDGED or failed:
-        return ""
-    return "the case ended with an error" if status == "ERROR" else f"the case is not judged ({status})"
+def _unjudged(part: dict[str, Any], checks: Iterable[CaseCheck]) -> str:
+    """Return why a case, or a turn of it, has no verdict, whatever its checks say; ``""`` if it has one."""
+    if not part:
+        return "" if not checks else "a turn of it cannot be read"
+    if part.get("errorMessage") or part.get("errorCode") not in _NO_ERROR:
+        return _text(_plain(part.get("errorMessage"))) or f"it ended with errorCode {part['errorCode']}"
+    has_failed = any(check.status == FAILED for check in checks)
+    for word in (_word(part.get(name)) for name in _VERDICT_NAMES):
+        verdict = _VERDICTS.get(word)
+        if word not in _ENDED and verdict != PASSED and not (verdict == FAILED and has_failed):
+            ended = "the case ended with an error"
+            return ended if verdict == ERROR else f"the case is not judged ({one_line(word, 60)})"
+    return ""
 
 
-def _checks(case: dict[str, Any]) -> Iterator[CaseCheck]:
-    for result in _objects(case.get("testResults")):
+def _checks(part: dict[str, Any]) -> Iterator[CaseCheck]:
+    for result in _objects(part.get("testResults")):
         kind = str(result.get("name") or "")
         texts = {key: _plain(value) for key, value in result.items()}
         yield _check(str(result.get("metricLabel") or kind), kind, texts)
-    for result in _objects(case.get("testScorerResults")):
-        score = {**result, **_scores(result)}
+    for result in _objects(part.get("testScorerResults")):
+        score = _scores(result)
         # What a scorer is called can be changed; its type cannot.
-        kind = str(score.get("evaluationType") or "").removeprefix("evaluator.")
-        yield _check(str(result.get("scorerName") or kind), kind, score)
+        kind = str(score.get("evaluationType") or result.get("evaluationType") or "")
+        kind = kind.removeprefix("evaluator.")
+        yield _check(str(result.get("scorerName") or kind), kind, result, score)
 
 
 def _scores(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,39 +195,53 @@ def _scores(result: Mapping[str, Any]) -> dict[str, Any]:
     read = _embedded(response)
     if read or response is None:
         return read
-    error = result.get("errorMessage") or "its scorerResponse cannot be read"
-    return {"result": None, "status": None, "errorMessage": error}
+    return {"errorMessage": result.get("errorMessage") or "its scorerResponse cannot be read"}
 
 
-def _check(name: str, kind: str, found: Mapping[str, Any]) -> CaseCheck:
-    score = found.get("score")
+def _check(name: str, kind: str, *found: Mapping[str, Any]) -> CaseCheck:
+    """Return a check.
+
+    :param found: what says something about it, the best last.
+    """
+    known: dict[str, Any] = {}
+    for one in found:
+        known |= {key: value for key, value in one.items() if value is not None}
     check = CaseCheck(
         name or kind or "check",
         kind,
         "",
-        _text(found.get("expectedValue")),
-        _text(found.get("actualValue")),
-        score if isinstance(score, int | float) and not isinstance(score, bool) else None,
-        _text(found.get("errorMessage") or found.get("metricExplainability") or found.get("reasoning")),
+        _text(known.get("expectedValue")),
+        _text(known.get("actualValue")),
+        next(filter(_is_number, (known.get("score"), known.get("metricScore"))), None),
+        _text(known.get("errorMessage") or known.get("metricExplainability") or known.get("reasoning")),
     )
-    status = _status(check, found)
+    verdicts = {verdict for one in found for verdict in _verdicts(one)}
+    status = next((worst for worst in (ERROR, FAILED, PASSED, SKIPPED) if worst in verdicts), None)
+    status = status or _without_verdict(check)
     reason = check.reason or ("it is not judged" if status == ERROR else "")
     return replace(check, status=status, reason=reason)
 
 
-def _status(check: CaseCheck, found: Mapping[str, Any]) -> str:
-    for verdict in ("result", "status"):
-        known = _VERDICTS.get(_word(found, verdict))
-        if known is not None:
-            return known
-    status = _word(found, "status")
-    if status == "ERROR" or found.get("errorMessage"):
-        return SKIPPED if _NOTHING_EXPECTED.search(check.reason) else ERROR
-    if check.expected and _COMPARED.search(check.kind):
+def _verdicts(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each verdict about a check: of one that is unknown, that it is an error."""
+    message = found.get("errorMessage")
+    nothing_expected = isinstance(message, str) and _NOTHING_EXPECTED.fullmatch(message.strip())
+    if nothing_expected:
+        yield SKIPPED
+    elif message or found.get("errorCode") not in _NO_ERROR:
+        yield ERROR
+    for name in _VERDICT_NAMES:
+        value = found.get(name)
+        word = _word(value)
+        is_score = name == "metricScore" and _is_number(value)
+        if not (is_score or word in _ENDED or (nothing_expected and word == "ERROR")):
+            yield _VERDICTS.get(word, ERROR)
+
+
+def _without_verdict(check: CaseCheck) -> str:
+    if check.expected and check.kind in _COMPARED:
         return _compared(check)
-    # Such as a latency: it has a score and no verdict.
-    measured = check.score is not None or (status in _JUDGED and not check.expected)
-    return MEASURED if measured else ERROR
+    return MEASURED if check.kind in _MEASURED and check.score is not None and not check.expected else ERROR
 
 
 def _compared(check: CaseCheck) -> str:
@@ -193,8 +249,12 @@ def _compared(check: CaseCheck) -> str:
     return PASSED if same else FAILED
 
 
-def _word(found: Mapping[str, Any], name: str) -> str:
-    return str(found.get(name) or "").upper()
+def _word(value: Any) -> str:
+    return "" if value is None else str(value).strip().upper()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _embedded(text: Any) -> dict[str, Any]:
@@ -226,7 +286,10 @@ def _object(case: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [one if isinstance(one, dict) else {} for one in value] if isinstance(value, list) else []
+    """Return the objects of a list; for what is not an object, or no list, an empty one."""
+    if value is None:
+        return []
+    return [one if isinstance(one, dict) else {} for one in value] if isinstance(value, list) else [{}]
 
 
 def _seconds(start: Any, end: Any) -> float | None:

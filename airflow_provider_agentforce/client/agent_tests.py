@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_agentforce.client import responses, validation
-from airflow_provider_agentforce.client.agent_test_results import PASSED, Case, cases_of
+from airflow_provider_agentforce.client.agent_test_results import PASSED, Case, cases_of, contradiction
 from airflow_provider_agentforce.client.answer_reader import JsonReader
 from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
 from airflow_provider_agentforce.client.attempt import CallOptions
@@ -86,11 +86,13 @@ class AgentTestResults:
 
     :param run: the run after its end.
     :param subject: API name of the agent, ``""`` if the API does not say.
+    :param contradiction: what the results say against their cases, ``""`` if they agree.
     """
 
     run: AgentTestRun
     cases: list[Case]
     subject: str = ""
+    contradiction: str = ""
 
     @property
     def trouble(self) -> str:
@@ -103,6 +105,8 @@ class AgentTestResults:
         if run.error or not (run.completed or failed):
             how = f"ended as {run.status}" if run.ended else f"has not ended ({run.status or 'no status'})"
             return f"The run {run.run_id} {how}: {run.error or 'without a reason'}."
+        if self.contradiction:
+            return f"The results of the run {run.run_id} are not whole: {self.contradiction}."
         return "" if self.cases else f"The run {run.run_id} has no cases."
 
 
@@ -199,7 +203,10 @@ class AgentTests(OrgResource):
         doing = f"Reading the results of the test run {run.run_id}"
         request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
         told = self._executor.execute(request, self._get_access).value
-        return AgentTestResults(_as_told(run, told), cases_of(told), str(told.get("subjectName") or ""))
+        ended, cases = _as_told(run, told), cases_of(told)
+        if run.ended and not run.completed and ended.completed:
+            ended = replace(ended, status=run.status)
+        return AgentTestResults(ended, cases, str(told.get("subjectName") or ""), contradiction(told, cases))
 
     def cancel(self, run: AgentTestRun, *, during_cleanup: bool = False) -> None:
         """Cancel a run.
@@ -295,4 +302,4 @@ def _candidates(api: str | None, path: str | None) -> list[AgentTestRun]:
 
 def _as_told(run: AgentTestRun, told: dict[str, Any]) -> AgentTestRun:
     status, error = told.get("status") or run.status, told.get("errorMessage") or run.error
-    return replace(run, status=str(status).upper(), error=str(error))
+    return replace(run, status=str(status).strip().upper(), error=str(error))

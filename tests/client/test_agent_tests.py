@@ -237,6 +237,9 @@ def scored(**fields):
     return [{"scorerName": "Mine", "scorerResponse": json.dumps(fields)}]
 
 
+LATENCY = scored(evaluationType="evaluator.output_latency_milliseconds", score=3)[0]
+
+
 @pytest.mark.parametrize(
     ("case", "status", "reason"),
     [
@@ -277,9 +280,10 @@ def scored(**fields):
         ({"status": "IN_PROGRESS", "testResults": PASS}, "error", "the case is not judged (IN_PROGRESS)"),
         ({"status": "TIMEOUT", "testResults": [*PASS, *FAIL]}, "error", "not judged (TIMEOUT)"),
         ({"testResults": [*PASS, "odd"]}, "error", "check: it is not judged"),
-        ({"testResults": [*PASS, {"name": "c", "status": "COMPLETED"}]}, "passed", ""),
+        ({"testResults": [*PASS, {"name": "c", "status": "COMPLETED"}]}, "error", "c: it is not judged"),
         ({"testScorerResults": [*scored(status="PASS"), *scored(status="UNCLEAR")]}, "error", "not judged"),
-        ({"testScorerResults": [*scored(status="PASS"), *scored(score=3)]}, "passed", ""),
+        ({"testScorerResults": [*scored(status="PASS"), *scored(score=3)]}, "error", "not judged"),
+        ({"testScorerResults": [*scored(status="PASS"), LATENCY]}, "passed", ""),
         ({"testScorerResults": [*scored(status="PASS"), {"scorerResponse": "{"}]}, "error", "cannot be read"),
         (
             {
@@ -291,13 +295,104 @@ def scored(**fields):
             "No model.",
         ),
         ("odd", "error", "nothing"),
-        ({"testResults": "odd", "inputs": 7, "testNumber": "x"}, "error", "nothing"),
+        ({"testResults": "odd", "inputs": 7, "testNumber": "x"}, "error", "not judged"),
+        ({"testScorerResults": scored(status="PASS"), "turns": [{"testResults": FAIL}]}, "failed", "b"),
+        ({"testResults": PASS, "turns": [{"status": "TIMEOUT", "testResults": PASS}]}, "error", "TIMEOUT"),
+        ({"testResults": PASS, "turns": "odd"}, "error", "cannot be read"),
+        ({"testResults": PASS, "errorCode": 500}, "error", "errorCode 500"),
+        ({"testResults": PASS, "status": False}, "error", "not judged (FALSE)"),
+        ({"testResults": PASS, "result": "FAIL"}, "error", "not judged (FAIL)"),
     ],
 )
 def test_what_becomes_of_a_case(case, status, reason):
     (found,) = cases_of({"testCases": [case]})
     assert found.status == status
     assert reason in found.reason
+
+
+RATED = {"name": "bot_response_rating", "score": 1, "expectedValue": "x", "actualValue": "y"}
+SKIP = "Skip metric result due to missing expected input"
+
+
+@pytest.mark.parametrize(
+    ("check", "status"),
+    [
+        *[({**RATED, "result": word}, "error") for word in ("PARTIAL", "NOT_PASSED", "SUCCESS", None, False)],
+        *[({**RATED, "status": word}, "error") for word in ("NOT_RESOLVED", "IN_PROGRESS", ["FAIL"], {})],
+        ({**RATED, "result": {"name": "PASS"}}, "error"),
+        ({**RATED, "result": " FAIL"}, "failed"),
+        ({**RATED, "result": "pass "}, "passed"),
+        ({**RATED, "metricScore": "FAILED"}, "failed"),
+        ({**RATED, "metricScore": "PASS"}, "passed"),
+        ({"name": "completeness", "score": 1, "status": "COMPLETED"}, "error"),
+        ({"name": "string_comparison", "expectedValue": "x", "actualValue": "x"}, "error"),
+        ({**RATED, "result": "PASS", "status": "FAILURE"}, "failed"),
+        ({**RATED, "result": "PASS", "status": "ERROR"}, "error"),
+        ({**RATED, "result": "PASS", "status": "UNCLEAR"}, "error"),
+        ({**RATED, "result": "FAILURE", "errorMessage": "No model."}, "error"),
+        ({**RATED, "result": "PASS", "errorCode": 500}, "error"),
+        ({**RATED, "result": "PASS", "errorCode": 0, "errorMessage": ""}, "passed"),
+        ({"name": "rating", "status": "ERROR", "errorMessage": SKIP}, "skipped"),
+        ({"name": "rating", "status": "ERROR", "errorMessage": "Gone; missing expected header"}, "error"),
+        ({"name": "rating", "status": "ERROR", "metricExplainability": SKIP}, "error"),
+        ({"name": "output_latency_milliseconds", "score": 3}, "measured"),
+        ({"name": "output_latency_milliseconds", "status": "IN_PROGRESS", "score": 3}, "error"),
+    ],
+    ids=str,
+)
+def test_a_verdict_is_one_that_is_known_and_the_worst_counts(check, status):
+    (case,) = cases_of({"testCases": [{"testResults": [*PASS, check]}]})
+    assert case.checks[1].status == status
+    assert case.status == ("passed" if status in {"skipped", "measured"} else status)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "status"),
+    [
+        ({"status": "ERROR", "errorMessage": "Timeout"}, {"status": "PASS"}, "error"),
+        ({"status": "FAIL"}, {"status": "PASS"}, "failed"),
+        ({"status": "PASS"}, {"status": "FAIL"}, "failed"),
+        ({"status": "COMPLETED"}, {"status": "PASS"}, "passed"),
+        ({"score": 1}, None, "error"),
+        ({"status": "PASS"}, None, "passed"),
+    ],
+    ids=str,
+)
+def test_the_worst_verdict_of_a_scorer_and_its_response_counts(outer, inner, status):
+    response = None if inner is None else json.dumps(inner)
+    (case,) = cases_of({"testCases": [{"testScorerResults": [{**outer, "scorerResponse": response}]}]})
+    assert case.status == status
+
+
+@pytest.mark.parametrize(
+    ("summary", "words"),
+    [
+        (None, ""),
+        ({"total": 2, "passed": 1, "failed": 1, "passRate": 0.5}, ""),
+        ({"totalNumberOfTestCases": 3, "failed": 1}, "totalNumberOfTestCases: 3"),
+        ({"total_test_cases": 1}, "total_test_cases: 1"),
+        ({"failed": 2}, "failed: 2, but 1 of the 2 cases"),
+        ({"numberOfErrors": 2}, "numberOfErrors: 2"),
+        ({"passed": 0}, "passed: 0"),
+        (json.dumps({"failed": 2}), "failed: 2"),
+        ("odd", "summary of the results cannot be read"),
+    ],
+    ids=str,
+)
+def test_results_that_contradict_their_summary_are_not_whole(org, client, summary, words):
+    tests = client.agent_tests
+    run = ended(tests, tests.start("Order_Tests"))
+    cases = [{"testResults": checks} for checks in (PASS, FAIL)]
+    org.fail("test", body={"status": "COMPLETED", "summary": summary, "testCases": cases})
+    trouble = tests.results(run).trouble
+    assert (words in trouble, bool(trouble)) == (True, bool(words))
+
+
+def test_results_do_not_turn_a_bad_end_into_a_good_one(org, client):
+    tests = client.agent_tests
+    run = ended(tests, tests.start("Order_Tests_Broken"))
+    org.fail("test", body={"status": "COMPLETED", "testCases": [{"testResults": PASS}]})
+    assert "ended as ERROR" in tests.results(run).trouble
 
 
 @pytest.mark.parametrize(

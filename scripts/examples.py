@@ -1,4 +1,4 @@
-"""Runs the example Dags, each with ``airflow dags test`` against an org of its own.
+"""Runs the example Dags, each with ``airflow dags test`` against an org of its own; one needs a scheduler.
 
 A Dag that not every Airflow can load says so in its file, ``# needs: apache-airflow>=3.1`` for instance.
 Where that is missing, the Dag is not run; its file still has to load without an error.
@@ -20,6 +20,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import scheduled
 from packaging.requirements import Requirement
 
 from airflow_provider_agentforce.emulator import Emulator, SessionRecord
@@ -80,20 +81,32 @@ class Examples:
             missing = tuple(
                 one for one in _NEEDS.findall(path.read_text()) if not _is_there(Requirement(one))
             )
-            yield self._load(path, missing) if missing else self._test(path.stem)
+            if missing:
+                yield self._load(path, missing)
+            elif path.stem == scheduled.WRITES:
+                yield self._schedule(path.stem)
+            else:
+                yield self._test(path.stem)
 
     def _test(self, dag_id: str) -> Run:
+        with Emulator() as org, self._person(dag_id) as person:
+            command = AIRFLOW, "dags", "test", dag_id
+            worked, output = self._call(self._settings(org), dag_id, *command, beside=person)
+        return _run_in(org, dag_id, output, worked=worked)
+
+    def _schedule(self, dag_id: str) -> Run:
+        home = self.home / "scheduled"  # the other one knows the Dags in the form for "airflow dags test"
+        home.mkdir()
         with Emulator() as org:
-            env = {
-                "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
-                "AIRFLOW_CONN_PYDANTICAI_DEFAULT": MODEL,
-                "AGENTFORCE_EXAMPLE_OUTPUT": str(self.out),
-            }
-            with self._person(dag_id) as person:
-                worked, output = self._call(env, dag_id, AIRFLOW, "dags", "test", dag_id, beside=person)
-        left_open = tuple(org.open_sessions)
-        sessions = tuple(org.sessions.values())
-        return Run(dag_id, worked and not left_open, (), sessions, left_open, output)
+            failure = scheduled.run_both(home, FOLDER, self._settings(org))
+        return _run_in(org, dag_id, failure, worked=not failure)
+
+    def _settings(self, org: Emulator) -> dict[str, str]:
+        return {
+            "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
+            "AIRFLOW_CONN_PYDANTICAI_DEFAULT": MODEL,
+            "AGENTFORCE_EXAMPLE_OUTPUT": str(self.out),
+        }
 
     @contextmanager
     def _person(self, dag_id: str) -> Iterator[BaseProcess | None]:
@@ -125,6 +138,11 @@ class Examples:
                 process.terminate()  # it would wait for an answer forever
         process.join()
         return process.exitcode == 0, log.read_text()
+
+
+def _run_in(org: Emulator, dag_id: str, output: str, *, worked: bool) -> Run:
+    left_open = tuple(org.open_sessions)
+    return Run(dag_id, worked and not left_open, (), tuple(org.sessions.values()), left_open, output)
 
 
 def _run(env: dict[str, str], log: Path, command: tuple[str, ...]) -> None:

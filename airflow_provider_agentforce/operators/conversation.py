@@ -45,11 +45,11 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     **Sends** the start, one message after another, and the end. It stops early if the agent ends the session.
     The session is ended on success, failure and kill. **Returns** a dict with ``session_id``,
-    ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer), ``external_session_key`` and
-    ``turns`` (one dict per answer, as returned by a send); the first five are also separate XComs. If the
-    task fails, the XCom ``turns`` has the answers that it received. With ``output_type`` there is also
-    ``result``, the last answer as plain JSON (also a separate XCom), or ``None`` if the outcome is not
-    ``answered``.
+    ``sequence_id``, ``agent_id``, ``text`` and ``outcome`` (of the last answer), ``agent_version``,
+    ``external_session_key`` and ``turns`` (one dict per answer, as returned by a send); the first five are
+    also separate XComs. If the task fails, the XCom ``turns`` has the answers that it received. With
+    ``output_type`` there is also ``result``, the last answer as plain JSON (also a separate XCom), or
+    ``None`` if the outcome is not ``answered``.
 
     **A retry** on Airflow 3.3 and later continues in the same session with the first message that was not
     answered, even if the previous try was killed. If the agent may have acted on a message, the steps of
@@ -331,7 +331,8 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         self.push(context, values)
         key = talk.chat.session.external_session_key
         turns = [turn.to_dict() for turn in talk.turns]
-        return without_requests({**values, "external_session_key": key, "turns": turns})
+        more = {"agent_version": last["agent_version"], "external_session_key": key, "turns": turns}
+        return without_requests({**values, **more})
 
     def _decide_on_a_retry(
         self, talk: ResumableConversation, error: BaseException, *, recorded: bool, context: Context

@@ -317,16 +317,18 @@ def test_an_example_runs_as_it_is(dag_test, airflow_db, dag_id, tmp_path):
     assert labels(airflow_db, dag_id) == LABELS.get(dag_id, set())
 
 
-def test_the_answers_about_the_org_s_accounts_are_in_their_records(dag_test, airflow_db):
+@pytest.mark.parametrize(("decision", "written"), [("Approve", 8), ("Reject", 0)])
+def test_the_answers_about_the_org_s_accounts_are_in_their_records(dag_command, tmp_path, decision, written):
+    log = tmp_path / "person.log"
     with Emulator() as org:
-        status, output = dag_test(SALESFORCE, org, ROOT / "example_dags")
-        assert status == 0, output
+        with person(SALESFORCE, decision, log):
+            status, output = dag_command(SALESFORCE, org, ROOT / "example_dags")
+        assert status == 0, output + log.read_text()
         accounts = org.records("Account")
-        assert all(account["Agent_Checked__c"] and account["Agent_Summary__c"] for account in accounts)
-        assert "What do you know of account Acme (Manufacturing)?" in [text for _, text, _ in sent(org)]
+        assert sum(one["Agent_Checked__c"] and bool(one["Agent_Summary__c"]) for one in accounts) == written
+        assert len(sent(org)) == (written or 2)
         assert org.open_sessions == []
-        status, output = dag_test(f"{SALESFORCE}_report", org, ROOT / "example_dags")
-        assert status == 0, output
+    assert "Ask about 6 more accounts?" in log.read_text()
 
 
 def test_a_new_version_of_the_agent_is_tested(dag_test, airflow_db):

@@ -215,12 +215,15 @@ def test_the_event_of_an_asset_has_counts_and_paths(org, run, asked, events, tmp
         records=[{"id": 1}],
         message="Hi",
         result_path=f"file://{tmp_path}/one",
+        agreement_share=1.0,
         outlets=[Asset("answers")],
     )
     done = run(batch, context)
     extra = events[Asset("answers")].extra
     assert extra["counts"] == {"answered": 1}
     assert extra["results"] == done.value["results"]
+    assert extra["agreement"]["share"] == 1.0
+    assert extra["agent_version"]
     talk = ConversationOperator(
         task_id="talk", messages=["Hi", "Where is order 42?"], outlets=[Asset("talked")]
     )
@@ -228,6 +231,7 @@ def test_the_event_of_an_asset_has_counts_and_paths(org, run, asked, events, tmp
     extra = events[Asset("talked")].extra
     assert (extra["turns"], extra["outcome"]) == (2, "answered")
     assert extra["session_id"] == done.value["session_id"]
+    assert extra["agent_version"]
     assert "text" not in extra
     json.dumps(extra)
 

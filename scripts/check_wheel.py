@@ -29,7 +29,7 @@ assert {"index.html", "agentforce.js"} <= {path.name for path in (home / "plugin
 assert plugin.load().external_views
 needed = [r for r in importlib.metadata.requires("airflow-provider-agentforce") if "extra ==" not in r]
 assert {r.split(">")[0] for r in needed} == {
-    "apache-airflow", "cryptography", "h11", "pyjwt", "pyyaml", "requests", "tenacity"
+    "apache-airflow", "cryptography", "h11", "psutil", "pyjwt", "pyyaml", "requests", "tenacity"
 }, needed
 from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.emulator import Emulator

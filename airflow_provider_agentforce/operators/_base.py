@@ -33,7 +33,7 @@ _LATE = timedelta(minutes=1)
 _EVENT_KEYS = (
     *("result_path", "results", "dead_letter", "tables", "records", "counts", "written", "errors"),
     *("session_id", "agent_id", "agent_version", "outcome", "agreement"),
-    *("run_id", "status", "passed", "failed"),
+    *("run_id", "status", "passed", "failed", "skipped"),
 )
 _SHORT_KEYS = ("session_id", "sequence_id", "agent_id", "text", "outcome", "greeting", "result")
 

@@ -77,7 +77,9 @@ class AgentTesting(AgentforceBaseOperator):
             if getattr(self, field) is not None:
                 path_of(getattr(self, field), field)
 
-    def earlier_pass(self, mark: str, versions: Mapping[str, str | None]) -> dict[str, Any] | None:
+    def earlier_pass(
+        self, mark: str, versions: Mapping[str, str | None], context: Context
+    ) -> dict[str, Any] | None:
         """Return the result of an earlier pass that still counts, ``None`` if there is none.
 
         :param mark: what tells this test from another.
@@ -100,7 +102,7 @@ class AgentTesting(AgentforceBaseOperator):
             return None
         self.log.info("%s", report.skipped)
         self._write_junit(report)
-        return {**kept.result, "skipped": True}
+        return self._told(context, {**kept.result, "skipped": True}, versions)
 
     def conclude(
         self,
@@ -126,7 +128,15 @@ class AgentTesting(AgentforceBaseOperator):
             at = datetime.now(timezone.utc).isoformat()
             passed = _LastPass(mark, dict(versions), at, result, report.name, report.details())
             _write_json(self._storage(), _LAST_PASS, vars(passed))
-        return self.tell_outlets(context, result)
+        return self._told(context, result, versions)
+
+    def _told(
+        self, context: Context, result: dict[str, Any], versions: Mapping[str, str | None]
+    ) -> dict[str, Any]:
+        """Return the result, and put it with the agent's version into the events of the outlets."""
+        known = set(versions.values())
+        self.tell_outlets(context, {**result, "agent_version": known.pop() if len(known) == 1 else None})
+        return result
 
     def version_of(self, client: AgentforceClient, agent: str | None, *, newest: bool = False) -> str | None:
         """Return the id of an agent's active version, ``None`` when it cannot be read.

@@ -101,7 +101,7 @@ class RunAgentTestOperator(AgentTesting):
             client = self.open_client()
             self.link_to(client.settings.agent_id, context)
             versions = self._versions()
-            passed = self.earlier_pass(self._mark, versions)
+            passed = self.earlier_pass(self._mark, versions, context)
             if passed is not None:
                 return passed
             tests = client.agent_tests

@@ -87,7 +87,7 @@ class ConversationTestOperator(AgentTesting):
                 self.agentforce_conn_id, agents, [one.text for one in conversations], self.repeat
             )
             versions = self._versions(client, agents)
-            passed = self.earlier_pass(mark, versions)
+            passed = self.earlier_pass(mark, versions, context)
             if passed is not None:
                 return passed
             cases = self._cases(client, conversations, mark, context)

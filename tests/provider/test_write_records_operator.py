@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from airflow_provider_agentforce.exceptions import (
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
+    ConversationTestOperator,
     WriteRecordsOperator,
 )
 
@@ -234,6 +235,29 @@ def test_the_event_of_an_asset_has_counts_and_paths(org, run, asked, events, tmp
     assert extra["agent_version"]
     assert "text" not in extra
     json.dumps(extra)
+
+
+def test_the_event_of_a_test_has_the_version_that_passed_also_when_it_is_not_tested_again(
+    org, run, events, tmp_path
+):
+    (tmp_path / "hello.yaml").write_text("name: hello\nturns: [{say: Hi, expect: {outcome: answered}}]\n")
+
+    def told(name):
+        test = ConversationTestOperator(
+            task_id="test",
+            conversations=f"file://{tmp_path}/hello.yaml",
+            result_path=f"file://{tmp_path}/kept",
+            skip_if_passed_within=timedelta(days=1),
+            outlets=[Asset(name)],
+        )
+        assert run(test, {"outlet_events": events}).error is None
+        return events[Asset(name)].extra
+
+    first, second = told("first"), told("second")
+    assert (first["passed"], first["cases"]) == (1, 1)
+    assert first["agent_version"]
+    assert second == {**first, "skipped": True}
+    assert org.count("start") == 1
 
 
 def test_a_failed_task_tells_nothing_and_an_odd_outlet_fails_none(org, run, asked, events):

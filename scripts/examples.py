@@ -96,9 +96,11 @@ class Examples:
 
     def _schedule(self, dag_id: str) -> Run:
         home = self.home / "scheduled"  # the other one knows the Dags in the form for "airflow dags test"
-        home.mkdir()
+        dags = home / "dags"  # without those that the scheduler would start by their own schedule
+        dags.mkdir(parents=True)
+        shutil.copy(FOLDER / f"{dag_id}.py", dags)
         with Emulator() as org:
-            failure = scheduled.run_both(home, FOLDER, self._settings(org))
+            failure = scheduled.run_both(home, dags, self._settings(org))
         return _run_in(org, dag_id, failure, worked=not failure)
 
     def _settings(self, org: Emulator) -> dict[str, str]:

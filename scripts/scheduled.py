@@ -16,7 +16,8 @@ STARTED_BY_ASSET = f"{WRITES}_report"
 def run_both(home: Path, dags: Path, environment: dict[str, str]) -> str:
     """Run the Dag that writes records, approve what it asks, and wait for the Dag that its asset starts.
 
-    :param home: folder for Airflow, empty.
+    :param home: folder for Airflow.
+    :param dags: folder with their file.
     :param environment: more environment variables for every process.
     :returns: what went wrong, empty if both succeeded.
     """

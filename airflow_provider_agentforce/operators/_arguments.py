@@ -40,13 +40,13 @@ def check_references(operator: Any, given: Mapping[str, Any]) -> None:
         value = given[name]
         if callable(value) and has_reference(value):
             raise AgentforceInputError(
-                f"{name} is a function that holds the output of a task, which Airflow does not resolve. Give "
-                "that output in another argument, or use @task.agentforce, whose arguments may be outputs."
+                f"{name} is a function that contains the output of a task, which Airflow does not resolve. "
+                "Give that output in another argument, or use @task.agentforce, whose arguments may be outputs."
             )
         if name not in operator.template_fields and has_reference(value):
             raise AgentforceInputError(
-                f"{name} is not templated, so it cannot hold the output of a task. Give the value itself, or "
-                f"map the task over it: .expand({name}=…)."
+                f"{name} is not templated, so it cannot contain the output of a task. Give the value itself, "
+                f"or map the task over it: .expand({name}=…)."
             )
 
 
@@ -85,7 +85,7 @@ def check_fail_on(fail_on: Any) -> tuple[str, ...]:
         )
     unknown = [name for name in names if name not in OUTCOMES]
     if unknown:
-        raise AgentforceInputError(f"fail_on: {shown(unknown[0])} is none of {', '.join(OUTCOMES)}.")
+        raise AgentforceInputError(f"fail_on: {shown(unknown[0])} is not one of {', '.join(OUTCOMES)}.")
     return tuple(names)
 
 
@@ -169,7 +169,9 @@ def check_message(message: Any, field: str) -> None:
     """Refuse what cannot be a message, while a template or a reference may yet become one."""
     if isinstance(message, Mapping):
         if set(message) - {"text", "variables"} or "text" not in message:
-            raise AgentforceInputError(f"{field} must have text, may have variables, and has nothing else.")
+            raise AgentforceInputError(
+                f"{field} must have text, may have variables, and must have nothing else."
+            )
         check_message(message["text"], f"{field}.text")
     elif not may_change(message) and not is_dataclass(message):  # as a Reply is
         validation.message_text(message, field)

@@ -152,7 +152,7 @@ def _key(number: int) -> str:
 
 def _cannot_ask(turn: Turn, why: str) -> AgentforceInputError:
     return AgentforceInputError(
-        f"A person cannot be asked what to say to the answer to message {turn.sequence_id}: {why}.",
+        f"A person cannot be asked how to reply to the answer to message {turn.sequence_id}: {why}.",
         hint=f"Give on_{turn.outcome} a function.",
     )
 

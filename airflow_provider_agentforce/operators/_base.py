@@ -91,7 +91,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
                 field, getattr(self, field, None), lambda text: self.get_template_env().parse(text)
             )
         except RecursionError:
-            raise AgentforceInputError(f"{field} is nested too deep, or holds itself.") from None
+            raise AgentforceInputError(f"{field} is nested too deeply, or contains itself.") from None
 
     def check_arguments(self) -> None:
         """Refuse other literals that cannot be right, while the Dag is parsed."""

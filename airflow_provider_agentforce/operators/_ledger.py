@@ -134,7 +134,7 @@ class Ledger:
         """
         store: Any = context.get("task_state_store")
         if store is None:
-            log.info("This Airflow has no task state store, so a killed try leaves no record to the next.")
+            log.info("This Airflow has no task state store, so a killed try leaves no record for the next.")
             store = _OfThisTry() if resolves else None
         ti = context["ti"]
         return cls(store, getattr(ti, "max_tries", 0), loop_of(ti), ti.try_number)
@@ -305,7 +305,7 @@ class TaskJournal:
         resolution = value.get("resolution")
         self._check_same(record, number, asked, resolution)
         if record.done and record.value is not None:
-            log.info("Message %d has its answer on record; it is not sent again.", number)
+            log.info("The answer to message %d is recorded; the message is not sent again.", number)
             return JournalEntry(Turn.from_dict(record.value), sent=True, try_number=record.value.get("try"))
         if resolution is not None and not value.get("sent_again"):
             self.send_again(number, resolution)
@@ -375,7 +375,7 @@ def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
             "An earlier try sent the message and got an answer that was too long to keep.",
             operation="send",
             applied=True,
-            hint="No step of on_unknown_delivery can bring it back. Read it in the agent's session. Clearing "
+            hint="No step of on_unknown_delivery can recover it. Read it in the agent's session. Clearing "
             "the task sends the message again.",
         )
     error = DeliveryUnknownError(

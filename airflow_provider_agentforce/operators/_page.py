@@ -78,7 +78,7 @@ class TaskPage:
         if isinstance(error, AgentforceError):
             what, hint = error.fact, error.hint
         else:
-            what, hint = f"The task failed with {type(error).__name__}.", "The log of the task has more."
+            what, hint = f"The task failed with {type(error).__name__}.", "See the log of the task."
         unknown = isinstance(error, DeliveryUnknownError) and not error.applied
         self.tell(state=FAILED, error={"what": what, "hint": hint, "unknown": unknown})
 

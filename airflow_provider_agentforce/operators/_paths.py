@@ -26,7 +26,7 @@ def check_uri(uri: str, field: str) -> None:
     :param field: what an error calls it.
     """
     if looks_like_key(uri):
-        raise AgentforceInputError(f"{field} must be a URI, but holds a private key.")
+        raise AgentforceInputError(f"{field} must be a URI, but contains a private key.")
     if not _URI.match(uri):
         listed = field == "records" and uri.lstrip().startswith("[")
         raise AgentforceInputError(
@@ -90,5 +90,5 @@ def _files_at(uri: str, field: str) -> list[Any]:
     listed = list(inside.iterdir()) if inside.is_dir() else []
     found = sorted((path for path in listed if fnmatchcase(path.name, name)), key=lambda path: path.name)
     if not found:
-        raise AgentforceInputError(f"{field}: no file fits {shown(uri, 200)}.")
+        raise AgentforceInputError(f"{field}: no file matches {shown(uri, 200)}.")
     return found

@@ -69,8 +69,8 @@ class Question:
         more = [f"and {len(unknown) - _MOST_KEYS} more"] if len(unknown) > _MOST_KEYS else []
         seen = dict.fromkeys(finding for one in unknown for finding in one.findings)
         body = [
-            f"{len(unknown)} records were asked about, and whether the agent acted is not known.",
-            "The decision is for all of them. Their keys:",
+            f"{len(unknown)} records have an unknown delivery: it is not known whether the agent acted.",
+            "The decision applies to all of them. Their keys:",
             quoted("\n".join([*keys, *more])),
             *(["What was found out:", quoted("\n".join(list(seen)[:20]))] if seen else []),
             _HOW_TO_LOOK,
@@ -150,14 +150,14 @@ def decided(
         )
     if asked.begun and not of_a_try and "error" not in event:
         # An answer that is there would be deleted by asking again, and only a trigger can read it.
-        task.log.info("An earlier try has asked a person, or was about to. Looking for the decision.")
+        task.log.info("An earlier try asked a person, or was about to ask. Looking for the decision.")
         asked.notify(step, context, task)
         task.defer_until(_now(), _compat.answer_trigger(context["ti"], until, **question.form()))
     if of_a_try or not asked.done("asked"):
         asked.put(question, step, context)
     asked.notify(step, context, task)
-    how_long = "without an end" if until is None else f"until {until.isoformat(timespec='seconds')}"
-    task.log.info("Waiting for a person's decision among Airflow's Required Actions, %s.", how_long)
+    how_long = "without a time limit" if until is None else f"until {until.isoformat(timespec='seconds')}"
+    task.log.info("Waiting for a person's decision under Airflow's Required Actions, %s.", how_long)
     raise _compat.awaiting_input("execute_complete", None if until is None else max(until - _now(), _SOON))
 
 
@@ -205,7 +205,7 @@ class _AskedQuestion:
             try:
                 notifier(context)
             except Exception:  # noqa: PERF203 - each gets its chance
-                task.log.exception("A notifier failed. The question is asked all the same.")
+                task.log.exception("A notifier failed. The question is still asked.")
         self._note("notified")
 
 
@@ -231,7 +231,7 @@ def _body(delivery: UnknownDelivery) -> str:
         quoted("\n".join([delivery.error, *delivery.findings])),
     ]
     if delivery.partial_text:
-        body += ["What could be read of the answer:", quoted(delivery.partial_text)]
+        body += ["The part of the answer that could be read:", quoted(delivery.partial_text)]
     return "\n\n".join([*body, _HOW_TO_LOOK])
 
 
@@ -246,5 +246,5 @@ def listed(facts: Mapping[str, Any]) -> str:
 
 def quoted(text: str) -> str:
     """Return foreign text so that Markdown shows it and does nothing else with it."""
-    shown = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…\n(It is longer.)"
+    shown = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…\n(truncated)"
     return "\n".join(f"    {line}" for line in shown.splitlines())

@@ -61,7 +61,7 @@ def reported(execute: _Execute) -> _Execute:
 
 
 def _tell_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
-    task.log.debug("The whole traceback:", exc_info=error)
+    task.log.debug("The complete traceback:", exc_info=error)
     facts = {
         "host": error.host,
         "org": task.org,
@@ -79,7 +79,7 @@ def _show_error(task: AgentforceBaseOperator, error: BaseException) -> None:
     if task.page is not None:
         task.page.fail(error)
         if task.page.url:
-            task.log.info("What was said, and what is known: %s", task.page.url)
+            task.log.info("Messages, answers and their state: %s", task.page.url)
 
 
 def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:

@@ -38,7 +38,10 @@ _SHORT_WAIT = 10.0
 _SLICE = 0.1
 # Look-ups at once.
 _LOOKERS = 8
-_AGAIN = "It was sent once more in this try, since the agent had not acted; now that is unknown again."
+_AGAIN = (
+    "The message was sent once more in this try, because the agent had not acted; the new delivery is also "
+    "unknown."
+)
 
 
 class ResolvesDeliveries(SendsMessages):
@@ -125,7 +128,7 @@ class ResolvesDeliveries(SendsMessages):
         if not self.resolves:
             return error
         if self._interrupted(error) and ledger.keeps and self.tries_left(context):
-            return error.replaced(retryable=True, hint="The next try finds out, as on_unknown_delivery says.")
+            return error.replaced(retryable=True, hint="The next try runs the steps of on_unknown_delivery.")
         if error.delivery is not None and self._sent_again(error.delivery, ledger):
             return error.replaced(hint=f"{_AGAIN} {error.hint}")
         return error
@@ -311,7 +314,7 @@ class TaskTools:
 
         sought = _sought(delivery)
         if sought is None:
-            why = "A message is found there by its session and text, which are not both known."
+            why = "The trace needs the message's session and text, which are not both known."
             return Seen(note=why, final=True)
         found = trace_lookup.look(self._task.hook.plain_client, sought)
         message = found.message

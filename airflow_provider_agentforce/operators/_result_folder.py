@@ -53,12 +53,12 @@ def check_folder(path: Any, executor: str | None, context: Context) -> Callable[
         return _accept_any
     if executor == "KubernetesExecutor" and disk in _GONE_WITH_POD:
         raise AgentforceInputError(
-            f"result_path: {path} is gone with this pod, and with it what a retry has to know: which records "
-            f"were asked. {_REMEDY}"
+            f"result_path: {path} is gone with this pod, and with it the information that a retry needs: "
+            f"which records were asked. {_REMEDY}"
         )
     log.warning(
         "result_path %s is on a disk of this worker (%s), and %s may run the next try on another one. "
-        "Then it finds no record of what was asked. %s",
+        "It then finds no record of the messages. %s",
         path,
         disk,
         executor,
@@ -97,8 +97,9 @@ def _check_same(ledger: Ledger, path: str, began: float) -> None:
     if found.get("began") != began:
         raise LedgerError(
             f"result_path: {path} on this worker ({here}) is not the folder that an earlier try of this task "
-            f"used on {found.get('host')}, which knows what was asked. Nothing was sent.",
-            hint=f"{_REMEDY} A retry on the other worker goes on. Another result_path asks everything again.",
+            f"used on {found.get('host')}, which has the record of the messages. Nothing was sent.",
+            hint=f"{_REMEDY} A retry on the other worker continues. "
+            "Another result_path asks everything again.",
         )
 
 

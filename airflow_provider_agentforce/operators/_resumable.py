@@ -42,13 +42,13 @@ def resume_or_start(
     record = ledger.read_any_cycle(SESSION)
     if record is not None and _open(record):
         if record.fingerprint == mark and ledger.read(SESSION) is not None:
-            log.info("An earlier try has started this session; it is used.")
+            log.info("Using the session that an earlier try started.")
             return _session(record), True
         end_left(client, record)
     elif record is not None and not record.done and ledger.read(SESSION) is not None:
         log.warning(
             "An earlier try lost the start of a session, which may be open until it expires. "
-            "Its external session key, and those of its repetitions: %s",
+            "Its external session key and those of its repetitions: %s",
             ", ".join(_keys(record)),
         )
     client.agent_version(options.agent_id)
@@ -179,10 +179,10 @@ class ResumableConversation:
             end_left(self._client, record)
             raise AgentforceInputError(
                 "The agent or the connection has changed since an earlier try began this conversation. "
-                "Clear the task to begin it again."
+                "Clear the task to start again."
             )
         self._hold(_session(record), resumed=True, ended=not _open(record))
-        log.info("Going on with session %s of an earlier try.", self.chat.session.session_id)
+        log.info("Continuing session %s of an earlier try.", self.chat.session.session_id)
         return self
 
     def __exit__(

@@ -57,7 +57,7 @@ class ResumableRun:
             )
         if record is not None and record.done:
             run, until = _run_in(record)
-            log.info("Going on with the test run %s of an earlier try.", run.run_id)
+            log.info("Continuing with the test run %s of an earlier try.", run.run_id)
             return run, until
         if record is not None:
             raise _unknown(f"An earlier try may have started a run of the agent test {self._test}.")
@@ -122,7 +122,7 @@ class ResumableRun:
             if is_unknown(error):
                 # Nothing was started there: all of them are asked, as if for the first time.
                 return self._start(tests)
-            raise lost.replaced(what=f"{lost.what} Asked once more: {error.what}") from error
+            raise lost.replaced(what=f"{lost.what} The second request: {error.what}") from error
         if tests.now() > until:
             log.warning(
                 "An earlier request may have started another run, which has ended meanwhile. %s", lost

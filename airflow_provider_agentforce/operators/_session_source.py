@@ -85,7 +85,8 @@ class TakesSession(AgentforceBaseOperator):
         names = _names_up(_arguments(self, context)) or sorted(self.upstream_task_ids)
         who = f"the task {' or '.join(names)}" if names else "the task before it"
         return AgentforceInputError(
-            f"{field} is {shown(getattr(self, field), 40)}: {who} left no session. See why, and clear it."
+            f"{field} is {shown(getattr(self, field), 40)}: {who} left no session. "
+            "Find out why, and clear it."
         )
 
 
@@ -128,7 +129,7 @@ def session_to_end(task: TakesSession, context: Context) -> Session | None:
                 break
     if len(found) > 1:
         raise AgentforceInputError(
-            f"session holds {len(found)} sessions. Map the task over them: "
+            f"session contains {len(found)} sessions. Map the task over them: "
             "EndSessionOperator.partial(…).expand(session=start.output)."
         )
     if found:

@@ -71,10 +71,10 @@ class UsesLimits(AgentforceBaseOperator):
         if "timeout" in why.lower():
             self.log.warning(
                 "The wait reached its timeout without an event from the triggerer, and the task continues. "
-                "If a person is asked, that is usual; otherwise look whether a triggerer runs."
+                "This is normal if a person was asked; otherwise look whether a triggerer runs."
             )
         else:
-            self.log.warning("The trigger that waited for the task is lost (%s). The task goes on.", why)
+            self.log.warning("The trigger that waited for the task is lost (%s). The task continues.", why)
         lost = {"error": why, "error_type": "lost"}
         return super().resume_execution("execute_complete", {"event": lost}, context)
 

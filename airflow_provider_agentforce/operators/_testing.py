@@ -159,7 +159,7 @@ class AgentTesting(AgentforceBaseOperator):
         """Return the versions that were tested: those of now, if they are the ones of before."""
         if before == now:
             return dict(now)
-        self.log.warning("Which version of the agent was tested is not certain, so its pass is not kept.")
+        self.log.warning("It is not certain which version of the agent was tested, so the pass is not kept.")
         return dict.fromkeys(now)
 
     def _write_junit(self, report: Report) -> None:

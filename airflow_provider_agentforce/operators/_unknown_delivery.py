@@ -222,7 +222,7 @@ class Resolver:
         for name, note in notes.items():
             self._note(name, f"Trace: {note}")
         for note, number in Counter(notes.values()).items():
-            log.info("The org's trace does not settle it: %s Messages: %d.", note, number)
+            log.info("The org's trace does not show it: %s Messages: %d.", note, number)
 
     def _settle_with_outcomes(self, step: Trace, verdicts: Mapping[str, Verdict]) -> None:
         try:
@@ -258,7 +258,7 @@ class Resolver:
         who = decision.user or "Somebody"
         log.info("%s has decided: %s", who, decision.option)
         if decision.acted is None:
-            self._note_all(unknown, f"{who} has decided to fail the task.")
+            self._note_all(unknown, f"{who} decided to fail the task.")
             return False
         self._settle(dict.fromkeys(unknown, _verdict_by(decision)))
         return True
@@ -326,7 +326,7 @@ def _outcome(function: Callable[[str], Any], text: str) -> tuple[str | None, str
         said = function(text)
         if isinstance(said, str) and said in _KINDS:
             return said, ""
-        return None, f"outcome_of, {name}, returned {one_line(repr(said), 40)}, and not an outcome."
+        return None, f"outcome_of, {name}, returned {one_line(repr(said), 40)}, which is not an outcome."
     except _INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - a person's code
@@ -339,11 +339,14 @@ def _in_words(verdict: Verdict) -> tuple[str, bool]:
 
     who = {"check": "Your check", "trace": "The org's trace", "ask": "A person"}[verdict.by]
     if not verdict.acted:
-        return f"{who} says that the agent did not act. It is sent once more where that is possible.", False
+        return (
+            f"{who} says that the agent did not act. The message is sent once more if that is possible.",
+            False,
+        )
     if verdict.answer == "lost":
         return f"{who} says that the agent acted. Its answer is lost: the outcome is answer_lost.", True
     if verdict.answer == "recovered" and verdict.outcome is None:
-        look = "The outcome is answered all the same. Read the answer, or give Trace an outcome_of."
+        look = "The outcome is still answered. Read the answer, or give Trace an outcome_of."
         return f"{who} has the message and the agent's answer. {NO_KIND} {look}", True
     return f"{who} says that the agent acted, and has its answer.", False
 
@@ -357,7 +360,7 @@ def _called(function: Callable[[UnknownDelivery], Any], delivery: UnknownDeliver
             log.info("The check %s cannot tell.", name)
         if said is True or said is False or said is None:
             return said, f"The check {name} cannot tell."
-        finding = f"The check {name} returned {one_line(repr(said), 40)}, and not True, False or None."
+        finding = f"The check {name} returned {one_line(repr(said), 40)}, which is not True, False or None."
     except _INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - a person's code, which may even exit

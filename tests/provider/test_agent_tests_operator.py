@@ -168,7 +168,7 @@ def test_a_lost_start_of_the_successor_is_looked_for_at_once(org, task):
     org.fail("test", drop=True, after=True)
     seen = begun.attempt()
     assert is_unknown_for_good(seen)
-    assert re.search("Asked once more: .* is in progress.*Testing Center", str(seen.error))
+    assert re.search("The second request: .* is in progress.*Testing Center", str(seen.error))
     assert is_unknown_for_good(begun.attempt())
     assert (len(org.test_runs), len(starts(org))) == (1, 2)
 

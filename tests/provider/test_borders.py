@@ -276,7 +276,11 @@ BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"
         (ConversationOperator, {"messages": [START]}, r"messages\[0\] is a task; give its output"),
         (ConversationOperator, {"messages": [{"text": START}]}, "is a task; give its output"),
         (ConversationOperator, {"messages": ["a"], "agent_id": START}, "agent_id is a task"),
-        (ConversationOperator, {"messages": partial(len, START.output)}, "messages is a function that holds"),
+        (
+            ConversationOperator,
+            {"messages": partial(len, START.output)},
+            "messages is a function that contains",
+        ),
         (ConversationOperator, {"messages": ["a"], "stream": START.output}, "stream is not templated"),
         (ConversationOperator, {"messages": ["a"], "stream": "yes"}, "stream must be True or False"),
         (ConversationOperator, {"messages": ["a"], "tz": 5}, "tz must be"),

@@ -343,7 +343,7 @@ class TestStopped:
     def test_the_next_try_resolves_it_and_sends_nothing(self, org, crm, task_of):
         task = task_of(org, crm.looks)
 
-        unknown = pytest.raises(DeliveryUnknownError, match="The next try finds out")
+        unknown = pytest.raises(DeliveryUnknownError, match="The next try runs the steps")
         with org.hold("send") as hold, interrupted_when(hold), unknown as caught:
             task.run()
         assert not isinstance(caught.value, AirflowFailException)

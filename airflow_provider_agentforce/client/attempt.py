@@ -1,4 +1,4 @@
-"""One attempt at a request: sends it, and reads what comes until the answer is whole."""
+"""One attempt at a request: sends it, and reads the answer until it is complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTHING_SAID = ErrorReply("", "")
 
 @dataclass(frozen=True)
 class Access:
-    """What lets a request in.
+    """The access to the API.
 
     :param bearer: the access token; not shown.
     :param api_url: origin of the Agent API.
@@ -41,10 +41,10 @@ class CallOptions:
 
     :param before_send: is called right before the first byte leaves, with the external session key for a
         start, and again before a repetition that has another key; if it raises, no byte leaves.
-    :param on_chunk: is given each streamed message (a dict with ``type``) as it comes.
-    :param on_value: is given the value before a signal handler can come between it and the caller.
-    :param repeated: this message was sent before, and what became of it is not known.
-    :param wait_for_limits: wait and try again when the org refuses for its limits.
+    :param on_chunk: receives each streamed message (a dict with ``type``) as it arrives.
+    :param on_value: receives the value before a signal handler can interrupt its way to the caller.
+    :param repeated: this message was sent before, and its delivery is not known.
+    :param wait_for_limits: wait and try again if the org refuses because of its limits.
     :param during_cleanup: try for a few seconds only, even after a stop.
     """
 
@@ -58,13 +58,13 @@ class CallOptions:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attempt brought: a value, or a failure.
+    """The result of one attempt: a value, or a failure.
 
-    :param value: what the request returns; with a failure, an answer that was whole when it was cut.
-    :param said: what the error body says.
+    :param value: the result of the request; with a failure, an answer that was complete when it was cut off.
+    :param said: the contents of the error body.
     :param body: the first bytes of an answer that failed; not shown.
-    :param detail: innermost words for what went wrong on the wire or in the answer.
-    :param partial: what can be read of an answer that was cut.
+    :param detail: the innermost description of the failure on the wire or in the answer.
+    :param partial: the readable part of an answer that was cut off.
     """
 
     value: Any = None
@@ -87,8 +87,8 @@ class Attempt:
 class AttemptReader:
     """Makes one attempt, and reads its answer.
 
-    :param access: what *exchange* is let in with.
-    :param redact: takes secrets out of what the org says.
+    :param access: the access for *exchange*.
+    :param redact: removes secrets from the org's words.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class AttemptReader:
             return self._failed(Failure.STOPPED, type(error).__name__, error, value=self.whole())
 
     def whole(self) -> Any:
-        """Return the value of an answer that has arrived as a whole, else ``None``."""
+        """Return the value of an answer that has arrived completely, otherwise ``None``."""
         return self._judged().value if self._answered and self._reader.complete else None
 
     def _read(self) -> None:
@@ -158,7 +158,7 @@ class AttemptReader:
     def _judged(self, broken: Failure | None = None, detail: str = "") -> Attempt:
         status, request = self._exchange.status, self._request
         if status is not None and not self._succeeded:
-            # A status that refuses decides, even when the rest of its reply is lost.
+            # A status that refuses decides, even if the rest of its reply is lost.
             said = responses.error(self._reader.body)
             failure = failure_catalogue.failure_of(
                 request.operation,
@@ -212,7 +212,7 @@ class AttemptReader:
 
 
 def _without_secrets(turn: Turn, redact: Callable[[str], str]) -> Turn:
-    """Take secrets out of what an org says of a failure instead of an answer."""
+    """Remove secrets from the org's description of a failure."""
     if not any(map(_tells_of_a_failure, turn.messages)):
         return turn
     messages = [_redacted(message, redact) for message in turn.messages]

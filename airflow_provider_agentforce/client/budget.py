@@ -1,4 +1,4 @@
-"""How many messages or sessions may be used a day, counted for all workers and over all runs."""
+"""A limit on messages or sessions per day, counted for all workers and over all runs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ STOP, WAIT = _AT_LIMIT = ("stop", "wait")
 
 @dataclass(frozen=True)
 class Budget:
-    """What tasks may use of an org in a day, from 00:00 to 24:00 UTC.
+    """A limit on the use of an org per day, from 00:00 to 24:00 UTC.
 
-    It is counted in the Redis of the connection's ``limits_conn_id``, for all tasks together that have a
-    budget of the same kind for the same org. A message counts when it leaves; one that the org refuses does
-    not. After a kill a message that may have left stays counted, and is not counted again.
+    The use is counted in the Redis of the connection's ``limits_conn_id``, for all tasks that have a budget
+    of the same kind for the same org. A message counts when it leaves; a message that the org refuses does
+    not count. After a kill a message that may have left stays counted, and is not counted again.
 
     :param kind: ``messages`` or ``sessions``.
-    :param per_day: how many of them.
-    :param at_limit: ``stop``: the work ends cleanly; ``wait``: it goes on the next day, and the task waits
+    :param per_day: the number per day.
+    :param at_limit: ``stop``: the work ends cleanly; ``wait``: it continues the next day, and the task waits
         without a worker slot.
     :raises AgentforceInputError: if a value cannot be used.
     """
@@ -45,7 +45,7 @@ class Budget:
 class Spending:
     """The use of a budget by one client.
 
-    :param store: in which it is counted.
+    :param store: the store that counts.
     """
 
     def __init__(self, budget: Budget, store: LimitsStore) -> None:
@@ -53,15 +53,15 @@ class Spending:
         self._store = store
 
     def check(self) -> None:
-        """Look whether anything is left, before anything is done in vain.
+        """Check that something is left, before other work is done.
 
-        :raises BudgetExceededError: if not.
-        :raises AgentforceTransientError: if that cannot be known now.
+        :raises BudgetExceededError: if nothing is left.
+        :raises AgentforceTransientError: if that cannot be found out now.
         """
         self._count(None)
 
     def spend(self) -> str:
-        """Count one, and return what it is counted as.
+        """Count one use, and return its record.
 
         :raises BudgetExceededError: if nothing is left.
         :raises AgentforceTransientError: if it cannot be counted now.
@@ -71,7 +71,7 @@ class Spending:
         return one
 
     def give_back(self, one: str) -> None:
-        """Count one no more, since it was not used. If that fails it stays counted."""
+        """Remove a use that did not happen from the count. If that fails, it stays counted."""
         self._store.take_back(self.budget.kind, one)
 
     def _count(self, one: str | None) -> None:
@@ -93,9 +93,9 @@ class Spending:
 class Payment:
     """Pays for one call right before it leaves.
 
-    :param spending: ``None``: nothing is to be paid.
-    :param kind: what the call uses.
-    :param before_send: is called first. What it writes down was not sent if this raises.
+    :param spending: ``None``: there is no budget.
+    :param kind: ``messages`` or ``sessions``.
+    :param before_send: is called first. The message that it records is not sent if this raises an error.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class Payment:
         self._paid: tuple[str, ...] = ()
 
     def make(self, key: str | None) -> None:
-        """Pay, as ``before_send`` of a call."""
+        """Count the call; this is the ``before_send`` of a call."""
         if self._before_send is not None:
             self._before_send(key)
         if self._spending is not None:
             self._paid += (self._spending.spend(),)
 
     def take_back(self) -> None:
-        """Have back what was paid last: the call was refused, or not sent."""
+        """Undo the last count: the call was refused, or not sent."""
         if self._spending is not None and self._paid:
             self._spending.give_back(self._paid[-1])

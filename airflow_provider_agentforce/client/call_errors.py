@@ -1,4 +1,4 @@
-"""Makes the error of a call: what happened, whether the agent acted, and what to do next."""
+"""Builds the error of a call: what happened, whether the agent acted, and what to do next."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redact
 
 
 def _clock_difference(call: CallState, attempt: Attempt) -> str:
-    """Tell by how much the clocks differ, where an assertion was refused, whose time they judge."""
+    """Return by how much the clocks differ, if an assertion was refused, because its times depend on them."""
     if call.request.auth != JWT_BEARER or attempt.failure is not Failure.TOKEN_REFUSED:
         return ""
     try:
@@ -90,7 +90,7 @@ def _reason(attempt: Attempt, failure: Failure, redactor: Redactor) -> str:
 
 
 def _shown_body(operation: Operation, attempt: Attempt) -> str:
-    # After a token call that succeeded even an unreadable reply holds a token, which is not known yet.
+    # After a successful token call even an unreadable reply contains a token, which is not yet masked.
     holds_token = operation is Operation.TOKEN and not _refused(attempt)
     return "" if holds_token else attempt.body[:_KEPT_BODY].decode("utf-8", "replace")
 
@@ -98,9 +98,9 @@ def _shown_body(operation: Operation, attempt: Attempt) -> str:
 def interruption_of(call: CallState, interruption: BaseException) -> AgentforceError | None:
     """Return the error of a call in which a signal handler raised *interruption*.
 
-    That of a start names the session, if the answer had arrived, so that the session can be ended.
+    The error of a start names the session if its answer had arrived, so that the session can be ended.
 
-    :returns: ``None`` if nothing had left, or a repetition does no harm.
+    :returns: ``None`` if nothing had left, or if a repetition does no harm.
     """
     request = call.request
     if isinstance(interruption.__context__, DeliveryUnknownError):
@@ -132,9 +132,9 @@ def interruption_of(call: CallState, interruption: BaseException) -> AgentforceE
 def answer_interrupted(
     interruption: BaseException | None, turn: Turn, call: CallState | None = None
 ) -> DeliveryUnknownError:
-    """Return the error of an answer that had come when a signal handler raised *interruption*.
+    """Return the error of an answer that had arrived when a signal handler raised *interruption*.
 
-    :param call: the one that brought the answer; ``None`` once it is over.
+    :param call: the call that received the answer; ``None`` after its end.
     """
     what = f"The agent answered, but the task was interrupted: {type(interruption).__name__}."
     return DeliveryUnknownError(
@@ -149,9 +149,9 @@ def answer_interrupted(
 
 
 def refused_start(error: BaseException) -> str | None:
-    """Return the external key of a session that is known not to have started, as the error of a start says.
+    """Return the external key of a session that, according to the error of its start, did not start.
 
-    A start that may have arrived, before it was repeated, has another key.
+    A start that may have arrived before it was repeated has another key.
     """
     if not isinstance(error, AgentforceError) or error.operation != Operation.START:
         return None
@@ -159,10 +159,10 @@ def refused_start(error: BaseException) -> str | None:
 
 
 def _delivery_of(call: CallState, what: str, answer: Turn | None = None) -> UnknownDelivery | None:
-    """Return the message of a call, for those who resolve an unknown delivery.
+    """Return the message of a call, to resolve an unknown delivery.
 
     :param what: what went wrong.
-    :param answer: what could be read of it.
+    :param answer: the part of the answer that could be read.
     """
     request = call.request
     if not isinstance(request, SendRequest):
@@ -180,7 +180,7 @@ def _delivery_of(call: CallState, what: str, answer: Turn | None = None) -> Unkn
 
 
 def _arrived(call: CallState) -> Session | Turn | None:
-    """Return what the org answered, however far the client came with it."""
+    """Return the org's answer, even if the client had not finished reading it."""
     last = call.last.value if call.last is not None else None
     found = last if last is not None or call.reader is None else call.reader.whole()
     return found if isinstance(found, Session | Turn) else None

@@ -1,4 +1,4 @@
-"""Shows the calls to observers, such as metrics and traces, without a say in what becomes of them."""
+"""Shows the calls to observers, such as metrics and traces, which cannot influence them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class CallEvent:
-    """A call, as far as it has come. Everything but the first five fields is known only at its end.
+    """The state of a call. All fields but the first five are known only at its end.
 
     :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``query``, ``session_trace``,
         ``test``, ``read`` or ``write``.
     :param agent_id: the agent's id.
-    :param session_id: the session that the call goes to, at the end of a start the one that it started.
+    :param session_id: the session of the call; at the end of a start, the session that it started.
     :param sequence_id: number of the message.
     :param text: the message; not shown, as it may be confidential.
-    :param external_session_key: UUID by which the org's event log knows the session that was started.
+    :param external_session_key: UUID of the started session in the org's event log.
     :param api_url: origin of the Agent API.
-    :param attempts: requests that were sent, or should have been.
+    :param attempts: number of requests that were sent, or should have been.
     :param repeated_after: names of the failures that were followed by another attempt.
     :param status: HTTP status of the last reply.
-    :param outcome: of the answer to a message; for an end ``ended`` or ``gone``.
-    :param answer: what the agent said; not shown.
-    :param error: what the caller gets instead of an answer.
-    :param duration: seconds, with all waits.
-    :param plan: what :func:`.summary_of` says of a plan that was read.
+    :param outcome: the outcome of the answer to a message; for an end ``ended`` or ``gone``.
+    :param answer: the agent's answer; not shown.
+    :param error: the error that the caller receives instead of an answer.
+    :param duration: seconds, including all waits.
+    :param plan: the result of :func:`.summary_of` for a plan that was read.
     """
 
     operation: str
@@ -65,7 +65,7 @@ def observed(
 ) -> Iterator[None]:
     """Show a call to *observers* while it is carried out.
 
-    :param event: returns the call as it stands, with the error that it ends with.
+    :param event: returns the current state of the call, with the error that it ends with.
     """
     if not observers:
         yield
@@ -83,7 +83,7 @@ def observed(
         error = raised
         raise
     finally:
-        # The error's traceback holds this frame, so the two would keep each other in memory.
+        # The error's traceback refers to this frame, so the two would keep each other in memory.
         ended, error = event(error), None
         for ending in reversed(endings):
             _tried(ending, ended)

@@ -1,4 +1,4 @@
-"""What a check of a connection has found, as a checklist for people and for programs. Pure."""
+"""The findings of a connection check, as a checklist for people and for programs. Pure."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LONGEST = 600
 class ConnectionCheck:
     """One line of the list.
 
-    :param name: what was checked: ``settings``, ``host``, ``TLS``, ``secret`` or ``key``, ``token``,
+    :param name: the subject of the check: ``settings``, ``host``, ``TLS``, ``secret`` or ``key``, ``token``,
         ``scopes``, ``API host``, ``agent``, ``active``, ``start``, ``limits``.
     :param status: ``ok``; ``failed``: tasks will fail; ``warning``: tasks may fail; ``skipped``: not checked.
-    :param fact: what was found, a sentence.
+    :param fact: the finding, a sentence.
     :param remedy: what to do, a sentence, or ``""``.
-    :param setup: where that is done in Salesforce, such as ``Setup > My Domain``, or ``""``.
+    :param setup: the page of Salesforce for it, such as ``Setup > My Domain``, or ``""``.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Diagnosis:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was found for which tasks will fail."""
+        """Whether nothing was found that makes tasks fail."""
         return all(check.status != FAILED for check in self.checks)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Keeps secrets out of texts, in whatever form and however incompletely a text quotes them. Pure."""
+"""Keeps secrets out of texts, in every form and even if a text quotes them in part. Pure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _ESCAPE = re.compile(
 
 
 def forms(*secrets: str) -> set[str]:
-    """Return *secrets* as they are usually written, each as a whole, also joined as ``id:secret``.
+    """Return the usual written forms of *secrets*, each complete, and also joined as ``id:secret``.
 
-    For a log that masks exact texts; :class:`Redactor` knows every mixture and part of these forms.
+    They are for a log that masks exact texts; :class:`Redactor` knows every mixture and part of these forms.
     """
     found = set()
     for secret in (*secrets, ":".join(secrets)):
@@ -46,14 +46,14 @@ def forms(*secrets: str) -> set[str]:
 
 
 class Redactor:
-    """Masks secrets in texts. Safe to share between threads.
+    """Masks secrets in texts. It can be shared between threads.
 
     Any run of 8 or more characters of a secret is masked: plain, percent-encoded, as HTML entities, with JSON
-    escapes, any mixture of these, and in Base64 (both alphabets, with or without padding, on its own or
-    inside of a longer text, such as ``id:secret``). A secret that is shorter is masked as a whole.
+    escapes, any mixture of these, and in Base64 (both alphabets, with or without padding, alone or
+    inside a longer text, such as ``id:secret``). A shorter secret is masked as a whole.
 
-    :param secrets: are masked always.
-    :param on_added: is given each other one, in all forms to be masked in a log.
+    :param secrets: secrets that are always masked.
+    :param on_added: receives each other secret, in all forms that a log must mask.
     """
 
     def __init__(self, secrets: Iterable[str] = (), on_added: Callable[[str], None] = lambda _: None) -> None:
@@ -62,7 +62,7 @@ class Redactor:
         self._added: tuple[str, ...] = ()
 
     def add(self, secret: str) -> None:
-        """Mask *secret*, too, until 4 others are added after it. For tokens, which expire."""
+        """Also mask *secret*, until 4 others are added after it. For tokens, which expire."""
         if secret:
             others = tuple(one for one in self._added if one != secret)
             self._added = (*others, secret)[-_MOST_ADDED:]

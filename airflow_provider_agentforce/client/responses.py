@@ -1,4 +1,4 @@
-"""Reads what the org answers: bytes in, values out. Pure, and strict about bytes, lenient about content."""
+"""Reads the org's answers: bytes in, values out. Pure, strict about bytes, and lenient about content."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _OUTCOMES = (
 
 
 class UnreadableReplyError(ValueError):
-    """A reply is not what the API promises. The text says what it is instead.
+    """A reply differs from what the API promises. The text says what it is.
 
-    :param failure: the row of the retry table that it belongs to.
+    :param failure: its row in the retry table.
     """
 
     def __init__(self, what: str, failure: Failure = Failure.UNREADABLE) -> None:
@@ -45,10 +45,10 @@ class UnreadableReplyError(ValueError):
 
 @dataclass(frozen=True)
 class TokenReply:
-    """What the token endpoint gave.
+    """The reply of the token endpoint.
 
-    :param lifetime: seconds from now, or ``None`` when the reply does not tell.
-    :param scopes: the granted scopes, ``None`` when the reply does not tell.
+    :param lifetime: seconds from now, or ``None`` if the reply does not say.
+    :param scopes: the granted scopes, ``None`` if the reply does not say.
     """
 
     access_token: str = field(repr=False)
@@ -61,7 +61,7 @@ class TokenReply:
 
 @dataclass(frozen=True)
 class ErrorReply:
-    """What an error body says.
+    """The contents of an error body.
 
     :param error: the class or code, such as ``NotFoundException`` or ``invalid_grant``.
     :param message: its text, including that of a nested error.
@@ -95,7 +95,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
 def token(body: bytes, *, now: float) -> TokenReply:
     """Read a token reply. *now* is the wall clock in seconds, for a token that only tells its end.
 
-    The reply holds no ``expires_in`` in the official sample, so the JWT's own claims come first
+    The reply has no ``expires_in`` in the official sample, so the JWT's own claims come first
     (https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html).
     """
     reply = decode_object(body)
@@ -116,7 +116,7 @@ def token(body: bytes, *, now: float) -> TokenReply:
 
 
 def start(body: bytes) -> tuple[str, str]:
-    """Return the id of the session, which has to be there, and the agent's first words, ``""`` for none."""
+    """Return the id of the session, which is required, and the agent's first words, ``""`` for none."""
     reply = decode_object(body)
     session_id = reply.get("sessionId")
     if not isinstance(session_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", session_id):
@@ -128,7 +128,7 @@ def start(body: bytes) -> tuple[str, str]:
 def messages_of(reply: Any) -> list[dict[str, Any]]:
     """Return the messages of an answer to a send, an error of the org as one of type ``Error``.
 
-    :raises UnreadableReplyError: if it holds neither.
+    :raises UnreadableReplyError: if it contains neither.
     """
     found = reply.get("messages") if isinstance(reply, dict) else None
     if isinstance(found, list) and all(isinstance(item, dict) for item in found):
@@ -142,7 +142,7 @@ def messages_of(reply: Any) -> list[dict[str, Any]]:
 
 
 def error_message(error: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an error of the org in the shape of a message of the agent."""
+    """Return an error of the org in the form of an agent's message."""
     return {**error, "type": "Error"}
 
 
@@ -157,8 +157,8 @@ def turn(
     """Read the messages of one answer. Unknown types stay in ``messages`` and change nothing else.
 
     :param messages: a message that arrived twice counts once.
-    :param streamed: text that came in pieces; used only when no message holds the whole text.
-    :param request: what was asked.
+    :param streamed: text that came in pieces; used only if no message contains the whole text.
+    :param request: the message that was sent.
     """
     once = _without_repetitions(messages)
     # An escalation or the end of the session may follow the answer with an id that rates nothing.
@@ -180,7 +180,7 @@ def turn(
 
 
 def identity_of(message: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return what only a repetition of the message has in common with it, ``None`` for one without an id."""
+    """Return a key that only a repetition of the message shares; ``None`` for a message without an id."""
     is_chunk_without_place = message.get("type") == "TextChunk" and "offset" not in message
     if is_chunk_without_place or not isinstance(message.get("id"), str) or not message["id"]:
         return None
@@ -256,7 +256,7 @@ def _without_repetitions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _said(messages: Iterable[Any]) -> str:
-    """Join what the agent said."""
+    """Join the agent's texts."""
     said = []
     for message in messages:
         if not isinstance(message, dict) or str(message.get("type")) not in _SPOKEN:
@@ -307,6 +307,6 @@ def _plain(body: bytes) -> str:
 
 
 def _unlike(parsed: Any, what: str) -> UnreadableReplyError:
-    """Return the error of a reply that has another shape, with the org's words if it is an error."""
+    """Return the error of a reply in an unexpected form, with the org's words if it is an error."""
     said = "; ".join(map(reason_of, errors_in(parsed)))[:_LONGEST_ERROR]
     return UnreadableReplyError(": ".join(filter(None, [what, said])))

@@ -1,4 +1,4 @@
-"""How long calls wait, and who may end a wait. Tests and embedders set it here."""
+"""The waits of calls, and their end. Tests and embedding programs set them here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tenacity
 
 from airflow_provider_agentforce.exceptions import AgentforceTransientError, TaskStoppedError
 
-# For a second or two after another process has renewed its token, the org may refuse this one's, too.
+# For a second or two after another process has renewed its token, the org may also refuse this one's.
 _A_MOMENT = tenacity.wait_random(1, 2)
 _FULL_JITTER = tenacity.wait_random_exponential(multiplier=1, max=20)
 _SLICE = 0.1
@@ -20,14 +20,14 @@ _SLICE = 0.1
 
 @dataclass(frozen=True)
 class Timing:
-    """How a client waits.
+    """The waits and the clock of a client.
 
     :param back_off: a tenacity wait: the pause before an attempt for which the org names none, in seconds.
     :param renewal_pause: a tenacity wait: the pause before a renewed token is renewed once more.
     :param longest_wait: seconds; a longer wait is not begun, and the call fails instead.
     :param record_delay: seconds before a batch asks again about a record; doubled each time.
-    :param version_pause: seconds for which a look at an agent's version serves.
-    :param clock: counts seconds, and no change of the wall clock moves it.
+    :param version_pause: seconds for which a known version of an agent is valid.
+    :param clock: a monotonic clock in seconds.
     """
 
     back_off: Callable[[tenacity.RetryCallState], float] = _FULL_JITTER
@@ -42,13 +42,13 @@ _default = Timing()
 
 
 def default_timing() -> Timing:
-    """Return the timing of clients that are given none, such as those of hooks."""
+    """Return the timing of clients without one, such as those of hooks."""
     return _default
 
 
 @contextmanager
 def use_timing(timing: Timing) -> Iterator[None]:
-    """Make *timing* the default inside of the ``with`` block, for all threads."""
+    """Make *timing* the default inside the ``with`` block, for all threads."""
     global _default  # noqa: PLW0603 - a default is what it is
     previous, _default = _default, timing
     try:
@@ -60,8 +60,8 @@ def use_timing(timing: Timing) -> Iterator[None]:
 class Deadline:
     """Waits that a kill ends at once and that never outlast the caller's own time.
 
-    A wait that is too long is not begun. It is not shortened either: a call that comes back earlier than the
-    server asked is only refused again.
+    A wait that is too long is neither begun nor shortened: a call that comes back earlier than the server
+    asked is only refused again.
 
     :ivar stopped: whether the caller was asked to stop.
     :ivar firm: whether no call may outlast the caller's time either.
@@ -75,17 +75,17 @@ class Deadline:
         self._end = math.inf
 
     def ends_in(self, seconds: float | None, *, firm: bool = False) -> None:
-        """Set the time left for the caller as a whole, ``None`` for no limit.
+        """Set the total time left for the caller; ``None``: no limit.
 
-        :param firm: apply it to each call as well, where nothing else stops the caller.
+        :param firm: also apply it to each call, if nothing else stops the caller.
         """
         self._end = math.inf if seconds is None else self.clock() + seconds
         self.firm = firm
 
     def time_for_call(self, longest: float) -> float:
-        """Return how many seconds a call may take: *longest*, or what a firm end leaves.
+        """Return the seconds that a call may take: *longest*, or the time until a firm end.
 
-        :raises AgentforceTransientError: if that is nothing.
+        :raises AgentforceTransientError: if no time is left.
         """
         left = min(longest, self._end - self.clock()) if self.firm else longest
         if left <= 0:
@@ -93,7 +93,7 @@ class Deadline:
         return left
 
     def allows(self, seconds: float) -> bool:
-        """Tell whether a wait of *seconds* fits."""
+        """Return whether a wait of *seconds* fits."""
         return not self.stopped and seconds <= min(self.longest_wait, self._end - self.clock())
 
     def stop(self) -> None:
@@ -106,7 +106,7 @@ class Deadline:
             raise TaskStoppedError("The task was asked to stop; nothing more is sent.")
 
     def sleep(self, seconds: float) -> None:
-        """Wait *seconds*, in slices, since an event's lock must not be taken in a signal handler.
+        """Wait *seconds*, in slices, because an event's lock must not be taken in a signal handler.
 
         :raises TaskStoppedError: as soon as the caller is asked to stop.
         """

@@ -38,7 +38,7 @@ _LONGEST_FLIGHT = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest(ApiRequest):
-    """The exchange of what the app or the user can show for a token. It goes into the body, never into a URL.
+    """Exchanges the credentials of the app or the user for a token. They are in the body, never in a URL.
 
     https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html
 
@@ -83,7 +83,7 @@ class TokenRequest(ApiRequest):
 
 @dataclass(frozen=True)
 class Token:
-    """An access token and its times on the timing's clock, which no change of the wall clock moves."""
+    """An access token and its times on the timing's monotonic clock."""
 
     reply: TokenReply = field(repr=False)
     access: Access
@@ -92,9 +92,9 @@ class Token:
 
 
 class TokenCache:
-    """What the token sources of one client and its siblings share.
+    """The data that the token sources of a client and its siblings share.
 
-    :param file: what other processes share, too; ``None``: nothing.
+    :param file: the file that other processes also share; ``None``: none.
     """
 
     def __init__(self, file: TokenFile | None = None) -> None:
@@ -104,7 +104,7 @@ class TokenCache:
 
 
 class TokenSource:
-    """Gives access to an org with its own token call. Safe to share between threads.
+    """Provides access to an org with its own token call. It can be shared between threads.
 
     :param executor: makes the token call.
     :param cache: shared with the sources of sibling clients.
@@ -137,9 +137,9 @@ class TokenSource:
         return self.token(refused).access
 
     def token(self, refused: Access | None = None) -> Token:
-        """Return a token that still lives, as :meth:`access`.
+        """Return a token that has not expired, like :meth:`access`.
 
-        A renewal that fails for a passing reason is put off while the old token lives.
+        A renewal that fails for a temporary reason is postponed until the old token expires.
         """
         token = self._usable(refused)
         if token is not None:
@@ -156,7 +156,7 @@ class TokenSource:
         return token if fresh else None
 
     def _learn_from_file(self) -> None:
-        """Take the token that another process has got meanwhile."""
+        """Use the token that another process has obtained meanwhile."""
         kept = self._cache.file and self._cache.file.news()
         known = self._cache.token
         if kept and (known is None or known.reply.access_token != kept.reply.access_token):

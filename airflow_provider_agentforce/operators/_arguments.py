@@ -41,7 +41,8 @@ def check_references(operator: Any, given: Mapping[str, Any]) -> None:
         if callable(value) and has_reference(value):
             raise AgentforceInputError(
                 f"{name} is a function that contains the output of a task, which Airflow does not resolve. "
-                "Give that output in another argument, or use @task.agentforce, whose arguments may be outputs."
+                "Give that output in another argument, or use @task.agentforce, whose arguments may be "
+                "outputs."
             )
         if name not in operator.template_fields and has_reference(value):
             raise AgentforceInputError(

@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 class RunAgentTestOperator(AgentTesting):
     """Run an agent test that is defined in the org, and fail unless enough of its cases pass.
 
-    **Sends** the start of one run, looks at it until it has ended, and reads its results. **Returns** a dict
+    **Sends** the start of one run, polls it until it has ended, and reads its results. **Returns** a dict
     with ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), ``run_id``, and ``cases``, one
-    dict each with ``number``, ``name``, ``status``, ``reason``, ``seconds`` and ``session_id``; where they
-    are too many for XCom, those that did not pass come first. When the task fails for them, the XCom
-    ``result`` has the same. The XCom ``run_id`` is there as soon as the run is started.
+    dict each with ``number``, ``name``, ``status``, ``reason``, ``seconds`` and ``session_id``; if there are
+    too many for XCom, those that did not pass come first. If the task fails because of the cases, the XCom
+    ``result`` has the same dict. The XCom ``run_id`` exists as soon as the run is started.
 
-    **A retry** on Airflow 3.3 and later finds the run of the try before and starts no other. When the answer
-    to a start is lost, the same try asks for it once more, where the API starts no second run while one is in
-    progress (not ``legacy``); if that does not help, the task fails without a retry, since there may be a run
-    that no API lists. On older Airflow a retry starts another run. A kill, a timeout and a clear cancel the
-    run, where the API can (``legacy``).
+    **A retry** on Airflow 3.3 and later finds the run of the previous try and starts no other. If the answer
+    to a start is lost, the same try asks once more, if the API starts no second run while one is in progress
+    (not ``legacy``). If that does not help, the task fails without a retry, because there may be a run that
+    no API lists. On older Airflow a retry starts another run. A kill, a timeout and a clear cancel the run if
+    the API can (``legacy``).
 
     **Templated:** ``test``, ``agent_id``, ``junit_path``, ``result_path``, ``agentforce_conn_id``.
 
     :param test: API name of the test definition.
     :param api: ``legacy`` (``ai-evaluations``), ``testing`` (``ai-testing``) or ``conversation``. Default:
-        ``testing``, and where the org does not know the test there, ``legacy``.
-    :param path: of the runs on the org's host, where it is not the usual one:
-        ``/services/data/v66.0/einstein/ai-testing/runs``. Needed with ``conversation``.
-    :param agent_id: id (``0Xx…``) or API name of the agent that is tested; needed for
-        ``skip_if_passed_within`` alone. Default: the connection's extra ``agent_id``.
-    :param min_pass_rate: share of the cases that has to pass, from 0 to 1. A case that ends with an error
-        fails the task in any case.
-    :param timeout: for the run. One that takes longer is cancelled, where the API can, and fails the task.
-    :param poke_interval: pause between two looks at the run; each counts as a call to the org.
+        ``testing``, and if the org does not know the test there, ``legacy``.
+    :param path: path of the runs on the org's host, if it is not the usual one:
+        ``/services/data/v66.0/einstein/ai-testing/runs``. Required with ``conversation``.
+    :param agent_id: id (``0Xx…``) or API name of the agent that is tested; only needed for
+        ``skip_if_passed_within``. Default: the connection's extra ``agent_id``.
+    :param min_pass_rate: share of the cases that must pass, from 0 to 1. A case that ends with an error
+        always fails the task.
+    :param timeout: time limit of the run. A longer run fails the task, and is cancelled if the API can.
+    :param poke_interval: pause between two polls of the run; each counts as a call to the org.
     :param junit_path: URI of a file for the results as JUnit XML.
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass that is not older than this, and start
-        nothing, if the agent's active version is the one that has passed, and enough has passed for the
-        *min_pass_rate* of now. Needs ``result_path``, and Airflow 3.3 or later. A change of the test itself
-        is not noticed.
+        nothing, if the agent's active version is the one that passed, and enough cases passed for the current
+        *min_pass_rate*. Needs ``result_path``, and Airflow 3.3 or later. A change of the test itself is not
+        noticed.
     :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """

@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 
 class ConversationTestOperator(AgentTesting):
-    """Hold conversations that are written in YAML, and fail unless the answers are as they must be.
+    """Run conversations that are written in YAML, and fail unless the answers meet their expectations.
 
     **Sends**, for each conversation and repetition, the start of a session, its messages up to the first
-    answer that is not as it must be, and the end. The agent acts on them as on all messages. **Returns** a
-    dict with ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), and ``cases``, one dict
-    each with ``number``, ``name``, ``status``, ``reason``, ``seconds``, ``session_id`` and ``repetition``;
-    where they are too many for XCom, those that did not pass come first. When the task fails for them, the
-    XCom ``result`` has the same.
+    answer that does not pass, and the end. The agent acts on them as on all messages. **Returns** a dict with
+    ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), and ``cases``, one dict each with
+    ``number``, ``name``, ``status``, ``reason``, ``seconds``, ``session_id`` and ``repetition``; if there are
+    too many for XCom, those that did not pass come first. If the task fails because of the cases, the XCom
+    ``result`` has the same dict.
 
-    **A retry** on Airflow 3.3 and later keeps the conversations that were held, and goes on with the others.
-    One that was cut in the middle is not held again: it counts as an error. On older Airflow a retry holds
-    all of them again. A person's clear holds all of them again.
+    **A retry** on Airflow 3.3 and later keeps the finished conversations, and continues with the others. A
+    conversation that was cut off is not repeated: it counts as an error. On older Airflow a retry repeats all
+    of them. Clearing the task also repeats all of them.
 
     **Templated:** ``conversations``, ``agent_id``, ``junit_path``, ``result_path``, ``agentforce_conn_id``.
 
     :param conversations: URI of a YAML file, or of several with a pattern (``file:///tests/*.yaml``), or a
         list of URIs.
-    :param repeat: how often each conversation is held; each time counts for ``min_pass_rate``.
+    :param repeat: how often each conversation runs; each run counts for ``min_pass_rate``.
     :param agent_id: id (``0Xx…``) or API name of the agent of conversations that name none. Default: the
         connection's extra ``agent_id``.
-    :param min_pass_rate: share of the cases that has to pass, from 0 to 1. A case that ends with an error
-        fails the task in any case.
+    :param min_pass_rate: share of the cases that must pass, from 0 to 1. A case that ends with an error
+        always fails the task.
     :param junit_path: URI of a file for the results as JUnit XML.
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass of the same conversations that is not
-        older than this, and say nothing, if the agents' active versions are those that have passed, and
-        enough has passed for the *min_pass_rate* of now. Needs ``result_path``.
+        older than this, and send nothing, if the agents' active versions are those that passed, and enough
+        cases passed for the current *min_pass_rate*. Needs ``result_path``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

@@ -1,4 +1,4 @@
-"""Reading the org's own traces of sessions, after the fact."""
+"""Reading the org's own traces of sessions."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _SLICE = 0.5
 
 
 class SessionTraceOperator(AgentforceBaseOperator):
-    """Fetch the org's own traces of a batch's or a conversation's sessions, and resolve unknown rows.
+    """Fetch the org's own traces of the sessions of a batch or a conversation, and resolve unknown rows.
 
-    **Sends** no message: only ``GET …/einstein/audit/otel/{session_id}``, up to eight at once, again and
-    again until every trace is complete or ``timeout`` is over, with pauses that grow to five minutes.
-    Salesforce writes a trace 5 to 15 minutes after a turn, sometimes hours, and gives it for sessions that
+    **Sends** no message, only ``GET …/einstein/audit/otel/{session_id}``, up to eight at once, repeatedly
+    until every trace is complete or ``timeout`` is over, with pauses that grow to five minutes.
+    Salesforce writes a trace 5 to 15 minutes after a turn, sometimes hours, and serves it for sessions that
     started within 72 hours. The org needs Data 360, see the page *Read the org's own traces*; without it the
     task fails, and the error says what to switch on.
 
     **Writes** for a batch ``traces.jsonl`` beside its results, a line per session: ``session_id``, ``found``,
     ``complete``, ``note``, ``agent``, ``actions`` (``name``, ``success``, ``duration`` in seconds),
-    ``input_tokens``, ``output_tokens``, ``total_tokens``, ``models``, ``messages`` (how many), ``credits``. A
-    row of ``results.jsonl`` whose status is ``unknown``, and whose message is in the trace, was delivered:
-    it gets its answer and the status ``answered``, or after ``timeout`` ``answer_lost``, and a
-    ``resolution``. A message that is not there may have been delivered all the same, so its row stays
-    ``unknown``. What a trace does not hold stays empty: citations, the kind of the answer, ``result``.
+    ``input_tokens``, ``output_tokens``, ``total_tokens``, ``models``, ``messages`` (a number), ``credits``.
+    If the message of an ``unknown`` row of ``results.jsonl`` is in the trace, it was delivered: the row gets
+    its answer and the status ``answered``, or after ``timeout`` ``answer_lost``, and a ``resolution``. A
+    message that is not in the trace may still have been delivered, so its row stays ``unknown``. Values that
+    a trace does not contain stay empty: citations, the kind of the answer, ``result``.
 
     **Returns** ``traces`` (the URI), ``found`` and ``missing`` (sessions), ``resolved`` and ``unknown``
     (rows), ``actions``, ``total_tokens`` and ``credits``; for conversations ``sessions``, the lines.
@@ -47,8 +47,8 @@ class SessionTraceOperator(AgentforceBaseOperator):
 
     :param results: the output of a batch, a conversation, a send or a start, or a list of such sessions.
     :param timeout: how long to wait for traces that are not complete.
-    :param credits_per_action: what an action of the agent costs, for the estimate in ``credits``.
-    :param deferrable: give the worker slot back while waiting. Default: ``[operators] default_deferrable``.
+    :param credits_per_action: the price of an agent's action, for the estimate in ``credits``.
+    :param deferrable: free the worker slot while waiting. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

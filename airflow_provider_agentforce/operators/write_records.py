@@ -1,4 +1,4 @@
-"""Putting answers back into the records of the org."""
+"""Writing answers back into the records of the org."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ if TYPE_CHECKING:
 class WriteRecordsOperator(AgentforceBaseOperator):
     """Write the answers of a batch into records of the org, by their ids or by an external id.
 
-    Only rows whose ``status`` is one of ``outcomes`` are written. The object is described first: a field that
-    does not exist or may not be written fails the task before anything is written. All values are made and
-    checked before the first write: what a field does not take, such as a text that is longer than it, is an
-    error of that row. Two rows that name the same record fail the task.
+    Only rows whose ``status`` is one of ``outcomes`` are written. The operator first reads the description of
+    the object: a field that does not exist or may not be written fails the task before anything is written.
+    All values are rendered and checked before the first write: a value that its field does not accept, such
+    as a text that is too long, is an error of that row. Two rows that name the same record fail the task.
 
-    **Sends** the records with sObject Collections, 200 a call; a record that is refused does not keep the
-    others from being written. Records that another process holds are tried again.
+    **Sends** the records with sObject Collections, 200 per call; a refused record does not prevent the others
+    from being written. Records that another process has locked are tried again.
 
     **Writes** beside the results, if any record failed, ``writes/<task>/write_errors.jsonl``: ``key``,
-    ``target`` (what names the record), ``code`` and ``error`` (the org's words), ``fields`` and ``values``.
+    ``target`` (the id of the record, or its external id), ``code`` and ``error`` (the org's words),
+    ``fields`` and ``values``.
 
     **Returns** a dict: ``written``, ``failed`` and ``records`` (counts), and ``errors`` (a URI, or ``None``).
-    The task fails when all records failed, or more than ``max_failures``; the XCom ``result`` has the dict
-    then.
+    The task fails if all records failed, or more than ``max_failures``; then the XCom ``result`` has the
+    dict.
 
-    **A retry** goes on where the last try ended, and tries failed records again. A record that was being
+    **A retry** continues where the last try ended, and tries failed records again. A record that was being
     written when the process was killed is written once more, with the same values. When all records are
     written, clearing the task writes them again.
 
     **Templated:** ``results``, ``sobject``, ``external_id``, ``agentforce_conn_id``. The values of ``fields``
-    are templates of their own, rendered for each row with ``row`` and the task's context. What is in a row is
-    never rendered.
+    are separate templates, rendered for each row with ``row`` and the task's context. The contents of a row
+    are never rendered.
 
     :param results: the output of a :class:`ConversationBatchOperator`, or the URI of its ``results.jsonl``;
         or a list of either, such as the output of a mapped batch.
     :param sobject: API name of the object, such as ``Account``.
     :param fields: a template for each field, by its API name: ``{"Summary__c": "{{ row.text }}"}``. Its text
-        becomes a number, a boolean or a date where the field is one; an empty text, and ``None``, empties the
-        field; a dict or list becomes JSON. ``Id``, or the field of ``external_id``, names the record;
-        default: the row's ``key``.
-    :param external_id: upsert by this field, and make a record that is not there. Default: update by ``Id``.
-    :param outcomes: of the rows to be written.
+        is converted to a number, a boolean or a date if the field has that type; an empty text or ``None``
+        empties the field; a dict or list becomes JSON. ``Id``, or the field of ``external_id``, identifies
+        the record; default: the row's ``key``.
+    :param external_id: upsert by this field, and create a record that does not exist. Default: update by
+        ``Id``.
+    :param outcomes: the ``status`` values of the rows to write.
     :param max_failures: stop when more records than this have failed: a number (``0``: none may), or a share
         between 0 and 1. Default: never.
-    :param dry_run: write nothing; make and check all values, and return as ``preview`` what would change in
-        the first ten records.
+    :param dry_run: write nothing; render and check all values, and return as ``preview`` the changes of the
+        first ten records.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
-    """Wait until a run of an agent test has ended that something else has started.
+    """Wait until an agent test run that something else started has ended.
 
-    **Sends** looks at the run, and reads its results. It starts and cancels nothing. **Succeeds** when the
-    run has ended, whatever came of it, and **returns** the dict of a
-    :class:`~airflow_provider_agentforce.operators.RunAgentTestOperator`, with ``run_status``, the org's word
-    for how the run ended.
+    **Sends** polls of the run, and reads its results. It starts and cancels nothing. **Succeeds** when the
+    run has ended, regardless of the result, and **returns** the dict of a
+    :class:`~airflow_provider_agentforce.operators.RunAgentTestOperator`, with ``run_status``, the org's final
+    status of the run.
 
     **A retry** is harmless. **Templated:** ``run_id``, ``agentforce_conn_id``.
 
-    :param run_id: of the run.
+    :param run_id: id of the run.
     :param api: ``legacy``, ``testing`` or ``conversation``. Default: each of the first two is asked.
-    :param path: of the runs on the org's host, where it is not the usual one.
-    :param poke_interval: pause between two looks at the run, a ``timedelta`` or seconds.
+    :param path: path of the runs on the org's host, if it is not the usual one.
+    :param poke_interval: pause between two polls of the run, a ``timedelta`` or seconds.
     :param timeout: how long to wait, a ``timedelta`` or seconds.
     :param deferrable: wait without a worker slot. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.

@@ -1,4 +1,4 @@
-"""``@task.agentforce``: a function writes the messages, and the task is the conversation."""
+"""``@task.agentforce``: a function writes the messages, and the task holds the conversation."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ _NAME = "@task.agentforce"
 
 
 class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
-    """A :class:`~airflow_provider_agentforce.operators.ConversationOperator` with messages of a function.
+    """A :class:`~airflow_provider_agentforce.operators.ConversationOperator` whose messages a function
+    writes.
 
-    The function gets its arguments, and the context values that it names, as with every ``@task``. It returns
-    a message (a text, or a dict with ``text`` and ``variables``), a list of messages, or a function that is
-    given the answers so far and returns the next message. What it returns is sent, never rendered
+    The function receives its arguments, and the context values that it names, as with every ``@task``. It
+    returns a message (a text, or a dict with ``text`` and ``variables``), a list of messages, or a function
+    that receives the answers so far and returns the next message. The return value is sent and never rendered
     as a template, wherever it came from.
 
-    **Sends** and **returns** what the operator does; the arguments of the decorator are those of the operator
-    except ``messages``. Anything else that the function returns fails the task before anything is sent.
+    **Sends** and **returns** the same as the operator; the arguments of the decorator are those of the
+    operator except ``messages``. Any other return value of the function fails the task before anything is
+    sent.
 
-    **A retry** calls the function again, and goes on in the same session with the first message that was not
-    answered (Airflow 3.3 and later). If the function then returns another text for a message that was
-    answered, the task fails: clear it to hold the conversation again.
+    **A retry** calls the function again, and continues in the same session with the first message that was
+    not answered (Airflow 3.3 and later). If the function then returns a different text for a message that was
+    answered, the task fails: clear it to repeat the conversation.
 
     **Templated:** the function's arguments (``op_args``, ``op_kwargs``), ``agent_id``, ``variables``, ``tz``,
     ``agentforce_conn_id``.
@@ -84,7 +86,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         return result
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on after a wait."""
+        """Continue after a wait."""
         self._ask_function(context)
         return super().execute_complete(context, event)
 
@@ -134,11 +136,11 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 def agentforce_task(
     python_callable: Callable[..., Any] | None = None, *, multiple_outputs: bool = False, **kwargs: Any
 ) -> TaskDecorator:
-    """Make a function a task that talks to an agent; known to Dags as ``@task.agentforce``.
+    """Make a function a task that talks to an agent; Dags use it as ``@task.agentforce``.
 
-    :param multiple_outputs: make every key of the result an XCom of its own, ``turns`` among them. The short
+    :param multiple_outputs: store every key of the result as a separate XCom, including ``turns``. The short
         ones (``session_id``, ``sequence_id``, ``agent_id``, ``text``, ``outcome``) always are.
-    :param kwargs: of :class:`~airflow_provider_agentforce.operators.ConversationOperator`, except
+    :param kwargs: arguments of :class:`~airflow_provider_agentforce.operators.ConversationOperator`, except
         ``messages``, and those of every task.
     """
     # Left open, Airflow would infer it from the return type of the function: the message, not the answer.

@@ -20,13 +20,13 @@ _AGENT_PAGE = re.compile(rf"(https://[a-z0-9.:-]+){_SETUP}(?:[A-Za-z0-9_-]{{1,12
 
 
 def agent_url(my_domain: str, agent_id: str | None) -> str:
-    """Return the URL of an agent's page, or ``""`` when *my_domain* is not a host of Salesforce.
+    """Return the URL of an agent's page, or ``""`` if *my_domain* is not a Salesforce host.
 
-    That hides the link for the emulator, too: its loopback address means the worker's machine, and in the
-    browser of somebody else it would open whatever listens there.
+    This also hides the link for the emulator: its loopback address means the worker's machine, and in another
+    person's browser it would open whatever listens there.
 
     :param my_domain: origin of the org.
-    :param agent_id: BotDefinition id; for ``None`` the URL is that of the list of agents.
+    :param agent_id: BotDefinition id; ``None``: the list of agents.
     """
     page = "home" if agent_id is None else f"{agent_id}/edit"
     return _allowed(f"{my_domain}{_SETUP}{page}")

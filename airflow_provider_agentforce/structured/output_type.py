@@ -47,11 +47,11 @@ _SCALARS = frozenset(
 
 
 class OutputType:
-    """What an answer has to be.
+    """The required form of an answer.
 
-    :param output_type: a pydantic model (the class), a ``TypedDict``, a dataclass or any other type of which
-        pydantic knows the JSON form, such as ``list[Order]``; or a JSON schema as a dict (draft 2020-12,
-        unless its ``$schema`` names another; a ``format`` is checked; a ``$ref`` must lead into the schema).
+    :param output_type: a pydantic model (the class), a ``TypedDict``, a dataclass or any other type whose
+        JSON form pydantic knows, such as ``list[Order]``; or a JSON schema as a dict (draft 2020-12, unless
+        its ``$schema`` names another; a ``format`` is checked; a ``$ref`` must point into the schema).
     :ivar schema: the JSON schema, a dict.
     :raises AgentforceInputError: if it is none of these, or if pydantic or jsonschema is not installed.
     """
@@ -66,10 +66,10 @@ class OutputType:
         """Return the value in an answer as plain JSON: dicts, lists, text, numbers, booleans, ``None``.
 
         Of several pieces of JSON the first that fits counts, see
-        :func:`~airflow_provider_agentforce.structured.json_in_answer.json_in`. A value of a type is written
-        as the type writes it: dates and enums as text, fields by their aliases, defaults filled in.
+        :func:`~airflow_provider_agentforce.structured.json_in_answer.json_in`. A type serializes its value:
+        dates and enums become text, fields get their aliases, defaults are filled in.
 
-        :raises InvalidOutputError: if none fits. It names what does not, of the longest piece.
+        :raises InvalidOutputError: if none fits. It names the problems of the longest piece.
         """
         try:
             return self._form.read(json_in(turn))
@@ -77,10 +77,10 @@ class OutputType:
             raise _invalid(turn, misfit) from None
 
     def result_of(self, turn: Turn) -> Any:
-        """Return :meth:`read` for an answer, and ``None`` for what carries no answer.
+        """Return :meth:`read` for an answer, and ``None`` for a turn without an answer.
 
-        That is: the agent asks for input or a confirmation, escalates, says that it failed, or ends the
-        session with words that do not fit.
+        In such a turn the agent asks for input or a confirmation, escalates, says that it failed, or ends the
+        session with text that does not fit.
 
         :raises InvalidOutputError: if the outcome is ``answered`` and the answer does not fit.
         """

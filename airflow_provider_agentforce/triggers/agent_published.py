@@ -1,4 +1,4 @@
-"""Watches for new versions of an agent. For asset watchers, which Airflow has since 3.0."""
+"""Watches for new versions of an agent. For asset watchers of Airflow 3.0 and later."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 class AgentPublishedTrigger(BaseEventTrigger):
-    """Tells when another version of an agent becomes the active one.
+    """Sends an event when a different version of an agent becomes active.
 
     .. code-block:: python
 
         Asset("agent", watchers=[AssetWatcher("published", AgentPublishedTrigger(agent_id="Service_Agent"))])
 
-    It only reads, so it may run twice. Each change gives one event, a dict with ``agent_id``, ``agent`` (API
+    It only reads, so it may run twice. Each change sends one event, a dict with ``agent_id``, ``agent`` (API
     name), ``version`` and ``previous_version`` (ids of a BotVersion), and ``seen_at`` (ISO 8601 in UTC). The
-    version that is active at the first look gives none, and neither does an agent that is deactivated.
+    version that is active at the first poll sends none, and neither does an agent that is deactivated.
 
-    On Airflow 3.3 and later the last version announced is kept with the asset: a triggerer that starts
-    again tells nothing twice, and tells what was published while it was away. On older Airflow, and where
-    several assets have the same watcher, it begins with the version that it finds.
+    On Airflow 3.3 and later the last reported version is stored with the asset: after a restart, a triggerer
+    reports nothing twice, and reports the version that was published while it was down. On older Airflow, and
+    if several assets have the same watcher, it starts with the version that it finds.
 
     :param agent_id: id (``0Xx…``) or API name of the agent.
     :param agentforce_conn_id: connection of type ``agentforce``.
-    :param poke_interval: pause between two looks; each counts as a call to the org.
+    :param poke_interval: pause between two polls; each counts as a call to the org.
     """
 
     def __init__(

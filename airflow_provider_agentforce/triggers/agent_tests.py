@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class AgentTestTrigger(BaseTrigger):
-    """Wakes a task when a run of an agent test has ended, is gone, or takes too long.
+    """Wakes a task when a run of an agent test has ended, no longer exists, or takes too long.
 
     Its event has the arguments ``run_id``, ``api``, ``path`` and ``until`` (ISO 8601); the task asks the org
-    what became of the run.
+    for the result of the run.
 
-    :param run_id: of the run.
+    :param run_id: id of the run.
     :param api: ``legacy``, ``testing`` or ``conversation``.
-    :param path: of the runs, on the org's host.
+    :param path: path of the runs on the org's host.
     :param until: when to give up.
-    :param cancels: cancel the run, where the API can, when a person stops the task meanwhile.
+    :param cancels: cancel the run, if the API can, when a person stops the task meanwhile.
     :param agentforce_conn_id: connection of type ``agentforce``.
-    :param poke_interval: pause between two looks.
+    :param poke_interval: pause between two polls.
     """
 
     def __init__(

@@ -19,23 +19,23 @@ _LONGEST_ANSWER = 16_000
 
 
 class SessionTraceTrigger(BaseTrigger):
-    """Look for a message in the org's trace of its session, with growing pauses, until it is there.
+    """Look for a message in the org's trace of its session, with growing pauses, until it appears.
 
     It only reads, so it may run twice. The pauses double up to five minutes; the last look is at the end of
-    the time. It gives one event, a dict:
+    the time. It sends one event, a dict:
 
     - ``status``: ``found``: the message was delivered; ``not_found`` proves nothing;
-    - ``answer``: what the agent said; ``None`` if that is not known, or too long for Airflow's database;
+    - ``answer``: the agent's answer; ``None`` if it is not known, or too long for Airflow's database;
     - ``complete``: whether the trace had the whole answer;
-    - ``note``: what was seen, or why nothing: the time is over, the org keeps no traces, or an error;
+    - ``note``: the finding, or why there is none: the time is over, the org keeps no traces, or an error;
     - ``session_id``, ``position``: as given.
 
     :param agentforce_conn_id: connection of type ``agentforce``.
-    :param session_id: of the session.
+    :param session_id: id of the session.
     :param text: the message as it was sent.
     :param position: the message's ``sequence_id``.
     :param sent_at: when it was sent, in seconds since the epoch, or ``None``.
-    :param same_before: how many messages with the same text its session has had before, or ``None``.
+    :param same_before: how many messages with the same text its session received before, or ``None``.
     :param end_time: when to give up, in seconds since the epoch.
     :param poll_interval: seconds of the first pause; default: a twentieth of the time, 30 at most.
     """

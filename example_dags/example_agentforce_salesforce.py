@@ -51,7 +51,7 @@ if ApprovalOperator is not None:
             task_id="approve",
             subject="Ask about {{ ti.xcom_pull('trial')['sample']['remaining'] }} more accounts?",
             body=PREVIEW,
-            defaults="Reject",  # when nobody decides
+            defaults="Reject",  # when no one decides
             response_timeout=timedelta(days=1),
         )
         rest = ConversationBatchOperator(task_id="rest", continue_from=trial.output)

@@ -56,7 +56,7 @@ class Decisions:
         self._ask = ask
 
     def on(self, turn: Turn) -> Said | None:
-        """Return what is said to a turn, ``None`` to go on with the next message.
+        """Return the reply to a turn, ``None`` to continue with the next message.
 
         :raises AgentforceInputError: a person cannot be asked about it, or left all the fields blank.
         :raises LedgerError: what was answered so far could not be recorded.

@@ -160,7 +160,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             raise TaskStoppedError("The task was stopped.")
 
     def push(self, context: Context, values: Mapping[str, Any]) -> None:
-        """Push the short ones of *values* as XComs of their own."""
+        """Push the short ones of *values* as separate XComs."""
         if self.do_xcom_push:
             for key in _SHORT_KEYS:
                 if key in values:

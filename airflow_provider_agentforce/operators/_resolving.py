@@ -54,7 +54,7 @@ class ResolvesDeliveries(SendsMessages):
 
     @property
     def may_wait(self) -> bool:
-        """Whether the task may give its slot back and go on later."""
+        """Whether the task may free its slot and continue later."""
         return self.resolves
 
     @abstractmethod
@@ -72,11 +72,11 @@ class ResolvesDeliveries(SendsMessages):
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
         """Clean up after a message that stays unknown.
 
-        :param retried: a next try goes on with it.
+        :param retried: a next try continues with it.
         """
 
     def until_known(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Attempt it, resolve what is unknown, and go on.
+        """Attempt it, resolve unknown deliveries, and continue.
 
         :param event: what the task is resumed with.
         """

@@ -1,4 +1,4 @@
-"""A session of a task, recorded in its ledger, so that a later try goes on where this one is cut."""
+"""A session of a task, recorded in its ledger, so that a later try continues where this one was cut off."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class ResumableConversation:
             self._journal.send_again(1, resolution)
 
     def leave_open(self) -> None:
-        """Let the next try, or this one after a wait, go on in this session."""
+        """Let the next try, or this one after a wait, continue in this session."""
         self._left_open = True
 
     def __enter__(self) -> Self:

@@ -21,7 +21,7 @@ _NOT_AGAIN = (
 
 @dataclass(frozen=True)
 class Resume:
-    """The next try goes on where this one ended, in the same session."""
+    """The next try continues where this one ended, in the same session."""
 
 
 @dataclass(frozen=True)

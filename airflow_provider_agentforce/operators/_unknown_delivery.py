@@ -1,7 +1,7 @@
 """Runs the steps of ``on_unknown_delivery`` for messages of which it is not known whether the agent acted.
 
 Where it is stands in a record after each step and before each wait, and each verdict does before anything
-follows from it. So whatever is killed, the next try goes on from there: it sends nothing, and asks no person
+follows from it. Whatever is killed, the next try continues from there: it sends nothing, and asks no person
 twice.
 """
 
@@ -191,9 +191,9 @@ class Resolver:
         return said
 
     def _give_up_on(self, step: Check) -> None:
-        """Have the next try go on with the next step: in this one, the check would take all of its time."""
+        """Let the next try continue with the next step: in this one, the check would use all of its time."""
         finding = f"The check {_name_of(step.function)} did not end within the task's execution_timeout."
-        log.warning("%s The next try goes on with the next step.", finding)
+        log.warning("%s The next try continues with the next step.", finding)
         self._note_all(self._home.open(), finding)
         self._state.next_step()
         self._save()

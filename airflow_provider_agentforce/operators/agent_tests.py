@@ -91,7 +91,7 @@ class RunAgentTestOperator(AgentTesting):
             validation.name(self.test, "test")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the test, or go on with the run of an earlier try."""
+        """Run the test, or continue with the run of an earlier try."""
         from airflow_provider_agentforce.client.agent_tests import check_api  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
@@ -148,7 +148,7 @@ class RunAgentTestOperator(AgentTesting):
                     tests.wait(min(left, self.poke_interval.total_seconds()))
                     run = tests.look(run)
             except BaseException as error:
-                # Another try goes on with a run that could not be looked at.
+                # Another try continues with a run that could not be polled.
                 if self._killed or not isinstance(error, AgentforceError):
                     self._cancel(tests, run, context)
                 raise
@@ -185,12 +185,12 @@ class RunAgentTestOperator(AgentTesting):
 
     def _cancel(self, tests: AgentTests, run: AgentTestRun, context: Context) -> None:
         if not run.can_be_cancelled:
-            self.log.warning("The test run %s goes on: its API cannot cancel it.", run.run_id)
+            self.log.warning("The test run %s continues: its API cannot cancel it.", run.run_id)
             return
         try:
             tests.cancel(run, during_cleanup=True)
         except AgentforceError as error:
-            self.log.warning("The test run %s may go on: %s", run.run_id, error)
+            self.log.warning("The test run %s may continue: %s", run.run_id, error)
             return
         self.log.info("The test run %s is cancelled.", run.run_id)
         self._record(context).forget()

@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 class AgentforceToolset(ManagedAgentToolset):
     """Lets a model talk to an Agentforce agent over several turns: one session for each run of the model.
 
-    ``ManagedAgentToolset`` gives every call a session of its own, so the agent forgets what was said before,
-    and no model can answer what it asks back. Here the first call starts a session, the later ones go on in
-    it, and the end of the run ends it, whatever the run came to.
+    ``ManagedAgentToolset`` gives every call its own session, so the agent forgets earlier messages, and no
+    model can answer its questions. Here the first call starts a session, later calls continue it, and the end
+    of the run ends it, regardless of the result.
 
-    Calls that a model makes at once are sent one after the other. An answer is never replayed by
-    ``durable=True``, since the session that it came from is gone. When a run pauses for the approval of a
-    tool, its session ends, and the run goes on with a new one.
+    Calls that a model makes at the same time are sent one after another. An answer is never replayed by
+    ``durable=True``, because the session that it came from has ended. When a run pauses for the approval of a
+    tool, its session ends, and the run continues with a new one.
 
     :param client: ``AgentforceHook(...).agent("0Xx…")``.
     :param tool_name: the name that the model sees, such as ``ask_service_agent``.
     :param description: what the agent knows, and when to ask it.
-    :param timeout: seconds for one message, the first one with the start; default: the connection's.
-    :param max_retries: how often the model may say in other words what the agent failed at.
+    :param timeout: seconds for one message, including the start for the first one; default: the connection's.
+    :param max_retries: how often the model may reword a message that the agent failed to handle.
     :param vendor_options: for the start of the session: ``variables``, ``tz``, ``bypass_user``.
-    :raises AgentforceInputError: *client* is something else.
+    :raises AgentforceInputError: *client* is anything else.
     """
 
     def __init__(

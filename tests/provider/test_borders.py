@@ -247,7 +247,7 @@ BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"
         ),
         (ConversationOperator, {"messages": ["a"], "fail_on": None}, "fail_on must be outcomes"),
         (ConversationOperator, {"messages": ["a"], "fail_on": {"failed": 1}}, "fail_on must be outcomes"),
-        (ConversationOperator, {"messages": ["a"], "fail_on": ["bad"]}, "'bad' is none of answered"),
+        (ConversationOperator, {"messages": ["a"], "fail_on": ["bad"]}, "'bad' is not one of answered"),
         (ConversationOperator, {"messages": ["a"], "output_type": "Order"}, "Give the class itself"),
         (
             ConversationOperator,

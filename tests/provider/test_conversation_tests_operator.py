@@ -181,7 +181,7 @@ def test_a_number_of_repetitions_is_a_whole_number(task, repeat):
 @pytest.mark.parametrize(
     ("conversations", "words"),
     [
-        ("file:///nowhere/at/all/*.yaml", "no file fits"),
+        ("file:///nowhere/at/all/*.yaml", "no file matches"),
         ("file:///nowhere.yaml", "there is no file"),
         ("nowhere.yaml", "must be a URI"),
         ([], "is empty"),

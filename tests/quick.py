@@ -10,7 +10,7 @@ from airflow_provider_agentforce.client import AgentforceClient
 from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.client.timing import Timing, use_timing
 
-QUICK = Timing(back_off=tenacity.wait_fixed(0.01), record_delay=0.01)
+QUICK = Timing(back_off=tenacity.wait_fixed(0.01), record_delay=0.01, start_pause=0.01)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.org_resource import OrgResource
 from airflow_provider_agentforce.exceptions import (
-    AgentforceError,
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
@@ -36,10 +35,11 @@ _PATHS = {
 }
 _PATH = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9](?:/[A-Za-z0-9_-]+)+")
 _GOOD = {"COMPLETED", "SUCCESS"}
+_IN_PROGRESS = "IN_PROGRESS"
 _STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
 _ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
-_UNKNOWN = {400, 404}
-_UNKNOWN_HERE = {*_UNKNOWN, 403}
+# One API says in a 400 that it does not know a test, as it says much else.
+_NO_SUCH_TEST = re.compile(r"invalid \w*definition\w* identifier", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,9 @@ class _StartRunRequest(ApiRequest):
         return post(self.url, {parameter: self.name})
 
     def read(self, reader: JsonReader) -> str | None:
-        run_id = responses.decode_object(reader.body).get("runId")
-        if run_id is None and self.api != LEGACY:
+        told = responses.decode_object(reader.body)
+        run_id = told.get("runId")
+        if run_id is None and self.api != LEGACY and str(told.get("status")).strip().upper() == _IN_PROGRESS:
             return None
         if not isinstance(run_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_id):
             raise responses.UnreadableReplyError("a JSON object without a usable runId")
@@ -179,7 +180,9 @@ class AgentTests(OrgResource):
         :raises AgentforceTransientError: such a run is in progress; the API gives no id and starts no other.
         """
         name = validation.name(test, "test")
-        return _first_that_knows(_candidates(api, path), lambda runs: self._start(runs, name, before_send))
+        return _first_that_knows(
+            _candidates(api, path), lambda runs: self._start(runs, name, before_send), _is_no_such_test
+        )
 
     def look(self, run: AgentTestRun) -> AgentTestRun:
         """Return the current state of the run.
@@ -196,7 +199,9 @@ class AgentTests(OrgResource):
         :raises AgentforceRequestError: the org has no such run.
         """
         known = validation.path_id(run_id, "run_id")
-        return _first_that_knows(_candidates(api, path), lambda runs: self.look(replace(runs, run_id=known)))
+        return _first_that_knows(
+            _candidates(api, path), lambda runs: self.look(replace(runs, run_id=known)), _is_no_run_here
+        )
 
     def results(self, run: AgentTestRun) -> AgentTestResults:
         """Return the results of a run that has ended."""
@@ -220,6 +225,11 @@ class AgentTests(OrgResource):
             doing=f"Cancelling the test run {run.run_id}", url=f"{self._url(run)}/cancel", method="POST"
         )
         self._executor.execute(request, self._get_access, CallOptions(during_cleanup=during_cleanup))
+
+    @property
+    def start_pause(self) -> float:
+        """How many seconds after a start whose answer is lost the API is asked for it again."""
+        return self._executor.deadline.start_pause
 
     def now(self) -> float:
         """Return the seconds of a monotonic clock."""
@@ -252,10 +262,13 @@ class AgentTests(OrgResource):
 
 
 def _first_that_knows(
-    candidates: Sequence[AgentTestRun], ask: Callable[[AgentTestRun], AgentTestRun]
+    candidates: Sequence[AgentTestRun],
+    ask: Callable[[AgentTestRun], AgentTestRun],
+    is_unknown: Callable[[AgentforceRequestError], bool],
 ) -> AgentTestRun:
     """Return the answer of the first API that knows the test or run.
 
+    :param is_unknown: whether a refusal says that the API does not know it.
     :raises AgentforceRequestError: no API knows it.
     """
     refusals: dict[str, AgentforceRequestError] = {}
@@ -263,7 +276,7 @@ def _first_that_knows(
         try:
             return ask(runs)
         except AgentforceRequestError as error:  # noqa: PERF203 - the next one is asked
-            if error.status not in _UNKNOWN_HERE:
+            if not is_unknown(error):
                 raise
             refusals[runs.api] = error
     *_, last = refusals.values()
@@ -272,9 +285,16 @@ def _first_that_knows(
     raise last.replaced(what=" ".join(f"With api={api!r}: {one.what}" for api, one in refusals.items()))
 
 
-def is_unknown(error: AgentforceError) -> bool:
-    """Return whether an API says that it does not know the test; a missing permission does not say that."""
-    return isinstance(error, AgentforceRequestError) and error.status in _UNKNOWN
+def _is_no_such_test(error: AgentforceRequestError) -> bool:
+    """Return whether an API says that it does not know the test: a limit, or no permission, is not that."""
+    return error.status == 404 or (  # noqa: PLR2004
+        error.status == 400 and _NO_SUCH_TEST.search(error.what) is not None  # noqa: PLR2004
+    )
+
+
+def _is_no_run_here(error: AgentforceRequestError) -> bool:
+    """Return whether the run may be one of another API: a look changes nothing, so that is asked, too."""
+    return error.status in {400, 403, 404}
 
 
 def check_api(api: str | None, path: str | None) -> None:

@@ -26,6 +26,7 @@ class Timing:
     :param renewal_pause: a tenacity wait: the pause before a renewed token is renewed once more.
     :param longest_wait: seconds; a longer wait is not begun, and the call fails instead.
     :param record_delay: seconds before a batch asks again about a record; doubled each time.
+    :param start_pause: seconds before the start of a test run whose answer is lost is requested again.
     :param version_pause: seconds for which a known version of an agent is valid.
     :param clock: a monotonic clock in seconds.
     """
@@ -34,6 +35,7 @@ class Timing:
     renewal_pause: Callable[[tenacity.RetryCallState], float] = _A_MOMENT
     longest_wait: float = 60.0
     record_delay: float = 1.0
+    start_pause: float = 2.0
     version_pause: float = 60.0
     clock: Callable[[], float] = time.monotonic
 
@@ -70,6 +72,7 @@ class Deadline:
     def __init__(self, timing: Timing) -> None:
         self.clock = timing.clock
         self.longest_wait = timing.longest_wait
+        self.start_pause = timing.start_pause
         self.stopped = False
         self.firm = False
         self._end = math.inf

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _OURS = __name__.partition(".")[0] + "."
 # How late a trigger may be.
 _LATE = timedelta(minutes=1)
+# The kind of the event that stands for one that never came.
+_LOST = "lost"
 _EVENT_KEYS = (
     *("result_path", "results", "dead_letter", "tables", "records", "counts", "written", "errors"),
     *("session_id", "agent_id", "agent_version", "outcome", "agreement"),
@@ -119,6 +121,22 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=left + _LATE)
         raise AssertionError("unreachable")  # pragma: no cover
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
+        if hasattr(self, next_method) or not hasattr(self, "execute_complete"):
+            return super().resume_execution(next_method, next_kwargs, context)
+        why = str((next_kwargs or {}).get("error"))
+        late = "timeout" in why.lower()
+        if late:
+            self.log.warning(
+                "The wait reached its timeout without an event from the triggerer, and the task continues. "
+                "This is normal if a person was asked; otherwise look whether a triggerer runs."
+            )
+        else:
+            self.log.warning("The trigger that waited for the task is lost (%s). The task continues.", why)
+        lost = {"error": why, "error_type": _LOST, "late": late}
+        return super().resume_execution("execute_complete", {"event": lost}, context)
+
     def on_kill(self) -> None:
         """End waits and cut the request under way; ``execute`` then cleans up and fails.
 
@@ -206,6 +224,11 @@ def _event_details(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in _EVENT_KEYS if name in result} | {
         name: len(result[name]) for name in counted
     }
+
+
+def is_lost(event: Any) -> bool:
+    """Return whether an event stands for one that never came: the trigger is lost, or too late (``late``)."""
+    return isinstance(event, Mapping) and event.get("error_type") == _LOST
 
 
 def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:

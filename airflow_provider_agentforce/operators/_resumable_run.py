@@ -74,6 +74,11 @@ class ResumableRun:
         log.info("Started the run %s of the agent test %s (api=%r).", run.run_id, self._test, run.api)
         return run, until
 
+    def known(self) -> tuple[AgentTestRun, datetime] | None:
+        """Return the run on record and when to give up, ``None`` if there is no record."""
+        record = self._ledger.read(_RUN)
+        return _run_in(record) if record is not None and record.done else None
+
     def versions(self) -> dict[str, str | None] | None:
         """Return the versions that the agents had when the run was started, ``None`` if that is not known."""
         record = self._ledger.read(_RUN)
@@ -93,35 +98,39 @@ class ResumableRun:
         try:
             return tests.start(self._test, api=self._api, path=self._path, before_send=self._intend)
         except DeliveryUnknownError as lost:
-            if self._asked == _LEGACY:
+            # An org that answers, however oddly, may have started a run that is over at once.
+            answered = lost.status is not None and 200 <= lost.status < 300  # noqa: PLR2004
+            if self._asked == _LEGACY or answered:
                 raise
-            return self._asked_again(tests, lost, until=began + _SHORTEST_RUN_SECONDS)
+            return self._asked_again(tests, lost, began)
         except AgentforceError:
             self.forget()
             raise
 
-    def _asked_again(self, tests: AgentTests, lost: DeliveryUnknownError, *, until: float) -> AgentTestRun:
-        """Ask once more, at once: a run that the lost request has started is in progress.
+    def _asked_again(self, tests: AgentTests, lost: DeliveryUnknownError, began: float) -> AgentTestRun:
+        """Ask the same API once more: a run that the lost request has started is in progress.
 
         This API starts no second run then. Later that cannot be asked: the run may have ended, and no API
         lists its runs.
 
-        :param until: when a run that the lost request has started may have ended, by the client's clock.
+        :param began: when the lost request left, by the client's clock.
         """
-        from airflow_provider_agentforce.client.agent_tests import is_unknown  # noqa: PLC0415 - not at parse time
+        until = began + _SHORTEST_RUN_SECONDS
 
         def check_time(_api: str) -> None:
             if tests.now() > until:
                 raise lost
 
         try:
+            # The lost request may be one that the org is still working on.
+            tests.wait(min(began + tests.start_pause - tests.now(), tests.start_pause))
+        except AgentforceError:
+            raise lost from None
+        try:
             run = tests.start(self._test, api=self._asked, path=self._path, before_send=check_time)
         except AgentforceError as error:
             if error is lost:
                 raise
-            if is_unknown(error):
-                # Nothing was started there: all of them are asked, as if for the first time.
-                return self._start(tests)
             raise lost.replaced(what=f"{lost.what} The second request: {error.what}") from error
         if tests.now() > until:
             log.warning(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_agentforce._compat import Context, date_time_trigger
+from airflow_provider_agentforce._compat import date_time_trigger
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import BudgetExceededError, RateLimitedError
@@ -62,21 +62,6 @@ class UsesLimits(AgentforceBaseOperator):
             "Waiting until %s for a limit, without a worker slot.", until.isoformat(timespec="seconds")
         )
         self.defer_until(until, date_time_trigger(until))
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
-        if hasattr(self, next_method):
-            return super().resume_execution(next_method, next_kwargs, context)
-        why = str((next_kwargs or {}).get("error"))
-        if "timeout" in why.lower():
-            self.log.warning(
-                "The wait reached its timeout without an event from the triggerer, and the task continues. "
-                "This is normal if a person was asked; otherwise look whether a triggerer runs."
-            )
-        else:
-            self.log.warning("The trigger that waited for the task is lost (%s). The task continues.", why)
-        lost = {"error": why, "error_type": "lost"}
-        return super().resume_execution("execute_complete", {"event": lost}, context)
 
 
 class StartsSessions(UsesLimits):

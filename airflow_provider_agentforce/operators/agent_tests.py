@@ -11,9 +11,11 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
+    AgentforceTransientError,
     AgentTestFailedError,
 )
 from airflow_provider_agentforce.operators import _arguments as arguments
+from airflow_provider_agentforce.operators._base import is_lost
 from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
 from airflow_provider_agentforce.operators._resumable_run import ResumableRun
 from airflow_provider_agentforce.operators._testing import TEST_APIS, AgentTesting, check_timedelta
@@ -113,8 +115,29 @@ class RunAgentTestOperator(AgentTesting):
         """Go on after a wait."""
         from airflow_provider_agentforce.client.agent_tests import AgentTestRun  # noqa: PLC0415 - not at parse time
 
+        if is_lost(event):
+            # The rest of the wait needs no triggerer.
+            self.deferrable = False
+            return self._wait(*self._started(context, late=event["late"]), context)
         run = AgentTestRun(event["run_id"], event["api"], event["path"])
         return self._wait(run, datetime.fromisoformat(event["until"]), context)
+
+    def _started(self, context: Context, *, late: bool) -> tuple[AgentTestRun, datetime]:
+        """Return the run that this try has started, and when to give up.
+
+        :param late: the time is up.
+        """
+        from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
+
+        with airflow_errors():
+            known = self._record(context).known()
+            if known is not None:
+                return known
+            # Below Airflow 3.3, where nothing is on record.
+            ti = context["ti"]
+            run_id = ti.xcom_pull(task_ids=self.task_id, key="run_id", map_indexes=ti.map_index)
+            run = self.open_client().agent_tests.find(run_id, api=self.api, path=self.path)
+            return run, datetime.now(timezone.utc) + (timedelta(0) if late else self.timeout)
 
     @property
     def _mark(self) -> str:
@@ -143,13 +166,10 @@ class RunAgentTestOperator(AgentTesting):
         with airflow_errors():
             tests = self.open_client().agent_tests
             try:
-                run = tests.look(run)
-                while not run.ended and not self.deferrable and (left := _left(until)):
-                    tests.wait(min(left, self.poke_interval.total_seconds()))
-                    run = tests.look(run)
+                run = self._looked_at(tests, run, until)
             except BaseException as error:
-                # Another try continues with a run that could not be polled.
-                if self._killed or not isinstance(error, AgentforceError):
+                # Another try continues with the run.
+                if self._killed or not (isinstance(error, AgentforceError) and error.retryable):
                     self._cancel(tests, run, context)
                 raise
             if run.ended:
@@ -162,6 +182,20 @@ class RunAgentTestOperator(AgentTesting):
                     "Testing Center.",
                 )
         return self._defer(run, until)
+
+    def _looked_at(self, tests: AgentTests, run: AgentTestRun, until: datetime) -> AgentTestRun:
+        """Return the run as the last look saw it; without a worker slot, there is only one."""
+        while True:
+            left = _left(until)
+            try:
+                run = tests.look(run)
+            except AgentforceTransientError as error:
+                if self._killed or not left:
+                    raise
+                self.log.warning("%s", error)
+            if run.ended or self.deferrable or not left:
+                return run
+            tests.wait(min(left, self.poke_interval.total_seconds()))
 
     def _concluded(self, results: AgentTestResults, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time

@@ -13,7 +13,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators._arguments import check_deferrable
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, is_lost
 from airflow_provider_agentforce.operators._paths import path_of
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ class SessionTraceOperator(AgentforceBaseOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after a wait."""
+        if is_lost(event):
+            # When the wait began is not known. The rest of it needs no triggerer.
+            self.deferrable = False
+            return self._run(context, time.time() + self.timeout.total_seconds(), None)
         return self._run(context, event["end_time"], event["pause"])
 
     def _run(self, context: Context, end_time: float, pause: float | None) -> dict[str, Any]:  # noqa: ARG002

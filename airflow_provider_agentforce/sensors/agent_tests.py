@@ -14,8 +14,9 @@ from airflow_provider_agentforce._compat import (
     PokeReturnValue,
 )
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.exceptions import AgentforceTransientError
 from airflow_provider_agentforce.operators import _arguments as arguments
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, is_lost
 from airflow_provider_agentforce.operators._testing import TEST_APIS
 
 if TYPE_CHECKING:
@@ -81,7 +82,14 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
 
         with airflow_errors():
             tests = self.open_client().agent_tests
-            run = tests.find(self.run_id, api=self.api, path=self.path)
+            try:
+                run = tests.find(self.run_id, api=self.api, path=self.path)
+            except AgentforceTransientError as error:
+                # A trigger has to know which API it looks at.
+                if self._killed or (self.deferrable and self.path is None):
+                    raise
+                self.log.warning("%s", error)
+                return PokeReturnValue(is_done=False)
             self.api, self.path = run.api, run.path  # type: ignore[assignment] # known by now
             return PokeReturnValue(run.ended, _result(tests, run) if run.ended else None)
 
@@ -90,11 +98,27 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
         found = self.poke(context)
         if found:
             return found.xcom_value
+        if is_lost(event):
+            return self._wait_in_slot(context, late=event["late"])
         until = datetime.fromisoformat(event["until"])
         if datetime.now(timezone.utc) < until:
             return self._defer(until)
+        raise self._late()
+
+    def _wait_in_slot(self, context: Context, *, late: bool) -> Any:
+        """Wait without a triggerer. When the wait began is not known, so it may take the time once more."""
+        self.deferrable = False
+        tests = self.open_client().agent_tests
+        until = datetime.now(timezone.utc) + (timedelta(0) if late else self._timeout)
+        while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:
+            tests.wait(min(float(self.poke_interval), left))
+            if found := self.poke(context):
+                return found.xcom_value
+        raise self._late()
+
+    def _late(self) -> Exception:
         late = f"The test run {self.run_id} has not ended within {self._timeout}."
-        raise AirflowSkipException(late) if self.soft_fail else AirflowSensorTimeout(late)
+        return AirflowSkipException(late) if self.soft_fail else AirflowSensorTimeout(late)
 
     @property
     def _timeout(self) -> timedelta:

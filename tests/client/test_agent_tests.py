@@ -153,11 +153,33 @@ def test_the_successor_starts_no_second_run(org, client):
     assert len(org.test_runs) == 1
 
 
-def test_a_missing_permission_is_said_of_both_apis(org, client):
-    org.fail("test", status=403, times=2)
-    with pytest.raises(AgentforceAuthError, match=r"testing.*legacy") as caught:
+def test_a_missing_permission_is_not_taken_for_an_unknown_test(org, client):
+    org.fail("test", status=403)
+    with pytest.raises(AgentforceAuthError) as caught:
         client.agent_tests.start("Order_Tests")
     assert "permission sets for AI testing" in caught.value.hint
+    assert len(org.test_runs) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(400, "You have reached the limit of 10 test runs."), (400, ""), (409, "Busy.")]
+)
+def test_only_a_refusal_of_the_name_leads_to_the_other_api(org, client, status, words):
+    org.fail("test", status=status, body=[{"errorCode": "INVALID_INPUT", "message": words}])
+    with pytest.raises(AgentforceError):
+        client.agent_tests.start("Order_Tests")
+    assert len(org.test_runs) == 0
+
+
+ANSWERED = [{}, {"id": "3A2001", "status": "CREATED"}, {"runId": None, "status": "NEW"}, {"runId": 3}]
+
+
+@pytest.mark.parametrize("body", ANSWERED, ids=str)
+@pytest.mark.parametrize("test", ["Order_Tests", "Order_Suite"])
+def test_a_start_that_is_answered_without_an_id_is_unknown(org, client, test, body):
+    org.fail("test", body=body)
+    with pytest.raises(DeliveryUnknownError, match="runId"):
+        client.agent_tests.start(test, api="legacy" if test == "Order_Tests" else "testing")
 
 
 def test_looking_is_repeated_and_a_run_that_is_gone_is_named(org, client):

@@ -40,6 +40,9 @@ class Watched(TaskInstance):
         super().__init__(**given)
         self._started = started
 
+    def xcom_pull(self, *, task_ids, key, map_indexes):
+        return self.xcoms[key]
+
     def xcom_push(self, key, value):
         super().xcom_push(key, value)
         if key == "run_id":
@@ -54,13 +57,19 @@ def task(org):
         store, tries = StateStore(), []
         given = {"task_id": "test", "poke_interval": QUICKLY, **arguments}
 
-        def attempt(event=None, started=lambda _operator: None):
+        def attempt(event=None, started=lambda _operator: None, lost=None):
             operator = RunAgentTestOperator(**given)
             ti = Watched(lambda: started(operator), try_number=len(tries) + 1, max_tries=3)
             context = {"ti": ti, "task_state_store": store}
             seen = SimpleNamespace(value=None, error=None, xcoms=ti.xcoms)
             tries.append(seen)
             call = operator.execute if event is None else operator.execute_complete
+            if lost is not None:
+                ti.xcoms.update(tries[0].xcoms)
+
+                def call(context):
+                    return operator.resume_execution("__fail__", {"error": lost}, context)
+
             try:
                 seen.value = call(context, event) if event else call(context)
             except BaseException as error:  # noqa: BLE001 - a deferral is one
@@ -135,10 +144,69 @@ def test_a_share_may_be_enough(task):
     assert task(test="Order_Tests_Failing", min_pass_rate=0.5).attempt().value["status"] == "passed"
 
 
-def test_a_later_try_finds_its_run_and_starts_no_other(org, task):
+LOST = ["Trigger timeout", "Trigger failure"]
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("store", [True, False])
+def test_a_run_that_has_ended_is_green_when_the_trigger_is_lost(org, task, lost, store):
+    begun = task(test="Order_Tests", deferrable=True)
+    assert isinstance(begun.attempt().error, TaskDeferred)
+    if not store:
+        begun.store.values = {}
+    assert begun.attempt(lost=lost).value["status"] == "passed"
+    assert len(org.test_runs) == 1
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_run_without_an_end_is_cancelled_in_time_when_the_trigger_is_lost(org, task, lost):
+    begun = task(test="Order_Tests_Endless", deferrable=True, timeout=timedelta(seconds=2))
+    assert isinstance(begun.attempt().error, TaskDeferred)
+    seen = begun.attempt(lost=lost)
+    assert isinstance(seen.error, AgentTestFailedError)
+    assert states(org) == ["TERMINATED"]
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize(("status", "error"), [("COMPLETED", None), ("IN_PROGRESS", AirflowSensorTimeout)])
+def test_the_sensor_looks_at_the_run_when_the_trigger_is_lost(org, client, lost, status, error):
+    run = client.agent_tests.start("Order_Tests_Endless")
+    timeout = timedelta(milliseconds=50)
+    sensor = AgentTestSensor(task_id="wait", run_id=run.run_id, timeout=timeout, deferrable=True)
+    if status == "COMPLETED":
+        next(iter(org.test_runs.values())).finish(status)
+    try:
+        seen = sensor.resume_execution("__fail__", {"error": lost}, {"ti": TaskInstance()})
+    except Exception as raised:  # noqa: BLE001 - looked at below
+        seen = raised
+    assert isinstance(seen, error or dict)
+    assert states(org) == [status]
+
+
+def test_an_org_that_is_away_for_a_while_does_not_end_the_wait(org, task):
     begun = task(test="Order_Tests")
-    seen = begun.attempt(started=lambda _: org.fail("test", status=520))
-    assert isinstance(seen.error, AgentforceTransientError)
+    seen = begun.attempt(started=lambda _: org.fail("test", status=503, times=12))
+    assert seen.value["status"] == "passed"
+    assert len(org.test_runs) == 1
+
+
+def test_the_run_is_cancelled_after_a_look_that_fails_for_good(org, task):
+    seen = task(test="Order_Tests_Endless").attempt(started=lambda _: org.fail("test", status=403))
+    assert isinstance(seen.error, AirflowFailException)
+    assert states(org) == ["TERMINATED"]
+
+
+def test_the_sensor_goes_on_while_the_org_is_away(org, client):
+    run = client.agent_tests.start("Order_Tests")
+    org.fail("test", status=503, times=12)
+    sensor = AgentTestSensor(task_id="wait", run_id=run.run_id, poke_interval=0.01)
+    assert sensor.execute({"ti": TaskInstance()})["status"] == "passed"
+
+
+def test_a_later_try_finds_its_run_and_starts_no_other(org, task):
+    begun = task(test="Order_Suite")
+    seen = begun.attempt(started=lambda operator: operator.on_kill())
+    assert isinstance(seen.error, TaskStoppedError)
     assert not isinstance(seen.error, AirflowFailException)
     assert begun.attempt().value["run_id"] == seen.xcoms["run_id"]
     assert len(org.test_runs) == 1
@@ -197,17 +265,39 @@ def test_a_start_that_is_lost_late_is_not_made_again(org, task):
     assert len(starts(org)) == 1
 
 
-def test_a_lost_start_where_the_test_is_not_known_goes_on_with_the_other_api(org, task):
-    org.fail("test", drop=True)
-    assert task(test="Order_Tests").attempt().value["status"] == "passed"
-    assert len(org.test_runs) == 1
+LIMIT = {"status": 400, "body": [{"errorCode": "LIMIT_EXCEEDED", "message": "Too many test runs."}]}
 
 
-def test_a_lost_start_of_a_test_that_no_api_knows_names_both(org, task):
-    begun = task(test="Orders_Tset")
-    org.fail("test", drop=True)
+@pytest.mark.parametrize("again", [LIMIT, {"status": 403}, {"status": 404}], ids=str)
+def test_after_a_lost_start_no_other_api_is_asked(org, task, again):
+    begun = task(test="Order_Suite_Endless")
+    org.fail("test", drop=True, after=True)
+    org.fail("test", **again)
     for _ in range(2):
-        assert re.search("api='testing'.*api='legacy'", str(begun.attempt().error))
+        assert is_unknown_for_good(begun.attempt())
+    assert (len(org.test_runs), len(starts(org))) == (1, 2)
+
+
+def test_an_answer_without_an_id_is_not_asked_for_again(org, task):
+    begun = task(test="Order_Suite")
+    org.fail("test", body={"id": "3A2000000000001", "status": "CREATED"})
+    for _ in range(2):
+        assert is_unknown_for_good(begun.attempt())
+    assert len(starts(org)) == 1
+
+
+def test_a_start_that_is_lost_again_and_again_is_made_twice_at_most(org, task):
+    org.fail("test", drop=True, times=2)
+    assert is_unknown_for_good(task(test="Order_Suite").attempt())
+    assert len(starts(org)) == 2
+
+
+def test_a_lost_start_that_the_org_is_still_working_on_is_not_asked_for_too_early(org, task):
+    org.fail("test", drop=True)
+    began = time.monotonic()
+    with quick_process(start_pause=0.5):
+        assert task(test="Order_Suite").attempt().value["status"] == "passed"
+    assert time.monotonic() - began >= 0.5
 
 
 def test_a_run_of_another_is_left_to_the_retries(org, task):

@@ -287,6 +287,15 @@ def test_it_looks_until_every_trace_is_complete(batch, fetch):
     assert org.count("session_trace") > 3
 
 
+@pytest.mark.parametrize("lost", ["Trigger timeout", "Trigger failure"])
+def test_it_looks_on_when_the_trigger_is_lost(batch, tmp_path, lost):
+    batch(DROPPED)
+    results = {"result_path": f"file://{tmp_path}/results"}
+    operator = SessionTraceOperator(task_id="fetch", results=results, deferrable=True)
+    found = operator.resume_execution("__fail__", {"error": lost}, {})
+    assert (found["found"], found["missing"]) == (3, 0)
+
+
 def test_it_waits_without_a_worker_slot_and_goes_on_where_it_was(batch, fetch):
     org, manifest = batch(DROPPED, settings={"trace_delay": 3600})
     first = fetch(manifest, timeout=timedelta(minutes=30), deferrable=True)

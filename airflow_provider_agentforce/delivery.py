@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FAIL: Literal["fail"] = "fail"
 RESEND: Literal["resend"] = "resend"
 _LONGEST = timedelta(days=365)
+_TIMES = ("sent_at", "first_sent_at")
 _WAYS_OUT = '"fail", "trace", "ask", "resend", a function, Check(…), Trace(…), Ask(…), or a list of these'
 
 
@@ -32,13 +33,15 @@ class UnknownDelivery:
     :param external_session_key: the UUID of the session in the org's event log.
     :param sequence_id: the number of the message in its session.
     :param agent_id: the agent's id, if it is known.
-    :param sent_at: when it was sent, with a time zone.
+    :param sent_at: when it was sent, with a time zone. After repetitions this is the last time. In a batch
+        it is the time at which the answer was given up, which is later.
     :param error: what went wrong, one line.
     :param partial_text: the part of the answer that could be read.
     :param findings: the findings of earlier steps, one line each.
     :param record_key: in a batch, the key of the record as in the input.
     :param same_before: how many messages with the same text the session received before; ``None`` if that is
         not known.
+    :param first_sent_at: the earliest time at which it may have been sent, if that is before ``sent_at``.
     """
 
     request: dict[str, Any] | None = None
@@ -52,6 +55,7 @@ class UnknownDelivery:
     findings: tuple[str, ...] = ()
     record_key: Any = None
     same_before: int | None = None
+    first_sent_at: datetime | None = None
 
     @property
     def text(self) -> str | None:
@@ -60,8 +64,8 @@ class UnknownDelivery:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        sent_at = None if self.sent_at is None else self.sent_at.isoformat()
-        return {**vars(self), "sent_at": sent_at, "findings": list(self.findings)}
+        times = {name: None if (at := getattr(self, name)) is None else at.isoformat() for name in _TIMES}
+        return {**vars(self), **times, "findings": list(self.findings)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> UnknownDelivery:
@@ -70,9 +74,8 @@ class UnknownDelivery:
         :raises ValueError, TypeError: if a field cannot be read.
         """
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
-        sent_at = known.get("sent_at")
-        known["sent_at"] = None if sent_at is None else datetime.fromisoformat(sent_at)
-        return cls(**{**known, "findings": tuple(known.get("findings", ()))})
+        times = {name: datetime.fromisoformat(known[name]) for name in _TIMES if known.get(name) is not None}
+        return cls(**{**known, **times, "findings": tuple(known.get("findings", ()))})
 
     def found(self, *findings: str) -> UnknownDelivery:
         """Return it with more findings."""

@@ -174,6 +174,8 @@ def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
             "external_session_key": asked.external_key,
             "sequence_id": asked.number,
             "started_at": moment(asked.at),
+            # Which of its messages had left, and when, is not on record; later than now it was not.
+            "duration": round(max(0.0, time.time() - asked.at), 3),
         }
     return Row(
         key=record.key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
@@ -133,13 +133,16 @@ class UnknownRows:
         if request is None and len(messages) == 1:
             request = messages[0].request
         text = request.get("text") if request else None
+        began = None if row.started_at is None else datetime.fromisoformat(row.started_at)
         return UnknownDelivery(
             request=request,
             session_id=row.session_id,
             external_session_key=row.external_session_key,
             sequence_id=row.sequence_id,
             agent_id=self._agent_id,
-            sent_at=None if row.started_at is None else datetime.fromisoformat(row.started_at),
+            # Earlier messages of the record take their time, too.
+            sent_at=None if began is None else began + timedelta(seconds=row.duration),
+            first_sent_at=began,
             error=row.error or "",
             partial_text=row.text or None if row.outcome is None else None,
             record_key=row.key,

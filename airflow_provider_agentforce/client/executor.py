@@ -43,7 +43,7 @@ class CallState:
     :param clock: counts seconds.
     :ivar key: external session key of the last attempt at a start.
     :ivar announced: the keys that ``before_send`` was called with.
-    :ivar sent_at: when the first byte was about to leave.
+    :ivar sent_at: when the first byte of the last attempt was about to leave.
     :ivar attempts: attempts begun.
     :ivar losses: attempts that may have been acted on, without an answer.
     :ivar renewals: how often the token was renewed because of a 401.
@@ -93,10 +93,12 @@ class CallState:
         return self.failure.rule.cell(self.request.operation)
 
     def announce(self) -> None:
-        """Say that the request is about to leave, once for each key."""
+        """Say that the request is about to leave."""
+        self.sent_at = datetime.now(timezone.utc)
         if self.key in self.announced:
+            if self.options.before_repeat is not None:
+                self.options.before_repeat()
             return
-        self.sent_at = self.sent_at or datetime.now(timezone.utc)
         if self.options.before_send is not None:
             self.options.before_send(self.key)
         self.announced += (self.key,)

@@ -46,6 +46,8 @@ class Journal(Protocol):
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
         """Record that the message is about to leave; if this raises, the message does not leave.
 
+        It is called again before the message is repeated after a refusal.
+
         :param request: the value to keep, as in a :class:`Turn`; ``None`` to keep nothing.
         """
 
@@ -80,7 +82,7 @@ class _Intent:
         self._journal = journal
         self._entry = (number, asked, request)
 
-    def record(self, _key: str | None) -> None:
+    def record(self, _key: str | None = None) -> None:
         """Write the record; if this raises, the message does not leave."""
         self._journal.intend(*self._entry)
         self.recorded = True
@@ -275,7 +277,12 @@ class OpenSession:
         request = message.request if self._store_requests else None
         intent = _Intent(self._journal, number, asked, request)
         try:
-            how = replace(how, before_send=intent.record, repeated=how.repeated or earlier.sent)
+            how = replace(
+                how,
+                before_send=intent.record,
+                before_repeat=intent.record,
+                repeated=how.repeated or earlier.sent,
+            )
             self._answer = turn = send(how)
         except BaseException as error:
             if intent.recorded and _in_doubt(error):

@@ -29,7 +29,7 @@ class SoughtMessage:
 
     :param text: the text that was sent.
     :param position: its ``sequence_id``, or ``None``.
-    :param sent_at: seconds since the epoch, or ``None``.
+    :param sent_at: the earliest time at which it may have been sent, seconds since the epoch, or ``None``.
     :param same_before: how many messages with the same text its session received before, or ``None``.
     """
 

@@ -291,6 +291,8 @@ class TaskJournal:
         self._resend_unknown = resend_unknown
         # What earlier tries left of messages that may be sent again: a resolution, or none.
         self._earlier: dict[int, dict[str, Any] | None] = {}
+        # When they were first sent, ISO 8601.
+        self._first_sent: dict[int, str | None] = {}
 
     def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:
         """Return what is recorded of the message.
@@ -303,6 +305,7 @@ class TaskJournal:
             return JournalEntry(sent=number in self._earlier, resolution=self._earlier.get(number))
         value = record.value or {}
         resolution = value.get("resolution")
+        self._first_sent[number] = value.get("first_sent_at") or value.get("sent_at")
         self._check_same(record, number, asked, resolution)
         if record.done and record.value is not None:
             log.info("The answer to message %d is recorded; the message is not sent again.", number)
@@ -330,6 +333,7 @@ class TaskJournal:
             sent_at=datetime.now(timezone.utc),
         )
         value: dict[str, Any] = {**delivery.to_dict(), "try": self._ledger.try_number}
+        value["first_sent_at"] = self._first_sent.get(number)
         value["agent_version"] = self._session.agent_version
         if self._earlier.get(number):
             value |= {"resolution": self._earlier[number], "sent_again": True}
@@ -343,7 +347,8 @@ class TaskJournal:
         elif number not in self._earlier:
             self._ledger.forget(key)
         elif self._earlier[number]:
-            self._ledger.intend(key, mark, {"resolution": self._earlier[number]})
+            first = self._first_sent.get(number)
+            self._ledger.intend(key, mark, {"resolution": self._earlier[number], "first_sent_at": first})
 
     def _check_same(
         self, record: LedgerEntry, number: int, asked: Mapping[str, Any], resolution: dict[str, Any] | None

@@ -372,7 +372,8 @@ def _sought(delivery: UnknownDelivery) -> SoughtMessage | None:
 
     if delivery.session_id is None or delivery.text is None:
         return None
-    sent_at = None if delivery.sent_at is None else delivery.sent_at.timestamp()
+    first = delivery.first_sent_at or delivery.sent_at
+    sent_at = None if first is None else first.timestamp()
     return SoughtMessage(
         delivery.session_id, delivery.text, delivery.sequence_id, sent_at, delivery.same_before
     )

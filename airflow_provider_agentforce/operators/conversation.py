@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_agentforce._compat import Context, waits
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import FAILED, NEEDS_CONFIRMATION, NEEDS_INPUT, Turn
-from airflow_provider_agentforce.delivery import Ask, Trace
+from airflow_provider_agentforce.delivery import FAIL, Ask, Trace
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
@@ -218,8 +218,8 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         """
         decides = any(self.deciders.values()) or self.output_type is not None
         last = self.messages is not None and answered + 1 == len(self.messages) and not decides
-        only_trace = all(isinstance(step, Trace | str) for step in self.steps)
-        return not last or (answered > 0 and not only_trace)
+        may_resend = any(step != FAIL and not isinstance(step, Trace) for step in self.steps)
+        return not last or (answered > 0 and may_resend)
 
     def _conversation(self, ledger: Ledger, context: Context) -> ResumableConversation:
         from airflow_provider_agentforce.operators._resumable import ResumableConversation  # noqa: PLC0415

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 
 import pytest
@@ -74,6 +74,9 @@ class Org:
         sessions = requests.get(f"{self.org.url}/emulator/sessions", timeout=5).json()["sessions"]
         turns = [turn for one in sessions for turn in one["turns"]]
         return sum(turn["applied"] for turn in turns if turn["text"] == text)
+
+    def looks_and_forgets(self, delivery):
+        self.seen.append(delivery)
 
     def sends(self):
         return self.org.count("send")
@@ -396,6 +399,47 @@ class TestWait:
         assert "look whether a triggerer runs" in capsys.readouterr().out
 
 
+def now():
+    return datetime.now(timezone.utc)
+
+
+class TestTimeOfSending:
+    """A check counts from the last moment at which the message may have left."""
+
+    @TASKS
+    @pytest.mark.parametrize("with_store", [True, False])
+    def test_a_wait_for_a_limit_comes_before_it(self, org, crm, task_of, with_store):
+        task = task_of(org, crm.looks)
+        org.fail("send", status=429, headers={"Retry-After": "1"})
+        org.fail("send", **ACTED)
+        began = now()
+        TestCheck().run(task, with_store=with_store)
+        (delivery,) = crm.seen
+        assert delivery.sent_at >= began + timedelta(seconds=1)
+        assert delivery.first_sent_at is None
+
+    def test_a_message_that_is_sent_again_keeps_the_time_of_the_first_delivery(self, org, crm):
+        task = sending(org, [cannot_tell, "resend"])
+        org.fail("send", times=2, **DID_NOT_ACT)
+        with pytest.raises(DeliveryUnknownError):
+            task.run()
+        between = now()
+        with pytest.raises(DeliveryUnknownError):
+            task.run()
+        with pytest.raises(DeliveryUnknownError):
+            task.run(on_unknown_delivery=[crm.looks_and_forgets, "fail"])
+        (delivery,) = crm.seen
+        assert delivery.first_sent_at < between < delivery.sent_at
+
+    def test_earlier_messages_of_a_record_come_before_it(self, org, crm, tmp_path):
+        org.fail("send", delay=1)
+        org.fail("send", **ACTED)
+        began = now()
+        batch(crm.looks, tmp_path, records=1, message=["first", "change {{ record.id }}"])
+        (delivery,) = crm.seen
+        assert delivery.first_sent_at < began + timedelta(seconds=1) <= delivery.sent_at
+
+
 class TestConversation:
     def test_it_goes_on_in_its_session(self, org, crm):
         task = Task(ConversationOperator, messages=["one", "two", "three"], on_unknown_delivery=crm.looks)
@@ -421,6 +465,18 @@ class TestConversation:
         assert org.count("start") == 2
         assert result["turns"][0]["resolution"]["acted"] is False
         assert (crm.actions("one"), org.open_sessions) == (1, [])
+
+    def test_a_retry_that_sends_the_last_message_again_finds_its_session_open(self, org, crm):
+        steps = [Trace(timeout=timedelta(0)), "resend"]
+        task = Task(ConversationOperator, messages=["one", "two"], on_unknown_delivery=steps)
+        org.fail("send", delay=0)
+        org.fail("send", **DID_NOT_ACT)
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert not isinstance(caught.value, AirflowFailException)
+        result = task.run()
+        assert [turn["sequence_id"] for turn in result["turns"]] == [1, 2]
+        assert (crm.actions("one"), crm.actions("two"), org.open_sessions) == (1, 1, [])
 
     def test_one_that_cannot_be_sent_again_says_why(self, org, crm):
         def ends_the_session(delivery):
@@ -628,7 +684,9 @@ class TestBatch:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         hold.release()
+        found_at = now()
         _, rows = batch(crm.looks, tmp_path, try_number=2)
+        assert all(one.first_sent_at < found_at < one.sent_at for one in crm.seen)
         assert {row["status"] for row in rows.values()} <= {"answered", "answer_lost"}
         assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
         assert len(crm.seen) == 2

@@ -66,8 +66,8 @@ class Row:
     :param applied: ``False``: the agent did not act on it; ``True``: it did; ``None``: cannot be known.
     :param attempts: how often it was tried, over all tries of the task.
     :param started_at: when the last attempt began, ISO 8601 in UTC, or ``None``.
-    :param duration: seconds that the last attempt took, to the last answer; of an attempt that was killed, to the
-        try that found it.
+    :param duration: seconds that the last attempt took, to the last answer; of an attempt that was
+        killed, to the try that found it.
     :param resolution: as of a turn: how it became known whether the agent acted, where that was unknown.
     :param agent_version: id of the agent's version that answered, ``None`` if that is not certain.
     :param reused_from: where an earlier answer comes from: ``session_id`` and ``at``, ISO 8601 in UTC;

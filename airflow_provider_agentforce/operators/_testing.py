@@ -14,9 +14,11 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceRequestError,
     AgentTestFailedError,
+    one_line,
 )
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._ledger import fingerprint
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ class AgentTesting(AgentforceBaseOperator):
         result = {**report.to_dict(self.min_pass_rate), **more}
         self._write(report, result)
         if not report.passes(self.min_pass_rate):
+            self.forget_pass()
             self.push_in_failure(context, "result", result)
             raise AgentTestFailedError(report.failure(self.min_pass_rate), result=result)
         if self.skip_if_passed_within is not None and None not in versions.values():
@@ -129,6 +132,19 @@ class AgentTesting(AgentforceBaseOperator):
             passed = _LastPass(mark, dict(versions), at, result, report.name, report.details())
             _write_json(self._storage(), _LAST_PASS, vars(passed))
         return self._told(context, result, versions)
+
+    def forget_pass(self) -> None:
+        """Remove an earlier pass, which a failure has made worthless, also one of a task that keeps none."""
+        if self.result_path is None:
+            return
+        try:
+            self._storage().remove(_LAST_PASS)
+        except Exception as error:  # noqa: BLE001 - any storage; it must not hide why the test failed
+            self.log.warning("%s could not be removed: %s", _LAST_PASS, one_line(str(error), 200))
+
+    def mark_of(self, *what: Any) -> str:
+        """Return what an earlier try or pass must have in common with this one: *what*, and the org."""
+        return fingerprint(self.agentforce_conn_id, self.hook.plain_client.settings.host, *what)
 
     def _told(
         self, context: Context, result: dict[str, Any], versions: Mapping[str, str | None]
@@ -222,14 +238,22 @@ class _LastPass:
         from airflow_provider_agentforce.testing.report import enough  # noqa: PLC0415 - not at parse time
 
         age = datetime.now(timezone.utc) - datetime.fromisoformat(self.at)
-        return age <= within and enough(self.result, min_pass_rate)
+        return timedelta(0) <= age <= within and enough(self.result, min_pass_rate)
 
     def report(self) -> Report:
-        """Return its report, as one of a test that was not made again."""
+        """Return its report, as one of a test that was not made again.
+
+        :raises KeyError, TypeError, ValueError: it is damaged, such as by cases that contradict its figures.
+        """
         from airflow_provider_agentforce.testing.report import Report, case_from  # noqa: PLC0415 - not at parse time
 
         why = f"Not tested again: the same version of the agent passed at {self.at}."
-        return Report(self.name, [case_from(case) for case in self.cases], skipped=why)
+        report = Report(self.name, [case_from(case) for case in self.cases], skipped=why)
+        counts = report.counts
+        same = all(self.result[name] == count for name, count in counts.items())
+        if not same or sum(counts.values()) != len(report.cases):
+            raise ValueError("its cases contradict its figures")
+        return report
 
 
 def _write_json(storage: Storage, name: str, value: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import is_lost
-from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
+from airflow_provider_agentforce.operators._ledger import Ledger
 from airflow_provider_agentforce.operators._resumable_run import ResumableRun
 from airflow_provider_agentforce.operators._testing import TEST_APIS, AgentTesting, check_timedelta
 
@@ -142,7 +142,7 @@ class RunAgentTestOperator(AgentTesting):
     @property
     def _mark(self) -> str:
         """What an earlier try, or pass, must have in common with this one."""
-        return fingerprint(self.agentforce_conn_id, self.test, self.api, self.path)
+        return self.mark_of(self.test, self.api, self.path)
 
     def _record(self, context: Context) -> ResumableRun:
         ledger = Ledger.of(context)
@@ -176,6 +176,7 @@ class RunAgentTestOperator(AgentTesting):
                 return self._concluded(tests.results(run), context)
             if not _left(until):
                 self._cancel(tests, run, context)
+                self.forget_pass()
                 raise AgentTestFailedError(
                     f"The test run {run.run_id} has not ended within {self.timeout}.",
                     hint="A case that hangs takes about 20 minutes. Raise timeout, or look at the run in "
@@ -204,7 +205,7 @@ class RunAgentTestOperator(AgentTesting):
         versions = {}
         if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
             versions = self.unchanged(self._record(context).versions(), self._versions())
-            if results.subject and None not in versions.values():
+            if None not in versions.values():
                 versions = self._of_subject(results.subject, versions)
         return self.conclude(report, self._mark, versions, context, run_id=results.run.run_id)
 
@@ -212,6 +213,12 @@ class RunAgentTestOperator(AgentTesting):
         """Return the versions, unless the run has tested another agent."""
         client = self.hook.plain_client
         (agent,) = versions
+        if not subject:
+            self.log.warning(
+                "The org does not say which agent the test is about, so its pass is not kept: "
+                "skip_if_passed_within has no effect."
+            )
+            return {agent: None}
         if any(one.name == subject for one in client.find_agents(client.agent(agent))):
             return versions
         self.log.warning("The test is about the agent %s and not %s: its pass is not kept.", subject, agent)

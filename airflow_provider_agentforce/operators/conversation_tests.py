@@ -15,7 +15,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
 )
 from airflow_provider_agentforce.operators._identity import key_of
-from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, fingerprint, unreadable_entry
+from airflow_provider_agentforce.operators._ledger import Ledger, LedgerEntry, unreadable_entry
 from airflow_provider_agentforce.operators._paths import check_literal_uri, files_of
 from airflow_provider_agentforce.operators._testing import AgentTesting
 
@@ -83,9 +83,7 @@ class ConversationTestOperator(AgentTesting):
             client = self.open_client()
             agents = [self._agent(client, one) for one in conversations]
             self.link_to(agents[0], context)
-            mark = fingerprint(
-                self.agentforce_conn_id, agents, [one.text for one in conversations], self.repeat
-            )
+            mark = self.mark_of(agents, [one.text for one in conversations], self.repeat)
             versions = self._versions(client, agents)
             passed = self.earlier_pass(mark, versions, context)
             if passed is not None:

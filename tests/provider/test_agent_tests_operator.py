@@ -399,7 +399,7 @@ def test_a_pass_of_the_same_version_is_not_repeated(org, task, tmp_path):
     assert "skipped" not in first
     assert attempt() == {**first, "skipped": True}
     assert len(org.test_runs) == 1
-    attempt(test="Order_Suite")
+    attempt(test="Order_Tests_Unscored")
     assert len(org.test_runs) == 2
     attempt()
     org.publish()
@@ -423,6 +423,7 @@ def test_a_pass_of_the_same_version_is_not_repeated(org, task, tmp_path):
         {"at": 1},
         {"at": "2026-11-28T10:00:00"},
         {"cases": [5]},
+        {"cases": []},
         b"\xff",
     ],
     ids=[
@@ -436,6 +437,7 @@ def test_a_pass_of_the_same_version_is_not_repeated(org, task, tmp_path):
         "no time",
         "no time zone",
         "no case",
+        "other cases",
         "not UTF-8",
     ],
 )
@@ -454,6 +456,31 @@ def test_a_damaged_record_of_a_pass_is_a_warning_and_the_test_runs(org, task, tm
     assert len(org.test_runs) == 2
     assert capfd.readouterr().out.count("last_pass.json cannot be read") == 1
     assert attempt()["skipped"] is True
+
+
+def test_only_a_pass_that_can_be_trusted_is_not_repeated(org, make_org, task, tmp_path, monkeypatch, capfd):
+    def attempt(**more):
+        within = {"skip_if_passed_within": timedelta(days=1), "test": "Order_Tests"}
+        return task(**{**within, "result_path": f"file://{tmp_path}", **more}).attempt()
+
+    file = tmp_path / "last_pass.json"
+    attempt()
+    later = datetime.now(timezone.utc) + timedelta(hours=1)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "at": later.isoformat()}))
+    assert "skipped" not in attempt().value
+    # The agent that the successor tests is not in its results.
+    file.unlink()
+    for _ in range(2):
+        assert "skipped" not in attempt(test="Order_Suite").value
+    assert "does not say which agent" in capfd.readouterr().out
+    attempt()
+    assert attempt().value["skipped"] is True
+    failed = {"test": "Order_Tests_Failing", "skip_if_passed_within": None}
+    assert isinstance(attempt(**failed).error, AgentTestFailedError)
+    assert "skipped" not in attempt().value
+    # The same connection id may lead to another org.
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", make_org().connection(timeout=5))
+    assert "skipped" not in attempt().value
 
 
 def test_the_junit_file_of_a_test_that_is_not_repeated_says_so(org, task, tmp_path):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from airflow_provider_agentforce.client import responses, validation
 from airflow_provider_agentforce.client.agent_test_results import PASSED, Case, cases_of, contradiction
-from airflow_provider_agentforce.client.answer_reader import JsonReader
+from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES, JsonReader, LongReader
 from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
@@ -153,8 +153,23 @@ class _RunRequest(ApiRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ResultsRequest(_RunRequest):
-    max_body = _MAX_RESULTS
+class _ResultsRequest(ApiRequest):
+    """``GET …/results``. It returns ``None`` for results that are too long to be read."""
+
+    operation = Operation.READ
+    # The reader gives up first, and says so better.
+    max_body = _MAX_RESULTS + MAX_BODY_BYTES
+    doing: str  # type: ignore[misc] # of each call
+    url: str
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host runs tests
+        return HttpCall("GET", self.url, {"Accept": "application/json"})
+
+    def reader(self, content_type: str | None) -> LongReader:  # noqa: ARG002 - it is JSON
+        return LongReader(_MAX_RESULTS)
+
+    def read(self, reader: LongReader) -> dict[str, Any] | None:
+        return None if reader.too_long else responses.decode_object(reader.body)
 
 
 class AgentTests(OrgResource):
@@ -207,7 +222,14 @@ class AgentTests(OrgResource):
         """Return the results of a run that has ended."""
         doing = f"Reading the results of the test run {run.run_id}"
         request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
-        told = self._executor.execute(request, self._get_access).value
+        told: dict[str, Any] | None = self._executor.execute(request, self._get_access).value
+        if told is None:
+            raise AgentforceRequestError(
+                f"The results of the test run {run.run_id} are longer than {_MAX_RESULTS >> 20} MiB "
+                "and are not read.",
+                hint="Look at them in Testing Center, or split the test.",
+                operation=request.operation.value,
+            )
         ended, cases = _as_told(run, told), cases_of(told)
         if run.ended and not run.completed and ended.completed:
             ended = replace(ended, status=run.status)

@@ -99,10 +99,11 @@ class JsonReader:
             self._body += rest
 
 
-class TraceReader(JsonReader):
-    """Reads the trace of a session up to its end, and keeps more of it than there is in any other reply.
+class LongReader(JsonReader):
+    """Reads a long reply up to its end.
 
-    :ivar too_long: whether there was more than ``MAX_TRACE_BYTES``, and the reading was given up.
+    :param most: bytes that are kept.
+    :ivar too_long: whether there was more, and the reading was given up.
     """
 
     too_long = False
@@ -110,7 +111,7 @@ class TraceReader(JsonReader):
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
         """Take the next bytes."""
         self._body += piece
-        if len(self._body) > MAX_TRACE_BYTES:
+        if len(self._body) > self._most:
             self.too_long = self.complete = True
             self._body.clear()
         return []

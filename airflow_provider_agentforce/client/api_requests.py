@@ -20,7 +20,7 @@ from airflow_provider_agentforce.client.answer_reader import (
     MAX_TRACE_BYTES,
     AnswerReader,
     JsonReader,
-    TraceReader,
+    LongReader,
 )
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.messages import Message
@@ -259,11 +259,11 @@ class SessionTraceRequest(ApiRequest):
         url = f"{self.my_domain}{TRACE_PATH}/{quote(self.session_id, safe='')}"
         return HttpCall("GET", url, {"Accept": _JSON})
 
-    def reader(self, content_type: str | None) -> TraceReader:  # noqa: ARG002 - it is JSON
+    def reader(self, content_type: str | None) -> LongReader:  # noqa: ARG002 - it is JSON
         """Return a reader for a long body."""
-        return TraceReader()
+        return LongReader(MAX_TRACE_BYTES)
 
-    def read(self, reader: TraceReader) -> SessionTrace | None:
+    def read(self, reader: LongReader) -> SessionTrace | None:
         """Return the trace, ``None`` for one that is too long to be read."""
         if reader.too_long:
             return None

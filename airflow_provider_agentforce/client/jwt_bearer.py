@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import stat
 import textwrap
 from pathlib import Path
 
@@ -24,6 +25,9 @@ _LARGEST_FILE = 65_536
 # A shorter line does not give a key away, and is too likely to be a part of something else.
 _SHORTEST_LINE = 8
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_FENCES = re.compile(r"-----[^-]*-----|\\+[nr]")
+# A shorter piece of a key does not give it away.
+_PIECE = 40
 _ESCAPED_LINE_END = re.compile(r"\\+[nr]")
 _READABLE = ("PRIVATE KEY", "RSA PRIVATE KEY")
 _SANDBOX = re.compile(r"//([a-z0-9-]*--[a-z0-9-]*\.|([a-z0-9-]+\.)+(sandbox|scratch)\.)")
@@ -95,16 +99,40 @@ def key_forms(pem: str, given: str | None) -> set[str]:
     return {line for line in lines if len(line) >= _SHORTEST_LINE and "-----" not in line}
 
 
+def without_pieces(text: str, given: object) -> str:
+    """Return *text* without what it quotes of a private key: 40 or more characters in a row.
+
+    :param given: the key as the connection has it, or anything else.
+    """
+    if not isinstance(given, str):
+        return text
+    hidden: set[int] = set()
+    for form in {given, _decoded(given)}:
+        key = "".join(_FENCES.sub("", form).split())
+        pieces = {key[start : start + _PIECE] for start in range(len(key) - _PIECE + 1)}
+        for start in range(len(text) - _PIECE + 1):
+            if text[start : start + _PIECE] in pieces:
+                hidden.update(range(start, start + _PIECE))
+    shown = ("\0" if place in hidden else char for place, char in enumerate(text))
+    return re.sub("\0+", "***", "".join(shown))
+
+
 def _file(path: str) -> str:
     shown = one_line(path, 200)
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        # Opening a pipe would wait for a writer.
+        mode = Path(path).stat().st_mode
+        is_file, content = stat.S_ISREG(mode), b""
+        if is_file or stat.S_ISDIR(mode):
+            with Path(path).open("rb") as file:
+                content = file.read(_LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a path"
         raise AgentforceInputError(
             f"private_key_path: {shown} cannot be read on this machine: {reason}."
         ) from None
+    if not is_file:
+        raise AgentforceInputError(f"private_key_path: {shown} is not a regular file.")
     if len(content) > _LARGEST_FILE:
         raise AgentforceInputError(f"private_key_path: {shown} is too large for a private key.")
     return content.decode("utf-8-sig", "replace")
@@ -128,8 +156,9 @@ def _private_block(text: str, field: str) -> str:
     private = [block for block in blocks if block[0].endswith("PRIVATE KEY")]
     if not blocks:
         raise AgentforceInputError(
-            f"{field} is not a PEM: it must begin with -----BEGIN PRIVATE KEY----- and end with "
-            "-----END PRIVATE KEY-----, or be the Base64 of such a text."
+            # Not with their dashes: what looks like a key is not shown.
+            f"{field} is not a PEM: it must begin with the line BEGIN PRIVATE KEY and end with the line "
+            "END PRIVATE KEY, each between five dashes, or be the Base64 of such a text."
         )
     if not private:
         raise AgentforceInputError(f"{field} holds a {blocks[0][0].lower()} only. {_PRIVATE}")

@@ -182,7 +182,12 @@ def message_of(
         why = {} if said.description is None else {"description": said.description}
         content = {} if said.failed is None else {"reason": said.failed, **why}
         return Message("TransferFailed" if content else "TransferSucceeded", content, variables=given)
-    question = _question_of(_turn(said.turn) or _turn(last), session, kind)
+    turn = _turn(said.turn)
+    if said.turn is not None and turn is None:
+        raise AgentforceInputError(
+            f"{kind} is given a turn without session_id or sequence_id. Give it as its task returned it."
+        )
+    question = _question_of(turn or _turn(last), session, kind)
     if isinstance(said, Cancel):
         return Message("Cancel", {}, question["id"], given)
     return Message("Reply", {"reply": _items(said.items, question)}, question["id"], given)
@@ -242,7 +247,8 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
         return asked
     if isinstance(given, str | Mapping) or not isinstance(given, Sequence) or not given:
         raise validation.refusal(given, "reply", "must be a list of items with type, property and value")
-    return [_fitting(item, number, asked) for number, item in enumerate(given)]
+    values = asked if question["type"] == "Confirm" else []
+    return [_fitting(item, number, asked, values) for number, item in enumerate(given)]
 
 
 def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -256,7 +262,10 @@ def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _fitting(item: object, number: int, asked: list[dict[str, Any]]) -> dict[str, Any]:
+def _fitting(
+    item: object, number: int, asked: list[dict[str, Any]], values: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return an item of a reply that fits what is *asked*, and *values*, whose type it must keep."""
     field_name = f"reply[{number}]"
     checked = reply_item(item, field_name)
     places = [(one["type"], one["property"]) for one in asked]
@@ -264,7 +273,20 @@ def _fitting(item: object, number: int, asked: list[dict[str, Any]]) -> dict[str
         known = ", ".join(f"{kind}/{name}" for kind, name in places)
         place = f"{checked['type']}/{checked['property']}"
         raise AgentforceInputError(f"{field_name} is for {place}, but the agent asks about {known}.")
+    for one in values:
+        same_place = (one["type"], one["property"]) == (checked["type"], checked["property"])
+        wanted = _json_type(one["value"])
+        if same_place and one["value"] is not None and _json_type(checked["value"]) != wanted:
+            raise validation.refusal(checked["value"], f"{field_name}.value", f"must be {wanted}")
     return checked
+
+
+def _json_type(value: object) -> str:
+    """Return the type of a JSON value, in words."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true or false"
+    kinds = {str: "a text", int: "a number", float: "a number", list: "a list"}
+    return next((words for kind, words in kinds.items() if isinstance(value, kind)), "an object")
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

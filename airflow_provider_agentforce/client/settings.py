@@ -63,6 +63,14 @@ class Settings:
     signing_key: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except AgentforceInputError as error:
+            # A line of the key may be in another field.
+            what = jwt_bearer.without_pieces(error.what, self.private_key)
+            raise error.replaced(what=what) from None
+
+    def _check(self) -> None:
         checked: dict[str, Any] = {
             "host": validation.my_domain(self.host),
             "consumer_key": validation.secret(self.consumer_key, "login (consumer key)"),
@@ -120,7 +128,8 @@ class Settings:
         given = {name: value for name, value in extra.items() if value is not None and str(value).strip()}
         problems = _problems(missing, extra, given)
         if problems:
-            raise AgentforceInputError(" ".join(problems))
+            what = jwt_bearer.without_pieces(" ".join(problems), extra.get("private_key"))
+            raise AgentforceInputError(what)
         return cls(str(host), str(login), (password or "").strip() or None, **given)
 
     @property

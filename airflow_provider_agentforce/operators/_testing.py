@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.testing.report import Report
 
 TEST_APIS: tuple[Literal["legacy", "testing", "conversation"], ...] = ("legacy", "testing", "conversation")
+LONGEST_WAIT = timedelta(days=366)
 _RESULTS, _LAST_PASS = "results.json", "last_pass.json"
 
 
@@ -268,3 +269,11 @@ def check_timedelta(value: Any, field: str) -> timedelta:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise validation.refusal(value, field, "must be a timedelta above 0")
     return value
+
+
+def check_wait(value: Any, field: str) -> timedelta:
+    """Return a time to wait, whose end is a date."""
+    wait = check_timedelta(value, field)
+    if wait > LONGEST_WAIT:
+        raise validation.refusal(str(value), field, f"must be at most {LONGEST_WAIT.days} days")
+    return wait

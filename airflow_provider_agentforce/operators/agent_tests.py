@@ -18,7 +18,7 @@ from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import is_lost
 from airflow_provider_agentforce.operators._ledger import Ledger
 from airflow_provider_agentforce.operators._resumable_run import ResumableRun
-from airflow_provider_agentforce.operators._testing import TEST_APIS, AgentTesting, check_timedelta
+from airflow_provider_agentforce.operators._testing import TEST_APIS, AgentTesting, check_wait
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestResults, AgentTestRun, AgentTests
@@ -81,8 +81,8 @@ class RunAgentTestOperator(AgentTesting):
         self.path = path
         if path is None and api == "conversation":
             raise AgentforceInputError("api='conversation' needs path, which is not documented.")
-        self.timeout = check_timedelta(timeout, "timeout")
-        self.poke_interval = check_timedelta(poke_interval, "poke_interval")
+        self.timeout = check_wait(timeout, "timeout")
+        self.poke_interval = check_wait(poke_interval, "poke_interval")
         self.deferrable = arguments.check_deferrable(deferrable)
         self.check_literals()
 

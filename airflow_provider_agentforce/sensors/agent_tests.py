@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, is_lost
-from airflow_provider_agentforce.operators._testing import TEST_APIS
+from airflow_provider_agentforce.operators._testing import LONGEST_WAIT, TEST_APIS
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
@@ -63,7 +63,9 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse literals that cannot be the id of a run, or an API."""
+        """Refuse literals that cannot be the id of a run, an API, or a time."""
+        if not 0 <= float(self.timeout) <= LONGEST_WAIT.total_seconds():
+            raise validation.refusal(self.timeout, "timeout", f"must be at most {LONGEST_WAIT.days} days")
         if not arguments.may_change(self.run_id):
             validation.path_id(self.run_id, "run_id")
         if self.api is not None:

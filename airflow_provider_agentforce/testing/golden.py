@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # An anchor that is used again and again is written once and read often; one may even be in itself.
 _MOST_NODES = 100_000
 _DEEPEST = 50
+_JSON = (dict, list, str, int, float, type(None))
 
 Function = Callable[[Turn], object]
 
@@ -177,9 +179,24 @@ class _Node:
 
     def texts(self) -> tuple[str, ...]:
         """Return the texts of a list, or the one text."""
+        if self.value == []:
+            raise self.refusal("must be a text, or a list of texts that is not empty")
         if isinstance(self.value, list):
             return tuple(item.text() for item in self.items())
         return (self.text(),)
+
+    def json(self) -> _Node:
+        """Refuse what is not JSON; return the node."""
+        inner = [self[key] for key in self.value] if isinstance(self.value, dict) else ()
+        for node in self.items() if isinstance(self.value, list) else inner:
+            node.json()
+        is_finite = not isinstance(self.value, float) or math.isfinite(self.value)
+        if not is_finite or not isinstance(self.value, _JSON):
+            raise self.error(
+                f"is not JSON, but {one_line(str(self.value), 60)} ({type(self.value).__name__}): "
+                "put a date or another text in quotes."
+            )
+        return self
 
     def checked(self, check: Callable[..., Any], *given: Any) -> Any:
         """Return what *check* makes of the value, whose error is one of this place."""
@@ -307,7 +324,7 @@ def _reply(node: _Node) -> Said:
         return Reply()
     if not isinstance(node.value, list) or not node.value:
         raise node.refusal("must be true, or a list of items with type, property and value")
-    return Reply([item.checked(reply_item, "it") for item in node.items()])
+    return Reply([item.checked(reply_item, "it") for item in node.json().items()])
 
 
 def _cancel(node: _Node) -> Said:
@@ -321,6 +338,8 @@ _SAID: dict[str, Callable[[_Node], Said]] = {"say": _text, "reply": _reply, "can
 
 def _expectation(node: _Node) -> Expectation:
     node.fields("outcome", "contains", "not_contains", "matches", "field", "check")
+    if not node.value:
+        raise node.error("expects nothing. Say what, or leave it out: any outcome but failed passes then.")
     return Expectation(
         outcome=_outcome(node["outcome"]) if "outcome" in node else None,
         contains=node["contains"].texts() if "contains" in node else (),
@@ -340,14 +359,14 @@ def _outcome(node: _Node) -> str:
 def _pattern(node: _Node) -> re.Pattern[str]:
     try:
         return re.compile(node.text(), re.DOTALL)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise node.refusal(f"must be a regular expression ({error})") from None
 
 
 def _fields(node: _Node) -> dict[str, Any]:
     if not isinstance(node.value, dict) or not node.value:
         raise node.refusal("must be names of fields and their values")
-    return {str(name): value for name, value in node.value.items()}
+    return {str(name): value for name, value in node.json().value.items()}
 
 
 def _function(node: _Node) -> Function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_agentforce.client.agent_test_results import (
@@ -151,9 +152,7 @@ def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[CaseChec
         found = expected.matches.search(turn.text) is not None
         yield _compared(f"{name}: matches", "matches", found, expected.matches.pattern, turn.text)
     for field, value in expected.fields.items():
-        actual = _value_of(turn, field.split("."))
-        same = actual == value and isinstance(actual, bool) == isinstance(value, bool)
-        yield _compared(f"{name}: field {field}", "field", same, repr(value), repr(actual))
+        yield _field(turn, field, value, f"{name}: field {field}")
     if expected.check is not None:
         yield _called(turn, expected, f"{name}: check")
 
@@ -179,12 +178,30 @@ def _called(turn: Turn, expected: Expectation, name: str) -> CaseCheck:
     return CaseCheck(name, "check", PASSED if good else FAILED, reason=one_line(reason, _LONGEST))
 
 
-def _value_of(turn: Turn, names: list[str]) -> Any:
-    """Return a value in the JSON of an answer, from the first piece that has it."""
+def _field(turn: Turn, field: str, expected: Any, name: str) -> CaseCheck:
+    found = list(_values_of(turn, field.split("."))) or [_ABSENT]
+    check = _compared(name, "field", _same(found[0], expected), repr(expected), repr(found[0]))
+    other = next((one for one in found if not _same(one, found[0])), None)
+    if other is None:
+        return check
+    reason = f"the answer has several JSON values with it, which differ: {found[0]!r} and {other!r}"
+    return replace(check, status=ERROR, reason=one_line(reason, _LONGEST))
+
+
+def _values_of(turn: Turn, names: list[str]) -> Iterator[Any]:
+    """Yield a value in the JSON of an answer from each piece that has it, the likeliest first."""
     for piece in json_in(turn):
         value = piece.value
         for name in names:
             value = value.get(name, _ABSENT) if isinstance(value, dict) else _ABSENT
         if value is not _ABSENT:
-            return value
-    return _ABSENT
+            yield value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are equal; ``true`` is not 1, at any depth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

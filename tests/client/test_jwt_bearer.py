@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from telling import failing
 
 from airflow_provider_agentforce.client import Settings
 from airflow_provider_agentforce.client.diagnostics import diagnose
-from airflow_provider_agentforce.client.jwt_bearer import default_audience
+from airflow_provider_agentforce.client.jwt_bearer import default_audience, read_key
 from airflow_provider_agentforce.exceptions import AgentforceAuthError, AgentforceInputError
 
 PEM = keys.pem_of(keys.rsa_key())
@@ -261,7 +262,7 @@ BAD_KEYS = {
     "no end": (PEM[:900], "not a PEM"),
     "no beginning": (PEM[30:], "not a PEM"),
     "the inside": (keys.body_of(PEM), "not a PEM"),
-    "letters": ("my key", "not a PEM"),
+    "letters": ("my key", "begin with the line BEGIN PRIVATE KEY and end with the line END PRIVATE KEY"),
     "characters": (PEM.replace("M", "é", 1), "damaged or cut"),
     "two": (PEM + OTHER, "several private keys"),
     "Base64 of something": (base64.b64encode(b"something else").decode(), "not a PEM"),
@@ -531,6 +532,18 @@ def test_key_in_the_wrong_place_is_refused_and_not_shown(field, given):
     assert keys.quoted(given, told) == []
 
 
+@pytest.mark.parametrize("field", ["host", "agent_id", "api_url", "auth", "username", "audience", "name"])
+@pytest.mark.parametrize("given", [PEM, BASE64], ids=["PEM", "Base64"])
+def test_a_line_of_the_key_elsewhere_is_not_shown(field, given):
+    line = keys.body_of(PEM)[64:128]
+    extra = {"auth": "jwt_bearer", "username": keys.USERNAME, "private_key": given}
+    extra[line if field == "name" else field] = line
+    host = extra.pop("host", HOST)
+    with pytest.raises(AgentforceInputError) as caught:
+        Settings.from_fields(host=host, login="key", password=None, extra=extra)
+    assert keys.quoted(PEM, f"{caught.value} {caught.value!r}") == []
+
+
 # What it costs
 
 
@@ -548,3 +561,10 @@ def test_jose_and_cryptography_are_loaded_for_this_flow_only():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "[]"
     assert "cryptography" in done.stdout.split("\n")[1]
+
+
+def test_a_path_of_a_pipe_is_refused(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(AgentforceInputError, match="is not a regular file"):
+        read_key(None, str(path))

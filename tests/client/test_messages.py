@@ -54,6 +54,18 @@ REFUSED = {
         r"reply\[0\] is for copilotActionInput/Refund/sum, but the agent asks about \S+/amount",
     ),
     "unknown type": (Reply([{**ITEM, "type": "x"}]), turn(CONFIRM), r"reply\[0\] is for x/amount"),
+    "another type of value": (
+        Reply([{**ITEM, "value": "12"}]),
+        turn(CONFIRM),
+        r"reply\[0\].value must be a number, but is '12'",
+    ),
+    "a switch for a number": (Reply([{**ITEM, "value": True}]), turn(CONFIRM), "must be a number"),
+    "no value": (Reply([{**ITEM, "value": None}]), turn(CONFIRM), "must be a number"),
+    "turn without ids": (
+        Reply(turn={"messages": [CONFIRM], "outcome": "needs_confirmation"}),
+        turn(CONFIRM),
+        "reply is given a turn without session_id",
+    ),
     "no items": (Reply([]), turn(CONFIRM), "reply must be a list of items"),
     "one item": (Reply(ITEM), turn(CONFIRM), "reply must be a list of items"),
     "text": (Reply("yes"), turn(CONFIRM), "reply must be a list of items"),

@@ -538,6 +538,7 @@ def test_a_version_that_cannot_be_read_does_not_fail_a_test_that_passes(org, tas
         ({"test": "two words"}, "test"),
         ({"test": "T", "min_pass_rate": 95}, "min_pass_rate must be a number from 0 to 1"),
         ({"test": "T", "timeout": 60}, "timeout must be a timedelta"),
+        ({"test": "T", "timeout": timedelta(days=10**7)}, "timeout must be at most 366 days"),
         ({"test": "T", "skip_if_passed_within": timedelta(days=1)}, "result_path"),
         ({"test": "T", "api": "new"}, "api must be legacy or testing or conversation"),
         ({"test": "T", "api": "conversation"}, "path"),
@@ -576,6 +577,7 @@ def test_a_run_that_is_aborted_fails_whatever_its_cases_say(org, task):
     [
         ({"run_id": "a/b"}, "run_id must be"),
         ({"run_id": "r", "api": "new"}, "api must be legacy"),
+        ({"run_id": "r", "timeout": 1e12}, "timeout must be at most 366 days"),
         ({"run_id": "r", "deferrable": "no"}, "deferrable must be True or False"),
     ],
 )

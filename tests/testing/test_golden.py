@@ -77,6 +77,12 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         (f"{TURN}  - say: Hi\n    cancel: true", "line 4: turns[1] must have exactly one of say, reply"),
         (f"{TURN}  - {{}}", "line 4: turns[1] must have exactly one of"),
         (f"{TURN}  - reply: yes please", "line 4: turns[1].reply must be true, or a list"),
+        (f"{TURN}    expect: {{}}", "line 4: turns[0].expect expects nothing"),
+        (f"{TURN}    expect: {{contains: []}}", "line 4: turns[0].expect.contains must be a text, or a list"),
+        (f"{TURN}    expect: {{matches: 'a{{99999999999}}'}}", "must be a regular expression"),
+        (f"{TURN}    expect: {{field: {{d: [2026-01-01]}}}}", "d[0] is not JSON, but 2026-01-01 (date): put"),
+        (f"{TURN}    expect: {{field: {{d: .nan}}}}", "field.d is not JSON, but nan (float)"),
+        (f"{TURN}  - reply: [{{type: a, property: b, value: 2026-01-01}}]", "reply[0].value is not JSON"),
         (f"{TURN}  - cancel: false", "line 4: turns[1].cancel must be true"),
         (
             f"{TURN}    expect:\n      contain: [a]",
@@ -165,6 +171,11 @@ def failing(turn, expected):
         (answer('{"status": "shipped"}'), "field: {status: shipped}", []),
         (answer('It is {"order": {"n": 1}}.'), "field: {order.n: 1}", []),
         (answer('{"n": 1}'), "field: {n: true}", ["field"]),
+        (answer('{"n": [1], "o": {"p": 1}}'), "field: {n: [true]}", ["field"]),
+        (answer('{"n": [1], "o": {"p": 1}}'), "field: {o: {p: true}}", ["field"]),
+        (answer('{"n": [1], "o": {"p": 1}}'), "field: {n: [1], o: {p: 1}}", []),
+        (answer('It was {"n": 1}, and is {"n": 1, "m": 2}.'), "field: {n: 1, m: 2}", []),
+        (answer('It was {"n": 1}, and is {"n": 2}.'), "field: {n: 1}", ["field"]),
         (answer('{"n": 1}'), "field: {m: 1}", ["field"]),
         (answer("no JSON"), "field: {m: null}", ["field"]),
         (answer(), "check: test_golden:names_no_person", []),
@@ -183,6 +194,13 @@ def test_a_function_that_breaks_is_an_error_and_one_that_says_no_a_failure():
     ]
     ((_, status, reason),) = failing(answer(), "check: test_golden:boom")
     assert (status, "KeyError" in reason) == ("error", True)
+
+
+def test_a_field_that_an_answer_has_with_different_values_is_an_error():
+    said = answer('You sent {"n": 1}. I set {"n": 2}.')
+    assert failing(said, "field: {n: 1}") == [
+        ("field", "error", "the answer has several JSON values with it, which differ: 1 and 2")
+    ]
 
 
 class UnprintableError(Exception):

@@ -104,7 +104,7 @@ class AgentTestResults:
         failed = run.status == "FAILED" and any(case.status != PASSED for case in self.cases)
         if run.error or not (run.completed or failed):
             how = f"ended as {run.status}" if run.ended else f"has not ended ({run.status or 'no status'})"
-            return f"The run {run.run_id} {how}: {run.error or 'without a reason'}."
+            return f"The run {run.run_id} {how}: {run.error.rstrip('.') or 'without a reason'}."
         if self.contradiction:
             return f"The results of the run {run.run_id} are not whole: {self.contradiction}."
         return "" if self.cases else f"The run {run.run_id} has no cases."

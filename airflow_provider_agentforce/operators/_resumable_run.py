@@ -60,7 +60,7 @@ class ResumableRun:
             log.info("Continuing with the test run %s of an earlier try.", run.run_id)
             return run, until
         if record is not None:
-            raise _unknown(f"An earlier try may have started a run of the agent test {self._test}.")
+            raise unknown_run(f"An earlier try may have started a run of the agent test {self._test}.")
         run = self._start(tests)
         until = datetime.now(timezone.utc) + timeout
         kept: dict[str, Any] = {
@@ -149,7 +149,8 @@ def _run_in(record: LedgerEntry) -> tuple[AgentTestRun, datetime]:
         raise unreadable_entry(_RUN) from None
 
 
-def _unknown(what: str) -> DeliveryUnknownError:
+def unknown_run(what: str) -> DeliveryUnknownError:
+    """Return the error of a run that may exist, and whose id is not known."""
     from airflow_provider_agentforce.client.failure_catalogue import RUN_IN_DOUBT  # noqa: PLC0415 - not at parse time
 
     return DeliveryUnknownError(what, hint=RUN_IN_DOUBT, operation="test", applied=None)

@@ -17,7 +17,7 @@ from airflow_provider_agentforce.exceptions import (
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import is_lost
 from airflow_provider_agentforce.operators._ledger import Ledger
-from airflow_provider_agentforce.operators._resumable_run import ResumableRun
+from airflow_provider_agentforce.operators._resumable_run import ResumableRun, unknown_run
 from airflow_provider_agentforce.operators._testing import TEST_APIS, AgentTesting, check_wait
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ class RunAgentTestOperator(AgentTesting):
             # Below Airflow 3.3, where nothing is on record.
             ti = context["ti"]
             run_id = ti.xcom_pull(task_ids=self.task_id, key="run_id", map_indexes=ti.map_index)
+            if run_id is None:
+                raise unknown_run(f"The trigger of the test {self.test} is lost, and so is the run's id.")
             run = self.open_client().agent_tests.find(run_id, api=self.api, path=self.path)
             return run, datetime.now(timezone.utc) + (timedelta(0) if late else self.timeout)
 

@@ -158,6 +158,14 @@ def test_a_run_that_has_ended_is_green_when_the_trigger_is_lost(org, task, lost,
     assert len(org.test_runs) == 1
 
 
+def test_a_run_whose_id_is_lost_with_its_trigger_is_unknown(org, task):
+    begun = task(test="Order_Tests", deferrable=True)
+    begun.attempt().xcoms["run_id"] = None
+    begun.store.values = {}
+    assert is_unknown_for_good(begun.attempt(lost=LOST[0]))
+    assert len(org.test_runs) == 1
+
+
 @pytest.mark.parametrize("lost", LOST)
 def test_a_run_without_an_end_is_cancelled_in_time_when_the_trigger_is_lost(org, task, lost):
     begun = task(test="Order_Tests_Endless", deferrable=True, timeout=timedelta(seconds=2))

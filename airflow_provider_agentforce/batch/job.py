@@ -109,7 +109,7 @@ class Job:
             with self._reusing(lambda: versions.current) as reuse:
                 run = partial(Runner, self.client, checkpoint, options, versions)
                 run = partial(run, killed=killed, watcher=watcher)
-                stopped_early, resolved = self._ask(run, asked, checkpoint, past, reuse)
+                stopped_early, resolved, refusal = self._ask(run, asked, checkpoint, past, reuse)
                 versions.finish()
                 asks = not (stopped_early or versions.must_stop)
                 agreement = self._agreement(asked, checkpoint, asks=asks, killed=killed)
@@ -121,7 +121,7 @@ class Job:
                     continuation.finish(manifest)
                 if reuse is not None:
                     reuse.keep(checkpoint)
-            output.judge(manifest, stopped_early=stopped_early)
+            output.judge(manifest, stopped_early=stopped_early, refusal=refusal)
             versions.judge(manifest)
             return manifest
 
@@ -150,7 +150,7 @@ class Job:
         checkpoint: Checkpoint,
         past: Past,
         reuse: Reuse | None,
-    ) -> tuple[bool, int]:
+    ) -> tuple[bool, int, str]:
         """Ask about all records that have no row yet, and have unknown rows resolved.
 
         :returns: whether more records have failed than may, and how many rows were resolved, over all tries.
@@ -166,12 +166,12 @@ class Job:
         run = partial(run, total=asked.total, unknown=unknown)
         stopped_early = ask_all(run(), todo)
         if unknown is None:
-            return stopped_early, 0
+            return stopped_early, 0, ""
         again = self._resolved(unknown)
         if again and not stopped_early:
             todo = replace(todo, records=iter(again), pending={}, asked_anyway=True, reuse=None)
             stopped_early = ask_all(run(), todo)
-        return stopped_early, unknown.resolved
+        return stopped_early, unknown.resolved, unknown.refusal
 
     def _output(self, asked: BatchInput, checkpoint: Checkpoint, agreement: Agreement | None) -> Output:
         options, folder = self.options, self.result_folder

@@ -95,11 +95,19 @@ class Output:
             "agreement": twice and {**twice.to_dict(), "results": str(self.folder / AGREEMENT)},
         }
 
-    def judge(self, manifest: dict[str, Any], *, stopped_early: bool) -> None:
+    def judge(self, manifest: dict[str, Any], *, stopped_early: bool, refusal: str = "") -> None:
         """Fail the task if too many records failed, or answers agree too seldom.
 
+        :param refusal: says that a person has decided to fail the task.
         :raises BatchFailedError: it says why, by the commonest reasons.
         """
+        if refusal:
+            raise BatchFailedError(
+                f"{refusal} Of {self._counts[UNKNOWN]} records it is not known whether the agent acted. "
+                f"Results: {manifest['results']}.",
+                manifest=manifest,
+                retryable=False,
+            )
         failures, total = sum(self._counts[status] for status in FAILURES), self._counts.total()
         partial = failures and self.options.fail_on_partial_error
         if not (stopped_early or partial or 0 < failures == total):

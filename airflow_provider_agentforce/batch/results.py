@@ -100,6 +100,11 @@ class Row:
         return self.status == FAILED and self.applied is False
 
     @property
+    def may_be_resent(self) -> bool:
+        """Whether it is unknown whether the agent acted, and the org is not known to have the message."""
+        return self.status == UNKNOWN and self.applied is not True
+
+    @property
     def answers(self) -> int:
         """How many answers it holds that were asked for."""
         return 0 if self.reused_from else len(self.earlier_answers) + (self.outcome is not None)

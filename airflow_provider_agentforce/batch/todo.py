@@ -110,9 +110,15 @@ class Todo:
         if not self._is_wanted(position):
             return True
         rows = self.checkpoint.rows
-        status = rows.status(position)
-        again = rows.asked_again(position) or (self.options.resend_unknown and status == UNKNOWN)
-        return status is not None and not again and position not in self.pending
+        if rows.status(position) is None or position in self.pending:
+            return False
+        return not (rows.asked_again(position) or self._is_resent(position))
+
+    def _is_resent(self, position: int) -> bool:
+        """Tell whether a record is asked again, though the agent may have acted on it."""
+        if not self.options.resend_unknown or self.checkpoint.rows.status(position) != UNKNOWN:
+            return False
+        return Row.from_line(self.checkpoint.row_at(position)).may_be_resent
 
     def _settled(self, record: Record, row: Row) -> Row:
         settle(self.checkpoint, record, row)

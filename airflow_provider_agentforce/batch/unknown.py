@@ -30,7 +30,10 @@ class UnknownRows:
 
     :param cycle: changes with a person's clear, after which the steps are taken again.
     :ivar ask_again: the records on which the agent did not act.
+    :ivar refusal: says that a person has decided to fail the task; ``""`` if none has.
     """
+
+    refusal = ""
 
     def __init__(self, checkpoint: Checkpoint, prompts: Prompts, options: Options, *, cycle: int) -> None:
         self.ask_again: list[Record] = []
@@ -100,16 +103,18 @@ class UnknownRows:
             self._begin_again()
         self._checkpoint.write_note(_NOTE, self._note)
 
-    def give_up(self, findings: Mapping[str, list[str]], *, resend: bool) -> None:
+    def give_up(self, findings: Mapping[str, list[str]], *, resend: bool, refusal: str = "") -> None:
         """Say in the rows that stay unknown what the steps saw.
 
-        :param resend: they are asked again all the same.
+        :param resend: they are asked again all the same, unless the org has the message.
+        :param refusal: says that a person has decided to fail the task.
         """
+        self.refusal = refusal
         for name in self._open:
             record, row = self._records[name], self._rows[name]
             said = [one for one in findings.get(name, ()) if one not in (row.error or "")]
             more = replace(row, error=" ".join([row.error or "", *said]).strip())
-            if resend:
+            if resend and not self.was_received(name):
                 self.ask_again.append(record)
                 more = replace(more, resolution=Verdict("resend", acted=None).resolution())
             if more != row:

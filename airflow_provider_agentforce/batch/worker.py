@@ -265,7 +265,7 @@ class Worker:
             row = attempt.row(UNKNOWN, error=what, applied=None, sequence_id=attempt.number)
         if attempt.session is not None:
             row = self._versions.marked(row, item.record.position, *self._start_time)
-        if row.status == UNKNOWN and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
+        if row.may_be_resent and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
             return AskAgain(item.next_attempt(), self._client.timing.record_delay, row)
         settle(self._checkpoint, item.record, row, item.question)
         return Answered(item, row)

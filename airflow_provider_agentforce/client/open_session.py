@@ -19,6 +19,7 @@ from airflow_provider_agentforce.client.models import JournalEntry, Session, Ses
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
+    DeliveryUnknownError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -54,6 +55,9 @@ class Journal(Protocol):
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
         """Record the answer; ``None``: the agent did not act on the message."""
 
+    def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
+        """Record what is known of a message whose delivery is unknown."""
+
 
 class NoJournal:
     """Records nothing."""
@@ -66,6 +70,9 @@ class NoJournal:
         """Do nothing."""
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
+        """Do nothing."""
+
+    def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
         """Do nothing."""
 
 
@@ -287,6 +294,8 @@ class OpenSession:
         except BaseException as error:
             if intent.recorded and _in_doubt(error):
                 self._state = "in_doubt"
+                if isinstance(error, DeliveryUnknownError):
+                    self._journal.doubt(number, asked, error)
             elif intent.recorded:
                 self._journal.settle(number, asked, None)
             raise

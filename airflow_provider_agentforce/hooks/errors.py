@@ -23,7 +23,8 @@ _classes: dict[type, type[exceptions.AgentforceError]] = {}
 def airflow_errors(*, resend_unknown: bool = False) -> _AirflowErrors:
     """Raise every client error that must not be followed by a retry of the task as its final class.
 
-    :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries, but not ``AnswerLostError``.
+    :param resend_unknown: leave ``DeliveryUnknownError`` to the task's retries, unless the org has the
+        message.
     :returns: a context manager and decorator.
     """
     return _AirflowErrors(resend_unknown=resend_unknown)
@@ -57,7 +58,8 @@ class _AirflowErrors:
 
     def _is_final(self, error: exceptions.AgentforceError) -> bool:
         unknown = isinstance(error, exceptions.DeliveryUnknownError)
-        repeatable = unknown and self._resend_unknown and not isinstance(error, exceptions.AnswerLostError)
+        has_arrived = error.applied is True or isinstance(error, exceptions.AnswerLostError)
+        repeatable = unknown and self._resend_unknown and not has_arrived
         return not (error.retryable or repeatable or isinstance(error, AirflowFailException))
 
 

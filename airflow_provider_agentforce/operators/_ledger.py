@@ -201,6 +201,19 @@ class Ledger:
         if not self._write(key, self._entry(mark, done=done, value=kept)):
             raise LedgerError("The task state store does not keep what is written. Nothing follows from it.")
 
+    def amend(self, key: str, mark: str, known: dict[str, Any]) -> None:
+        """Add to the record of a request that has left. A failure is logged: the request stays on record."""
+        try:
+            record = self.read(key)
+            if record is None or record.done or record.fingerprint != mark:
+                return
+            value = without_requests({**(record.value or {}), **known})
+            if not _fits(value):
+                value = {**value, "partial_text": None}
+            self._ask(lambda: self._store.set(self._prefix + key, self._entry(mark, done=False, value=value)))
+        except LedgerError as error:
+            log.warning("What went wrong could not be recorded for a later try: %s", error.what)
+
     def settle(self, key: str, mark: str, value: dict[str, Any]) -> None:
         """Record an outcome. A failure is logged: the outcome itself is at hand and must not be lost."""
         if self._store is None:
@@ -312,7 +325,7 @@ class TaskJournal:
             return JournalEntry(Turn.from_dict(record.value), sent=True, try_number=record.value.get("try"))
         if resolution is not None and not value.get("sent_again"):
             self.send_again(number, resolution)
-        elif self._resend_unknown:
+        elif self._resend_unknown and value.get("applied") is not True:
             self._earlier[number] = None
         else:
             raise _unknown(record)
@@ -350,6 +363,14 @@ class TaskJournal:
             first = self._first_sent.get(number)
             self._ledger.intend(key, mark, {"resolution": self._earlier[number], "first_sent_at": first})
 
+    def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
+        """Add to the intent what is known of its delivery, for the steps after a wait and for later tries."""
+        seen = error.delivery
+        known = {"error": error.what, "partial_text": None if seen is None else seen.partial_text}
+        self._ledger.amend(
+            self._key_of(number), self._mark(number, asked), {**known, "applied": error.applied}
+        )
+
     def _check_same(
         self, record: LedgerEntry, number: int, asked: Mapping[str, Any], resolution: dict[str, Any] | None
     ) -> None:
@@ -383,16 +404,20 @@ def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
             hint="No step of on_unknown_delivery can recover it. Read it in the agent's session. Clearing "
             "the task sends the message again.",
         )
+    value = record.value or {}
+    hint = "Look at the agent's session. Clearing the task sends the message again"
+    if value.get("applied") is not True:
+        hint += ', and so does a retry with on_unknown_delivery="resend"'
+    delivery = UnknownDelivery.from_dict(value)
     error = DeliveryUnknownError(
-        "An earlier try sent the message and left no answer: it was killed, or the answer never came.",
+        delivery.error
+        or "An earlier try sent the message and left no answer: it was killed, or the answer never came.",
         operation="send",
-        applied=None,
-        session_id=(record.value or {}).get("session_id"),
-        hint="Look at the agent's session. Clearing the task sends the message again, and so does a retry "
-        'with on_unknown_delivery="resend".',
+        applied=value.get("applied"),
+        session_id=value.get("session_id"),
+        hint=f"{hint}.",
     )
-    delivery = UnknownDelivery.from_dict(record.value or {})
-    return error.replaced(delivery=replace(delivery, error=delivery.error or error.what))
+    return error.replaced(delivery=replace(delivery, error=error.what))
 
 
 def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:

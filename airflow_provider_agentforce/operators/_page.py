@@ -199,6 +199,10 @@ class ShownJournal:
         else:
             self._page.knows(turn)
 
+    def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
+        """Record what is known of a message whose delivery is unknown."""
+        self._journal.doubt(number, asked, error)
+
 
 def how_far(state: ResolverState, steps: tuple[Step, ...]) -> dict[str, Any]:
     """Return how far the steps of ``on_unknown_delivery`` have come, and what they have found."""

@@ -21,6 +21,10 @@ NOT_DONE = "It was not: send it"
 GIVE_UP = "Fail"
 _ACTED = {DONE: True, NOT_DONE: False}
 ANSWER = "answer"
+ASKED_BEFORE = (
+    "This task instance has asked a question before. Below Airflow 3.4 people would see that one, so it "
+    "cannot ask a second one."
+)
 _MOST_KEYS = 100
 # A wait that Airflow is asked for has to be longer than none.
 _SOON = timedelta(seconds=1)
@@ -134,8 +138,7 @@ def decided(
     """Return the decision, ``None`` if it does not come in time; wait for it without a worker slot.
 
     :param event: what the task is resumed with.
-    :raises AgentforceInputError: this task instance has asked something else before, and this Airflow would
-        show that.
+    :raises AgentforceInputError: as :func:`asks_second` says.
     """
     if event.get("chosen_options"):
         return Decision.of(event)
@@ -143,11 +146,7 @@ def decided(
         return None
     asked, of_a_try = _AskedQuestion(Ledger.of(context), question), _compat.questions_change()
     if asked.another and not of_a_try:
-        raise AgentforceInputError(
-            "This task instance has asked a question before, and below Airflow 3.4 people would see that "
-            "one. Nothing was asked and nothing was sent.",
-            hint=question.hint,
-        )
+        raise AgentforceInputError(f"{ASKED_BEFORE} Nothing was sent.", hint=question.hint)
     if asked.begun and not of_a_try and "error" not in event:
         # An answer that is there would be deleted by asking again, and only a trigger can read it.
         task.log.info("An earlier try asked a person, or was about to ask. Looking for the decision.")
@@ -159,6 +158,11 @@ def decided(
     how_long = "without a time limit" if until is None else f"until {until.isoformat(timespec='seconds')}"
     task.log.info("Waiting for a person's decision under Airflow's Required Actions, %s.", how_long)
     raise _compat.awaiting_input("execute_complete", None if until is None else max(until - _now(), _SOON))
+
+
+def asks_second(question: Question, context: Context) -> bool:
+    """Tell whether the task instance has asked something else before, which this Airflow would show."""
+    return _AskedQuestion(Ledger.of(context), question).another and not _compat.questions_change()
 
 
 class _AskedQuestion:

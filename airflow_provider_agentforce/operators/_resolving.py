@@ -178,7 +178,7 @@ class ResolvesDeliveries(SendsMessages):
         left = resolver.run()
         if left is None:
             return
-        if left == RESEND and not isinstance(error, AnswerLostError):
+        if left == RESEND and not home.was_received(home.name) and not isinstance(error, AnswerLostError):
             home.settle({home.name: Verdict("resend", acted=None)})
             if home.from_earlier_try:
                 return
@@ -346,14 +346,20 @@ class TaskTools:
         """Whether an answer has to be JSON."""
         return getattr(self._task, "output_type", None) is not None
 
-    def why_not_ask(self) -> str:
+    def why_not_ask(self, question: Question) -> str:
         """Return why no person can be asked, ``""`` if one can."""
-        if self._slotless:
-            return ""
-        return (
-            "No person can be asked: the answers so far are not on record, or too long to be, and would be "
-            "lost during the wait."
+        from airflow_provider_agentforce.operators._question import (  # noqa: PLC0415 - not at parse time
+            ASKED_BEFORE,
+            asks_second,
         )
+
+        if not self._slotless:
+            return (
+                "No person can be asked: the answers so far are not on record, or too long to be, and would "
+                "be lost during the wait."
+            )
+        waited = self._event.get("chosen_options") or self._event.get("error_type") == "timeout"
+        return ASKED_BEFORE if not waited and asks_second(question, self._context) else ""
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, or wait for it."""

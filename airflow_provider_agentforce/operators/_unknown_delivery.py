@@ -68,7 +68,7 @@ class Tools(Protocol):
         :param end: when the last one is.
         """
 
-    def why_not_ask(self) -> str:
+    def why_not_ask(self, question: Question) -> str:
         """Return why no person can be asked, ``""`` if one can."""
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
@@ -116,7 +116,10 @@ class Resolver:
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
     :param shows: receives their progress whenever that is recorded.
+    :ivar refusal: says that a person has decided to fail the task; ``""`` if none has.
     """
+
+    refusal = ""
 
     def __init__(
         self, steps: Sequence[Step], home: Home, tools: Tools, shows: Callable[[ResolverState], None]
@@ -244,12 +247,12 @@ class Resolver:
 
     def _ask(self, step: Ask) -> bool:
         unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
-        if why_not := self._tools.why_not_ask():
+        may_send = not any(self._home.was_received(name) for name in unknown)
+        question = Question.about(list(unknown.values()), may_send=may_send, as_json=self._tools.wants_json)
+        if why_not := self._tools.why_not_ask(question):
             log.warning("%s", why_not)
             self._note_all(unknown, why_not)
             return True
-        may_send = not any(self._home.was_received(name) for name in unknown)
-        question = Question.about(list(unknown.values()), may_send=may_send, as_json=self._tools.wants_json)
         until = None if step.timeout is None else self._began() + step.timeout
         decision = self._tools.ask(step, question, until)
         if decision is None:
@@ -258,7 +261,8 @@ class Resolver:
         who = decision.user or "Somebody"
         log.info("%s has decided: %s", who, decision.option)
         if decision.acted is None:
-            self._note_all(unknown, f"{who} decided to fail the task.")
+            self.refusal = f"{who} decided to fail the task."
+            self._note_all(unknown, self.refusal)
             return False
         self._settle(dict.fromkeys(unknown, _verdict_by(decision)))
         return True

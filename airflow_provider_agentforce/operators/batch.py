@@ -487,7 +487,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         tools = TaskTools(self, context, slotless=can_ask(), event=event)
         resolver = Resolver(self.steps, unknown, tools, self._shows(unknown))
         left = resolver.run()
-        unknown.give_up(resolver.findings, resend=left == RESEND)
+        unknown.give_up(resolver.findings, resend=left == RESEND, refusal=resolver.refusal)
 
     def _shows(self, unknown: UnknownRows) -> Callable[[ResolverState], None]:
         """Return what shows on the page how far the steps have come."""

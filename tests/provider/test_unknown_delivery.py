@@ -243,6 +243,19 @@ def test_a_message_that_the_org_has_is_not_sent_again_though_a_check_says_so(org
 
 
 @TASKS
+@pytest.mark.parametrize("steps", ["resend", [cannot_tell, "resend"]])
+def test_a_message_that_the_org_has_is_not_sent_again_by_a_retry(org, crm, task_of, steps):
+    task = task_of(org, steps)
+    org.fail("send", cut=20)
+    for _ in range(2):
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+        assert isinstance(caught.value, AirflowFailException)
+        assert caught.value.applied is True
+    assert (crm.sends(), crm.actions("change it")) == (1, 1)
+
+
+@TASKS
 @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
 def test_wherever_a_try_is_killed_the_agent_acts_once(org, crm, task_of, truth):
     """Kill a try after each of its records, then let the next ones go on."""
@@ -385,6 +398,20 @@ class TestWait:
         result = task.resume(wait.value, error="Trigger failure")
         assert result["outcome"] == "answer_lost"
         assert crm.sends() == 1
+
+    @TASKS
+    @pytest.mark.parametrize(
+        ("fault", "why", "applied"), [({"status": 503}, "503", None), ({"cut": 20}, "cut", True)]
+    )
+    def test_what_is_known_is_still_known_after_it(self, org, crm, task_of, fault, why, applied):
+        task = task_of(org, Check(crm.looks_and_forgets, after=timedelta(minutes=2)))
+        org.fail("send", **fault)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        with pytest.raises(DeliveryUnknownError, match=why) as caught:
+            task.resume(wait.value, on_unknown_delivery=crm.looks_and_forgets)
+        assert why in crm.seen[0].error
+        assert caught.value.applied is applied
 
     @TASKS
     def test_it_ends_without_a_triggerer(self, org, crm, task_of, capsys):
@@ -650,6 +677,13 @@ class TestBatch:
         assert crm.sends() == 4
         resolutions = [row["resolution"]["by"] for row in rows.values() if row["resolution"]]
         assert resolutions == ["resend"]
+
+    @pytest.mark.parametrize("steps", ["resend", [cannot_tell, "resend"]])
+    def test_a_message_that_the_org_has_is_not_sent_again(self, org, crm, tmp_path, steps):
+        org.fail("send", cut=20)
+        for try_number in (1, 2):
+            manifest, _ = batch(steps, tmp_path, try_number=try_number)
+            assert (manifest["counts"]["unknown"], crm.sends()) == (1, 3)
 
     def test_a_conversation_of_several_messages_is_not_begun_again(self, org, crm, tmp_path):
         messages = ["first {{ record.id }}", "change {{ record.id }}"]
@@ -1029,6 +1063,18 @@ def part_of(go, task, actions, decision):
     return partial(task.resume, wait, decision())
 
 
+def batch_task(folder, steps, **more):
+    arguments = {"records": accounts(3), "key": "id", "message": "change {{ record.id }}", **more}
+    result_path = f"file://{folder}/results"
+    return Task(
+        ConversationBatchOperator,
+        result_path=result_path,
+        on_unknown_delivery=steps,
+        max_concurrency=1,
+        **arguments,
+    )
+
+
 class TestAsk:
     @TASKS
     @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])
@@ -1078,6 +1124,44 @@ class TestAsk:
             task.resume(look.value, error=error)
         assert len(actions.asked) == 1
         assert task.resume(wait.value, chosen(DONE))["outcome"] == "answer_lost"
+
+    @pytest.mark.skipif(questions_change(), reason="each try may ask")
+    @pytest.mark.parametrize("last", ["fail", "resend"])
+    def test_a_second_question_is_not_asked_and_the_next_step_follows(self, org, actions, last):
+        task = Task(ConversationOperator, messages=["one", "two"], on_unknown_delivery=["ask", last])
+        org.fail("send", times=2, **ACTED)
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.run()
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.resume(wait.value, chosen(DONE))
+        assert isinstance(caught.value, AirflowFailException) == (last == "fail")
+        assert last == "resend" or "cannot ask a second one" in caught.value.hint
+        assert caught.value.session_id in org.sessions
+        assert len(actions.asked) == 1
+
+    @pytest.mark.skipif(questions_change(), reason="each try may ask")
+    def test_a_batch_that_has_asked_its_question_ends_with_its_results(self, org, actions, tmp_path):
+        task = batch_task(tmp_path, "ask")
+        org.fail("send", **DID_NOT_ACT)
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.run()
+        org.fail("send", **DID_NOT_ACT)
+        task.resume(wait.value, chosen(NOT_DONE))
+        manifest = task.run()
+        assert manifest["counts"] == {"answered": 2, "unknown": 1}
+        assert "cannot ask a second one" in (tmp_path / "results" / "results.jsonl").read_text()
+        assert len(actions.asked) == 1
+
+    def test_a_batch_that_a_person_fails_fails_with_its_results(self, org, actions, tmp_path):
+        task = batch_task(tmp_path, ["ask", "resend"])
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.run()
+        with pytest.raises(BatchFailedError, match="decided to fail the task") as caught:
+            task.resume(wait.value, chosen("Fail"))
+        assert isinstance(caught.value, AirflowFailException)
+        assert caught.value.manifest["counts"] == {"answered": 2, "unknown": 1}
+        assert org.count("send") == 3
 
     @TASKS
     @pytest.mark.parametrize("answer", ["It is open.", '{"open": "perhaps"}', ""])

@@ -136,11 +136,11 @@ class Todo:
         item = self.prompts.about(record)
         if isinstance(item, Row):
             return self._settled(record, item)
-        if last is not None and last.resolution is not None and len(item.messages) == 1:
-            (message,) = item.messages
-            if last.request is not None:
-                message = replace(message, content={"text": last.request["text"]})
-            item = replace(item, messages=(message,), resolution=last.resolution)
+        if last is not None and last.resolution is not None:
+            first, *others = item.messages
+            if last.request is not None and not last.earlier_requests:
+                first = replace(first, content={"text": last.request["text"]})
+            item = replace(item, messages=(first, *others), resolution=last.resolution)
         return self._unless_reused(replace(item, before=before) if before else item)
 
     def _unless_reused(self, item: WorkItem) -> WorkItem | Row:

@@ -12,7 +12,7 @@ from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import INVALID_OUTPUT, UNKNOWN, Row
-from airflow_provider_agentforce.batch.worker import settle
+from airflow_provider_agentforce.batch.worker import hash_of, settle
 from airflow_provider_agentforce.client.messages import Message
 from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED, FAILED, Turn
 from airflow_provider_agentforce.client.trace_lookup import same_before
@@ -114,7 +114,7 @@ class UnknownRows:
             record, row = self._records[name], self._rows[name]
             said = [one for one in findings.get(name, ()) if one not in (row.error or "")]
             more = replace(row, error=" ".join([row.error or "", *said]).strip())
-            if resend and not self.was_received(name):
+            if resend and not self.was_received(name) and not self._has_changed(name):
                 self.ask_again.append(record)
                 more = replace(more, resolution=Verdict("resend", acted=None).resolution())
             if more != row:
@@ -131,6 +131,11 @@ class UnknownRows:
     def _settle(self, name: str, row: Row) -> None:
         record = self._records[name]
         settle(self._checkpoint, record, row, self._checkpoint.rows.question(record.position))
+
+    def _has_changed(self, name: str) -> bool:
+        """Tell whether a record's messages differ from those that were sent, which are not on record."""
+        asked = self._checkpoint.rows.question(self._records[name].position)
+        return bool(self._rows[name].request is None and asked and asked != hash_of(self._messages[name]))
 
     def _delivery(self, name: str) -> UnknownDelivery:
         row, messages = self._rows[name], self._messages[name]
@@ -158,7 +163,11 @@ class UnknownRows:
         row = replace(self._rows[name], resolution=verdict.resolution(), error=None)
         more = len(self._messages[name]) > 1
         if not verdict.acted:
-            if not more:
+            if self._has_changed(name):
+                why = "The agent did not act. The message is not sent again, because it has changed since."
+                return replace(row, status=FAILED, applied=None, error=why)
+            nothing_before = row.request is not None and not row.earlier_requests and row.outcome is None
+            if not more or nothing_before:
                 return replace(row, status=FAILED, applied=False, error="The agent did not act.")
             why = (
                 "The agent did not act on the last message that was sent. It is not sent again: the session "

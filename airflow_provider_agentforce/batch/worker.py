@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -267,7 +269,10 @@ class Worker:
             row = self._versions.marked(row, item.record.position, *self._start_time)
         if row.may_be_resent and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
             return AskAgain(item.next_attempt(), self._client.timing.record_delay, row)
-        settle(self._checkpoint, item.record, row, item.question)
+        # Of a message that is not kept, what may be sent again is compared by its hash.
+        in_doubt = row.status == UNKNOWN and row.request is None
+        question = hash_of(item.messages) if in_doubt else item.question
+        settle(self._checkpoint, item.record, row, question)
         return Answered(item, row)
 
     def _open(self, attempt: _RecordAttempt, item: WorkItem) -> OpenSession:
@@ -360,6 +365,12 @@ class Worker:
         if item.attempts + 1 >= MOST_ATTEMPTS or asked > timing.longest_wait:
             return None
         return AskAgain(item.next_attempt(), max(asked, timing.record_delay * 2**item.attempts))
+
+
+def hash_of(messages: Sequence[Message]) -> str:
+    """Return a hash of messages, as long as that of a question."""
+    said = [message.asked(None) for message in messages]
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def settle(checkpoint: Checkpoint, record: Record, row: Row, question: str = "") -> None:

@@ -16,7 +16,7 @@ from airflow_provider_agentforce._compat import (
     task_decorator_factory,
 )
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._ledger import SESSION, Ledger
+from airflow_provider_agentforce.operators._ledger import RENDERED, SESSION, Ledger
 from airflow_provider_agentforce.operators._resumable import end_left
 from airflow_provider_agentforce.operators.conversation import ConversationOperator
 
@@ -41,7 +41,8 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 
     **A retry** calls the function again, and continues in the same session with the first message that was
     not answered (Airflow 3.3 and later). If the function then returns a different text for a message that was
-    answered, the task fails: clear it to repeat the conversation.
+    answered, the task fails: clear it to repeat the conversation. After a wait within a try, the recorded
+    messages are used, and the function is not called again, unless it returns a function.
 
     **Templated:** the function's arguments (``op_args``, ``op_kwargs``), ``agent_id``, ``variables``, ``tz``,
     ``agentforce_conn_id``.
@@ -86,8 +87,11 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         return result
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Continue after a wait."""
-        self._ask_function(context)
+        """Continue after a wait, with the recorded messages of the function, if there are any."""
+        recorded = Ledger.of(context).read(RENDERED)
+        self.messages = (recorded.value or {}).get("messages") if recorded is not None else None
+        if self.messages is None:
+            self._ask_function(context)
         return super().execute_complete(context, event)
 
     def _ask_function(self, context: Context) -> None:

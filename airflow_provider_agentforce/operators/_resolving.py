@@ -38,10 +38,8 @@ _SHORT_WAIT = 10.0
 _SLICE = 0.1
 # Look-ups at once.
 _LOOKERS = 8
-_AGAIN = (
-    "The message was sent once more in this try, because the agent had not acted; the new delivery is also "
-    "unknown."
-)
+_AGAIN = "The message was sent once more in this try{why}; the new delivery is also unknown."
+_NOT_ACTED = ", because the agent had not acted"
 
 
 class ResolvesDeliveries(SendsMessages):
@@ -116,7 +114,7 @@ class ResolvesDeliveries(SendsMessages):
         """Tell whether the steps can say what became of a message."""
         if not self.resolves or not isinstance(error, DeliveryUnknownError) or error.delivery is None:
             return False
-        return not self._interrupted(error) and not self._sent_again(error.delivery, ledger)
+        return not self._interrupted(error) and self._sent_again(error.delivery, ledger) is None
 
     def for_next_try(
         self, error: DeliveryUnknownError, context: Context, ledger: Ledger
@@ -129,8 +127,10 @@ class ResolvesDeliveries(SendsMessages):
             return error
         if self._interrupted(error) and ledger.keeps and self.tries_left(context):
             return error.replaced(retryable=True, hint="The next try runs the steps of on_unknown_delivery.")
-        if error.delivery is not None and self._sent_again(error.delivery, ledger):
-            return error.replaced(hint=f"{_AGAIN} {error.hint}")
+        again = None if error.delivery is None else self._sent_again(error.delivery, ledger)
+        if again is not None:
+            why = "" if again["acted"] is None else _NOT_ACTED
+            return error.replaced(hint=f"{_AGAIN.format(why=why)} {error.hint}")
         return error
 
     def tries_left(self, context: Context) -> bool:
@@ -142,10 +142,12 @@ class ResolvesDeliveries(SendsMessages):
         # A kill, or a timeout that Airflow raises from a signal handler.
         return self._killed or not isinstance(error.__cause__, Exception | None)
 
-    def _sent_again(self, delivery: UnknownDelivery, ledger: Ledger) -> bool:
+    def _sent_again(self, delivery: UnknownDelivery, ledger: Ledger) -> dict[str, Any] | None:
+        """Return the verdict by which a message was sent again in this try, ``None`` if it was not."""
         record = ledger.read(self.record_key(delivery.sequence_id or 0))
         value = (record.value if record is not None else None) or {}
-        return bool(value.get("sent_again")) and value.get("try") == ledger.try_number
+        again = value.get("sent_again") and value.get("try") == ledger.try_number
+        return value["resolution"] if again else None
 
     def _tools(self, context: Context, ledger: Ledger) -> TaskTools:
         # What the task is resumed with is for what waited, which comes first.
@@ -290,10 +292,20 @@ class TaskTools:
         self._slotless = slotless
         self._event: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
 
-    def wait_until(self, moment: datetime) -> None:
+    def redact(self, text: str) -> str:
+        """Return *text* without the secrets of the connection."""
+        return self._task.hook.plain_client.redact(text)
+
+    @property
+    def woken_in_vain(self) -> bool:
+        """Whether the wait before ended without what it waited for, and maybe before its time."""
+        lost = self._event.get("error_type") == "lost" and not self._event.get("late")
+        return lost or self._event.get("status") == "not_found"
+
+    def wait_until(self, moment: datetime, *, keeps_slot: bool = False) -> None:
         """Wait, without a worker slot where that is worth it."""
         end = time.monotonic() + (seconds := _seconds_to(moment))
-        if seconds > _SHORT_WAIT:
+        if seconds > _SHORT_WAIT and not keeps_slot:
             how = "without a worker slot" if self._slotless else "in the worker slot"
             self._task.log.info("Waiting until %s, %s.", moment.isoformat(timespec="seconds"), how)
             if self._slotless:

@@ -22,6 +22,8 @@ from airflow_provider_agentforce.operators._question import Decision, Question
 
 log = logging.getLogger(__name__)
 
+_LONGEST_PAUSE = 300.0
+
 # What Airflow raises in the midst of a function, from a signal handler.
 _INTERRUPTIONS = (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt)
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
@@ -53,8 +55,18 @@ class Tools(Protocol):
     def wants_json(self) -> bool:
         """Whether an answer has to be JSON."""
 
-    def wait_until(self, moment: datetime) -> None:
-        """Wait; where the task can give its slot back, this does not return."""
+    @property
+    def woken_in_vain(self) -> bool:
+        """Whether the wait before ended without what it waited for, and maybe before its time."""
+
+    def redact(self, text: str) -> str:
+        """Return *text* without the secrets of the connection."""
+
+    def wait_until(self, moment: datetime, *, keeps_slot: bool = False) -> None:
+        """Wait; where the task can give its slot back, this does not return.
+
+        :param keeps_slot: it must not give it back.
+        """
 
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
         """Look messages up in the org's trace, once."""
@@ -98,17 +110,19 @@ class ResolverState:
     :ivar step: the step that is taken.
     :ivar since: when it began, ISO 8601.
     :ivar looks: how often the trace was looked at.
+    :ivar lost_waits: how many of its waits ended early, without what they waited for.
     :ivar findings: what the steps saw, by the name of the message.
     """
 
     step: int = 0
     since: str | None = None
     looks: int = 0
+    lost_waits: int = 0
     findings: dict[str, list[str]] = field(default_factory=dict)
 
     def next_step(self) -> None:
         """Go to the next step."""
-        self.step, self.since, self.looks = self.step + 1, None, 0
+        self.step, self.since, self.looks, self.lost_waits = self.step + 1, None, 0, 0
 
 
 class Resolver:
@@ -140,6 +154,8 @@ class Resolver:
 
         :returns: ``None`` when all is settled; else the last step, ``"fail"`` or ``"resend"``.
         """
+        if self._tools.woken_in_vain:
+            self._wait_before_another()
         while self._home.open():
             step = self._steps[self._state.step]
             if not isinstance(step, Check | Trace | Ask):
@@ -166,11 +182,35 @@ class Resolver:
             return self._ask(step)
         return True
 
+    def _wait_before_another(self) -> None:
+        """Wait in the worker slot, each time longer.
+
+        Otherwise a trigger that fails at once would be a loop with the worker.
+        """
+        step = self._steps[self._state.step]
+        if self._state.since is None or not isinstance(step, Check | Trace | Ask):
+            return
+        end, moment = self._end_of(step), _now() + timedelta(seconds=_pause_after(self._state.lost_waits))
+        self._state.lost_waits += 1
+        self._save()
+        until = moment if end is None else min(moment, end)
+        if until > _now():
+            log.warning(
+                "The wait ended early. The next one begins at %s.", until.isoformat(timespec="seconds")
+            )
+            self._tools.wait_until(until, keeps_slot=True)
+
+    def _end_of(self, step: Check | Trace | Ask) -> datetime | None:
+        """Return when the wait of a step ends, ``None`` for no limit."""
+        if not isinstance(step, Check):
+            return None if step.timeout is None else self._began() + step.timeout
+        sent = [one.sent_at for one in self._home.open().values() if one.sent_at is not None]
+        return max(sent) + step.after if sent else self._began()
+
     def _check(self, step: Check) -> None:
         unknown = self._home.open()
-        sent = [delivery.sent_at for delivery in unknown.values() if delivery.sent_at is not None]
-        if sent:
-            self._tools.wait_until(max(sent) + step.after)
+        if (end := self._end_of(step)) is not None:
+            self._tools.wait_until(end)
         verdicts: dict[str, Verdict] = {}
         try:
             for name, delivery in unknown.items():
@@ -185,7 +225,7 @@ class Resolver:
         self._settle(verdicts)
 
     def _checked(self, step: Check, name: str, delivery: UnknownDelivery) -> bool | None:
-        said, finding = _called(step.function, self._with_findings(name, delivery))
+        said, finding = _called(step.function, self._with_findings(name, delivery), self._tools.redact)
         if said is False and self._home.was_received(name):
             said, finding = None, "A check says that the agent did not act, but the org has the message."
             log.warning("%s It is not sent again.", finding)
@@ -229,7 +269,8 @@ class Resolver:
 
     def _settle_with_outcomes(self, step: Trace, verdicts: Mapping[str, Verdict]) -> None:
         try:
-            known = {name: _with_outcome(step, verdict) for name, verdict in verdicts.items()}
+            redact = self._tools.redact
+            known = {name: _with_outcome(step, verdict, redact) for name, verdict in verdicts.items()}
         except AirflowTaskTimeout:
             # Asked again, it would take the time of the next try, too.
             log.warning("outcome_of did not end within the task's execution_timeout.")
@@ -253,7 +294,7 @@ class Resolver:
             log.warning("%s", why_not)
             self._note_all(unknown, why_not)
             return True
-        until = None if step.timeout is None else self._began() + step.timeout
+        until = self._end_of(step)
         decision = self._tools.ask(step, question, until)
         if decision is None:
             self._note_all(unknown, "No person answered in time.")
@@ -312,18 +353,20 @@ def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
     return Verdict("trace", acted=True, text=seen.answer, answer="recovered", note=seen.note)
 
 
-def _with_outcome(step: Trace, verdict: Verdict) -> Verdict:
+def _with_outcome(step: Trace, verdict: Verdict, redact: Callable[[str], str]) -> Verdict:
     """Return the verdict with the outcome of its answer, where the author's function knows it."""
     if verdict.answer != "recovered" or step.outcome_of is None:
         return verdict
-    said, trouble = _outcome(step.outcome_of, verdict.text)
+    said, trouble = _outcome(step.outcome_of, verdict.text, redact)
     if said is None:
         log.warning("%s", trouble)
         return replace(verdict, note=f"{verdict.note} {trouble}")
     return replace(verdict, outcome=said, note=f"The answer is in the org's trace; outcome_of says: {said}.")
 
 
-def _outcome(function: Callable[[str], Any], text: str) -> tuple[str | None, str]:
+def _outcome(
+    function: Callable[[str], Any], text: str, redact: Callable[[str], str]
+) -> tuple[str | None, str]:
     """Ask a function for the outcome of an answer; return what it says, and why that is nothing."""
     name = _name_of(function)
     try:
@@ -334,7 +377,7 @@ def _outcome(function: Callable[[str], Any], text: str) -> tuple[str | None, str
     except _INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - a person's code
-        return None, f"outcome_of, {name}, failed: {_words_of(error)}."
+        return None, f"outcome_of, {name}, failed: {_words_of(error, redact)}."
 
 
 def _in_words(verdict: Verdict) -> tuple[str, bool]:
@@ -355,7 +398,9 @@ def _in_words(verdict: Verdict) -> tuple[str, bool]:
     return f"{who} says that the agent acted, and has its answer.", False
 
 
-def _called(function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery) -> tuple[bool | None, str]:
+def _called(
+    function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery, redact: Callable[[str], str]
+) -> tuple[bool | None, str]:
     """Ask a check function; return what it says, and why that is nothing."""
     name = _name_of(function)
     try:
@@ -368,7 +413,7 @@ def _called(function: Callable[[UnknownDelivery], Any], delivery: UnknownDeliver
     except _INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - a person's code, which may even exit
-        finding = f"The check {name} failed: {_words_of(error)}."
+        finding = f"The check {name} failed: {_words_of(error, redact)}."
     log.warning("%s", finding)
     return None, finding
 
@@ -377,13 +422,19 @@ def _name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _words_of(error: BaseException) -> str:
+def _words_of(error: BaseException, redact: Callable[[str], str]) -> str:
     kind = type(error).__name__
     try:
         reason = error.what if isinstance(error, AgentforceError) else str(error)
     except Exception:  # noqa: BLE001 - the words, too, are a person's code
         reason = ""
-    return one_line(f"{kind}: {reason}" if reason else kind).rstrip(".")
+    # Before it is cut, which may leave a part of a secret.
+    return one_line(redact(f"{kind}: {reason}") if reason else kind).rstrip(".")
+
+
+def _pause_after(lost_waits: int) -> float:
+    """Return the seconds before another wait begins."""
+    return min(2.0**lost_waits, _LONGEST_PAUSE)
 
 
 def _now() -> datetime:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -28,6 +29,7 @@ from real_airflow import until
 from stand_ins import KILLED, StateStore, Task, TaskInstance, chosen
 
 from airflow_provider_agentforce._compat import questions_change
+from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.delivery import Ask, Check, Trace, UnknownDelivery, steps_of
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
@@ -337,6 +339,16 @@ def test_resend_at_the_end_leaves_it_to_the_next_try(org, crm, task_of):
     assert crm.sends() == 2
 
 
+@TASKS
+def test_a_second_loss_after_resend_does_not_say_that_the_agent_had_not_acted(org, crm, task_of):
+    task = task_of(org, [cannot_tell, "resend"])
+    org.fail("send", times=2, **ACTED)
+    for _ in range(2):
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.run()
+    assert "sent once more in this try; the new delivery" in caught.value.hint
+
+
 @contextlib.contextmanager
 def interrupted_when(hold):
     """Have the time-out of the task end while the org holds its message."""
@@ -412,6 +424,35 @@ class TestWait:
             task.resume(wait.value, on_unknown_delivery=crm.looks_and_forgets)
         assert why in crm.seen[0].error
         assert caught.value.applied is applied
+
+    @pytest.mark.parametrize("step", [Check(cannot_tell, timedelta(minutes=2)), Trace(timedelta(minutes=30))])
+    @pytest.mark.parametrize("lost", [{"error": "Trigger failure"}, {"event": {"status": "not_found"}}])
+    def test_a_trigger_that_fails_at_once_makes_no_loop(self, traced_org, step, lost):
+        org = traced_org(trace_delay=999)
+        task = talking(org, step)
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(TaskDeferred):
+                task.resume(wait.value, **lost)
+        assert time.monotonic() - began >= 3
+
+    def test_a_decorated_function_is_not_called_again(self, org, crm):
+        calls = []
+
+        def write():
+            calls.append(True)
+            return f"change {len(calls)}"
+
+        steps = Check(crm.looks, after=timedelta(minutes=2))
+        task = Task(AgentforceDecoratedOperator, python_callable=write, on_unknown_delivery=steps)
+        org.fail("send", **DID_NOT_ACT)
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        result = task.resume(wait.value, on_unknown_delivery=crm.looks)
+        assert (result["outcome"], len(calls), crm.actions("change 1")) == ("answered", 1, 1)
 
     @TASKS
     def test_it_ends_without_a_triggerer(self, org, crm, task_of, capsys):
@@ -684,6 +725,28 @@ class TestBatch:
         for try_number in (1, 2):
             manifest, _ = batch(steps, tmp_path, try_number=try_number)
             assert (manifest["counts"]["unknown"], crm.sends()) == (1, 3)
+
+    def test_a_conversation_whose_first_message_did_not_arrive_is_held(self, org, crm, tmp_path):
+        messages = ["first {{ record.id }}", "change {{ record.id }}"]
+        org.fail("send", **DID_NOT_ACT)
+        _, rows = batch(crm.looks, tmp_path, records=1, message=messages)
+        assert (rows["A0"]["status"], rows["A0"]["resolution"]["acted"]) == ("answered", False)
+        assert (crm.actions("first A0"), crm.actions("change A0")) == (1, 1)
+
+    @pytest.mark.parametrize(("changes", "sends", "status"), [(True, 1, "failed"), (False, 2, "answered")])
+    def test_a_text_that_is_not_kept_is_sent_again_only_if_it_is_the_same(
+        self, org, crm, tmp_path, changes, sends, status
+    ):
+        calls = []
+
+        def message(record):
+            calls.append(True)
+            return f"change {record['id']} {len(calls) if changes else ''}"
+
+        org.fail("send", **DID_NOT_ACT)
+        more = {"message": message, "store_requests": False, "max_concurrency": 1}
+        _, rows = batch(lambda _: False, tmp_path, records=2, **more)
+        assert (rows["A0"]["status"], crm.sends()) == (status, sends + 1)
 
     def test_a_conversation_of_several_messages_is_not_begun_again(self, org, crm, tmp_path):
         messages = ["first {{ record.id }}", "change {{ record.id }}"]
@@ -1124,6 +1187,19 @@ class TestAsk:
             task.resume(look.value, error=error)
         assert len(actions.asked) == 1
         assert task.resume(wait.value, chosen(DONE))["outcome"] == "answer_lost"
+
+    @TASKS
+    def test_a_secret_in_the_error_of_a_check_is_masked(self, org, actions, task_of, caplog):
+        def leaks(_delivery):
+            raise RuntimeError(f"login with {org.consumer_secret}")
+
+        task = task_of(org, [leaks, "ask"])
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput):
+            task.run()
+        assert "RuntimeError: login with ***" in str(actions.asked)
+        for said in (str(actions.asked), json.dumps(task.store.values), caplog.text):
+            assert org.consumer_secret not in said
 
     @pytest.mark.skipif(questions_change(), reason="each try may ask")
     @pytest.mark.parametrize("last", ["fail", "resend"])

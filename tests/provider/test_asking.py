@@ -287,8 +287,10 @@ class TestLostReply:
         task = talking(REFUND, on_unknown_delivery="ask")
         wait = waiting(task)
         org.fail("send", drop=True, after=True)
-        with pytest.raises(AgentforceInputError, match="has asked a question before"):
+        with pytest.raises(DeliveryUnknownError) as caught:
             task.resume(wait, chosen(APPROVE))
+        assert "has asked a question before" in caught.value.hint
+        assert caught.value.session_id in org.sessions
         assert (len(actions.asked), org.count("send"), org.open_sessions) == (1, 2, [])
 
 

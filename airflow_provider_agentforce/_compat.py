@@ -64,6 +64,8 @@ else:
     AirflowTaskTimeout = _first(_EXCEPTIONS, "AirflowTaskTimeout")
     Context = dict
 
+# What Airflow raises in the middle of a function, from a signal handler.
+INTERRUPTIONS = (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt)
 # Airflow 2 makes the links of a task in the webserver, Airflow 3 in the task's own process.
 LINKS_NEED_XCOM = BaseOperatorLink.__module__.startswith("airflow.models")
 # Airflow 3.1 and later, 3.0, 2.

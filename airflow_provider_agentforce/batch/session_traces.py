@@ -20,7 +20,7 @@ from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.client.models import ANSWER_LOST, ANSWERED
 from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage
 from airflow_provider_agentforce.client.trace_lookup import TraceFinding
-from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -31,7 +31,6 @@ TRACES = "traces.jsonl"
 # Calls at once: each trace is parsed in memory, and may be long.
 _AT_ONCE = 8
 # What is about one session: read and too long, or not there.
-_OF_ONE_SESSION = (200, 404, 410)
 _SHOWN_NOTES = 3
 _EMPTY = "The org has an empty trace of the session."
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -156,7 +155,7 @@ class SessionTraces:
             error = finding.error
             if error is not None:
                 failed += error.retryable
-                if _concerns_all(error) or (last and failed == len(left)):
+                if trace_lookup.concerns_all(error) or (last and failed == len(left)):
                     raise error
             sought.take(finding, self._rate)
             waiting += not (sought.complete or finding.final)
@@ -288,12 +287,6 @@ class _Files:
     def _ask(self, call: Callable[[], Any]) -> Any:
         hint = "The next try looks again; nothing is sent."
         return guarded(call, f"The results in {self.folder} cannot be used", hint)
-
-
-def _concerns_all(error: AgentforceError) -> bool:
-    """Tell whether the traces of the other sessions would fail the same way."""
-    its_own = error.status in _OF_ONE_SESSION or isinstance(error, AgentforceInputError)
-    return not error.retryable and not its_own
 
 
 def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[str, Any]:

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.client.models import Session
 from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedMessage, is_same_text
-from airflow_provider_agentforce.exceptions import AgentforceError, TaskStoppedError, one_line
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    TaskStoppedError,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
 
 _WINDOW = 72 * 3600.0
 _NOT_THERE = (404, 410)
+_OF_ONE_SESSION = (200, *_NOT_THERE)
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 30.0, 300.0, 2.0
 # The first pause is at most this share of the available time.
 _SHARE = 1 / 20
@@ -75,6 +81,12 @@ def read_trace(client: AgentforceClient, session_id: str, started_at: float | No
         # Without the session, so that many sessions share a note.
         note = one_line(f"{error.what} {error.hint}", _LONGEST_NOTE)
         return TraceFinding(final=not waiting, note=note, error=error)
+
+
+def concerns_all(error: AgentforceError) -> bool:
+    """Tell whether the traces of the other sessions would fail the same way."""
+    its_own = error.status in _OF_ONE_SESSION or isinstance(error, AgentforceInputError)
+    return not error.retryable and not its_own
 
 
 def look(client: AgentforceClient, sought: SoughtMessage) -> TraceFinding:

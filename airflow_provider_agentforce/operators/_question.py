@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce import _compat
-from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce._compat import INTERRUPTIONS, Context
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint
 
@@ -54,11 +54,14 @@ class Question:
     hint: str = "Look at the session yourself. Clearing the task sends the message again."
 
     @classmethod
-    def about(cls, unknown: Sequence[UnknownDelivery], *, may_send: bool, as_json: bool = False) -> Question:
+    def about(
+        cls, unknown: Sequence[UnknownDelivery], *, may_send: bool, as_json: bool = False, results: str = ""
+    ) -> Question:
         """Return the question about one message, or about the messages of several records.
 
         :param may_send: sending again is one of the options.
         :param as_json: the agent's answer has to be JSON.
+        :param results: where a batch writes its results.
         """
         options = (DONE, *([NOT_DONE] if may_send else []), GIVE_UP)
         what = [
@@ -70,10 +73,12 @@ class Question:
             fields = {ANSWER: f"The agent's answer, if you know it{form}"}
             return cls("Did the agent act on this message?", _body(unknown[0]), options, what, fields)
         keys = [one_line(str(one.record_key), 80) for one in unknown[:_MOST_KEYS]]
-        more = [f"and {len(unknown) - _MOST_KEYS} more"] if len(unknown) > _MOST_KEYS else []
+        left = len(unknown) - _MOST_KEYS
+        more = [f"and {left} more; the task's log has them all"] if left > 0 else []
         seen = dict.fromkeys(finding for one in unknown for finding in one.findings)
         body = [
             f"{len(unknown)} records have an unknown delivery: it is not known whether the agent acted.",
+            listed({"Agent": unknown[0].agent_id, "Results": results}, 500),
             "The decision applies to all of them. Their keys:",
             quoted("\n".join([*keys, *more])),
             *(["What was found out:", quoted("\n".join(list(seen)[:20]))] if seen else []),
@@ -208,7 +213,9 @@ class _AskedQuestion:
         for notifier in step.notifiers:
             try:
                 notifier(context)
-            except Exception:  # noqa: PERF203 - each gets its chance
+            except INTERRUPTIONS:  # noqa: PERF203 - each gets its chance
+                raise
+            except BaseException:
                 task.log.exception("A notifier failed. The question is still asked.")
         self._note("notified")
 
@@ -243,9 +250,9 @@ def _shown(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(sep=" ", timespec="seconds")
 
 
-def listed(facts: Mapping[str, Any]) -> str:
+def listed(facts: Mapping[str, Any], longest: int = 100) -> str:
     """Return those facts that are known, a line each, as Markdown."""
-    return "\n".join(f"* {name}: {one_line(str(value), 100)}" for name, value in facts.items() if value)
+    return "\n".join(f"* {name}: {one_line(str(value), longest)}" for name, value in facts.items() if value)
 
 
 def quoted(text: str) -> str:

@@ -292,6 +292,11 @@ class TaskTools:
         self._slotless = slotless
         self._event: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
 
+    @property
+    def results(self) -> str:
+        """Where a batch writes its results; ``""`` for other tasks."""
+        return str(getattr(self._task, "result_path", None) or "")
+
     def redact(self, text: str) -> str:
         """Return *text* without the secrets of the connection."""
         return self._task.hook.plain_client.redact(text)
@@ -317,8 +322,13 @@ class TaskTools:
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
         """Look messages up in the org's trace, several at once."""
         most = getattr(self._task, "max_concurrency", None) or _LOOKERS
-        with ThreadPoolExecutor(min(most, _LOOKERS, len(deliveries))) as threads:
-            return dict(zip(deliveries, threads.map(self._look, deliveries.values()), strict=True))
+        first, *others = deliveries
+        seen = {first: self._look(deliveries[first])}
+        if seen[first].for_all:
+            return dict.fromkeys(deliveries, seen[first])
+        with ThreadPoolExecutor(min(most, _LOOKERS)) as threads:
+            looks = threads.map(self._look, (deliveries[name] for name in others))
+            return {**seen, **dict(zip(others, looks, strict=True))}
 
     def _look(self, delivery: UnknownDelivery) -> Seen:
         from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
@@ -331,7 +341,8 @@ class TaskTools:
         found = trace_lookup.look(self._task.hook.plain_client, sought)
         message = found.message
         answer = message.answer if message is not None and message.answered else None
-        return Seen(message is not None, answer, found.note, found.final)
+        refused = found.error is not None and trace_lookup.concerns_all(found.error)
+        return Seen(message is not None, answer, found.note, found.final, for_all=refused)
 
     def wait_for_trace(
         self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime

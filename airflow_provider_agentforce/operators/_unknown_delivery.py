@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
-from airflow_provider_agentforce._compat import AirflowTaskTerminated, AirflowTaskTimeout
+from airflow_provider_agentforce._compat import INTERRUPTIONS, AirflowTaskTimeout
 from airflow_provider_agentforce.client.models import ANSWER_LOST, OUTCOMES
 from airflow_provider_agentforce.delivery import FAIL, Ask, Check, Step, Trace, UnknownDelivery, Verdict
 from airflow_provider_agentforce.exceptions import AgentforceError, one_line
@@ -23,9 +23,8 @@ from airflow_provider_agentforce.operators._question import Decision, Question
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 300.0
+_KEYS_A_LINE = 100
 
-# What Airflow raises in the midst of a function, from a signal handler.
-_INTERRUPTIONS = (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt)
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
 
@@ -54,6 +53,10 @@ class Tools(Protocol):
     @property
     def wants_json(self) -> bool:
         """Whether an answer has to be JSON."""
+
+    @property
+    def results(self) -> str:
+        """Where a batch writes its results; ``""`` for other tasks."""
 
     @property
     def woken_in_vain(self) -> bool:
@@ -95,12 +98,14 @@ class Seen:
     :param answer: of the agent, when the whole of it is there, too.
     :param note: what was seen, or why nothing.
     :param final: another look would show the same.
+    :param for_all: the org refuses the traces of all sessions.
     """
 
     found: bool = False
     answer: str | None = None
     note: str = ""
     final: bool = False
+    for_all: bool = False
 
 
 @dataclass
@@ -111,6 +116,7 @@ class ResolverState:
     :ivar since: when it began, ISO 8601.
     :ivar looks: how often the trace was looked at.
     :ivar lost_waits: how many of its waits ended early, without what they waited for.
+    :ivar checked: the messages that a check has seen, when it uses up the time of a try.
     :ivar findings: what the steps saw, by the name of the message.
     """
 
@@ -118,11 +124,13 @@ class ResolverState:
     since: str | None = None
     looks: int = 0
     lost_waits: int = 0
+    checked: list[str] = field(default_factory=list)
     findings: dict[str, list[str]] = field(default_factory=dict)
 
     def next_step(self) -> None:
         """Go to the next step."""
         self.step, self.since, self.looks, self.lost_waits = self.step + 1, None, 0, 0
+        self.checked = []
 
 
 class Resolver:
@@ -212,15 +220,16 @@ class Resolver:
         if (end := self._end_of(step)) is not None:
             self._tools.wait_until(end)
         verdicts: dict[str, Verdict] = {}
+        checked = self._state.checked
         try:
-            for name, delivery in unknown.items():
-                said = self._checked(step, name, delivery)
+            for name in [name for name in unknown if name not in set(checked)]:
+                checked.append(name)
+                said = self._checked(step, name, unknown[name])
                 if said is not None:
                     verdicts[name] = Verdict("check", said, answer="lost" if said else None)
         except AirflowTaskTimeout:
             self._settle(verdicts)
-            if not verdicts:
-                self._give_up_on(step)
+            self._pass_over(step, checked[-1])
             raise
         self._settle(verdicts)
 
@@ -233,12 +242,12 @@ class Resolver:
             self._note(name, finding)
         return said
 
-    def _give_up_on(self, step: Check) -> None:
-        """Let the next try continue with the next step: in this one, the check would use all of its time."""
+    def _pass_over(self, step: Check, name: str) -> None:
+        """Do not check a message in the next try again: the check would use up its time, too."""
         finding = f"The check {_name_of(step.function)} did not end within the task's execution_timeout."
-        log.warning("%s The next try continues with the next step.", finding)
-        self._note_all(self._home.open(), finding)
-        self._state.next_step()
+        log.warning("%s It is not called for this message again.", finding)
+        if name in self._home.open():
+            self._note(name, finding)
         self._save()
 
     def _trace(self, step: Trace) -> None:
@@ -289,11 +298,17 @@ class Resolver:
     def _ask(self, step: Ask) -> bool:
         unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
         may_send = not any(self._home.was_received(name) for name in unknown)
-        question = Question.about(list(unknown.values()), may_send=may_send, as_json=self._tools.wants_json)
+        asked_about = list(unknown.values())
+        question = Question.about(
+            asked_about, may_send=may_send, as_json=self._tools.wants_json, results=self._tools.results
+        )
         if why_not := self._tools.why_not_ask(question):
             log.warning("%s", why_not)
             self._note_all(unknown, why_not)
             return True
+        keys = [one_line(str(one.record_key), 80) for one in asked_about if one.record_key is not None]
+        for number in range(0, len(keys), _KEYS_A_LINE):
+            log.info("The question is about: %s", ", ".join(keys[number : number + _KEYS_A_LINE]))
         until = self._end_of(step)
         decision = self._tools.ask(step, question, until)
         if decision is None:
@@ -374,7 +389,7 @@ def _outcome(
         if isinstance(said, str) and said in _KINDS:
             return said, ""
         return None, f"outcome_of, {name}, returned {one_line(repr(said), 40)}, which is not an outcome."
-    except _INTERRUPTIONS:
+    except INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - a person's code
         return None, f"outcome_of, {name}, failed: {_words_of(error, redact)}."
@@ -410,7 +425,7 @@ def _called(
         if said is True or said is False or said is None:
             return said, f"The check {name} cannot tell."
         finding = f"The check {name} returned {one_line(repr(said), 40)}, which is not True, False or None."
-    except _INTERRUPTIONS:
+    except INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - a person's code, which may even exit
         finding = f"The check {name} failed: {_words_of(error, redact)}."

@@ -843,6 +843,19 @@ class TestBatch:
         assert [row["status"] for row in rows.values()] == ["answer_lost"] * 3
         assert (len(called), len(crm.seen), crm.sends()) == (3, 3, 3)
 
+    def test_a_record_whose_check_hangs_does_not_keep_the_others_from_theirs(self, org, crm, tmp_path):
+        def hangs_at_the_first(delivery):
+            if delivery.record_key == "A0":
+                signal.raise_signal(signal.SIGUSR1)
+            return crm.looks(delivery)
+
+        org.fail("send", times=3, **ACTED)
+        with pytest.raises(AirflowTaskTimeout), time_is_up():
+            batch(hangs_at_the_first, tmp_path)
+        _, rows = batch(hangs_at_the_first, tmp_path, try_number=2)
+        assert [row["status"] for row in rows.values()] == ["unknown", "answer_lost", "answer_lost"]
+        assert "did not end" in rows["A0"]["error"]
+
     def test_a_process_killed_while_it_resolves_asks_nothing_twice(self, org, crm, tmp_path):
         org.fail("send", **ACTED)
         org.fail("send", **DID_NOT_ACT)
@@ -1228,6 +1241,29 @@ class TestAsk:
         assert "cannot ask a second one" in (tmp_path / "results" / "results.jsonl").read_text()
         assert len(actions.asked) == 1
 
+    def test_the_question_of_a_batch_says_where_to_look(self, org, actions, tmp_path):
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput):
+            batch_task(tmp_path, "ask").run()
+        (asked,) = actions.asked
+        assert org.agent_id in asked["body"]
+        assert str(tmp_path / "results") in asked["body"]
+
+    def test_a_notifier_that_exits_is_called_once(self, org, actions):
+        calls = []
+
+        def leaves(_context):
+            calls.append(True)
+            sys.exit("no mail")
+
+        task = talking(org, Ask(notifiers=[leaves]))
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput):
+            task.run()
+        with pytest.raises((TaskAwaitingInput, TaskDeferred)):
+            task.run()
+        assert len(calls) == 1
+
     def test_a_batch_that_a_person_fails_fails_with_its_results(self, org, actions, tmp_path):
         task = batch_task(tmp_path, ["ask", "resend"])
         org.fail("send", **ACTED)
@@ -1303,6 +1339,13 @@ def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
         f"I am the emulator's agent and heard: change A{n}" for n in range(8)
     }
     assert {row["resolution"]["answer"] for row in found} == {"recovered"}
+
+
+def test_an_org_that_refuses_all_traces_is_asked_once(traced_org, tmp_path):
+    org = traced_org(session_tracing="forbidden")
+    org.fail("send", times=9, **ACTED)
+    manifest, _ = batch(NOW, tmp_path, records=10)
+    assert (manifest["counts"]["unknown"], org.count("session_trace")) == (9, 1)
 
 
 def test_a_batch_killed_while_it_asks_again_acts_once(org, crm, tmp_path):

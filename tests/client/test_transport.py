@@ -401,6 +401,12 @@ def test_nothing_leaves_when_before_send_fails(serve, transport):
     assert [request.body for request in server.requests] == [b"second"]
 
 
+def test_before_send_is_not_called_when_no_connection_can_be_made(transport):
+    called = []
+    found = post(transport, f"http://127.0.0.1:{wire.refused_port()}", before_send=lambda: called.append(1))
+    assert (found.sent, called) == (False, [])
+
+
 def test_connection_that_is_closed_during_before_send_is_not_used(serve, transport):
     close, closed = threading.Event(), threading.Event()
 

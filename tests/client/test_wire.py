@@ -147,7 +147,8 @@ def test_reset_right_after_accept_is_told_as_it_was_noticed(serve, org, make_cli
     error = failing(make_client(org, api_url=server.url), "send", some_session)
     assert type(error) in {DeliveryUnknownError, AgentforceTransientError}
     assert (error.applied is False) is (type(error) is AgentforceTransientError)
-    assert server.accepted == 3 if error.applied is False else server.accepted <= 3
+    # A connection that is found closed before anything is written is no attempt.
+    assert error.applied is None or server.accepted >= 3
 
 
 @pytest.mark.parametrize("name", LOST_IN_THE_ANSWER)

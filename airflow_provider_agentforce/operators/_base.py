@@ -68,7 +68,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         if cls.__module__.startswith(_OURS):
             check_names(cls, kwargs)
         check_references(cls, kwargs)
-        return super().__new__(cls)
+        return super().__new__(cls, **kwargs)
 
     def __init__(self, *, agentforce_conn_id: str = "agentforce_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,12 +1,13 @@
 """Keeps data apart from templates: what came from XCom is never rendered, whatever way it came.
 
-Airflow renders the values that ``expand_kwargs`` takes from XCom, so ``{{ … }}`` in an agent's or a
-customer's words would be evaluated.
+Airflow renders values that a mapped task takes from XCom: most of those of ``expand_kwargs``, and any that
+an operator has copied. ``{{ … }}`` in an agent's or a customer's words would be evaluated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,12 @@ _COLLECTIONS = (list, tuple, set, frozenset)
 class RendersOnlyTemplates(BaseOperator):
     """An operator whose template fields are rendered only where the Dag's author wrote them."""
 
+    def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
+        """Keep the arguments as they are given, before an operator makes attributes of them."""
+        operator = super().__new__(cls)
+        vars(operator)["given_arguments"] = kwargs
+        return operator
+
     def render_template(
         self,
         content: Any,
@@ -33,50 +40,54 @@ class RendersOnlyTemplates(BaseOperator):
         if is_reference(content):
             # Airflow takes one in a row of expand_kwargs for data that it has resolved.
             return super().render_template(content, context, jinja_env, None)
-        if not self.came_from_xcom(content, context, seen_oids):
-            return super().render_template(content, context, jinja_env, seen_oids)
         arguments: Any = getattr(self, "op_kwargs", None)
-        if content is not arguments:
+        if arguments and content is arguments:
+            # Arguments of a decorated function, those of its partial() among them.
+            data = _from_xcom(context, self.task_id, arguments)
+            return {
+                name: value
+                if name in data
+                else super(RendersOnlyTemplates, self).render_template(value, context, jinja_env, seen_oids)
+                for name, value in arguments.items()
+            }
+        if self.came_from_xcom(content, context, seen_oids):
             return content
-        # Arguments of a decorated function, those of its partial() among them.
-        written = (_written_by_author(context, self.task_id) or {}).get("op_kwargs") or {}
-        return {
-            name: super(RendersOnlyTemplates, self).render_template(value, context, jinja_env, seen_oids)
-            if value is written.get(name)
-            else value
-            for name, value in arguments.items()
-        }
+        return super().render_template(content, context, jinja_env, seen_oids)
 
     def came_from_xcom(self, content: Any, context: Context, seen_oids: set[int] | None) -> bool:
         """Tell whether a template field's value is one that Airflow has taken from XCom to map the task."""
         if id(content) in (seen_oids or ()):
             return True
-        fields = self.fields_with(content)
-        written = _written_by_author(context, self.task_id) if fields else None
-        return written is not None and not any(_same(written.get(field), content) for field in fields)
+        return not self.mapped_from_xcom(context).isdisjoint(self.fields_with(content))
+
+    def mapped_from_xcom(self, context: Context) -> AbstractSet[str]:
+        """Return the names of the arguments whose values Airflow has taken from XCom to map the task."""
+        if getattr(self, "op_kwargs", None) is not None:
+            return frozenset()  # a function's arguments are mapped, not the operator's
+        given: Mapping[str, Any] = vars(self).get("given_arguments", {})
+        return _from_xcom(context, self.task_id, given)
 
     def fields_with(self, content: Any) -> list[str]:
         """Return the template fields whose value *content* is, and not just equals."""
         return [field for field in self.template_fields if getattr(self, field, None) is content]
 
 
-def _same(written: Any, content: Any) -> bool:
-    return written is content or (isinstance(content, str) and written == content)
-
-
-def _written_by_author(context: Context, task_id: str) -> Mapping[str, Any] | None:
-    """Return what is in ``partial`` when ``expand_kwargs`` takes the rest from XCom, else ``None``."""
+def _from_xcom(context: Context, task_id: str, given: Mapping[str, Any]) -> AbstractSet[str]:
+    """Return the names of the arguments in *given* that a mapped task takes from XCom."""
     task = task_of(context, task_id)
-    expand = getattr(task, "op_kwargs_expand_input", getattr(task, "expand_input", None))
-    given: Any = getattr(expand, "value", None)
-    if task is None or given is None or isinstance(given, Mapping):
-        return None  # not mapped, or by expand(), whose values Airflow leaves alone
+    of_function = hasattr(task, "op_kwargs_expand_input")
+    expand = task.op_kwargs_expand_input if of_function else getattr(task, "expand_input", None)
+    mapped: Any = getattr(expand, "value", None)
+    if mapped is None:
+        return frozenset()
+    if isinstance(mapped, Mapping):  # by expand()
+        return {name for name, value in mapped.items() if is_reference(value)}
     index: Any = context["ti"].map_index
-    if isinstance(given, list | tuple) and isinstance(given[index], Mapping):
-        return None
-    defaults = (context["dag"], task.task_group)
-    written = {name: value for one in defaults for name, value in getattr(one, "default_args", {}).items()}
-    return {**written, **(task.partial_kwargs.get("default_args") or {}), **task.partial_kwargs}
+    if isinstance(mapped, list | tuple) and isinstance(mapped[index], Mapping):
+        return frozenset()
+    written = task.partial_kwargs
+    written = (written.get("op_kwargs") or {}) if of_function else written
+    return {name for name, value in given.items() if name not in written or written[name] is not value}
 
 
 def task_of(context: Context, task_id: str) -> Any:

@@ -12,6 +12,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_choice, check_templates
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._paths import path_of
+from airflow_provider_agentforce.operators._rendering import as_template
 from airflow_provider_agentforce.operators._row_templates import as_field_text, compiler
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class WriteRecordsOperator(AgentforceBaseOperator):
 
     **Templated:** ``results``, ``sobject``, ``external_id``, ``agentforce_conn_id``. The values of ``fields``
     are separate templates, rendered for each row with ``row`` and the task's context. The contents of a row
-    are never rendered.
+    are never rendered, nor are ``fields`` that a mapped task takes from XCom: their values are written as
+    they are.
 
     :param results: the output of a :class:`ConversationBatchOperator`, or the URI of its ``results.jsonl``;
         or a list of either, such as the output of a mapped batch.
@@ -115,14 +117,17 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         sources = _sources(self.results)
         ti: Any = context["ti"]
         mapped = "" if ti.map_index < 0 else f".{ti.map_index}"
-        compile_template = compiler(self.get_template_env(), context, "row", as_field_text)
+        environment = self.get_template_env()
+        compile_template = compiler(environment, context, "row", as_field_text)
+        from_xcom = "fields" in self.mapped_from_xcom(context)
+        fields = as_template(self.fields, environment) if from_xcom else self.fields
         return RecordWriter(
             self.open_client().records,
             sources,
             sources[0].parent / "writes" / f"{ti.task_id}{mapped}",
             WriteOptions(
                 sobject=self.sobject,
-                fields={name: compile_template(text) for name, text in self.fields.items()},
+                fields={name: compile_template(text) for name, text in fields.items()},
                 external_id=self.external_id or None,
                 outcomes=self.outcomes,
                 max_failures=self.max_failures,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         AirflowSkipException,
         AirflowTaskTerminated,
         AirflowTaskTimeout,
+        XComNotFound,
     )
     from airflow.sdk.plugins_manager import AirflowPlugin
     from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
@@ -62,6 +63,7 @@ else:
     AirflowSkipException = _first(_EXCEPTIONS, "AirflowSkipException")
     AirflowTaskTerminated = _first(_EXCEPTIONS, "AirflowTaskTerminated")
     AirflowTaskTimeout = _first(_EXCEPTIONS, "AirflowTaskTimeout")
+    XComNotFound = _first(_EXCEPTIONS, "XComNotFound")
     Context = dict
 
 # What Airflow raises in the middle of a function, from a signal handler.
@@ -116,6 +118,7 @@ __all__ = [
     "PokeReturnValue",
     "TaskDecorator",
     "TriggerEvent",
+    "XComNotFound",
     "add_listener",
     "answer_trigger",
     "ask_person",

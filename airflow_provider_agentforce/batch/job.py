@@ -100,6 +100,8 @@ class Job:
             continuation.take_over(self.continues_as, self.identity, asked.marks)
         with closing(self._checkpoint(storage, asked)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
+            # Another split may have begun meanwhile: of two, one at least sees the other's checkpoint.
+            self._check_split()
             self.check_folder(past.began)
             if self.begins is not None:
                 continuation.begin(self.begins)

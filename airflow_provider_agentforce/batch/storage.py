@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,13 +138,14 @@ class LocalStorage(Storage):
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
         """Write a file beside the old one, and put it in its place."""
-        path, temporary = self._folder / name, self._folder / (name + _TEMPORARY)
+        # Two processes may write the same file at once.
+        temporary = self._folder / f"{name}.{uuid.uuid4().hex}{_TEMPORARY}"
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.writelines(content())
                 file.flush()
                 self._sync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(self._folder / name)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce._compat import Context, XComNotFound
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Session, Turn, session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
@@ -52,12 +52,12 @@ class TakesSession(AgentforceBaseOperator):
         jinja_env: Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render; a template that pulls what a task has not left is ``None``. As Airflow calls it."""
+        """Render; what a task has not left, by its output or a template, is ``None``. As Airflow calls it."""
         from jinja2 import UndefinedError  # noqa: PLC0415 - not at parse time
 
         try:
             return super().render_template(content, context, jinja_env, seen_oids)
-        except UndefinedError:
+        except (UndefinedError, XComNotFound):
             ours = {"session", "session_id", "sequence_id"} & set(self.fields_with(content))
             if ours and _names_in(content):
                 return None

@@ -227,6 +227,19 @@ def test_a_merge_that_was_killed_before_it_removed_the_old_files_changes_nothing
     assert (set(past.pending), later.rows.counts) == (set(), {"answered": 150})
 
 
+def test_two_processes_may_write_the_same_file_at_once(folder):
+    first, second = LocalStorage(folder), LocalStorage(folder)
+    first.prepare()
+
+    def content():
+        second.write("owner.json", lambda: [b"second"])
+        yield b"first"
+
+    first.write("owner.json", content)
+    assert [path.name for path in folder.iterdir()] == ["owner.json"]
+    assert first.read("owner.json") == b"first"
+
+
 class Full(LocalStorage):
     """A disk that is full for a while, in the middle of a write."""
 

@@ -15,6 +15,7 @@ from airflow_provider_agentforce.batch.continuation import Begun
 from airflow_provider_agentforce.batch.merging import merge
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, LocalStorage
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
 
 ACCOUNTS = accounts(40)
@@ -223,3 +224,14 @@ def test_more_shards_than_sessions_are_refused():
 def test_manifests_that_are_not_all_of_one_batch_are_not_merged(manifests, told):
     with pytest.raises(AgentforceInputError, match=told):
         merge(manifests, Path)
+
+
+def test_a_batch_that_is_split_differently_at_the_same_moment_is_refused(org, client, folder):
+    class Meanwhile(LocalStorage):
+        def prepare(self):
+            super().prepare()
+            (folder / Shard(0, 3).folder / CHECKPOINT).mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(AgentforceInputError, match="holds the results of 3 shards"):
+        run(client, folder, "0/2", storage_of=Meanwhile)
+    assert org.count("start") == 0

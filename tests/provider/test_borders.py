@@ -142,6 +142,8 @@ RUNS = {
     "end_after_a_send_by_template": everywhere("failed", [FAILS]),
     "end_by_a_broken_template": everywhere("failed", [FAILS]),
     "end_by_a_rendered_dict": everywhere("failed", [FAILS]),
+    "end_by_one_key": everywhere("failed", [FAILS]),
+    "end_by_two_keys": everywhere("failed", [FAILS]),
     "end_through_a_task_between": everywhere("failed", [FAILS]),
     "references_in_rows": everywhere("success", ["first"]),
     "end_in_a_mapped_group": everywhere("failed", [FAILS, FAILS], starts=2),

@@ -178,6 +178,15 @@ for way, given in IDS.items():
         ask = failing(start.output)
         start >> ask >> EndSessionOperator(task_id="end", **given).as_teardown(setups=start)
 
+for way, given in {
+    "by_one_key": lambda answer: {"session_id": answer["session_id"]},
+    "by_two_keys": lambda answer: {"session": {key: answer[key] for key in ("session_id", "sequence_id")}},
+}.items():
+    with DAG(f"end_{way}", start_date=BEGIN, schedule=None):
+        start = StartSessionOperator(task_id="start")
+        ask = failing(start.output)
+        EndSessionOperator(task_id="end", **given(ask.output)).as_teardown(setups=start)
+
 
 @task
 def picked(answer):

@@ -17,7 +17,7 @@ LONG_INTEGER = 16
 # A spreadsheet has 16,384 columns.
 _MOST = 5_000
 _EXACT_IN_A_FLOAT = 2**53
-_IN_64_BITS = 2**63
+IN_64_BITS = 2**63
 _KINDS = {str: TEXT, bool: BOOLEAN, float: NUMBER, type(None): 0}
 
 
@@ -63,6 +63,6 @@ def kind_of(value: Any) -> int:
     plain = value if type(value) is int else json.loads(as_json(value))
     if type(plain) is not int:
         return _KINDS.get(type(plain), TEXT)
-    if abs(plain) >= _IN_64_BITS:
+    if abs(plain) >= IN_64_BITS:
         return TEXT
     return INTEGER if abs(plain) <= _EXACT_IN_A_FLOAT else LONG_INTEGER

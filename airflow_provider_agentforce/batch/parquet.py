@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
+from airflow_provider_agentforce.batch.fields import IN_64_BITS
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _ROWS = 1_000
-_IN_64_BITS = 2**63
 # A column of a table has one of these kinds.
-TEXT, INTEGER, NUMBER, BOOLEAN = "text", "integer", "number", "boolean"
+TEXTS, INTEGERS, NUMBERS, BOOLEANS = "text", "integer", "number", "boolean"
 
 
 def pyarrow(needed_by: str) -> Any:
@@ -123,7 +123,12 @@ def parquet_bytes(
         column a value of another kind is left out.
     """
     arrow = pyarrow('output_formats="parquet"')
-    types = {TEXT: arrow.string(), INTEGER: arrow.int64(), NUMBER: arrow.float64(), BOOLEAN: arrow.bool_()}
+    types = {
+        TEXTS: arrow.string(),
+        INTEGERS: arrow.int64(),
+        NUMBERS: arrow.float64(),
+        BOOLEANS: arrow.bool_(),
+    }
     schema = arrow.schema([(name, types[kind]) for name, kind in zip(names, kinds, strict=True)])
     file = _Written()
     with arrow.parquet.ParquetWriter(file, schema) as writer:
@@ -148,7 +153,7 @@ def _text(value: Any) -> str | None:
 
 def _integer(value: Any) -> int | None:
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    fits = isinstance(whole, int) and not isinstance(whole, bool) and abs(whole) < _IN_64_BITS
+    fits = isinstance(whole, int) and not isinstance(whole, bool) and abs(whole) < IN_64_BITS
     return whole if fits else None
 
 
@@ -161,8 +166,8 @@ def _boolean(value: Any) -> bool | None:
 
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    TEXT: _text,
-    INTEGER: _integer,
-    NUMBER: _number,
-    BOOLEAN: _boolean,
+    TEXTS: _text,
+    INTEGERS: _integer,
+    NUMBERS: _number,
+    BOOLEANS: _boolean,
 }

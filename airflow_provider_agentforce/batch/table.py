@@ -244,10 +244,10 @@ def _kind_in_schema(property_: Any) -> int:
 def _type_of(kind: int) -> str:
     """Return the type of a Parquet column that holds values of a kind."""
     if kind == BOOLEAN:
-        return parquet.BOOLEAN
+        return parquet.BOOLEANS
     if kind and not kind & ~(INTEGER | LONG_INTEGER):
-        return parquet.INTEGER
-    return parquet.NUMBER if kind and not kind & ~(INTEGER | NUMBER) else parquet.TEXT
+        return parquet.INTEGERS
+    return parquet.NUMBERS if kind and not kind & ~(INTEGER | NUMBER) else parquet.TEXTS
 
 
 def _cell(value: Any) -> Any:

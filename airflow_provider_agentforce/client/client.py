@@ -91,7 +91,7 @@ class AgentforceClient:
         self.settings = settings
         self.timing = timing or default_timing()
         org = org_state.state_of(settings, limits)
-        self._limits = limits
+        self._limits = org.limits
         self._spending: Spending | None = None
         self.limiter, self._agent_ids, self._agent_versions = org.limiter, org.agent_ids, org.agent_versions
         self._executor = RequestExecutor(

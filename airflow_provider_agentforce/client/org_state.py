@@ -16,12 +16,14 @@ class OrgState:
     """What is known of one org.
 
     :param limits: where the limits are kept for all processes; ``None``: this process holds them alone.
+    :ivar limits: the same; all its clients count in this one store.
     :ivar limiter: its open sessions and recent starts, and how many it accepts.
     :ivar agent_ids: the ids of its agents by API name.
     :ivar agent_versions: their active versions.
     """
 
     def __init__(self, limits: LimitsStore | None = None) -> None:
+        self.limits = limits
         self.limiter = ConcurrencyLimiter() if limits is None else _shared(limits)
         self.agent_ids = AgentIds()
         self.agent_versions = ActiveVersions()
@@ -39,7 +41,9 @@ _states: dict[tuple[str, ...], OrgState] = {}
 def state_of(settings: Settings, limits: LimitsStore | None = None) -> OrgState:
     """Return the state that all clients with this host, consumer key and place of the limits share."""
     key = (settings.host, settings.consumer_key, "" if limits is None else limits.name)
-    return _states.setdefault(key, OrgState(limits))
+    known = _states.get(key)
+    # Of two threads that both make a state, the first one's is kept.
+    return known or _states.setdefault(key, OrgState(limits))
 
 
 def forget_orgs() -> None:

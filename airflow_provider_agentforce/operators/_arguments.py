@@ -13,7 +13,11 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.delivery import Ask, Step, steps_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
-from airflow_provider_agentforce.operators._rendering import has_reference, is_reference
+from airflow_provider_agentforce.operators._rendering import (
+    has_reference,
+    has_reference_in_dataclass,
+    is_reference,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.structured import OutputType
@@ -43,6 +47,13 @@ def check_references(operator: Any, given: Mapping[str, Any]) -> None:
                 f"{name} is a function that contains the output of a task, which Airflow does not resolve. "
                 "Give that output in another argument, or use @task.agentforce, whose arguments may be "
                 "outputs."
+            )
+        # The path of an AnswerStore becomes the argument.
+        if name != "reuse" and has_reference_in_dataclass(value):
+            raise AgentforceInputError(
+                f"{name} contains a dataclass, such as a Reply, with the output of a task, which Airflow "
+                "does not resolve. Give the output itself, such as reply=ask.output, or return the "
+                "dataclass from a function of @task.agentforce."
             )
         if name not in operator.template_fields and has_reference(value):
             raise AgentforceInputError(
@@ -75,6 +86,18 @@ def check_budget(budget: Any) -> Any:
             f'budget must be a Budget, such as Budget("messages", per_day=5000), but is {budget!r:.80}.'
         )
     return budget
+
+
+def check_connection_id(conn_id: Any) -> str:
+    """Return the id of a connection.
+
+    :raises AgentforceInputError: it is not a text, or is blank.
+    """
+    if not isinstance(conn_id, str) or not conn_id.strip():
+        raise AgentforceInputError(
+            f"agentforce_conn_id must be the id of a connection, but is {shown(conn_id)}."
+        )
+    return conn_id
 
 
 def check_fail_on(fail_on: Any) -> tuple[str, ...]:

@@ -18,7 +18,13 @@ from airflow_provider_agentforce.exceptions import (
 )
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.links.page import ConversationLink
-from airflow_provider_agentforce.operators._arguments import check_names, check_references, check_templates
+from airflow_provider_agentforce.operators._arguments import (
+    check_connection_id,
+    check_names,
+    check_references,
+    check_templates,
+    may_change,
+)
 from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
 from airflow_provider_agentforce.operators._reporting import reported
 
@@ -85,6 +91,8 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             return
         for field in self.template_fields:
             self._check_templates(field)
+        if not may_change(self.agentforce_conn_id):
+            check_connection_id(self.agentforce_conn_id)
         self.check_arguments()
 
     def _check_templates(self, field: str) -> None:
@@ -110,7 +118,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """The hook. Made when the task runs, so that parsing a Dag file loads no HTTP library."""
         from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415
 
-        return AgentforceHook(self.agentforce_conn_id)
+        return AgentforceHook(check_connection_id(self.agentforce_conn_id))
 
     def defer_until(self, moment: datetime, trigger: Any) -> NoReturn:
         """Give the worker slot back until *trigger* gives its event, or until a little after *moment*.

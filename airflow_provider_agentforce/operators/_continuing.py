@@ -95,7 +95,7 @@ def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
     defaults = _defaults(type(operator))
     for name in (_CONNECTION, *_ASKED, *_WRITTEN):
         own = getattr(operator, name)
-        if own == defaults[name]:
+        if operator.given_arguments.get(name) is None and own == defaults[name]:
             setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
         elif name not in _WRITTEN and own != first[name]:
             _refuse(name, f"is {shown(own)}, and the first task has {shown(first[name])}")

@@ -6,8 +6,9 @@ an operator has copied. ``{{ … }}`` in an agent's or a customer's words would 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ _COLLECTIONS = (list, tuple, set, frozenset)
 
 class RendersOnlyTemplates(BaseOperator):
     """An operator whose template fields are rendered only where the Dag's author wrote them."""
+
+    given_arguments: Mapping[str, Any]
 
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
         """Keep the arguments as they are given, before an operator makes attributes of them."""
@@ -64,8 +67,7 @@ class RendersOnlyTemplates(BaseOperator):
         """Return the names of the arguments whose values Airflow has taken from XCom to map the task."""
         if getattr(self, "op_kwargs", None) is not None:
             return frozenset()  # a function's arguments are mapped, not the operator's
-        given: Mapping[str, Any] = vars(self).get("given_arguments", {})
-        return _from_xcom(context, self.task_id, given)
+        return _from_xcom(context, self.task_id, self.given_arguments)
 
     def fields_with(self, content: Any) -> list[str]:
         """Return the template fields whose value *content* is, and not just equals."""
@@ -103,17 +105,30 @@ def is_reference(value: Any) -> bool:
 
 def has_reference(value: Any) -> bool:
     """Tell whether a reference is in *value*, at any depth of its collections, or bound to its function."""
+    return any(is_reference(one) for one in _leaves(value))
+
+
+def has_reference_in_dataclass(value: Any) -> bool:
+    """Tell whether a dataclass, itself or in collections, holds a reference, which Airflow does not find."""
+    return any(
+        has_reference(getattr(one, field.name))
+        for one in _leaves(value)
+        if is_dataclass(one) and not isinstance(one, type)
+        for field in fields(one)
+    )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
     left, seen = [value], set()
     while left:
         one = left.pop()
         inner = _inner(one)
-        if inner is None and is_reference(one):
-            return True
+        if inner is None:
+            yield one
         # A list may hold itself.
-        if inner and id(one) not in seen:
+        elif id(one) not in seen:
             seen.add(id(one))
             left.extend(inner)
-    return False
 
 
 def _inner(value: Any) -> Collection[Any] | None:

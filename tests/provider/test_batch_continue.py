@@ -189,6 +189,24 @@ def test_what_differs_is_named_and_nothing_is_sent(trial, rest, org, arguments, 
 
 
 @pytest.mark.parametrize(
+    ("first", "name", "again"),
+    [
+        ({"store_requests": False}, "store_requests", True),
+        ({"include_record": False}, "include_record", True),
+        ({"messages_per_session": 4}, "messages_per_session", 1),
+        ({"output_retries": 0}, "output_retries", 1),
+        ({"agentforce_conn_id": "other"}, "agentforce_conn_id", "agentforce_default"),
+    ],
+)
+def test_a_default_that_is_given_and_differs_is_refused(trial, rest, org, monkeypatch, first, name, again):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", org.connection())
+    done = trial(**first)
+    before = org.count("start")
+    assert f"continue_from: {name} is " in str(rest(done.value, **{name: again}).error)
+    assert org.count("start") == before
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         (lambda _: None, "continue_from is empty: the first task has left no manifest, or it was deleted"),

@@ -17,6 +17,7 @@ import pytest
 from installed import AIRFLOW
 
 from airflow_provider_agentforce._compat import AirflowFailException
+from airflow_provider_agentforce.client.messages import Cancel, Reply
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
@@ -232,6 +233,14 @@ def test_a_connection_of_another_type_is_named(org, run, monkeypatch):
     assert "Connection other: its type is http, not agentforce." in str(done.error)
 
 
+def test_a_connection_that_a_template_makes_nothing_ends_the_task(run):
+    operator = StartSessionOperator(task_id="a", agentforce_conn_id="{{ none }}")
+    operator.agentforce_conn_id = None
+    done = run(operator)
+    assert isinstance(done.error, AirflowFailException)
+    assert "agentforce_conn_id must be the id of a connection, but is None" in str(done.error)
+
+
 START = StartSessionOperator(task_id="start")
 BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"}
 
@@ -316,6 +325,28 @@ BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"
         (ConversationBatchOperator, {**BATCH, "result_path": "out"}, "result_path must be a URI"),
         (ConversationBatchOperator, {**BATCH, "records": "foo"}, "records must be a URI"),
         (ConversationBatchOperator, {**BATCH, "key": ""}, "key must be the name of a field"),
+        (StartSessionOperator, {"agentforce_conn_id": None}, "agentforce_conn_id must be the id"),
+        (ConversationBatchOperator, {**BATCH, "agentforce_conn_id": 5}, "agentforce_conn_id must be the id"),
+        (ConversationOperator, {"messages": ["a"], "agentforce_conn_id": " "}, "agentforce_conn_id must be"),
+        (
+            ConversationOperator,
+            {"messages": ["a", Reply(turn=START.output)]},
+            "messages contains a dataclass, such as a Reply, with the output of a task",
+        ),
+        (SendMessageOperator, {"session": START.output, "cancel": Cancel(START.output)}, "cancel contains a"),
+        (
+            SendMessageOperator,
+            {
+                "session": START.output,
+                "reply": Reply([{"type": "a", "property": "b", "value": START.output}]),
+            },
+            "reply contains a dataclass",
+        ),
+        (
+            ConversationBatchOperator,
+            {**BATCH, "records": [{"a": Reply(turn=START.output)}]},
+            "records contains",
+        ),
     ],
 )
 def test_a_literal_that_cannot_be_right_is_refused_while_the_dag_is_parsed(kind, arguments, words):

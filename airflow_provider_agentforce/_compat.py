@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+_Result = TypeVar("_Result")
 
 
 def _first(modules: Iterable[str], name: str) -> Any:
@@ -202,11 +204,19 @@ async def async_connection(conn_id: str) -> Any:
     :raises AirflowNotFoundException: if there is no such connection.
     """
     read = getattr(BaseHook, "aget_connection", None)  # Airflow 3.1 and later
-    if read is None:
-        from asgiref.sync import sync_to_async  # noqa: PLC0415 - as Airflow's own triggers do it
+    return await (beside_loop(BaseHook.get_connection, conn_id) if read is None else read(conn_id))
 
-        read = sync_to_async(BaseHook.get_connection)
-    return await read(conn_id)
+
+async def beside_loop(function: Callable[..., _Result], *args: Any) -> _Result:
+    """Return what *function* returns, without blocking the event loop, as Airflow's own triggers do it.
+
+    A cancellation in the middle keeps its message, by which Airflow knows that it must call ``on_kill()``.
+    """
+    import asyncio  # noqa: PLC0415 - in the triggerer alone
+
+    from asgiref.sync import sync_to_async  # noqa: PLC0415 - in the triggerer alone
+
+    return await asyncio.shield(asyncio.ensure_future(sync_to_async(function)(*args)))
 
 
 def default_deferrable() -> bool:

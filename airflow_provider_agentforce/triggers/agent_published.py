@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseEventTrigger, TriggerEvent
+from airflow_provider_agentforce._compat import BaseEventTrigger, TriggerEvent, beside_loop
 from airflow_provider_agentforce.client import validation
 
 if TYPE_CHECKING:
@@ -54,10 +54,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look again and again, and give an event for each change."""
-        # Airflow's own way to ask for a connection beside the loop, in every version.
-        from asgiref.sync import sync_to_async  # noqa: PLC0415 - in the triggerer alone
-
-        client = await sync_to_async(self._connected)()
+        client = await beside_loop(self._connected)
         try:
             announced = await self._kept()
             while True:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent
+from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent, beside_loop
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
@@ -92,12 +92,9 @@ class AgentTestTrigger(BaseTrigger):
         return AgentTestRun(self.run_id, self.api, self.path)
 
     async def _tests(self) -> AgentTests:
-        # Airflow's own way to ask for a connection beside the loop, in every version.
-        from asgiref.sync import sync_to_async  # noqa: PLC0415 - in the triggerer alone
-
-        return await sync_to_async(self._connected)()
+        return await beside_loop(self._connected)
 
     def _connected(self) -> AgentTests:
-        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - see _tests()
+        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - see run()
 
         return AgentforceHook(self.agentforce_conn_id).plain_client.agent_tests

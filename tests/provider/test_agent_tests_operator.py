@@ -18,7 +18,7 @@ from quick import quick_process
 from real_airflow import until
 from stand_ins import StateStore, TaskInstance
 
-from airflow_provider_agentforce._compat import AirflowFailException
+from airflow_provider_agentforce._compat import AirflowFailException, beside_loop
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceRequestError,
@@ -372,6 +372,26 @@ def test_a_stop_while_nothing_runs_cancels_the_run(org, task):
     deferred = task(test="Order_Tests_Endless", deferrable=True).attempt().error
     asyncio.run(deferred.trigger.on_kill())
     assert states(org) == ["TERMINATED"]
+
+
+def test_a_stop_while_a_trigger_connects_reaches_airflow_with_its_message():
+    # Airflow calls on_kill() for a cancellation with its message only.
+    connects, stopped = threading.Event(), threading.Event()
+
+    def connect():
+        connects.set()
+        stopped.wait(60)
+
+    async def stop():
+        trigger = asyncio.ensure_future(beside_loop(connect))
+        await asyncio.to_thread(connects.wait, 60)
+        trigger.cancel("a person")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await trigger
+        stopped.set()
+        return caught.value.args
+
+    assert asyncio.run(stop()) == ("a person",)
 
 
 def test_trouble_while_waiting_does_not_end_the_wait(org, task):

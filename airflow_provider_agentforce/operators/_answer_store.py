@@ -39,11 +39,17 @@ class AnswerStore:
         """Remove the answers that are older than ``max_age``. Batches may go on meanwhile.
 
         :returns: how many were removed.
-        :raises AgentforceInputError: if ``max_age`` is not given, or the folder cannot be used.
+        :raises AgentforceInputError: if ``max_age`` is not given, *path* is a template, or the folder cannot
+            be used.
         :raises LedgerError: if the answers cannot be read or removed.
         """
         if self.max_age is None:
             raise AgentforceInputError("max_age says which answers are removed. Give it to the AnswerStore.")
+        if may_change(self.path):
+            raise AgentforceInputError(
+                "path is a template or the output of a task, which prune does not resolve. Give the URI of "
+                "the folder to an AnswerStore, such as in a @task."
+            )
         return folder_at(self.path, self.max_age).prune()
 
 

@@ -918,6 +918,10 @@ def test_earlier_answers_are_reused_from_any_store_and_pruned_there(ask, org, bu
         (lambda: AnswerStore("file:///a", max_age=30), "max_age must be a timedelta above zero"),
         (lambda: AnswerStore("file:///a").prune(), "max_age says which answers are removed"),
         (
+            lambda: AnswerStore("file:///a/{{ ds }}", timedelta(1)).prune(),
+            "path is a template or the output of a task, which prune does not resolve",
+        ),
+        (
             lambda: ConversationBatchOperator(task_id="a", **ARGUMENTS, on_agent_change="fail"),
             "on_agent_change must be mark or stop",
         ),

@@ -23,7 +23,7 @@ from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, source_of
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
 from airflow_provider_agentforce.batch.table import Line, Table
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
 _SUMS = ("records", "sessions", "messages", "resolved", "reused")
 
@@ -71,6 +71,10 @@ def merge(
 
 def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
     """Return the manifests of all shards in their order."""
+    if isinstance(manifests, str | Mapping) or not isinstance(manifests, Iterable):
+        raise AgentforceInputError(
+            f"manifests must be the output of a batch mapped over shards(n), but is {shown(manifests)}."
+        )
     by_shard = {_shard_of(manifest): manifest for manifest in manifests}
     if not by_shard:
         raise AgentforceInputError("manifests is empty. Give the output of a batch mapped over shards(n).")

@@ -213,6 +213,8 @@ def test_more_shards_than_sessions_are_refused():
     ("manifests", "told"),
     [
         ([], "manifests is empty"),
+        (None, r"must be the output of a batch mapped over shards\(n\), but is None"),
+        ({"shard": "0/2"}, r"must be the output of a batch mapped over shards\(n\)"),
         ([{"records": 3}], r"mapped over shards\(n\)"),
         ([{"shard": "0/2", "results": "r", "result_path": "/a/shard-0-of-2"}], "shard 1/2 is missing"),
         (

@@ -1,11 +1,10 @@
 """A stand-in Salesforce org for people without one: tests, demos and first steps.
 
-It is written from the published documents of the API alone and shares no code with the client, so that one
-misreading cannot hide in both. Needs the ``[emulator]`` extra.
-
-A request goes from the ``server`` to the ``app``, which applies the programmed fault and gives it to the
-handler of its API: ``oauth``, ``agent_api`` or ``data_api``. That changes the ``org``, asks the ``script``
-for the words of the answer, and the answer goes back the same way, whole or broken.
+It is written from the published documents alone and shares no code with the client, so that one misreading
+cannot hide in both. Needs the ``[emulator]`` extra. A request goes from the ``server`` to the ``app``, which
+applies the programmed fault and gives it to the handler of its API: ``oauth``, ``agent_api``, ``data_api``,
+``testing_api``, ``session_trace`` or ``trace``. That changes the ``org`` and asks the ``script`` for the words
+of the answer, which goes back the same way, whole or broken.
 """
 
 from airflow_provider_agentforce.emulator.emulator import Emulator

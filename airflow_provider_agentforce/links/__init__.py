@@ -1,5 +1,6 @@
-"""From a task to the org.
+"""From a task to the org, and to its page in Airflow.
 
-``agent`` is the link to the agent's page in Setup. The operators say which agent it is, as soon as they know;
-Airflow asks for the address when it shows the task. It holds the org's host and the agent's id, no secret.
+``agent`` links to the agent's page in Setup, ``page`` to the task's conversation or batch in Airflow. The
+operators say where each leads as soon as they know; Airflow asks for it when it shows the task. An address
+contains a host, ids and names of the Dag, and no secret.
 """

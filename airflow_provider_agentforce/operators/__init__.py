@@ -1,9 +1,10 @@
 """The operators. A Dag file loads those that it uses, and neither an HTTP library nor the client's I/O.
 
 An operator checks its arguments (``_arguments``) when the Dag is parsed, and its rendered values when the
-task runs. It sends through a session that the task's ledger records (``_resumable``, ``_ledger``), and gives
-the answer to XCom as a dict, and to its page (``_page``). A message whose delivery is unknown goes through the
-steps of ``_resolving``. After a failure ``_retries`` says whether another try of the task may follow.
+task runs. It sends through a session that the task's ledger records (``_resumable``, ``_ledger``), and
+gives the answer to XCom as a dict, and to its page (``_page``). A message whose delivery is unknown goes
+through the steps of ``_resolving``. After a failure ``_retries`` says whether another try of the task may
+follow.
 """
 
 from __future__ import annotations

@@ -5,6 +5,5 @@
 writes the results, also as a ``table``. A ``plan`` sends nothing. ``sample``, ``continuation`` and
 ``shard`` choose records, ``reuse`` takes earlier answers, ``agreement`` asks again, ``unknown`` settles
 what is not known, and ``merging``, ``record_writer`` and ``session_traces`` work on results that are
-written. Imports no Airflow. Paths are :class:`pathlib.Path` or behave like one, as Airflow's
-``ObjectStoragePath``.
+written. Imports no Airflow. A path is a :class:`pathlib.Path` or behaves like one.
 """

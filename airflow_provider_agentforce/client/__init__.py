@@ -2,11 +2,10 @@
 
 An ``OpenSession`` numbers the messages of a session and gives each to the ``AgentforceClient``, which makes
 an ``ApiRequest`` of it. The ``RequestExecutor`` makes attempts at it, as many as ``delivery_policy``
-allows, over ``transport/``; the request's own reader makes a ``Turn`` of the answer, which goes back the
-same way, or an :class:`~airflow_provider_agentforce.exceptions.AgentforceError`. The same executor serves
-what surrounds the agent: ``agent_tests``, ``records`` (queries and writes), ``session_trace`` and
-``plans``. Limits are those of this process (``concurrency_limiter``) or, with ``limits_store``, of all that
-share a Redis.
+allows, over ``transport/``; the request's own reader makes a ``Turn`` of the answer, or an error of
+``exceptions``. The same executor serves what surrounds the agent: ``agent_tests``, ``records`` (queries and
+writes), ``session_trace`` and ``plans``. Limits are those of this process (``concurrency_limiter``) or,
+with ``limits_store``, of all that share a Redis.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class RealAirflow:
         """Stop one of its processes with all that came of it, as an operating system stops a service."""
         parts = _with_descendants(self._processes[name].pid)
         kill(*parts, by=signal.SIGTERM)
-        self._processes[name].wait(2 * _STOP_S)
+        self._processes[name].wait(6 * _STOP_S)
         _, alive = psutil.wait_procs(parts, timeout=_STOP_S)
         assert not alive, alive
 

@@ -84,6 +84,7 @@ class LooksForAMessage(BaseOperator):
             text="first",
             position=1,
             sent_at=None,
+            same_before=0,
             end_time=time.time() + LONGEST_S,
             poll_interval=1.0,
         )

@@ -51,7 +51,7 @@ def place(uri):
 def look(batches, mapped):
     """Check what the batches returned."""
     for batch in [*batches, *mapped]:
-        assert len(json.dumps(batch)) < 1000, batch
+        assert len(json.dumps(batch)) < 2000, batch
         rows = [json.loads(line) for line in ObjectStoragePath(batch["results"]).read_bytes().splitlines()]
         assert [row["status"] for row in rows] == ["answered"] * 2, rows
         assert batch["counts"] == {"answered": 2}

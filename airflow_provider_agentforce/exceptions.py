@@ -367,6 +367,11 @@ class DeliveryUnknownError(AgentforceError):
         self.turn = turn
         self.delivery = delivery
 
+    @property
+    def may_be_resent(self) -> bool:
+        """Whether ``"resend"`` covers it: the org is not known to have the message."""
+        return self.applied is not True
+
 
 class AnswerLostError(DeliveryUnknownError):
     """The org says that an earlier try delivered the message, and its answer is lost (``applied``: ``True``).

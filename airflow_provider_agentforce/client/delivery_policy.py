@@ -163,7 +163,11 @@ _LOOK = (
     'on_unknown_delivery="resend" allows a repetition, and clearing the task sends the message again.'
 )
 _SLOW_ACTION = "An Apex or Flow action may have timed out."
-_ANSWER_LOST = f"Only the answer is lost. {_LOOK}"
+_ANSWER_LOST = (
+    "Only the answer is lost, so the message is not sent again. Read the answer in the agent's session in "
+    'Salesforce. In a task, on_unknown_delivery="trace" can bring it back, and clearing the task sends the '
+    "message again."
+)
 _NEVER = "X X X X X X"
 _ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
 

@@ -57,9 +57,8 @@ class _AirflowErrors:
         return cast("_Function", wrapper)
 
     def _is_final(self, error: exceptions.AgentforceError) -> bool:
-        unknown = isinstance(error, exceptions.DeliveryUnknownError)
-        has_arrived = error.applied is True or isinstance(error, exceptions.AnswerLostError)
-        repeatable = unknown and self._resend_unknown and not has_arrived
+        in_doubt = isinstance(error, exceptions.DeliveryUnknownError) and error.may_be_resent
+        repeatable = in_doubt and self._resend_unknown
         return not (error.retryable or repeatable or isinstance(error, AirflowFailException))
 
 

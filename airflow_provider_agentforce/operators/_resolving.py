@@ -18,7 +18,6 @@ from airflow_provider_agentforce.delivery import RESEND, Ask, UnknownDelivery, V
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceTransientError,
-    AnswerLostError,
     DeliveryUnknownError,
 )
 from airflow_provider_agentforce.links.agent import AgentLink
@@ -180,7 +179,7 @@ class ResolvesDeliveries(SendsMessages):
         left = resolver.run()
         if left is None:
             return
-        if left == RESEND and not home.was_received(home.name) and not isinstance(error, AnswerLostError):
+        if left == RESEND and error.may_be_resent and not home.was_received(home.name):
             home.settle({home.name: Verdict("resend", acted=None)})
             if home.from_earlier_try:
                 return

@@ -8,7 +8,6 @@ from airflow_provider_agentforce._compat import AirflowFailException, AirflowSki
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
-    AnswerLostError,
     DeliveryUnknownError,
     InvalidOutputError,
 )
@@ -52,7 +51,7 @@ def next_try(
     """
     if isinstance(error, AirflowFailException | AirflowSkipException):
         return Retry()  # the Dag's own word that no try follows
-    repeatable = resend and isinstance(error, DeliveryUnknownError) and not isinstance(error, AnswerLostError)
+    repeatable = resend and isinstance(error, DeliveryUnknownError) and error.may_be_resent
     if recorded and tries_left and (repeatable or (answered and _passes(error))):
         return Resume()
     if not answered or restart or (resend and not recorded):

@@ -19,7 +19,7 @@ from airflow_provider_agentforce.operators._retries import Resume, Retry, Stop, 
 
 PASSING, GONE = RateLimitedError("Full."), SessionNotFoundError("Gone.")
 REFUSED, WRONG = AgentforceRequestError("No."), AgentforceInputError("Wrong.")
-ANSWER_LOST = AnswerLostError("Gone.", applied=True)
+ANSWER_LOST, CUT = AnswerLostError("Gone.", applied=True), DeliveryUnknownError("Cut.", applied=True)
 UNKNOWN, UNFIT = DeliveryUnknownError("Lost.", applied=None), InvalidOutputError("Unfit.")
 THEIRS, TIMEOUT = ValueError("x"), AirflowTaskTimeout("late")
 FAIL, SKIP = AirflowFailException("enough"), AirflowSkipException("enough")
@@ -47,8 +47,9 @@ AGAIN = "Messages 1 to 2 are answered"
         ([UNKNOWN], 2, True, True, False, True, Resume),
         ([UNKNOWN], 2, True, True, False, False, ""),
         ([REFUSED], 2, True, True, False, True, AGAIN),
-        # An org that refuses the repetition proves that the first one came.
-        ([ANSWER_LOST], 2, True, True, False, True, ""),
+        # The org has the message: it proves so by refusing the repetition, or by a part of an answer.
+        ([ANSWER_LOST, CUT], 2, True, True, False, True, ""),
+        ([ANSWER_LOST, CUT], 0, True, True, False, True, Retry),
         # Nobody finds it: another try would send it again.
         ([PASSING, THEIRS, TIMEOUT, REFUSED, GONE], 2, False, False, False, True, AGAIN),
         ([PASSING, THEIRS, TIMEOUT, REFUSED, UNKNOWN], 2, False, True, False, True, Retry),

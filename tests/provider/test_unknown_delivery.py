@@ -254,6 +254,7 @@ def test_a_message_that_the_org_has_is_not_sent_again_by_a_retry(org, crm, task_
             task.run()
         assert isinstance(caught.value, AirflowFailException)
         assert caught.value.applied is True
+        assert task_of is sending or org.open_sessions == []
     assert (crm.sends(), crm.actions("change it")) == (1, 1)
 
 

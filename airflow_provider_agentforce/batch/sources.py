@@ -14,6 +14,7 @@ from airflow_provider_agentforce.batch.csv_text import csv_bytes
 from airflow_provider_agentforce.batch.files import lines_of, named, opened
 from airflow_provider_agentforce.batch.parquet import parquet_rows
 from airflow_provider_agentforce.batch.shard import Shard
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -55,11 +56,7 @@ class ListSource(Source):
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
         for position, record in enumerate(self._records):
-            if not isinstance(record, Mapping):
-                raise AgentforceInputError(
-                    f"records[{position}] must be a dict, but is {type(record).__name__}."
-                )
-            yield f"records[{position}]", dict(record)
+            yield f"records[{position}]", dict(validation.record(record, position))
 
 
 class FileSource(Source):
@@ -224,10 +221,7 @@ def source_of(given: Any, path: Any = None) -> Source:
     if path is not None:
         return _source_at(path)
     if isinstance(given, Mapping | bytes | str) or not isinstance(given, Sequence):
-        raise AgentforceInputError(
-            "records must be a list of dicts, the URI of a file or folder, or a function or an iterator that "
-            f"gives dicts, but is {type(given).__name__}."
-        )
+        raise validation.unusable_records(given)
     # Fetched once: what several mapped tasks returned is otherwise fetched again at each reading.
     return ListSource(given if isinstance(given, list) else list(given))
 

@@ -314,6 +314,21 @@ def text(value: object, field: str) -> str:
     return _text(value, field, shown=False)
 
 
+def record(value: object, position: int) -> Mapping[str, Any]:
+    """Return a record of a list of records."""
+    if not isinstance(value, Mapping):
+        raise AgentforceInputError(f"records[{position}] must be a dict, but is {type(value).__name__}.")
+    return value
+
+
+def unusable_records(value: object) -> AgentforceInputError:
+    """Return the error for records in a form that nothing can read."""
+    return AgentforceInputError(
+        "records must be a list of dicts, the URI of a file or folder, or a function or an iterator that "
+        f"gives dicts, but is {type(value).__name__}."
+    )
+
+
 def refusal(value: object, field: str, requirement: str) -> AgentforceInputError:
     """Return the error for a value that *field* cannot have.
 

@@ -155,9 +155,9 @@ def check_decider(field: str, given: Any) -> Any:
 
 def check_output_type(output_type: Any) -> Any:
     """Return *output_type* unless it is the name of a type; no library that knows types is loaded."""
-    if isinstance(output_type, str | bytes):
+    if isinstance(output_type, str | bytes | int | float | list):
         raise AgentforceInputError(
-            f"output_type must be a type or a JSON schema as a dict, but is the text {shown(output_type)}. "
+            f"output_type must be a type or a JSON schema as a dict, but is {shown(output_type)}. "
             "Give the class itself, not its name."
         )
     return output_type
@@ -204,6 +204,23 @@ def check_message(message: Any, field: str) -> None:
 def may_change(given: Any) -> bool:
     """Tell whether a value is known only when the task runs."""
     return is_reference(given) or (isinstance(given, str) and has_template(given))
+
+
+def check_values(operator: Any, **checks: Callable[[Any], object]) -> None:
+    """Refuse values of templated arguments that are known while the Dag is parsed, and cannot be used.
+
+    :param checks: for the name of an argument, what raises for a value that cannot be.
+    """
+    for name, check in checks.items():
+        given = getattr(operator, name, None)
+        if given is not None and not may_change(given) and not has_reference(given):
+            check(given)
+
+
+def check_variables(variables: Any) -> None:
+    """Refuse what is not a collection of variables; what is in one may be templates."""
+    if not isinstance(variables, Mapping | list | tuple):
+        validation.variables(variables)
 
 
 def has_template(text: str) -> bool:

@@ -13,6 +13,7 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.batch.results import FAILURES, STATUSES, short_reason
 from airflow_provider_agentforce.client.models import ANSWER_LOST
 from airflow_provider_agentforce.exceptions import one_line
+from airflow_provider_agentforce.instrumentation.metrics import gauge, incr
 from airflow_provider_agentforce.operators._page import TaskPage
 
 if TYPE_CHECKING:
@@ -121,3 +122,25 @@ def _shown(row: Row) -> dict[str, Any]:
         "reason": short_reason(row.error) if row.error else "",
         "resolution": row.resolution,
     }
+
+
+class BatchWatcher:
+    """Reports a batch to Airflow's metrics, and to its page."""
+
+    def __init__(self, page: BatchPage) -> None:
+        self._page = page
+
+    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
+        """Show what earlier tries have done."""
+        self._page.known(rows_having)
+
+    def row(self, row: Row) -> None:
+        """Count a record that is done."""
+        incr("agentforce.batch.records", tags={"status": row.status})
+        self._page.row(row)
+
+    def standing(self, standing: Standing) -> None:
+        """Show how far the batch is."""
+        gauge("agentforce.batch.sessions", standing.open_sessions)
+        gauge("agentforce.batch.session_limit", standing.limit)
+        self._page.standing(standing)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context, XComNotFound
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Session, Turn, session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
-from airflow_provider_agentforce.operators._arguments import has_template
+from airflow_provider_agentforce.operators._arguments import check_values, has_template
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._rendering import task_of
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 # What a template says of a value that is not there.
 _NOTHING = ("", "None", "null")
 _PULLED = re.compile(r"""xcom_pull\(\s*(?:task_ids\s*=\s*)?\[?\s*["']([^"']+)["']""")
+
+
+def _check_session(session: Any) -> None:
+    # What is in a dict may be templates.
+    if not isinstance(session, Mapping) or not session:
+        session_from(session)
 
 
 class TakesSession(AgentforceBaseOperator):
@@ -44,6 +51,7 @@ class TakesSession(AgentforceBaseOperator):
         given = getattr(self, field)
         if isinstance(given, str) and given.strip() in _NOTHING:
             raise AgentforceInputError(f"{field} is {shown(given)}. Give the output of a start or a send.")
+        check_values(self, session=_check_session, session_id=partial(validation.path_id, field="session_id"))
 
     def render_template(
         self,

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_agentforce._compat import date_time_trigger
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import SessionOptions
 from airflow_provider_agentforce.delivery import RESEND
 from airflow_provider_agentforce.exceptions import BudgetExceededError, RateLimitedError
@@ -96,8 +97,14 @@ class StartsSessions(UsesLimits):
 
     def check_arguments(self) -> None:
         """Refuse literals that no session can be started with."""
-        tz = None if arguments.may_change(self.tz) else self.tz
-        SessionOptions(tz=tz, bypass_user=self.bypass_user, surface_type=self.surface_type)
+        SessionOptions(bypass_user=self.bypass_user, surface_type=self.surface_type)
+        arguments.check_values(
+            self,
+            agent_id=validation.agent,
+            tz=validation.time_zone,
+            variables=arguments.check_variables,
+            external_session_key=validation.session_key,
+        )
 
     def session_options(self, agent_id: str, external_session_key: str) -> SessionOptions:
         """Return the rendered arguments, checked.

@@ -71,8 +71,7 @@ class AgentTesting(AgentforceBaseOperator):
         """Refuse literals that are not URIs, or cannot be the name of an agent."""
         for field in ("junit_path", "result_path"):
             check_literal_uri(getattr(self, field), field)
-        if self.agent_id is not None and not arguments.may_change(self.agent_id):
-            validation.agent(self.agent_id)
+        arguments.check_values(self, agent_id=validation.agent)
 
     def check_paths(self) -> None:
         """Refuse paths that cannot be used, before anything is sent."""

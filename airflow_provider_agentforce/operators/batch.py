@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,16 +12,17 @@ from airflow_provider_agentforce._compat import (
 )
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.delivery import RESEND
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.links.agent import AgentLink
 from airflow_provider_agentforce.links.page import BatchLink
+from airflow_provider_agentforce.operators import _batch_arguments as batch_arguments
 from airflow_provider_agentforce.operators._answer_store import AnswerStore, folder_at, store_of
-from airflow_provider_agentforce.operators._arguments import check_choice, may_change
+from airflow_provider_agentforce.operators._arguments import check_choice, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
 from airflow_provider_agentforce.operators._identity import loop_of
-from airflow_provider_agentforce.operators._paths import check_uri, path_of
-from airflow_provider_agentforce.operators._rendering import as_template, has_reference, resolved
+from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
+from airflow_provider_agentforce.operators._rendering import as_template, resolved
 from airflow_provider_agentforce.operators._result_folder import check_folder, remote_executor
 from airflow_provider_agentforce.operators._row_templates import compiler
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.continuation import Begun
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.options import Options
-    from airflow_provider_agentforce.batch.progress import Standing
-    from airflow_provider_agentforce.batch.results import Row
     from airflow_provider_agentforce.batch.sample import Sample
     from airflow_provider_agentforce.batch.shard import Shard
     from airflow_provider_agentforce.batch.unknown import UnknownRows
@@ -59,11 +57,11 @@ class WritesResults(AgentforceBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.include_record = check_choice("include_record", include_record, True, False)
-        self.output_formats = _formats(output_formats)
+        self.output_formats = batch_arguments.formats(output_formats)
         self.csv_bom = check_choice("csv_bom", csv_bom, True, False)
         # Airflow's operators have a method of the argument's name.
         self.only_plans = check_choice("dry_run", dry_run, True, False)
-        self.credits_per_message = _rate(credits_per_message)
+        self.credits_per_message = batch_arguments.rate(credits_per_message)
 
 
 class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
@@ -236,21 +234,21 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         min_agreement: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(variables=_no_function(variables), **kwargs)
+        super().__init__(variables=batch_arguments.no_function(variables), **kwargs)
         self.soql = soql
         self.continue_from = continue_from
         # The output of a task may turn out to be nothing.
         self.continues = continue_from is not None
-        self.message = _no_function(message)
+        self.message = batch_arguments.no_function(message)
         # Airflow calls a template field that is a function itself, with other arguments.
         self.message_function = message if callable(message) else None
         self.variables_function = variables if callable(variables) else None
         # What is in a record is data, and not for the page of rendered fields.
-        given = _is_data(records)
+        given = batch_arguments.is_data(records)
         self.given_records = records if given else None
         self.records = None if given else records
         self.result_path = result_path
-        self.key = _name_of_field(key)
+        self.key = batch_arguments.name_of_field(key)
         self.shard = shard
         self.max_concurrency = (
             None if max_concurrency is None else validation.count(max_concurrency, "max_concurrency")
@@ -259,11 +257,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        store = store_of(_no_function(reuse))
+        store = store_of(batch_arguments.no_function(reuse))
         self.reuse = None if store is None else store.path
         self.max_age = None if store is None else store.max_age
         self.on_agent_change = check_choice("on_agent_change", on_agent_change, "mark", "stop")
-        self.sample = _sample(sample)
+        self.sample = batch_arguments.sample_of(sample)
         self.agreement_share = validation.share(agreement_share, "agreement_share")
         self.min_agreement = (
             None if min_agreement is None else validation.share(min_agreement, "min_agreement")
@@ -275,41 +273,25 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         super().check_arguments()
         given = self.records if self.given_records is None else self.given_records
         validation.only_one_of(records=given, soql=self.soql, continue_from=self.continue_from)
-        self._check_parts()
-        if self.shard is not None and not may_change(self.shard):
-            self._the_shard()
-        for field in ("records", "result_path", "continue_from"):
-            given = getattr(self, field)
-            if isinstance(given, str) and not may_change(given):
-                check_uri(given, field)
-        if self.soql is not None and not may_change(self.soql):
-            validation.message_text(self.soql, "soql")
-        if self.message is not None and not may_change(self.message):
-            _check_message(self.message)
-
-    def _check_parts(self) -> None:
-        """Refuse what does not go together."""
-        message = self.message_function if self.message is None else self.message
-        for name, given in (("message", message), ("result_path", self.result_path)):
-            if given is None and not self.continues:
-                raise AgentforceInputError(
-                    f"{name} must be given; only a task with continue_from needs none."
-                )
-        if self.sample is not None and (self.continues or self.only_plans):
-            other = "continue_from" if self.continues else "dry_run"
-            why = (
-                "asks what the sample has left" if self.continues else "plans all records, and sends nothing"
-            )
-            raise AgentforceInputError(f"sample is not given together with {other}, which {why}.")
-        if self.only_plans and self.continues:
-            raise AgentforceInputError(
-                "dry_run is not given together with continue_from. Plan the batch with its records, before "
-                "the sample."
-            )
-        if self.min_agreement is not None and not self.agreement_share:
-            raise AgentforceInputError(
-                "min_agreement needs agreement_share, the share of the records that is asked a second time."
-            )
+        batch_arguments.check_combinations(
+            message=self.message_function if self.message is None else self.message,
+            result_path=self.result_path,
+            continues=self.continues,
+            only_plans=self.only_plans,
+            samples=self.sample is not None,
+            agreement_share=self.agreement_share,
+            min_agreement=self.min_agreement,
+        )
+        batch_arguments.check_records(given)
+        check_values(
+            self,
+            shard=lambda _: self._the_shard(),
+            records=partial(check_literal_uri, field="records"),
+            result_path=partial(check_literal_uri, field="result_path"),
+            continue_from=batch_arguments.check_continue_from,
+            soql=partial(validation.message_text, field="soql"),
+            message=batch_arguments.check_message,
+        )
 
     def render_template(
         self,
@@ -324,10 +306,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             as_text = partial(as_template, environment=jinja_env or self.get_template_env())
             from_xcom = self.came_from_xcom(content, context, seen_oids)
             return as_text(content) if from_xcom else resolved(content, context, as_text)
-        if "records" not in fields or _names_a_file(content):
+        if "records" not in fields or batch_arguments.names_a_file(content):
             return super().render_template(content, context, jinja_env, seen_oids)
         records = resolved(content, context)
-        if _names_a_file(records) or not isinstance(records, Sequence):
+        if batch_arguments.names_a_file(records) or not isinstance(records, Sequence):
             return records
         # Records that came from a task are kept out of the view of the rendered fields.
         self.given_records = list(records)
@@ -368,7 +350,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     def _run(self, job: Job, page: BatchPage) -> dict[str, Any]:
         if self.only_plans:
             return job.plan(killed=lambda: self._killed)
-        return job.run(killed=lambda: self._killed, watcher=_Watcher(page))
+        from airflow_provider_agentforce.operators._batch_page import BatchWatcher  # noqa: PLC0415
+
+        return job.run(killed=lambda: self._killed, watcher=BatchWatcher(page))
 
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
@@ -387,7 +371,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         return Job(
             client,
             records=given,
-            source_path=path_of(given, "records") if _names_a_file(given) else None,
+            source_path=path_of(given, "records") if batch_arguments.names_a_file(given) else None,
             result_folder=folder,
             identity=identity,
             shard=shard,
@@ -471,7 +455,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     def _begins(self, identity: dict[str, str], agent_id: str) -> Begun:
         from airflow_provider_agentforce.batch.continuation import Begun  # noqa: PLC0415 - not at parse time
 
-        in_files = self.given_records is None and _names_a_file(self.records)
+        in_files = self.given_records is None and batch_arguments.names_a_file(self.records)
         return Begun(identity, arguments_of(self, agent_id, self.records if in_files else None))
 
     def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:
@@ -516,81 +500,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         for record in self.open_client().records.query(soql):
             self.check_not_killed()
             yield record
-
-
-class _Watcher:
-    """Reports a batch to Airflow's metrics, and to its page."""
-
-    def __init__(self, page: BatchPage) -> None:
-        self._page = page
-
-    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        self._page.known(rows_having)
-
-    def row(self, row: Row) -> None:
-        from airflow_provider_agentforce.instrumentation.metrics import incr  # noqa: PLC0415 - not at parse time
-
-        incr("agentforce.batch.records", tags={"status": row.status})
-        self._page.row(row)
-
-    def standing(self, standing: Standing) -> None:
-        from airflow_provider_agentforce.instrumentation.metrics import gauge  # noqa: PLC0415 - not at parse time
-
-        gauge("agentforce.batch.sessions", standing.open_sessions)
-        gauge("agentforce.batch.session_limit", standing.limit)
-        self._page.standing(standing)
-
-
-def _no_function(given: Any) -> Any:
-    # A copy: render_template() knows a field by its value, and Python shares equal texts.
-    text = f"{given} "[:-1] if isinstance(given, str) else given
-    return None if callable(given) else text
-
-
-def _check_message(message: Any) -> None:
-    texts = message if isinstance(message, list | tuple) else [message]
-    if not texts:
-        raise AgentforceInputError("message is empty. Give at least one template.")
-    for text in texts:
-        if not may_change(text):
-            validation.message_text(text, "message")
-
-
-def _name_of_field(key: Any) -> str | None:
-    if key is not None and (not isinstance(key, str) or not key):
-        raise AgentforceInputError(f"key must be the name of a field, but is {shown(key)}.")
-    return key
-
-
-def _is_data(records: Any) -> bool:
-    """Tell whether *records* is what the Dag's author gives, and nothing that Airflow resolves."""
-    return (isinstance(records, list | tuple | Iterator) or callable(records)) and not has_reference(records)
-
-
-def _formats(given: Any) -> tuple[str, ...]:
-    listed = given if isinstance(given, list | tuple) else [given]
-    return tuple(check_choice("output_formats", form, "csv", "jsonl", "parquet") for form in listed)
-
-
-def _rate(given: Any) -> float | None:
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if given is not None and not (number and math.isfinite(given) and given >= 0):
-        raise AgentforceInputError(
-            f"credits_per_message must be a number from 0, or None, but is {shown(given)}."
-        )
-    return given  # type: ignore[no-any-return]
-
-
-def _sample(given: Any) -> Sample | None:
-    if given is None:
-        return None
-    from airflow_provider_agentforce.batch.sample import sample_of  # noqa: PLC0415 - only for who wants one
-
-    return sample_of(given)
-
-
-def _names_a_file(given: Any) -> bool:
-    return isinstance(given, str) or hasattr(given, "joinpath")
 
 
 def _task_of(ti: Any) -> dict[str, str]:

@@ -138,6 +138,13 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             number_of(self.sequence_id)
         cancel = None if self.cancel is False else self.cancel
         validation.only_one_of(text=self.text, reply=self.reply, cancel=cancel, transfer=self.transfer)
+        arguments.check_values(
+            self,
+            text=validation.message_text,
+            in_reply_to=partial(validation.path_id, field="in_reply_to"),
+            sequence_id=validation.sequence_id,
+            variables=arguments.check_variables,
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, and convert the answer to data."""

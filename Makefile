@@ -21,16 +21,17 @@ install: $(READY) ## Set up .venv
 $(READY) $(READY_UI) $(READY_BENCH) $(READY_CLUSTER): pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
-	  uv pip install -q --python $(BIN)/python -e '.[$(EXTRAS)]'; \
+	  uv pip install -q --python $(BIN)/python -e . $(GROUPS); \
 	else \
-	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q -e '.[$(EXTRAS)]'; \
+	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q 'pip>=25.1' && \
+	  $(BIN)/python -m pip install -q -e . $(GROUPS); \
 	fi
 	@touch $@
 
-$(READY): EXTRAS := dev
-$(READY_UI): EXTRAS := dev,ui
-$(READY_BENCH): EXTRAS := dev,bench
-$(READY_CLUSTER): EXTRAS := dev,cluster
+$(READY): GROUPS := --group dev
+$(READY_UI): GROUPS := --group dev --group ui
+$(READY_BENCH): GROUPS := --group dev --group bench
+$(READY_CLUSTER): GROUPS := --group dev --group cluster
 
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py

@@ -2,7 +2,7 @@
 
 ``smoke`` runs the example Dags, and the tests of what differs between Airflows, on each pair of Airflow and
 Python; ``tests`` runs the whole suite on the newest Airflow; ``processes`` kills and clears tasks of the next
-one.
+one; ``constraints`` installs the package with Airflow's constraints file.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PAIRS = [
     *((python, NEWEST, None) for python in ("3.10", "3.11", "3.12", "3.13")),
     *((python, NEXT, None) for python in ("3.11", "3.13")),
 ]
+CONSTRAINED = [("3.10", "2.11.0"), ("3.11", NEWEST)]
 BORDERS = ROOT / "tests" / "provider" / "test_borders.py"
 # What these tests need besides the package.
 TESTING = ("hypothesis", "pytest", "trustme")
@@ -62,8 +63,18 @@ def smoke(session: nox.Session, airflow: str, day: str | None) -> None:
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
     """Run the whole suite on the newest Airflow."""
-    install(session, NEWEST, ".[dev]")
+    install(session, NEWEST, ".", "--group", "dev")
     session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("python,airflow", [nox.param(*pair, id=f"airflow-{pair[1]}") for pair in CONSTRAINED])
+def constraints(session: nox.Session, airflow: str) -> None:
+    """Install with Airflow's own constraints file, which is on GitHub."""
+    url = "https://raw.githubusercontent.com/apache/airflow"
+    file = f"{url}/constraints-{airflow}/constraints-{session.python}.txt"
+    session.install("--constraint", file, f"apache-airflow=={airflow}", ".[structured]")
+    session.run("airflow", "providers", "get", "airflow-provider-agentforce", silent=True)
 
 
 @nox.session(python="3.13")

@@ -27,6 +27,13 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = "Agentforce for Airflow"
 html_show_sphinx = False
+# "Edit this page", where the address of the project is known.
+if repository := os.environ.get("REPOSITORY_URL"):
+    html_theme_options = {
+        "source_repository": repository,
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"

@@ -1,17 +1,21 @@
-"""Build the wheel, install it into a new environment, and use it there as a user would."""
+"""Build both distributions, run tests from the sdist, and use the wheel as a user would."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import first_steps
 
 ROOT = Path(__file__).resolve().parent.parent
+REPOSITORY = "https://github.com/example/airflow-provider-agentforce"
+TESTS = ("tests/client/test_sse.py", "tests/test_docs.py", "tests/test_language.py")
 
 USE_IT = """
 import importlib.metadata, importlib.resources, pathlib
@@ -46,8 +50,11 @@ def main() -> None:
     """Run the check; a failing step ends it with that step's output."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        run(sys.executable, "-m", "build", "--wheel", "--outdir", str(work), str(ROOT), quiet=True)
+        address = {"REPOSITORY_URL": REPOSITORY}
+        run(sys.executable, "-m", "build", "--outdir", str(work), str(ROOT), env=address, quiet=True)
+        use_sdist(next(work.glob("*.tar.gz")), work)
         wheel = next(work.glob("*.whl"))
+        check_links(wheel)
         first_steps.follow(wheel, work / "first-steps")
         print("docs/first-steps.md works as it is written.")  # noqa: T201 - this is a command
         python = new_environment(work / "venv", f"{wheel}[emulator]")
@@ -64,6 +71,25 @@ def main() -> None:
         if "example_agentforce_conversation" not in bundles:
             sys.exit(f"Airflow does not list the example Dags:\n{bundles}")
     print("Airflow lists the provider and its example Dags.")  # noqa: T201 - this is a command
+
+
+def use_sdist(sdist: Path, work: Path) -> None:
+    """Unpack it and run some of its tests."""
+    shutil.unpack_archive(sdist, work, filter="data")
+    folder = work / sdist.name.removesuffix(".tar.gz")
+    # Airflow and the tools are those of this environment, the package is that of the folder.
+    run(sys.executable, "-m", "pytest", "-q", *TESTS, "-k", "not snippet", cwd=folder, quiet=True)
+    print("Tests run from the sdist.")  # noqa: T201 - this is a command
+
+
+def check_links(wheel: Path) -> None:
+    """Leave when the package's page on the index would have a link that leads nowhere."""
+    with zipfile.ZipFile(wheel) as files:
+        (name,) = (one for one in files.namelist() if one.endswith(".dist-info/METADATA"))
+        page = files.read(name).decode()
+    relative = [target for target in re.findall(r"\]\(([^)\s]+)\)", page) if target[0] not in "#h"]
+    if relative or f"Project-URL: Source, {REPOSITORY}\n" not in page:
+        sys.exit(f"The page on the index has no addresses, or these links: {relative}")
 
 
 def new_environment(folder: Path, requirement: str) -> Path:

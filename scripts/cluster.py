@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -10,6 +9,7 @@ import threading
 from pathlib import Path
 
 from examples import FOLDER, MODEL
+from ports import free_port
 
 from airflow_provider_agentforce.emulator import Emulator
 
@@ -28,7 +28,7 @@ def main() -> int:
         # Not in the checkout: PostgreSQL runs as another user, who may not get there.
         with (
             tempfile.TemporaryDirectory(prefix="agentforce-cluster-") as folder,
-            Emulator(port=int(os.environ.get("EMULATOR_PORT", "8765"))) as org,
+            Emulator(port=free_port("EMULATOR_PORT", 8765)) as org,
         ):
             return run(Path(folder), org)
     except MissingPackagesError as error:

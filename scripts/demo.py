@@ -1,12 +1,13 @@
 """Run the example Dags against the emulator, each with ``airflow dags test``, and show what was said.
 
-Everything is written below the checkout, unless told otherwise: Airflow's home to ``.airflow-demo``, the
-results to ``out``.
+By default everything is written below the checkout: Airflow's home to ``.airflow-demo``, the results to
+``out``. Each Dag gets an emulated org on a free port.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import platform
 import sys
@@ -15,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from examples import Examples, Run
+from examples import FOLDER, Examples, Run
 
 from airflow_provider_agentforce.emulator import SessionRecord
 
@@ -50,13 +51,15 @@ def main() -> int:
         say(f"Failed: {', '.join(run.dag_id for run in failed)}. The logs are in {options.out / 'logs'}.")
         return 1
     show_files(options.out)
+    say(totals(runs[1:]))
     say(f"\nDone in {time.monotonic() - begun:.0f} s. Written: {options.out}")
     return 0
 
 
 def story(run: Run) -> str:
-    """Return what is to be said of one Dag: the conversations that its org saw."""
-    text = [f"\n━━ {run.dag_id} ━━"]
+    """Return what the Dag is about, and the conversations that its org saw."""
+    about = ast.get_docstring(ast.parse((FOLDER / f"{run.dag_id}.py").read_text(encoding="utf-8")))
+    text = [f"\n━━ {run.dag_id} ━━", *paragraph("  ", about or "")]
     text += [line for one in run.sessions[:MOST_SESSIONS] for line in conversation(one)]
     if len(run.sessions) > MOST_SESSIONS:
         text.append(f"  … and {len(run.sessions) - MOST_SESSIONS} more sessions.")
@@ -72,12 +75,35 @@ def conversation(session: SessionRecord) -> list[str]:
     lines = [
         f"  Session {session.session_id} ({'open' if session.open else 'ended: ' + str(session.end_reason)})"
     ]
+    for turn in session.not_acted:
+        lines += paragraph(f"    {turn.sequence_id}. Dag:   ", turn.text)
+        lines.append("       Lost on purpose before the agent acted.")
     for turn in session.turns:
         lines += paragraph(f"    {turn.sequence_id}. Dag:   ", turn.text)
         for message in turn.messages:
             said = message.get("message") or "; ".join(message.get("errors", [])) or message["type"]
             lines += paragraph("       Agent: ", f"{said}  [{message['type']}]")
+        if turn.got_instead:
+            lines.append("       Lost on purpose after the agent acted.")
     return lines
+
+
+def totals(runs: list[Run]) -> str:
+    """Return what all Dags did together, and what went wrong on purpose."""
+    sessions = [session for run in runs for session in run.sessions]
+    turns = [turn for session in sessions for turn in session.turns]
+    acted = sum(turn.got_instead is not None for turn in turns)
+    not_acted = sum(len(session.not_acted) for session in sessions)
+    twice = sum(turn.applied - 1 for turn in turns)
+    ran = sum(not run.missing for run in runs)
+    return (
+        f"\n━━ Totals ━━\n"
+        f"  Dags:      {ran} ran and succeeded, {len(runs) - ran} not run\n"
+        f"  Sessions:  {len(sessions)} started, {sum(one.open for one in sessions)} left open\n"
+        f"  Messages:  {len(turns)} answered by an agent, {twice} sent twice\n"
+        f"  Wrong on purpose: {acted + not_acted} replies lost. The agent had acted on {acted} of these\n"
+        f"             messages; the Dags found out which."
+    )
 
 
 def paragraph(label: str, text: str) -> list[str]:

@@ -29,6 +29,13 @@ PERSON = Path(__file__).with_name("person.py")
 ASKS_PEOPLE = {"example_agentforce_enrichment_sample", "example_agentforce_person"}
 # The model of an LLM task: pydantic-ai's own for tests, which calls every tool once and needs no key.
 MODEL = '{"conn_type": "pydanticai", "extra": {"model": "test"}}'
+# From one conversation to many records, then to what people and tests decide, then to what goes wrong.
+STORY = (
+    *("conversation", "session", "decorator", "branch", "structured", "report", "loop"),
+    *("enrichment", "batch", "enrichment_sample", "salesforce"),
+    *("person", "llm_agent", "tests", "published"),
+    *("unknown_delivery", "session_trace"),
+)
 FOLDER = Path(__file__).resolve().parent.parent / "example_dags"
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
@@ -77,7 +84,7 @@ class Examples:
 
     def run(self) -> Iterator[Run]:
         """Run one after the other: each stores every Dag of the folder, and two at once collide in that."""
-        for path in sorted(FOLDER.glob("example_*.py")):
+        for path in sorted(FOLDER.glob("example_*.py"), key=_place):
             missing = tuple(
                 one for one in _NEEDS.findall(path.read_text()) if not _is_there(Requirement(one))
             )
@@ -154,6 +161,11 @@ def _run(env: dict[str, str], log: Path, command: tuple[str, ...]) -> None:
     os.environ.update(env)
     sys.argv = [*command]
     runpy.run_path(command[0], run_name="__main__")
+
+
+def _place(path: Path) -> tuple[int, str]:
+    name = path.stem.removeprefix("example_agentforce_")
+    return (STORY.index(name) if name in STORY else len(STORY)), name
 
 
 def _is_there(needed: Requirement) -> bool:

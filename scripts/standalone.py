@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 from examples import MODEL
+from ports import HOST, free_port
 
 from airflow_provider_agentforce.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 HOME = ROOT / ".airflow"
-PORT = os.environ.get("AIRFLOW_PORT", "8080")
-URL = f"http://127.0.0.1:{PORT}"
 
 
 def main() -> int:
@@ -24,7 +23,9 @@ def main() -> int:
     # A plain kill must not leave Airflow behind: it ends like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    with Emulator(port=int(os.environ.get("EMULATOR_PORT", "8765"))) as org:
+    port = free_port("AIRFLOW_PORT", 8080)
+    url = f"http://{HOST}:{port}"
+    with Emulator(port=free_port("EMULATOR_PORT", 8765)) as org:
         settings = {
             "AIRFLOW_HOME": str(HOME),
             "AIRFLOW_CONN_AGENTFORCE_DEFAULT": org.connection(),
@@ -34,10 +35,10 @@ def main() -> int:
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             # Only this machine reaches it, and there is nothing to protect.
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": PORT,
-            "AIRFLOW__API__BASE_URL": URL,
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{URL}/execution/",
+            "AIRFLOW__API__HOST": HOST,
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": url,
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AGENTFORCE_EXAMPLE_OUTPUT": str(ROOT / "out"),
             # Airflow starts its parts by name.
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -46,7 +47,7 @@ def main() -> int:
         process = subprocess.Popen(  # noqa: S603
             [str(BIN / "airflow"), "standalone"], env={**os.environ, **settings}, start_new_session=True
         )
-        print(f"Airflow: {URL} (ready in half a minute)\nThe agent's side: {org.url}\n", flush=True)  # noqa: T201
+        print(f"Airflow: {url} (ready in half a minute)\nThe agent's side: {org.url}\n", flush=True)  # noqa: T201
         try:
             return process.wait()
         except KeyboardInterrupt:

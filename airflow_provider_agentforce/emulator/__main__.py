@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import inspect
+import os
 import re
 import shlex
 import signal
@@ -18,6 +20,7 @@ from airflow_provider_agentforce.emulator.org import EmulatorSettings
 
 DEFAULT_PORT = 8765
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_PORT = "EMULATOR_PORT"
 _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
 
 
@@ -33,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             emulator = Emulator(**options)
             emulator.start()
         except (ModuleNotFoundError, OSError, ValueError) as error:
-            sys.stderr.write(f"agentforce-emulator: {error}\n")
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            way_out = f". Choose another port with --port or the variable {_PORT}." if in_use else ""
+            sys.stderr.write(f"agentforce-emulator: {error}{way_out}\n")
             return 1
         _announce(emulator)
         signal.sigwait(_STOPS)
@@ -88,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         text = " ".join(texts.get(setting.name, "").replace("`", "").split())
         parser.add_argument(option, default=setting.default, help=text, **_taken(kinds[setting.name]))
     # A fixed address, so that the connection of yesterday is good today.
-    parser.set_defaults(port=DEFAULT_PORT)
+    parser.set_defaults(port=os.environ.get(_PORT, DEFAULT_PORT))
     return parser
 
 

@@ -113,10 +113,13 @@ def test_a_bad_script_is_one_clear_line(tmp_path, capsys):
     assert captured.out == ""
 
 
-def test_a_taken_port_is_one_clear_line(capsys):
+def test_a_taken_port_is_one_clear_line_that_names_the_way_out(capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main(["--port", str(taken.getsockname()[1])]) == 1
-    assert re.fullmatch(r"agentforce-emulator: .*in use.*\n", capsys.readouterr().err)
+        monkeypatch.setenv("EMULATOR_PORT", str(taken.getsockname()[1]))
+        assert main([]) == 1
+    assert re.fullmatch(
+        r"agentforce-emulator: .*in use.* --port or the variable EMULATOR_PORT\.\n", capsys.readouterr().err
+    )
 
 
 def test_a_missing_extra_is_one_clear_line():

@@ -25,6 +25,4 @@ def free_port(variable: str, default: int) -> int:
         reason = f"Port {chosen} cannot be used ({error.strerror})"
     except (ValueError, OverflowError):
         reason = f"{chosen} is not a port"
-    sys.exit(
-        f"{reason}. Choose another one with the environment variable {variable}, such as {variable}={default + 1}."
-    )
+    sys.exit(f"{reason}. Choose another one with the variable {variable}, such as {variable}={default + 1}.")

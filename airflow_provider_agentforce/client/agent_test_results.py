@@ -31,12 +31,15 @@ _VERDICTS = {
 # The documentation says metricScore where the org says result.
 _VERDICT_NAMES = ("result", "status", "metricScore")
 # That something has come to its end, whatever its verdict is.
-_ENDED = {"", "COMPLETED", "SUCCESS"}
+_ENDED = {"", "COMPLETE", "COMPLETED", "SUCCESS"}
 _NOTHING_EXPECTED = re.compile(r"skip metric result due to missing expected \w+\.?", re.IGNORECASE)
 # Topics and actions come with the id of the record, or without.
 _RECORD_ID = re.compile(r"_(?:16j|179)[A-Za-z0-9]{9,15}\b")
 # One API gives the values of these, and no verdict.
-_COMPARED = {"topic_sequence_match", "topic_assertion", "action_sequence_match", "actions_assertion"}
+_COMPARED = {
+    *("topic_sequence_match", "topic_assertion", "action_sequence_match", "actions_assertion"),
+    "agent_handoff_match",
+}
 # These have a score and no verdict.
 _MEASURED = {"output_latency_milliseconds", "output_latency"}
 _NO_ERROR = (None, "", 0, "0")
@@ -185,7 +188,8 @@ def _checks(part: dict[str, Any]) -> Iterator[CaseCheck]:
     for result in _objects(part.get("testScorerResults")):
         score = _scores(result)
         # What a scorer is called can be changed; its type cannot.
-        kind = str(score.get("evaluationType") or result.get("evaluationType") or "")
+        named = score.get("evaluationType") or result.get("evaluationType") or result.get("scorerName")
+        kind = str(named or "")
         kind = kind.removeprefix("evaluator.")
         yield _check(str(result.get("scorerName") or kind), kind, result, score)
 
@@ -206,20 +210,27 @@ def _check(name: str, kind: str, *found: Mapping[str, Any]) -> CaseCheck:
     known: dict[str, Any] = {}
     for one in found:
         known |= {key: value for key, value in one.items() if value is not None}
+    scores = ["score", "metricScore", *(["actualValue"] if kind in _MEASURED else [])]
     check = CaseCheck(
         name or kind or "check",
         kind,
         "",
         _text(known.get("expectedValue")),
         _text(known.get("actualValue")),
-        next(filter(_is_number, (known.get("score"), known.get("metricScore"))), None),
+        next(filter(_is_number, map(known.get, scores)), None),
         _text(known.get("errorMessage") or known.get("metricExplainability") or known.get("reasoning")),
     )
     verdicts = {verdict for one in found for verdict in _verdicts(one)}
     status = next((worst for worst in (ERROR, FAILED, PASSED, SKIPPED) if worst in verdicts), None)
-    status = status or _without_verdict(check)
-    reason = check.reason or ("it is not judged" if status == ERROR else "")
-    return replace(check, status=status, reason=reason)
+    check = replace(check, status=status or _without_verdict(check))
+    return check if check.status != ERROR or known.get("errorMessage") else _not_judged(check)
+
+
+def _not_judged(check: CaseCheck) -> CaseCheck:
+    """Return a check that has no verdict, with a reason that says so."""
+    score = "" if check.score is None else f" (score {check.score:g})"
+    reason = "; ".join(filter(None, [f"it is not judged{score}", check.reason]))
+    return replace(check, reason=reason)
 
 
 def _verdicts(found: Mapping[str, Any]) -> Iterator[str]:

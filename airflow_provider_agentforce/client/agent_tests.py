@@ -2,6 +2,9 @@
 
 Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-connect.html for the first
 generation (``ai-evaluations``), and https://github.com/forcedotcom/agents for its successor (``ai-testing``).
+Of the third only that its start returns the ids of a workbook, a worksheet (the run) and rows, from
+https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-conversational.html; its paths and its
+other fields are not known.
 No call accepts a key by which the org recognizes a repetition, and none lists the runs.
 """
 
@@ -127,7 +130,9 @@ class _StartRunRequest(ApiRequest):
     def read(self, reader: JsonReader) -> str | None:
         told = responses.decode_object(reader.body)
         run_id = told.get("runId")
-        if run_id is None and self.api != LEGACY and str(told.get("status")).strip().upper() == _IN_PROGRESS:
+        if run_id is None and self.api == CONVERSATION:
+            run_id = told.get("worksheetId")
+        if run_id is None and self.api == TESTING and str(told.get("status")).strip().upper() == _IN_PROGRESS:
             return None
         if not isinstance(run_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_id):
             raise responses.UnreadableReplyError("a JSON object without a usable runId")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RUN = "test_run"
-_LEGACY = "legacy"
+# The API that is known to start no second run of a test while one is in progress.
+_STARTS_NO_SECOND = "testing"
 # No case is judged in less: it takes the agent and then a model.
 _SHORTEST_RUN_SECONDS = 3.0
 
@@ -100,7 +101,7 @@ class ResumableRun:
         except DeliveryUnknownError as lost:
             # An org that answers, however oddly, may have started a run that is over at once.
             answered = lost.status is not None and 200 <= lost.status < 300  # noqa: PLR2004
-            if self._asked == _LEGACY or answered:
+            if self._asked != _STARTS_NO_SECOND or answered:
                 raise
             return self._asked_again(tests, lost, began)
         except AgentforceError:
@@ -110,8 +111,8 @@ class ResumableRun:
     def _asked_again(self, tests: AgentTests, lost: DeliveryUnknownError, began: float) -> AgentTestRun:
         """Ask the same API once more: a run that the lost request has started is in progress.
 
-        This API starts no second run then. Later that cannot be asked: the run may have ended, and no API
-        lists its runs.
+        It starts no second run then. Later that cannot be asked: the run may have ended, and no API lists
+        its runs.
 
         :param began: when the lost request left, by the client's clock.
         """

@@ -35,7 +35,7 @@ class RunAgentTestOperator(AgentTesting):
 
     **A retry** on Airflow 3.3 and later finds the run of the previous try and starts no other. If the answer
     to a start is lost, the same try asks once more, if the API starts no second run while one is in progress
-    (not ``legacy``). If that does not help, the task fails without a retry, because there may be a run that
+    (``testing``). If that does not help, the task fails without a retry, because there may be a run that
     no API lists. On older Airflow a retry starts another run. A kill, a timeout and a clear cancel the run if
     the API can (``legacy``).
 
@@ -47,7 +47,8 @@ class RunAgentTestOperator(AgentTesting):
     :param path: path of the runs on the org's host, if it is not the usual one:
         ``/services/data/v66.0/einstein/ai-testing/runs``. Required with ``conversation``.
     :param agent_id: id (``0Xx…``) or API name of the agent that is tested; only needed for
-        ``skip_if_passed_within``. Default: the connection's extra ``agent_id``.
+        ``skip_if_passed_within``, where an API other than ``legacy`` does not name it. Default: the
+        connection's extra ``agent_id``.
     :param min_pass_rate: share of the cases that must pass, from 0 to 1. A case that ends with an error
         always fails the task.
     :param timeout: time limit of the run. A longer run fails the task, and is cancelled if the API can.
@@ -215,10 +216,12 @@ class RunAgentTestOperator(AgentTesting):
         """Return the versions, unless the run has tested another agent."""
         client = self.hook.plain_client
         (agent,) = versions
+        if not subject and self.agent_id:
+            return versions
         if not subject:
             self.log.warning(
                 "The org does not say which agent the test is about, so its pass is not kept: "
-                "skip_if_passed_within has no effect."
+                "skip_if_passed_within has no effect. Set agent_id to the agent that is tested."
             )
             return {agent: None}
         if any(one.name == subject for one in client.find_agents(client.agent(agent))):

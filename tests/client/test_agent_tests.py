@@ -63,6 +63,19 @@ def test_a_conversation_test_is_run_at_the_path_that_is_given(org, client):
     assert (found.run.api, seen) == ("conversation", ["passed", "passed"])
 
 
+def test_the_worksheet_of_a_conversation_test_is_its_run(org, client):
+    org.fail("test", body={"workbookId": "1W4A", "worksheetId": "1W5B", "status": "IN_PROGRESS"})
+    run = client.agent_tests.start("Order_Suite", api="conversation", path=SUITE_PATH)
+    assert run.run_id == "1W5B"
+
+
+@pytest.mark.parametrize("answer", [{"status": "IN_PROGRESS"}, {"workbook": {"id": "1W4A"}}], ids=str)
+def test_an_answer_of_a_conversation_test_without_an_id_is_unknown(org, client, answer):
+    org.fail("test", body=answer)
+    with pytest.raises(DeliveryUnknownError):
+        client.agent_tests.start("Order_Suite", api="conversation", path=SUITE_PATH)
+
+
 @pytest.mark.parametrize("which", [{}, {"api": "legacy"}, {"api": "testing"}])
 def test_a_test_that_does_not_exist_is_named(org, client, which):
     with pytest.raises(AgentforceRequestError, match="Orders_Tset") as caught:
@@ -259,7 +272,13 @@ def scored(**fields):
     return [{"scorerName": "Mine", "scorerResponse": json.dumps(fields)}]
 
 
+def named(scorer, **fields):
+    """Return the result of a scorer whose response does not have its type."""
+    return {"scorerName": scorer, "scorerResponse": json.dumps(fields)}
+
+
 LATENCY = scored(evaluationType="evaluator.output_latency_milliseconds", score=3)[0]
+MILLISECONDS = named("output_latency_milliseconds", actualValue=2400)
 
 
 @pytest.mark.parametrize(
@@ -304,8 +323,23 @@ LATENCY = scored(evaluationType="evaluator.output_latency_milliseconds", score=3
         ({"testResults": [*PASS, "odd"]}, "error", "check: it is not judged"),
         ({"testResults": [*PASS, {"name": "c", "status": "COMPLETED"}]}, "error", "c: it is not judged"),
         ({"testScorerResults": [*scored(status="PASS"), *scored(status="UNCLEAR")]}, "error", "not judged"),
-        ({"testScorerResults": [*scored(status="PASS"), *scored(score=3)]}, "error", "not judged"),
+        (
+            {"testScorerResults": [*scored(status="PASS"), *scored(score=82, reasoning="It reads well.")]},
+            "error",
+            "Mine: it is not judged (score 82); It reads well.",
+        ),
         ({"testScorerResults": [*scored(status="PASS"), LATENCY]}, "passed", ""),
+        ({"testScorerResults": [*scored(status="PASS"), MILLISECONDS]}, "passed", ""),
+        (
+            {
+                "testScorerResults": [
+                    named("agent_handoff_match", actualValue="Billing", expectedValue="Returns")
+                ]
+            },
+            "failed",
+            "expected 'Returns', got 'Billing'",
+        ),
+        ({"testResults": [{**PASS[0], "status": "COMPLETE"}]}, "passed", ""),
         ({"testScorerResults": [*scored(status="PASS"), {"scorerResponse": "{"}]}, "error", "cannot be read"),
         (
             {

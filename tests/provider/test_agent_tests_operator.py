@@ -31,6 +31,7 @@ from airflow_provider_agentforce.operators import RunAgentTestOperator
 from airflow_provider_agentforce.sensors import AgentTestSensor
 
 QUICKLY = timedelta(milliseconds=1)
+SUITE_PATH = "/services/data/v66.0/einstein/ai-testing/runs"
 
 
 class Watched(TaskInstance):
@@ -286,6 +287,14 @@ def test_after_a_lost_start_no_other_api_is_asked(org, task, again):
     assert (len(org.test_runs), len(starts(org))) == (1, 2)
 
 
+def test_a_lost_start_is_made_again_only_where_the_org_starts_no_second_run(org, task):
+    begun = task(test="Order_Suite", api="conversation", path=SUITE_PATH)
+    org.fail("test", drop=True)
+    for _ in range(2):
+        assert is_unknown_for_good(begun.attempt())
+    assert len(starts(org)) == 1
+
+
 def test_an_answer_without_an_id_is_not_asked_for_again(org, task):
     begun = task(test="Order_Suite")
     org.fail("test", body={"id": "3A2000000000001", "status": "CREATED"})
@@ -496,7 +505,7 @@ def test_only_a_pass_that_can_be_trusted_is_not_repeated(org, make_org, task, tm
     later = datetime.now(timezone.utc) + timedelta(hours=1)
     file.write_text(json.dumps({**json.loads(file.read_text()), "at": later.isoformat()}))
     assert "skipped" not in attempt().value
-    # The agent that the successor tests is not in its results.
+    # The agent that the successor tests is not in its results, and the connection's is no one's word for it.
     file.unlink()
     for _ in range(2):
         assert "skipped" not in attempt(test="Order_Suite").value
@@ -534,6 +543,18 @@ def test_an_earlier_pass_is_judged_by_the_rate_of_now(org, task, tmp_path):
     assert attempt(0.5).value["status"] == "passed"
     assert attempt(0.4).value["skipped"] is True
     assert isinstance(attempt(0.6).error, AgentTestFailedError)
+    assert len(org.test_runs) == 2
+
+
+def test_the_agent_that_the_author_names_counts_where_the_org_names_none(org, task, tmp_path):
+    def attempt():
+        kept = {"skip_if_passed_within": timedelta(days=1), "result_path": f"file://{tmp_path}"}
+        return task(test="Order_Suite", agent_id="Service_Agent", **kept).attempt().value
+
+    first = attempt()
+    assert attempt() == {**first, "skipped": True}
+    org.publish()
+    assert "skipped" not in attempt()
     assert len(org.test_runs) == 2
 
 

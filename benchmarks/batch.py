@@ -336,8 +336,8 @@ def killed() -> list[Row]:
         Row(
             f"The same: seconds until the second run goes on, with {before['messages']:,} records done",
             "",
-            f"{inside['open'] + inside['_take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, "
-            f"ending the sessions on record {inside['_take_up']:.2f} s)",
+            f"{inside['open'] + inside['take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, "
+            f"ending the sessions on record {inside['take_up']:.2f} s)",
         ),
         Row(
             "The same: sessions left open by the kill, and after the second run",

@@ -43,14 +43,14 @@ def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) ->
     :param syncs: ``False``: leave it to the system when files reach the disk, to see what syncs cost.
     """
     _load_airflow()
+    from airflow_provider_agentforce.batch import job  # noqa: PLC0415
     from airflow_provider_agentforce.batch.checkpoint import Checkpoint  # noqa: PLC0415
-    from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
     from airflow_provider_agentforce.batch.storage import LocalStorage  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
 
     noted: dict[str, float] = {}
     _time(Checkpoint, "open", noted)
-    _time(Job, "_take_up", noted)
+    _time(job, "take_up", noted)
     _time(LocalStorage, "append", noted)
     if not syncs:
         LocalStorage.__init__.__defaults__ = (_nothing,)
@@ -80,9 +80,9 @@ def _fill(*, records: str, ledger: str) -> dict[str, Any]:
         for position, row in enumerate(rows):
             text = f"The order of {row['name']} is on its way to {row['city']}. " * 5
             answer = Row(row["id"], "answered", text=text, outcome="answered", applied=True, attempts=1)
-            checkpoint.settle(row["id"], answer)
             if position % 50 == 0:
                 checkpoint.claim(row["id"])
+            checkpoint.settle(row["id"], answer)
         checkpoint.flush()
         checkpoint.close()
         return {"answered": len(rows)}
@@ -113,8 +113,8 @@ def _nothing(*_args: Any, **_options: Any) -> None:
     pass
 
 
-def _time(owner: type, name: str, noted: dict[str, float]) -> None:
-    """Add what a method takes to *noted*."""
+def _time(owner: object, name: str, noted: dict[str, float]) -> None:
+    """Add what a function of *owner* takes to *noted*."""
     method = getattr(owner, name)
 
     def timed(*args: Any, **options: Any) -> Any:

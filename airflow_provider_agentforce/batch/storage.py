@@ -34,7 +34,10 @@ _again = tenacity.Retrying(
     stop=tenacity.stop_after_attempt(_ATTEMPTS),
     reraise=True,
 )
-_once = tenacity.Retrying(stop=tenacity.stop_after_attempt(1), reraise=True)
+
+
+def _once(call: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    return call(*args, **options)
 
 
 class Storage:
@@ -45,7 +48,7 @@ class Storage:
     :param folder: path object, such as Airflow's ``ObjectStoragePath``.
     """
 
-    _try = _again
+    _try: Callable[..., Any] = _again
 
     def __init__(self, folder: Any) -> None:
         self._folder = folder
@@ -83,7 +86,8 @@ class Storage:
                 return None
             return body
 
-        return self._try(read)
+        found: bytes | None = self._try(read)
+        return found
 
     def open(self, name: str) -> Any:
         """Open a file for reading bytes at any place."""
@@ -121,7 +125,8 @@ class LocalStorage(Storage):
     :ivar unsynced: whether something was appended since the last sync.
     """
 
-    _try = _once
+    # What fails here does not fail for a moment.
+    _try = staticmethod(_once)
 
     def __init__(self, folder: Path, sync: Callable[[int], None] = os.fsync) -> None:
         super().__init__(folder)

@@ -8,6 +8,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_CLUSTER := $(VENV)/.ready-cluster
 CLIENTS := .venv-clients
 PYPI_CLIENTS := salesforce-agentforce agentforce-probe
+OPERATOR_PAGES := docs/operators.md docs/batch.md docs/how-to/agent-tests.md docs/how-to/records.md
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 
@@ -45,6 +46,7 @@ lint: $(READY) ## Check style and format
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/retry_table.py --check docs/delivery.md
 	$(BIN)/python scripts/errors_table.py --check docs/errors.md
+	$(BIN)/python scripts/arguments_table.py --check $(OPERATOR_PAGES)
 	$(BIN)/zizmor -q --offline .github
 
 types: $(READY) ## Check types

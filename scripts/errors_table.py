@@ -249,4 +249,4 @@ def _answer(kind: str | tuple[int, str]) -> tuple[int, ErrorReply]:
 if __name__ == "__main__":
     if missing := unexplained():
         sys.exit(f"No row of {sys.argv[0]} is about: {missing}")
-    sys.exit(generated.command(str(__doc__), "errors", tables()))
+    sys.exit(generated.command(str(__doc__), {"errors": tables()}))

@@ -36,4 +36,4 @@ def in_words(cell: Cell) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(generated.command(str(__doc__), "retry table", table()))
+    sys.exit(generated.command(str(__doc__), {"retry table": table()}))

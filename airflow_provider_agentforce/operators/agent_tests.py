@@ -51,8 +51,10 @@ class RunAgentTestOperator(AgentTesting):
         connection's extra ``agent_id``.
     :param min_pass_rate: share of the cases that must pass, from 0 to 1. A case that ends with an error
         always fails the task.
-    :param timeout: time limit of the run. A longer run fails the task, and is cancelled if the API can.
-    :param poke_interval: pause between two polls of the run; each counts as a call to the org.
+    :param timeout: time limit of the run, at most 366 days. A longer run fails the task, and is cancelled if
+        the API can. A case that hangs takes about 20 minutes.
+    :param poke_interval: pause between two polls of the run; each poll counts towards the org's daily API
+        limit.
     :param junit_path: URI of a file for the results as JUnit XML.
     :param result_path: URI of a folder for all results (``results.json``), the same for every Dag run.
     :param skip_if_passed_within: return the result of an earlier pass that is not older than this, and start

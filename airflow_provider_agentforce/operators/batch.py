@@ -65,128 +65,130 @@ class WritesResults(AgentforceBaseOperator):
 
 
 class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
-    """Ask an agent about each of many records in one task, at the speed that the org allows.
+    """Ask an agent about each of many records in one task, as fast as the org allows.
 
     **Sends**, for each record, the start of a session, its messages and the end; with
-    ``messages_per_session`` several records share a session. As many sessions are open at once as
-    ``max_concurrency`` and the connection allow, and no more start in an hour than the connection allows.
-    When the org refuses (HTTP 429), nothing is lost: the task waits as long as the org asks, finds out how
-    many sessions it really allows, and goes on.
+    ``messages_per_session``, several records share a session. At most ``max_concurrency`` sessions are open
+    at once, and session starts stay within the connection's hourly limit. If the org refuses a session (HTTP
+    429), the record is asked again: the task waits as long as the org asks, reduces the number of sessions,
+    and probes upwards again.
 
-    **Writes** to ``result_path``: ``results.jsonl``, a row per record in the order of the input, with
-    ``key``, ``status``, ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and
-    ``earlier_requests`` (what was asked), ``session_id``, ``sequence_id``, ``error``, ``applied``,
-    ``attempts``, ``started_at`` (ISO 8601), ``duration`` (seconds), ``resolution``, ``external_session_key``,
-    ``agent_version`` (an id), ``reused_from`` and ``record``, what the input says; the same as tables,
-    ``results.csv`` and on request ``results.parquet``, with the fields of the record and of ``result`` as
-    columns; if any failed, ``dead_letter.jsonl`` or ``.csv`` with those records, the input of another batch;
-    and ``_ledger/``, what a next try needs.
+    **Writes** to ``result_path``: ``results.jsonl``, with one row per record in the order of the input; the
+    same as tables, ``results.csv`` and on request ``results.parquet``, with the fields of the record and of
+    ``result`` as columns; if records failed, ``dead_letter.jsonl`` or ``.csv`` with these records, as input
+    for another batch; and ``_ledger/``, the checkpoint for the next try. A row has ``key``, ``status``,
+    ``text``, ``outcome``, ``result``, ``earlier_answers``, ``request`` and ``earlier_requests`` (what was
+    asked), ``session_id``, ``sequence_id``, ``error``, ``applied``, ``attempts``, ``started_at`` (ISO 8601),
+    ``duration`` (seconds), ``resolution``, ``external_session_key``, ``agent_version`` (an id),
+    ``reused_from`` and ``record``, the record itself.
 
-    **Returns** a dict, also as the XCom ``manifest`` when the task fails: ``result_path``, ``results``,
-    ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per format), ``records``, ``counts``
-    (per status), ``sessions``, ``messages``, ``duration`` (seconds since the first try began), ``sample``
-    (``size``, ``remaining``, ``preview``), ``agreement`` (``records``, ``share``, ``low``, ``high``,
-    ``fields``, ``results``), ``reused`` (records with an earlier answer), ``agent_id``, ``agent_versions``
-    (ids, in the order in which they were active) and ``agent_version`` (the only one, or ``None``). Never the
-    rows.
+    **Returns** a dict, never the rows; if the task fails, it is in the XCom ``manifest``. Its keys are
+    ``result_path``, ``results``, ``dead_letter`` (URIs; ``None`` without failures), ``tables`` (a URI per
+    format), ``records``, ``counts`` (per status), ``sessions``, ``messages``, ``duration`` (seconds since the
+    first try began), ``sample`` (``size``, ``remaining``, ``preview``), ``agreement`` (``records``,
+    ``share``, ``low``, ``high``, ``fields``, ``results``), ``reused`` (records with an earlier answer),
+    ``agent_id``, ``agent_versions`` (ids, in the order in which they were active) and ``agent_version`` (the
+    only one, or ``None``).
 
-    **A retry**, and a person's clear, keeps every row that is written and goes on with the rest, on every
-    version of Airflow. Nothing is asked twice: a record that was being asked when the process was killed gets
-    the status ``unknown`` (at most ``max_concurrency``), and ``on_unknown_delivery`` says what follows. Rows
-    ``failed`` on which the agent did not act are asked again. Sessions that a killed try left are ended. To
-    ask everything again, choose another ``result_path``, or delete the folder.
+    **A retry**, and clearing the task, keeps every row that is written and asks the remaining records, on
+    every version of Airflow. Nothing is asked twice: a record that was being asked when the process was
+    killed gets the status ``unknown`` (at most ``max_concurrency`` records), and ``on_unknown_delivery``
+    decides about it. Records with the status ``failed`` on which the agent did not act are asked again.
+    Sessions that a killed try left open are ended. To ask everything again, choose another ``result_path`` or
+    delete the folder.
 
     **Templated:** ``records`` (a URI, or the output of a task), ``soql``, ``continue_from``,
     ``result_path``, ``reuse``, ``shard``, ``agent_id``, ``tz``, ``agentforce_conn_id``. ``message`` and
-    ``variables`` are templates of their own, rendered per record with ``record`` and the task's context. What
-    is in a record is never rendered.
+    ``variables`` are separate templates, rendered for each record with ``record`` and the task's context. The
+    contents of a record are never rendered.
 
-    :param records: a list of dicts; or the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
+    :param records: a list of dicts; the URI of a file of JSON Lines (``.jsonl``, ``.ndjson``), CSV
         (``.csv``, with a header) or Parquet (``.parquet``), of a folder of such files, or a pattern such as
-        ``s3://bucket/accounts/*.csv``; ``file://``, ``s3://``, whatever Airflow's object storage reads; or an
-        iterator of dicts, or a function that returns an iterable of them and may take values of the context,
-        such as ``ds``. What an iterator or a function gives is kept for the next tries.
-    :param soql: instead of ``records``: a query of the org's records. Their values are typed; a record that
-        one names (``Owner.Name``) is a dict in it, a sub-select a list. They are kept for the next tries. If
-        it finds none, the task succeeds with a warning, and starts no session.
-    :param message: a template such as ``"What do you know of {{ record.name }}?"``; or a list of templates,
-        for a conversation of several messages; or a function that is given the record (a dict) and returns a
-        text or a list of texts.
-    :param result_path: URI of the folder for the results, the same for every try, of this task alone:
-        ``"s3://bucket/accounts/{{ run_id }}"``. All workers have to see it. With an executor that runs tasks
-        on other machines, a disk of the worker is warned about; a try that finds another folder there than
-        an earlier one used fails and sends nothing (Airflow 3.3 and later).
-    :param key: the field that names a record, unique; default: its position, counted from 0.
-    :param shard: the part of the records that this task asks, to share the batch among mapped tasks:
-        ``ConversationBatchOperator.partial(…).expand(shard=shards(5))``. The task asks the records whose keys
-        fall to it, in every process the same, and writes ``result_path/shard-0-of-5``. It takes its share of
-        ``max_concurrency`` and of the connection's limits. ``max_failures`` and the other arguments hold for
-        each shard. Not with ``soql``.
-    :param variables: context variables per record, a dict or list as of a session, its texts templates; or a
-        function that is given the record and returns one. They are set at the start of the record's session,
-        or with its first message when sessions are shared.
+        ``s3://bucket/accounts/*.csv``; an iterator of dicts; or a function that returns an iterable of dicts
+        and may take values of the context, such as ``ds``. Records of an iterator or a function are kept for
+        the next tries.
+    :param soql: instead of ``records``: a query of the org's records. Values have their types; a related
+        record (``Owner.Name``) is a dict in the record, a sub-select a list. The records are kept for the
+        next tries. If the query finds none, the task succeeds with a warning and starts no session.
+    :param message: a template such as ``"What do you know of {{ record.name }}?"``; a list of templates, for
+        a conversation of several messages; or a function that receives the record (a dict) and returns a text
+        or a list of texts. Required, except with ``continue_from``.
+    :param result_path: URI of the folder for the results, such as ``"s3://bucket/accounts/{{ run_id }}"``.
+        It belongs to this task alone, is the same for every try, and must be visible to all workers. With an
+        executor that runs tasks on other machines, a local disk of the worker causes a warning; a try that
+        finds a different folder there than an earlier one fails and sends nothing (Airflow 3.3 and later).
+        Required, except with ``continue_from``.
+    :param key: the field that identifies a record, unique. Default: the position of the record, from 0.
+    :param shard: the part of the records that this task asks, to divide the batch among mapped tasks:
+        ``ConversationBatchOperator.partial(…).expand(shard=shards(5))``. A hash of the key assigns each
+        record to a shard, the same in every process. The task writes to ``result_path/shard-0-of-5`` and
+        takes its share of ``max_concurrency`` and of the connection's limits. ``max_failures`` and the other
+        arguments apply to each shard separately. Not with ``soql``.
+    :param variables: context variables per record, in the form of a session's, with templates as texts; or a
+        function that receives the record and returns them. They are set at the start of the record's session,
+        or with its first message if sessions are shared.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
-        connection's ``auth`` needs.
-    :param surface_type: ``Custom`` for an agent that has a custom connection: have it answer in that one's
-        response formats, which ``output_type`` reads.
-    :param max_concurrency: sessions open at once; default and upper bound: the connection's
-        ``max_concurrent_sessions``.
-    :param messages_per_session: let records share a session until it has taken so many messages. For
-        questions that need no fresh context: the agent remembers the records before. A session is not shared
-        further after anything but a plain answer.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: the value that
+        fits the connection's ``auth``.
+    :param surface_type: ``Custom`` for an agent that has a custom connection, to get answers in that
+        connection's response formats, which ``output_type`` reads.
+    :param max_concurrency: sessions open at once, at most the connection's ``max_concurrent_sessions``.
+        Default: ``max_concurrent_sessions``.
+    :param messages_per_session: let records share a session until it has had this many messages. Only for
+        questions that do not depend on a fresh context, because the agent remembers the earlier records. A
+        session is not shared further after anything but a plain answer.
     :param max_failures: stop when more records than this have failed: a number (``0``: none may), or a share
-        between 0 and 1 of all records. Default: never. The rest gets the status ``skipped``.
-    :param fail_on_partial_error: fail the task, with all results written, if any record ``failed``, is
-        ``unknown`` or has an ``invalid_output``. A task whose records all failed fails in any case.
-    :param output_type: a pydantic model, a ``TypedDict`` or a JSON schema that every answer has to fit; the
+        between 0 and 1 of all records. The remaining records get the status ``skipped``. Default: never.
+    :param fail_on_partial_error: fail the task, with all results written, if the status of any record is
+        ``failed``, ``unknown`` or ``invalid_output``. A task whose records all failed always fails.
+    :param output_type: the type of every answer: a pydantic model, a ``TypedDict`` or a JSON schema. The
         row's ``result`` is the value.
-    :param output_retries: corrective questions about an answer that does not fit, ``0`` or ``1``.
-    :param on_unknown_delivery: what follows when it is not known whether the agent acted: ``"fail"``; a
-        function of the :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` that returns
+    :param output_retries: 1: ask the agent once to correct an answer that does not fit; 0: do not.
+    :param on_unknown_delivery: the reaction if it is not known whether the agent acted: ``"fail"``; a
+        function that takes an :class:`~airflow_provider_agentforce.delivery.UnknownDelivery` and returns
         ``True``, ``False`` or ``None``; ``"trace"``; ``"ask"``; ``"resend"``, for messages that do no harm
-        twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``; or a list of
-        these, tried in order, for all unknown records together.
-    :param on_change: when ``result_path`` holds results of other records, messages or another agent:
-        ``"fail"``, or ``"continue"``: keep the rows of the keys that are there and ask only for the rest.
-    :param reuse: a folder (URI), or an :class:`~airflow_provider_agentforce.operators.AnswerStore`: take the
+        if they arrive twice; a :class:`~airflow_provider_agentforce.delivery.Check`, ``Trace`` or ``Ask``;
+        or a list of these, which run in order, for all unknown records together.
+    :param on_change: the reaction if ``result_path`` has results of other records, messages or another agent:
+        ``"fail"``; or ``"continue"``: keep the rows of the keys that exist, and ask only the rest.
+    :param reuse: a folder (URI), or an :class:`~airflow_provider_agentforce.operators.AnswerStore`: use the
         earlier answer for a record whose messages, variables, agent version and ``output_type`` are
-        unchanged, and keep the answers of this batch there. Only plain answers (status ``answered``) are
-        reused, and none while the agent's version cannot be read. A row says in ``reused_from`` when and in
-        which session it was asked.
-    :param on_agent_change: what follows when another version of the agent is published while the batch goes
-        on: ``"mark"``: each row names the version that answered; or ``"stop"``: ask nothing more, write what
-        there is, and fail; a person's clear goes on with the new version. The org is asked for the version at
-        the beginning, every minute, and at the end; a row names none when these looks do not tell.
+        unchanged, and add the answers of this batch. Only plain answers (status ``answered``) are reused, and
+        none if the agent's version cannot be read. ``reused_from`` of a row says when and in which session it
+        was asked.
+    :param on_agent_change: the reaction if another version of the agent is published during the batch:
+        ``"mark"``: each row names the version that answered; or ``"stop"``: ask nothing more, write the
+        results, and fail; clearing the task continues with the new version. The version is read at the
+        beginning, every minute and at the end; a row names none if that does not determine it.
     :param store_requests: keep in each row what was asked.
     :param include_record: write the fields of each record beside its answer.
-    :param output_formats: the tables to write: ``csv``, ``jsonl``, ``parquet``, which needs ``pyarrow``.
+    :param output_formats: the tables to write: ``csv``, ``jsonl``, ``parquet`` (needs ``pyarrow``).
         ``results.jsonl`` is always written.
-    :param csv_bom: begin ``results.csv`` with a byte order mark, by which Excel knows UTF-8.
+    :param csv_bom: begin ``results.csv`` with a byte order mark, so that Excel recognizes UTF-8.
     :param dry_run: start no session and send nothing. Check every record, render every message, and write
-        ``plan.json`` and ``plan.txt``: how many records, messages, sessions and characters, how many records
-        ask the same as another, how many hours and credits. Returns the ``plan`` (URI), its ``summary`` for
-        people, and its numbers. Fails if the batch would, because of records that cannot be asked.
+        ``plan.json`` and ``plan.txt``: the number of records, messages, sessions, characters and duplicates,
+        the hours and the credits. Return ``plan`` (a URI), ``summary`` (for people) and these numbers. Fail
+        if the batch would fail because of records that cannot be asked.
     :param credits_per_message: what a message costs you, for the plan.
-    :param sample: ask only so many of the records, chosen by a hash of their keys; or a
+    :param sample: ask only this many records, chosen by a hash of their keys; or a
         :class:`~airflow_provider_agentforce.batch.sample.Sample`, such as ``Sample(20, by="country")``. A
-        task with ``continue_from`` asks the rest.
+        task with ``continue_from`` asks the rest. Default: all.
     :param continue_from: instead of ``records``: the output of a task with ``sample``, or its
-        ``result_path``. This task takes its folder over and asks what is left, for the same results. What it
-        asks is that of the first task: the records, ``message``, ``variables``, ``key``, the agent, the
-        connection, and how sessions are started. What is given all the same has to be equal; functions and
-        ``output_type`` have to be given again. A batch is taken over after it has come to its end, by one
-        task. From then on a later try of the first task returns its manifest and asks nothing.
-    :param agreement_share: ask this share of the records a second time, each in a session of its own, and
-        compare the two answers. **An agent that acts, acts twice on them.** Every try chooses the same ones.
+        ``result_path``. This task takes over its folder and asks the remaining records, with the records,
+        ``message``, ``variables``, ``key``, agent, connection and session options of the first task. If you
+        give one of these, it must be equal; functions and ``output_type`` must be given again. The first task
+        must have ended, and only one task can continue it. From then on a later try of the first task returns
+        its manifest and asks nothing.
+    :param agreement_share: ask this share of the records a second time, each in a separate session, and
+        compare both answers. **An agent that acts, acts twice on them.** Every try chooses the same records.
     :param min_agreement: fail the task, with all results written, if the share of records whose answers agree
-        is below this.
-    :param budget: what may be used a day, over all runs:
+        is lower.
+    :param budget: limit of the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`. When it
-        is used up, the rest of the records is ``skipped``; with ``at_limit="wait"`` the task goes on the next
-        day.
-    :param deferrable: give the worker slot back during a wait of a minute or more. Default:
+        is used up, the remaining records are ``skipped``; with ``at_limit="wait"`` the task continues the
+        next day.
+    :param deferrable: free the worker slot during a wait of a minute or more. Default:
         ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """

@@ -65,7 +65,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     :param cancel: declines it: ``True``, or the output of that send.
     :param transfer: a :class:`~airflow_provider_agentforce.client.messages.Transfer` that reports the result
         of an escalation.
-    :param session: the output of the start or of the last send.
+    :param session: the output of the start or of the **last** send, which has the number of the message.
     :param session_id: instead of ``session``, together with ``sequence_id``.
     :param sequence_id: number of the last message, 0 after the start; a text of digits is also accepted.
     :param variables: context variables to set with this message.

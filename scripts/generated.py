@@ -16,7 +16,7 @@ def command(about: str, parts: Mapping[str, str | Callable[[Path], str]]) -> int
         ``<!-- name -->``; each part is in one of the pages.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, and exit with 1 if a page differs")
+    parser.add_argument("--check", action="store_true", help="only compare; exit with 1 if a page differs")
     parser.add_argument("pages", metavar="PAGE", type=Path, nargs="+")
     options = parser.parse_args()
     texts = {page: page.read_text(encoding="utf-8") for page in options.pages}

@@ -53,19 +53,19 @@ types: $(READY) ## Check types
 	$(BIN)/mypy
 
 unit: $(READY) ## Run the tests, with the example Dags
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(if $(CI),--cov --cov-report=term)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS) $(if $(CI),--cov --cov-report=term)
 
 coverage: ## Run the tests, and measure branch coverage (part of CI)
 	+$(MAKE) unit CI=1
 
 test-airflow: $(READY) ## Kill, stop and clear tasks of a running Airflow (part of CI)
-	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q
+	AGENTFORCE_PROCESS_TESTS=1 $(BIN)/python -m pytest tests/processes -q $(PYTEST_ARGS)
 
 test-cluster: $(READY_CLUSTER) ## Break a cluster of two Celery workers (part of CI; needs PostgreSQL, Redis, libfaketime)
-	AGENTFORCE_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster tests/limits -q
+	AGENTFORCE_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster tests/limits -q $(PYTEST_ARGS)
 
 test-clients: $(READY) $(CLIENTS)/.ready ## Drive the emulator with the official npm client and others (needs npm)
-	AGENTFORCE_CLIENT_TESTS=1 $(BIN)/python -m pytest tests/clients -q
+	AGENTFORCE_CLIENT_TESTS=1 $(BIN)/python -m pytest tests/clients -q $(PYTEST_ARGS)
 
 # The versions are those of the lock files; Node.js 22, which the npm client needs, comes from npm too.
 $(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json $(PYPI_CLIENTS:%=tests/clients/%.txt)
@@ -86,7 +86,7 @@ docs-serve: docs ## Build the pages and show them at http://127.0.0.1:8000
 	$(BIN)/python -m http.server -b 127.0.0.1 -d build/docs 8000
 
 test-ui: $(READY_UI) ## Use the connection form and the pages in a real browser (needs Chromium; part of CI)
-	$(BIN)/python -m pytest tests/ui -q
+	$(BIN)/python -m pytest tests/ui -q $(PYTEST_ARGS)
 
 screenshots: $(READY_UI) ## Take the pictures of the docs again (needs Chromium)
 	AGENTFORCE_SCREENSHOTS=1 $(BIN)/python -m pytest tests/ui -q

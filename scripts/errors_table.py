@@ -180,6 +180,12 @@ SECTIONS = {
             "the org does not understand the query, or the user may not see all of it",
             *((400, code) for code in ("MALFORMED_QUERY", "INVALID_FIELD", "INVALID_TYPE")),
         ),
+        row(
+            READ,
+            "the query reads or groups too much",
+            *((400, code) for code in ("QUERY_TIMEOUT", "QUERY_TOO_COMPLICATED", "EXCEEDED_ID_LIMIT")),
+        ),
+        row(READ, "the query is too long, together with the token", (414, ""), (431, "")),
         row(WRITE, "no scope `api`, or a permission is missing", "rest_session_expired", "forbidden"),
         row(WRITE, "too many API calls in 24 hours, or at once", "rest_request_limit"),
     ],

@@ -12,6 +12,7 @@ class TaskInstance:
     """One try of a task. Everything that it gives to XCom has to be JSON.
 
     :param breaks_after: how many XComs it takes before its database is away.
+    :param names: such as ``run_id``, where they are not the usual ones.
     :ivar page: what it has left for its page in Airflow; not one of *xcoms*.
     :ivar pages_written: how often.
     """
@@ -19,7 +20,8 @@ class TaskInstance:
     id = uuid.UUID(int=1)
     dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
 
-    def __init__(self, try_number=1, max_tries=0, breaks_after=None):
+    def __init__(self, try_number=1, max_tries=0, breaks_after=None, **names):
+        vars(self).update(names)
         self.try_number, self.max_tries = try_number, max_tries
         self.breaks_after = breaks_after
         self.xcoms = {}

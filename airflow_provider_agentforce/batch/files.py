@@ -1,4 +1,4 @@
-"""Opens an input file of a batch and reads its lines; what goes wrong is one clear error."""
+"""Opens an input file and reads its lines; what goes wrong is one clear error that names the argument."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ _MARKS = {
 _FINAL = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENODEV, errno.ENXIO}
 
 
-def opened(path: Any) -> Any:
+def opened(path: Any, field: str = "records") -> Any:
     """Open a file for reading bytes.
 
+    :param field: the argument that names the file.
     :raises AgentforceInputError: if that cannot be done.
     """
-    with named(path):
+    with named(path, field):
         return path.open("rb")
 
 
 @contextmanager
-def named(path: Any) -> Iterator[None]:
+def named(path: Any, field: str = "records") -> Iterator[None]:
     """Say of a path that cannot be used which one it is.
 
+    :param field: the argument that names it.
     :raises AgentforceInputError: for whatever the file system or the store's library raises. It is retryable
         unless the path is wrong.
     """
@@ -43,32 +45,33 @@ def named(path: Any) -> Iterator[None]:
     except AgentforceError:
         raise
     except FileNotFoundError:
-        raise AgentforceInputError(f"records: the file {shown} does not exist.") from None
+        raise AgentforceInputError(f"{field}: the file {shown} does not exist.") from None
     except IsADirectoryError:
-        raise AgentforceInputError(f"records: {shown} is a folder, not a file.") from None
+        raise AgentforceInputError(f"{field}: {shown} is a folder, not a file.") from None
     except PermissionError:
-        raise AgentforceInputError(f"records: {shown} may not be read by this task.") from None
+        raise AgentforceInputError(f"{field}: {shown} may not be read by this task.") from None
     except Exception as error:
         final = isinstance(error, ValueError) or getattr(error, "errno", None) in _FINAL
         reason = getattr(error, "strerror", None) or error
         raise AgentforceInputError(
-            f"records: {shown} cannot be read ({type(error).__name__}: {one_line(str(reason), 200)}).",
+            f"{field}: {shown} cannot be read ({type(error).__name__}: {one_line(str(reason), 200)}).",
             retryable=not final,
         ) from error
 
 
-def lines_of(file: Any, path: Any) -> Iterator[str]:
+def lines_of(file: Any, path: Any, field: str = "records") -> Iterator[str]:
     """Yield the lines of an open file.
 
+    :param field: the argument that names it.
     :raises AgentforceInputError: if they cannot be read, or are not UTF-8.
     """
-    with named(path):
+    with named(path, field):
         # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
         for number, line in enumerate(iter(file.readline, b""), 1):
-            yield _text(line.removeprefix(_UTF_8) if number == 1 else line, number, path)
+            yield _text(line.removeprefix(_UTF_8) if number == 1 else line, number, path, field)
 
 
-def _text(line: bytes, number: int, path: Any) -> str:
+def _text(line: bytes, number: int, path: Any, field: str) -> str:
     marked = next((name for mark, name in _MARKS.items() if number == 1 and line.startswith(mark)), "")
     try:
         if not marked:
@@ -77,5 +80,5 @@ def _text(line: bytes, number: int, path: Any) -> str:
         pass
     found = f" but {marked}" if marked else ""
     raise AgentforceInputError(
-        f"records: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
+        f"{field}: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
     ) from None

@@ -82,7 +82,7 @@ class RecordValues:
 
     def __init__(self, info: SObjectInfo, options: WriteOptions) -> None:
         by_name = {name.lower(): render for name, render in options.fields.items()}
-        given = options.external_id
+        given = None if options.external_id is None else validation.external_id(options.external_id)
         self._target = by_name.pop((given or ID).lower(), None)
         if given is not None and ID.lower() in by_name:
             raise AgentforceInputError(f"fields: Id is not given together with external_id ({given}).")
@@ -119,7 +119,7 @@ class RecordValues:
     def _named(self, text: str) -> Any:
         if self.external_id is None:
             return self.info.check_id(text.strip())
-        target = self.key.value_of(text)
+        target = self.key.value_of(text.strip())
         if target is None:
             raise AgentforceInputError(f"{self.key.name}, which names the record, is empty.")
         return target

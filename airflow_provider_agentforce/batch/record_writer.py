@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from airflow_provider_agentforce.batch.files import lines_of, opened
 from airflow_provider_agentforce.batch.record_values import (
     ENCODER,
     RecordValues,
@@ -24,14 +24,14 @@ from airflow_provider_agentforce.batch.record_values import (
     WriteOptions,
 )
 from airflow_provider_agentforce.batch.storage import Storage, storage_of
+from airflow_provider_agentforce.batch.write_failures import WriteFailures
 from airflow_provider_agentforce.batch.write_notes import WriteNotes
-from airflow_provider_agentforce.client.records import LOCKED, MOST_PER_CALL, Records, WriteResult
+from airflow_provider_agentforce.client.records import MOST_PER_CALL, Records, WriteResult
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError, one_line
 
 log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4 * 1024 * 1024
-_SHOWN_REASONS = 3
 _PREVIEWED = 10
 # Calls between two lines about how far it has come.
 _CALLS_A_LINE = 50
@@ -45,21 +45,13 @@ class _Tally:
     :ivar written: a byte for each of them.
     """
 
+    failures: WriteFailures
     total: int = 0
     written: bytearray = field(default_factory=bytearray)
-    failures: list[WriteFailure] = field(default_factory=list)
 
-    @property
-    def reasons(self) -> str:
-        """Why records failed, the commonest first, with the key of one record each."""
-        counted = Counter(one.error for one in self.failures)
-        first = {one.error: one.key for one in reversed(self.failures)}
-        shown = [
-            f"{number} × {one_line(reason, 160).rstrip('.')} (first: {one_line(str(first[reason]), 40)})"  # noqa: RUF001
-            for reason, number in counted.most_common(_SHOWN_REASONS)
-        ]
-        more = len(counted) - len(shown)
-        return "; ".join(shown + ([f"{more} other reasons"] if more else []))
+    def exceeds(self, most: int | None) -> bool:
+        """Tell whether more than *most* records have failed."""
+        return most is not None and self.failures.count > most
 
 
 class RecordWriter:
@@ -67,6 +59,8 @@ class RecordWriter:
 
     :param sources: path objects of files of results.
     :param folder: path object of the folder for errors and notes, of this task alone.
+    :param identity: of the run of the task, and of the org: what another run, or a write into another org,
+        has noted is of no use.
     :param storage_of: gives the storage for a path object.
     """
 
@@ -76,12 +70,15 @@ class RecordWriter:
         sources: Sequence[Any],
         folder: Any,
         options: WriteOptions,
+        *,
+        identity: str,
         storage_of: Callable[[Any], Storage] = storage_of,
     ) -> None:
         self._records = records
         self._sources = sources
         self._folder = folder
         self._options = options
+        self._identity = identity
         self._storage_of = storage_of
 
     def run(self, *, dry_run: bool = False) -> dict[str, Any]:
@@ -92,25 +89,29 @@ class RecordWriter:
         :raises BatchFailedError: more records failed than are allowed, or all of them.
         """
         values = RecordValues(self._records.describe(self._options.sobject), self._options)
-        tally = _Tally()
+        with WriteFailures() as failures:
+            return self._run(values, _Tally(failures), dry_run=dry_run)
+
+    def _run(self, values: RecordValues, tally: _Tally, *, dry_run: bool) -> dict[str, Any]:
         notes = WriteNotes(self._folder, self._survey(values, tally), self._storage_of)
         most = self._options.most_failures(tally.total)
-        stopped = _exceeds(tally, most)
+        stopped = tally.exceeds(most)
         preview = self._preview(values) if dry_run and not stopped else None
         if not dry_run and not stopped:
             for begin, end in notes.spans(tally.total):
                 tally.written[begin:end] = b"\1" * (end - begin)
             stopped = self._write_all(values, notes, tally, most)
-        if tally.failures:
+        failed = tally.failures.count
+        if failed:
             notes.write_errors(tally.failures)
         elif not dry_run:
             # Everything is written, and another run of the task writes it again.
             notes.forget()
         result = {
             "written": 0 if dry_run else sum(tally.written),
-            "failed": len(tally.failures),
+            "failed": failed,
             "records": tally.total,
-            "errors": notes.errors if tally.failures else None,
+            "errors": notes.errors if failed else None,
             **(preview or {}),
         }
         return _judged(result, tally, stopped=stopped)
@@ -120,12 +121,12 @@ class RecordWriter:
 
         :raises AgentforceInputError: two rows name the same record.
         """
-        digest = hashlib.sha256(f"{values.info.name}/{self._options.external_id}".encode())
+        digest = hashlib.sha256(f"{self._identity} {values.info.name} {values.external_id}".encode())
         named: dict[Any, Any] = {}
         for one in self._writes(values):
             tally.total += 1
             if isinstance(one, WriteFailure):
-                tally.failures.append(one)
+                tally.failures.add(one)
                 continue
             identity = values.identity_of(one.target)
             if identity in named:
@@ -135,7 +136,7 @@ class RecordWriter:
                     "Nothing was written."
                 )
             named[identity] = one.key
-            digest.update(ENCODER.encode(one.values).encode("utf-8", "surrogatepass"))
+            digest.update(f"{one.position} {ENCODER.encode(one.values)}".encode())
         tally.written = bytearray(tally.total)
         if not tally.total:
             log.warning("No row has an outcome that is to be written: %s.", ", ".join(self._options.outcomes))
@@ -147,8 +148,8 @@ class RecordWriter:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for path in self._sources:
-            with _opened(path) as file:
-                for number, line in enumerate(iter(file.readline, b""), 1):
+            with opened(path, "results") as file:
+                for number, line in enumerate(lines_of(file, path, "results"), 1):
                     if line.strip():
                         yield _row(line, number, path)
 
@@ -168,7 +169,7 @@ class RecordWriter:
             notes.add(self._count(chunk, results, tally))
             if calls % _CALLS_A_LINE == 0:
                 log.info("%d of %d records are written.", sum(tally.written), tally.total)
-            if _exceeds(tally, most):
+            if tally.exceeds(most):
                 return True
         return False
 
@@ -185,7 +186,7 @@ class RecordWriter:
                 failure = WriteFailure(
                     one.key, one.target, result.code, result.message, result.fields, one.values
                 )
-                tally.failures.append(failure)
+                tally.failures.add(failure, locked=result.locked)
         return written
 
     def _preview(self, values: RecordValues) -> dict[str, Any]:
@@ -215,23 +216,23 @@ class RecordWriter:
 def _judged(result: dict[str, Any], tally: _Tally, *, stopped: bool) -> dict[str, Any]:
     """Return the result, or fail the task: all records failed, or more than are allowed."""
     log.info("%(written)d of %(records)d records are written, %(failed)d failed.", result)
-    failed = len(tally.failures)
+    failed, reasons = tally.failures.count, tally.failures.reasons
     if not failed:
         return result
     if not stopped and failed < tally.total:
-        log.warning("Not written: %s. Errors: %s", tally.reasons, result["errors"])
+        log.warning("Not written: %s. Errors: %s", reasons, result["errors"])
         return result
     more = ", more than max_failures allows; the rest was not tried" if stopped else ""
     raise BatchFailedError(
-        f"{failed} of {tally.total} records could not be written{more}: {tally.reasons}. "
+        f"{failed} of {tally.total} records could not be written{more}: {reasons}. "
         f"Errors: {result['errors']}.",
         manifest=result,
         operation="write",
-        retryable=any(one.code == LOCKED for one in tally.failures),
+        retryable=tally.failures.locked > 0,
     )
 
 
-def _row(line: bytes, number: int, path: Any) -> dict[str, Any]:
+def _row(line: str, number: int, path: Any) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -242,17 +243,6 @@ def _row(line: bytes, number: int, path: Any) -> dict[str, Any]:
             "ConversationBatchOperator, or the URI of its results.jsonl."
         )
     return row
-
-
-def _opened(path: Any) -> Any:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        raise AgentforceInputError(f"results: the file {path} does not exist.") from None
-
-
-def _exceeds(tally: _Tally, most: int | None) -> bool:
-    return most is not None and len(tally.failures) > most
 
 
 def _chunks(writes: Iterable[RecordWrite]) -> Iterator[list[RecordWrite]]:

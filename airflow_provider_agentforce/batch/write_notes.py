@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from airflow_provider_agentforce.batch.record_values import ENCODER, WriteFailure
 from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.batch.write_failures import WriteFailures
 
 ERRORS = "write_errors.jsonl"
 _NOTE = "written-"
@@ -51,12 +50,12 @@ class WriteNotes:
         """Note, durably, that the records at these positions are written."""
         if positions:
             content = json.dumps(_as_spans(positions)).encode()
-            self._write(f"{_NOTE}{self._mark}-{uuid.uuid4().hex[:12]}.json", [content])
+            name = f"{_NOTE}{self._mark}-{uuid.uuid4().hex[:12]}.json"
+            self._do("written", partial(self._storage.write, name, lambda: [content]))
 
-    def write_errors(self, failures: Iterable[WriteFailure]) -> None:
+    def write_errors(self, failures: WriteFailures) -> None:
         """Write the file of errors."""
-        lines = [ENCODER.encode(asdict(one)).encode("utf-8", "replace") + b"\n" for one in failures]
-        self._write(ERRORS, lines)
+        self._do("written", partial(self._storage.write, ERRORS, failures.lines))
 
     def forget(self) -> None:
         """Remove the notes and the errors."""
@@ -65,9 +64,6 @@ class WriteNotes:
 
     def _names(self) -> list[str]:
         return [name for name in self._do("read", self._storage.names) if name.startswith(_NOTE)]
-
-    def _write(self, name: str, content: list[bytes]) -> None:
-        self._do("written", partial(self._storage.write, name, lambda: content))
 
     def _remove(self, name: str) -> None:
         self._do("removed", partial(self._storage.remove, name))

@@ -342,6 +342,18 @@ SYMPTOMS = (
         words=r"MALFORMED_QUERY|INVALID_FIELD|INVALID_TYPE|INVALID_QUERY_FILTER_OPERATOR",
     ),
     Symptom(
+        _READ,
+        "Make the query smaller: select fewer fields, group less, or split it by dates or ids.",
+        (400,),
+        words=r"QUERY_TIMEOUT|QUERY_TOO_COMPLICATED|OPERATION_TOO_LARGE|EXCEEDED_ID_LIMIT",
+    ),
+    Symptom(
+        _READ,
+        "An address and its headers, the token among them, have at most 16,384 bytes. Split the query, for "
+        "instance by ids.",
+        (414, 431),
+    ),
+    Symptom(
         _READ | _WRITE,
         "The app needs the scope api, and its user (Run As, or username) API Enabled and permission to "
         "read or edit these records.",

@@ -31,7 +31,9 @@ from airflow_provider_agentforce.exceptions import (
 )
 
 MOST_PER_CALL = 200
-LOCKED = "UNABLE_TO_LOCK_ROW"
+_LOCKED = "UNABLE_TO_LOCK_ROW"
+# The answer to a call with a value that its field does not have, such as a word for a number.
+_UNREADABLE = "JSON_PARSER_ERROR"
 _MAINTENANCE = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
 _CURSOR_GONE = "INVALID_QUERY_LOCATOR"
 _LOCK_ATTEMPTS = 5
@@ -80,6 +82,11 @@ class WriteResult:
     def written(self) -> bool:
         """Whether the record was written."""
         return not self.code
+
+    @property
+    def locked(self) -> bool:
+        """Whether another process had locked the record, or one that an automation of the org writes."""
+        return _LOCKED in self.code or _LOCKED in self.message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,23 +148,16 @@ class Records(OrgResource):
         the org's format. A related record (``Owner.Name``) is a nested dict, and a sub-select a list of
         dicts. The first page is requested at once, the others when they are needed.
 
-        :raises AgentforceInputError: *soql* is empty, is too long, or asks for ``COUNT()`` alone.
+        :raises AgentforceInputError: *soql* is not a query for records, or is too long.
         :raises AgentforceRequestError: the org does not understand or allow it.
         """
-        text = validation.message_text(soql, "soql")
-        encoded = quote(text, safe="")
+        encoded = quote(validation.soql(soql), safe="")
         if len(encoded) > _LONGEST_QUERY:
             raise AgentforceInputError(
                 f"soql has {len(encoded):,} characters in an address; the org accepts {_LONGEST_QUERY:,}.",
                 hint="Split the query, for instance by ids.",
             )
-        first = self._page(f"{DATA_PATH}/query?q={encoded}")
-        if not first["records"] and first.get("done") is True and first.get("totalSize"):
-            raise AgentforceInputError(
-                f"soql: COUNT() returns a number, {first['totalSize']}, and no records.",
-                hint="Use COUNT(Id), which returns a record with the field expr0.",
-            )
-        return self._all(first)
+        return self._all(self._page(f"{DATA_PATH}/query?q={encoded}"))
 
     def describe(self, sobject: str) -> SObjectInfo:
         """Return the org's description of an object and its fields.
@@ -200,13 +200,10 @@ class Records(OrgResource):
         results: dict[int, WriteResult] = {}
 
         def attempt() -> bool:
-            left = [
-                place for place in range(len(rows)) if place not in results or results[place].code == LOCKED
-            ]
-            request = _WriteRequest(url=url, rows=[typed[at] for at in left])
-            found = self._executor.execute(request, self._get_access).value
+            left = [at for at in range(len(rows)) if at not in results or results[at].locked]
+            found = self._written(url, [typed[at] for at in left])
             results.update(zip(left, found, strict=True))
-            return any(one.code == LOCKED for one in found)
+            return any(one.locked for one in found)
 
         # The last results count, whatever they are.
         tenacity.Retrying(
@@ -216,8 +213,29 @@ class Records(OrgResource):
             sleep=self._executor.deadline.sleep,
             retry_error_callback=lambda _: True,
         )(attempt)
-        _check_maintenance(results.values())
+        for one in results.values():
+            if one.code == _MAINTENANCE:
+                raise _read_only(f"{one.code}: {one.message}")
         return [results[at] for at in range(len(rows))]
+
+    def _written(self, url: str, rows: Sequence[Mapping[str, Any]]) -> list[WriteResult]:
+        """Write records; if the org cannot read a value of one, find that one by halving the call."""
+        request = _WriteRequest(url=url, rows=rows)
+        try:
+            found: list[WriteResult] = self._executor.execute(request, self._get_access).value
+        except AgentforceRequestError as error:
+            said = responses.error(error.body.encode())
+            if said.error == _MAINTENANCE:
+                raise _read_only(said.text) from error
+            if said.error != _UNREADABLE:
+                raise
+            if len(rows) == 1:
+                return [WriteResult(None, said.error, one_line(said.message))]
+            half = len(rows) // 2
+            found = [*self._written(url, rows[:half]), *self._written(url, rows[half:])]
+            if len(rows) == MOST_PER_CALL and all(one.code == _UNREADABLE for one in found):
+                raise
+        return found
 
     def _all(self, page: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the records of *page* and of the following pages."""
@@ -264,11 +282,9 @@ class Records(OrgResource):
         return self._plain(value)
 
 
-def _check_maintenance(results: Any) -> None:
-    refused = next((one for one in results if one.code == _MAINTENANCE), None)
-    if refused is not None:
-        raise AgentforceTransientError(
-            f"Writing records failed: {refused.code}: {refused.message.rstrip('.')}.",
-            hint="The org is read-only for now. Write the remaining records later.",
-            operation="write",
-        )
+def _read_only(said: str) -> AgentforceTransientError:
+    return AgentforceTransientError(
+        f"Writing records failed: {said.rstrip('.')}.",
+        hint="The org is read-only for now. Write the remaining records later.",
+        operation="write",
+    )

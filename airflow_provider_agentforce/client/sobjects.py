@@ -10,9 +10,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
+from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.responses import UnreadableReplyError
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
@@ -20,7 +23,11 @@ ID = "Id"
 _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 # Types whose values cannot be written as a text.
 _COMPOUND = {"address", "location", "base64", "complexvalue", "json"}
-_DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
+# Python 3.10 reads fewer forms than the org writes.
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
+)
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -31,17 +38,16 @@ def _record_id(text: str) -> str:
 
 
 def _number(text: str) -> float:
-    if _DIGITS.fullmatch(text):
-        return int(text)
-    number = float(text)
-    if not math.isfinite(number):
+    if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
         raise ValueError(text)
-    return number
+    return float(text) if re.search(r"[.eE]", text) else int(text)
 
 
-def _whole_number(text: str) -> int:
-    number = _number(text)
-    if number != int(number):
+def _whole_number(text: str, bits: int) -> int:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(text)
+    number = Decimal(text)
+    if not -(2**bits) <= number < 2**bits or number != number.to_integral_value():
         raise ValueError(text)
     return int(number)
 
@@ -57,19 +63,29 @@ def _date(text: str) -> str:
 
 
 def _datetime(text: str) -> str:
-    moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-    if moment.tzinfo is None:
+    match = _MOMENT.fullmatch(text)
+    if match is None:
         raise ValueError(text)
+    day, clock, seconds, fraction, zone = match.groups()
+    fraction = (fraction or ".").ljust(7, "0")[:7]
+    zone = "+00:00" if zone in "Zz" else f"{zone[:3]}:{zone[-2:]}"
+    moment = datetime.fromisoformat(f"{day}T{clock}{seconds or ':00'}{fraction}{zone}")
     return moment.isoformat(timespec="milliseconds")
 
 
+def _time(text: str) -> str:
+    moment = time.fromisoformat(text.removesuffix("Z"))
+    if moment.tzinfo is not None:
+        raise ValueError(text)
+    return f"{moment.isoformat(timespec='milliseconds')}Z"
+
+
 # For each type, the parser of a text and the description of valid texts. All other types are texts.
-_WHOLE = (_whole_number, "a whole number")
 _ANY_NUMBER = (_number, "a number")
 _RECORD = (_record_id, "the id of a record")
 _FORMS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "int": _WHOLE,
-    "long": _WHOLE,
+    "int": (partial(_whole_number, bits=31), "a whole number of at most 2,147,483,647"),
+    "long": (partial(_whole_number, bits=63), "a whole number"),
     "double": _ANY_NUMBER,
     "currency": _ANY_NUMBER,
     "percent": _ANY_NUMBER,
@@ -78,6 +94,7 @@ _FORMS: dict[str, tuple[Callable[[str], Any], str]] = {
     "boolean": (_boolean, "true or false"),
     "date": (_date, "a date such as 2026-11-28"),
     "datetime": (_datetime, "a time with its zone, such as 2026-11-28T15:00:00Z"),
+    "time": (_time, "a time of day such as 15:00:00"),
 }
 
 
@@ -145,6 +162,7 @@ class FieldInfo:
         return value.lower() if isinstance(value, str) and not self.case_sensitive else value
 
     def _text(self, text: str) -> str:
+        validation.unicode_text(text, self.name)
         if self.length and len(text) > self.length:
             raise self._refusal(f"accepts {self.length:,} characters, but the text has {len(text):,}")
         parts = text.split(";") if self.type == "multipicklist" else [text]

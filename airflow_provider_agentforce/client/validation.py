@@ -11,6 +11,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,6 +28,8 @@ _AGENT_ID = re.compile(r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?")
 _CONNECTION_ID = re.compile(r"[\w.\-]{1,200}")
 _AGENT = re.compile(rf"{_AGENT_ID.pattern}|[A-Za-z][A-Za-z0-9_]{{0,79}}")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
+_SELECT = re.compile(r"\s*select\b", re.IGNORECASE)
+_COUNT_ALONE = re.compile(r"\s*select\s+count\s*\(\s*\)", re.IGNORECASE)
 _PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # Salesforce usernames have the form of an email address, and at most 80 characters.
 _USERNAME = re.compile(r"(?=.{3,80}$)[^\s@<>\"']+@[^\s@<>\"']+")
@@ -131,9 +134,27 @@ def message_text(value: object, field: str = "text") -> str:
     text = _text(value, field)
     if not text.strip():
         raise AgentforceInputError(f"{field} is blank. Give the message that the agent is to answer.")
+    return unicode_text(text, field)
+
+
+def unicode_text(text: str, field: str) -> str:
+    """Return a text that can be sent as UTF-8."""
     if _has_surrogate(text):
         raise AgentforceInputError(f"{field} contains half of a surrogate pair and cannot be sent as UTF-8.")
     return text
+
+
+def soql(value: object) -> str:
+    """Return a query for records."""
+    text = _text(value, "soql")
+    if not _SELECT.match(text):
+        raise AgentforceInputError(f"soql must be a query that begins with SELECT, but is {shown(text)}.")
+    if _COUNT_ALONE.match(text):
+        raise AgentforceInputError(
+            "soql: COUNT() alone returns a number and no records.",
+            hint="Use COUNT(Id), which returns a record with the field expr0.",
+        )
+    return unicode_text(text, "soql")
 
 
 def sequence_id(value: object, field: str = "sequence_id") -> int:
@@ -194,6 +215,14 @@ def name(value: object, field: str) -> str:
     return _matching(_NAME, value, field, "must be a name such as Custom")
 
 
+def external_id(value: object) -> str:
+    """Return the name of a field by which records are upserted."""
+    field = name(value, "external_id")
+    if field.lower() == "id":
+        raise AgentforceInputError("external_id: leave it out, and records are updated by their Id.")
+    return field
+
+
 def session_key(value: object, field: str = "external_session_key") -> str:
     """Return a UUID in its usual form. The API asks for one (agent-api reference, ``externalSessionKey``)."""
     return _in_form(uuid.UUID, value, field, "must be a UUID")
@@ -226,8 +255,7 @@ def json_object(value: Mapping[str, Any], field: str) -> dict[str, Any]:
         text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         raise refusal(value, field, "must contain only JSON values") from None
-    if _has_surrogate(text):
-        raise AgentforceInputError(f"{field} contains half of a surrogate pair and cannot be sent as UTF-8.")
+    unicode_text(text, field)
     return dict(value)
 
 
@@ -277,6 +305,13 @@ def switch(value: object, field: str) -> bool:
     if not isinstance(chosen, bool):
         raise refusal(value, field, "must be true or false")
     return chosen
+
+
+def duration(value: object, field: str) -> timedelta:
+    """Return a time that is more than none."""
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        raise refusal(value, field, "must be a timedelta above 0")
+    return value
 
 
 def connection_id(value: object, field: str) -> str:

@@ -16,7 +16,6 @@ from airflow_provider_agentforce.emulator.errors import ApiError
 from airflow_provider_agentforce.emulator.models import USERNAME, iso_time, salesforce_id, user_id_of
 from airflow_provider_agentforce.emulator.sobjects import (
     DEFAULT_SOBJECTS,
-    JSON_TYPES,
     SObject,
     SObjectField,
     default_records,
@@ -227,6 +226,7 @@ class _RecordChange:
         self._id = row.get("id", row.get("Id"))
         # The org treats an empty string as null.
         self.changes = {self._field(key).name: None if value == "" else value for key, value in given}
+        self._check_forms()
         self.target = self._target()
         self.record = self._found()
 
@@ -262,6 +262,16 @@ class _RecordChange:
             self.record.update(self.changes, LastModifiedDate=now, SystemModstamp=now)
         result = {"id": record_id, "success": True, "errors": []}
         return result if self._upsert_by is None else {**result, "created": created}
+
+    def _check_forms(self) -> None:
+        for name, value in self.changes.items():
+            field = self._field(name)
+            if value is not None and not field.reads(value):
+                words = (
+                    f"Cannot deserialize instance of {field.type} from {type(value).__name__} value {value}"
+                )
+                detail = f"{words} or request may be missing a required field"
+                raise ApiError("rest_json_parser", detail=detail)
 
     def _field(self, name: str) -> SObjectField:
         field = self.sobject.field(name)
@@ -305,17 +315,14 @@ class _RecordChange:
                     "REQUIRED_FIELD_MISSING", f"Required fields are missing: [{field.name}]", field.name
                 )
             return
-        kinds = JSON_TYPES[field.type]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            detail = f"Cannot deserialize instance of {field.type} from {type(value).__name__} value {value}"
-            raise ApiError("rest_json_parser", detail=detail)
         if isinstance(value, str) and len(value) > field.length:
             raise WriteError(
                 "STRING_TOO_LONG",
                 f"{label}: data value too large: {value[:80]} (max length={field.length})",
                 field.name,
             )
-        if field.values and value not in field.values:
+        chosen = value.split(";") if field.type == "multipicklist" else [value]
+        if field.values and not set(chosen) <= set(field.values):
             raise WriteError(
                 "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
                 f"{label}: bad value for restricted picklist field: {value}",

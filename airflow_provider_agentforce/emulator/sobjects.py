@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 # Types of fields, as a describe names them, and the JSON that the data API takes for each.
-_TEXTS = ("string", "textarea", "picklist", "email", "phone", "url", "reference", "id", "date", "datetime")
+_TEXTS = (
+    *("string", "textarea", "picklist", "multipicklist", "email", "phone", "url", "reference", "id"),
+    *("date", "datetime", "time"),
+)
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_TEXTS, (str,)),
     "boolean": (bool,),
     "int": (int,),
     **dict.fromkeys(("double", "currency", "percent"), (int, float)),
+}
+# Texts that have a form, without which the data API cannot read the call.
+_FORMS = {
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "datetime": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:?\d\d)"),
+    "time": re.compile(r"\d\d:\d\d:\d\d(\.\d{1,3})?Z?"),
 }
 
 
@@ -22,8 +32,8 @@ class SObjectField:
 
     :param name: API name; one of the customer's own ends in ``__c``.
     :param type: as a describe names it: ``string``, ``textarea``, ``picklist``, ``email``, ``phone``,
-        ``url``, ``boolean``, ``int``, ``double``, ``currency``, ``percent``, ``date``, ``datetime`` or
-        ``reference``.
+        ``multipicklist``, ``url``, ``boolean``, ``int``, ``double``, ``currency``, ``percent``, ``date``,
+        ``datetime``, ``time`` or ``reference``.
     :param length: characters that a text may have.
     :param writable: a person or program may set it.
     :param required: it may not be empty.
@@ -54,6 +64,14 @@ class SObjectField:
             return None
         custom = self.name.removesuffix("__c")
         return f"{custom}__r" if custom != self.name else self.name.removesuffix("Id")
+
+    def reads(self, value: Any) -> bool:
+        """Tell whether the data API can read a JSON value as one of this field's type."""
+        if type(value) not in JSON_TYPES[self.type]:
+            return False
+        if self.type == "int":
+            return bool(-(2**31) <= value < 2**31)
+        return self.type not in _FORMS or _FORMS[self.type].fullmatch(value) is not None
 
     def describe(self) -> dict[str, Any]:
         """Return what a describe says of it."""

@@ -1,4 +1,4 @@
-"""The little SOQL that the org understands: fields, parents and children, conditions, counts and order.
+"""The little SOQL that the org understands: fields, parents and children, conditions, aggregates and order.
 
 Source: https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql.htm
 """
@@ -27,6 +27,20 @@ _ESCAPE = re.compile(r"\\(.)")
 _WORDS = {"true": True, "false": False, "null": None}
 _ID = re.compile(r"0\w{14}(?:\w{3})?")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+# What real SOQL has, and this has not. Without a word of it, the org's own error would call the query wrong.
+_UNSUPPORTED = re.compile(
+    r"typeof|using|with|having|offset|for|nulls|not|includes|excludes|fields|format|tolabel|convert\w+|distance|"
+    r"today|yesterday|tomorrow|(last|this|next)_\w+|calendar_\w+|fiscal_\w+|day_\w+|week_\w+|hour_in_day",
+    re.IGNORECASE,
+)
+_AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
+    "count": len,
+    "count_distinct": lambda values: len(set(map(_comparable, values))),
+    "sum": lambda values: sum(values) if values else None,
+    "avg": lambda values: sum(values) / len(values) if values else None,
+    "min": lambda values: min(values, default=None),
+    "max": lambda values: max(values, default=None),
+}
 _ORDERED = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 
 
@@ -82,7 +96,7 @@ class _Select:
         for record in records[:1]:
             _shown(record, self.fields)
         kept = list(filter(self.holds or (lambda _: True), records))
-        if self.groups is not None or any(isinstance(field, _Count) for field in self.fields):
+        if self.groups is not None or any(isinstance(field, _Aggregate) for field in self.fields):
             return _counted(kept, self.fields, self.groups or [])[: self.limit]
         for name, descending in reversed(self.order):
             kept.sort(key=partial(_sortable, name), reverse=descending)
@@ -98,6 +112,7 @@ class _Parser:
     def __init__(self, soql: str, tables: Mapping[str, list[Record]]) -> None:
         self._tokens: list[str] = _TOKEN.findall(soql)
         self._tables = tables
+        self._last = ""
         self.counts = False
 
     def query(self) -> tuple[str, _Query]:
@@ -122,16 +137,16 @@ class _Parser:
             self._expect(")")
             return partial(_add_children, source, query)
         name = self._take()
-        if name.lower() != "count" or not self._accept("("):
+        if name.lower() not in _AGGREGATES or not self._accept("("):
             return partial(_add_field, name)
-        if self._accept(")"):
+        if name.lower() == "count" and self._accept(")"):
             self.counts = True
             return lambda _record, _shown: None
-        counted = _Count(self._take())
+        aggregate = _Aggregate(_AGGREGATES[name.lower()], self._take())
         self._expect(")")
         if self._tokens and self._tokens[0].lower() not in {",", "from"}:
-            counted.alias = self._take()
-        return counted
+            aggregate.alias = self._take()
+        return aggregate
 
     def _any_of(self) -> _Holds:
         parts = self._list("or", self._all_of)
@@ -205,32 +220,43 @@ class _Parser:
     def _take(self, pattern: str = r"[A-Za-z][\w.]*") -> str:
         if not self._tokens or not re.fullmatch(pattern, self._tokens[0], re.IGNORECASE | re.DOTALL):
             self._refuse()
-        return self._tokens.pop(0)
+        self._last = self._tokens.pop(0)
+        return self._last
 
     def _refuse(self) -> None:
         found = self._tokens[0] if self._tokens else "<EOF>"
+        for token in (self._last, found):
+            if _UNSUPPORTED.fullmatch(token):
+                detail = f"{token.upper()} is not supported here; a real org may accept the query"
+                raise ApiError("rest_malformed_query", detail=detail)
         raise ApiError("rest_malformed_query", detail=f"unexpected token: '{found}'")
 
 
-class _Count:
-    """``COUNT(field)``, which counts the records that have a value.
+class _Aggregate:
+    """``COUNT(field)``, ``SUM(field)`` and the like, of the records that have a value.
 
-    :ivar alias: under which the number is shown; without one it is ``expr0``, ``expr1`` and so on.
+    :ivar alias: under which the result is shown; without one it is ``expr0``, ``expr1`` and so on.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, function: Callable[[list[Any]], Any], path: str) -> None:
+        self._function = function
+        self._path = path
         self.alias: str | None = None
 
     def __call__(self, record: Record, _shown: Record) -> None:
-        """Look whether the field exists; the number is not one of a single record."""
-        _read(record, self.path)
+        """Look whether the field exists; the result is not one of a single record."""
+        _read(record, self._path)
+
+    def of(self, records: list[Record]) -> Any:
+        """Return the result for a group of records."""
+        values = [_read(one, self._path) for one in records]
+        return self._function([value for value in values if value is not None])
 
 
 def _counted(
     records: list[Record], fields: list[Callable[[Record, Record], None]], groups: list[str]
 ) -> list[Record]:
-    """Return one record for each group, with what it has in common and its counts."""
+    """Return one record for each group, with what it has in common and its aggregates."""
     members: dict[tuple[Any, ...], list[Record]] = {} if groups else {(): []}
     for record in records:
         members.setdefault(tuple(_read(record, name) for name in groups), []).append(record)
@@ -239,12 +265,12 @@ def _counted(
         shown: Record = {"attributes": {"type": "AggregateResult"}}
         unnamed = 0
         for field in fields:
-            if not isinstance(field, _Count):
+            if not isinstance(field, _Aggregate):
                 field(group[0], shown)
                 continue
             alias = field.alias or f"expr{unnamed}"
             unnamed += field.alias is None
-            shown[alias] = sum(_read(one, field.path) is not None for one in group)
+            shown[alias] = field.of(group)
         found.append(shown)
     return found
 

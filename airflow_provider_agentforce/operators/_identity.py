@@ -34,3 +34,11 @@ def loop_of(task_instance: Any) -> str:
     if region is None or str(region) == str(_NO_LOOP):
         return ""
     return f"{region}:{task_instance.region_index}"
+
+
+def task_identity(task_instance: Any) -> dict[str, str]:
+    """Return what is the same for all tries of a task in a run, and different for everything else."""
+    ti = task_instance
+    loop = loop_of(ti)
+    task = "/".join(map(str, (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
+    return {"task instance": task, **({"loop": loop} if loop else {})}

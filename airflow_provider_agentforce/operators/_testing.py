@@ -63,7 +63,7 @@ class AgentTesting(AgentforceBaseOperator):
         self.result_path = result_path
         self.skip_if_passed_within = None
         if skip_if_passed_within is not None:
-            self.skip_if_passed_within = check_timedelta(skip_if_passed_within, "skip_if_passed_within")
+            self.skip_if_passed_within = validation.duration(skip_if_passed_within, "skip_if_passed_within")
             if result_path is None:
                 raise AgentforceInputError("skip_if_passed_within needs result_path, where a pass is kept.")
 
@@ -263,16 +263,9 @@ def _write_json(storage: Storage, name: str, value: dict[str, Any]) -> None:
     guarded(lambda: storage.write(name, lambda: [content]), f"{name} cannot be written")
 
 
-def check_timedelta(value: Any, field: str) -> timedelta:
-    """Return a time that is more than none."""
-    if not isinstance(value, timedelta) or value <= timedelta(0):
-        raise validation.refusal(value, field, "must be a timedelta above 0")
-    return value
-
-
 def check_wait(value: Any, field: str) -> timedelta:
     """Return a time to wait, whose end is a date."""
-    wait = check_timedelta(value, field)
+    wait = validation.duration(value, field)
     if wait > LONGEST_WAIT:
         raise validation.refusal(str(value), field, f"must be at most {LONGEST_WAIT.days} days")
     return wait

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from airflow_provider_agentforce.operators._answer_store import AnswerStore, fol
 from airflow_provider_agentforce.operators._arguments import check_choice, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
-from airflow_provider_agentforce.operators._identity import loop_of
+from airflow_provider_agentforce.operators._identity import task_identity
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, resolved
 from airflow_provider_agentforce.operators._result_folder import check_folder, remote_executor
@@ -291,7 +291,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             records=partial(check_literal_uri, field="records"),
             result_path=partial(check_literal_uri, field="result_path"),
             continue_from=batch_arguments.check_continue_from,
-            soql=partial(validation.message_text, field="soql"),
+            soql=validation.soql,
             message=batch_arguments.check_message,
         )
 
@@ -367,7 +367,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             client = with_share(client, shard)
         agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
-        task, folder = _task_of(context["ti"]), path_of(self.result_path, "result_path")
+        task, folder = task_identity(context["ti"]), path_of(self.result_path, "result_path")
         folder = folder if begun else folder_of(folder, shard)
         identity = begun.identity if begun else _identity(task, self.agentforce_conn_id, self.soql)
         return Job(
@@ -502,12 +502,6 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         for record in self.open_client().records.query(soql):
             self.check_not_killed()
             yield record
-
-
-def _task_of(ti: Any) -> dict[str, str]:
-    task: Collection[Any] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    loop = loop_of(ti)
-    return {"task instance": "/".join(map(str, task)), **({"loop": loop} if loop else {})}
 
 
 def _identity(task: dict[str, str], connection: str, soql: str | None) -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
-from airflow_provider_agentforce.operators._arguments import check_choice, check_templates
+from airflow_provider_agentforce.operators._arguments import check_choice, check_templates, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
-from airflow_provider_agentforce.operators._paths import path_of
+from airflow_provider_agentforce.operators._identity import task_identity
+from airflow_provider_agentforce.operators._paths import check_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template
 from airflow_provider_agentforce.operators._row_templates import as_field_text, compiler
 
@@ -30,7 +33,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
     **Sends** the records with sObject Collections, 200 per call; a refused record does not prevent the others
     from being written. Records that another process has locked are tried again.
 
-    **Writes** beside the results, if any record failed, ``writes/<task>/write_errors.jsonl``: ``key``,
+    **Writes** beside the results, if any record failed, ``writes/<dag>.<task>/write_errors.jsonl``: ``key``,
     ``target`` (the id of the record, or its external id), ``code`` and ``error`` (the org's words),
     ``fields`` and ``values``.
 
@@ -94,8 +97,14 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse a template that is not one."""
+        """Refuse literals that cannot be right."""
         check_templates("fields", self.fields, lambda text: self.get_template_env().parse(text))
+        check_values(
+            self,
+            results=_check_results,
+            sobject=partial(validation.name, field="sobject"),
+            external_id=validation.external_id,
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the records, or the rest of those that earlier tries began."""
@@ -114,7 +123,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         from airflow_provider_agentforce.batch.record_values import WriteOptions  # noqa: PLC0415
         from airflow_provider_agentforce.batch.record_writer import RecordWriter  # noqa: PLC0415
 
-        sources = _sources(self.results)
+        client, sources = self.open_client(), _sources(self.results)
         ti: Any = context["ti"]
         mapped = "" if ti.map_index < 0 else f".{ti.map_index}"
         environment = self.get_template_env()
@@ -122,9 +131,9 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         from_xcom = "fields" in self.mapped_from_xcom(context)
         fields = as_template(self.fields, environment) if from_xcom else self.fields
         return RecordWriter(
-            self.open_client().records,
+            client.records,
             sources,
-            sources[0].parent / "writes" / f"{ti.task_id}{mapped}",
+            sources[0].parent / "writes" / f"{ti.dag_id}.{ti.task_id}{mapped}",
             WriteOptions(
                 sobject=self.sobject,
                 fields={name: compile_template(text) for name, text in fields.items()},
@@ -132,6 +141,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
                 outcomes=self.outcomes,
                 max_failures=self.max_failures,
             ),
+            identity=" ".join([client.settings.host, *task_identity(ti).values()]),
         )
 
 
@@ -140,6 +150,11 @@ def _checked_fields(fields: Any) -> dict[str, str]:
         raise AgentforceInputError(
             'fields must be a template for each field, such as {"Summary__c": "{{ row.text }}"}, '
             f"but is {shown(fields)}."
+        )
+    twice = [name for name, number in Counter(str(name).lower() for name in fields).items() if number > 1]
+    if twice:
+        raise AgentforceInputError(
+            f"fields names {twice[0]} more than once; case does not distinguish names."
         )
     for name, template in fields.items():
         if not isinstance(template, str):
@@ -151,12 +166,19 @@ def _checked_fields(fields: Any) -> dict[str, str]:
 
 
 def _checked_outcomes(outcomes: Any) -> tuple[str, ...]:
-    names = (outcomes,) if isinstance(outcomes, str) else tuple(outcomes)
-    unknown = [name for name in names if name not in OUTCOMES]
-    if unknown or not names:
-        found = shown(unknown[0], 60) if unknown else "nothing"
-        raise AgentforceInputError(f"outcomes must be some of {', '.join(OUTCOMES)}, but has {found}.")
-    return names
+    names = [outcomes] if isinstance(outcomes, str) else outcomes
+    listed = isinstance(names, Collection) and not isinstance(names, Mapping) and names
+    unknown = [name for name in names if name not in OUTCOMES] if listed else [outcomes]
+    if unknown:
+        raise AgentforceInputError(
+            f"outcomes must be some of {', '.join(OUTCOMES)}, but has {shown(unknown[0], 60)}."
+        )
+    return tuple(names)
+
+
+def _check_results(results: Any) -> None:
+    if isinstance(results, str):
+        check_uri(results, "results")
 
 
 def _sources(results: Any) -> list[Any]:

@@ -44,8 +44,8 @@ class AgentPublishedTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # of Airflow
         self.agent_id = validation.agent(agent_id)
-        self.agentforce_conn_id = agentforce_conn_id
-        self.poke_interval = poke_interval
+        self.agentforce_conn_id = validation.connection_id(agentforce_conn_id, "agentforce_conn_id")
+        self.poke_interval = validation.duration(poke_interval, "poke_interval")
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments."""

@@ -8,6 +8,8 @@ import pytest
 from quick import fields_of
 from writes import answered, errors_of, in_a_process, results_of, writer
 
+from airflow_provider_agentforce.batch.record_values import WriteFailure
+from airflow_provider_agentforce.batch.write_failures import WriteFailures
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
@@ -155,6 +157,12 @@ def test_a_field_that_cannot_be_written_is_found_before_the_first_write(
     assert org.count("write") == 0
 
 
+def test_the_id_is_no_external_id(org, client, tmp_path, ids):
+    fields = {"Agent_Summary__c": "{{ record.text }}"}
+    with pytest.raises(AgentforceInputError, match="external_id: leave it out"):
+        writer(client, results_of(tmp_path, answered(ids[:1])), fields=fields, external_id="id").run()
+
+
 @pytest.mark.parametrize("same", [lambda key: key, lambda key: key[:15]])
 def test_one_record_twice_is_refused_before_the_first_write(org, client, tmp_path, ids, same):
     rows = answered([*ids, same(ids[7])])
@@ -173,9 +181,10 @@ def test_records_are_made_and_found_by_an_external_id(org, client, tmp_path):
         "about A-001",
         "about NEW-1",
     ]
-    rows = answered(["B-1", "b-1"])
-    with pytest.raises(AgentforceInputError, match="both name"):
-        writer(client, results_of(tmp_path, rows), fields=CODE, external_id="Account_Code__c").run()
+    for same in ("b-1", "B-1 "):
+        rows = answered(["B-1", same])
+        with pytest.raises(AgentforceInputError, match="both name"):
+            writer(client, results_of(tmp_path, rows), fields=CODE, external_id="Account_Code__c").run()
 
 
 def test_a_row_without_a_key_names_no_record(org, client, tmp_path):
@@ -276,6 +285,24 @@ def test_a_finished_write_is_made_again_by_another_run(org, client, tmp_path, id
     assert sizes(org) == [3, 3]
 
 
+def test_what_another_run_has_written_is_written_again(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
+    path = results_of(tmp_path, answered(ids[:3]))
+    for identity in ("run 1", "run 1", "run 2"):
+        assert writer(client, path, identity=identity).run()["written"] == 2
+    assert sizes(org) == [3, 1, 3]
+
+
+def test_a_record_is_not_taken_for_one_that_had_its_place(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda record: "No." if record["Name"] == "Account 1" else None)
+    bad, *good = answered(["bad", *ids[:2]])
+    assert writer(client, results_of(tmp_path, [bad, *good])).run()["written"] == 1
+    org.reset()
+    org.add_records("Account", ({"Name": f"Account {number}"} for number in range(600)))
+    result = writer(client, results_of(tmp_path, [*good, bad])).run()
+    assert (result["written"], sizes(org)) == (2, [2])
+
+
 def test_a_note_that_is_cut_costs_one_more_write(org, client, tmp_path, ids):
     org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
     path = results_of(tmp_path, answered(ids[:3]))
@@ -307,6 +334,21 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(org, client, tmp_p
     assert found[0]["changes"]["Name"] == {"now": "Acme", "then": "about A-001"}
 
 
+def test_many_failures_with_long_values_take_little_memory():
+    tracemalloc.start()
+    with WriteFailures() as failures:
+        for number in range(2_000):
+            values = {"Id": number, "Description": f"{number}" + "x" * 30_000}
+            failures.add(WriteFailure(number, number, "NO", f"No {number % 4}.", (), values))
+        size = sum(map(len, failures.lines()))
+        again = sum(1 for _ in failures.lines())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (size > 60_000_000, again, peak < 10 * 2**20) == (True, 2_000, True)
+    assert failures.reasons.startswith("500 × No 0 (first: 0); ")  # noqa: RUF001
+    assert failures.reasons.endswith("; 1 other reasons")
+
+
 @pytest.mark.parametrize("line", ["no JSON", "[1]", '{"key": 1}'])
 def test_a_file_of_something_else_is_named(org, client, tmp_path, ids, line):
     path = results_of(tmp_path, answered(ids[:1]))
@@ -316,9 +358,11 @@ def test_a_file_of_something_else_is_named(org, client, tmp_path, ids, line):
     assert org.count("write") == 0
 
 
-def test_a_file_that_is_gone_is_named(client, tmp_path):
-    with pytest.raises(AgentforceInputError, match="does not exist"):
+def test_a_file_that_is_gone_or_a_folder_is_named(client, tmp_path):
+    with pytest.raises(AgentforceInputError, match=r"results: the file .*results.jsonl does not exist"):
         writer(client, tmp_path / "results.jsonl").run()
+    with pytest.raises(AgentforceInputError, match=r"results: .* is a folder, not a file"):
+        writer(client, tmp_path).run()
 
 
 def test_a_folder_that_cannot_be_written_fails_before_the_first_write(org, client, tmp_path, ids):

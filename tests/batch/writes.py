@@ -30,10 +30,10 @@ def results_of(folder, rows):
     return path
 
 
-def writer(client, path, *, fields=FIELDS, sobject="Account", **options):
+def writer(client, path, *, fields=FIELDS, sobject="Account", identity="run", **options):
     rendered = {name: compile_template(text) for name, text in fields.items()}
     chosen = WriteOptions(sobject=sobject, fields=rendered, **options)
-    return RecordWriter(client.records, [path], path.parent / "writes" / "task", chosen)
+    return RecordWriter(client.records, [path], path.parent / "writes" / "task", chosen, identity=identity)
 
 
 def errors_of(result):

@@ -274,6 +274,7 @@ NOT_DONE_IN_SALESFORCE = {
 }
 BEGINNINGS = (
     "It does not exist in this org",
+    *("Make the query smaller", "An address and its headers"),
     *("The host asks for a client certificate", "The host answers with a redirect", "The session "),
     *(
         "The client-credentials flow takes no",

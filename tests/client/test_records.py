@@ -61,11 +61,12 @@ def test_a_record_has_typed_values_parents_children_and_nulls(org, records):
     }
 
 
-def test_groups_are_counted_and_a_count_alone_says_how(client, records):
+def test_groups_and_aggregates_are_records(records):
     groups = list(records.query("SELECT Industry, COUNT(Id) many FROM Account GROUP BY Industry"))
     assert {"Industry": "Technology", "many": 2} in groups
-    error = failing(client, lambda: records.query("SELECT COUNT() FROM Account"), AgentforceInputError)
-    assert "COUNT() returns a number, 8," in str(error)
+    assert list(records.query("SELECT MAX(NumberOfEmployees), COUNT(Id) FROM Account")) == [
+        {"expr0": 22000, "expr1": 8}
+    ]
     assert list(records.query("SELECT Id FROM Account WHERE Name = 'Unknown'")) == []
 
 
@@ -96,7 +97,8 @@ def test_the_first_page_is_asked_for_at_once_and_the_others_when_wanted(make_org
 @pytest.mark.parametrize(
     ("soql", "words"),
     [
-        ("SELEKT Id FROM Account", "MALFORMED_QUERY: unexpected token: 'SELEKT'"),
+        ("SELECT Id FORM Account", "MALFORMED_QUERY: unexpected token: 'FORM'"),
+        ("SELECT TYPEOF Owner WHEN User THEN Id END FROM Account", "TYPEOF is not supported here"),
         ("SELECT Colour FROM Account", "INVALID_FIELD: No such column 'Colour'"),
         ("SELECT Id FROM Nothing__c", "INVALID_TYPE"),
     ],
@@ -108,11 +110,33 @@ def test_a_query_that_is_wrong_is_one_clear_error(org, client, records, soql, wo
     assert org.count("query") == 1
 
 
-@pytest.mark.parametrize("soql", ["", "  ", "SELECT Id FROM Account WHERE Name IN ('" + "x" * 20_000 + "')"])
+UNREADY = (
+    *("", "  ", "FIND {Acme}", "SELECT Id FROM Account WHERE Name = '\ud800'"),
+    "SELECT Id FROM Account WHERE Name IN ('" + "x" * 20_000 + "')",
+    *("SELECT COUNT() FROM Account", " select count( ) from Account WHERE Name = 'Unknown'"),
+)
+
+
+@pytest.mark.parametrize("soql", UNREADY)
 def test_a_query_that_cannot_be_sent_is_refused(org, client, records, soql):
     with pytest.raises(AgentforceInputError, match="soql"):
         records.query(soql)
     assert org.requests == []
+
+
+@pytest.mark.parametrize("status", [414, 431])
+def test_a_query_that_is_too_long_with_its_token_says_how(org, client, records, status):
+    org.fail("query", status=status, body="")
+    error = failing(client, lambda: records.query("SELECT Id FROM Account"), AgentforceRequestError)
+    assert "Split the query" in error.hint
+
+
+@pytest.mark.parametrize("code", ["QUERY_TIMEOUT", "OPERATION_TOO_LARGE", "EXCEEDED_ID_LIMIT"])
+def test_a_query_that_asks_too_much_says_so(org, client, records, code):
+    org.fail("query", status=400, body=[{"errorCode": code, "message": "Too much."}])
+    error = failing(client, lambda: records.query("SELECT Id FROM Account"), AgentforceRequestError)
+    assert code in str(error)
+    assert "smaller" in error.hint
 
 
 def test_a_query_that_the_org_gives_up_may_be_asked_again(make_org, make_client):
@@ -205,6 +229,36 @@ def test_a_record_that_stays_locked_has_the_org_s_words(org, records):
     assert org.count("write") == 5
 
 
+def refused(code, message):
+    return {"success": False, "errors": [{"statusCode": code, "message": message, "fields": []}]}
+
+
+def test_a_lock_that_an_automation_of_the_org_meets_is_a_lock(org, records):
+    rows = rows_of(org, 2, Name="written")
+    words = "OrderTrigger: execution of AfterUpdate caused by: DmlException: UNABLE_TO_LOCK_ROW, unable"
+    locked = refused("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", words)
+    org.fail("write", body=[locked, {"id": rows[1]["Id"], "success": True, "errors": []}])
+    assert all(result.written for result in records.write("Account", rows))
+    assert [len(one.body["records"]) for one in org.requests if one.operation == "write"] == [2, 1]
+
+
+def test_a_value_that_the_org_cannot_read_is_the_error_of_its_record(org, records):
+    rows = rows_of(org, 8, Agent_Summary__c="good")
+    rows[2]["Next_Review__c"] = rows[5]["Next_Review__c"] = "tomorrow"
+    results = records.write("Account", rows)
+    assert [place for place, one in enumerate(results) if not one.written] == [2, 5]
+    assert results[2].code == "JSON_PARSER_ERROR"
+    assert "Cannot deserialize instance of date" in results[2].message
+    assert [one["Agent_Summary__c"] for one in org.records("Account")].count("good") == 6
+
+
+def test_a_call_of_which_the_org_can_read_nothing_is_one_error(org, client, records):
+    ids = org.add_records("Account", ({"Name": "x"} for _ in range(200)))
+    rows = [{"Id": one, "Next_Review__c": "tomorrow"} for one in ids]
+    error = failing(client, lambda: records.write("Account", rows), AgentforceRequestError)
+    assert "JSON_PARSER_ERROR" in str(error)
+
+
 LOST = [
     ({"drop": True, "after": True}, 2),
     ({"status": 503, "after": True}, 2),
@@ -230,7 +284,7 @@ def test_a_write_whose_answer_is_lost_is_made_once_more(org, records, fault, cal
     ("fault", "kind"),
     [
         ({"status": 403}, AgentforceAuthError),
-        ({"status": 400}, AgentforceRequestError),
+        ({"error": "rest_too_many"}, AgentforceRequestError),
         ({"status": 503, "times": 3}, AgentforceTransientError),
         ({"error": "rest_request_limit", "times": 3}, RateLimitedError),
     ],
@@ -244,6 +298,13 @@ def test_a_write_that_fails_is_one_error(org, client, records, fault, kind):
 
 def test_an_org_under_maintenance_is_a_transient_error(org, client, records):
     org.read_only = True
+    error = failing(
+        client, lambda: records.write("Account", rows_of(org, Name="x")), AgentforceTransientError
+    )
+    assert "read-only" in error.hint
+    org.read_only = False
+    code = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
+    org.fail("write", status=400, body=[{"errorCode": code, "message": "Try again later."}])
     error = failing(
         client, lambda: records.write("Account", rows_of(org, Name="x")), AgentforceTransientError
     )
@@ -311,6 +372,8 @@ VALUES = [
     ("boolean", "false", False),
     ("int", "42", 42),
     ("int", "42.0", 42),
+    ("int", "-2147483648", -2147483648),
+    ("int", "0e999", 0),
     ("double", "0.5", 0.5),
     ("double", "-3", -3),
     ("currency", "123456789012345678", 123456789012345678),
@@ -318,6 +381,14 @@ VALUES = [
     ("date", "2026-11-28", "2026-11-28"),
     ("datetime", "2026-11-28T15:00:00Z", "2026-11-28T15:00:00.000+00:00"),
     ("datetime", "2026-11-28 15:00:00.5+02:00", "2026-11-28T15:00:00.500+02:00"),
+    ("datetime", "2026-11-28T15:00:00.000+0000", "2026-11-28T15:00:00.000+00:00"),
+    ("datetime", "2026-11-28T15:00:00.123456789-0730", "2026-11-28T15:00:00.123-07:30"),
+    ("datetime", "2026-11-28T15:00z", "2026-11-28T15:00:00.000+00:00"),
+    ("time", "15:00", "15:00:00.000Z"),
+    ("time", "15:00:00.500Z", "15:00:00.500Z"),
+    ("long", "9007199254740993.0", 9007199254740993),
+    ("double", ".5", 0.5),
+    ("double", "12345678901234567890", 12345678901234567890),
     ("reference", "001EM0000000001", "001EM0000000001"),
     ("picklist", "High", "High"),
     ("multipicklist", "High;Low", "High;Low"),
@@ -327,7 +398,17 @@ REFUSED = [
     ("string", "x" * 11, "accepts 10 characters, but the text has 11"),
     ("textarea", "x" * 11, "accepts 10 characters"),
     ("boolean", "yes", "true or false"),
+    ("string", "\ud800", "half of a surrogate pair"),
     ("int", "4.2", "a whole number"),
+    ("int", "2147483648", "at most 2,147,483,647"),
+    ("long", "9223372036854775808", "a whole number"),
+    ("long", "1e999999999", "a whole number"),
+    ("int", "1_000", "a whole number"),
+    ("double", "1_000", "a number"),
+    ("double", "\u0661", "a number"),
+    ("time", "3 pm", "a time of day"),
+    ("time", "15:00:00+02:00", "a time of day"),
+    ("datetime", "2026-02-30T15:00:00Z", "with its zone"),
     ("int", "1e400", "a whole number"),
     ("double", "NaN", "a number"),
     ("double", "high", "a number"),

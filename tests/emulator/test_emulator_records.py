@@ -69,6 +69,42 @@ def test_records_are_counted(caller):
     assert sum(group["many"] for group in groups) == 8
 
 
+def test_records_are_summed_up(caller):
+    soql = (
+        "SELECT SUM(NumberOfEmployees), AVG(NumberOfEmployees) mean, MIN(Name), MAX(NumberOfEmployees), "
+        "COUNT_DISTINCT(BillingCountry), SUM(AnnualRevenue) FROM Account"
+    )
+    (found,) = ask(caller, soql)["records"]
+    del found["attributes"]
+    assert found == {
+        "expr0": 37605,
+        "mean": 4700.625,
+        "expr1": "Acme",
+        "expr2": 22000,
+        "expr3": 4,
+        "expr4": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("soql", "word"),
+    [
+        ("SELECT TYPEOF Owner WHEN User THEN Id END FROM Account", "TYPEOF"),
+        ("SELECT FIELDS(ALL) FROM Account LIMIT 200", "FIELDS"),
+        ("SELECT Id FROM Account WHERE CreatedDate = LAST_N_DAYS:7", "LAST_N_DAYS"),
+        ("SELECT Id FROM Account WHERE CreatedDate > today", "TODAY"),
+        ("SELECT Id FROM Account WHERE NOT Name = 'Acme'", "NOT"),
+        ("SELECT Id FROM Account ORDER BY Name NULLS LAST", "NULLS"),
+        ("SELECT Id FROM Account LIMIT 2 OFFSET 1", "OFFSET"),
+        ("SELECT Industry FROM Account GROUP BY Industry HAVING COUNT(Id) > 1", "HAVING"),
+    ],
+)
+def test_soql_that_a_real_org_has_and_this_has_not_is_named(caller, soql, word):
+    (error,) = ask(caller, soql)
+    assert error["errorCode"] == "MALFORMED_QUERY"
+    assert error["message"] == f"{word} is not supported here; a real org may accept the query"
+
+
 def test_a_query_is_answered_in_pages(make_caller):
     caller = make_caller(query_page_size=300)
     caller.org.add_records("Account", ({"Name": f"More {number}"} for number in range(692)))
@@ -157,6 +193,9 @@ def test_a_record_that_is_refused_leaves_the_others(caller, org, acme, row, code
         ([{"Nothing__c": 1}], "INVALID_FIELD"),
         ([{"Agent_Score__c": "high"}], "JSON_PARSER_ERROR"),
         ([{"Agent_Score__c": True}], "JSON_PARSER_ERROR"),
+        ([{"Next_Review__c": "28.11.2026"}], "JSON_PARSER_ERROR"),
+        ([{"Agent_Checked_At__c": "2026-11-28 15:00"}], "JSON_PARSER_ERROR"),
+        ([{"NumberOfEmployees": 2**31}], "JSON_PARSER_ERROR"),
         ([{"attributes": {"type": "Nothing__c"}}], "INVALID_TYPE"),
         ([{"attributes": None}], "INVALID_TYPE"),
         ([{"Name": "x"}] * 201, "EXCEEDED_ID_LIMIT"),

@@ -112,5 +112,19 @@ def test_it_is_a_watcher_of_an_asset():
     Asset("agent", watchers=[AssetWatcher("published", trigger)])
     path, arguments = trigger.serialize()
     assert BaseEventTrigger.hash(path, arguments) == BaseEventTrigger.hash(*trigger.serialize())
-    with pytest.raises(AgentforceInputError, match="agent_id"):
-        AgentPublishedTrigger(agent_id="no agent")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"agent_id": "no agent"},
+        {"poke_interval": 60},
+        {"poke_interval": timedelta(0)},
+        {"agentforce_conn_id": ""},
+        {"agentforce_conn_id": None},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_found_when_the_dag_is_parsed(given):
+    with pytest.raises(AgentforceInputError, match=next(iter(given))):
+        AgentPublishedTrigger(**{"agent_id": "Service_Agent", **given})

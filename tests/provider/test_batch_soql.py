@@ -67,9 +67,8 @@ def test_a_lost_page_is_left_to_the_next_try_and_nothing_is_sent(org, run, tmp_p
 @pytest.mark.parametrize(
     ("soql", "words"),
     [
-        ("SELEKT Id", "MALFORMED_QUERY: unexpected token: 'SELEKT'"),
+        ("SELECT Id FORM Account", "MALFORMED_QUERY: unexpected token: 'FORM'"),
         ("SELECT Colour FROM Account", "No such column 'Colour'"),
-        ("SELECT COUNT() FROM Account", "COUNT() returns a number"),
     ],
 )
 def test_a_query_that_is_wrong_is_one_error_before_any_session(org, run, tmp_path, soql, words):
@@ -136,5 +135,20 @@ def test_a_query_is_a_template_and_shown_as_one(tmp_path):
     assert operator.template_fields_renderers["soql"] == "sql"
     operator.render_template_fields({"params": {"name": "Acme"}})
     assert operator.soql == "SELECT Id FROM Account WHERE Name = 'Acme'"
+
+
+@pytest.mark.parametrize(
+    "soql", ["  ", "FIND {Acme}", "SELEKT Id FROM Account", "SELECT COUNT() FROM Account"]
+)
+def test_a_literal_that_is_no_query_for_records_is_found_when_the_dag_is_parsed(tmp_path, soql):
     with pytest.raises(AgentforceInputError, match="soql"):
-        ask(tmp_path, "  ")
+        ask(tmp_path, soql)
+
+
+def test_sixty_thousand_records_are_read_in_30_calls(make_org, run, tmp_path, monkeypatch):
+    org = make_org()
+    org.add_records("Account", ({"Name": f"Account {number}"} for number in range(59_992)))
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
+    done = run(ask(tmp_path, "SELECT Id, Name FROM Account", dry_run=True))
+    assert (done.error, done.value["records"]) == (None, 60_000)
+    assert (org.count("query"), org.count("start")) == (30, 0)

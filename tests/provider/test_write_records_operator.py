@@ -97,7 +97,7 @@ def test_errors_lie_beside_the_results_and_each_task_has_its_own(org, run, asked
     org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
     done = run(write(results=asked))
     assert (done.value["written"], done.value["failed"]) == (7, 1)
-    assert done.value["errors"] == f"{asked['result_path']}/writes/task/write_errors.jsonl"
+    assert done.value["errors"] == f"{asked['result_path']}/writes/dag.task/write_errors.jsonl"
     (line,) = Path(done.value["errors"].removeprefix("file://")).read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["error"] == "Too risky."
 
@@ -110,13 +110,33 @@ def test_results_may_lie_in_an_object_store(org, run, asked):
     org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
     done = run(write(results=uri))
     assert done.value["written"] == 7
-    assert done.value["errors"].endswith("/b/writes/task/write_errors.jsonl")
-    assert b"Too risky." in bucket.cat("/b/writes/task/write_errors.jsonl")
+    assert done.value["errors"].endswith("/b/writes/dag.task/write_errors.jsonl")
+    assert b"Too risky." in bucket.cat("/b/writes/dag.task/write_errors.jsonl")
     org.reset()
     assert run(write(results=uri)).value["written"] == 8
     sizes = [len(one.body["records"]) for one in org.requests if one.operation == "write"]
     assert sizes == [1]
-    assert bucket.ls("/b/writes/task", detail=False) == []
+    assert bucket.ls("/b/writes/dag.task", detail=False) == []
+
+
+def test_notes_count_for_their_run_and_their_org_alone(org, run, asked, make_org, monkeypatch):
+    org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
+    for run_id in ("first", "first", "second"):
+        assert run(write(results=asked), run_id=run_id).value["written"] == 7
+    assert [len(one.body["records"]) for one in org.requests if one.operation == "write"] == [8, 1, 8]
+    other = make_org()
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", other.connection())
+    assert run(write(results=asked), run_id="second").value["written"] == 8
+    assert None not in [record["Agent_Summary__c"] for record in other.records("Account")]
+
+
+def test_two_dags_keep_their_errors_apart(org, run, asked):
+    org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
+    first, second = (run(write(results=asked), dag_id=name).value["errors"] for name in ("one", "two"))
+    org.reset()
+    assert run(write(results=asked), dag_id="two").value["errors"] is None
+    assert Path(first.removeprefix("file://")).exists()
+    assert not Path(second.removeprefix("file://")).exists()
 
 
 def test_too_many_failures_end_the_task_and_leave_the_result(org, run, asked):
@@ -155,7 +175,6 @@ def test_a_kill_before_it_runs_writes_nothing(org, run, asked):
         ({"results": None}, "results must be"),
         ({"results": {}}, "results has no results"),
         ({"results": []}, "results must be"),
-        ({"results": "accounts"}, "results must be a URI"),
         ({"results": "/nowhere/results.jsonl"}, "does not exist"),
         ({"sobject": "Acount"}, "no object Acount"),
         ({"fields": {"Agent_Sumary__c": "x"}}, "did you mean Agent_Summary__c"),
@@ -179,6 +198,14 @@ def test_what_cannot_be_used_fails_before_the_first_write(org, run, asked, given
         ({"fields": {"Name": "{{ row.text"}}, "not a valid template"),
         ({"outcomes": ("anserwed",)}, "outcomes must be some of"),
         ({"outcomes": ()}, "outcomes must be some of"),
+        ({"outcomes": None}, "outcomes must be some of"),
+        ({"outcomes": 5}, "outcomes must be some of"),
+        ({"fields": {"Name": "a", "name": "b"}}, "fields names name more than once"),
+        ({"sobject": "My Object"}, "sobject"),
+        ({"sobject": ""}, "sobject"),
+        ({"external_id": "Id"}, "external_id: leave it out"),
+        ({"external_id": "My Id"}, "external_id"),
+        ({"results": "results.jsonl"}, "results must be a URI"),
         ({"max_failures": -1}, "max_failures"),
         ({"dry_run": "yes"}, "dry_run"),
         ({"feilds": {}}, "Did you mean fields"),
@@ -186,7 +213,7 @@ def test_what_cannot_be_used_fails_before_the_first_write(org, run, asked, given
 )
 def test_a_mistake_is_found_when_the_dag_is_parsed(given, words):
     with pytest.raises(AgentforceInputError, match=words):
-        write(results="file:///results.jsonl", **given)
+        write(**{"results": "file:///results.jsonl", **given})
 
 
 def test_it_takes_the_output_of_a_mapped_batch():

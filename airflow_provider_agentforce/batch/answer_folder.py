@@ -12,17 +12,20 @@ import itertools
 import json
 import logging
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_agentforce.batch.plain_json import as_json
-from airflow_provider_agentforce.batch.results import Row, moment
-from airflow_provider_agentforce.batch.storage import Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.results import Row, is_moment, moment
+from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared, storage_of
+from airflow_provider_agentforce.client.models import ANSWERED
+from airflow_provider_agentforce.exceptions import LedgerError, one_line
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _FILE = re.compile(r"answers-1-[0-9]{14}-[0-9a-f]{12}\.jsonl")
 _FOLDER = re.compile(r"[0-9a-f]{24}")
+_QUESTION = re.compile(r"[0-9a-f]{32}")
 _MOST_FILES = 100
 _MOST_AT_ONCE = 1_000
 _NOT_READ = "Nothing was sent. Without reuse, all records are asked about."
@@ -40,6 +44,13 @@ _PUT = (
     "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (question) "
     "DO UPDATE SET at = excluded.at, line = excluded.line WHERE excluded.at > at"
 )
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class Answer(NamedTuple):
@@ -71,13 +82,19 @@ class Answer(NamedTuple):
 
     @classmethod
     def read(cls, line: bytes) -> Answer | None:
-        """Read a line, ``None`` if it is not a whole one."""
+        """Read a line, ``None`` if it is not a whole one, or cannot be one of ours."""
         try:
-            answer = cls(**json.loads(line))
+            answer = cls(**_DECODER.decode(line.decode("ascii")))
         except (ValueError, TypeError, RecursionError):
             return None
-        texts = answer[:5]
-        return answer if line.endswith(b"\n") and all(isinstance(one, str) for one in texts) else None
+        return answer if line.endswith(b"\n") and answer._is_possible() else None
+
+    def _is_possible(self) -> bool:
+        earlier: Any = self.earlier_answers
+        texts = [*self[:5], *(earlier if isinstance(earlier, list) else [None])]
+        if self.outcome != ANSWERED or not all(isinstance(one, str) for one in texts):
+            return False
+        return bool(_QUESTION.fullmatch(self.question)) and is_moment(self.at)
 
 
 @dataclass(frozen=True)
@@ -112,8 +129,8 @@ class AnswerFolder:
 
     def _in(self, name: str) -> VersionAnswers:
         path = self.path / name
-        since = "" if self.max_age is None else moment(time.time() - self.max_age.total_seconds())
-        return VersionAnswers(path, self.storage_of(path), since)
+        since = time.time() - (self.max_age or timedelta.max).total_seconds()
+        return VersionAnswers(path, self.storage_of(path), moment(since) if since > 0 else "")
 
 
 class VersionAnswers:
@@ -135,7 +152,7 @@ class VersionAnswers:
         :raises LedgerError: if the answers cannot be read.
         """
         found = self._loaded.execute("SELECT line FROM answers WHERE question = ?", [question]).fetchone()
-        return None if found is None else Answer(**json.loads(found[0]))
+        return None if found is None else Answer.read(found[0])
 
     def has(self, question: str, at: str) -> bool:
         """Tell whether there is this answer, or a later one.
@@ -152,7 +169,7 @@ class VersionAnswers:
         :raises LedgerError: if they cannot be written.
         """
         failure = f"The answers cannot be kept in {self._path}"
-        guarded(self._storage.prepare, failure, _NOT_KEPT)
+        prepared(self._storage, failure, _NOT_KEPT)
         guarded(lambda: self._write(lambda: (one.line() for one in answers())), failure, _NOT_KEPT)
         if len(guarded(self._names, failure, _NOT_KEPT)) > _MOST_FILES:
             guarded(lambda: self._merge(""), failure, _NOT_KEPT)
@@ -170,14 +187,13 @@ class VersionAnswers:
     @property
     def _loaded(self) -> sqlite3.Connection:
         if self._database is None:
-            self._database = guarded(
-                self._load, f"The earlier answers in {self._path} cannot be read", _NOT_READ
-            )
+            failure = f"The earlier answers in {self._path} cannot be read"
+            # A folder that cannot be made is known before anything is sent.
+            prepared(self._storage, failure, _NOT_READ)
+            self._database = guarded(self._load, failure, _NOT_READ)
         return self._database
 
     def _load(self) -> sqlite3.Connection:
-        # A folder that cannot be made is known before anything is sent.
-        self._storage.prepare()
         database, done, broken = _database(), set[str](), 0
         while names := [name for name in self._names() if name not in done]:
             found = len(done)
@@ -233,7 +249,8 @@ class VersionAnswers:
                     for answer, line in zip(answers, lines, strict=True)
                     if answer is not None and answer.at >= since
                 ]
-                database.executemany(_PUT, rows)
+                with _with_room():
+                    database.executemany(_PUT, rows)
         return broken
 
 
@@ -241,9 +258,32 @@ def _database() -> sqlite3.Connection:
     """Return a database in a temporary file, which ends with it."""
     import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
 
-    database = sqlite3.connect("")
-    database.execute(_TABLE)
+    # SQLite's own temporary files lie in a folder that it does not name.
+    with _with_room(), tempfile.NamedTemporaryFile(prefix="agentforce-answers-") as file:
+        database = sqlite3.connect(file.name)
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(_TABLE)
     return database
+
+
+@contextmanager
+def _with_room() -> Iterator[None]:
+    """Say of a temporary folder that is full or cannot be used which one it is.
+
+    :raises LedgerError: for what SQLite or the disk raises.
+    """
+    import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
+
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        where = f" {tempfile.tempdir}" if tempfile.tempdir else ""
+        raise LedgerError(
+            f"The worker's folder for temporary files{where} cannot take the earlier answers "
+            f"({type(error).__name__}: {one_line(str(error), 200)}).",
+            hint="Make room there, or let TMPDIR name another folder.",
+        ) from error
 
 
 def _count(database: sqlite3.Connection) -> int:

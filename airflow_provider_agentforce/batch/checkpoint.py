@@ -31,7 +31,7 @@ from airflow_provider_agentforce.batch.parts import (
     unreadable_file,
 )
 from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
-from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded
+from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded, is_unusable, prepared
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
     AgentforceInputError,
@@ -156,7 +156,7 @@ class Checkpoint:
         :raises LedgerError: if what it holds cannot be read.
         """
         try:
-            self._ask("made", self._storage.prepare)
+            prepared(self._storage, self._failure("made"))
             header = self._notes.read(HEADER)
             if header is None:
                 header = {"v": _VERSION, "began": time.time(), **self._marks}
@@ -498,7 +498,8 @@ class Checkpoint:
     def _unusable(self, cause: BaseException) -> AgentforceInputError:
         return AgentforceInputError(
             f"result_path: {self._shown} cannot be used ({type(cause).__name__}: "
-            f"{one_line(str(cause), 200)})."
+            f"{one_line(str(cause), 200)}).",
+            retryable=not is_unusable(cause),
         )
 
     def _write(self, name: str, content: Callable[[], Any]) -> None:
@@ -525,7 +526,10 @@ class Checkpoint:
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        return guarded(call, f"The checkpoint of {self._shown} cannot be {what}")
+        return guarded(call, self._failure(what))
+
+    def _failure(self, what: str) -> str:
+        return f"The checkpoint of {self._shown} cannot be {what}"
 
 
 def changed_marks(header: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:

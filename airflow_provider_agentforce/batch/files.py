@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from airflow_provider_agentforce.batch.storage import is_wrong_path
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
 
 _UTF_8 = b"\xef\xbb\xbf"
@@ -17,8 +17,6 @@ _MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-# A path that is wrong for good.
-_FINAL = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENODEV, errno.ENXIO}
 
 
 def opened(path: Any, field: str = "records") -> Any:
@@ -51,7 +49,7 @@ def named(path: Any, field: str = "records") -> Iterator[None]:
     except PermissionError:
         raise AgentforceInputError(f"{field}: {shown} may not be read by this task.") from None
     except Exception as error:
-        final = isinstance(error, ValueError) or getattr(error, "errno", None) in _FINAL
+        final = isinstance(error, ValueError) or is_wrong_path(error)
         reason = getattr(error, "strerror", None) or error
         raise AgentforceInputError(
             f"{field}: {shown} cannot be read ({type(error).__name__}: {one_line(str(reason), 200)}).",

@@ -28,7 +28,7 @@ from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of
 from airflow_provider_agentforce.batch.split_folder import check_split
-from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, prepared, storage_of
 from airflow_provider_agentforce.batch.todo import Todo, ask_all, take_up
 from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -205,7 +205,7 @@ class Job:
             plan = plan_of(source, prompts, options, settings, killed=killed, reuse=reuse)
         storage = self.storage_of(self.result_folder)
         failure = f"The plan in {self.result_folder} cannot be written"
-        guarded(storage.prepare, failure)
+        prepared(storage, failure)
         for name, body in plan_files(plan).items():
             guarded(partial(storage.write, name, partial(list, [body])), failure)
         log.info("%s", plan.summary())

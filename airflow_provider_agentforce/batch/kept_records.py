@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.reader import read_records
 from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSource, Source
-from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 _HINT = "Nothing was sent. Give a function that returns the records; it is called again by the next try."
@@ -48,7 +48,7 @@ def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str
     of = hashlib.sha256(as_json(identity, ordered=True).encode()).hexdigest()[:12]
     name, whole = f"records-{of}.jsonl", f"records-{of}.json"
     failure = f"The records of {folder} cannot be kept"
-    guarded(storage.prepare, failure, _HINT)
+    prepared(storage, failure, _HINT)
     # A store may keep the beginning of a file whose writing failed, so another file says that it is whole.
     if guarded(lambda: storage.read(whole), failure, _HINT) is None:
         lines = _Lines(records)

@@ -132,6 +132,15 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
+def is_moment(text: str) -> bool:
+    """Tell whether *text* is one that :func:`moment` has returned."""
+    try:
+        given = datetime.fromisoformat(text).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return False
+    return given.isoformat(timespec="milliseconds") == text
+
+
 class Entry(NamedTuple):
     """What the checkpoint says of a row, so that the row itself need not be parsed.
 

@@ -7,6 +7,7 @@ close of a file is the acknowledgement; there nothing is appended or renamed, si
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterable
@@ -27,6 +28,18 @@ _ATTEMPTS = 4
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _TEMPORARY = ".tmp"
+# No retry changes that the path cannot be used.
+_WRONG_PATH = {
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENODEV,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EROFS,
+}
 
 _again = tenacity.Retrying(
     retry=tenacity.retry_if_not_exception_type(_FINAL),
@@ -218,11 +231,33 @@ def local_path(folder: Any) -> Path | None:
     return Path(folder.path) if "local" in store.protocol else None
 
 
-def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
+def is_wrong_path(error: BaseException) -> bool:
+    """Tell whether *error* says that nothing can ever be read or written at a path."""
+    return isinstance(error, OSError) and error.errno in _WRONG_PATH
+
+
+def is_unusable(error: BaseException) -> bool:
+    """Tell whether *error*, at the first use of a folder, is one that another try would meet as well."""
+    return is_wrong_path(error) or isinstance(error, _FINAL)
+
+
+def prepared(storage: Storage, failure: str, hint: str = "") -> None:
+    """Make the folder of *storage*; the parameters and errors are those of :func:`guarded`."""
+    guarded(storage.prepare, failure, hint, lasting=is_unusable)
+
+
+def guarded(
+    call: Callable[[], _T],
+    failure: str,
+    hint: str = "",
+    *,
+    lasting: Callable[[BaseException], bool] = is_wrong_path,
+) -> _T:
     """Return what *call* returns.
 
     :param failure: what a failure of the store means, such as ``The checkpoint cannot be read``.
     :param hint: the way out.
+    :param lasting: tells whether a retry of the task would meet the same error.
     :raises LedgerError: for whatever the store's library raises.
     """
     try:
@@ -231,7 +266,9 @@ def guarded(call: Callable[[], _T], failure: str, hint: str = "") -> _T:
         raise
     except Exception as error:
         raise LedgerError(
-            f"{failure} ({type(error).__name__}: {one_line(str(error), 200)}).", hint=hint
+            f"{failure} ({type(error).__name__}: {one_line(str(error), 200)}).",
+            hint=hint,
+            retryable=not lasting(error),
         ) from error
 
 

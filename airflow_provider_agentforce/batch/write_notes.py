@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from airflow_provider_agentforce.batch.storage import Storage, guarded
+from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared
 from airflow_provider_agentforce.batch.write_failures import WriteFailures
 
 ERRORS = "write_errors.jsonl"
@@ -33,7 +33,7 @@ class WriteNotes:
         self._folder = folder
         self._mark = mark
         self._storage = storage_of(folder)
-        self._do("made", self._storage.prepare)
+        prepared(self._storage, self._failure("made"))
 
     def spans(self, total: int) -> Iterator[tuple[int, int]]:
         """Yield the positions that earlier tries have written, as pairs of begin and end.
@@ -69,7 +69,10 @@ class WriteNotes:
         self._do("removed", partial(self._storage.remove, name))
 
     def _do(self, what: str, call: Callable[[], _T]) -> _T:
-        return guarded(call, f"The files in {self._folder} cannot be {what}")
+        return guarded(call, self._failure(what))
+
+    def _failure(self, what: str) -> str:
+        return f"The files in {self._folder} cannot be {what}"
 
 
 def _as_spans(positions: Sequence[int]) -> list[tuple[int, int]]:

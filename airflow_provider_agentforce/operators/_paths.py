@@ -27,6 +27,8 @@ def check_uri(uri: str, field: str) -> None:
     """
     if looks_like_key(uri):
         raise AgentforceInputError(f"{field} must be a URI, but contains a private key.")
+    if re.search("[\0\ud800-\udfff]", uri):
+        raise AgentforceInputError(f"{field} contains a character that no path can have: {shown(uri, 100)}.")
     if not _URI.match(uri):
         listed = field == "records" and uri.lstrip().startswith("[")
         raise AgentforceInputError(

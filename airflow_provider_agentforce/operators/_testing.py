@@ -200,10 +200,10 @@ class AgentTesting(AgentforceBaseOperator):
             _write_json(self._storage(), _RESULTS, whole)
 
     def _storage(self) -> Storage:
-        from airflow_provider_agentforce.batch.storage import guarded, storage_of  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.batch.storage import prepared, storage_of  # noqa: PLC0415 - not at parse time
 
         storage = storage_of(path_of(self.result_path, "result_path"))
-        guarded(storage.prepare, "result_path cannot be used")
+        prepared(storage, "result_path cannot be used")
         return storage
 
 

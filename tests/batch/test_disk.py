@@ -1,5 +1,6 @@
 """Disks that are full, slow or read-only, and clocks that jump: answers are kept, nothing is sent twice."""
 
+import errno
 import os
 import subprocess
 import time
@@ -7,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from batches import accounts, in_a_process, job, rows
+from batches import accounts, in_a_process, job, rows, trial
 
+from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
+from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.storage import LocalStorage
-from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
+from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, LedgerError
 
 ANSWER = "All that there is to know. " * 40
 
@@ -98,12 +101,41 @@ def test_a_read_only_disk_is_one_error_before_anything_is_sent(org, client, disk
     assert org.requests == []
 
 
-@pytest.mark.parametrize("place", ["{tmp}/a file/results", "/proc/results", "/dev/null/results"])
-def test_a_place_where_no_folder_can_be_is_one_error_before_anything_is_sent(org, client, tmp_path, place):
+PLACES = ["{tmp}/a file/results", "{tmp}/a file", "/proc/results", "/dev/null/results", "{tmp}/" + "x" * 300]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("work", ["run", "plan", "shard", "sample", "reuse"])
+def test_a_place_where_no_folder_can_be_is_one_final_error_before_anything_is_sent(
+    org, client, tmp_path, place, work
+):
     (tmp_path / "a file").write_text("")
-    with pytest.raises(AgentforceInputError, match=r"result_path: .* cannot be used") as caught:
-        job(client, Path(place.format(tmp=tmp_path)), accounts(3)).run(killed=never)
+    place = Path(place.format(tmp=tmp_path))
+    shard = {"shard": Shard(0, 2)}
+    begin = {
+        "run": lambda: job(client, place, accounts(3)).run(killed=never),
+        "plan": lambda: job(client, place, accounts(3)).plan(),
+        "shard": lambda: job(client, place / "shard-0-of-2", accounts(3), **shard).run(killed=never),
+        "sample": lambda: trial(client, place, accounts(3), 1).run(killed=never),
+        "reuse": lambda: job(client, tmp_path / "results", accounts(3), reuse=AnswerFolder(place)).run(
+            killed=never
+        ),
+    }
+    with pytest.raises(AgentforceError, match="cannot be") as caught:
+        begin[work]()
     assert "\n" not in str(caught.value)
+    assert not caught.value.retryable
+    assert org.count("start") == 0
+
+
+def test_a_store_that_is_away_when_a_batch_begins_is_left_to_a_retry(org, client, folder):
+    class Away(LocalStorage):
+        def write(self, name, content):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(AgentforceInputError, match=r"result_path: .* cannot be used \(OSError") as caught:
+        job(client, folder, accounts(3), storage_of=Away).run(killed=never)
+    assert caught.value.retryable
     assert org.requests == []
 
 

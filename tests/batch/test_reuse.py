@@ -202,6 +202,48 @@ def test_what_is_not_ours_in_the_store_stays_and_disturbs_nothing(run, store):
     assert all(one.exists() for one in foreign)
 
 
+IMPOSSIBLE = {
+    "question": ["", "x" * 32, "../x", "\ud800", 5],
+    "at": ["", "soon", "2026-13-01T00:00:00.000+00:00", "2026-01-01\ud80000:00:00.000+00:00", "9", 5],
+    "session_id": [None, {}],
+    "text": [None, ["a"]],
+    "outcome": ["failed", "", None],
+    "earlier_answers": [None, "text", [5], {}],
+    "result": [float("nan"), float("inf")],
+}
+
+
+def test_lines_with_impossible_values_are_passed_over(run, store, org, caplog):
+    run(accounts(2))
+    (path,) = files(store)
+    good = [json.loads(line) for line in path.read_text().splitlines()]
+    bad = [{**good[0], name: value} for name, values in IMPOSSIBLE.items() for value in values]
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*bad, good[1]]))
+    assert run(accounts(2), day=2)["reused"] == 1
+    assert org.applied() == 3
+    assert any(f"{len(bad)} lines in" in one for one in caplog.messages)
+
+
+def test_any_age_may_be_given(run, store):
+    run(accounts(2))
+    ever = AnswerFolder(store, max_age=timedelta.max)
+    assert run(accounts(2), day=2, reuse=ever)["reused"] == 2
+    assert ever.prune() == 0
+
+
+def test_a_full_folder_for_temporary_files_is_named(org, fields, run, tmp_path, store):
+    # SQLite keeps two megabytes in memory.
+    long = [{**one, "name": one["name"] * 10_000} for one in accounts(40)]
+    run(long)
+    log, temporary = tmp_path / "log", tmp_path / "temporary"
+    temporary.mkdir()
+    how = {"answers": str(store), "temporary": str(temporary), "most_bytes": 500_000, "log": log}
+    process = in_a_process(fields, tmp_path / "day-2", long, **how)
+    assert process.wait(60)
+    assert f"folder for temporary files {temporary} cannot take the earlier answers" in log.read_text()
+    assert org.applied() == 40
+
+
 def test_many_files_become_few(run, store, org, monkeypatch):
     monkeypatch.setattr("airflow_provider_agentforce.batch.answer_folder._MOST_FILES", 3)
     for day in range(1, 8):

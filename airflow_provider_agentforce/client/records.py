@@ -37,6 +37,8 @@ _UNREADABLE = "JSON_PARSER_ERROR"
 _MAINTENANCE = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
 _CURSOR_GONE = "INVALID_QUERY_LOCATOR"
 _LOCK_ATTEMPTS = 5
+# Apex says at the end of a long text what its trigger met.
+_LONGEST_MESSAGE = 2000
 # 2,000 records of a page, or the description of 800 fields with their picklists.
 _MAX_PAGE = 64 * 1024 * 1024
 # The org accepts addresses of at most 16,384 characters.
@@ -53,12 +55,14 @@ class WriteResult:
     :param code: why it was not written, such as ``STRING_TOO_LONG``; ``""`` if it was.
     :param message: the same in the org's words.
     :param fields: the fields that the org names.
+    :param locked: another process had locked the record, or one that an automation of the org writes.
     """
 
     record_id: str | None
     code: str = ""
     message: str = ""
     fields: tuple[str, ...] = ()
+    locked: bool = False
 
     @classmethod
     def from_reply(cls, reply: Mapping[str, Any]) -> WriteResult:
@@ -70,23 +74,21 @@ class WriteResult:
         listed = reply.get("errors")
         errors = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         first = errors[0] if errors else {}
-        named = first.get("fields")
+        code, named = str(first.get("statusCode") or "UNKNOWN_ERROR"), first.get("fields")
+        message = "; ".join(filter(None, map(words_of, errors))) or "The org gives no reason."
         return cls(
             known,
-            str(first.get("statusCode") or "UNKNOWN_ERROR"),
-            one_line("; ".join(filter(None, map(words_of, errors))) or "The org gives no reason."),
+            code,
+            one_line(message, _LONGEST_MESSAGE),
             tuple(map(str, named)) if isinstance(named, list) else (),
+            # Apex wraps the lock that its own write meets.
+            locked=_LOCKED in code or _LOCKED in message,
         )
 
     @property
     def written(self) -> bool:
         """Whether the record was written."""
         return not self.code
-
-    @property
-    def locked(self) -> bool:
-        """Whether another process had locked the record, or one that an automation of the org writes."""
-        return _LOCKED in self.code or _LOCKED in self.message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +232,7 @@ class Records(OrgResource):
             if said.error != _UNREADABLE:
                 raise
             if len(rows) == 1:
-                return [WriteResult(None, said.error, one_line(said.message))]
+                return [WriteResult(None, said.error, one_line(said.message, _LONGEST_MESSAGE))]
             half = len(rows) // 2
             found = [*self._written(url, rows[:half]), *self._written(url, rows[half:])]
             if len(rows) == MOST_PER_CALL and all(one.code == _UNREADABLE for one in found):

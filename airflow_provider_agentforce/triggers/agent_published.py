@@ -56,14 +56,15 @@ class AgentPublishedTrigger(BaseEventTrigger):
         """Look again and again, and give an event for each change."""
         client = await beside_loop(self._connected)
         try:
-            announced = await self._kept()
+            announced = kept = await self._kept()
             while True:
                 found = await self._look(client)
                 if found is not None and found.version != announced:
                     previous, announced = announced, found.version
                     if previous is not None:
                         yield _event(found, previous)
-                    await self._keep(announced)
+                if announced != kept and await self._keep(announced):
+                    kept = announced
                 await asyncio.sleep(self.poke_interval.total_seconds())
         finally:
             # A call that is under way would outlive a trigger that is cancelled.
@@ -94,14 +95,18 @@ class AgentPublishedTrigger(BaseEventTrigger):
             return None
         return kept if isinstance(kept, str) else None
 
-    async def _keep(self, version: str | None) -> None:
+    async def _keep(self, version: str | None) -> bool:
+        """Store the version; tell whether there is nothing left to do."""
         store = self._store
-        if store is None:
-            return
         try:
-            await store.aset(self._key, version)
+            if store is not None:
+                await store.aset(self._key, version)
         except ValueError:  # as above
-            return
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises; a trigger that fails repeats its event
+            self.log.warning("The version of %s is not stored yet: %s", self.agent_id, error)
+            return False
+        return True
 
     @property
     def _store(self) -> Any:

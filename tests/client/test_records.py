@@ -235,11 +235,18 @@ def refused(code, message):
 
 def test_a_lock_that_an_automation_of_the_org_meets_is_a_lock(org, records):
     rows = rows_of(org, 2, Name="written")
-    words = "OrderTrigger: execution of AfterUpdate caused by: DmlException: UNABLE_TO_LOCK_ROW, unable"
+    words = (
+        "OrderTrigger: "
+        + "line 1; " * 100
+        + "execution of AfterUpdate caused by: DmlException: UNABLE_TO_LOCK_ROW, unable"
+    )
     locked = refused("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", words)
     org.fail("write", body=[locked, {"id": rows[1]["Id"], "success": True, "errors": []}])
     assert all(result.written for result in records.write("Account", rows))
     assert [len(one.body["records"]) for one in org.requests if one.operation == "write"] == [2, 1]
+    org.fail("write", body=[refused("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "line 1; " * 100 + "No budget.")])
+    (result,) = records.write("Account", rows[:1])
+    assert result.message.endswith("No budget.")
 
 
 def test_a_value_that_the_org_cannot_read_is_the_error_of_its_record(org, records):

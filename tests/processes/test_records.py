@@ -39,6 +39,28 @@ def test_a_killed_write_goes_on_and_a_dag_begins_when_all_is_written(airflow, or
     assert begun.xcom("extra")["written"] == 500
 
 
+def test_each_try_of_a_batch_asks_about_the_records_of_one_query(airflow, org, figures):
+    before = runs(airflow, "records_written")
+    query = org.hold("query")
+    run = airflow.trigger("records")
+    until("the query is under way", lambda: org.count("query") >= 1, timeout=120)
+    kill(run.runner("ask"))
+    start = org.hold("start")
+    query.release()
+    until("a session is about to start", lambda: org.count("start") >= 1, timeout=120)
+    org.add_records("Account", [{"Name": "Too late"}])
+    figures.kind, figures.at = "SIGKILL", kill(run.runner("ask"))
+    start.release()
+    assert run.wait() == "success"
+
+    assert run.task("ask")["try_number"] == 3
+    assert run.xcom("write")["records"] == 8
+    *asked, late = org.records("Account")
+    assert all(one["Agent_Summary__c"] == f"You said: What of {one['Name']}?" for one in asked)
+    assert late["Agent_Summary__c"] is None
+    assert next_run(airflow, "records_written", before).wait() == "success"
+
+
 def test_a_new_version_of_an_agent_begins_a_dag_once_also_across_a_restart(airflow, org):
     before = runs(airflow, "agent_published")
 

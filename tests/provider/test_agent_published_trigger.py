@@ -20,10 +20,12 @@ class AssetStore:
     """What Airflow keeps with an asset.
 
     :param watched: by how many assets.
+    :param failures: how many writes fail.
     """
 
-    def __init__(self, watched=1):
+    def __init__(self, watched=1, failures=0):
         self.watched = watched
+        self.failures = failures
         self.values = {}
 
     async def aget(self, key, default=None):
@@ -32,6 +34,9 @@ class AssetStore:
 
     async def aset(self, key, value):
         self._check()
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the database is away")
         self.values[key] = value
 
     def _check(self):
@@ -91,6 +96,15 @@ def test_a_triggerer_that_starts_again_tells_nothing_twice_and_what_it_missed(or
     org.publish()
     (second,) = asyncio.run(events_of(org, watching(store=store)))
     assert second["previous_version"] == first["version"]
+
+
+def test_a_version_that_cannot_be_stored_at_first_is_told_once(org):
+    store = AssetStore()
+    asyncio.run(events_of(org, watching(store=store), events=0))
+    store.failures = 2
+    assert len(asyncio.run(events_of(org, watching(store=store), org.publish, lambda: None))) == 1
+    assert store.failures == 0
+    assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
 
 
 def test_several_assets_of_one_watcher_begin_with_what_is_there(org):

@@ -32,6 +32,7 @@ with DAG("records", schedule=None, **SETTINGS):
         key="Id",
         message="What of {{ record.Name }}?",
         messages_per_session=100,
+        retries=2,
         result_path=f"file://{os.environ['AIRFLOW_HOME']}/results/records/{{{{ ti.run_id }}}}",
     )
     WriteRecordsOperator(

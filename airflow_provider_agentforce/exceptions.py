@@ -30,7 +30,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,8 +58,13 @@ _PRIVATE_KEY = re.compile(
     """,
     re.VERBOSE,
 )
-
-
+# A PEM, its Base64, and the beginning of an RSA key's DER.
+_KEY_MARKS = ("PRIVATE", "LS0tLS1CRUdJTi", "MII")
+_MARKED = re.compile(r"PRIVATE|^LS0tLS1CRUdJTi|^.{0,80}(?<![A-Za-z0-9+])MII")
+_LINE_END = re.compile(_END_OF_LINE, re.VERBOSE)
+# A shorter line does not give a key away, and is too likely to be a part of something else.
+_SHORTEST_LINE = 16
+_LONGEST_SEARCHED = 100_000
 # The rest of a longer text is not read, so that megabytes take little time.
 _LONGEST_READ = 10_000
 
@@ -76,13 +81,14 @@ def one_line(text: str, limit: int = _LONGEST_TEXT) -> str:
 def shown(value: object, limit: int = 80) -> str:
     """Return the form of a given value that an error may show, because the value may be a secret.
 
-    For anything but text, numbers and booleans, that is its type.
+    For anything but text, numbers and booleans, that is its type, and whether it is empty.
     """
     if isinstance(value, str) and _holds_password(value):
         return "a URL with a password in it"
     if isinstance(value, str | int | float | None):
         return one_line(repr(value), limit)
-    return type(value).__name__
+    is_empty = isinstance(value, Collection) and not value
+    return f"an empty {type(value).__name__}" if is_empty else type(value).__name__
 
 
 def _without_keys(text: str) -> str:
@@ -92,6 +98,18 @@ def _without_keys(text: str) -> str:
 def looks_like_key(text: str) -> bool:
     """Return whether *text* is or contains a private key or a large part of one."""
     return _PRIVATE_KEY.search(text) is not None
+
+
+def key_lines(text: str) -> list[str]:
+    """Return the lines of the private keys in the first 100,000 characters of *text*.
+
+    Other Base64, such as a picture, is not taken for a key.
+    """
+    if not any(mark in text for mark in _KEY_MARKS):
+        return []
+    found = _PRIVATE_KEY.findall(text[:_LONGEST_SEARCHED])
+    lines = [line for one in found if _MARKED.search(one) for line in _LINE_END.split(one)]
+    return [line for line in lines if len(line) >= _SHORTEST_LINE and "-----" not in line]
 
 
 def _holds_password(text: str) -> bool:

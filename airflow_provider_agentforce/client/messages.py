@@ -5,7 +5,7 @@ Formats: https://developer.salesforce.com/docs/ai/agentforce/references/agent-ap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -248,7 +248,16 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(given, str | Mapping) or not isinstance(given, Sequence) or not given:
         raise validation.refusal(given, "reply", "must be a list of items with type, property and value")
     values = asked if question["type"] == "Confirm" else []
-    return [_fitting(item, number, asked, values) for number, item in enumerate(given)]
+    items = [_fitting(item, number, asked, values) for number, item in enumerate(given)]
+    for number, item in enumerate(items):
+        if asked and _like(item, items[:number]) >= _like(item, asked):
+            raise AgentforceInputError(f"reply[{number}] is for the same as an earlier item of the reply.")
+    return items
+
+
+def _like(item: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many of *items* are for the same subject as *item*."""
+    return sum((one["type"], one["property"]) == (item["type"], item["property"]) for one in items)
 
 
 def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperatorLink, Context
+from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperatorLink, Context, mask_secret
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     DeliveryUnknownError,
     TaskStoppedError,
+    key_lines,
     one_line,
 )
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
@@ -25,10 +26,12 @@ from airflow_provider_agentforce.operators._arguments import (
     check_templates,
     may_change,
 )
-from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates
+from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplates, leaves
 from airflow_provider_agentforce.operators._reporting import reported
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
     from airflow_provider_agentforce.operators._page import TaskPage
@@ -102,6 +105,16 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             )
         except RecursionError:
             raise AgentforceInputError(f"{field} is nested too deeply, or contains itself.") from None
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render, and have Airflow mask a private key that stands in the wrong place. As Airflow calls it."""
+        return mask_keys(super().render_template(content, context, jinja_env, seen_oids))
 
     def check_arguments(self) -> None:
         """Refuse other literals that cannot be right, while the Dag is parsed."""
@@ -224,6 +237,14 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         """Log what the agent says it is doing; the answer itself is not logged."""
         if message.get("type") == "ProgressIndicator":
             self.log.info("Agent: %s", one_line(str(message.get("message", "")), 200))
+
+
+def mask_keys(value: Any) -> Any:
+    """Have Airflow mask the private keys in *value*, at any depth of its collections; return it."""
+    for one in leaves(value):
+        for line in key_lines(one) if isinstance(one, str) else ():
+            mask_secret(line)
+    return value
 
 
 def _event_details(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,20 +105,21 @@ def is_reference(value: Any) -> bool:
 
 def has_reference(value: Any) -> bool:
     """Tell whether a reference is in *value*, at any depth of its collections, or bound to its function."""
-    return any(is_reference(one) for one in _leaves(value))
+    return any(is_reference(one) for one in leaves(value))
 
 
 def has_reference_in_dataclass(value: Any) -> bool:
     """Tell whether a dataclass, itself or in collections, holds a reference, which Airflow does not find."""
     return any(
         has_reference(getattr(one, field.name))
-        for one in _leaves(value)
+        for one in leaves(value)
         if is_dataclass(one) and not isinstance(one, type)
         for field in fields(one)
     )
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield what is in *value* at any depth of its collections, or bound to its function."""
     left, seen = [value], set()
     while left:
         one = left.pop()

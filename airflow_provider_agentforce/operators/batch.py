@@ -18,7 +18,7 @@ from airflow_provider_agentforce.links.page import BatchLink
 from airflow_provider_agentforce.operators import _batch_arguments as batch_arguments
 from airflow_provider_agentforce.operators._answer_store import AnswerStore, folder_at, store_of
 from airflow_provider_agentforce.operators._arguments import check_choice, check_values
-from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
+from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, mask_keys
 from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
 from airflow_provider_agentforce.operators._identity import task_identity
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
@@ -307,7 +307,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         if "message" in fields or "variables" in fields:
             as_text = partial(as_template, environment=jinja_env or self.get_template_env())
             from_xcom = self.came_from_xcom(content, context, seen_oids)
-            return as_text(content) if from_xcom else resolved(content, context, as_text)
+            return mask_keys(as_text(content) if from_xcom else resolved(content, context, as_text))
         if "records" not in fields or batch_arguments.names_a_file(content):
             return super().render_template(content, context, jinja_env, seen_oids)
         records = resolved(content, context)

@@ -376,7 +376,9 @@ def _function(node: _Node) -> Function:
     try:
         found = getattr(importlib.import_module(module), name)
     except raised_by_users() as error:
-        raise node.error(f"names nothing that can be imported: {error_words(error, 150)}.") from None
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = " Its folder must be on sys.path (with pytest: the option pythonpath)." if missing else ""
+        raise node.error(f"names nothing that can be imported: {error_words(error, 150)}.{hint}") from None
     if not callable(found):
         raise node.refusal("must be a function")
     return found  # type: ignore[no-any-return]

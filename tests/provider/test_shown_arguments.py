@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import textwrap
 from datetime import timedelta
 from urllib.parse import quote
 
 import keys
 import pytest
+from airflow.sdk.log import mask_logs
 from stand_ins import TaskInstance
 
 from airflow_provider_agentforce.delivery import Ask, Check, Trace
@@ -22,6 +25,7 @@ from airflow_provider_agentforce.operators import (
     SendMessageOperator,
     StartSessionOperator,
     WriteRecordsOperator,
+    _base,
 )
 from airflow_provider_agentforce.sensors import AgentTestSensor
 from airflow_provider_agentforce.testing import golden
@@ -102,6 +106,62 @@ def test_no_argument_of_an_operator_shows_a_key(org, kind, name, form, capfd, ca
     assert keys.quoted(PEM, told) == []
     logged = [record.getMessage() for record in caplog.records]
     assert keys.quoted(PEM, "".join([*capfd.readouterr(), *logged])) == []
+
+
+KEY_FORMS = {
+    "PEM": lambda pem: pem,
+    "JSON": json.dumps,
+    "Base64": lambda pem: base64.b64encode(pem.encode()).decode(),
+    "body": keys.body_of,
+}
+# What else has to be left out where a field is given.
+INSTEAD = {
+    "session": ("session_id", "sequence_id"),
+    "reply": ("text",),
+    "cancel": ("text",),
+    "soql": ("records", "key"),
+    "continue_from": ("records", "message"),
+}
+TEMPLATED = [(kind, field) for kind in MADE for field in kind.template_fields]
+
+
+def new_key():
+    """Return what looks like a key that nothing has masked yet."""
+    body = f"MIIEvQIBADANBgkqhkiG9w0BAQEFAASC{base64.b64encode(os.urandom(1190)).decode()}"
+    lines = ["-----BEGIN PRIVATE KEY-----", *textwrap.wrap(body, 64), "-----END PRIVATE KEY-----"]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(("kind", "field"), TEMPLATED, ids=lambda one: getattr(one, "__name__", one))
+def test_a_key_of_somewhere_else_is_masked_in_every_rendered_field(kind, field, monkeypatch):
+    form = list(KEY_FORMS)[TEMPLATED.index((kind, field)) % len(KEY_FORMS)]
+    given = {**MADE[kind], field: "{{ params.key }}"}
+    for other in INSTEAD.get(field, ()):
+        given.pop(other, None)
+    operator, pem, hidden = kind(task_id="t", **given), new_key(), []
+    key = KEY_FORMS[form](pem)
+    # Airflow's masker takes long for what dozens of keys consist of.
+    monkeypatch.setattr(_base, "mask_secret", hidden.append)
+    context = {"ti": TaskInstance(), "params": {"key": key}}
+    shown = str(operator.render_template(getattr(operator, field), context))
+    for line in hidden:
+        shown = shown.replace(line, "***")
+    assert keys.quoted(key[48:-48] if form == "Base64" else pem, shown) == []
+
+
+def test_airflow_shows_no_key_in_data_of_another_task():
+    pem = new_key()
+    operator = ConversationOperator(task_id="t", messages=["{{ 1 }}"])
+    data = [{"text": "hi", "variables": {"k": pem}}]
+    assert operator.render_template(data, {"ti": TaskInstance()}, None, {id(data)}) is data
+    assert keys.quoted(pem, str(mask_logs(None, "info", {"event": data}))) == []
+
+
+def test_other_base64_is_not_masked():
+    picture = base64.b64encode(bytes(range(256)) * 4).decode()
+    operator = ConversationOperator(task_id="t", messages=["{{ 1 }}"])
+    rendered = operator.render_template(picture, {"ti": TaskInstance()})
+    assert picture in str(mask_logs(None, "info", {"event": rendered}))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         (f"{TURN}    expect:\n      field: status", "line 5: turns[0].expect.field must be names"),
         (f"{TURN}    expect:\n      check: shipped", "line 5: turns[0].expect.check must be package.module"),
         (f"{TURN}    expect:\n      check: 'no.such:f'", "line 5: turns[0].expect.check names nothing"),
+        (f"{TURN}    expect:\n      check: 'no_such:f'", "Its folder must be on sys.path"),
         (f"{TURN}    expect:\n      check: 're:no_such'", "line 5: turns[0].expect.check names nothing"),
         (f"{TURN}    expect:\n      check: 're:__doc__'", "line 5: turns[0].expect.check must be a function"),
         ("name: a\nagent: no agent\nturns: [{say: a}]", "line 2: agent cannot be used"),

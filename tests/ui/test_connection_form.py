@@ -7,7 +7,6 @@ import json
 import pytest
 from form import CONN_ID
 
-from airflow_provider_agentforce.client import AgentforceClient, Settings
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 
 LIMITS = ("max_concurrent_sessions", "max_sessions_per_hour", "max_messages_per_session")
@@ -183,15 +182,3 @@ def test_a_dag_talks_through_the_connection_of_the_form_and_shows_the_answer(for
     # Airflow shows the dict whole, and folds it a moment later.
     page.locator(".inline-folded").first.wait_for()
     picture("conversation-xcom", page.get_by_role("link", name="Logs"), page.get_by_role("table"), margin=4)
-
-
-def test_the_emulators_page_shows_the_conversation(page, org, seen, picture):
-    org.reset()
-    fields = json.loads(org.connection())
-    fields.pop("conn_type")
-    with AgentforceClient(Settings.from_fields(**fields)).conversation() as chat:
-        chat.send("What is the status of order 4711?")
-        chat.send("And of order 4712?")
-    page.goto(org.url)
-    seen(page.get_by_text("And of order 4712?")).to_be_visible()
-    picture("emulator-page", page.locator("header"), page.locator("main"))

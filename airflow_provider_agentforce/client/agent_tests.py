@@ -39,6 +39,7 @@ _PATHS = {
 _PATH = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9](?:/[A-Za-z0-9_-]+)+")
 _GOOD = {"COMPLETED", "SUCCESS"}
 _IN_PROGRESS = "IN_PROGRESS"
+_NOT_ENDED = {"", "NEW", "CREATED", _IN_PROGRESS}
 _STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
 _ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
 # One API says in a 400 that it does not know a test, as it says much else.
@@ -54,6 +55,7 @@ class AgentTestRun:
     :param path: path of the runs on the org's host.
     :param status: the org's status, in upper case; ``""`` before the first poll.
     :param error: the org's reason for a failure, ``""`` without one.
+    :param ended_at: when the run has ended, as the org says, ``""`` before.
     """
 
     run_id: str
@@ -61,11 +63,12 @@ class AgentTestRun:
     path: str
     status: str = ""
     error: str = ""
+    ended_at: str = ""
 
     @property
     def ended(self) -> bool:
-        """Whether the run has ended."""
-        return self.status in _ENDED
+        """Whether the run has ended, also with a status that is not known."""
+        return self.status in _ENDED or (bool(self.ended_at) and self.status not in _NOT_ENDED)
 
     @property
     def completed(self) -> bool:
@@ -349,4 +352,5 @@ def _candidates(api: str | None, path: str | None) -> list[AgentTestRun]:
 
 def _as_told(run: AgentTestRun, told: dict[str, Any]) -> AgentTestRun:
     status, error = told.get("status") or run.status, told.get("errorMessage") or run.error
-    return replace(run, status=str(status).strip().upper(), error=str(error))
+    ended_at = told.get("endTime") or run.ended_at
+    return replace(run, status=str(status).strip().upper(), error=str(error), ended_at=str(ended_at))

@@ -355,8 +355,9 @@ SYMPTOMS = (
     ),
     Symptom(
         _READ | _WRITE,
-        "The app needs the scope api, and its user (Run As, or username) API Enabled and permission to "
-        "read or edit these records.",
+        "The app needs the scope api, and its user (Run As, or username) API Enabled and permission for what "
+        "is read or written: the records, or for agent tests the permission sets for AI testing and the AI "
+        "workbench.",
         (401, 403),
     ),
     Symptom(_START, f"The agent is not activated for the Agent API. {ACTIVATE}", (412,)),

@@ -183,7 +183,7 @@ class RunAgentTestOperator(AgentTesting):
                 self._cancel(tests, run, context)
                 self.forget_pass()
                 raise AgentTestFailedError(
-                    f"The test run {run.run_id} has not ended within {self.timeout}.",
+                    f"The test run {run.run_id} has not ended within {self.timeout} (status {run.status}).",
                     hint="A case that hangs takes about 20 minutes. Raise timeout, or look at the run in "
                     "Testing Center.",
                 )

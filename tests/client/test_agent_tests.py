@@ -102,6 +102,24 @@ def test_what_cannot_be_right_is_refused_before_a_call(org, client, given, named
     assert org.requests == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "ended"),
+    [
+        ({"status": "TIMED_OUT"}, False),
+        ({"status": "TIMED_OUT", "endTime": None}, False),
+        ({"status": "TIMED_OUT", "endTime": "2026-11-28T10:00:00.000Z"}, True),
+        ({"status": "IN_PROGRESS", "endTime": "2026-11-28T10:00:00.000Z"}, False),
+        ({"endTime": "2026-11-28T10:00:00.000Z"}, False),
+    ],
+    ids=str,
+)
+def test_a_status_that_is_not_known_is_an_end_with_its_time(org, client, answer, ended):
+    started = client.agent_tests.start("Order_Tests")
+    org.fail("test", body=answer)
+    found = client.agent_tests.look(started)
+    assert (found.ended, found.completed) == (ended, False)
+
+
 LOST = [{"drop": True, "after": True}, {"status": 500}, {"status": 503}, {"body": "<html>"}, {"body": "{}"}]
 
 

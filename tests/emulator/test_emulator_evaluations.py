@@ -91,6 +91,7 @@ def scores_of(case):
 def test_results_of_the_successor_are_escaped_json_in_texts(caller):
     results = SUCCESSOR.finished(caller)
     assert (results["status"], "subjectName" in results) == ("SUCCESS", False)
+    assert results["summary"] == {"totalNumberOfTestCases": 2}
     case = results["testCases"][0]
     assert (case["testNumber"], len(case["testCaseId"])) == (1, 36)
     assert case["subjectResponse"].startswith("{&quot;userInput&quot;: &quot;Where&#39;s order 123?")

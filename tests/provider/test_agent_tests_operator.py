@@ -612,13 +612,15 @@ ABORTED = {
 }
 
 
-def test_a_run_that_is_aborted_fails_whatever_its_cases_say(org, task):
+@pytest.mark.parametrize("status", ["ERROR", "TIMED_OUT"])
+def test_a_run_that_is_aborted_fails_whatever_its_cases_say(org, task, status):
     begun = task(test="Order_Tests_Endless", deferrable=True, min_pass_rate=0.5)
     begun.attempt()
-    org.fail("test", body=ABORTED, times=2)
+    aborted = {**ABORTED, "status": status, "endTime": "2026-11-28T10:00:00.000Z"}
+    org.fail("test", body=aborted, times=2)
     seen = begun.attempt()
     assert isinstance(seen.error, AgentTestFailedError)
-    assert "ended as ERROR: No credits." in str(seen.error)
+    assert f"ended as {status}: No credits." in str(seen.error)
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,16 @@ def test_sessions_over_the_limit_fail_when_the_patience_ends(org, make_client):
     other.start_session()
 
 
+def test_each_client_of_an_org_keeps_its_own_limit(org, make_client):
+    hurried = replace(QUICK, longest_wait=0.1)
+    strict, lax = (make_client(org, max_concurrent_sessions=most, timing=hurried) for most in (1, 2))
+    strict.start_session()
+    assert type(failing(strict, "start")) is RateLimitedError
+    lax.start_session()
+    assert "2 sessions are open" in str(failing(lax, "start"))
+    assert org.count("start") == 2
+
+
 def test_failed_start_and_a_session_the_agent_ended_leave_their_places(org, make_client):
     client = make_client(org, max_concurrent_sessions=1, timing=replace(QUICK, longest_wait=0.1))
     org.fail("start", status=403)

@@ -23,7 +23,7 @@ from airflow_provider_agentforce.exceptions import (
     DeliveryUnknownError,
 )
 from airflow_provider_agentforce.hooks import agentforce
-from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
+from airflow_provider_agentforce.hooks.agentforce import AgentforceHook, settings_of
 from airflow_provider_agentforce.operators import ConversationOperator
 
 CANARY = "canary/secret+42 %"
@@ -265,11 +265,14 @@ class TestTheTestButton:
             assert part in message
         assert org.count("start") == 0
 
-    def test_airflow_masks_the_secret_before_it_is_used(self, org, connect, monkeypatch):
-        named = set()
-        monkeypatch.setattr(agentforce, "mask_secret", named.add)
-        connect(**{**json.loads(org.connection()), "password": CANARY}).test_connection()
-        assert CANARY in named
+    def test_airflow_masks_every_form_of_the_secret_before_it_is_used(self, org, connect, monkeypatch):
+        named = {}
+        monkeypatch.setattr(agentforce, "mask_secret", lambda form: named.setdefault(form, len(org.requests)))
+        hook = connect(**{**json.loads(org.connection()), "password": CANARY})
+        hook.test_connection()
+        forms = settings_of(hook.get_connection("agentforce_default")).secret_forms()
+        assert len(forms) > 1
+        assert forms <= {form for form, requests in named.items() if requests == 0}
 
     def test_a_wrong_secret_is_named_and_not_shown(self, org, connect):
         works, message = connect(**{**json.loads(org.connection()), "password": CANARY}).test_connection()

@@ -176,3 +176,8 @@ def ask_with_a_hook(text):
 
     with AgentforceHook().conversation() as chat:
         return chat.send(text).text
+
+
+def texts(org):
+    """Return what an org has received, and whether its agent acted on it."""
+    return [(turn.text, turn.applied) for one in org.sessions.values() for turn in one.turns]

@@ -42,6 +42,7 @@ os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 
 from airflow_provider_agentforce._compat import mask_secret  # noqa: E402
 from airflow_provider_agentforce.hooks import agentforce  # noqa: E402
+from airflow_provider_agentforce.operators import StartSessionOperator  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +115,18 @@ def org(org, monkeypatch):
     """The org of the connection ``agentforce_default``."""
     monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
     return org
+
+
+@pytest.fixture
+def task_folder(tmp_path, monkeypatch):
+    """Where stand-ins of tasks keep what Airflow does."""
+    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
+
+
+@pytest.fixture
+def session(org, task_folder):
+    """The output of a task that has started a session."""
+    return Task(StartSessionOperator).run()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import uuid
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from pydantic import BaseModel, field_validator
-from stand_ins import Task
+from stand_ins import Task, texts
 
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
 from airflow_provider_agentforce.exceptions import (
@@ -32,21 +32,10 @@ from airflow_provider_agentforce.operators import (
 )
 
 # Python 3.12 warns of a fork beside the emulator's thread; the child uses nothing of that thread.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
-
-
-@pytest.fixture
-def session(org):
-    return Task(StartSessionOperator).run()
-
-
-def texts(org):
-    return [(turn.text, turn.applied) for one in org.sessions.values() for turn in one.turns]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("task_folder"),
+]
 
 
 class TestSend:

@@ -48,16 +48,14 @@ from airflow_provider_agentforce.operators import (
     StartSessionOperator,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("task_folder"),
+]
 
 HEARD = "I am the emulator's agent and heard: change it"
 ACTED = {"drop": True, "after": True}
 DID_NOT_ACT = {"drop": True}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
 
 
 class Org:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
-from stand_ins import Task
+from stand_ins import Task, texts
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, RateLimitedError
 from airflow_provider_agentforce.operators import (
@@ -17,21 +17,9 @@ from airflow_provider_agentforce.operators import (
     StartSessionOperator,
 )
 
+pytestmark = pytest.mark.usefixtures("task_folder")
+
 LONG = {"status": 429, "headers": {"Retry-After": "300"}}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(Task, "folder", tmp_path, raising=False)
-
-
-@pytest.fixture
-def session(org):
-    return Task(StartSessionOperator).run()
-
-
-def texts(org):
-    return [(turn.text, turn.applied) for one in org.sessions.values() for turn in one.turns]
 
 
 def deferred(task):

@@ -19,20 +19,20 @@ help: ## Show this list
 
 install: $(READY) ## Set up .venv
 
-$(READY) $(READY_UI) $(READY_BENCH) $(READY_CLUSTER): pyproject.toml
+$(READY): pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
-	  uv pip install -q --python $(BIN)/python -e . $(GROUPS); \
+	  uv pip install -q --python $(BIN)/python -e . --group dev; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q 'pip>=25.1' && \
-	  $(BIN)/python -m pip install -q -e . $(GROUPS); \
+	  $(BIN)/python -m pip install -q -e . --group dev; \
 	fi
 	@touch $@
 
-$(READY): GROUPS := --group dev
-$(READY_UI): GROUPS := --group dev --group ui
-$(READY_BENCH): GROUPS := --group dev --group bench
-$(READY_CLUSTER): GROUPS := --group dev --group cluster
+# Where a package that is installed is too new for one of these, pip searches for half an hour.
+$(READY_UI) $(READY_BENCH) $(READY_CLUSTER): $(READY)
+	@$(BIN)/uv pip install -q --python $(BIN)/python -e . --group dev --group $(@:$(READY)-%=%)
+	@touch $@
 
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py

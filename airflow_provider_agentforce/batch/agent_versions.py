@@ -1,8 +1,8 @@
-"""Which version of the agent answered in a batch, and what follows when another one is published meanwhile.
+"""The version of the agent that answered in a batch, and the reaction if another one is published meanwhile.
 
-The org tells only which version is active now. So a row names a version when a look before its session
-started and a look after it saw the same one; otherwise it names none. Looks happen when a try begins, every
-minute, and when all is asked.
+The org only reports which version is active now. A row therefore names a version if a read before its session
+started and a read after it returned the same one; otherwise it names none. The version is read when a try
+begins, every minute, and at the end.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 MARK, STOP = "mark", "stop"
 _NOTE = "agent_version.json"
 _LOOK_SECONDS = 10.0
-_MAY_SEE = "Let the Run As user see the agent (BotDefinition, BotVersion), and give the app the scope api."
+_MAY_SEE = "Give the Run As user access to the agent (BotDefinition, BotVersion), and the app the scope api."
 
 
 class Look(NamedTuple):
-    """What one look has found.
+    """The result of one read of the version.
 
-    :param began: seconds of a monotonic clock, as *ended*.
+    :param began: seconds of a monotonic clock, like *ended*.
     :param at: wall-clock time at which it began.
     :param version: id of the active version, ``None`` if there is none or it cannot be read.
-    :param error: why there is none.
+    :param error: the reason if there is none.
     """
 
     began: float
@@ -49,7 +49,7 @@ class Look(NamedTuple):
 
 
 def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], Look]:
-    """Return a function that looks at an agent."""
+    """Return a function that reads an agent's version."""
 
     def look() -> Look:
         began, at, version, error = time.monotonic(), time.time(), None, ""
@@ -60,7 +60,7 @@ def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], Look]:
         except AgentforceError as caught:
             error = caught.what
         except Exception as caught:
-            log.exception("Looking at the agent failed.")
+            log.exception("Reading the agent's version failed.")
             error = f"Unexpected {type(caught).__name__}."
         return Look(began, time.monotonic(), at, version, error)
 
@@ -70,10 +70,10 @@ def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], Look]:
 def versions_of(
     client: AgentforceClient, checkpoint: Checkpoint, options: Options, *, cycle: int
 ) -> AgentVersions:
-    """Return the versions of the agent that a batch asks, with the first look behind them.
+    """Return the versions of the agent that a batch asks, after the first read.
 
-    :param cycle: changes with a person's clear.
-    :raises AgentforceInputError: if the batch is to stop at a change that it could not see.
+    :param cycle: changes when the task is cleared.
+    :raises AgentforceInputError: if the batch must stop at a change that it could not detect.
     """
     look, pause = looks_at(client, str(options.start.agent_id)), client.timing.version_pause
     versions = AgentVersions(
@@ -85,7 +85,7 @@ def versions_of(
 
 @dataclass
 class _Seen:
-    """A version that several looks one after the other have seen.
+    """A version that several consecutive reads returned.
 
     :param since: when the first of them ended.
     :param until: when the last of them began.
@@ -99,11 +99,11 @@ class _Seen:
 class AgentVersions:
     """The versions of the agent during one try at a batch.
 
-    :param look: has a look at the agent, which takes its time.
-    :param pause: seconds between two looks.
-    :param stops: ask nothing more once the version has changed.
-    :param cycle: changes with a person's clear; then the version of that time is the one to go on with.
-    :ivar changed: the first version and another one that was seen, ``None`` while there is only one.
+    :param look: reads the version, which may take a while.
+    :param pause: seconds between two reads.
+    :param stops: ask nothing more after the version has changed.
+    :param cycle: changes when the task is cleared; the batch then continues with the version of that time.
+    :ivar changed: the first version and a different one that was read, ``None`` while there is only one.
     """
 
     def __init__(
@@ -127,24 +127,24 @@ class AgentVersions:
         self._looking = False
         self._looks: queue.SimpleQueue[Look] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        # By position: the version that a row names and no later look has confirmed, and its session's start.
+        # By position: the version of a row that no later read has confirmed, and its session's start.
         self._unconfirmed: dict[int, tuple[str, float]] = {}
-        # Positions of rows that name a version which is not certain.
+        # Positions of rows whose version is not certain.
         self._doubtful: set[int] = set()
         self._said = False
 
     @property
     def must_stop(self) -> bool:
-        """Whether nothing more is to be asked."""
+        """Whether nothing more may be asked."""
         return self._stops and self.changed is not None
 
     @property
     def current(self) -> str | None:
-        """The version that the last look saw, ``None`` if it saw none."""
+        """The version of the last read, ``None`` if there was none."""
         return self._seen[-1].version if self._seen else None
 
     def judge(self, manifest: dict[str, Any]) -> None:
-        """Fail the task if records were not asked since the version has changed.
+        """Fail the task if records were not asked because the version has changed.
 
         :raises BatchFailedError: it names the versions.
         """
@@ -153,24 +153,24 @@ class AgentVersions:
             raise BatchFailedError(
                 f"The agent has changed from version {self.changed[0]} to {self.changed[1]}; {skipped} of "
                 f"{manifest['records']} records were not asked. Results: {manifest['results']}.",
-                hint="Clear the task to ask the rest of the version that is active then.",
+                hint="Clear the task to ask the version that is active then about the rest.",
                 manifest=manifest,
                 retryable=False,
             )
 
     def summary(self) -> dict[str, Any]:
-        """Return what the manifest says of the versions."""
+        """Return the versions for the manifest."""
         return {"agent_version": self.all[0] if len(self.all) == 1 else None, "agent_versions": self.all}
 
     @property
     def all(self) -> list[str]:
-        """All versions that were seen since the batch began, in order."""
+        """All versions that were read since the batch began, in order."""
         return list(self._note.get("versions", ()))
 
     def begin(self) -> None:
-        """Have the first look, and correct rows that an earlier try left unconfirmed.
+        """Read the version, and correct rows that an earlier try left unconfirmed.
 
-        :raises AgentforceInputError: if the batch is to stop at a change that it could not see.
+        :raises AgentforceInputError: if the batch must stop at a change that it could not detect.
         """
         note, look = self._checkpoint.read_note(_NOTE), self._look()
         rows = self._checkpoint.rows
@@ -186,7 +186,7 @@ class AgentVersions:
         self._take(look)
 
     def marked(self, row: Row, position: int, began: float, ended: float) -> Row:
-        """Return the row with the version that answered, as far as it is known. For all threads.
+        """Return the row with the version that answered, as far as it is known. Thread-safe.
 
         :param began: when the start of its session began, in seconds of the monotonic clock, and *ended*.
         """
@@ -203,7 +203,7 @@ class AgentVersions:
         return replace(row, agent_version=seen.version)
 
     def look_when_due(self) -> None:
-        """Have another look if the last one is a minute old, without waiting for it."""
+        """Read the version again if the last read is a minute old, without waiting for the result."""
         if self._doubtful:
             self._correct()
         if self._looking and not self._looks.empty():
@@ -213,7 +213,9 @@ class AgentVersions:
             threading.Thread(target=lambda: self._looks.put(self._look()), daemon=True).start()
 
     def finish(self) -> None:
-        """Have a last look, and correct the rows whose version is not certain. Nothing is asked meanwhile."""
+        """Read the version a last time, and correct the rows whose version is not certain. Nothing is asked
+        meanwhile.
+        """
         if self._looking:
             self._take(self._looks.get())
         if self._unconfirmed:
@@ -254,7 +256,7 @@ class AgentVersions:
         if version != expected and (self.changed is None or self.changed[1] != version):
             self.changed = expected, version
             log.warning(
-                "The agent has changed while the batch goes on: version %s is active now, and %s was when it "
+                "The agent has changed during the batch: version %s is active now, and %s was when it "
                 "began.%s",
                 version,
                 expected,
@@ -267,12 +269,12 @@ class AgentVersions:
             log.warning("The agent's version is not known, and rows name none: %s %s", error, _MAY_SEE)
 
     def _correct(self) -> None:
-        """Have the rows that are doubtful name no version."""
+        """Remove the version from rows where it is not certain."""
         checkpoint, rows = self._checkpoint, self._checkpoint.rows
         written = [position for position in self._doubtful if rows.status(position) is not None]
         if not written:
             return
-        # What is not written yet cannot be read.
+        # Rows that are not written yet cannot be read.
         checkpoint.flush()
         for position in written:
             line, record = checkpoint.line_at(position)
@@ -283,13 +285,13 @@ class AgentVersions:
             self._doubtful.discard(position)
         checkpoint.flush()
         log.warning(
-            "The agent's version of %d rows is not certain, since it changed or could not be read about the "
+            "The agent's version of %d rows is not certain, because it changed or could not be read at the "
             "time; they name none.",
             len(written),
         )
 
     def _rows_since(self, at: float, version: str | None) -> list[int]:
-        """Return the positions of rows whose version no look since *at* confirms."""
+        """Return the positions of rows whose version no read since *at* confirms."""
         rows, found = self._checkpoint.rows, []
         for position in range(len(rows)):
             if rows.status(position) is None or not rows.attempts(position):

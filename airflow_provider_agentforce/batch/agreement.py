@@ -1,4 +1,4 @@
-"""How often the agent answers the same when it is asked the same again: its two answers are compared."""
+"""Compares two answers to the same question: how often the agent answers the same."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from airflow_provider_agentforce.batch.stable_hash import stable_hash
 from airflow_provider_agentforce.client.models import ANSWERED, ESCALATED, NEEDS_CONFIRMATION, NEEDS_INPUT
 from airflow_provider_agentforce.exceptions import BatchFailedError
 
-# Numbers with a fraction agree when they differ by no more than this part of the larger one.
+# Numbers with a fraction agree if they differ by at most this part of the larger one.
 TOLERANCE = 0.001
 CONFIDENCE = 0.95
-# With these the agent has answered the record, in one way or another.
+# With these statuses the agent has answered the record, in whatever way.
 COMPARED = {ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, INVALID_OUTPUT}
 _MOST_FIELDS = 50
 _SHOWN_FIELDS = 3
@@ -31,10 +31,10 @@ _ENDING = re.compile(r"[\s.!]+$")
 
 
 def asked_twice(names: Mapping[str, int], among: Iterable[int] | None, share: float) -> frozenset[int]:
-    """Return the positions of the records that are asked a second time: the same ones in every try.
+    """Return the positions of the records to ask a second time, the same ones in every try.
 
     :param names: the position of each record by its name.
-    :param among: the positions that come into question; ``None``: all.
+    :param among: the eligible positions; ``None``: all.
     :param share: of these, rounded up.
     """
     wanted = None if among is None else frozenset(among)
@@ -49,7 +49,7 @@ def asked_twice(names: Mapping[str, int], among: Iterable[int] | None, share: fl
 
 def records_in_share(share: float, total: int) -> int:
     """Return how many of *total* a share is, rounded up."""
-    # As it is written: 0.07 * 100 is 7.000000000000001.
+    # In decimal: 0.07 * 100 is 7.000000000000001.
     return math.ceil(Decimal(repr(float(share))) * total)
 
 
@@ -71,10 +71,10 @@ def compare(first: Row, second: Row) -> dict[str, bool] | None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two values of JSON agree.
+    """Return whether two values of JSON agree.
 
-    Texts are compared without regard to case, width, blanks and the full stop at their end; numbers with a
-    fraction with a tolerance, whole numbers exactly; lists in their order. A missing field is ``null``.
+    Texts are compared without case, width, whitespace and a final full stop; numbers with a fraction with a
+    tolerance, whole numbers exactly; lists in their order. A missing field is ``null``.
     """
     if isinstance(one, str) and isinstance(other, str):
         return _normal(one) == _normal(other)
@@ -99,7 +99,7 @@ def _is_number(value: Any) -> bool:
 
 
 def wilson(successes: int, total: int) -> tuple[float, float]:
-    """Return the interval in which the share of successes lies with :data:`CONFIDENCE`, after Wilson."""
+    """Return the Wilson interval of the share of successes, with :data:`CONFIDENCE`."""
     if not total:
         return 0.0, 1.0
     z, p = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), successes / total
@@ -113,11 +113,11 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
 class Agreement:
     """Counts comparisons.
 
-    :param sessions: that were started for second askings.
-    :param messages: that were answered in them.
+    :param sessions: number of sessions for second requests.
+    :param messages: number of answers in them.
     :ivar records: records whose two answers were compared.
-    :ivar agreed: those whose answers agree in all fields.
-    :ivar compared: how often each field was.
+    :ivar agreed: number of records whose answers agree in all fields.
+    :ivar compared: how often each field was compared.
     :ivar differed: how often each field differed.
     """
 
@@ -141,7 +141,7 @@ class Agreement:
         return self.agreed / self.records if self.records else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the manifest says: the share, its interval, and the share of each field."""
+        """Return the values for the manifest: the share, its interval, and the share of each field."""
         low, high = wilson(self.agreed, self.records)
         worst = sorted(self.compared, key=lambda name: -self.differed[name])[:_MOST_FIELDS]
         return {
@@ -153,9 +153,9 @@ class Agreement:
         }
 
     def judge(self, least: float | None, manifest: dict[str, Any]) -> None:
-        """Fail the task if the answers agree less often than they have to.
+        """Fail the task if the answers agree too rarely.
 
-        :param least: the share that is wanted, or ``None``.
+        :param least: the required share, or ``None``.
         :raises BatchFailedError: it says how often they agree, and in which fields they differ.
         """
         share = self.share
@@ -178,7 +178,7 @@ class Agreement:
 
 
 def comparison_line(first: Row, second: Row) -> bytes:
-    """Return the line of the file that shows both answers of a record.
+    """Return the line of ``agreement.jsonl`` for a record.
 
     Its ``agrees`` and its ``fields`` are ``null`` if they cannot be compared.
     """

@@ -1,8 +1,8 @@
-"""A folder of answers that batches share, so that what is asked again unchanged need not be sent again.
+"""A folder of answers that batches share, so that an unchanged question need not be sent again.
 
-Each version of an agent has a folder in it. A file there is written at once and never changed, so batches
-that run at the same time do not disturb each other; what they read is copied to a temporary database. Its
-lines are answers, each with a hash of what was asked, which is the same on every machine.
+It has a subfolder for each version of an agent. A file there is written as a whole and never changed, so
+batches that run at the same time do not interfere; the lines that they read are copied to a temporary
+database. Each line is an answer, with a hash of its question that is the same on every machine.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _FOLDER = re.compile(r"[0-9a-f]{24}")
 _QUESTION = re.compile(r"[0-9a-f]{32}")
 _MOST_FILES = 100
 _MOST_AT_ONCE = 1_000
-_NOT_READ = "Nothing was sent. Without reuse, all records are asked about."
-_NOT_KEPT = "They are in the results; the next try keeps them without asking again."
+_NOT_READ = "Nothing was sent. Without reuse, the batch asks about all records."
+_NOT_KEPT = "They are in the results; the next try stores them without asking again."
 _TABLE = "CREATE TABLE answers (question TEXT PRIMARY KEY, at TEXT, line BLOB)"
 _PUT = (
     "INSERT INTO answers VALUES (?, ?, ?) ON CONFLICT (question) "
@@ -54,11 +54,11 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class Answer(NamedTuple):
-    """An answer, as it is kept.
+    """A stored answer.
 
-    :param question: hash of what was asked.
-    :param at: when that was, ISO 8601 in UTC.
-    :param session_id: where it was.
+    :param question: hash of the question.
+    :param at: the time of the question, ISO 8601 in UTC.
+    :param session_id: its session.
     :param earlier_answers: to the messages before the last one.
     """
 
@@ -102,8 +102,8 @@ class AnswerFolder:
     """A folder of answers.
 
     :param path: its path object.
-    :param max_age: of answers that are taken; ``None``: any.
-    :param storage_of: gives the storage for a path object.
+    :param max_age: maximum age of an answer; ``None``: no limit.
+    :param storage_of: returns the storage for a path object.
     """
 
     path: Any
@@ -116,7 +116,7 @@ class AnswerFolder:
         return self._in(hashlib.sha256(text.encode()).hexdigest()[:24])
 
     def prune(self) -> int:
-        """Remove the answers that are older than ``max_age``, and return how many that were.
+        """Remove the answers that are older than ``max_age``, and return their number.
 
         :raises LedgerError: if they cannot be read or removed.
         """
@@ -134,10 +134,10 @@ class AnswerFolder:
 
 
 class VersionAnswers:
-    """The answers of one version of an agent. For one thread.
+    """The answers of one version of an agent. Not thread-safe.
 
-    :param path: of their folder, as people know it, and its *storage*.
-    :param since: answers from before are not taken, ISO 8601 in UTC.
+    :param path: their folder as the user gave it, and its *storage*.
+    :param since: earlier answers are ignored; ISO 8601 in UTC.
     """
 
     def __init__(self, path: Any, storage: Storage, since: str) -> None:
@@ -147,7 +147,7 @@ class VersionAnswers:
         self._database: sqlite3.Connection | None = None
 
     def find(self, question: str) -> Answer | None:
-        """Return the latest answer to what was asked before.
+        """Return the latest answer to an earlier question.
 
         :raises LedgerError: if the answers cannot be read.
         """
@@ -155,7 +155,7 @@ class VersionAnswers:
         return None if found is None else Answer.read(found[0])
 
     def has(self, question: str, at: str) -> bool:
-        """Tell whether there is this answer, or a later one.
+        """Return whether this answer, or a later one, is stored.
 
         :raises LedgerError: if the answers cannot be read.
         """
@@ -163,19 +163,19 @@ class VersionAnswers:
         return self._loaded.execute(query, [question, at]).fetchone() is not None
 
     def add(self, answers: Callable[[], Iterable[Answer]]) -> None:
-        """Keep answers.
+        """Store answers.
 
-        :param answers: is called again when the store has to be tried again.
+        :param answers: called again for each attempt to write.
         :raises LedgerError: if they cannot be written.
         """
-        failure = f"The answers cannot be kept in {self._path}"
+        failure = f"The answers cannot be stored in {self._path}"
         prepared(self._storage, failure, _NOT_KEPT)
         guarded(lambda: self._write(lambda: (one.line() for one in answers())), failure, _NOT_KEPT)
         if len(guarded(self._names, failure, _NOT_KEPT)) > _MOST_FILES:
             guarded(lambda: self._merge(""), failure, _NOT_KEPT)
 
     def prune(self) -> int:
-        """Remove the answers that are too old, and return how many that were."""
+        """Remove the answers that are too old, and return their number."""
         return guarded(lambda: self._merge(self._since), f"The answers in {self._path} cannot be pruned")
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class VersionAnswers:
     def _loaded(self) -> sqlite3.Connection:
         if self._database is None:
             failure = f"The earlier answers in {self._path} cannot be read"
-            # A folder that cannot be made is known before anything is sent.
+            # A folder that cannot be created is found before anything is sent.
             prepared(self._storage, failure, _NOT_READ)
             self._database = guarded(self._load, failure, _NOT_READ)
         return self._database
@@ -206,13 +206,13 @@ class VersionAnswers:
             if len(done) == found:
                 break
         if broken:
-            log.warning("%d lines in %s are cut or changed; they are passed over.", broken, self._path)
+            log.warning("%d lines in %s are incomplete or changed; they are skipped.", broken, self._path)
         return database
 
     def _merge(self, since: str) -> int:
-        """Make one file of all, without what is older, and return how many answers are left out.
+        """Merge all files into one, without older answers, and return the number of answers left out.
 
-        A batch that begins meanwhile finds each answer at least once.
+        A batch that begins in the meantime finds each answer at least once.
         """
         with closing(_database()) as everything, closing(_database()) as kept:
             names = self._names()
@@ -221,7 +221,7 @@ class VersionAnswers:
                     self._copy(name, everything, "")
                     self._copy(name, kept, since)
             except FileNotFoundError:
-                return 0  # somebody else does the same
+                return 0  # another batch does the same
             before, after = (_count(database) for database in (everything, kept))
             if len(names) > 1 or before > after:
                 if after:
@@ -238,7 +238,7 @@ class VersionAnswers:
         self._storage.write(f"answers-1-{stamp}-{uuid.uuid4().hex[:12]}.jsonl", lines)
 
     def _copy(self, name: str, database: sqlite3.Connection, since: str) -> int:
-        """Copy the answers of a file, and return how many lines cannot be read."""
+        """Copy the answers of a file, and return the number of lines that cannot be read."""
         broken = 0
         with self._storage.open(name) as file:
             while lines := list(itertools.islice(file, _MOST_AT_ONCE)):
@@ -255,7 +255,7 @@ class VersionAnswers:
 
 
 def _database() -> sqlite3.Connection:
-    """Return a database in a temporary file, which ends with it."""
+    """Return a database in a temporary file, which is removed with it."""
     import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
 
     # SQLite's own temporary files lie in a folder that it does not name.

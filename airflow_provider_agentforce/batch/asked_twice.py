@@ -1,4 +1,4 @@
-"""Asks a share of the records a second time, in sessions of their own, and compares the two answers."""
+"""Asks a share of the records a second time, in separate sessions, and compares both answers."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _FOLDER = "agreement"
 
 @dataclass(frozen=True)
 class SecondAsking:
-    """The second asking of a batch of which every record has a row.
+    """The second requests of a batch in which every record has a row.
 
-    It has a checkpoint of its own, so that a killed try asks no record a third time.
+    It has a separate checkpoint, so that a killed try asks no record a third time.
 
     :param folder: path object of the results.
     :param first: the checkpoint of the batch.
-    :param cycle: changes with a person's clear.
+    :param cycle: changes when the task is cleared.
     """
 
     client: AgentforceClient
@@ -55,11 +55,11 @@ class SecondAsking:
     cycle: int = 0
 
     def run(self, *, asks: bool, killed: Callable[[], bool]) -> Agreement:
-        """Ask what has not been asked a second time, and compare.
+        """Ask the records that were not asked a second time yet, and compare the answers.
 
-        :param asks: ``False``: compare what earlier tries have asked, and ask nothing more.
-        :raises LongWait: if the options allow to yield.
-        :raises AgentforceError: if nothing further can be asked; what was answered is kept.
+        :param asks: ``False``: compare the answers of earlier tries, and ask nothing more.
+        :raises LongWait: for a long wait, if the options allow to yield.
+        :raises AgentforceError: if nothing more can be asked; all answers are kept.
         """
         storage = self.storage_of(self.folder / CHECKPOINT / _FOLDER)
         with closing(
@@ -80,12 +80,12 @@ class SecondAsking:
     def _ask(self, second: Checkpoint, pending: Any, *, killed: Callable[[], bool]) -> None:
         share, statuses = self.options.agreement_share, self.first.rows.status
         chosen = asked_twice(self.asked.found.positions, self.asked.sample, share)
-        # What is pending gets a row, too, also when the first asking was of a sample.
+        # Pending records get a row, too, also if the first requests were those of a sample.
         wanted = frozenset(one for one in chosen if statuses(one) in COMPARED).union(pending)
         if not wanted:
             return
         log.info("Asking %d of %d records a second time, in new sessions.", len(wanted), self.asked.total)
-        # In a session that it shares, a record could hear of its first answer.
+        # In a shared session, a record could see its first answer.
         options = replace(self.options, messages_per_session=1, max_failures=None)
         todo = Todo(self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted)
         versions = versions_of(self.client, second, options, cycle=self.cycle)

@@ -1,4 +1,4 @@
-"""What a batch asks: its records as a first reading has found them, and what is asked about each."""
+"""The input of a batch: its records as the first reading found them, and the question about each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from airflow_provider_agentforce.batch.table import PARQUET
 class BatchInput:
     """The input of a batch.
 
-    :param found: what the first reading has found.
-    :param marks: what makes the batch this one, by what people call it.
+    :param found: the result of the first reading.
+    :param marks: fingerprints that identify the batch, by the names that users know.
     :param sample: positions of the records that are asked, ``None`` for all.
     """
 
@@ -33,7 +33,7 @@ class BatchInput:
     def of(cls, source: Source, prompts: Prompts, options: Options, identity: dict[str, str]) -> BatchInput:
         """Read the whole input once, and choose the sample.
 
-        :param identity: what makes the batch this one, beside its input, messages and agent.
+        :param identity: identifies the batch, in addition to its input, messages and agent.
         :raises AgentforceInputError: if it cannot be used.
         """
         sampler = None if options.sample is None else Sampler(options.sample)
@@ -54,10 +54,10 @@ class BatchInput:
 
     @property
     def total(self) -> int:
-        """How many records are asked."""
+        """The number of records that are asked."""
         return len(self.found.positions if self.sample is None else self.sample)
 
 
 def question_marks(prompts: Prompts, options: Options) -> dict[str, str]:
-    """Return what makes the questions of a batch these, by what people call it."""
+    """Return the fingerprints of a batch's questions, by the names that users know."""
     return {"message or variables": prompts.fingerprint, "agent": str(options.start.agent_id)}

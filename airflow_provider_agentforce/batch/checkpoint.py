@@ -1,10 +1,10 @@
-"""What a batch has done, kept beside its results, so that a later try asks nothing twice and loses no answer.
+"""The checkpoint of a batch beside its results: a later try asks nothing twice and loses no answer.
 
 A record is claimed before its first message is sent, and the claim is on stable storage before the first byte
-leaves; claims that come at the same time share one write. A claimed record without a row may have been asked.
-Every process that works on the batch first makes itself the owner, then reads; and it sends what it has
-claimed, and starts a session, only after seeing that it is the owner still. So of a process that was given up
-for dead and the one that follows it, only one asks.
+leaves; concurrent claims share one write. A claimed record without a row may have been asked. Every process
+that works on the batch first makes itself the owner, then reads. It sends the messages of a claimed record,
+and starts a session, only after checking that it is still the owner. So if a process that was considered dead
+resumes, only one of two processes asks.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ _OWNER = "owner.json"
 _MOST_FILES = 100
 _MERGED_BYTES = 8_000_000
 _OPEN_FILES = 8
-# Records that one appended file may claim. After a loss of the file all of them without a row are in doubt.
+# Records that one appended file may claim. If the file is lost, all of them without a row are unknown.
 _WINDOW = 100
 
 
 class Asked(NamedTuple):
     """Where a record was asked about.
 
-    :param number: of its first message in the session.
+    :param number: number of its first message in the session.
     :param at: wall-clock time.
-    :param external_key: of the session.
+    :param external_key: external key of the session.
     """
 
     session_id: str
@@ -68,11 +68,11 @@ class Asked(NamedTuple):
 
 @dataclass
 class Past:
-    """What earlier tries left, beside their rows.
+    """State that earlier tries left, in addition to their rows.
 
-    :ivar pending: positions of records that may have been asked and have no row; with where, if known.
+    :ivar pending: positions of records that may have been asked and have no row; with the session, if known.
     :ivar starts: wall-clock times of session starts.
-    :ivar open_sessions: ids of sessions that were not seen to end, with their external keys.
+    :ivar open_sessions: ids of sessions without a recorded end, with their external keys.
     :ivar lost_starts: external keys of sessions that were being started.
     :ivar began: wall-clock time at which the first try began.
     """
@@ -86,11 +86,11 @@ class Past:
 
 @dataclass
 class _PendingBlock(Block):
-    """A block on its way to the storage.
+    """A block that is being written.
 
-    :ivar sync: whether it has to be durable; otherwise it only has to survive this process.
-    :ivar done: whether it has been tried.
-    :ivar error: why it is not written.
+    :ivar sync: whether it must be durable; otherwise it must only survive this process.
+    :ivar done: whether the write was attempted.
+    :ivar error: why it could not be written.
     """
 
     bound: int = 0
@@ -100,16 +100,17 @@ class _PendingBlock(Block):
 
 
 class Checkpoint:
-    """The checkpoint of one batch. Its methods may be called from all threads.
+    """The checkpoint of one batch. Its methods are thread-safe.
 
-    :param storage: of its folder.
-    :param marks: what makes the batch this one, by what people call it: ``{"records": fingerprint, …}``.
+    :param storage: storage of its folder.
+    :param marks: fingerprints that identify the batch, by the names that users know: ``{"records":
+        fingerprint, …}``.
     :param positions: the position of each record by its name.
-    :param shown: the folder as people know it.
-    :param keeps_records: whether every row is to come with its record.
-    :ivar rows: where the rows are.
+    :param shown: the folder as the user gave it.
+    :param keeps_records: whether every row is stored with its record.
+    :ivar rows: the positions of the rows.
     :ivar sessions: how many sessions this try has started.
-    :ivar open_sessions: ids of those that were not seen to end.
+    :ivar open_sessions: ids of sessions without a recorded end.
     """
 
     def __init__(
@@ -130,17 +131,17 @@ class Checkpoint:
         self._appending = storage if isinstance(storage, LocalStorage) else None
         self._marks = marks
         self._positions = positions
-        self._shown = str(shown)  # text, since a path object takes long to show itself
+        self._shown = str(shown)  # text, because a path object is slow to convert
         self._me = uuid.uuid4().hex[:12]
         self._turn = 0
         self._number = 0
         self._bound = 0
         self._size = 0
         self._current: PartName | None = None
-        # The files of this try in their order, with their sizes.
+        # The files of this try in order, with their sizes.
         self._own: dict[str, int] = {}
         self._unmerged = 0
-        # For each file that was ever written: where its bytes are now.
+        # For each file ever written: where its bytes are now.
         self._files: list[tuple[str, int]] = []
         self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
@@ -149,11 +150,11 @@ class Checkpoint:
         self._writing = False
 
     def open(self, *, changes_allowed: bool) -> Past:
-        """Become the owner, find the rows of earlier tries, and return what else they left.
+        """Become the owner, find the rows of earlier tries, and return their other state.
 
         :param changes_allowed: take over rows of a batch that differs.
-        :raises AgentforceInputError: if the folder cannot be written, or holds another batch.
-        :raises LedgerError: if what it holds cannot be read.
+        :raises AgentforceInputError: if the folder cannot be written, or belongs to another batch.
+        :raises LedgerError: if its contents cannot be read.
         """
         try:
             prepared(self._storage, self._failure("made"))
@@ -172,10 +173,10 @@ class Checkpoint:
         return past
 
     def claim(self, name: str, asked: Asked | None = None) -> None:
-        """Write down that a record is about to be asked. When this has returned, it may be.
+        """Record durably that a record is about to be asked. It may be asked after this has returned.
 
-        :param asked: where, for one that finds the claim without a row.
-        :raises LedgerError: if it cannot be written; then the record may not be asked.
+        :param asked: the session, for a try that finds the claim without a row.
+        :raises LedgerError: if it cannot be written; the record must not be asked then.
         :raises TaskStoppedError: if another process has taken over.
         """
         with self._changed:
@@ -188,11 +189,11 @@ class Checkpoint:
         self._commit(write)
 
     def starting(self, external_key: str | None) -> None:
-        """Write down that a session is about to be started, so that a killed process leaves its key.
+        """Record that a session is about to be started, so that a killed process leaves its key.
 
-        Nothing is asked in it before a claim, so this is durable with the next write that has to be.
+        Nothing is asked in it before a claim, so this becomes durable with the next durable write.
 
-        :raises LedgerError: if it cannot be written; then the session may not be started.
+        :raises LedgerError: if it cannot be written; the session must not be started then.
         """
         with self._changed:
             write = self._pending
@@ -200,10 +201,10 @@ class Checkpoint:
         self._commit(write)
 
     def settle(self, name: str, row: Row, record: bytes = b"", question: str = "") -> None:
-        """Take the row of a record. It is written with the next claim, or by :meth:`flush`.
+        """Add the row of a record. It is written with the next claim, or by :meth:`flush`.
 
-        :param record: the record as a line of JSON, if it is to be kept.
-        :param question: hash of what was asked.
+        :param record: the record as a line of JSON, if it is kept.
+        :param question: hash of the question.
         """
         line = row.line()
         counts = row.attempts, row.answers, len(line), len(record)
@@ -213,21 +214,21 @@ class Checkpoint:
             self.rows.put(self._positions[name], entry)
 
     def withdraw(self, name: str) -> None:
-        """Note that a record was claimed, and is not asked."""
+        """Record that a claimed record is not asked."""
         with self._changed:
             self._pending.withdrawn.append(name)
 
     def started(self, session_id: str, external_key: str | None) -> None:
-        """Note that a session has started; it is written with its first claim."""
+        """Record that a session has started; it is written with its first claim."""
         with self._changed:
             self._pending.sessions[session_id] = external_key, time.time()
             self.open_sessions[session_id] = None
             self.sessions += 1
 
     def ended(self, *sessions: str) -> None:
-        """Note that sessions have ended, or have not started.
+        """Record that sessions have ended, or have not started.
 
-        :param sessions: their ids, or their external keys where the id is not known.
+        :param sessions: their ids, or their external keys if the id is not known.
         """
         with self._changed:
             self._pending.ended.extend(sessions)
@@ -235,9 +236,9 @@ class Checkpoint:
                 self.open_sessions.pop(one, None)
 
     def flush(self) -> None:
-        """Write what has been learnt.
+        """Write all pending entries.
 
-        :raises LedgerError: if it cannot be written. It is kept for the next time.
+        :raises LedgerError: if they cannot be written. They are kept for the next attempt.
         """
         with self._changed:
             write = self._pending
@@ -247,14 +248,14 @@ class Checkpoint:
         self._commit(write)
 
     def write_note(self, name: str, value: dict[str, Any]) -> None:
-        """Keep a value beside the rows, durably.
+        """Store a value beside the rows, durably.
 
         :raises LedgerError: if it cannot be written.
         """
         self._notes.write(name, value)
 
     def read_note(self, name: str) -> dict[str, Any]:
-        """Return what :meth:`write_note` wrote, an empty dict if nothing was.
+        """Return the value of :meth:`write_note`, an empty dict if there is none.
 
         :raises LedgerError: if it cannot be read.
         """
@@ -271,7 +272,7 @@ class Checkpoint:
         return self._read_at(file, offset, length)
 
     def line_at(self, position: int) -> tuple[bytes, bytes]:
-        """Return the line of the row at *position*, and that of its record, ``b""`` if none was kept."""
+        """Return the line of the row at *position*, and that of its record, ``b""`` if it was not kept."""
         file, offset, length, record_length = self.rows.at(position)
         both = self._read_at(file, offset, length + record_length)
         return both[:length], both[length:]
@@ -281,7 +282,7 @@ class Checkpoint:
         return (Row.from_line(self.row_at(position)) for position in self.rows.having(*statuses))
 
     def record_at(self, position: int) -> bytes:
-        """Return the line of the record of the row at *position*, ``b""`` if none was kept."""
+        """Return the line of the record at *position*, ``b""`` if it was not kept."""
         file, offset, length, record_length = self.rows.at(position)
         return self._read_at(file, offset + length, record_length) if record_length else b""
 
@@ -292,7 +293,7 @@ class Checkpoint:
             self._readers.popitem()[1].close()
 
     def _commit(self, write: _PendingBlock) -> None:
-        """Have *write* written, by this thread or by another that waits for it, too."""
+        """Have *write* written, by this thread or by another one that waits for it as well."""
         with self._changed:
             while self._writing and not write.done:
                 self._changed.wait()
@@ -348,7 +349,7 @@ class Checkpoint:
         self._own[str(part)] = self._size
 
     def _place(self, block: Block, offset: int) -> None:
-        """Note where the rows of a block lie, but for those that have been replaced since."""
+        """Record the positions of a block's rows, except those that have been replaced."""
         newer = {entry.name for entry, _ in self._pending.rows}
         for entry, _ in block.rows:
             if entry.name not in newer:
@@ -356,7 +357,9 @@ class Checkpoint:
             offset += entry.length + entry.record_length
 
     def _take_back(self, write: _PendingBlock) -> None:
-        """Keep what could not be written. Whether or not it was, what it claims is not asked."""
+        """Keep entries whose write failed. The records they claim are not asked, whether or not they were
+        written.
+        """
         later = self._pending
         later.rows[:0] = write.rows
         later.withdrawn[:0] = [*write.withdrawn, *write.claims]
@@ -364,7 +367,7 @@ class Checkpoint:
         later.ended[:0] = write.ended
 
     def _merge(self) -> None:
-        """Make few files of many: neighbours, so that the numbers of their blocks stay in order."""
+        """Merge adjacent files, so that the numbers of their blocks stay in order."""
         if self._unmerged <= _MOST_FILES:
             return
         self._unmerged = 0
@@ -378,7 +381,7 @@ class Checkpoint:
                 run.append(name)
             self._merge_run(run)
         except LedgerError as error:
-            log.warning("The files of the checkpoint stay many: %s", error)
+            log.warning("The files of the checkpoint could not be merged: %s", error)
 
     def _merge_run(self, names: list[str]) -> None:
         if len(names) <= 1:
@@ -399,9 +402,9 @@ class Checkpoint:
             self._ask("cleared", partial(self._storage.remove, name))
 
     def _read_parts(self, past: Past, *, same: bool) -> None:
-        """Read what earlier tries wrote.
+        """Read the files of earlier tries.
 
-        :param same: whether the records still have the positions that they had.
+        :param same: whether the records still have the same positions.
         """
         names = self._ask("listed", self._storage.names)
         parts = [PartName.read(name) for name in names if name.startswith(PREFIX)]
@@ -409,7 +412,7 @@ class Checkpoint:
         turns = {part.turn for part in parts}
         total = len(self.rows)
         lost = total if any(turn not in turns for turn in range(1, self._turn)) else 0
-        # Of a merged file and one that was merged, the merged one comes first.
+        # A merged file comes before the files that it replaces.
         parts.sort(key=lambda part: (part.turn, part.owner, part.first, -part.bound))
         for _, of_one in groupby(parts, lambda part: (part.turn, part.owner)):
             expected = 0
@@ -435,7 +438,7 @@ class Checkpoint:
         return expected, whole
 
     def _is_open(self, position: int) -> bool:
-        """Tell whether a claim that is lost could be of this record."""
+        """Return whether a lost claim may be that of this record."""
         return self.rows.status(position) is None or self.rows.asked_again(position)
 
     def _apply(self, found: ReadBlock, past: Past) -> None:
@@ -454,7 +457,7 @@ class Checkpoint:
     def _apply_rows(self, block: Block, offset: int, past: Past) -> None:
         for entry, _ in block.rows:
             position = self._positions.get(entry.name)
-            # What was skipped is as before, and is asked by this try.
+            # Skipped records are asked by this try.
             if position is not None and entry.status != SKIPPED:
                 self.rows.put(position, entry)
                 self.rows.place(position, len(self._files) - 1, offset)
@@ -479,7 +482,7 @@ class Checkpoint:
         changed = changed_marks(header, self._marks)
         if changed and not changes_allowed:
             raise AgentforceInputError(
-                f"result_path: {self._shown} holds the results of another batch; not the same: "
+                f"result_path: {self._shown} has the results of another batch. What differs: "
                 f"{', '.join(changed)}. Choose another folder, such as one with {{{{ run_id }}}} in its "
                 'name, or set on_change="continue" to keep its rows and ask only for the rest.'
             )
@@ -491,7 +494,7 @@ class Checkpoint:
         if not isinstance(before.get("turn"), int):
             raise unreadable_file(_OWNER)
         self._turn = before["turn"] + 1
-        # So each turn has a file. When one has none, it is lost.
+        # So each turn has a file. If there is none, it is lost.
         self._put(_PendingBlock())
         self._notes.write(_OWNER, {"turn": self._turn, "owner": self._me})
 
@@ -533,5 +536,5 @@ class Checkpoint:
 
 
 def changed_marks(header: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
-    """Return the names of *marks* that are not those of the batch with this *header*."""
+    """Return the names of *marks* that differ from the batch with this *header*."""
     return [name for name, mark in marks.items() if header.get(name) != mark]

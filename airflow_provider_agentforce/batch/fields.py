@@ -1,4 +1,4 @@
-"""The fields that the records of a batch have, and which kinds of values each holds."""
+"""The fields of a batch's records, and the kinds of values in each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.client.json_values import storable
 
-# Kinds of values; a field that holds several has their sum.
+# Kinds of values; a field with several kinds has their sum.
 BOOLEAN, INTEGER, NUMBER, TEXT = 1, 2, 4, 8
-# An integer that a floating-point number does not hold exactly.
+# An integer that a floating-point number cannot represent exactly.
 LONG_INTEGER = 16
 
 # A spreadsheet has 16,384 columns.
@@ -24,9 +24,9 @@ _KINDS = {str: TEXT, bool: BOOLEAN, float: NUMBER, type(None): 0}
 class Fields:
     """Learns the fields of one record after the other.
 
-    :param typed: learn what they hold, too.
-    :ivar held: for each field the kinds of values it was seen to hold, in the order of appearance.
-    :ivar more: whether there are more fields than are kept apart.
+    :param typed: also find the kinds of their values.
+    :ivar held: for each field, the kinds of its values, in the order of appearance.
+    :ivar more: whether there are more fields than are kept separate.
     """
 
     def __init__(self, *, typed: bool) -> None:
@@ -48,7 +48,7 @@ class Fields:
                 self._learn(name, kind)
 
     def _learn(self, name: Any, kind: int) -> None:
-        # As JSON has it: in a dict, a name may be a number.
+        # As in JSON: the keys of a dict may be numbers.
         text = storable(name if isinstance(name, str) else next(iter(json.loads(as_json({name: None})))))
         if text in self.held or len(self.held) < _MOST:
             self.held[text] = self.held.get(text, 0) | kind
@@ -57,7 +57,7 @@ class Fields:
 
 
 def kind_of(value: Any) -> int:
-    """Return the kind of a value, 0 of one that is not there."""
+    """Return the kind of a value, 0 if it is missing."""
     if type(value) in _KINDS:
         return _KINDS[type(value)]
     plain = value if type(value) is int else json.loads(as_json(value))

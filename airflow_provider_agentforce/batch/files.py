@@ -10,7 +10,7 @@ from airflow_provider_agentforce.batch.storage import is_wrong_path
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
 
 _UTF_8 = b"\xef\xbb\xbf"
-# The mark of UTF-16 is the beginning of one of UTF-32.
+# The mark of UTF-16 is also the beginning of that of UTF-32.
 _MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",
@@ -23,7 +23,7 @@ def opened(path: Any, field: str = "records") -> Any:
     """Open a file for reading bytes.
 
     :param field: the argument that names the file.
-    :raises AgentforceInputError: if that cannot be done.
+    :raises AgentforceInputError: if it cannot be opened.
     """
     with named(path, field):
         return path.open("rb")
@@ -31,7 +31,7 @@ def opened(path: Any, field: str = "records") -> Any:
 
 @contextmanager
 def named(path: Any, field: str = "records") -> Iterator[None]:
-    """Say of a path that cannot be used which one it is.
+    """Convert the failure of a path to an error that names it.
 
     :param field: the argument that names it.
     :raises AgentforceInputError: for whatever the file system or the store's library raises. It is retryable

@@ -1,4 +1,4 @@
-"""A set of hashes that takes some 16 bytes each, for inputs of which a Python set would fill the memory."""
+"""A set of hashes of about 16 bytes each, for inputs that would not fit into a Python set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _FULLEST = 0.6
 
 
 class HashSet:
-    """Hashes of 64 bits. Of ten million values, one pair is alike by chance once in 400,000 times."""
+    """Hashes of 64 bits. Among ten million values, two collide by chance once in 400,000 times."""
 
     def __init__(self) -> None:
         self._count = 0
         self._slots = array("q", [0]) * _FIRST_SIZE
 
     def add(self, value: Hashable) -> bool:
-        """Add the hash of *value*, and tell whether it was there."""
+        """Add the hash of *value*, and return whether it was there before."""
         if self._count > _FULLEST * len(self._slots):
             self._grow()
         if self._put(hash(value) or 1):

@@ -1,4 +1,4 @@
-"""A batch from its input to its results: what is checked before, and what is still to be asked."""
+"""A batch from its input to its results: checks, then the records that are still pending."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Job:
     :param records: a list of dicts, or the URI of a file.
     :param source_path: path object of the input, ``None`` for a list.
     :param result_folder: path object of the folder for the results.
-    :param identity: what makes the batch this one, beside its input, messages and agent.
-    :param compile_template: makes of a template a function from a record to text.
-    :param storage_of: gives the storage for a path object.
-    :param begins: what a task that goes on with the batch takes over, if this one only asks a sample.
-    :param continues_as: the task instance, if it goes on with a batch that another one has begun.
-    :param resolve: finds out what became of records whose delivery is unknown; ``None``: they stay unknown.
-    :param check_folder: is given, before anything is sent, the time at which the batch in the folder began,
-        which tells the folder from others; it may refuse it.
-    :param cycle: changes with a person's clear.
-    :param reuse: where earlier answers are, and these are kept; ``None``: all records are asked.
-    :param shard: the part of the records that is asked, ``None`` for all. The folder is the shard's own.
+    :param identity: identifies the batch, in addition to its input, messages and agent.
+    :param compile_template: compiles a template to a function from a record to text.
+    :param storage_of: returns the storage for a path object.
+    :param begins: what a continuing task takes over, if this one only asks a sample.
+    :param continues_as: the task instance, if it continues a batch that another one began.
+    :param resolve: resolves records whose delivery is unknown; ``None``: they stay unknown.
+    :param check_folder: called before anything is sent with the time at which the batch in the folder began,
+        which identifies the folder; it may refuse it.
+    :param cycle: changes when the task is cleared.
+    :param reuse: the store of earlier answers; ``None``: all records are asked.
+    :param shard: the part of the records that is asked, ``None`` for all. The folder is that of the shard.
     """
 
     client: AgentforceClient
@@ -78,12 +78,12 @@ class Job:
     def run(self, *, killed: Callable[[], bool], watcher: Watcher) -> dict[str, Any]:
         """Ask about all records that have no row yet, and return the manifest.
 
-        :param killed: tells whether the task was asked to stop.
+        :param killed: returns whether the task was asked to stop.
         :param watcher: receives the progress.
         :raises AgentforceInputError: for input that cannot be used; nothing was sent.
         :raises BatchFailedError: if more records failed than are allowed; all results are written.
-        :raises LongWait: if the options allow to yield.
-        :raises AgentforceError: if nothing further can be asked; what was answered is kept.
+        :raises LongWait: for a long wait, if the options allow to yield.
+        :raises AgentforceError: if nothing more can be asked; all answers are kept.
         """
         options, folder = self.options, self.result_folder
         options.check(self.client.settings)
@@ -100,7 +100,7 @@ class Job:
             continuation.take_over(self.continues_as, self.identity, asked.marks)
         with closing(self._checkpoint(storage, asked)) as checkpoint:
             past = checkpoint.open(changes_allowed=options.changes_allowed)
-            # Another split may have begun meanwhile: of two, one at least sees the other's checkpoint.
+            # Another split may have begun meanwhile: at least one of two sees the other's checkpoint.
             self._check_split()
             self.check_folder(past.began)
             if self.begins is not None:
@@ -155,7 +155,7 @@ class Job:
     ) -> tuple[bool, int, str]:
         """Ask about all records that have no row yet, and have unknown rows resolved.
 
-        :returns: whether more records have failed than may, and how many rows were resolved, over all tries.
+        :returns: whether too many records have failed, and the number of resolved rows, over all tries.
         """
         unknown = None
         if self.resolve is not None:
@@ -187,9 +187,9 @@ class Job:
         return unknown.ask_again
 
     def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
-        """Read all records and render all messages, write what a batch would ask, and return that.
+        """Read all records and render all messages, write what a batch would ask, and return it.
 
-        :param killed: tells whether the task was asked to stop.
+        :param killed: returns whether the task was asked to stop.
         :raises AgentforceInputError: for input that cannot be used.
         :raises BatchFailedError: if more records cannot be asked than may fail; the plan is written.
         """
@@ -227,7 +227,7 @@ class Job:
             return kept(self.records, self.result_folder / CHECKPOINT, storage, self.identity)
         source = source_of(self.records, self.source_path)
         if self.begins is not None and not source.paths:
-            # The task that goes on is not given them again.
+            # The task that continues does not receive them again.
             given = partial(_fields_of, source)
             return kept(given, self.result_folder / CHECKPOINT, storage, self.identity)
         written = {str(self.result_folder / name) for name in FILES}

@@ -1,4 +1,4 @@
-"""Keeps what a function or an iterator gives, so that every try of the batch reads the same records."""
+"""Stores the records of a function or an iterator, so that every try of the batch reads the same ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from airflow_provider_agentforce.batch.sources import JsonLinesSource, ListSourc
 from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
-_HINT = "Nothing was sent. Give a function that returns the records; it is called again by the next try."
+_HINT = "Nothing was sent. Give a function that returns the records; the next try calls it again."
 
 
 def gives_once(records: Any) -> bool:
-    """Tell whether *records* is a function or an iterator, which every try would read differently."""
+    """Return whether *records* is a function or an iterator, which every try would read differently."""
     return callable(records) or isinstance(records, Iterator)
 
 
 class CalledSource(Source):
-    """Records that are read where they come from, and kept nowhere.
+    """Records that are read from their source and not stored.
 
     :param records: an iterator, which is read once, or a function, which is called for each reading.
     """
@@ -41,13 +41,13 @@ def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str
 
     :param records: an iterator of dicts, or a function without arguments that returns an iterable of them.
     :param storage: of the folder.
-    :param identity: what makes the batch this one; another batch's records are not taken for its own.
+    :param identity: identifies the batch; the records of another batch are not used.
     :raises AgentforceInputError: if one of them is not a record.
     :raises LedgerError: if they cannot be written.
     """
     of = hashlib.sha256(as_json(identity, ordered=True).encode()).hexdigest()[:12]
     name, whole = f"records-{of}.jsonl", f"records-{of}.json"
-    failure = f"The records of {folder} cannot be kept"
+    failure = f"The records of {folder} cannot be stored"
     prepared(storage, failure, _HINT)
     # A store may keep the beginning of a file whose writing failed, so another file says that it is whole.
     if guarded(lambda: storage.read(whole), failure, _HINT) is None:
@@ -63,7 +63,7 @@ def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str
 
 
 class _Lines:
-    """The records as lines of JSON, again and again as long as the function is there to be called."""
+    """The records as lines of JSON, repeatable as long as the function can be called."""
 
     def __init__(self, records: Any) -> None:
         self.count = 0
@@ -83,7 +83,7 @@ class _Lines:
             raise
 
     def raise_failure(self) -> None:
-        """Raise what the function or the iterator has raised; the store is not to blame for it."""
+        """Raise the error of the function or the iterator, which is not one of the store."""
         if self._failure is not None:
             raise self._failure
 
@@ -95,7 +95,7 @@ class _Lines:
             for one in given:
                 return one
             raise AgentforceInputError(
-                "records: the store failed while they were kept, and an iterator cannot be read again. "
+                "records: the store failed while they were written, and an iterator cannot be read again. "
                 "Give a function that returns one."
             )
 

@@ -1,4 +1,4 @@
-"""Makes one result of the results of all shards of a batch."""
+"""Merges the results of all shards of a batch."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def merge(
 ) -> dict[str, Any]:
     """Write the results of all shards into the folder of their batch, and return its manifest.
 
-    Rows stand in the order of the shards. Nothing is held in memory but one row.
+    Rows are in the order of the shards. Only one row at a time is in memory.
 
-    :param manifests: of the shards.
-    :param path_of: gives the path object of a URI.
-    :raises AgentforceInputError: if they are not the shards of one batch, each of them once.
+    :param manifests: manifests of the shards.
+    :param path_of: returns the path object of a URI.
+    :raises AgentforceInputError: if they are not all shards of one batch, each once.
     :raises LedgerError: if a file cannot be read or written.
     """
     parts = _in_order(manifests)
@@ -70,7 +70,7 @@ def merge(
 
 
 def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
-    """Return the manifests of all shards in their order."""
+    """Return the manifests of all shards in order."""
     if isinstance(manifests, str | Mapping) or not isinstance(manifests, Iterable):
         raise AgentforceInputError(
             f"manifests must be the output of a batch mapped over shards(n), but is {shown(manifests)}."
@@ -139,7 +139,7 @@ class _Merger:
 def _tables_of(storage: Storage) -> WrittenTables:
     tables = WrittenTables.of(storage)
     if tables is None:
-        raise AgentforceInputError(f"A shard's folder {CHECKPOINT} is not there any more.")
+        raise AgentforceInputError(f"A shard's folder {CHECKPOINT} no longer exists.")
     return tables
 
 
@@ -159,7 +159,7 @@ def _write_dead_letter(sources: Sequence[Source], storage: Storage) -> str | Non
 
 
 def _write_agreement(shards: Sequence[Storage], storage: Storage) -> dict[str, Any] | None:
-    """Write both answers of the records that were asked twice as one file; return how often they agree."""
+    """Merge the answers of records that were asked twice into one file; return how often they agree."""
     if not shards:
         storage.remove(AGREEMENT)
         return None

@@ -1,4 +1,4 @@
-"""Small files of JSON beside the rows of a batch."""
+"""Small JSON files beside the rows of a batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from airflow_provider_agentforce.batch.storage import Storage, guarded
 class Notes:
     """Reads and writes them as a whole, durably.
 
-    Methods raise :class:`.LedgerError` when the store is away, or a file is not one of these.
+    Methods raise :class:`.LedgerError` if the store is not available, or a file has other contents.
 
     :param storage: of their folder.
-    :param shown: the folder of the results as people know it.
+    :param shown: the results folder as the user gave it.
     """
 
     def __init__(self, storage: Storage, shown: Any) -> None:
@@ -23,7 +23,7 @@ class Notes:
         self._failure = f"The checkpoint of {shown} cannot be"
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return what was written, ``None`` if nothing was."""
+        """Return the value, ``None`` if there is none."""
         body = guarded(lambda: self._storage.read(name), f"{self._failure} read")
         if body is None:
             return None
@@ -36,7 +36,7 @@ class Notes:
         return value
 
     def write(self, name: str, value: dict[str, Any]) -> None:
-        """Replace the value before by another."""
+        """Write a value, and replace the earlier one."""
         body = json.dumps(value).encode()
         guarded(lambda: self._storage.write(name, lambda: [body]), f"{self._failure} written")
 

@@ -1,4 +1,4 @@
-"""What a Dag author says of a batch, checked once."""
+"""The options of a batch, checked once."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Options:
     :param key: the field that names a record; ``None``: its position does.
     :param variables: context variables of a record, templates or a function; or ``None``.
     :param max_concurrency: sessions open at once; ``None``: what the connection allows.
-    :param messages_per_session: a session is shared by records until it has taken so many messages.
+    :param messages_per_session: records share a session until it has had this many messages.
     :param max_failures: stop when more records than this have failed, a number or a share.
     :param fail_on_partial_error: fail if any record did.
-    :param output_type: what an answer has to be, or ``None``.
+    :param output_type: the type of an answer, or ``None``.
     :param output_retries: corrective questions that may be asked about an answer.
-    :param resend_unknown: ask again what may have been acted on.
+    :param resend_unknown: ask again even if the agent may have acted.
     :param changes_allowed: take over the rows of a batch that differs.
     :param empty_allowed: a batch without records succeeds.
-    :param yields: give up a wait of a minute or more instead of sitting through it.
+    :param yields: raise instead of waiting for a minute or more.
     :param store_requests: keep in each row what was asked.
     :param include_record: write the fields of the record beside its row.
     :param output_formats: which tables are written, of ``csv``, ``jsonl`` and ``parquet``.
     :param csv_bom: begin the CSV with a byte order mark.
-    :param on_agent_change: ``mark`` or ``stop``, when another version of the agent is published meanwhile.
+    :param on_agent_change: ``mark`` or ``stop``, if another version of the agent is published meanwhile.
     :param credits_per_message: what a message costs, ``None`` if that is not known.
     :param sample: ask only these records, ``None`` for all.
     :param agreement_share: the share of the records that is asked a second time.
@@ -72,7 +72,7 @@ class Options:
     min_agreement: float | None = None
 
     def check(self, settings: Settings) -> None:
-        """Refuse what would fail every session.
+        """Refuse options that would fail every session.
 
         :raises AgentforceInputError: if an option cannot be used.
         """
@@ -88,12 +88,12 @@ class Options:
 
     @property
     def shares_sessions(self) -> bool:
-        """Whether a session is for more than one record."""
+        """Whether records share a session."""
         return self.messages_per_session > 1
 
     @cached_property
     def output(self) -> OutputType | None:
-        """What an answer has to be, ready to read one.
+        """The type of an answer, ready to parse one.
 
         :raises AgentforceInputError: if ``output_type`` cannot be used.
         """
@@ -101,16 +101,16 @@ class Options:
 
     @property
     def schema(self) -> dict[str, Any] | None:
-        """The JSON schema of what an answer has to be, ``None`` if there is none."""
+        """The JSON schema of an answer, ``None`` if there is none."""
         return None if self.output is None else self.output.schema
 
     def workers(self, settings: Settings) -> int:
-        """Return how many records are asked at once."""
+        """Return the number of records that are asked at once."""
         allowed = settings.max_concurrent_sessions
         return min(self.max_concurrency or allowed, allowed)
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
         given = self.max_failures
-        # As it is written: 0.29 * 100 is 28.999999999999996.
+        # In decimal: 0.29 * 100 is 28.999999999999996.
         return int(Decimal(repr(float(given))) * total) if isinstance(given, float) else given

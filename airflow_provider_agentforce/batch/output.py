@@ -1,4 +1,4 @@
-"""What a batch writes when all is done: its results as tables, and the records worth another run."""
+"""The files that a batch writes at its end: its results, tables of them, and the dead letter."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _SHOWN_REASONS = 3
 
 @dataclass
 class Output:
-    """The files of a batch of which every record that it is to ask has a row.
+    """The files of a batch in which every record to ask has a row.
 
     :param folder: path object of their folder, and its *storage*.
-    :param asked: what the batch asks; the dead letter gets the form of its input.
-    :param agreement: of the answers of records that were asked twice, if some were.
+    :param asked: what the batch asks; the dead letter has the format of its input.
+    :param agreement: the agreement of records that were asked twice, if there are any.
     """
 
     folder: Any
@@ -89,21 +89,21 @@ class Output:
             "counts": counts,
             "sessions": len(past.starts) + self.checkpoint.sessions + (twice.sessions if twice else 0),
             "messages": self._rows.messages + (twice.messages if twice else 0),
-            # Another worker, whose clock may be ahead, may have begun.
+            # The batch may have begun on another worker, whose clock may be ahead.
             "duration": max(0.0, round(time.time() - past.began, 3)),
             "sample": None if sample is None else sample_result(self.checkpoint, sample),
             "agreement": twice and {**twice.to_dict(), "results": str(self.folder / AGREEMENT)},
         }
 
     def judge(self, manifest: dict[str, Any], *, stopped_early: bool, refusal: str = "") -> None:
-        """Fail the task if too many records failed, or answers agree too seldom.
+        """Fail the task if too many records failed, or answers agree too rarely.
 
-        :param refusal: says that a person has decided to fail the task.
-        :raises BatchFailedError: it says why, by the commonest reasons.
+        :param refusal: the text for a person's decision to fail the task.
+        :raises BatchFailedError: with the most common reasons.
         """
         if refusal:
             raise BatchFailedError(
-                f"{refusal} Of {self._counts[UNKNOWN]} records it is not known whether the agent acted. "
+                f"{refusal} For {self._counts[UNKNOWN]} records it is not known whether the agent acted. "
                 f"Results: {manifest['results']}.",
                 manifest=manifest,
                 retryable=False,
@@ -122,9 +122,9 @@ class Output:
         )
 
     def _write_tables(self) -> dict[str, str]:
-        """Write the tables that are wanted, remove those of an earlier try, and return where they are."""
+        """Write the requested tables, remove those of an earlier try, and return their names."""
         options = self.options
-        # The rows as JSON are what other tasks read, so they are always there.
+        # Other tasks read the rows as JSON, so they are always written.
         self._write(RESULTS, self._rows_as_json)
         tables = {"columns": self._table.columns, "formats": options.output_formats, "bom": options.csv_bom}
         self._write(_TABLES, lambda: [json.dumps(tables).encode()])
@@ -143,7 +143,7 @@ class Output:
         return (line.joined() if joined else line.row for line in self._lines())
 
     def _write_dead_letter(self) -> str | None:
-        """Write the records that are worth another run, in the form of the input."""
+        """Write the dead letter, in the format of the input."""
         worth = {FAILED, INVALID_OUTPUT, SKIPPED, *([UNKNOWN] if self.options.resend_unknown else [])}
         name = f"{DEAD_LETTER}{self.asked.source.suffix}"
         if not any(self._counts[status] for status in worth):
@@ -156,7 +156,7 @@ class Output:
         return str(self.folder / name)
 
     def _reasons(self) -> str:
-        """Return why records failed, the commonest reasons first, with the key of one record each."""
+        """Return why records failed, the most common reasons first, each with the key of one record."""
         counted: Counter[str] = Counter()
         first: dict[str, int] = {}
         for position in self._rows.having(*FAILURES):
@@ -204,9 +204,9 @@ class WrittenTables:
 
     @classmethod
     def of(cls, storage: Storage) -> WrittenTables | None:
-        """Return those of a batch's folder, ``None`` if nothing says any more what they were made of.
+        """Return the tables of a batch's folder, ``None`` if their definition no longer exists.
 
-        :raises OSError: or what the store's library raises.
+        :raises OSError: or an error of the store's library.
         """
         body = storage.read(_TABLES)
         if body is None:
@@ -217,7 +217,7 @@ class WrittenTables:
     def write(self, storage: Storage, lines: Callable[[], Iterator[Line]]) -> None:
         """Write the tables with these *lines*.
 
-        :raises OSError: or what the store's library raises.
+        :raises OSError: or an error of the store's library.
         """
         for form, content in _contents(self.table, lines, bom=self.bom).items():
             if form in self.formats:
@@ -225,14 +225,14 @@ class WrittenTables:
 
 
 def rewrite_tables(storage: Storage) -> None:
-    """Make the tables of a batch again of its rows, some of which have changed.
+    """Write the tables of a batch again from its rows, some of which have changed.
 
     :param storage: of the folder of its results.
-    :raises OSError: or what the store's library raises.
+    :raises OSError: or an error of the store's library.
     """
     tables = WrittenTables.of(storage)
     if tables is None:
-        log.warning("The tables of the batch stay as they are, since %s is not there any more.", _TABLES)
+        log.warning("The tables of the batch are not updated, because %s no longer exists.", _TABLES)
         return
     tables.write(storage, lambda: result_lines(storage))
 
@@ -240,11 +240,11 @@ def rewrite_tables(storage: Storage) -> None:
 def _contents(
     table: Table, lines: Callable[[], Iterator[Line]], *, bom: bool
 ) -> dict[str, Callable[[], Iterable[bytes]]]:
-    """Return what makes the content of each table, beside the rows as JSON."""
+    """Return the function that renders each table, except the rows as JSON."""
     return {CSV: lambda: table.csv(lines(), bom=bom), PARQUET: lambda: table.parquet(lines())}
 
 
 def result_lines(storage: Storage) -> Iterator[Line]:
-    """Yield the rows of a batch that is done."""
+    """Yield the rows of a finished batch."""
     with storage.open(RESULTS) as file:
         yield from map(Line.split, iter(file.readline, b""))

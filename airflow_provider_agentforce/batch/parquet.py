@@ -1,4 +1,4 @@
-"""Reads and writes Parquet, with ``pyarrow``, which is loaded when it is needed."""
+"""Reads and writes Parquet with ``pyarrow``, which is imported on demand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def pyarrow(needed_by: str) -> Any:
 
 
 def parquet_rows(file: Any, path: Any) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """Return the names of a file's columns, and its rows with values as JSON has them.
+    """Return the names of a file's columns, and its rows with JSON values.
 
-    Moments are read to the microsecond, maps as dicts. A value that JSON has no form for stays what it is.
+    Timestamps are read to the microsecond, maps as dicts. A value that JSON cannot represent stays unchanged.
 
-    :raises AgentforceInputError: if it is not Parquet, or holds moments that are finer.
+    :raises AgentforceInputError: if it is not Parquet, or has timestamps with a finer resolution.
     """
     arrow = pyarrow(f"records={str(path)!r}")
     try:
@@ -63,12 +63,12 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json.loads(as_json(row))
     except (ValueError, RecursionError):
-        return row  # refused by name when the input is looked through
+        return row  # refused by name when the input is checked
     return plain
 
 
 def _to_microseconds(arrow: Any, kind: Any) -> Any:
-    """Return the type *kind* with each moment in it, at any depth, as fine as Python's."""
+    """Return the type *kind* with each timestamp in it, at any depth, in Python's resolution."""
     types = arrow.types
     if types.is_timestamp(kind) and kind.unit == "ns":
         return arrow.timestamp("us", kind.tz)
@@ -89,7 +89,7 @@ def _unreadable(path: Any, error: Exception) -> AgentforceInputError:
 
 
 class _Written(io.RawIOBase):
-    """A file to write to whose bytes are taken away as they come."""
+    """A writable file whose bytes are taken away as they arrive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,8 +119,8 @@ def parquet_bytes(
     """Yield the bytes of a Parquet file, a row group for each batch.
 
     :param kinds: the kind of each column.
-    :param batches: rows, as JSON has their values. A text column holds other values as JSON; in any other
-        column a value of another kind is left out.
+    :param batches: rows with JSON values. A text column has other values as JSON; in any other column a value
+        of another kind is left out.
     """
     arrow = pyarrow('output_formats="parquet"')
     types = {

@@ -1,9 +1,9 @@
-"""The form of a checkpoint's files: blocks of lines, each written at once.
+"""The format of a checkpoint's files: blocks of lines, each written at once.
 
-The first line of a block says what was claimed, learnt and given up, and how long the rows behind it are; a
-row is the line that the results file gets. The last line ends the block. The blocks of one try are numbered
-without a gap, and a file's name says which records it may claim: so a file that is lost or cut leaves those
-in doubt, and no others.
+The first line of a block has the claims, sessions and withdrawals, and the lengths of the rows after it; a
+row is the line of the results file. The last line ends the block. The blocks of one try are numbered without
+a gap, and a file's name says which records it may claim: if a file is lost or cut off, only these are
+unknown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PartName(NamedTuple):
     :param turn: which try of the batch wrote it, counted from 1.
     :param owner: the process.
     :param first: the number of its first block.
-    :param bound: it claims only records whose position is below.
+    :param bound: it claims only records with a lower position.
     """
 
     turn: int
@@ -41,7 +41,7 @@ class PartName(NamedTuple):
 
     @classmethod
     def read(cls, name: str) -> PartName:
-        """Read a name.
+        """Parse a name.
 
         :raises LedgerError: if it is another program's.
         """
@@ -54,15 +54,15 @@ class PartName(NamedTuple):
 
 @dataclass
 class Block:
-    """What is written at once.
+    """The unit of writing.
 
-    :ivar claims: names of records that are asked as soon as this is durable.
+    :ivar claims: names of records that may be asked as soon as this is durable.
     :ivar asked: where each of these is asked: session id, number of the message, wall-clock time.
-    :ivar withdrawn: names of records that were claimed, and not asked after all.
-    :ivar rows: rows, each with its line and that of its record.
+    :ivar withdrawn: names of records that were claimed and not asked.
+    :ivar rows: rows, each with its line and the line of its record.
     :ivar starting: external keys of sessions that are being started.
     :ivar sessions: sessions that have started, by id: their external key and the wall-clock time.
-    :ivar ended: ids of sessions that have ended, and external keys of starts that came to nothing.
+    :ivar ended: ids of sessions that have ended, and external keys of starts that failed.
     """
 
     claims: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Block:
 
     @property
     def learnt(self) -> bool:
-        """Whether it holds anything that should not wait for long."""
+        """Whether it has anything that should be written soon."""
         return bool(self.rows or self.withdrawn or self.sessions or self.ended)
 
     def encode(self, number: int) -> tuple[bytes, int]:
@@ -99,9 +99,9 @@ class ReadBlock(NamedTuple):
 
 
 def blocks(name: str, body: bytes) -> Iterator[ReadBlock | None]:
-    """Yield the blocks of a file, and ``None`` in the end if it is empty or cut.
+    """Yield the blocks of a file, and ``None`` at the end if it is empty or cut off.
 
-    :raises LedgerError: if it holds anything else; the error names the file.
+    :raises LedgerError: if it has other contents; the error names the file.
     """
     place = 0
     while place < len(body):
@@ -136,10 +136,10 @@ def _block(line: bytes) -> tuple[int, Block]:
 
 
 def unreadable_file(name: str) -> LedgerError:
-    """Return the error for a file that this package has not written, or that has been changed."""
+    """Return the error for a file that this package did not write, or that was changed."""
     return LedgerError(
-        f"The checkpoint's file {name} cannot be read as one. Nothing was sent.",
-        hint="Look at what is there: remove a file that is not of this batch, or choose another result_path.",
+        f"The checkpoint file {name} cannot be read. Nothing was sent.",
+        hint="Remove files that do not belong to this batch, or choose another result_path.",
         retryable=False,
     )
 

@@ -1,4 +1,4 @@
-"""JSON text of what a Dag or a library gives as a record, the same in every process."""
+"""The JSON text of a record from a Dag or a library, the same in every process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from uuid import UUID
 def as_json(value: Any, *, ordered: bool = False) -> str:
     """Return *value* as JSON text, the same in every process.
 
-    Dates, decimals, UUIDs and enums become text or their value, numpy's and pandas' values what they hold;
-    what is not a number or not there (``NaN``, ``NA``) becomes ``null``.
+    Dates, decimals, UUIDs and enums become text or their value, values of numpy and pandas the value they
+    contain; ``NaN`` and ``NA`` become ``null``.
 
     :param ordered: sort the names of fields.
-    :raises ValueError: for anything else that JSON has no form for, such as a set.
+    :raises ValueError: for anything else that JSON cannot represent, such as a set.
     """
     encoder = _ORDERED if ordered else _ENCODER
     try:
         try:
             return encoder.encode(value)
         except ValueError:
-            # Not a finite number, or a circle.
+            # Not a finite number, or a circular reference.
             return encoder.encode(_finite(value, 0))
     except TypeError as error:
         raise ValueError(str(error)) from None
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if kind.__module__.partition(".")[0] in {"numpy", "pandas"} and hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a value of type {kind.__name__} has no form in JSON that is always the same")
+    raise TypeError(f"a value of type {kind.__name__} has no stable representation in JSON")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain)

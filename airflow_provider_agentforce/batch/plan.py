@@ -1,4 +1,4 @@
-"""A dry run: what a batch would ask, how long that may take, and what it costs. Nothing is sent."""
+"""A dry run: what a batch would ask, how long it may take, and what it costs. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Plan:
 
     :ivar records: all of them.
     :ivar failed: records that cannot be asked.
-    :ivar asked_twice: records that are asked a second time, for the agreement of the answers.
-    :ivar messages: for all that can be asked, with second askings, without corrective questions.
-    :ivar sessions: that are started for them.
+    :ivar asked_twice: records that are asked a second time, to measure the agreement.
+    :ivar messages: for all records that can be asked, with second requests, without corrective questions.
+    :ivar sessions: sessions for these messages.
     :ivar characters: of the messages.
     :ivar longest: characters of the longest message.
-    :ivar duplicates: records that ask the same as one before.
-    :ivar reused: records that take an earlier answer; they are not asked, and count only in ``records``.
-    :ivar reasons: why records cannot be asked, with how many and the key of the first.
+    :ivar duplicates: records that ask the same as an earlier one.
+    :ivar reused: records that use an earlier answer; they are not asked, and count only in ``records``.
+    :ivar reasons: why records cannot be asked, with their number and the key of the first.
     :ivar hours: an estimate.
     :ivar credits: the cost, ``None`` without a rate.
     """
@@ -68,7 +68,7 @@ class Plan:
     def add(self, item: WorkItem | Row, *, reused: bool = False) -> None:
         """Count a record.
 
-        :param reused: it takes an earlier answer.
+        :param reused: it uses an earlier answer.
         """
         self.records += 1
         if isinstance(item, Row):
@@ -90,7 +90,7 @@ class Plan:
             self._in_session = len(texts)
 
     def ask_twice(self) -> None:
-        """When all records are counted, count the second askings; each is taken to be of average length."""
+        """When all records are counted, add the second requests, each with the average length."""
         asked, answered = self.asked, self.asked + self.reused
         self.asked_twice = min(answered, records_in_share(self.options.agreement_share, self.records))
         if asked:
@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def reasons(self) -> list[dict[str, Any]]:
-        """Why records cannot be asked: the commonest reasons."""
+        """The most common reasons why records cannot be asked."""
         return [
             {"reason": reason, "count": count, "key": self._first[reason]}
             for reason, count in self._counted.most_common(_SHOWN_REASONS)
@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def asked(self) -> int:
-        """How many records are asked."""
+        """The number of records that are asked."""
         return self.records - self.failed - self.reused
 
     @property
@@ -123,7 +123,7 @@ class Plan:
         """An estimate from the connection's limits, and answers that take five seconds each."""
         at_once = max(1, min(self.options.workers(self.settings), self.sessions))
         answering = self.messages * _SECONDS_A_MESSAGE / at_once / 3600
-        # The first hour's sessions may all start at its beginning.
+        # The sessions of the first hour may all start at its beginning.
         starting = max(0, self.sessions - 1) // self.settings.max_sessions_per_hour
         return max(answering, starting)
 
@@ -134,7 +134,7 @@ class Plan:
         return None if rate is None else round(self.messages * rate, 2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file says."""
+        """Return the contents of the file."""
         counts = ("records", "failed", "asked_twice", "messages", "sessions", "characters")
         more = ("longest", "duplicates", "reused")
         return {
@@ -145,7 +145,7 @@ class Plan:
         }
 
     def summary(self) -> str:
-        """Return the plan for people."""
+        """Return the plan as text for people."""
         settings = self.settings
         at_once = self.options.workers(settings)
         limits = f"at most {settings.max_sessions_per_hour:,} sessions an hour and {at_once} at once"
@@ -157,7 +157,7 @@ class Plan:
         lines = [
             f"A dry run of {self.records:,} records: nothing was sent.",
             f"  are asked         {self.asked:,}",
-            f"  take an earlier answer           {self.reused:,}",
+            f"  use an earlier answer            {self.reused:,}",
             f"  cannot be asked   {self.failed:,}",
             f"  ask the same as another record   {self.duplicates:,}",
             *([f"  asked twice       {self.asked_twice:,}"] if self.asked_twice else []),
@@ -172,7 +172,7 @@ class Plan:
     def judge(self, manifest: dict[str, Any]) -> None:
         """Fail the task if the batch would fail because of records that cannot be asked.
 
-        :raises BatchFailedError: it says why, by the commonest reason.
+        :raises BatchFailedError: with the most common reason.
         """
         most = self.options.most_failures(self.records)
         partial = self.failed and self.options.fail_on_partial_error
@@ -199,9 +199,9 @@ def plan_of(
     killed: Callable[[], bool],
     reuse: Reuse | None = None,
 ) -> Plan:
-    """Read the whole input, render all messages, and count. In memory are two hashes of each record.
+    """Read the whole input, render all messages, and count. Two hashes of each record are in memory.
 
-    :param reuse: has earlier answers.
+    :param reuse: the store of earlier answers.
     :raises AgentforceInputError: for input that a batch would refuse.
     """
     plan, names = Plan(options, settings), HashSet()
@@ -224,7 +224,7 @@ def plan_of(
 
 
 def plan_files(plan: Plan) -> dict[str, bytes]:
-    """Return the files of a plan by their names."""
+    """Return the files of a plan by name."""
     text = json.dumps(plan.to_dict(), ensure_ascii=False, indent=2)
     files = {PLAN: text, SUMMARY: plan.summary()}
     return {name: f"{content}\n".encode("utf-8", "replace") for name, content in files.items()}

@@ -1,4 +1,4 @@
-"""What people see of a batch while it runs, and at its end."""
+"""The progress of a batch for people, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _RECENT = 60.0
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a batch is.
+    """The progress of a batch.
 
-    :param records: how many there are.
-    :param done: how many have a row.
-    :param counts: the same by status, those that occur.
-    :param rate: records a second, of late.
-    :param open_sessions: how many are open.
-    :param limit: how many may be.
+    :param records: the number of records.
+    :param done: the number of records with a row.
+    :param counts: the same by status, for each status that occurs.
+    :param rate: records per second, recently.
+    :param open_sessions: the number of open sessions.
+    :param limit: the number of sessions allowed.
     :param paused: seconds to wait for the org's limits.
-    :param left: seconds that the rest will take, ``None`` where that cannot be told.
+    :param left: seconds that the rest will take, ``None`` if there is no estimate.
     """
 
     records: int
@@ -37,7 +37,7 @@ class Standing:
     left: float | None
 
     def line(self) -> str:
-        """Return the line of the log; it shows all counts, so that they add up."""
+        """Return the line for the log; it has all counts, so that they add up."""
         of_status = " + ".join(f"{number:,} {status}" for status, number in self.counts.items())
         share = ": ".join(filter(None, (f"{100 * self.done // max(1, self.records)}%", of_status)))
         parts = [
@@ -53,10 +53,10 @@ class Standing:
 
 
 class Progress:
-    """Knows when people are due to hear how far a batch is, and how fast it is.
+    """Decides when to report progress, and measures the rate.
 
     :param total: number of records.
-    :param done: how many were done before this try.
+    :param done: the number of records done before this try.
     """
 
     def __init__(self, total: int, done: int) -> None:
@@ -66,14 +66,14 @@ class Progress:
         self._recent = [(self._began, done)]
 
     def due(self, done: int) -> bool:
-        """Tell whether a line is due: after a few seconds, or 5 %."""
+        """Return whether a report is due: after a few seconds, or 5 %."""
         passed = time.monotonic() - self._said_at
         return passed >= _SECONDS or (passed >= 1 and done - self._said >= _SHARE * self._total)
 
     def standing(self, counts: Mapping[str, int], open_sessions: int, limit: int, paused: float) -> Standing:
-        """Return how far the batch is; people hear of it.
+        """Return the progress, as reported now.
 
-        :param counts: of the records that are done, by status.
+        :param counts: the number of finished records by status.
         """
         now, done = time.monotonic(), sum(counts.values())
         self._said_at, self._said = now, done
@@ -87,7 +87,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
+    """Return seconds in words."""
     whole = round(seconds)
     if whole < 60:  # noqa: PLR2004
         return f"{whole} s"
@@ -98,6 +98,6 @@ def duration(seconds: float) -> str:
 
 
 def final_table(counts: Mapping[str, int]) -> str:
-    """Return the counts per status as a table, with those that occur."""
+    """Return a table of the counts per status, for each status that occurs."""
     rows = [f"  {status:<20} {counts[status]:>9,}" for status in STATUSES if counts.get(status)]
     return "\n".join([*rows, f"  {'records':<20} {sum(counts.values()):>9,}"])

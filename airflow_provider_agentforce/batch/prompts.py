@@ -1,4 +1,4 @@
-"""What is asked about a record: its messages and variables, made from templates or by a function."""
+"""The messages and variables of a record, from templates or a function."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Compile = Callable[[str], Callable[[Mapping[str, Any]], str]]
 
 
 class Prompts:
-    """Makes a :class:`WorkItem` of a record. What is in the record is never taken for a template.
+    """Makes a :class:`WorkItem` from a record. The contents of the record are never rendered.
 
     :param options: for ``message``, ``variables`` and ``key``.
-    :param compile_template: makes of a template a function from a record to text.
-    :param most: messages that a session may have.
+    :param compile_template: compiles a template to a function from a record to text.
+    :param most: maximum number of messages in a session.
     :raises AgentforceInputError: if ``message`` or ``variables`` cannot be used.
     """
 
@@ -56,7 +56,7 @@ class Prompts:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def about(self, record: Record) -> WorkItem | Row:
-        """Return what to ask about *record*, or its row ``failed`` that says why nothing can be asked."""
+        """Return the item for *record*, or its row ``failed`` with the reason."""
         try:
             return self._asked(record)
         except AgentforceInputError as error:
@@ -88,7 +88,7 @@ class Prompts:
 
 
 def _copy(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a function or a template may change, while the record stays what the input says."""
+    """Return a copy for a function or a template, so that the record stays unchanged."""
     return {
         name: value if type(value) in _UNCHANGING else _deep_copy(value) for name, value in fields.items()
     }

@@ -1,4 +1,4 @@
-"""Reads the input of a batch: names its records, and looks through all of them before anything is sent."""
+"""Reads the input of a batch: names its records, and checks all of them before anything is sent."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, one_lin
 
 log = logging.getLogger(__name__)
 
-# What begins with it is the name of a record that lacks its key: no key may have this character.
+# The names of records without a key begin with it; no key may contain this character.
 _KEYLESS = "\ud800"
 _ELSEWHERE = -1
 _KEYS = (str, int, float, bool)
 _SCALARS = {*_KEYS, type(None)}
-# An int may have more digits than Python writes.
+# An int may have more digits than Python converts.
 _PLAIN_KEYS = frozenset({str, float, bool})
 
 
@@ -32,10 +32,10 @@ class Record:
     """One record.
 
     :param position: counted from 0, among those of the batch; below 0 for one of another shard.
-    :param fields: what the input says of it.
-    :param key: its value of the key field, else its position; ``None`` if it lacks the field.
-    :param name: under which the checkpoint knows it.
-    :param where: its place in the input in words, such as ``line 7``.
+    :param fields: its fields in the input.
+    :param key: the value of the key field, otherwise its position; ``None`` if the field is missing.
+    :param name: its name in the checkpoint.
+    :param where: its place in the input, such as ``line 7``.
     """
 
     position: int
@@ -56,14 +56,14 @@ class Record:
 def read_records(source: Source, key: str | None) -> Iterator[Record]:
     """Yield the records of a batch.
 
-    :param key: the field that names a record; ``None``: its place in the input does, counted from 0.
-    :raises AgentforceInputError: at the first one that is not a record.
+    :param key: the field that names a record; ``None``: its position in the input, from 0.
+    :raises AgentforceInputError: for the first item that is not a record.
     """
     return (record for record in read_all(source, key) if record.position >= 0)
 
 
 def read_all(source: Source, key: str | None) -> Iterator[Record]:
-    """Yield the records of a batch as :func:`read_records` does, and those of its other shards."""
+    """Yield the records of a batch like :func:`read_records`, and those of its other shards."""
     position = 0
     for number, (where, fields) in enumerate(source.rows()):
         value = number if key is None else _key(fields.get(key), where, key)
@@ -74,7 +74,7 @@ def read_all(source: Source, key: str | None) -> Iterator[Record]:
 
 
 def _key(value: Any, where: str, field: str) -> str | int | float | None:
-    """Return *value* as JSON keeps it, and ``None`` for one that names nothing."""
+    """Return *value* as in JSON, and ``None`` if it is empty."""
     if type(value) not in _PLAIN_KEYS and value is not None:
         try:
             value = json.loads(as_json(value))
@@ -86,19 +86,19 @@ def _key(value: Any, where: str, field: str) -> str | int | float | None:
         return None
     if isinstance(value, str) and storable(value) != value:
         raise AgentforceInputError(
-            f"records: {where}: the {field} {value!a:.80} has a character that no result can keep."
+            f"records: {where}: the {field} {value!a:.80} has a character that no result can contain."
         )
     return value  # type: ignore[no-any-return]
 
 
 @dataclass
 class Survey:
-    """What a first reading of the whole input found, some 200 bytes a record.
+    """The result of the first reading of the whole input, about 200 bytes per record.
 
     :ivar positions: the position of each record by its name, in the order of the input.
     :ivar keys: the key of each record.
-    :ivar fingerprint: of their contents.
-    :ivar fields: the fields that they have.
+    :ivar fingerprint: hash of their contents.
+    :ivar fields: their fields.
     """
 
     fields: Fields
@@ -117,11 +117,11 @@ def survey(
 ) -> Survey:
     """Read the whole input once, before anything is sent.
 
-    :param typed: find out which types the fields have.
+    :param typed: find the types of the fields.
     :param empty_allowed: do not refuse an input without records.
-    :param look: is given each record, which has a form in JSON.
-    :raises AgentforceInputError: if it is empty and may not be, has a key twice or none at all, or a line
-        that is not a record.
+    :param look: called with each record that JSON can represent.
+    :raises AgentforceInputError: if it is empty and must not be, has a key twice or none at all, or has a
+        line that is not a record.
     """
     found, inspection = Survey(Fields(typed=typed)), Inspection(key, empty_allowed=empty_allowed)
     digest = hashlib.sha256()
@@ -142,10 +142,10 @@ def survey(
 
 
 class Inspection:
-    """Looks at all records of an input, and refuses what no batch can be made of.
+    """Checks all records of an input, and refuses those that a batch cannot process.
 
     :param key: the field that names a record.
-    :param empty_allowed: warn of an input without records, and do not refuse it.
+    :param empty_allowed: warn about an input without records instead of refusing it.
     """
 
     def __init__(self, key: str | None, *, empty_allowed: bool = False) -> None:
@@ -155,14 +155,14 @@ class Inspection:
         self._has_key = False
 
     def add(self, record: Record) -> None:
-        """Look at the next record."""
+        """Check the next record."""
         self._last = record
         self._has_key = self._has_key or record.key is not None
 
     def finish(self) -> None:
-        """Look back when there are no more records.
+        """Check the input as a whole, after the last record.
 
-        :raises AgentforceInputError: if there were none and there have to be some, or none with a key.
+        :raises AgentforceInputError: if there were none and must be some, or none has a key.
         """
         if self._last is None and self._empty_allowed:
             log.warning("There are no records, so nothing is asked.")
@@ -178,9 +178,9 @@ class Inspection:
 
 
 def check_form(record: Record) -> None:
-    """Look whether JSON has a form for a record.
+    """Check that JSON can represent a record.
 
-    :raises AgentforceInputError: if it has none; it names the field.
+    :raises AgentforceInputError: if it cannot; the error names the field.
     """
     if not {*map(type, record.fields), *map(type, record.fields.values())} <= _SCALARS:
         _written(record)
@@ -206,9 +206,9 @@ def _has_json(value: Any) -> bool:
 
 
 def refuse_same_key(source: Source, key: str | None, record: Record) -> None:
-    """Say where a record's key stands twice, if it does.
+    """Refuse a record whose key has occurred before.
 
-    :raises AgentforceInputError: with both places.
+    :raises AgentforceInputError: with both positions.
     """
     first = next((one for one in read_records(source, key) if one.name == record.name), None)
     if first is None or first.position != record.position:

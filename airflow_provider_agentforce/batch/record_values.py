@@ -1,4 +1,4 @@
-"""What is written into a record of the org: the values that the fields of an object get from a row."""
+"""The values that are written to a record of the org: from a row to the fields of an object."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Render = Callable[[Mapping[str, Any]], str]
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """What a Dag author says of a write, as the arguments of ``WriteRecordsOperator``.
+    """The options of a write, as the arguments of ``WriteRecordsOperator``.
 
-    :param fields: for each field the template, and what renders it.
+    :param fields: for each field the template, and the function that renders it.
     """
 
     sobject: str
@@ -38,12 +38,12 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class RecordWrite:
-    """A record that is to be written.
+    """A record to be written.
 
-    :param position: of its row among those that qualify, counted from 0.
-    :param key: of the row.
+    :param position: position of its row among those that qualify, from 0.
+    :param key: key of the row.
     :param target: the id, or the value of the external id.
-    :param values: of its fields, with the one that names it.
+    :param values: values of its fields, including the identifying one.
     """
 
     position: int
@@ -53,7 +53,7 @@ class RecordWrite:
 
     @property
     def size(self) -> int:
-        """Bytes in a call, more or less."""
+        """Approximate number of bytes in a call."""
         return len(ENCODER.encode(self.values))
 
 
@@ -61,7 +61,7 @@ class RecordWrite:
 class WriteFailure:
     """A line of the file of errors.
 
-    :param code: of the org, or ``REFUSED`` for what was not sent.
+    :param code: the org's code, or ``REFUSED`` for a record that was not sent.
     """
 
     key: Any
@@ -73,7 +73,7 @@ class WriteFailure:
 
 
 class RecordValues:
-    """Makes the values of a record from its row.
+    """Makes a record's values from its row.
 
     :ivar info: the object.
     :ivar key: the field that names a record.
@@ -98,7 +98,7 @@ class RecordValues:
         self._fields = [(one, by_name[one.name.lower()]) for one in found]
 
     def of(self, position: int, row: Mapping[str, Any]) -> RecordWrite | WriteFailure:
-        """Return what is to be written, or why nothing can be."""
+        """Return the record to write, or the reason why it cannot be written."""
         key, target = row.get("key"), None
         try:
             named = self._target(row) if self._target else "" if key is None else str(key)
@@ -113,7 +113,7 @@ class RecordValues:
         return WriteFailure(key, target, "REFUSED", one_line(why))
 
     def identity_of(self, target: Any) -> Any:
-        """Return what targets have in common that name the same record."""
+        """Return a value that is equal for targets that name the same record."""
         return target[:_SHORT_ID] if self.external_id is None else self.key.identity_of(target)
 
     def _named(self, text: str) -> Any:

@@ -1,8 +1,8 @@
-"""Puts the rows of a batch into the records of an org: which values, in which calls, and what became of each.
+"""Writes the rows of a batch to records of an org.
 
-Twice through the results: first all values are made and checked, then the records are written, 200 a call.
-What is written is noted after each call, so that the next try goes on; a record whose note is lost is written
-once more, with the same values.
+It reads the results twice: first it makes and checks all values, then it writes the records, 200 per call.
+After each call it notes what is written, so that the next try continues there; a record whose note is lost is
+written once more, with the same values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4 * 1024 * 1024
 _PREVIEWED = 10
-# Calls between two lines about how far it has come.
+# Calls between two lines about the progress.
 _CALLS_A_LINE = 50
 
 
@@ -41,7 +41,7 @@ _CALLS_A_LINE = 50
 class _Tally:
     """The progress.
 
-    :ivar total: rows that qualify.
+    :ivar total: number of rows that qualify.
     :ivar written: a byte for each of them.
     """
 
@@ -50,18 +50,18 @@ class _Tally:
     written: bytearray = field(default_factory=bytearray)
 
     def exceeds(self, most: int | None) -> bool:
-        """Tell whether more than *most* records have failed."""
+        """Return whether more than *most* records have failed."""
         return most is not None and self.failures.count > most
 
 
 class RecordWriter:
-    """Writes the rows of results into an org.
+    """Writes the rows of results to an org.
 
     :param sources: path objects of files of results.
     :param folder: path object of the folder for errors and notes, of this task alone.
     :param identity: of the run of the task, and of the org: what another run, or a write into another org,
         has noted is of no use.
-    :param storage_of: gives the storage for a path object.
+    :param storage_of: returns the storage for a path object.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class RecordWriter:
         self._storage_of = storage_of
 
     def run(self, *, dry_run: bool = False) -> dict[str, Any]:
-        """Write all records that no earlier try has written, and return how many.
+        """Write all records that no earlier try has written, and return the counts.
 
-        :param dry_run: write none, and return what would change in the first ones.
+        :param dry_run: write none, and return the changes of the first ones.
         :raises AgentforceInputError: the results or the fields cannot be used; nothing was written.
         :raises BatchFailedError: more records failed than are allowed, or all of them.
         """
@@ -105,7 +105,7 @@ class RecordWriter:
         if failed:
             notes.write_errors(tally.failures)
         elif not dry_run:
-            # Everything is written, and another run of the task writes it again.
+            # Everything is written; another run of the task writes it again.
             notes.forget()
         result = {
             "written": 0 if dry_run else sum(tally.written),
@@ -139,7 +139,7 @@ class RecordWriter:
             digest.update(f"{one.position} {ENCODER.encode(one.values)}".encode())
         tally.written = bytearray(tally.total)
         if not tally.total:
-            log.warning("No row has an outcome that is to be written: %s.", ", ".join(self._options.outcomes))
+            log.warning("No row has an outcome that qualifies: %s.", ", ".join(self._options.outcomes))
         return digest.hexdigest()[:16]
 
     def _writes(self, values: RecordValues) -> Iterator[RecordWrite | WriteFailure]:
@@ -154,7 +154,7 @@ class RecordWriter:
                         yield _row(line, number, path)
 
     def _write_all(self, values: RecordValues, notes: WriteNotes, tally: _Tally, most: int | None) -> bool:
-        """Write what is left; tell whether too much failed to go on."""
+        """Write the remaining records; return whether too many failed to continue."""
         done = sum(tally.written)
         if done:
             log.info("Earlier tries have written %d of %d records.", done, tally.total)
@@ -176,7 +176,7 @@ class RecordWriter:
     def _count(
         self, chunk: Sequence[RecordWrite], results: Sequence[WriteResult], tally: _Tally
     ) -> list[int]:
-        """Count what became of the records of a call, and return the positions of those that are written."""
+        """Count the results of a call, and return the positions of the records that are written."""
         written = []
         for one, result in zip(chunk, results, strict=True):
             if result.written:
@@ -222,7 +222,7 @@ def _judged(result: dict[str, Any], tally: _Tally, *, stopped: bool) -> dict[str
     if not stopped and failed < tally.total:
         log.warning("Not written: %s. Errors: %s", reasons, result["errors"])
         return result
-    more = ", more than max_failures allows; the rest was not tried" if stopped else ""
+    more = ", more than max_failures allows; the rest was not attempted" if stopped else ""
     raise BatchFailedError(
         f"{failed} of {tally.total} records could not be written{more}: {reasons}. "
         f"Errors: {result['errors']}.",
@@ -260,7 +260,7 @@ def _chunks(writes: Iterable[RecordWrite]) -> Iterator[list[RecordWrite]]:
 
 
 def _literal(value: Any) -> str:
-    """Return a value as SOQL writes it."""
+    """Return a value as a SOQL literal."""
     if isinstance(value, str):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return str(value)

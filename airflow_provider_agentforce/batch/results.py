@@ -1,4 +1,4 @@
-"""The rows of a batch: what became of each record, and where its row lies in the checkpoint's files."""
+"""The rows of a batch: the result of each record, and the position of its row in the checkpoint's files."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ _MOST_COUNTED = 65535
 _HASHED = 16
 _PLACE = re.compile(r"^(records\[\d+\]|(line|row) \d+( of .+?)?): (\w+Error: )?| \[session .*\]$")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-# As the encoder writes what storable() replaces.
+# As the encoder writes the values that storable() replaces.
 _UNSTORABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one record.
+    """The result of one record.
 
-    :param key: of the record, as the input has it.
+    :param key: key of the record, as in the input.
     :param status: one of :data:`STATUSES`.
     :param text: the last answer, ``""`` if there is none.
-    :param outcome: of the last answer, or ``None``.
-    :param result: the validated output, when an ``output_type`` is given.
+    :param outcome: outcome of the last answer, or ``None``.
+    :param result: the validated output, if there is an ``output_type``.
     :param earlier_answers: texts of the answers before the last one.
     :param request: the last message that was sent: ``type``, ``text``, ``reply``, ``variables``; or ``None``.
     :param earlier_requests: the messages before it.
     :param session_id: the session it was asked in, or ``None``.
-    :param external_session_key: the UUID by which the org's event log knows that session, or ``None``.
+    :param external_session_key: the UUID of that session in the org's event log, or ``None``.
     :param sequence_id: number of its last message in that session, or ``None``.
     :param error: one line that says what went wrong, or ``None``.
-    :param applied: ``False``: the agent did not act on it; ``True``: it did; ``None``: cannot be known.
-    :param attempts: how often it was tried, over all tries of the task.
+    :param applied: ``False``: the agent did not act on it; ``True``: it did; ``None``: not known.
+    :param attempts: the number of attempts, over all tries of the task.
     :param started_at: when the last attempt began, ISO 8601 in UTC, or ``None``.
-    :param duration: seconds that the last attempt took, to the last answer; of an attempt that was
-        killed, to the try that found it.
-    :param resolution: as of a turn: how it became known whether the agent acted, where that was unknown.
+    :param duration: seconds of the last attempt, to the last answer; for an attempt that was killed, to the
+        try that found it.
+    :param resolution: like that of a turn: how an unknown delivery was resolved.
     :param agent_version: id of the agent's version that answered, ``None`` if that is not certain.
     :param reused_from: where an earlier answer comes from: ``session_id`` and ``at``, ISO 8601 in UTC;
         ``None`` for a record that was asked.
@@ -96,7 +96,7 @@ class Row:
 
     @property
     def again(self) -> bool:
-        """Whether the next try asks it again by itself: it failed, and the agent did not act."""
+        """Whether the next try asks it again: it failed, and the agent did not act."""
         return self.status == FAILED and self.applied is False
 
     @property
@@ -106,12 +106,12 @@ class Row:
 
     @property
     def answers(self) -> int:
-        """How many answers it holds that were asked for."""
+        """The number of its answers."""
         return 0 if self.reused_from else len(self.earlier_answers) + (self.outcome is not None)
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read what :meth:`line` returned."""
+        """Parse the result of :meth:`line`."""
         return cls(**json.loads(line))
 
     def line(self) -> bytes:
@@ -123,7 +123,7 @@ class Row:
 
 
 def short_reason(error: str) -> str:
-    """Return why a record failed, without what is its own: its place in the input, and its session."""
+    """Return why a record failed, without its position in the input and its session."""
     return one_line(_PLACE.sub("", error), 120)
 
 
@@ -142,12 +142,12 @@ def is_moment(text: str) -> bool:
 
 
 class Entry(NamedTuple):
-    """What the checkpoint says of a row, so that the row itself need not be parsed.
+    """The checkpoint's entry of a row, so that the row itself need not be parsed.
 
-    :param name: of the record.
-    :param again: whether the next try asks it again by itself.
+    :param name: name of the record.
+    :param again: whether the next try asks it again.
     :param length: bytes of the row's line.
-    :param record_length: bytes of the line behind it, the record of a row that failed; 0 for none.
+    :param record_length: bytes of the line after it, the record of a row that failed; 0 for none.
     :param question: hash of what was asked, in hexadecimal digits; empty when it is not needed.
     """
 
@@ -162,11 +162,11 @@ class Entry(NamedTuple):
 
 
 class RowIndex:
-    """The last row of each record by the record's position: its status and its place, some 25 bytes each.
+    """The last row of each record by the record's position: its status and place, about 25 bytes each.
 
-    :ivar counts: rows per status.
-    :ivar messages: answers in all rows.
-    :ivar again: records that were tried and that the next try asks again by itself.
+    :ivar counts: number of rows per status.
+    :ivar messages: number of answers in all rows.
+    :ivar again: number of records that were tried and that the next try asks again.
     """
 
     def __init__(self, total: int) -> None:
@@ -178,7 +178,7 @@ class RowIndex:
         self._file, self._length, self._record = (array("I", bytes(4 * total)) for _ in range(3))
         self._offset = array("Q", bytes(8 * total))
         self._attempts, self._answers = (array("H", bytes(2 * total)) for _ in range(2))
-        # Of 16 bytes each, once there is one.
+        # 16 bytes each, once there is one.
         self._questions = bytearray()
 
     def __len__(self) -> int:
@@ -197,7 +197,7 @@ class RowIndex:
         self._count(position, 1)
 
     def place(self, position: int, file: int, offset: int) -> None:
-        """Note in which file the row lies, and where."""
+        """Record the file and the offset of the row."""
         self._file[position], self._offset[position] = file, offset
 
     def drop(self, position: int) -> None:
@@ -212,17 +212,17 @@ class RowIndex:
         return STATUSES[number - 1] if number else None
 
     def asked_again(self, position: int) -> bool:
-        """Tell whether the next try asks the record again by itself."""
+        """Return whether the next try asks the record again."""
         return bool(self._status[position] and self._again[position])
 
     def question(self, position: int) -> str:
-        """Return the hash of what was asked about a record with a row, ``""`` if it is not known."""
+        """Return the hash of the question about a record with a row, ``""`` if it is not known."""
         found = bytes(self._questions[_HASHED * position : _HASHED * (position + 1)])
         return found.hex() if any(found) else ""
 
     @property
     def reused(self) -> int:
-        """How many records have an earlier answer: those that are answered, and were not tried."""
+        """The number of records with an earlier answer: those that are answered and were not tried."""
         answered = STATUSES.index(ANSWERED) + 1
         pairs = zip(self._status, self._attempts, strict=True)
         return sum(status == answered and not attempts for status, attempts in pairs)

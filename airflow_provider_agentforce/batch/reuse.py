@@ -1,4 +1,4 @@
-"""Earlier answers instead of messages: which questions are the same, and which rows may be used again."""
+"""Earlier answers instead of messages: which questions are the same, and which rows may be reused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Questions:
-    """Names what is asked by a hash: the messages and variables, of whom, as which user, for which output.
+    """Hashes a question: its messages and variables, the agent, the user and the output type.
 
     Two records with the same hash get the same messages in a session that starts the same way.
     """
@@ -41,7 +41,7 @@ class Questions:
         self._common = hashlib.sha256(_bytes(common))
 
     def hash_of(self, item: WorkItem) -> str:
-        """Return the hash of what is asked about a record."""
+        """Return the hash of the question about a record."""
         variables = item.variables or item.messages[0].variables
         digest = self._common.copy()
         digest.update(_bytes([[message.text for message in item.messages], variables]))
@@ -49,9 +49,9 @@ class Questions:
 
 
 class Reuse:
-    """Takes earlier answers for the records of a batch, and keeps its answers for later batches.
+    """Finds earlier answers for the records of a batch, and stores its answers for later batches.
 
-    :param version: gives the version of the agent that is active, ``None`` when it is not known.
+    :param version: returns the active version of the agent, ``None`` if it is not known.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Reuse:
         self._said = False
 
     def asking(self, item: WorkItem) -> WorkItem:
-        """Return the item with the hash of what it asks."""
+        """Return the item with the hash of its question."""
         return replace(item, question=self._questions.hash_of(item))
 
     def row_for(self, item: WorkItem) -> Row | None:
@@ -84,14 +84,14 @@ class Reuse:
         return None if answer is None else self._row(item, answer, version)
 
     def has_answer(self, item: WorkItem) -> bool:
-        """Tell whether there is an earlier answer to the same question.
+        """Return whether there is an earlier answer to the same question.
 
         :raises LedgerError: if the earlier answers cannot be read.
         """
         return self.row_for(self.asking(item)) is not None
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Keep the answers of a batch that are not kept yet.
+        """Store the answers of a batch that are not stored yet.
 
         :raises LedgerError: if they cannot be written.
         """
@@ -99,17 +99,17 @@ class Reuse:
             self._answers(version).add(lambda chosen=positions: _answers_at(checkpoint, chosen))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Remove what was copied."""
+        """Remove the copies."""
         for answers in self._of_version.values():
             answers.close()
 
     def _new(self, checkpoint: Checkpoint) -> dict[str, array[int]]:
-        """Return the positions of the rows to keep, by the version that answered."""
+        """Return the positions of the rows to store, by the version that answered."""
         found: dict[str, array[int]] = {}
         for position in checkpoint.rows.having(ANSWERED):
             question = checkpoint.rows.question(position)
             row = Row.from_line(checkpoint.row_at(position)) if question else None
-            # What was resolved may be a person's words.
+            # A resolved answer may be a person's words.
             if row is None or row.agent_version is None or row.resolution is not None:
                 continue
             if not self._answers(row.agent_version).has(question, str(row.started_at)):
@@ -148,7 +148,7 @@ def _answers_at(checkpoint: Checkpoint, positions: array[int]) -> Iterator[Answe
 
 
 def _source(output_type: Any) -> str | None:
-    """Return the source of a class, whose validators no schema shows."""
+    """Return the source of a class, because a schema does not show its validators."""
     try:
         return inspect.getsource(output_type) if inspect.isclass(output_type) else None
     except (OSError, TypeError):

@@ -1,7 +1,7 @@
-"""Runs a batch: hands records to workers, and reports what comes of them.
+"""Runs a batch: hands records to workers, and reports their results.
 
 The calling thread reads the input, renders, flushes the checkpoint and reports; the workers talk to the agent
-and claim what they ask. So templates never meet another thread.
+and claim records. So templates are rendered in one thread only.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ log = logging.getLogger(__name__)
 
 _TICK = 0.1
 _GATHER_SECONDS = 0.03
-# What is left of a minute when those who were at work have come to their end.
+# The rest of a minute, after the current requests have finished.
 _LONG_WAIT = 45.0
-# Twice the hour that an hourly limit can ask to wait.
+# Twice the hour that an hourly limit may require.
 _REFUSED_SECONDS = 7200.0
-# Of the five that Airflow gives a task to stop.
+# Out of the five seconds that Airflow gives a task to stop.
 _STOP_SECONDS = 4.0
 _START_SECONDS = 1.5
 _IN_A_ROW = 20
@@ -63,29 +63,29 @@ _IDLE_SECONDS = 0.5
 
 
 class Watcher(Protocol):
-    """Counts for a metrics backend, and shows the progress."""
+    """Counts for a metrics backend, and reports the progress."""
 
     def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        """Take note of the rows that are there: at the beginning, if there are any, and at the end.
+        """Count the existing rows: at the beginning, if there are any, and at the end.
 
-        :param rows_having: gives the rows with some statuses, in the order of the input.
+        :param rows_having: returns the rows with certain statuses, in the order of the input.
         """
 
     def row(self, row: Row) -> None:
-        """Take note of a record that is done."""
+        """Count a finished record."""
 
     def standing(self, standing: Standing) -> None:
-        """Take note of how far the batch is, every few seconds."""
+        """Report the progress, every few seconds."""
 
 
 class Runner:
     """One try at a batch.
 
-    :param versions: of the agent.
-    :param killed: tells whether the task was asked to stop.
+    :param versions: versions of the agent.
+    :param killed: returns whether the task was asked to stop.
     :param watcher: receives the progress.
-    :param total: how many records there are to ask, with those that earlier tries have done.
-    :param unknown: holds the records whose delivery turns out to be unknown; ``None``: they stay unknown.
+    :param total: the number of records to ask, including those that earlier tries have done.
+    :param unknown: collects the records whose delivery is unknown; ``None``: they stay unknown.
     :ivar stopped_early: whether more records than ``max_failures`` have failed.
     :ivar out_of_budget: why nothing more may be asked today.
     :ivar left: items that were handed out and have no row, by position.
@@ -133,13 +133,14 @@ class Runner:
         self._aborted = False
 
     def run(self, items: Iterator[WorkItem | Row | None]) -> float | None:
-        """Ask until all is done.
+        """Ask until all records are done.
 
-        :param items: the records to ask; ``None`` now and then while there are none; and the rows of those
-            that are not asked.
-        :returns: ``None`` when all is done, too many have failed or the budget ends the batch; else the
-            seconds to wait before going on, if the options allow to yield or the budget says so.
-        :raises AgentforceError: if nothing further can be asked; what is done is in the checkpoint.
+        :param items: the records to ask; ``None`` from time to time while there are none; and the rows of
+            those that are not asked.
+        :returns: ``None`` when all records are done, too many have failed or the budget ends the batch;
+            otherwise the seconds to wait before continuing, if the options allow to yield or the budget
+            requires it.
+        :raises AgentforceError: if nothing more can be asked; the results so far are in the checkpoint.
         """
         threads = [threading.Thread(target=self._work, args=[one], daemon=True) for one in self._workers]
         for thread in threads:
@@ -148,7 +149,7 @@ class Runner:
         try:
             pause = self._go_on(items, progress)
         except BaseException:
-            # A timeout that Airflow raises here, or a defect: what is under way must not outlast the task.
+            # A timeout that Airflow raises here, or a defect: current requests must not outlast the task.
             self._aborted = True
             raise
         finally:
@@ -161,7 +162,7 @@ class Runner:
     def _pause_for_budget(self, error: BudgetExceededError) -> float | None:
         if error.retryable:
             return error.retry_after
-        log.warning("%s The rest of the records is skipped.", error.what)
+        log.warning("%s The remaining records are skipped.", error.what)
         return None
 
     @property
@@ -178,10 +179,10 @@ class Runner:
             exhausted = exhausted or self._fill(items)
             if exhausted and not self.left:
                 return None
-            # While records are passed over, the next ones may be waiting to be asked.
+            # While records are skipped, the next ones may be waiting to be asked.
             self._take(0.0 if self._inbox.empty() and not exhausted else _TICK)
             if self._inbox.qsize() > self._few:
-                # The workers have enough to do: wait for more news, since each waking disturbs them all.
+                # The workers have enough to do: wait for more results, as each wake-up disturbs them all.
                 time.sleep(_GATHER_SECONDS)
                 self._take(0.0)
             self._carefully(self._checkpoint.flush)
@@ -194,14 +195,14 @@ class Runner:
 
     def _is_over(self) -> bool:
         if self._killed():
-            self._error = TaskStoppedError("The task was killed; the next try goes on with the rest.")
+            self._error = TaskStoppedError("The task was killed; the next try asks the rest.")
         if self._most_failures is not None and self._failures > self._most_failures:
             self.stopped_early = True
         stopped = self.stopped_early or self._versions.must_stop or self.out_of_budget is not None
         return stopped or self._error is not None
 
     def _fill(self, items: Iterator[WorkItem | Row | None]) -> bool:
-        """Hand out records, as many as there are workers in advance; tell whether there is nothing more."""
+        """Hand out records, as many in advance as there are workers; return whether there are no more."""
         room, until = self._most_open - self._inbox.qsize(), time.monotonic() + _TICK
         while room > 0 and time.monotonic() < until:
             try:
@@ -212,7 +213,7 @@ class Runner:
                 return False
             if isinstance(item, Row):
                 self._watcher.row(item)
-                # To flush every few of those that are reused takes longer than to reuse them.
+                # Flushing every few reused records takes longer than reusing them.
                 room -= item.reused_from is None
                 continue
             room -= 1
@@ -221,7 +222,7 @@ class Runner:
         return False
 
     def _take(self, seconds: float) -> None:
-        """Take what the workers have brought, waiting for the first of it."""
+        """Take the workers' results, waiting for the first one."""
         try:
             self._note(self._outbox.get(timeout=seconds))
             while True:
@@ -255,7 +256,7 @@ class Runner:
             self._unknown.add(item.record)
 
     def _note_failing(self, row: Row) -> None:
-        """When nothing reaches the org any more, leave the rest to the next try."""
+        """If the org can no longer be reached, leave the rest to the next try."""
         self._in_a_row = self._in_a_row + 1 if row.again else 0
         if self._in_a_row >= max(_IN_A_ROW, 2 * self._most_open) and self._error is None:
             self._error = AgentforceTransientError(
@@ -293,7 +294,7 @@ class Runner:
         if limiter.refusals > self._refusals:
             self._refusals = limiter.refusals
             log.warning(
-                "The org has refused %d times for its limits (HTTP 429); nothing is lost. It seems to "
+                "The org has refused %d times because of its limits (HTTP 429); nothing is lost. It seems to "
                 "allow %d at once; the connection's max_concurrent_sessions says %d.",
                 limiter.refusals,
                 limit,
@@ -301,7 +302,7 @@ class Runner:
             )
 
     def _wind_up(self, threads: list[threading.Thread]) -> None:
-        """Stop the workers, take what they still bring, and write it down."""
+        """Stop the workers, take their last results, and write them."""
         self._stopping = True
         for _ in threads:
             self._inbox.put(None)
@@ -318,7 +319,7 @@ class Runner:
             self._error = LedgerError(f"{self._error} {_rescued(unwritten)}")
 
     def _wait_for(self, threads: list[threading.Thread]) -> bool:
-        """Wait for the workers, and cut what they do if the task is killed; tell whether it was."""
+        """Wait for the workers, and cut their requests if the task is killed; return whether it was."""
         hurried: float | None = None
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(_TICK)
@@ -334,7 +335,9 @@ class Runner:
         return hurried is not None
 
     def _next(self, worker: Worker) -> WorkItem | None:
-        """Wait for a record. A worker that waits long ends its session: a record may wait for that slot."""
+        """Wait for a record. A worker that waits for long ends its session, because a record may need its
+        slot.
+        """
         try:
             return self._inbox.get(timeout=_IDLE_SECONDS)
         except queue.Empty:
@@ -351,7 +354,7 @@ class Runner:
 
 
 def end_all(client: AgentforceClient, session_ids: Collection[str]) -> list[str]:
-    """End sessions, several at once, and return those that are ended."""
+    """End sessions, several at once, and return those that have ended."""
     if not session_ids:
         return []
     with ThreadPoolExecutor(_ENDERS) as pool:
@@ -360,7 +363,7 @@ def end_all(client: AgentforceClient, session_ids: Collection[str]) -> list[str]
 
 
 def _rescued(rows: list[bytes]) -> str:
-    """Keep rows that the checkpoint could not take, and return where they are."""
+    """Save rows that the checkpoint could not store, and return where they are."""
     try:
         with tempfile.NamedTemporaryFile(prefix="agentforce-rows-", suffix=".jsonl", delete=False) as file:
             file.writelines(rows)

@@ -1,4 +1,4 @@
-"""The sample of a batch: a few of its records, which are asked before a person decides about the rest."""
+"""The sample of a batch: a few records that are asked before a person decides about the rest."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LONGEST_TEXT = 500
 
 @dataclass(frozen=True)
 class Sample:
-    """How many records of a batch are asked first, and which.
+    """Which records of a batch are asked first.
 
-    They are chosen by a hash of their keys, so every try and every day chooses the same ones.
+    A hash of the keys selects them, so every try and every day selects the same ones.
 
     :param size: how many records.
-    :param by: a field: every value of it gets its share of the sample, and at least one record while there is
-        room. ``None``: the records are chosen whatever they hold.
-    :param seed: another number chooses other records.
+    :param by: a field: each of its values gets its share of the sample, and at least one record while there
+        is room. ``None``: records are selected regardless of their fields.
+    :param seed: another number selects other records.
     :raises AgentforceInputError: for anything else.
     """
 
@@ -58,7 +58,7 @@ def _is_whole(value: Any, least: float = -math.inf) -> bool:
 
 
 def sample_of(given: Any) -> Sample | None:
-    """Return the sample that an argument asks for, ``None`` for none.
+    """Return the sample of an argument, ``None`` for none.
 
     :param given: a number of records, a :class:`Sample`, or ``None``.
     :raises AgentforceInputError: for anything else.
@@ -73,22 +73,22 @@ def sample_of(given: Any) -> Sample | None:
 
 
 class Sampler:
-    """Chooses the records of a sample while the input is read for the first time.
+    """Selects the records of a sample while the input is read for the first time.
 
-    In memory are at most the places of ``size`` records for each value of the field ``by``.
+    At most the positions of ``size`` records for each value of the field ``by`` are in memory.
     """
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
         self._purpose = "sample" if sample.seed is None else f"sample {sample.seed}"
         self._counts: Counter[str] = Counter()
-        # Of each group the records with the smallest hashes, as a heap with the largest of these first.
+        # For each group the records with the smallest hashes, as a heap with the largest of these first.
         self._smallest: dict[str, list[tuple[int, int]]] = {}
         self._last: Record | None = None
         self._has_field = sample.by is None
 
     def add(self, record: Record) -> None:
-        """Look at the next record, which has a form in JSON."""
+        """Consider the next record."""
         self._last = record
         group = self._group(record)
         self._counts[group] += 1
@@ -100,7 +100,7 @@ class Sampler:
             heapq.heappushpop(heap, place)
 
     def chosen(self) -> frozenset[int]:
-        """Return the positions of the chosen records: all, if there are no more than ``size``.
+        """Return the positions of the selected records: all, if there are at most ``size``.
 
         :raises AgentforceInputError: if no record has the field ``by``.
         """
@@ -125,12 +125,12 @@ class Sampler:
 
 
 def shares(counts: Counter[str], size: int) -> Counter[str]:
-    """Share *size* places among groups in proportion to their *counts*, after Huntington and Hill.
+    """Distribute *size* places among groups in proportion to their *counts* (Huntington-Hill method).
 
-    Each gets at least one while there is room, and none more than it has members.
+    Each group gets at least one while there is room, and at most as many as it has members.
     """
     given: Counter[str] = Counter()
-    # Those without a place come first, the largest first.
+    # Groups without a place come first, the largest first.
     waiting = [(-math.inf, -count, group) for group, count in counts.items()]
     heapq.heapify(waiting)
     while waiting and given.total() < size:
@@ -143,9 +143,9 @@ def shares(counts: Counter[str], size: int) -> Counter[str]:
 
 
 def sample_result(checkpoint: Checkpoint, chosen: frozenset[int]) -> dict[str, Any]:
-    """Return what the manifest says of a sample whose records have their rows.
+    """Return the manifest's entry for a sample whose records have their rows.
 
-    :returns: ``size``; ``remaining``: how many records have no row yet; ``preview``: the first rows in the
+    :returns: ``size``; ``remaining``: the number of records without a row; ``preview``: the first rows in the
         order of the input, each with ``key``, ``text``, ``outcome`` and ``error``.
     """
     rows = checkpoint.rows
@@ -158,7 +158,7 @@ def sample_result(checkpoint: Checkpoint, chosen: frozenset[int]) -> dict[str, A
 
 
 def joined_samples(samples: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Return the samples of the shards of a batch as one, ``None`` if there are none."""
+    """Merge the samples of the shards of a batch; return ``None`` if there are none."""
     found = [one for one in samples if one is not None]
     if not found:
         return None

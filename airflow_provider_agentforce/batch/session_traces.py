@@ -1,4 +1,4 @@
-"""Reads the org's traces of a batch's sessions, and settles what is unknown in its rows."""
+"""Reads the org's traces of a batch's sessions, and resolves its unknown rows."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRACES = "traces.jsonl"
-# Calls at once: each trace is parsed in memory, and may be long.
+# Concurrent calls: each trace is parsed in memory, and may be long.
 _AT_ONCE = 8
-# What is about one session: read and too long, or not there.
+# Failures of a single session: its trace is too long, or missing.
 _SHOWN_NOTES = 3
 _EMPTY = "The org has an empty trace of the session."
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -40,7 +40,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 class _Doubt:
     """The message of an unknown row.
 
-    :ivar text: ``None`` if it was not kept.
+    :ivar text: its text, ``None`` if it was not kept.
     :ivar position: its number in the session.
     :ivar sent_at: in seconds since the epoch; ``None`` if other messages of the record went before it, as
         only the time of the first is known.
@@ -59,7 +59,7 @@ class _Doubt:
         return self.found is not None and self.found.answered
 
     def look(self, trace: SessionTrace) -> None:
-        """Look for it in its place."""
+        """Look for it at its position."""
         if self.text is not None:
             found = trace.find_message(self.text, self.position, self.sent_at, same_before=self.same_before)
         else:
@@ -71,12 +71,12 @@ class _Doubt:
 
 @dataclass
 class _Sought:
-    """A session whose trace is wanted.
+    """A session whose trace is requested.
 
     :ivar answered: number of its last message that was answered.
     :ivar started_at: when its first message was sent, in seconds since the epoch.
     :ivar doubts: by the number of the row; a session in doubt is not used further, so there is one at most.
-    :ivar line: what is written of it.
+    :ivar line: its line in the file.
     """
 
     session_id: str
@@ -87,12 +87,12 @@ class _Sought:
 
     @property
     def complete(self) -> bool:
-        """Whether another look would show no more."""
+        """Whether another read would show no more."""
         settled = all(doubt.settled for doubt in self.doubts.values())
         return settled and self.line is not None and bool(self.line["complete"])
 
     def note(self, number: int, row: Mapping[str, Any], position: int) -> None:
-        """Take note of a row whose messages were sent in it, the last one at *position*."""
+        """Add a row whose messages were sent in it, the last one at *position*."""
         if row.get("status") != UNKNOWN:
             self.answered = max(self.answered, position)
             return
@@ -102,7 +102,7 @@ class _Sought:
         self.doubts[number] = _Doubt(text, position, sent_at, before)
 
     def take(self, finding: TraceFinding, rate: float | None) -> None:
-        """Take in what a look has shown; where it shows nothing, what an earlier one has shown stays."""
+        """Store the result of a read; if it is empty, an earlier result stays."""
         trace = finding.trace
         if trace is None or not (trace.messages or trace.actions):
             if self.line is None or not self.line["found"]:
@@ -120,7 +120,7 @@ class SessionTraces:
     :param folder: path object of the batch's results; ``None`` for single sessions.
     :param sessions: single sessions: the number of the last answered message of each by its id.
     :param credits_per_action: what an action costs, for an estimate.
-    :param storage_of: gives the storage for a path object.
+    :param storage_of: returns the storage for a path object.
     :raises AgentforceInputError: if the folder holds no results of a batch.
     :raises LedgerError: if it cannot be read.
     """
@@ -142,12 +142,12 @@ class SessionTraces:
             self._take_up(self._files)
 
     def look(self, *, last: bool) -> bool:
-        """Look once for every trace that is not complete, and write down what was found.
+        """Read every trace that is not complete once, and write the results.
 
-        :param last: no other look follows: a message that is there without its answer has lost it.
-        :returns: whether there is nothing left to wait for.
-        :raises AgentforceError: if the org keeps no traces, and the error says what to switch on; or if in
-            the end no call has worked.
+        :param last: no other read follows: a message without its answer has lost it.
+        :returns: whether there is nothing more to wait for.
+        :raises AgentforceError: if the org keeps no traces, with an error that says what to switch on; or if
+            no call has succeeded at the end.
         """
         left = [one for one in self._sought.values() if not one.complete]
         waiting, failed = 0, 0
@@ -173,7 +173,7 @@ class SessionTraces:
             log.warning("%d sessions have no trace. %s", count, note)
 
     def result(self) -> dict[str, Any]:
-        """Return what the task returns."""
+        """Return the result of the task."""
         lines = [one.line for one in self._sought.values() if one.line is not None]
         found = [line for line in lines if line["found"]]
         result: dict[str, Any] = {
@@ -191,7 +191,7 @@ class SessionTraces:
         return {**result, **_settled_in(self._files)}
 
     def _take_up(self, files: _Files) -> None:
-        """Find the sessions of the rows, and what an earlier look has found of them."""
+        """Find the sessions of the rows, and the results of an earlier read."""
         several = False
         for number, row in enumerate(files.rows()):
             several = several or bool(row.get("earlier_answers"))
@@ -201,7 +201,7 @@ class SessionTraces:
                 sought = self._sought.setdefault(session_id, _Sought(session_id, started_at=started_at))
                 sought.note(number, row, position)
         if several:
-            # Of a message that was not kept, nothing tells whether it is the last one of its record.
+            # It is not known whether a message that was not kept is the last one of its record.
             for sought in self._sought.values():
                 sought.doubts = {number: one for number, one in sought.doubts.items() if one.text is not None}
         for line in files.lines():
@@ -210,7 +210,7 @@ class SessionTraces:
                 known.line = {**_line(SessionTrace(known.session_id)), **line}
 
     def _findings(self, left: list[_Sought]) -> Iterator[tuple[_Sought, TraceFinding]]:
-        """Read traces, several at once, and keep few of them in memory."""
+        """Read traces, several at once, with few of them in memory."""
         pending: deque[tuple[_Sought, Future[TraceFinding]]] = deque()
         most = min(_AT_ONCE, self._client.settings.max_concurrent_sessions)
         with ThreadPoolExecutor(most) as pool:
@@ -232,7 +232,7 @@ class SessionTraces:
 
 
 def _settled_in(files: _Files) -> dict[str, int]:
-    """Count the rows that traces have resolved, and those that are unknown still."""
+    """Count the rows that traces have resolved, and those that are still unknown."""
     counts = Counter[str]()
     for row in files.rows():
         counts["resolved"] += (row.get("resolution") or {}).get("by") == "trace"
@@ -260,12 +260,12 @@ class _Files:
                 yield row
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield what an earlier look has written."""
+        """Yield the results of an earlier read."""
         body = self._ask(lambda: self._storage.read(TRACES)) or b""
         return filter(None, map(_parsed, body.splitlines()))
 
     def write(self, sought: list[_Sought], *, over: bool) -> None:
-        """Write the traces, and settle the rows whose message was found."""
+        """Write the traces, and resolve the rows whose message was found."""
         lines = [one.line for one in sought if one.line is not None]
         self._ask(lambda: self._storage.write(TRACES, lambda: map(_encoded, lines)))
         found = {
@@ -276,7 +276,7 @@ class _Files:
         }
         if not found:
             return
-        # Some stores empty a file before anything is written to it, so the rows are first put aside.
+        # Some stores truncate a file before anything is written to it, so the rows are saved first.
         with tempfile.TemporaryFile() as aside:
             for number, row in enumerate(self.rows()):
                 unknown = number in found and row.get("status") == UNKNOWN
@@ -285,17 +285,17 @@ class _Files:
         self._ask(lambda: rewrite_tables(self._storage))
 
     def _ask(self, call: Callable[[], Any]) -> Any:
-        hint = "The next try looks again; nothing is sent."
+        hint = "The next try reads again; nothing is sent."
         return guarded(call, f"The results in {self.folder} cannot be used", hint)
 
 
 def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[str, Any]:
-    """Return a row with the answer that was found, or without the one that is lost."""
+    """Return a row with the answer that was found, or with a lost answer."""
     recovered = found.answered
     read = f" What could be read: {one_line(found.answer)}" if found.answer and not recovered else ""
     earlier = list(row.get("earlier_answers") or [])
     if row.get("outcome") is not None and len(earlier) < len(row.get("earlier_requests") or []):
-        # The text is that of the answer before: nothing was read of this one.
+        # The text is that of the earlier answer: nothing of this one was read.
         earlier.append(row.get("text") or "")
     outcome = ANSWERED if recovered else ANSWER_LOST
     return {

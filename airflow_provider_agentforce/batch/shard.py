@@ -1,4 +1,4 @@
-"""The part of a batch that one of several tasks does: which records, which folder, how much of each limit."""
+"""The part of a batch for one of several tasks: its records, its folder, and its share of each limit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FOLDER = re.compile(r"shard-(\d{1,6})-of-(\d{1,6})", re.ASCII)
 
 @dataclass(frozen=True)
 class Shard:
-    """One of the parts of a batch. Every record falls to one of them, by a hash of its name.
+    """One part of a batch. A hash of its name assigns each record to one part.
 
-    :param number: counted from 0.
-    :param of: how many there are.
+    :param number: number of the shard, from 0.
+    :param of: the number of shards.
     """
 
     number: int
@@ -25,7 +25,7 @@ class Shard:
 
     @classmethod
     def read(cls, given: object) -> Shard:
-        """Read a text such as ``0/5``.
+        """Parse a text such as ``0/5``.
 
         :raises AgentforceInputError: if it is anything else.
         """
@@ -53,13 +53,15 @@ class Shard:
         return match and cls(int(match[1]), int(match[2]))
 
     def takes(self, name: str) -> bool:
-        """Tell whether the record of this *name* falls to it; every process and every Python agree."""
+        """Return whether the record of this *name* belongs to it, the same in every process and Python
+        version.
+        """
         return stable_hash(name, "shard") % self.of == self.number
 
     def share(self, limit: int, field: str) -> int:
-        """Return its share of a limit; the shares of all shards make up the limit.
+        """Return its share of a limit; the shares of all shards add up to the limit.
 
-        :param field: what an error calls the limit.
+        :param field: name of the limit, for errors.
         :raises AgentforceInputError: if there are more shards than the limit allows sessions.
         """
         if limit < self.of:

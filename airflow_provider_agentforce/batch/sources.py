@@ -1,4 +1,4 @@
-"""Where the records of a batch come from: a list, or files that are read as a stream."""
+"""The sources of a batch's records: a list, or files that are read as a stream."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LONGEST_CELL = 10_000_000
 
 
 class Source(ABC):
-    """Where the records come from. Can be read several times; the file is not held in memory.
+    """A source of records. It can be read several times; a file is not kept in memory.
 
-    :ivar suffix: of a file in the form of the input, which is what :meth:`encode` gives.
-    :ivar paths: path objects of its files.
+    :ivar suffix: suffix of a file in the format of the input, which :meth:`encode` writes.
+    :ivar paths: path objects of the files.
     """
 
     suffix = ".jsonl"
@@ -33,17 +33,17 @@ class Source(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each record with the words that name its place, such as ``line 7``.
+        """Yield each record with its place, such as ``line 7``.
 
-        :raises AgentforceInputError: at the first one that is not a record.
+        :raises AgentforceInputError: for the first item that is not a record.
         """
 
     def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield records, given as lines of JSON, in the form of the input."""
+        """Yield records, given as lines of JSON, in the format of the input."""
         return iter(lines)
 
     def takes(self, name: str) -> bool:  # noqa: ARG002 - a part of the input takes some
-        """Tell whether the record of this *name* is one of the batch."""
+        """Return whether the record of this *name* is one of the batch."""
         return True
 
 
@@ -71,7 +71,7 @@ class FileSource(Source):
 
 
 class JsonLinesSource(FileSource):
-    """A file with one JSON object a line. Blank lines are passed over."""
+    """A file with one JSON object per line. Blank lines are skipped."""
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
@@ -95,9 +95,9 @@ class JsonLinesSource(FileSource):
 
 
 class CsvSource(FileSource):
-    """A CSV file with a header, separated by commas. All values are text; a missing value makes no field.
+    """A CSV file with a header, separated by commas. All values are text; a missing value is a missing field.
 
-    Blank lines are passed over.
+    Blank lines are skipped.
     """
 
     suffix = ".csv"
@@ -126,8 +126,8 @@ class CsvSource(FileSource):
         return csv_bytes(itertools.chain([header], (_cells(json.loads(line), header) for line in lines)))
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the values of each row with the number of the line at which it begins."""
-        # A limit of the whole process, 128 kB unless somebody sets it.
+        """Yield the values of each row with the number of its first line."""
+        # A limit of the whole process, 128 kB by default.
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
         with opened(self._path) as file:
             lines = csv.reader(lines_of(file, self._path), strict=True)
@@ -173,9 +173,9 @@ class FilesSource(Source):
 
 
 class ShardSource(Source):
-    """The records of a shard, and with them the others, which it does not take.
+    """The records of a shard, and those of the other shards, which it skips.
 
-    :param source: of all records.
+    :param source: source of all records.
     """
 
     def __init__(self, source: Source, shard: Shard) -> None:
@@ -192,7 +192,7 @@ class ShardSource(Source):
         return self._source.encode(lines)
 
     def takes(self, name: str) -> bool:
-        """Tell whether the record of this *name* falls to the shard."""
+        """Return whether the record of this *name* belongs to the shard."""
         return self._shard.takes(name)
 
 
@@ -216,13 +216,13 @@ def source_of(given: Any, path: Any = None) -> Source:
 
     :param given: the operator's ``records``.
     :param path: the path object for a *given* URI: of a file, of a folder, or a pattern such as ``*.csv``.
-    :raises AgentforceInputError: if it is neither a list nor a URI of a known form.
+    :raises AgentforceInputError: if it is neither a list nor a URI of a known format.
     """
     if path is not None:
         return _source_at(path)
     if isinstance(given, Mapping | bytes | str) or not isinstance(given, Sequence):
         raise validation.unusable_records(given)
-    # Fetched once: what several mapped tasks returned is otherwise fetched again at each reading.
+    # Fetched once: the output of several mapped tasks is otherwise fetched again at each reading.
     return ListSource(given if isinstance(given, list) else list(given))
 
 
@@ -239,7 +239,7 @@ def _source_at(path: Any) -> Source:
 def _listed(path: Any) -> list[Any] | None:
     """Return the files of a folder or a pattern, ``None`` for a single file."""
     if path.is_dir():
-        # Names by which Spark and others mark what is not data.
+        # Spark and other tools use such names for files that are not data.
         return [one for one in path.iterdir() if one.name[0] not in "._" and not one.is_dir()]
     if _PATTERN.search(str(path)) and not path.exists():
         return [one for one in _matching(path) if not one.is_dir()]
@@ -247,7 +247,7 @@ def _listed(path: Any) -> list[Any] | None:
 
 
 def _matching(path: Any) -> Iterable[Any]:
-    """Return the files whose names match the pattern that *path* is."""
+    """Return the files whose names match the pattern *path*."""
     pattern: list[str] = []
     while _PATTERN.search(str(path)):
         pattern.insert(0, path.name)
@@ -264,7 +264,7 @@ def _form(path: Any) -> type[FileSource]:
 
 
 def _check_names(names: Sequence[str], of: str) -> None:
-    """Refuse names of columns that cannot be told apart."""
+    """Refuse names of columns that are not distinct."""
     for column, name in enumerate(names, 1):
         if not name.strip() or name in names[: column - 1]:
             same = f"the same as column {names.index(name) + 1}" if name.strip() else "blank"
@@ -275,6 +275,6 @@ def _check_names(names: Sequence[str], of: str) -> None:
 
 
 def _cells(fields: Mapping[str, Any], header: list[str]) -> list[Any]:
-    """Return the values of a row, which ends behind the last field that the record has."""
+    """Return the values of a row, which ends after the record's last field."""
     width = 1 + max(map(header.index, fields.keys() & set(header)), default=-1)
     return [fields.get(name, "") for name in header[:width]]

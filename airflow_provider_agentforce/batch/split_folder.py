@@ -11,10 +11,10 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 
 def check_split(folder: Any, shard: Shard | None, storage_of: Callable[[Any], Storage]) -> None:
-    """Refuse the folder of a batch that is split differently, or not at all.
+    """Refuse the folder of a batch that is divided differently, or not at all.
 
-    :param folder: path object of the batch's folder; that of a shard lies in it.
-    :param shard: ``None`` for a batch that is not split.
+    :param folder: path object of the batch's folder, which contains that of each shard.
+    :param shard: ``None`` for a batch that is not divided.
     :raises AgentforceInputError: the other batch would have asked the same records.
     :raises LedgerError: if it cannot be read.
     """
@@ -26,7 +26,7 @@ def check_split(folder: Any, shard: Shard | None, storage_of: Callable[[Any], St
     for other in before - {of}:
         held, again = ("a batch without shards", "no shard") if other is None else _in_words(other)
         raise AgentforceInputError(
-            f"result_path: {folder} holds the results of {held}. Split in another way, records would fall to "
+            f"result_path: {folder} has the results of {held}. Divided differently, records would belong to "
             f"tasks that do not know of them, and be asked twice. Use {again} again, or choose another "
             "result_path."
         )
@@ -39,7 +39,7 @@ def _in_words(of: int) -> tuple[str, str]:
 def shards_in(folder: Any, names: Iterable[str], storage_of: Callable[[Any], Storage]) -> list[Shard]:
     """Return the shards that have begun.
 
-    :param names: of what is in the folder of the batch.
+    :param names: names in the folder of the batch.
     """
     found = sorted(
         (shard for name in names if (shard := Shard.of_folder(name))), key=lambda one: (one.of, one.number)
@@ -50,5 +50,5 @@ def shards_in(folder: Any, names: Iterable[str], storage_of: Callable[[Any], Sto
 def _names(storage: Storage) -> list[str]:
     try:
         return storage.names()
-    except NotADirectoryError:  # nothing yet, in some stores; or a file, of which whoever writes there tells
+    except NotADirectoryError:  # empty so far, in some stores; or a file, which the write to it reports
         return []

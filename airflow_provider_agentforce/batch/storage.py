@@ -1,7 +1,7 @@
-"""Files of a batch, written durably: when a write returns, a lost machine does not lose it.
+"""Durable files of a batch: when a write has returned, it survives the loss of the machine.
 
-Local files are flushed to the disk, and so are the folders that name them. Of other stores the successful
-close of a file is the acknowledgement; there nothing is appended or renamed, since object stores cannot.
+Local files are flushed to the disk, and so are their folders. Other stores acknowledge a file when it is
+closed; nothing is appended or renamed there, because object stores cannot do that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 CHECKPOINT = "_ledger"
 
 _ATTEMPTS = 4
-# Stores without folders: to make one there would make the bucket, also one whose name is misspelt.
+# Stores without folders: creating one there would create the bucket, even if its name is misspelt.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _TEMPORARY = ".tmp"
@@ -54,9 +54,9 @@ def _once(call: Callable[..., _T], *args: Any, **options: Any) -> _T:
 
 
 class Storage:
-    """A folder of a store whose files are written as a whole. What fails for a moment is tried again.
+    """A folder of a store whose files are written as a whole. Transient failures are retried.
 
-    Methods raise :class:`OSError`, or what the store's library raises.
+    Methods raise :class:`OSError`, or an error of the store's library.
 
     :param folder: path object, such as Airflow's ``ObjectStoragePath``.
     """
@@ -67,7 +67,7 @@ class Storage:
         self._folder = folder
 
     def prepare(self) -> None:
-        """Make the folder, where there are folders."""
+        """Create the folder, if the store has folders."""
         if getattr(self._folder, "protocol", "") not in _BUCKETS:
             self._try(self._folder.mkdir, parents=True, exist_ok=True)
 
@@ -78,9 +78,9 @@ class Storage:
             _forget_listing(self._folder)
             try:
                 return [path.name for path in self._folder.iterdir()]
-            except FileNotFoundError:  # a store without folders, and nothing in this one
+            except FileNotFoundError:  # a store without folders, and nothing in this folder
                 return []
-            except NotADirectoryError:  # other words for the same, unless it is a file
+            except NotADirectoryError:  # the same in other words, unless it is a file
                 if self._folder.exists():
                     raise
                 return []
@@ -109,9 +109,9 @@ class Storage:
         return path.open("rb")
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        """Write a whole file, durably: its close is the store's acknowledgement.
+        """Write a whole file, durably: closing it is the store's acknowledgement.
 
-        :param content: is called again when a store has to be tried again.
+        :param content: called again for each attempt to write.
         """
         path = self._folder / name
 
@@ -123,22 +123,22 @@ class Storage:
         self._try(write)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._try((self._folder / name).unlink)
 
     def close(self) -> None:
-        """Close what is kept open."""
+        """Close open files."""
 
 
 class LocalStorage(Storage):
-    """A folder of this machine, or one that is mounted.
+    """A folder on this machine, or a mounted one.
 
-    :param sync: makes the file or folder of a descriptor durable. Tests record what it is called for.
+    :param sync: makes the file or folder of a descriptor durable. Tests record its calls.
     :ivar unsynced: whether something was appended since the last sync.
     """
 
-    # What fails here does not fail for a moment.
+    # Failures here are not transient.
     _try = staticmethod(_once)
 
     def __init__(self, folder: Path, sync: Callable[[int], None] = os.fsync) -> None:
@@ -148,14 +148,14 @@ class LocalStorage(Storage):
         self.unsynced = False
 
     def prepare(self) -> None:
-        """Make the folder, and its parents."""
+        """Create the folder and its parents."""
         missing = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
             self._sync_folder(path.parent)
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        """Write a file beside the old one, and put it in its place."""
+        """Write a file beside the old one, and replace that."""
         # Two processes may write the same file at once.
         temporary = self._folder / f"{name}.{uuid.uuid4().hex}{_TEMPORARY}"
         try:
@@ -171,9 +171,9 @@ class LocalStorage(Storage):
         self._sync_folder(self._folder)
 
     def append(self, name: str, size: int, data: bytes, *, sync: bool = True) -> None:
-        """Append to a file. What an attempt before has left behind *size* is cut off.
+        """Append to a file, after cutting off what an earlier attempt left after *size*.
 
-        :param sync: ``False``: it survives this process, and is durable with the next sync.
+        :param sync: ``False``: it survives this process, and becomes durable with the next sync.
         """
         descriptor = self._descriptor(name)
         try:
@@ -191,7 +191,7 @@ class LocalStorage(Storage):
             raise
 
     def sync(self) -> None:
-        """Make durable what was appended without a sync."""
+        """Sync what was appended without a sync."""
         if self._appended is not None and self.unsynced:
             self._sync(self._appended[1])
             self.unsynced = False
@@ -223,8 +223,8 @@ def storage_of(folder: Any) -> Storage:
 
 
 def local_path(folder: Any) -> Path | None:
-    """Return where a folder of this machine is, ``None`` for one of another store."""
-    # In Airflow 2 its path object is a pathlib.Path, too, so the file system decides.
+    """Return the path of a folder on this machine, ``None`` for one in another store."""
+    # In Airflow 2 its path object is also a pathlib.Path, so the file system decides.
     store = getattr(folder, "fs", None)
     if store is None:
         return Path(folder)
@@ -232,12 +232,12 @@ def local_path(folder: Any) -> Path | None:
 
 
 def is_wrong_path(error: BaseException) -> bool:
-    """Tell whether *error* says that nothing can ever be read or written at a path."""
+    """Return whether *error* says that nothing can ever be read or written at a path."""
     return isinstance(error, OSError) and error.errno in _WRONG_PATH
 
 
 def is_unusable(error: BaseException) -> bool:
-    """Tell whether *error*, at the first use of a folder, is one that another try would meet as well."""
+    """Return whether *error*, at the first use of a folder, is one that another try would meet as well."""
     return is_wrong_path(error) or isinstance(error, _FINAL)
 
 
@@ -253,12 +253,12 @@ def guarded(
     *,
     lasting: Callable[[BaseException], bool] = is_wrong_path,
 ) -> _T:
-    """Return what *call* returns.
+    """Return the result of *call*.
 
-    :param failure: what a failure of the store means, such as ``The checkpoint cannot be read``.
+    :param failure: the consequence of a failure, such as ``The checkpoint cannot be read``.
     :param hint: the way out.
     :param lasting: tells whether a retry of the task would meet the same error.
-    :raises LedgerError: for whatever the store's library raises.
+    :raises LedgerError: for any error of the store's library.
     """
     try:
         return call()
@@ -273,7 +273,7 @@ def guarded(
 
 
 def _forget_listing(path: Any) -> None:
-    # Object stores keep listings, and another process may have written since.
+    # Object stores cache listings, and another process may have written since.
     forget = getattr(getattr(path, "fs", None), "invalidate_cache", None)
     if forget is not None:
         forget()

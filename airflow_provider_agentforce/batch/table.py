@@ -1,4 +1,4 @@
-"""The results of a batch as a table: each record's own fields, the answer, and what became of the record."""
+"""The results of a batch as a table: each record's fields, the answer, and the status of the record."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SCHEMA_KINDS = {"string": TEXT, "integer": INTEGER, "number": NUMBER, "boolean"
 _MOST_ROWS = 5_000
 _MOST_CELLS = 1_000_000
 _MOST_BYTES = 8_000_000
-# What a spreadsheet takes for a formula, also behind blanks and in the wide forms of East Asia.
+# The beginnings of a formula in a spreadsheet, also after blanks and in full-width characters.
 _FORMULA = re.compile("[\\s\ufeff\u200b]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
-# As JSON writes what storable() replaces.
+# As JSON writes the values that storable() replaces.
 _UNSTORABLE = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _decode = json.JSONDecoder().decode
@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
     @classmethod
     def split(cls, joined: bytes) -> Line:
-        """Return the line of which :meth:`joined` has made *joined*."""
+        """Return the line from which :meth:`joined` made *joined*."""
         row = _decode(joined.decode("utf-8"))
         record = row.pop("record", None)
         return cls(_encode(row).encode("utf-8"), b"" if record is None else _encode(record).encode("utf-8"))
@@ -75,7 +75,7 @@ class Line(NamedTuple):
 class _Column(NamedTuple):
     """A column of a table.
 
-    :param kind: the kinds of values that it holds.
+    :param kind: the kinds of its values.
     :param part: where its value is: in the record, in the row, in the row's result, or elsewhere.
     """
 
@@ -91,8 +91,8 @@ _RECORD, _ROW, _PROPERTY, _OTHER = range(4)
 class Table:
     """A table with a column for each field of the records, and for each field of a row.
 
-    :ivar columns: what it has been made of.
-    :ivar names: of the columns.
+    :ivar columns: its definition.
+    :ivar names: names of the columns.
     """
 
     def __init__(self, columns: Iterable[_Column]) -> None:
@@ -104,12 +104,12 @@ class Table:
     def of(cls, record: Fields | None, schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> Table:
         """Return the table of a batch.
 
-        Behind the row's ``result`` stands a column for each property that the schema of the output names. No
-        two columns have the same name, also for programs to which ``Name`` is ``name``.
+        After the row's ``result`` there is a column for each property of the output's schema. No two columns
+        have the same name, even for programs that do not distinguish ``Name`` from ``name``.
 
         :param record: the fields of the records; ``None``: leave them out.
         :param schema: JSON schema of the output, ``None`` if there is none.
-        :param keys: of all records.
+        :param keys: keys of all records.
         """
         row = list(_columns_of_row(schema, keys))
         taken = {column.name.casefold() for column in row}
@@ -117,12 +117,12 @@ class Table:
 
     @classmethod
     def from_columns(cls, columns: Iterable[Iterable[Any]]) -> Table:
-        """Return the table whose :attr:`columns` were kept as JSON."""
+        """Return the table whose :attr:`columns` were stored as JSON."""
         return cls(_Column(*one) for one in columns)
 
     @classmethod
     def joined(cls, tables: Iterable[Table]) -> Table:
-        """Return the table that holds the rows of all *tables*, which are those of parts of one batch."""
+        """Return one table for the rows of all *tables*, the shards of one batch."""
         widest_first = sorted(tables, key=lambda table: -len(table.columns))
         columns: dict[tuple[int, str], _Column] = {}
         taken: set[str] = set()
@@ -138,7 +138,7 @@ class Table:
     def csv(self, lines: Iterable[Line], *, bom: bool) -> Iterator[bytes]:
         """Yield the table as CSV, with an apostrophe before each text that would be a formula.
 
-        :param bom: begin with a byte order mark, by which Excel knows UTF-8.
+        :param bom: begin with a byte order mark, so that Excel recognizes UTF-8.
         """
         rows = itertools.chain([self.names], map(self._values, lines))
         return csv_bytes(([_cell(value) for value in row] for row in rows), bom=bom)
@@ -211,7 +211,7 @@ def _columns_of_record(record: Fields, taken: set[str]) -> Iterator[_Column]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return *name*, with a number behind it if it is taken, and take it."""
+    """Return *name*, with a number if it is taken, and mark it as taken."""
     free, number = name, 1
     while free.casefold() in taken:
         number += 1
@@ -221,7 +221,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _referred(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return *schema*, or what it refers to in itself."""
+    """Return *schema*, or the definition in it that it refers to."""
     found: Any = schema
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
@@ -242,7 +242,7 @@ def _kind_in_schema(property_: Any) -> int:
 
 
 def _type_of(kind: int) -> str:
-    """Return the type of a Parquet column that holds values of a kind."""
+    """Return the type of a Parquet column for values of a kind."""
     if kind == BOOLEAN:
         return parquet.BOOLEANS
     if kind and not kind & ~(INTEGER | LONG_INTEGER):
@@ -251,7 +251,7 @@ def _type_of(kind: int) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return *value* as the writer of CSV takes it."""
+    """Return *value* for the CSV writer."""
     kind = type(value)
     if kind is str:
         if value[:1].isalnum():

@@ -1,4 +1,4 @@
-"""What is still to be asked of a batch, after what earlier tries left."""
+"""The records of a batch that are still pending, after earlier tries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-# Records without a question after which the runner has its turn again.
+# Records without a question after which control returns to the runner.
 _BREATH = 100
 _SKIPPED_AT_ONCE = 1_000
 
@@ -33,7 +33,7 @@ _SKIPPED_AT_ONCE = 1_000
 class LongWait(Exception):  # noqa: N818 - not an error: the batch goes on later
     """Nothing can be asked for a minute or more.
 
-    :ivar seconds: for how long.
+    :ivar seconds: how long.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -43,14 +43,14 @@ class LongWait(Exception):  # noqa: N818 - not an error: the batch goes on later
 
 @dataclass
 class Todo:
-    """The records that are still to be asked, in the order of the input.
+    """The pending records, in the order of the input.
 
-    :param records: of the batch; read once.
-    :param pending: positions of records that an earlier try may have asked, with where, if that is known.
-    :param unknown: holds the records whose delivery is unknown; ``None``: they stay unknown.
-    :param asked_anyway: all records are asked, also those that have a row.
-    :param wanted: positions of the records that come into question; ``None``: all.
-    :param reuse: has earlier answers, ``None`` if none are taken.
+    :param records: records of the batch; read once.
+    :param pending: positions of records that an earlier try may have asked, with the session, if known.
+    :param unknown: collects the records whose delivery is unknown; ``None``: they stay unknown.
+    :param asked_anyway: ask all records, also those that have a row.
+    :param wanted: positions of the eligible records; ``None``: all.
+    :param reuse: the store of earlier answers, or ``None``.
     """
 
     records: Iterator[Record]
@@ -64,9 +64,9 @@ class Todo:
     reuse: Reuse | None = None
 
     def __iter__(self) -> Iterator[WorkItem | Row | None]:
-        """Yield what is to be asked, and ``None`` now and then while that is nothing.
+        """Yield the items to ask, and ``None`` from time to time while there are none.
 
-        Takes down the rows of what cannot or must not be asked, and yields them, too.
+        Records that cannot or must not be asked get their row here, which is yielded, too.
         """
         if self._is_all_done():
             self.records = iter(())
@@ -77,9 +77,9 @@ class Todo:
                 yield item
 
     def skip(self, left: Mapping[int, WorkItem]) -> None:
-        """Take down that records are skipped: the rest, and those that were handed out and have no row.
+        """Write the rows of skipped records: the rest, and those that were handed out and have no row.
 
-        :param left: what was handed out and has no row.
+        :param left: items that were handed out and have no row.
         """
         rows = self.checkpoint.rows
         for number, record in enumerate(chain((item.record for item in left.values()), self.records)):
@@ -91,7 +91,7 @@ class Todo:
         self.checkpoint.flush()
 
     def _is_all_done(self) -> bool:
-        """Tell whether no record need be read: none is asked, and none is to be resolved."""
+        """Return whether no record need be read, because none is asked and none resolved."""
         rows = self.checkpoint.rows
         if self.pending or (self.unknown is not None and rows.counts[UNKNOWN]):
             return False
@@ -115,7 +115,7 @@ class Todo:
         return not (rows.asked_again(position) or self._is_resent(position))
 
     def _is_resent(self, position: int) -> bool:
-        """Tell whether a record is asked again, though the agent may have acted on it."""
+        """Return whether a record is asked again, although the agent may have acted on it."""
         if not self.options.resend_unknown or self.checkpoint.rows.status(position) != UNKNOWN:
             return False
         return Row.from_line(self.checkpoint.row_at(position)).may_be_resent
@@ -144,7 +144,7 @@ class Todo:
         return self._unless_reused(replace(item, before=before) if before else item)
 
     def _unless_reused(self, item: WorkItem) -> WorkItem | Row:
-        """Return the item, or take down that an earlier answer is reused, and return the row."""
+        """Return the item, or the row if an earlier answer is reused."""
         if self.reuse is None:
             return item
         item = self.reuse.asking(item)
@@ -152,7 +152,7 @@ class Todo:
         return item if row is None else self._settled(item.record, row)
 
     def _row_on_hold(self, position: int) -> Row | None:
-        """Return the row of a record that was asked before, and may be asked again."""
+        """Return the row of a record that was asked before and may be asked again."""
         rows = self.checkpoint.rows
         if rows.status(position) is None or not rows.attempts(position):
             return None
@@ -160,10 +160,10 @@ class Todo:
 
 
 def ask_all(asking: Runner, todo: Todo) -> bool:
-    """Have all of *todo* asked, and take down that the rest is skipped.
+    """Ask all of *todo*, and write the rows of skipped records.
 
-    :returns: whether there may be a rest, since more records have failed than may.
-    :raises LongWait: if the options allow to yield.
+    :returns: whether there may be a rest, because too many records have failed.
+    :raises LongWait: for a long wait, if the options allow to yield.
     """
     pause = asking.run(iter(todo))
     if pause is not None:
@@ -180,7 +180,7 @@ def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
             "external_session_key": asked.external_key,
             "sequence_id": asked.number,
             "started_at": moment(asked.at),
-            # Which of its messages had left, and when, is not on record; later than now it was not.
+            # It is not recorded which of its messages had left, and when; it was not later than now.
             "duration": round(max(0.0, time.time() - asked.at), 3),
         }
     return Row(
@@ -189,15 +189,15 @@ def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
         applied=None,
         attempts=attempts,
         **where,
-        error="An earlier try was killed while it asked, or before its answer was written down.",
+        error="An earlier try was killed while it asked, or before its answer was written.",
     )
 
 
 def take_up(client: AgentforceClient, past: Past, checkpoint: Checkpoint) -> None:
-    """End what the last try left open, and count what it started."""
+    """End the sessions that the last try left open, and count those that it started."""
     done = checkpoint.rows.counts.total()
     if done:
-        log.info("Earlier tries have done %d of %d records; their rows are kept.", done, len(checkpoint.rows))
+        log.info("Earlier tries finished %d of %d records; their rows are kept.", done, len(checkpoint.rows))
     if past.open_sessions:
         ended = end_all(client, past.open_sessions)
         checkpoint.ended(*ended)

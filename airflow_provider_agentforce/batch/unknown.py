@@ -1,4 +1,4 @@
-"""The records of a batch of which it is not known whether the agent acted, and what becomes known of them."""
+"""The records of a batch whose delivery is unknown, and how they are resolved."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _NOTE = "unknown.json"
 
 
 class UnknownRows:
-    """The rows with the status ``unknown``, as the home of the steps of ``on_unknown_delivery``.
+    """The rows with the status ``unknown``, for the steps of ``on_unknown_delivery``.
 
-    How far the steps have come, and every verdict, is in the checkpoint before anything follows from it.
+    The state of the steps and every verdict are in the checkpoint before anything depends on them.
 
-    :param cycle: changes with a person's clear, after which the steps are taken again.
+    :param cycle: changes when the task is cleared, after which the steps run again.
     :ivar ask_again: the records on which the agent did not act.
-    :ivar refusal: says that a person has decided to fail the task; ``""`` if none has.
+    :ivar refusal: the text for a person's decision to fail the task; ``""`` if there is none.
     """
 
     refusal = ""
@@ -49,11 +49,11 @@ class UnknownRows:
         self._note = checkpoint.read_note(_NOTE)
 
     def add(self, record: Record) -> None:
-        """Hold a record that has the status ``unknown``, so that the input need not be read again for it."""
+        """Keep a record that has the status ``unknown``, so that the input need not be read again for it."""
         self._records[record.name] = record
 
     def load(self) -> None:
-        """Read the rows of the records that have the status still, in the order of the input."""
+        """Read the rows of the records that are still unknown, in the order of the input."""
         rows = self._checkpoint.rows
         held = sorted(self._records.values(), key=lambda record: record.position)
         self._records = {one.name: one for one in held if rows.status(one.position) == UNKNOWN}
@@ -65,19 +65,19 @@ class UnknownRows:
 
     @property
     def resolved(self) -> int:
-        """How many rows have been resolved, over all tries."""
+        """The number of resolved rows, over all tries."""
         return int(self._note.get("resolved", 0))
 
     def open(self) -> dict[str, UnknownDelivery]:
-        """Return the messages that are still unknown, by the names of their records."""
+        """Return the messages that are still unknown, by the name of the record."""
         return dict(self._open)
 
     def was_received(self, name: str) -> bool:
-        """Tell whether the org is known to have a message."""
+        """Return whether the org is known to have a message."""
         return self._rows[name].applied is True
 
     def read(self) -> dict[str, Any] | None:
-        """Return how far the steps have come with these records."""
+        """Return the state of the steps for these records."""
         progress: dict[str, Any] | None = self._note.get("progress")
         same = self._note.get("cycle") == self._cycle and self._open.keys() <= set(
             self._note.get("names", ())
@@ -85,7 +85,7 @@ class UnknownRows:
         return progress if same else None
 
     def write(self, progress: dict[str, Any]) -> None:
-        """Keep how far they have come."""
+        """Store their state."""
         self._note |= {"cycle": self._cycle, "names": list(self._open), "progress": progress}
         self._checkpoint.write_note(_NOTE, self._note)
 
@@ -104,10 +104,10 @@ class UnknownRows:
         self._checkpoint.write_note(_NOTE, self._note)
 
     def give_up(self, findings: Mapping[str, list[str]], *, resend: bool, refusal: str = "") -> None:
-        """Say in the rows that stay unknown what the steps saw.
+        """Write what the steps saw to the rows that stay unknown.
 
-        :param resend: they are asked again all the same, unless the org has the message.
-        :param refusal: says that a person has decided to fail the task.
+        :param resend: they are asked again, unless the org has the message.
+        :param refusal: the text for a person's decision to fail the task.
         """
         self.refusal = refusal
         for name in self._open:
@@ -125,7 +125,7 @@ class UnknownRows:
             self._checkpoint.write_note(_NOTE, self._note)
 
     def _begin_again(self) -> None:
-        """Have the next doubt about one of the records begin at the first step."""
+        """Let the next unknown delivery of these records begin at the first step."""
         self._note.pop("progress", None)
 
     def _settle(self, name: str, row: Row) -> None:
@@ -133,7 +133,7 @@ class UnknownRows:
         settle(self._checkpoint, record, row, self._checkpoint.rows.question(record.position))
 
     def _has_changed(self, name: str) -> bool:
-        """Tell whether a record's messages differ from those that were sent, which are not on record."""
+        """Return whether a record's messages differ from those that were sent, which are not stored."""
         asked = self._checkpoint.rows.question(self._records[name].position)
         return bool(self._rows[name].request is None and asked and asked != hash_of(self._messages[name]))
 
@@ -150,7 +150,7 @@ class UnknownRows:
             external_session_key=row.external_session_key,
             sequence_id=row.sequence_id,
             agent_id=self._agent_id,
-            # Earlier messages of the record take their time, too.
+            # Earlier messages of the record also took time.
             sent_at=None if began is None else began + timedelta(seconds=row.duration),
             first_sent_at=began,
             error=row.error or "",
@@ -175,11 +175,11 @@ class UnknownRows:
             )
             return replace(row, status=FAILED, applied=None, error=why)
         if more and len(row.earlier_requests) + 1 < len(self._messages[name]):
-            why = "The agent acted on a message, and the rest cannot be asked, since the session has ended."
+            why = "The agent acted on a message, and the rest cannot be asked, because the session has ended."
             return replace(row, status=FAILED, applied=True, error=why)
         outcome = ANSWER_LOST if verdict.answer == "lost" else verdict.outcome or ANSWERED
         if row.outcome is not None and len(row.earlier_answers) < len(row.earlier_requests):
-            # The text is that of the answer before.
+            # The text is that of the earlier answer.
             row = replace(row, earlier_answers=[*row.earlier_answers, row.text])
         row = replace(row, status=outcome, outcome=outcome, applied=True, text=verdict.text)
         return row if self._output is None or outcome != ANSWERED else self._checked(row, self._output)

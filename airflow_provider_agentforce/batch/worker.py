@@ -1,4 +1,4 @@
-"""One worker of a batch: asks about one record after the other, in sessions that it starts and ends."""
+"""A worker of a batch: asks about one record after another, in sessions that it starts and ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 3
-# Seconds after which a worker that waits for a slot looks whether it is to stop.
+# Seconds after which a worker that waits for a slot checks whether it must stop.
 _SLICE = 0.5
 
 
@@ -52,11 +52,11 @@ class WorkItem:
     """A record with its messages, ready to be sent.
 
     :param messages: in order; the first has the variables where sessions are shared.
-    :param variables: context variables of the session that the record has to itself.
-    :param attempts: how often this try of the task has tried it.
-    :param before: how often earlier tries did.
-    :param resolution: as of a turn: why it may be asked again, though it was asked before.
-    :param question: hash of what is asked, if its answer may be reused.
+    :param variables: context variables of the session, if the record does not share one.
+    :param attempts: number of attempts in this try of the task.
+    :param before: number of attempts in earlier tries.
+    :param resolution: like that of a turn: why it may be asked again.
+    :param question: hash of the question, if its answer may be reused.
     """
 
     record: Record
@@ -73,13 +73,13 @@ class WorkItem:
         return self.record.name
 
     def next_attempt(self) -> WorkItem:
-        """Return it with one attempt more behind it."""
+        """Return it with one more attempt."""
         return replace(self, attempts=self.attempts + 1)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The record has its row, whatever became of it."""
+    """The record has its row."""
 
     item: WorkItem
     row: Row
@@ -87,9 +87,9 @@ class Answered:
 
 @dataclass(frozen=True)
 class AskAgain:
-    """The record is to be asked again, after *delay* seconds.
+    """The record must be asked again, after *delay* seconds.
 
-    :param row: what becomes of it if nothing more is asked; ``None``: it was not asked.
+    :param row: its row if nothing more is asked; ``None``: it was not asked.
     """
 
     item: WorkItem
@@ -99,19 +99,19 @@ class AskAgain:
 
 @dataclass(frozen=True)
 class NotStarted:
-    """Nothing was sent for the record, and nothing more is asked."""
+    """Nothing was sent for the record, and nothing more will be asked."""
 
 
 @dataclass(frozen=True)
 class Fatal:
-    """Every other record would meet *error*, too; nothing was sent for this one."""
+    """*error* would affect every other record, too; nothing was sent for this one."""
 
     error: AgentforceError
 
 
 @dataclass(frozen=True)
 class OutOfBudget:
-    """Nothing was sent for the record, since the budget is used up."""
+    """Nothing was sent for the record, because the budget is used up."""
 
     error: BudgetExceededError
 
@@ -120,9 +120,10 @@ Outcome = Answered | AskAgain | NotStarted | Fatal | OutOfBudget
 
 
 class _RecordAttempt(NoJournal):
-    """One attempt at a record, and the journal of its messages: claims it right before the first one leaves.
+    """One attempt at a record, and the journal of its messages: it claims the record right before the first
+    one leaves.
 
-    :ivar session: the one that it is asked in.
+    :ivar session: the session in which it is asked.
     """
 
     def __init__(self, item: WorkItem, checkpoint: Checkpoint) -> None:
@@ -138,7 +139,7 @@ class _RecordAttempt(NoJournal):
         return self.session.turns if self.session else []
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:  # noqa: ARG002
-        """Claim the record, and keep what is asked."""
+        """Claim the record, and store the messages."""
         assert self.session is not None  # noqa: S101 - it says so
         if not self._requests:
             where = Asked(self.session.session.session_id, number, time.time())
@@ -147,18 +148,18 @@ class _RecordAttempt(NoJournal):
 
     @property
     def number(self) -> int | None:
-        """The number of the last message that was to be sent."""
+        """The number of the last message."""
         return max(self._requests, default=None)
 
     def withdraw(self) -> None:
-        """Give the claim up: the agent did not act on the record."""
+        """Withdraw the claim: the agent did not act on the record."""
         if self._requests:
             self._checkpoint.withdraw(self._item.name)
 
     def row(self, status: str, *, partial: str = "", **more: Any) -> Row:
         """Return the row of the record.
 
-        :param partial: what could be read of an answer whose delivery is unknown.
+        :param partial: the readable part of an answer whose delivery is unknown.
         """
         last = self.turns[-1] if self.turns else None
         *earlier, request = self._requests.values() or (None,)
@@ -185,11 +186,11 @@ class _RecordAttempt(NoJournal):
 
 
 class Worker:
-    """Asks for one thread and holds its session.
+    """Asks in one thread, and holds its session.
 
-    :param versions: of the agent.
-    :param stopping: tells whether nothing more is to be started.
-    :ivar busy: whether it has more to do than to wait for a slot.
+    :param versions: versions of the agent.
+    :param stopping: returns whether nothing more may be started.
+    :ivar busy: whether it does more than wait for a slot.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class Worker:
         self._reusable = False
 
     def ask(self, item: WorkItem) -> Outcome:
-        """Ask about one record, in the session that is open or in a new one. Takes its row down."""
+        """Ask about one record, in the open session or in a new one, and write its row."""
         if self._session is not None and not self._fits(self._session, item):
             self.close()
         if self._session is None and not self._take_slot():
@@ -227,7 +228,7 @@ class Worker:
             self.busy = False
 
     def close(self) -> None:
-        """End the session that is open."""
+        """End the open session."""
         session, self._session, self._reusable = self._session, None, False
         if session is not None and session.end_quietly():
             self._checkpoint.ended(session.session.session_id)
@@ -269,14 +270,14 @@ class Worker:
             row = self._versions.marked(row, item.record.position, *self._start_time)
         if row.may_be_resent and self._options.resend_unknown and item.attempts + 1 < MOST_ATTEMPTS:
             return AskAgain(item.next_attempt(), self._client.timing.record_delay, row)
-        # Of a message that is not kept, what may be sent again is compared by its hash.
+        # If messages are not stored, a repetition is compared by its hash.
         in_doubt = row.status == UNKNOWN and row.request is None
         question = hash_of(item.messages) if in_doubt else item.question
         settle(self._checkpoint, item.record, row, question)
         return Answered(item, row)
 
     def _open(self, attempt: _RecordAttempt, item: WorkItem) -> OpenSession:
-        """Hold the session that is open, or a new one, for the messages of *attempt*."""
+        """Provide the open session, or a new one, for the messages of *attempt*."""
         held = self._session.session if self._session else self._start(item)
         keeps = self._options.store_requests
         self._session = OpenSession(self._client, held, journal=attempt, store_requests=keeps)
@@ -316,7 +317,7 @@ class Worker:
         return self._read(output, session, attempt)
 
     def _send(self, session: OpenSession, said: Said) -> Turn:
-        # After anything but a plain answer the next record's message would be taken for a reply.
+        # After anything but a plain answer, the next record's message would count as a reply.
         self._reusable = False
         turn = session.send(said)
         self._reusable = turn.outcome == ANSWERED and not turn.session_ended
@@ -332,7 +333,7 @@ class Worker:
                 most_messages=self._client.settings.max_messages_per_session,
             )
         except AgentforceError as error:
-            # The record is answered; whatever became of the question about the answer, it is not asked again.
+            # The record is answered; it is not asked again, even if the corrective question failed.
             return attempt.row(INVALID_OUTPUT, error=error.what)
         last = attempt.turns[-1]
         if result is None and last.outcome != ANSWERED:
@@ -341,7 +342,7 @@ class Worker:
         return attempt.row(ANSWERED, result=result)
 
     def _not_asked(self, item: WorkItem, error: AgentforceError) -> Outcome | None:
-        """Return what follows when the agent did not act on the record, ``None`` if that makes its row."""
+        """Return what follows if the agent did not act on the record, ``None`` if it gets its row."""
         match error:
             case AgentforceAuthError() | LedgerError() | TaskStoppedError():
                 return Fatal(error)
@@ -355,12 +356,12 @@ class Worker:
             return None
         if isinstance(error, AgentforceTransientError | SessionNotFoundError):
             return self._later(item, error.retry_after or 0.0)
-        # Before the first session that started: the agent or the org is set up wrongly for every record.
+        # Before the first session has started: the setup is wrong for every record.
         starts_fail = error.operation == "start" and isinstance(error, AgentforceRequestError)
         return Fatal(error) if starts_fail and not self._checkpoint.sessions else None
 
     def _later(self, item: WorkItem, asked: float) -> Outcome | None:
-        """Have the record asked again, unless it has been tried often or would have to wait for long."""
+        """Ask the record again, unless it was tried often or must wait for long."""
         timing = self._client.timing
         if item.attempts + 1 >= MOST_ATTEMPTS or asked > timing.longest_wait:
             return None
@@ -368,19 +369,19 @@ class Worker:
 
 
 def hash_of(messages: Sequence[Message]) -> str:
-    """Return a hash of messages, as long as that of a question."""
+    """Return a hash of messages, with the length of that of a question."""
     said = [message.asked(None) for message in messages]
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def settle(checkpoint: Checkpoint, record: Record, row: Row, question: str = "") -> None:
-    """Take down a row, with its record if that goes into the results or may go into the dead letter."""
+    """Write a row, with its record if the results or the dead letter may need it."""
     keeps = checkpoint.keeps_records or row.status in {*FAILURES, SKIPPED}
     checkpoint.settle(record.name, row, record.line() if keeps else b"", question)
 
 
 def _failure_of(last: Turn, answers: int, messages: int) -> str:
-    """Return why a conversation whose *last* answer has come is a failure, ``""`` if it is not."""
+    """Return why a conversation with this *last* answer has failed, ``""`` if it has not."""
     if last.outcome == FAILED:
         return one_line(last.failure_reason) or "The agent failed."
     if answers < messages:

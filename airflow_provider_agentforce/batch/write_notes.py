@@ -1,4 +1,4 @@
-"""What is kept beside the results while records are written: which are written, and why others are not."""
+"""The notes beside the results while records are written: which are written, and why others are not."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _T = TypeVar("_T")
 class WriteNotes:
     """The notes and the errors of one task.
 
-    Methods raise :class:`.LedgerError` when the store is away.
+    Methods raise :class:`.LedgerError` if the store is not available.
 
-    :param folder: path object of their folder.
-    :param mark: a hash of all values that are to be written: notes of other values are of no use.
-    :param storage_of: gives the storage for a path object.
-    :ivar errors: URI of the file of errors.
+    :param folder: path object of the folder.
+    :param mark: hash of all values to be written; notes about other values are ignored.
+    :param storage_of: returns the storage for a path object.
+    :ivar errors: URI of the error file.
     """
 
     def __init__(self, folder: Any, mark: str, storage_of: Callable[[Any], Storage]) -> None:
@@ -36,9 +36,9 @@ class WriteNotes:
         prepared(self._storage, self._failure("made"))
 
     def spans(self, total: int) -> Iterator[tuple[int, int]]:
-        """Yield the positions that earlier tries have written, as pairs of begin and end.
+        """Yield the positions that earlier tries have written, as ranges of begin and end.
 
-        :param total: how many positions there are.
+        :param total: the number of positions.
         """
         for name in self._names():
             if name.startswith(f"{_NOTE}{self._mark}-"):
@@ -47,14 +47,14 @@ class WriteNotes:
                 self._remove(name)
 
     def add(self, positions: Sequence[int]) -> None:
-        """Note, durably, that the records at these positions are written."""
+        """Record durably that the records at these positions are written."""
         if positions:
             content = json.dumps(_as_spans(positions)).encode()
             name = f"{_NOTE}{self._mark}-{uuid.uuid4().hex[:12]}.json"
             self._do("written", partial(self._storage.write, name, lambda: [content]))
 
     def write_errors(self, failures: WriteFailures) -> None:
-        """Write the file of errors."""
+        """Write the error file."""
         self._do("written", partial(self._storage.write, ERRORS, failures.lines))
 
     def forget(self) -> None:
@@ -76,7 +76,7 @@ class WriteNotes:
 
 
 def _as_spans(positions: Sequence[int]) -> list[tuple[int, int]]:
-    """Return positions in rising order as pairs of begin and end."""
+    """Return ascending positions as ranges of begin and end."""
     spans: list[tuple[int, int]] = []
     for position in positions:
         if spans and spans[-1][1] == position:
@@ -87,7 +87,7 @@ def _as_spans(positions: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _spans(content: bytes, total: int) -> Iterator[tuple[int, int]]:
-    """Read what a note says; one that is cut says nothing, and its records are written once more."""
+    """Parse a note; one that is cut off counts as empty, and its records are written once more."""
     try:
         listed = json.loads(content)
     except ValueError:

@@ -236,7 +236,7 @@ def test_a_batch_that_has_changed_is_refused_and_nothing_is_sent(org, client, fo
     job(client, folder, accounts(3)).run(killed=never)
     before = len(org.requests)
     given = {"records": accounts(3), **changed}
-    with pytest.raises(AgentforceInputError, match=f"result_path: .*not the same: {named}"):
+    with pytest.raises(AgentforceInputError, match=f"result_path: .*What differs: {named}"):
         job(client, folder, given.pop("records"), **given).run(killed=never)
     assert len(org.requests) == before
 

@@ -185,7 +185,7 @@ def test_a_file_that_is_cut_gives_what_is_whole(run, store, org, caplog, left):
     path.write_bytes(body[:size])
     whole = body[:size].count(b"\n")
     assert run(accounts(10), day=2)["reused"] == whole
-    assert any("are cut or changed" in one for one in caplog.messages) == (size > 0)
+    assert any("are incomplete or changed" in one for one in caplog.messages) == (size > 0)
     assert org.applied() == 20 - whole
 
 
@@ -286,9 +286,9 @@ class Full(LocalStorage):
 
 
 def test_answers_that_cannot_be_kept_are_kept_by_the_next_try(org, run, store):
-    with pytest.raises(LedgerError, match="cannot be kept") as caught:
+    with pytest.raises(LedgerError, match="cannot be stored") as caught:
         run(accounts(2), reuse=AnswerFolder(store, storage_of=Full))
-    assert "the next try keeps them without asking again" in str(caught.value)
+    assert "the next try stores them without asking again" in str(caught.value)
     assert run(accounts(2))["messages"] == 2
     assert run(accounts(2), day=2)["reused"] == 2
     assert org.applied() == 2
@@ -301,7 +301,7 @@ def test_a_dry_run_counts_what_would_be_reused(org, run, client, store, tmp_path
     plan = dry.plan()
     assert (plan["records"], plan["reused"], plan["messages"], plan["sessions"]) == (8, 5, 3, 3)
     assert plan["credits"] == 6
-    assert "take an earlier answer           5" in plan["summary"]
+    assert "use an earlier answer            5" in plan["summary"]
     assert org.count("start") == before
 
 

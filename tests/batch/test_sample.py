@@ -66,7 +66,7 @@ def test_a_first_task_that_asks_something_else_now_is_not_given_its_old_manifest
     trial(client, folder, accounts(6), 2).run(killed=never)
     rest(client, folder, accounts(6)).run(killed=never)
     with pytest.raises(
-        AgentforceInputError, match=r"dag/run/rest/-1 goes on .* not the same: message or variables"
+        AgentforceInputError, match=r"dag/run/rest/-1 continues .* What differs: message or variables"
     ):
         trial(client, folder, accounts(6), 2, **changed).run(killed=never)
     assert org.applied() == 6
@@ -143,12 +143,12 @@ def test_only_a_batch_that_has_come_to_its_end_goes_on_and_only_by_one_task(org,
     with pytest.raises(TaskStoppedError):
         trial(make_client(), folder, records, 2).run(killed=lambda: True)
     client = make_client()
-    with pytest.raises(AgentforceInputError, match=r"continue_from: .* has not come to its end"):
+    with pytest.raises(AgentforceInputError, match=r"continue_from: .* has not ended"):
         rest(client, folder, records).run(killed=never)
     trial(client, folder, records, 2).run(killed=never)
     rest(client, folder, records).run(killed=never)
     with pytest.raises(
-        AgentforceInputError, match=r"continue_from: the task dag/run/rest/-1 goes on .* already"
+        AgentforceInputError, match=r"continue_from: the task dag/run/rest/-1 already continues"
     ):
         rest(client, folder, records, task="dag/run/another/-1").run(killed=never)
     assert org.applied() == 6
@@ -168,7 +168,7 @@ def test_another_batch_is_not_taken_over_and_the_first_task_may_still_go_on(
 ):
     trial(client, folder, accounts(6), 2).run(killed=never)
     with pytest.raises(
-        AgentforceInputError, match=rf"continue_from: .* another batch; not the same: {named}"
+        AgentforceInputError, match=rf"continue_from: .* another batch. What differs: {named}"
     ):
         rest(client, folder, **{"records": accounts(6), **changed}).run(killed=never)
     assert trial(client, folder, accounts(6), 3).run(killed=never)["records"] == 3

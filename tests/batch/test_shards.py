@@ -172,9 +172,9 @@ def test_a_number_of_failures_holds_for_each_shard(org, make_client, folder):
 @pytest.mark.parametrize(
     ("before", "now", "told"),
     [
-        ("0/2", "0/3", r"holds the results of 2 shards.*Use shards\(2\) again"),
-        (None, "0/3", "holds the results of a batch without shards.*Use no shard again"),
-        ("0/2", None, r"holds the results of 2 shards"),
+        ("0/2", "0/3", r"has the results of 2 shards.*Use shards\(2\) again"),
+        (None, "0/3", "has the results of a batch without shards.*Use no shard again"),
+        ("0/2", None, r"has the results of 2 shards"),
     ],
 )
 def test_another_number_of_shards_in_the_same_folder_is_refused(org, make_client, folder, before, now, told):
@@ -234,6 +234,6 @@ def test_a_batch_that_is_split_differently_at_the_same_moment_is_refused(org, cl
             super().prepare()
             (folder / Shard(0, 3).folder / CHECKPOINT).mkdir(parents=True, exist_ok=True)
 
-    with pytest.raises(AgentforceInputError, match="holds the results of 3 shards"):
+    with pytest.raises(AgentforceInputError, match="has the results of 3 shards"):
         run(client, folder, "0/2", storage_of=Meanwhile)
     assert org.count("start") == 0

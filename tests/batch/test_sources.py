@@ -133,7 +133,7 @@ def test_a_file_that_comes_into_the_folder_between_two_tries_makes_another_batch
     given = put(a_dot_csv="id,name\n1,Acme\n")
     job(client, folder, None, source_path=given).run(killed=never)
     put(b_dot_csv="id,name\n2,Globex\n")
-    with pytest.raises(AgentforceInputError, match="not the same: records"):
+    with pytest.raises(AgentforceInputError, match="What differs: records"):
         job(client, folder, None, source_path=given).run(killed=never)
     assert org.applied() == 1
 
@@ -293,7 +293,7 @@ def test_records_of_which_a_store_has_kept_the_beginning_are_not_taken_for_all(
 
 def test_a_function_in_the_folder_of_another_batch_is_refused_and_harms_nothing(org, make_client, folder):
     job(make_client(), folder, lambda: accounts(2)).run(killed=never)
-    with pytest.raises(AgentforceInputError, match="holds the results of another batch"):
+    with pytest.raises(AgentforceInputError, match="has the results of another batch"):
         job(make_client(), folder, lambda: accounts(3), identity={"task instance": "another"}).run(
             killed=never
         )

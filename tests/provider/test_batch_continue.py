@@ -159,7 +159,7 @@ def test_functions_and_types_are_given_again(trial, rest, org):
         refused = rest(first.value, **{key: value for key, value in again.items() if key != name})
         assert str(refused.error).startswith(words)
     refused = rest(first.value, **{**again, "message": others})
-    assert "holds another batch; not the same: message or variables" in str(refused.error)
+    assert "has another batch. What differs: message or variables" in str(refused.error)
     assert len(texts(org)) == 3
     assert rest(first.value, **again).value["counts"] == {"answered": 8}
 
@@ -167,9 +167,9 @@ def test_functions_and_types_are_given_again(trial, rest, org):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"message": "{{ record.name }}?"}, "holds another batch; not the same: message or variables"),
-        ({"variables": {"A": "b"}}, "holds another batch; not the same: message or variables"),
-        ({"agent_id": "0XxOther0000001AAA"}, "holds another batch; not the same: agent"),
+        ({"message": "{{ record.name }}?"}, "has another batch. What differs: message or variables"),
+        ({"variables": {"A": "b"}}, "has another batch. What differs: message or variables"),
+        ({"agent_id": "0XxOther0000001AAA"}, "has another batch. What differs: agent"),
         ({"agentforce_conn_id": "another"}, "continue_from: agentforce_conn_id is 'another', and the first"),
         ({"key": "name"}, "continue_from: key is 'name', and the first task has 'id'"),
         ({"tz": "Europe/Rome"}, "continue_from: tz is 'Europe/Rome', and the first task has None"),
@@ -213,7 +213,7 @@ def test_a_default_that_is_given_and_differs_is_refused(trial, rest, org, monkey
         (lambda manifest: [manifest], "continue_from is a list: the first task is mapped"),
         (str, "continue_from is a manifest as text"),
         (lambda _: {}, "it has no result_path"),
-        (lambda manifest: {"result_path": manifest["result_path"] + "/no"}, "holds no batch of a task with"),
+        (lambda manifest: {"result_path": manifest["result_path"] + "/no"}, "has no batch of a task with"),
         (lambda _: "accounts", "continue_from must be a URI"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_batch_whose_ledger_was_deleted_or_whose_records_are_gone_is_refused(t
 def test_a_batch_is_taken_over_by_one_task(trial, rest, org):
     first = trial()
     assert rest(first.value).value["records"] == 8
-    assert "the task dag/run/rest/-1 goes on" in str(rest(first.value, task_id="another").error)
+    assert "the task dag/run/rest/-1 already continues" in str(rest(first.value, task_id="another").error)
     assert rest(first.value).value["records"] == 8
     assert len(texts(org)) == 8
 

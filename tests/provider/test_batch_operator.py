@@ -594,10 +594,10 @@ def test_a_file_that_cannot_be_read_is_one_clear_error_before_anything_is_sent(
 def test_a_folder_of_another_batch_is_refused_and_says_what_differs(ask, org, folder):
     before = ask()
     for change, words in [
-        ({"records": ACCOUNTS[:2]}, "not the same: records"),
-        ({"message": "Hello."}, "not the same: message or variables"),
-        ({"variables": {"a": "b"}}, "not the same: message or variables"),
-        ({"agent_id": "0XxEM0000000099"}, "not the same: agent"),
+        ({"records": ACCOUNTS[:2]}, "What differs: records"),
+        ({"message": "Hello."}, "What differs: message or variables"),
+        ({"variables": {"a": "b"}}, "What differs: message or variables"),
+        ({"agent_id": "0XxEM0000000099"}, "What differs: agent"),
     ]:
         done = ask(**change)
         assert isinstance(done.error, AgentforceInputError)

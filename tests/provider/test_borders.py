@@ -199,7 +199,7 @@ def test_what_becomes_of_a_run(dag_test, make_org, dag_id):
 # The same in loops, which Airflow has from 3.4 on: each iteration does all that one run does.
 LOOPS = {
     "batch_in_a_loop": Run("success", ["a", "b"] * 2, starts=4),
-    "batch_in_a_loop_with_one_folder": Run("failed", ["a"], "holds the results of another batch"),
+    "batch_in_a_loop_with_one_folder": Run("failed", ["a"], "has the results of another batch"),
     "conversation_in_a_loop": Run("success", ["the same", "in each"] * 2, starts=2),
     "session_in_a_loop": Run("success", ["the same"] * 2, starts=2),
     "retries_in_a_loop": Run("success", ["the same"] * 2, starts=2),

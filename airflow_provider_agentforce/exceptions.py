@@ -63,7 +63,8 @@ _KEY_MARKS = ("PRIVATE", "LS0tLS1CRUdJTi", "MII")
 _MARKED = re.compile(r"PRIVATE|^LS0tLS1CRUdJTi|^.{0,80}(?<![A-Za-z0-9+])MII")
 _LINE_END = re.compile(_END_OF_LINE, re.VERBOSE)
 # A shorter line does not give a key away, and is too likely to be a part of something else.
-_SHORTEST_LINE = 16
+SHORTEST_KEY_LINE = 8
+_FENCE = re.compile("-----[^-]*-----")
 _LONGEST_SEARCHED = 100_000
 # The rest of a longer text is not read, so that megabytes take little time.
 _LONGEST_READ = 10_000
@@ -108,8 +109,8 @@ def key_lines(text: str) -> list[str]:
     if not any(mark in text for mark in _KEY_MARKS):
         return []
     found = _PRIVATE_KEY.findall(text[:_LONGEST_SEARCHED])
-    lines = [line for one in found if _MARKED.search(one) for line in _LINE_END.split(one)]
-    return [line for line in lines if len(line) >= _SHORTEST_LINE and "-----" not in line]
+    lines = [line for one in found if _MARKED.search(one) for line in _LINE_END.split(_FENCE.sub(" ", one))]
+    return [line for line in lines if len(line) >= SHORTEST_KEY_LINE and "-----" not in line]
 
 
 def _holds_password(text: str) -> bool:

@@ -13,7 +13,7 @@ import stat
 import textwrap
 from pathlib import Path
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.exceptions import SHORTEST_KEY_LINE, AgentforceInputError, one_line
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -22,8 +22,6 @@ _LIFETIME = 120
 # RFC 7518, section 3.3.
 _FEWEST_BITS = 2048
 _LARGEST_FILE = 65_536
-# A shorter line does not give a key away, and is too likely to be a part of something else.
-_SHORTEST_LINE = 8
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _FENCES = re.compile(r"-----[^-]*-----|\\+[nr]")
 # A shorter piece of a key does not give it away.
@@ -96,7 +94,7 @@ def key_forms(pem: str, given: str | None) -> set[str]:
     encoded = base64.b64encode(pem.encode()).decode()
     # The last bytes depend on the line end after the PEM.
     lines = [*pem.splitlines(), *(given or "").split(), encoded[:-8]]
-    return {line for line in lines if len(line) >= _SHORTEST_LINE and "-----" not in line}
+    return {line for line in lines if len(line) >= SHORTEST_KEY_LINE and "-----" not in line}
 
 
 def without_pieces(text: str, given: object) -> str:

@@ -108,7 +108,9 @@ class _Admin:
         text = json.dumps(value, ensure_ascii=False, default=_text)
         for secret in (CONSUMER_SECRET, *list(self._org.tokens)):
             text = text.replace(secret, HIDDEN)
-        return Response(text, status_code=status, media_type="application/json")
+        return Response(
+            text.encode("utf-8", "backslashreplace"), status_code=status, media_type="application/json"
+        )
 
 
 def _records(org: Org) -> list[dict[str, Any]]:

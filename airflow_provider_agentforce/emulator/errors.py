@@ -262,7 +262,12 @@ def render(spec: ErrorSpec, *, path: str, values: dict[str, Any]) -> tuple[dict[
     elif spec.style == "agent":
         body = agent_error_body(spec, message=message, path=path)
         headers["x-request-id"] = body["requestId"]
-    return headers, json.dumps(body, ensure_ascii=False).encode()
+    return headers, json_bytes(body)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return ``value`` as JSON in UTF-8, which has half of a surrogate pair as an escape."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def agent_error_body(spec: ErrorSpec, *, message: str, path: str) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_agentforce.emulator.errors import ApiError
+from airflow_provider_agentforce.emulator.errors import ApiError, json_bytes
 from airflow_provider_agentforce.emulator.faults import Fault
 from airflow_provider_agentforce.emulator.models import RequestRecord, SessionRecord
 from airflow_provider_agentforce.emulator.org import Org
@@ -180,5 +179,5 @@ def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | No
     return OrgResponse(
         status=status,
         headers={"content-type": "application/json", **(headers or {})},
-        content=json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(),
+        content=json_bytes(value),
     )

@@ -9,14 +9,13 @@ lines in the order ``event``, ``id``, ``data``; offsets that count text chunks a
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from airflow_provider_agentforce.emulator.errors import ERRORS, agent_error_body
+from airflow_provider_agentforce.emulator.errors import ERRORS, agent_error_body, json_bytes
 from airflow_provider_agentforce.emulator.models import (
     SessionRecord,
     TurnRecord,
@@ -259,8 +258,7 @@ class _Events:
         self._offset = 0
 
     def frame(self, event: str, data: dict[str, Any]) -> bytes:
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        return f"event: {event}\nid: {self._origin}\ndata: {text}\n\n".encode()
+        return b"event: %s\nid: %s\ndata: %s\n\n" % (event.encode(), self._origin.encode(), json_bytes(data))
 
     def event(self, message: Message, *, offset: int = 0) -> bytes:
         envelope = {

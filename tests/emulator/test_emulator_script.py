@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from emulator_caller import assert_refused
 
@@ -54,6 +56,15 @@ def ask(make_caller, write):
 
     ask_agent.caller, ask_agent.session = caller, session
     return ask_agent
+
+
+def test_half_of_a_surrogate_pair_goes_there_and_back(ask):
+    caller, session = ask.caller, ask.session
+    (message,) = ask("order 7 \ud83d")
+    assert message["message"] == "Order 7 has shipped. You said: order 7 \ud83d"
+    events = caller.stream(session, "order 7 \ud83d")
+    assert "\\ud83d" in json.dumps(events)
+    assert caller.call("GET", "/emulator/sessions").json()
 
 
 def test_yaml_gives_greeting_and_agents(ask):

@@ -15,7 +15,7 @@ def run(airflow, org):
     airflow.start_part("triggerer")
     try:
         started = airflow.trigger("agent_tests")
-        until("both tests wait", lambda: waiting(airflow, started) == ["deferred"] * 2)
+        until("both tests wait", lambda: waiting(airflow, started) == ["deferred"] * 2, timeout=180)
         yield started
     finally:
         airflow.stop_part("triggerer")
@@ -55,8 +55,8 @@ def log_of(airflow, run):
 def test_a_person_who_stops_a_waiting_test_has_its_run_cancelled(airflow, org, run):
     # A trigger that Airflow has not started yet is not told of anything.
     folder = airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
-    until("its trigger runs", lambda: [*folder.glob("task_id=test/map_index=0/*.trigger.*.log")])
+    until("its trigger runs", lambda: [*folder.glob("task_id=test/map_index=0/*.trigger.*.log")], timeout=180)
     path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/test/0"
     airflow.ask("PATCH", path, {"new_state": "failed"})
-    until("its run is cancelled", lambda: statuses(org) == ["IN_PROGRESS", "TERMINATED"])
+    until("its run is cancelled", lambda: statuses(org) == ["IN_PROGRESS", "TERMINATED"], timeout=180)
     assert waiting(airflow, run) == ["failed", "deferred"]

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from airflow_provider_agentforce.client import responses, validation
 from airflow_provider_agentforce.client.agent_test_results import PASSED, Case, cases_of, contradiction
 from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES, JsonReader, LongReader
-from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
+from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, OrgRead, post
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.org_resource import OrgResource
@@ -161,17 +161,12 @@ class _RunRequest(ApiRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ResultsRequest(ApiRequest):
+class _ResultsRequest(OrgRead):
     """``GET …/results``. It returns ``None`` for results that are too long to be read."""
 
-    operation = Operation.READ
     # The reader gives up first, and says so better.
     max_body = _MAX_RESULTS + MAX_BODY_BYTES
     doing: str  # type: ignore[misc] # of each call
-    url: str
-
-    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host runs tests
-        return HttpCall("GET", self.url, {"Accept": "application/json"})
 
     def reader(self, content_type: str | None) -> LongReader:  # noqa: ARG002 - it is JSON
         return LongReader(_MAX_RESULTS)

@@ -31,6 +31,8 @@ BASE_PATH = "/einstein/ai-agent/v1"
 DATA_PATH = "/services/data/v63.0"
 # The first version that has it.
 TRACE_PATH = "/services/data/v66.0/einstein/audit/otel"
+# 2,000 records of a page, or the description of 800 fields with their picklists.
+MAX_PAGE = 64 * 1024 * 1024
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -222,25 +224,47 @@ class FeedbackRequest(ApiRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryRequest(ApiRequest):
-    """The data API's ``GET /query``, which the org's own host serves."""
+class OrgRead(ApiRequest):
+    """A ``GET`` of what the org's own host has."""
+
+    operation = Operation.READ
+    url: str
+
+    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the Agent API is another host
+        """Return the request."""
+        return HttpCall("GET", self.url, {"Accept": _JSON})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRequest(OrgRead):
+    """A SOQL query, or the next page of its answer, which is a dict with a list of ``records``."""
+
+    doing = "Querying records"
+    max_body = MAX_PAGE
+
+    def read(self, reader: JsonReader) -> dict[str, Any]:
+        """Return the page."""
+        page = responses.decode_object(reader.body)
+        records = page.get("records")
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            raise responses.UnreadableReplyError("a JSON object without a list of records")
+        return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentQuery(QueryRequest):
+    """The query that finds an agent."""
 
     operation = Operation.QUERY
     doing = "Looking up the agent"
-    my_domain: str
-    soql: str
 
-    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host answers queries
-        """Return the request."""
-        url = f"{self.my_domain}{DATA_PATH}/query?q={quote(self.soql, safe='')}"
-        return HttpCall("GET", url, {"Accept": _JSON})
 
-    def read(self, reader: JsonReader) -> list[dict[str, Any]]:
-        """Return the records."""
-        records = responses.decode_object(reader.body).get("records")
-        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-            raise responses.UnreadableReplyError("a JSON object without a list of records")
-        return records
+def query_url(host: str, soql: str) -> str:
+    """Return the address of a query.
+
+    :param host: the org's My Domain.
+    """
+    return f"{host}{DATA_PATH}/query?q={quote(soql, safe='')}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,13 @@ from airflow_provider_agentforce.client.agent_lookup import AgentInfo
 from airflow_provider_agentforce.client.agent_tests import AgentTests
 from airflow_provider_agentforce.client.answer_reader import MAX_TRACE_BYTES
 from airflow_provider_agentforce.client.api_requests import (
+    AgentQuery,
     EndRequest,
     FeedbackRequest,
-    QueryRequest,
     SendRequest,
     SessionTraceRequest,
     StartRequest,
+    query_url,
 )
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.budget import MESSAGES, SESSIONS, Budget, Payment, Spending
@@ -126,8 +127,9 @@ class AgentforceClient:
     def find_agents(self, agent: str) -> list[AgentInfo]:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
         query = agent_lookup.query_for(validation.agent(agent))
-        request = QueryRequest(my_domain=self.settings.host, soql=query)
-        found = agent_lookup.parse_agents(self._executor.execute(request, self._tokens.access).value)
+        request = AgentQuery(url=query_url(self.settings.host, query))
+        page = self._executor.execute(request, self._tokens.access).value
+        found = agent_lookup.parse_agents(page["records"])
         self._agent_versions.note(found, self.timing.clock() + self.timing.version_pause)
         return found
 

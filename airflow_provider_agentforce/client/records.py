@@ -11,13 +11,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 import tenacity
 
 from airflow_provider_agentforce.client import responses, validation
 from airflow_provider_agentforce.client.answer_reader import JsonReader
-from airflow_provider_agentforce.client.api_requests import DATA_PATH, ApiRequest, HttpCall, post
+from airflow_provider_agentforce.client.api_requests import (
+    DATA_PATH,
+    MAX_PAGE,
+    ApiRequest,
+    HttpCall,
+    OrgRead,
+    QueryRequest,
+    post,
+    query_url,
+)
 from airflow_provider_agentforce.client.delivery_policy import Operation
 from airflow_provider_agentforce.client.error_words import words_of
 from airflow_provider_agentforce.client.org_resource import OrgResource
@@ -39,12 +47,8 @@ _CURSOR_GONE = "INVALID_QUERY_LOCATOR"
 _LOCK_ATTEMPTS = 5
 # Apex says at the end of a long text what its trigger met.
 _LONGEST_MESSAGE = 2000
-# 2,000 records of a page, or the description of 800 fields with their picklists.
-_MAX_PAGE = 64 * 1024 * 1024
-# The org accepts addresses of at most 16,384 characters.
-_LONGEST_QUERY = 16_000
+_LONGEST_ADDRESS = 16_384
 _NEXT_PAGE = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9]/query/[A-Za-z0-9_-]{1,200}")
-_JSON = {"Accept": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -92,32 +96,13 @@ class WriteResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PageRequest(ApiRequest):
-    """A query, or the next page of its answer."""
-
-    operation = Operation.READ
-    doing = "Querying records"
-    max_body = _MAX_PAGE
-    url: str
-
-    def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the records
-        return HttpCall("GET", self.url, _JSON)
-
-    def read(self, reader: JsonReader) -> dict[str, Any]:
-        page = responses.decode_object(reader.body)
-        records = page.get("records")
-        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-            raise responses.UnreadableReplyError("a JSON object without a list of records")
-        return page
-
-
-@dataclass(frozen=True, kw_only=True)
-class _DescribeRequest(_PageRequest):
+class _DescribeRequest(OrgRead):
     """The description of an object."""
 
     doing = "Looking up the object's fields"
+    max_body = MAX_PAGE
 
-    def read(self, reader: JsonReader) -> SObjectInfo:  # type: ignore[override]
+    def read(self, reader: JsonReader) -> SObjectInfo:
         return SObjectInfo.from_describe(responses.decode_object(reader.body))
 
 
@@ -153,13 +138,13 @@ class Records(OrgResource):
         :raises AgentforceInputError: *soql* is not a query for records, or is too long.
         :raises AgentforceRequestError: the org does not understand or allow it.
         """
-        encoded = quote(validation.soql(soql), safe="")
-        if len(encoded) > _LONGEST_QUERY:
+        url = query_url(self._host, validation.soql(soql))
+        if len(url) > _LONGEST_ADDRESS:
             raise AgentforceInputError(
-                f"soql has {len(encoded):,} characters in an address; the org accepts {_LONGEST_QUERY:,}.",
+                f"soql makes an address of {len(url):,} characters; the org accepts {_LONGEST_ADDRESS:,}.",
                 hint="Split the query, for instance by ids.",
             )
-        return self._all(self._page(f"{DATA_PATH}/query?q={encoded}"))
+        return self._all(self._page(url))
 
     def describe(self, sobject: str) -> SObjectInfo:
         """Return the org's description of an object and its fields.
@@ -255,7 +240,7 @@ class Records(OrgResource):
                 "Querying records failed: the org does not say where its next page is.", operation="read"
             )
         try:
-            return self._page(where)
+            return self._page(f"{self._host}{where}")
         except AgentforceError as error:
             if _CURSOR_GONE not in error.what:
                 raise
@@ -267,10 +252,8 @@ class Records(OrgResource):
                 body=error.body,
             ) from error
 
-    def _page(self, path: str) -> dict[str, Any]:
-        page: dict[str, Any] = self._executor.execute(
-            _PageRequest(url=f"{self._host}{path}"), self._get_access
-        ).value
+    def _page(self, url: str) -> dict[str, Any]:
+        page: dict[str, Any] = self._executor.execute(QueryRequest(url=url), self._get_access).value
         return page
 
     def _plain(self, record: Mapping[str, Any]) -> dict[str, Any]:

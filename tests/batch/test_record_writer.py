@@ -45,7 +45,7 @@ def test_ten_thousand_answers_cost_fifty_calls(make_org, make_client, tmp_path):
     org = make_org()
     ids = org.add_records("Account", ({"Name": "x"} for _ in range(10_000)))
     path = results_of(tmp_path, answered(ids))
-    assert writer(make_client(org), path).run()["written"] == 10_000
+    assert writer(make_client(org, timeout=60.0), path).run()["written"] == 10_000
     assert org.count("write") == 50
 
 

@@ -73,7 +73,7 @@ def test_groups_and_aggregates_are_records(records):
 def test_fifty_thousand_records_are_read_in_25_calls_and_little_memory(make_org, make_client):
     org = make_org()
     org.add_records("Account", ({"Name": f"Account {number}"} for number in range(49_992)))
-    found = make_client(org).records.query("SELECT Id, Name FROM Account")
+    found = make_client(org, timeout=60.0).records.query("SELECT Id, Name FROM Account")
     tracemalloc.start()
     ids = {record["Id"][8:15] for record in found}
     before = tracemalloc.get_traced_memory()[0]

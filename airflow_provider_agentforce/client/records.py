@@ -222,7 +222,7 @@ class Records(OrgResource):
             found = [*self._written(url, rows[:half]), *self._written(url, rows[half:])]
             if len(rows) == MOST_PER_CALL and all(one.code == _UNREADABLE for one in found):
                 raise
-        return found
+        return [replace(one, message=self._executor.redactor.redact(one.message)) for one in found]
 
     def _all(self, page: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the records of *page* and of the following pages."""

@@ -259,6 +259,13 @@ def test_a_value_that_the_org_cannot_read_is_the_error_of_its_record(org, record
     assert [one["Agent_Summary__c"] for one in org.records("Account")].count("good") == 6
 
 
+def test_what_the_org_says_of_a_record_shows_no_secret(org, client, records):
+    said = f"Refused: {org.consumer_secret}"
+    org.fail("write", body=[refused("FIELD_CUSTOM_VALIDATION_EXCEPTION", said)])
+    (result,) = records.write("Account", rows_of(org, 1, Name="x"))
+    assert result.message == "Refused: ***"
+
+
 def test_a_call_of_which_the_org_can_read_nothing_is_one_error(org, client, records):
     ids = org.add_records("Account", ({"Name": "x"} for _ in range(200)))
     rows = [{"Id": one, "Next_Review__c": "tomorrow"} for one in ids]

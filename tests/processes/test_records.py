@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
+import pytest
+from packaging.version import Version
 from real_airflow import Run, kill, until
 
 
@@ -59,6 +63,17 @@ def test_each_try_of_a_batch_asks_about_the_records_of_one_query(airflow, org, f
     assert all(one["Agent_Summary__c"] == f"You said: What of {one['Name']}?" for one in asked)
     assert late["Agent_Summary__c"] is None
     assert next_run(airflow, "records_written", before).wait() == "success"
+
+
+@pytest.mark.skipif(Version(version("apache-airflow")) < Version("3.3"), reason="it has no partitions")
+def test_the_event_of_a_partition_has_its_key_and_the_details(airflow, org):
+    key = "2026-11-28T00:00:00"
+    asked = {"logical_date": None, "partition_key": key}
+    made = airflow.ask("POST", "dags/records_partitioned/dagRuns", asked)
+    assert Run(airflow, "records_partitioned", made["dag_run_id"]).wait() == "success"
+    events = airflow.ask("GET", "assets/events?source_dag_id=records_partitioned")["asset_events"]
+    (event,) = (one for one in events if one["source_run_id"] == made["dag_run_id"])
+    assert (event["partition_key"], event["extra"]["counts"]) == (key, {"answered": 2})
 
 
 def test_a_new_version_of_an_agent_begins_a_dag_once_also_across_a_restart(airflow, org):

@@ -10,6 +10,11 @@ from airflow.sdk import DAG, Asset, AssetWatcher, task
 from airflow_provider_agentforce.operators import ConversationBatchOperator, WriteRecordsOperator
 from airflow_provider_agentforce.triggers.agent_published import AgentPublishedTrigger
 
+try:
+    from airflow.sdk import CronPartitionTimetable
+except ImportError:  # Airflow below 3.3
+    CronPartitionTimetable = None
+
 SETTINGS = {
     "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
     "default_args": {"retries": 1, "retry_delay": timedelta(seconds=1)},
@@ -42,6 +47,17 @@ with DAG("records", schedule=None, **SETTINGS):
         fields={"Agent_Summary__c": "{{ row.text }}"},
         outlets=[WRITTEN],
     )
+
+if CronPartitionTimetable is not None:
+    with DAG("records_partitioned", schedule=CronPartitionTimetable("0 0 1 1 *", timezone="UTC"), **SETTINGS):
+        ConversationBatchOperator(
+            task_id="ask",
+            soql="SELECT Id, Name FROM Account LIMIT 2",
+            key="Id",
+            message="What of {{ record.Name }}?",
+            result_path=f"file://{os.environ['AIRFLOW_HOME']}/results/partition/{{{{ ti.run_id }}}}",
+            outlets=[Asset("partition")],
+        )
 
 with DAG("records_written", schedule=[WRITTEN], **SETTINGS):
 

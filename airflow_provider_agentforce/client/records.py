@@ -212,12 +212,12 @@ class Records(OrgResource):
             found: list[WriteResult] = self._executor.execute(request, self._get_access).value
         except AgentforceRequestError as error:
             said = responses.error(error.body.encode())
-            if said.error == _MAINTENANCE:
+            if _MAINTENANCE in error.what:
                 raise _read_only(said.text) from error
-            if said.error != _UNREADABLE:
+            if _UNREADABLE not in error.what:
                 raise
             if len(rows) == 1:
-                return [WriteResult(None, said.error, one_line(said.message, _LONGEST_MESSAGE))]
+                return [WriteResult(None, _UNREADABLE, one_line(said.message, _LONGEST_MESSAGE))]
             half = len(rows) // 2
             found = [*self._written(url, rows[:half]), *self._written(url, rows[half:])]
             if len(rows) == MOST_PER_CALL and all(one.code == _UNREADABLE for one in found):

@@ -257,6 +257,10 @@ def test_a_value_that_the_org_cannot_read_is_the_error_of_its_record(org, record
     assert results[2].code == "JSON_PARSER_ERROR"
     assert "Cannot deserialize instance of date" in results[2].message
     assert [one["Agent_Summary__c"] for one in org.records("Account")].count("good") == 6
+    long = {"errorCode": "JSON_PARSER_ERROR", "message": "Cannot read " + "x" * 5_000}
+    org.fail("write", status=400, body=[long])
+    (result,) = records.write("Account", rows[:1])
+    assert (result.code, "Cannot read" in result.message) == ("JSON_PARSER_ERROR", True)
 
 
 def test_what_the_org_says_of_a_record_shows_no_secret(org, client, records):

@@ -86,7 +86,8 @@ def _files_at(uri: str, field: str) -> list[Any]:
     if not _PATTERN.search(name):
         path = path_of(uri, field)
         if not path.is_file():
-            raise AgentforceInputError(f"{field}: there is no file {shown(uri, 200)}.")
+            pattern = " It is a folder: add /*.yaml to it." if path.is_dir() else ""
+            raise AgentforceInputError(f"{field}: there is no file {shown(uri, 200)}.{pattern}")
         return [path]
     inside = path_of(folder or "/", field)
     listed = list(inside.iterdir()) if inside.is_dir() else []

@@ -76,7 +76,7 @@ class Report:
     def failure(self, min_pass_rate: float) -> str:
         """Return why not enough has passed: the figures, and the first that did not."""
         bad = [case for kind in (ERROR, FAILED) for case in self.cases if case.status == kind]
-        first = f" {bad[0].name}: {bad[0].reason}." if bad else ""
+        first = f" {bad[0].name}: {bad[0].reason.rstrip('.')}." if bad else ""
         trouble = f" {self.trouble}" if self.trouble else ""
         return f"{self.name}: {self._figures()}, and min_pass_rate is {min_pass_rate:g}.{trouble}{first}"
 

@@ -183,6 +183,7 @@ def test_a_number_of_repetitions_is_a_whole_number(task, repeat):
     [
         ("file:///nowhere/at/all/*.yaml", "no file matches"),
         ("file:///nowhere.yaml", "there is no file"),
+        ("file:///tmp", "there is no file 'file:///tmp'. It is a folder: add /*.yaml to it."),
         ("nowhere.yaml", "must be a URI"),
         ([], "is empty"),
     ],

@@ -36,6 +36,11 @@ def test_when_a_test_passes(statuses, trouble, rate, passes):
     assert report.to_dict(rate)["status"] == ("passed" if passes else "failed")
 
 
+def test_a_reason_that_is_a_sentence_has_one_full_stop():
+    told = Report("T", [Case(1, "a", "failed", "It is late.")]).failure(1.0)
+    assert told.endswith("a: It is late.")
+
+
 def test_the_words_name_what_did_not_pass_and_count_repetitions():
     cases = [case(1, name="a", repetition=1), case(2, "failed", name="a", repetition=2), case(3, "error")]
     told = Report("T", cases, "It was stopped.").in_words().splitlines()

@@ -33,8 +33,8 @@ _VERDICT_NAMES = ("result", "status", "metricScore")
 # That something has come to its end, whatever its verdict is.
 _ENDED = {"", "COMPLETE", "COMPLETED", "SUCCESS"}
 _NOTHING_EXPECTED = re.compile(r"skip metric result due to missing expected \w+\.?", re.IGNORECASE)
-# Topics and actions come with the id of the record, or without.
-_RECORD_ID = re.compile(r"_(?:16j|179)[A-Za-z0-9]{9,15}\b")
+# Topics and actions come with the id of the record, or without; the author writes the list of actions.
+_NOT_NAMES = re.compile(r"_(?:16j|179)[A-Za-z0-9]{9,15}\b|[\s'\"]")
 # One API gives the values of these, and no verdict.
 _COMPARED = {
     *("topic_sequence_match", "topic_assertion", "action_sequence_match", "actions_assertion"),
@@ -42,6 +42,7 @@ _COMPARED = {
 }
 # These have a score and no verdict.
 _MEASURED = {"output_latency_milliseconds", "output_latency"}
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?")
 _NO_ERROR = (None, "", 0, "0")
 # How the summary of the results counts its cases.
 _TOTAL = re.compile(r"total(?:numberof)?(?:test)?(?:cases)?|(?:numberof)?(?:test)?cases")
@@ -210,20 +211,27 @@ def _check(name: str, kind: str, *found: Mapping[str, Any]) -> CaseCheck:
     known: dict[str, Any] = {}
     for one in found:
         known |= {key: value for key, value in one.items() if value is not None}
-    scores = ["score", "metricScore", *(["actualValue"] if kind in _MEASURED else [])]
     check = CaseCheck(
         name or kind or "check",
         kind,
         "",
         _text(known.get("expectedValue")),
         _text(known.get("actualValue")),
-        next(filter(_is_number, map(known.get, scores)), None),
+        _score_in(known, kind),
         _text(known.get("errorMessage") or known.get("metricExplainability") or known.get("reasoning")),
     )
     verdicts = {verdict for one in found for verdict in _verdicts(one)}
     status = next((worst for worst in (ERROR, FAILED, PASSED, SKIPPED) if worst in verdicts), None)
     check = replace(check, status=status or _without_verdict(check))
     return check if check.status != ERROR or known.get("errorMessage") else _not_judged(check)
+
+
+def _score_in(known: Mapping[str, Any], kind: str) -> float | None:
+    score = next(filter(_is_number, (known.get("score"), known.get("metricScore"))), None)
+    if score is not None or kind not in _MEASURED:
+        return score
+    actual = _text(known.get("actualValue"))
+    return float(actual) if _NUMBER.fullmatch(actual) else None
 
 
 def _not_judged(check: CaseCheck) -> CaseCheck:
@@ -256,8 +264,8 @@ def _without_verdict(check: CaseCheck) -> str:
 
 
 def _compared(check: CaseCheck) -> str:
-    same = _RECORD_ID.sub("", check.actual) == _RECORD_ID.sub("", check.expected)
-    return PASSED if same else FAILED
+    actual, expected = (_NOT_NAMES.sub("", text) for text in (check.actual, check.expected))
+    return PASSED if actual == expected else FAILED
 
 
 def _word(value: Any) -> str:

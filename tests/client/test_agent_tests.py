@@ -296,6 +296,7 @@ def named(scorer, **fields):
 
 
 LATENCY = scored(evaluationType="evaluator.output_latency_milliseconds", score=3)[0]
+ACTIONS = {"actualValue": "['A_179xx0000000001', 'B']", "expectedValue": '["A","B"]'}
 MILLISECONDS = named("output_latency_milliseconds", actualValue=2400)
 
 
@@ -348,6 +349,17 @@ MILLISECONDS = named("output_latency_milliseconds", actualValue=2400)
         ),
         ({"testScorerResults": [*scored(status="PASS"), LATENCY]}, "passed", ""),
         ({"testScorerResults": [*scored(status="PASS"), MILLISECONDS]}, "passed", ""),
+        (
+            {"testScorerResults": [*scored(status="PASS"), named("output_latency", actualValue="2400.5")]},
+            "passed",
+            "",
+        ),
+        (
+            {"testScorerResults": [*scored(status="PASS"), named("output_latency", actualValue="late")]},
+            "error",
+            "output_latency: it is not judged",
+        ),
+        ({"testScorerResults": [named("action_sequence_match", **ACTIONS)]}, "passed", ""),
         (
             {
                 "testScorerResults": [

@@ -11,7 +11,6 @@ from airflow_provider_agentforce.client import failure_catalogue, validation
 from airflow_provider_agentforce.client.api_requests import SendRequest
 from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
-from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.settings import JWT_BEARER
 from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import (
@@ -20,6 +19,7 @@ from airflow_provider_agentforce.exceptions import (
     TaskStoppedError,
     one_line,
 )
+from airflow_provider_agentforce.redaction import Redactor
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.attempt import Attempt

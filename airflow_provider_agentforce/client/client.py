@@ -32,7 +32,6 @@ from airflow_provider_agentforce.client.messages import Message, Said, message_o
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.records import Records
-from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.responses import ErrorReply, TokenReply
 from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.client.settings import Settings
@@ -47,6 +46,7 @@ from airflow_provider_agentforce.exceptions import (
     RateLimitedError,
     remade,
 )
+from airflow_provider_agentforce.redaction import Redactor
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.limits_store import LimitsStore

@@ -21,10 +21,10 @@ from airflow_provider_agentforce.client.call_events import CallEvent, Observer, 
 from airflow_provider_agentforce.client.delivery_policy import Cell, Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.client.plans import PlanRequest, summary_of
-from airflow_provider_agentforce.client.redaction import Redactor
 from airflow_provider_agentforce.client.timing import Deadline, Timing
 from airflow_provider_agentforce.client.transport import Exchange, Transport
 from airflow_provider_agentforce.exceptions import AgentforceError
+from airflow_provider_agentforce.redaction import Redactor
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from airflow_provider_agentforce.client import jwt_bearer, validation
-from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
+from airflow_provider_agentforce.redaction import forms
 
 CLIENT_CREDENTIALS = "client_credentials"
 JWT_BEARER = "jwt_bearer"

@@ -1,4 +1,4 @@
-"""The command ``agentforce-emulator``: the stand-in org for people who do not start it from Python."""
+"""The command ``agentforce-emulator``: the stand-in org, and the recorder of a real one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,30 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
-from airflow_provider_agentforce.emulator.emulator import Emulator
+from airflow_provider_agentforce.emulator.emulator import Emulator, require_extra
 from airflow_provider_agentforce.emulator.org import EmulatorSettings
 
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.emulator.recorder import Recorder
+
 DEFAULT_PORT = 8765
+RECORDER_PORT = 8766
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _PORT = "EMULATOR_PORT"
 _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
+
+
+class _Stoppable(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+_Server = TypeVar("_Server", bound=_Stoppable)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,21 +43,78 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; None takes those of the process.
     :return: the exit code: 0 after a clean stop, 1 when it cannot run.
     """
-    options = vars(_parser().parse_args(argv))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["record"]:
+        return _record(vars(_record_parser().parse_args(arguments[1:])))
+    if arguments[:1] == ["replay"]:
+        arguments[0] = "--script"
+    options = vars(_parser().parse_args(arguments))
+    return _serve(lambda: Emulator(**options), _announcement, lambda _: "Stopped.")
+
+
+def _serve(
+    make: Callable[[], _Server], announcement: Callable[[_Server], str], farewell: Callable[[_Server], str]
+) -> int:
+    """Run a server until a signal stops it; say what *announcement* says, and in the end *farewell*."""
     with _stops_kept():
         try:
-            emulator = Emulator(**options)
-            emulator.start()
+            server = make()
+            server.start()
         except (ModuleNotFoundError, OSError, ValueError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             way_out = f". Choose another port with --port or the variable {_PORT}." if in_use else ""
             sys.stderr.write(f"agentforce-emulator: {error}{way_out}\n")
             return 1
-        _announce(emulator)
+        sys.stdout.write(announcement(server))
+        sys.stdout.flush()
         signal.sigwait(_STOPS)
-    emulator.stop()
-    sys.stdout.write("Stopped.\n")
+    server.stop()
+    sys.stdout.write(f"{farewell(server)}\n")
     return 0
+
+
+def _record(options: dict[str, Any]) -> int:
+    require_extra()
+    from airflow_provider_agentforce.emulator.recorder import Recorder, Upstream  # noqa: PLC0415
+
+    def make() -> Recorder:
+        named = options["conn"]
+        upstream = (
+            Upstream(options["upstream"], options["api"])
+            if named is None
+            else Upstream.of_connection(_connection(named))
+        )
+        return Recorder(upstream, options["output"], port=int(options["port"]))
+
+    def announcement(recorder: Recorder) -> str:
+        return (
+            f"Recording to {options['output']}; Ctrl-C stops it.\n"
+            f"In a copy of the Airflow connection, set the host and the extra api_url to {recorder.url}, "
+            "and run the Dag with it.\n"
+        )
+
+    def farewell(recorder: Recorder) -> str:
+        script = recorder.script
+        refused = "".join(
+            f" Left out: {number} with status {status}." for status, number in sorted(script.refused.items())
+        )
+        replay = f"agentforce-emulator replay {shlex.quote(options['output'])}"
+        return f"Recorded {script.turns} answers.{refused} Read the file, then run: {replay}"
+
+    return _serve(make, announcement, farewell)
+
+
+def _connection(given: str) -> str:
+    """Return the JSON of a connection, given as such or by its id.
+
+    :raises ValueError: Airflow's variable for the id is not set.
+    """
+    variable = f"AIRFLOW_CONN_{given.upper()}"
+    if not given.lstrip().startswith("{") and variable not in os.environ:
+        raise ValueError(
+            f"--conn: the variable {variable} is not set. Give the connection as JSON, or use --upstream."
+        )
+    return os.environ.get(variable, given)
 
 
 @contextmanager
@@ -65,14 +135,31 @@ def _stops_kept() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
-def _announce(emulator: Emulator) -> None:
+def _announcement(emulator: Emulator) -> str:
     proxy = f"Proxy for Salesforce's hosts: HTTPS_PROXY={emulator.proxy_url}\n" if emulator.proxy_url else ""
-    sys.stdout.write(
+    return (
         f"The stand-in org is running. Open {emulator.url}/ to watch it; Ctrl-C stops it.\n"
         f"{proxy}In the terminal that runs Airflow:\n\n"
         f"export {_VARIABLE}={shlex.quote(emulator.connection())}\n\n"
     )
-    sys.stdout.flush()
+
+
+def _record_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="agentforce-emulator record",
+        description="Pass calls on to an org, and write what its agent answers as a script for the emulator, "
+        "without secrets and ids. It listens on this machine only.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    org = parser.add_mutually_exclusive_group(required=True)
+    org.add_argument("--upstream", metavar="URL", help="My Domain of the org, or another emulator")
+    org.add_argument(
+        "--conn", metavar="CONN", help="its Airflow connection: JSON, or the id in AIRFLOW_CONN_…"
+    )
+    parser.add_argument("--api", metavar="URL", default="", help="Agent API of the org; empty: Salesforce's")
+    parser.add_argument("--output", metavar="FILE", default="recorded.yaml", help="the script")
+    parser.add_argument("--port", metavar="N", type=int, default=RECORDER_PORT, help="0 chooses a free one")
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="agentforce-emulator",
         description="A stand-in Salesforce org with Agentforce agents, for tests, demos and first steps. "
         "It listens on this machine only.",
+        epilog="Also: `agentforce-emulator record --help` records the answers of a real org, and "
+        "`agentforce-emulator replay FILE` answers with them; it takes the options above.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     script = "YAML or Python file with the answers; None: the default agent"

@@ -60,7 +60,7 @@ class Emulator:
         **settings: Any,
     ) -> None:
         # Imported here, and in start(), so that a missing extra gives one clear line and not a traceback.
-        _require_extra()
+        require_extra()
         from airflow_provider_agentforce.emulator.script import load_script  # noqa: PLC0415
 
         chosen = EmulatorSettings(**settings)
@@ -251,6 +251,10 @@ class Emulator:
         return sum(turn.applied for turn in turns if text is None or turn.text == text)
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
+    """Check that the extra is installed.
+
+    :raises ModuleNotFoundError: it is not.
+    """
     if any(importlib.util.find_spec(name) is None for name in _EXTRA):
         raise ModuleNotFoundError(EXTRA_HINT)

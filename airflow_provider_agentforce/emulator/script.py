@@ -139,7 +139,7 @@ def _rules(entries: Any, *, where: str) -> ScriptFunction:
     def answer(turn: ScriptTurn) -> Any:
         for rule in rules:
             match = rule.pattern.search(turn.text)
-            if match:
+            if match and rule.turn in (None, turn.number):
                 return rule.reply(turn, match)
         return f"No scripted answer matches {turn.text!r}."
 
@@ -153,6 +153,9 @@ class _ScriptRule:
         fields = dict(entry)
         self.where = where
         self.pattern = _pattern(fields.pop("match", ""), where=where)
+        self.turn = fields.pop("turn", None)
+        if self.turn is not None and (type(self.turn) is not int or self.turn < 1):
+            raise ScriptError(f"{where}: turn must be a number from 1, not {self.turn!r}.")
         if not fields:
             raise ScriptError(f"{where}: it has no text, type or messages.")
         names = _NAMES | set(self.pattern.groupindex)

@@ -1035,7 +1035,7 @@ NEW_TOKEN = "eyJ0b2tlbg.bmV3LWNhbmFyeQ.c2ln"
 
 def leaky_org(status, headers, *, token_reply=None):
     """Build the behaviour of an org that repeats every secret it is told in everything it answers."""
-    from airflow_provider_agentforce.client.redaction import forms  # noqa: PLC0415
+    from airflow_provider_agentforce.redaction import forms  # noqa: PLC0415
 
     tokens = [TOKEN, NEW_TOKEN]
 
@@ -1054,7 +1054,7 @@ def leaky_org(status, headers, *, token_reply=None):
 
 
 def secret_forms(*secrets):
-    from airflow_provider_agentforce.client.redaction import forms  # noqa: PLC0415
+    from airflow_provider_agentforce.redaction import forms  # noqa: PLC0415
 
     return {form for secret in secrets for form in forms(secret)}
 

@@ -23,7 +23,6 @@ PURE = (
     "messages",
     "models",
     "plans",
-    "redaction",
     "responses",
     "session_trace",
     "setup_paths",
@@ -152,6 +151,7 @@ WITHOUT_AIRFLOW = {
     "exceptions",
     "get_provider_info",
     "pytest_plugin",
+    "redaction",
     "structured",
     "testing",
 }

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_agentforce.client.redaction import Redactor, forms
+from airflow_provider_agentforce.redaction import Redactor, forms
 
 SECRET = 'a+b/c "d"&=e<f>'
 TOKEN = f"eyJhbGciOiJSUzI1NiJ9.{'Zm9vYmFy-_' * 12}.c2ln"

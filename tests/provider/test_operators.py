@@ -13,7 +13,6 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 from stand_ins import StateStore, TaskInstance
 
 from airflow_provider_agentforce.client import Cancel, Reply, Turn
-from airflow_provider_agentforce.client.redaction import forms
 from airflow_provider_agentforce.emulator.errors import ERRORS
 from airflow_provider_agentforce.exceptions import (
     AgentFailedError,
@@ -35,6 +34,7 @@ from airflow_provider_agentforce.operators import (
     StartSessionOperator,
     external_session_key,
 )
+from airflow_provider_agentforce.redaction import forms
 
 
 def ends_the_task(error) -> bool:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
-_MASK = "***"
+MASK = "***"
 # A shorter part of a secret is not worth anything, and common words must stay readable.
 _SHORTEST_RUN = 8
 _MOST_ADDED = 4
@@ -76,17 +76,17 @@ class Redactor:
         for secret in (*self._lasting, *self._added):
             for length, runs in _runs(secret).items():
                 wanted.setdefault(length, []).append(runs)
-        for layer, edges in _layers(text):
+        for layer, edges in layers(text):
             for length, of_secrets in wanted.items():
                 for start in range(len(layer) - length + 1):
                     run = layer[start : start + length]
                     if any(run in runs for runs in of_secrets):
                         begin, end = edges[start], edges[start + length]
                         hidden[begin:end] = b"\x01" * (end - begin)
-        return _masked(text, hidden)
+        return masked(text, hidden)
 
 
-def _layers(text: str) -> Iterator[tuple[str, list[int] | range]]:
+def layers(text: str) -> Iterator[tuple[str, list[int] | range]]:
     """Yield *text*, then with its escapes resolved, once more for escapes in escapes, and so on.
 
     :returns: the text and, for each of its characters and for its end, the place in the original.
@@ -127,7 +127,7 @@ def _character(escape: re.Match[str]) -> str:
 @lru_cache(maxsize=4 * _MOST_ADDED)
 def _runs(secret: str) -> dict[int, frozenset[str]]:
     """Return the runs that give a secret away, by their length."""
-    whole = {layer for layer, _ in _layers(secret)}
+    whole = {layer for layer, _ in layers(secret)}
     whole |= {form.replace(" ", "+") for form in whole}
     found: dict[int, set[str]] = {}
     for form in (*whole, *_in_base64(secret)):
@@ -148,9 +148,10 @@ def _in_base64(secret: str) -> Iterator[str]:
             yield from (form for form in (at_the_end, inside) if len(form) >= _SHORTEST_BASE64)
 
 
-def _masked(text: str, hidden: bytearray) -> str:
+def masked(text: str, hidden: bytearray) -> str:
+    """Return *text* with ``***`` instead of each run of characters whose place in *hidden* is 1."""
     edges = [match.start() for match in re.finditer(rb"\x01+|\x00+", hidden)] + [len(text)]
-    return "".join(_MASK if hidden[begin] else text[begin:end] for begin, end in pairwise(edges))
+    return "".join(MASK if hidden[begin] else text[begin:end] for begin, end in pairwise(edges))
 
 
 def _lower_escapes(percent_encoded: str) -> str:

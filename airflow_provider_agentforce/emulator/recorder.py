@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +89,7 @@ class Recorder:
             raise ValueError(f"{self._output} exists already. Choose another file with --output.")
         self.script = RecordedScript()
         self._serves = False
+        self._writing = threading.Lock()
         self._server = ThreadedServer(LoopbackOnly(self._pass_on), host="127.0.0.1", port=port, keep_alive=5)
         self.url = f"http://127.0.0.1:{self._server.port}"
 
@@ -113,8 +115,9 @@ class Recorder:
 
     def _write(self) -> None:
         unfinished = self._output.with_name(self._output.name + ".part")
-        unfinished.write_text(self.script.yaml(), encoding="utf-8")
-        unfinished.replace(self._output)
+        with self._writing:
+            unfinished.write_text(self.script.yaml(), encoding="utf-8")
+            unfinished.replace(self._output)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

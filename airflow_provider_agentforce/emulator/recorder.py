@@ -78,7 +78,7 @@ class Upstream:
 class Recorder:
     """A server that passes calls on. Use it as a context manager; the script is written when it stops.
 
-    :param output: the file; it is written anew after each session and must not exist.
+    :param output: the file; it is rewritten after each session and must not exist.
     :raises ValueError: the file exists.
     """
 

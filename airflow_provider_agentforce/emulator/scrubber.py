@@ -51,7 +51,7 @@ class Scrubber:
             self._redactor = Redactor(self._secrets)
 
     def text(self, text: str) -> str:
-        """Return *text* with ``***`` in the place of what identifies somebody."""
+        """Return *text* with ``***`` instead of what identifies somebody."""
         hidden = bytearray(len(text))
         for layer, edges in layers(text):
             for begin, end in _private_parts(layer):
@@ -81,7 +81,7 @@ class Scrubber:
         return self._redactor.redact(text) == text
 
     def pattern(self, text: str) -> str:
-        """Return a regular expression for *text*, with anything in the place of what is private."""
+        """Return a regular expression for *text*, with anything instead of what is private."""
         return rf"(?s)\A{'.+?'.join(map(re.escape, self.text(text).split(MASK)))}\Z"
 
 

@@ -1,4 +1,4 @@
-"""The answers that the batches of a Dag keep, so that they need not ask again about what is unchanged."""
+"""The answers that batches store, so that they need not ask unchanged questions again."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class AnswerStore:
             raise validation.refusal(age, "max_age", "must be a timedelta above zero, or None")
 
     def prune(self) -> int:
-        """Remove the answers that are older than ``max_age``. Batches may go on meanwhile.
+        """Remove the answers that are older than ``max_age``. Batches may run at the same time.
 
-        :returns: how many were removed.
+        :returns: the number of answers removed.
         :raises AgentforceInputError: if ``max_age`` is not given, *path* is a template, or the folder cannot
             be used.
         :raises LedgerError: if the answers cannot be read or removed.

@@ -1,4 +1,4 @@
-"""Checks on what a Dag's author wrote, made when the Dag is parsed or when the task runs."""
+"""Checks of arguments, when the Dag is parsed or when the task runs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _Given = TypeVar("_Given")
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
-# What the operators call the same thing, each where it fits.
+# Names of the same thing in different operators.
 _WORDS = ("text", "message", "messages")
 
 
 def check_names(operator: type, given: Iterable[str]) -> None:
-    """Refuse arguments that *operator* does not have, and suggest the name that was meant."""
+    """Refuse arguments that *operator* does not have, and suggest the intended name."""
     known = _known(operator)
     for name in given:
         if name not in known and not name.startswith("_"):
@@ -76,7 +76,7 @@ def _known(operator: type) -> frozenset[str]:
 
 
 def check_budget(budget: Any) -> Any:
-    """Refuse what is not a budget."""
+    """Refuse a value that is not a budget."""
     if budget is None:
         return None
     from airflow_provider_agentforce.client.budget import Budget  # noqa: PLC0415 - rarely given
@@ -123,12 +123,12 @@ def check_choice(field: str, given: _Given, *choices: _Given) -> _Given:
 
 
 def check_deferrable(given: bool | None) -> bool:
-    """Return whether a task waits without a slot; ``None``: as Airflow's configuration says."""
+    """Return whether a task waits without a slot; ``None``: the value in Airflow's configuration."""
     return default_deferrable() if given is None else check_choice("deferrable", given, True, False)
 
 
 def check_steps(on_unknown_delivery: Any) -> tuple[Step, ...]:
-    """Return the steps of ``on_unknown_delivery``, if this Airflow can take them."""
+    """Return the steps of ``on_unknown_delivery``, if this Airflow supports them."""
     steps = steps_of(on_unknown_delivery)
     if any(isinstance(step, Ask) for step in steps) and not can_ask():
         raise AgentforceInputError(
@@ -164,7 +164,7 @@ def check_output_type(output_type: Any) -> Any:
 
 
 def output_of(output_type: Any) -> OutputType | None:
-    """Return the form that an operator's ``output_type`` asks for, or ``None`` if it asks for none.
+    """Return the output type of an operator, or ``None`` if it has none.
 
     :raises AgentforceInputError: if it cannot be used.
     """
@@ -176,7 +176,7 @@ def output_of(output_type: Any) -> OutputType | None:
 
 
 def check_messages(messages: Any) -> None:
-    """Refuse what cannot be the messages of a conversation."""
+    """Refuse values that cannot be the messages of a conversation."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         found = type(messages).__name__
         if isinstance(messages, str):
@@ -190,7 +190,7 @@ def check_messages(messages: Any) -> None:
 
 
 def check_message(message: Any, field: str) -> None:
-    """Refuse what cannot be a message, while a template or a reference may yet become one."""
+    """Refuse values that cannot be a message; a template or a reference may become one."""
     if isinstance(message, Mapping):
         if set(message) - {"text", "variables"} or "text" not in message:
             raise AgentforceInputError(
@@ -202,14 +202,14 @@ def check_message(message: Any, field: str) -> None:
 
 
 def may_change(given: Any) -> bool:
-    """Tell whether a value is known only when the task runs."""
+    """Return whether a value is known only when the task runs."""
     return is_reference(given) or (isinstance(given, str) and has_template(given))
 
 
 def check_values(operator: Any, **checks: Callable[[Any], object]) -> None:
     """Refuse values of templated arguments that are known while the Dag is parsed, and cannot be used.
 
-    :param checks: for the name of an argument, what raises for a value that cannot be.
+    :param checks: by the name of an argument, a function that raises for an invalid value.
     """
     for name, check in checks.items():
         given = getattr(operator, name, None)
@@ -218,20 +218,20 @@ def check_values(operator: Any, **checks: Callable[[Any], object]) -> None:
 
 
 def check_variables(variables: Any) -> None:
-    """Refuse what is not a collection of variables; what is in one may be templates."""
+    """Refuse a value that is not a collection of variables; its items may be templates."""
     if not isinstance(variables, Mapping | list | tuple):
         validation.variables(variables)
 
 
 def has_template(text: str) -> bool:
-    """Tell whether Jinja would find anything in *text*."""
+    """Return whether Jinja would find anything in *text*."""
     return any(mark in text for mark in _TEMPLATE_MARKS)
 
 
 def check_templates(field: str, value: Any, parse: Callable[[str], Any]) -> None:
-    """Refuse a template with a syntax error, and a task where its output is meant, at any depth.
+    """Refuse a template with a syntax error, and a task instead of its output, at any depth.
 
-    :param parse: of the Dag's Jinja environment.
+    :param parse: ``parse`` of the Dag's Jinja environment.
     """
     if isinstance(value, str):
         if has_template(value):

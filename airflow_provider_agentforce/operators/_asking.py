@@ -1,6 +1,6 @@
 """Who decides what an agent asks in a conversation: a function, or a person in Airflow's Required Actions.
 
-What a person decided is on record before it is said, so that a later try says the same and asks no one twice.
+A person's decision is recorded before it is sent, so that a later try sends the same and asks no one twice.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _HINT = (
 
 
 class Decisions:
-    """What is said to the questions of an agent.
+    """The replies to an agent's questions.
 
     :param deciders: who decides, by the outcome of a turn.
-    :param ledger: keeps what a person decides.
+    :param ledger: records a person's decisions.
     :param ask: returns a person's decision, ``None`` if none comes in time; may end the process to wait.
     """
 
@@ -59,7 +59,7 @@ class Decisions:
         """Return the reply to a turn, ``None`` to continue with the next message.
 
         :raises AgentforceInputError: a person cannot be asked about it, or left all the fields blank.
-        :raises LedgerError: what was answered so far could not be recorded.
+        :raises LedgerError: the answers so far could not be recorded.
         """
         decider = self._deciders.get(turn.outcome)
         if isinstance(decider, Ask):
@@ -68,11 +68,11 @@ class Decisions:
 
     @staticmethod
     def ends_with(said: Said) -> bool:
-        """Tell whether the conversation ends with it, since no person decided in time."""
+        """Return whether the conversation ends with it because no person decided in time."""
         return said is _NOT_IN_TIME
 
     def begin_again(self, answered: int) -> None:
-        """Forget what was said before the conversation begins again: an approval counts once.
+        """Forget the decisions before the conversation begins again: an approval counts once.
 
         :param answered: the number of the last message that has an answer.
         :raises LedgerError: if that cannot be recorded.
@@ -86,7 +86,7 @@ class Decisions:
         if asked is None:
             raise _cannot_ask(turn, "its question has no id")
         question = question_about(turn, asked)
-        # Without the session: what was decided and could not be said is said in the next one.
+        # Without the session: a decision that could not be sent is sent in the next session.
         key, mark = _key(turn.sequence_id), fingerprint(*question.about_what[1:])
         record = self._ledger.read(key)
         value = record.value if record is not None and record.fingerprint == mark else None
@@ -104,13 +104,13 @@ class Decisions:
         return _said(Decision(**value["decision"]), asked)
 
     def _check_kept(self, turn: Turn) -> None:
-        """Refuse to ask where an answer would not be there after the wait."""
+        """Refuse to ask if an answer would be lost during the wait."""
         if not self._ledger.keeps:
             raise LedgerError("An answer could not be recorded, so the task cannot wait for a person.")
         records = [self._ledger.read_any_cycle(turn_key(number)) for number in range(1, turn.sequence_id + 1)]
         kept = [record.value for record in records if record is not None and record.value is not None]
         if len(kept) < len(records) or Turn.from_dict(kept[-1]).question is None:
-            raise _cannot_ask(turn, "the answers so far are too long to be kept")
+            raise _cannot_ask(turn, "the answers so far are too long to be stored")
 
 
 def question_about(turn: Turn, asked: Mapping[str, Any]) -> Question:
@@ -195,14 +195,14 @@ def _shown(item: Mapping[str, Any]) -> str:
 
 
 def _as_text(proposed: Any) -> str:
-    """Return a proposed value as a person edits it; a list is of choices, of which none is made."""
+    """Return a proposed value for a person to edit; a list has choices, of which none is selected."""
     if proposed is None or isinstance(proposed, list):
         return ""
     return proposed if isinstance(proposed, str) else json.dumps(proposed, ensure_ascii=False)
 
 
 def _read(written: str, proposed: Any) -> Any:
-    """Read what a person wrote: as JSON where the agent proposed a number, a truth value or an object."""
+    """Parse a person's input, as JSON if the agent proposed a number, a boolean or an object."""
     if not _as_text(proposed) or isinstance(proposed, str):
         return written
     try:

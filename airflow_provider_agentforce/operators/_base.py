@@ -1,4 +1,4 @@
-"""The base of the operators: the hook, the kill, and how values go to XCom."""
+"""The base of the operators: the hook, the kill, and the values for XCom."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _OURS = __name__.partition(".")[0] + "."
 # How late a trigger may be.
 _LATE = timedelta(minutes=1)
-# The kind of the event that stands for one that never came.
+# The kind of the event for a trigger that never fired.
 _LOST = "lost"
 _EVENT_KEYS = (
     *("result_path", "results", "dead_letter", "tables", "records", "counts", "written", "errors"),
@@ -66,14 +66,14 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     agent_in_words = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Have the log of every operator's task say how it ended."""
+        """Make the log of every operator's task say how it ended."""
         super().__init_subclass__(**kwargs)
         for name in ("execute", "execute_complete"):
             if name in vars(cls):
                 setattr(cls, name, reported(vars(cls)[name]))
 
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
-        """Check the names before Airflow misses one: a subclass elsewhere may take others."""
+        """Check the names before Airflow does: a subclass may have other arguments."""
         if cls.__module__.startswith(_OURS):
             check_names(cls, kwargs)
         check_references(cls, kwargs)
@@ -85,9 +85,9 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         self._killed = False
 
     def check_literals(self) -> None:
-        """Refuse what cannot be right while the Dag is parsed; the last line of each ``__init__``.
+        """Refuse invalid literals when the Dag is parsed; the last line of each ``__init__``.
 
-        Nothing is checked in a task that Airflow has just made of a mapped one: its values may be data.
+        A task that Airflow has just unmapped is not checked: its values may be data.
         """
         dag = self.get_dag()
         if dag is not None and dag.has_task(self.task_id) and dag.get_task(self.task_id) is not self:
@@ -113,11 +113,11 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         jinja_env: Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render, and have Airflow mask a private key that stands in the wrong place. As Airflow calls it."""
+        """Render, and let Airflow mask a private key in the wrong place. Called by Airflow."""
         return mask_keys(super().render_template(content, context, jinja_env, seen_oids))
 
     def check_arguments(self) -> None:
-        """Refuse other literals that cannot be right, while the Dag is parsed."""
+        """Refuse other invalid literals when the Dag is parsed."""
 
     def pre_execute(self, context: Any) -> None:
         """Store the link to the task's page, which Airflow itself does when the task ends."""
@@ -134,16 +134,16 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return AgentforceHook(check_connection_id(self.agentforce_conn_id))
 
     def defer_until(self, moment: datetime, trigger: Any) -> NoReturn:
-        """Give the worker slot back until *trigger* gives its event, or until a little after *moment*.
+        """Free the worker slot until *trigger* fires, or until a little after *moment*.
 
-        The scheduler keeps that end, so it comes without a triggerer, too.
+        The scheduler enforces that end, so it also happens without a triggerer.
         """
         left = max(moment - datetime.now(timezone.utc), timedelta(0))
         self.defer(trigger=trigger, method_name="execute_complete", timeout=left + _LATE)
         raise AssertionError("unreachable")  # pragma: no cover
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Go on after a wait, also when the trigger that Airflow waited with is lost. As Airflow calls it."""
+        """Continue after a wait, also if its trigger is lost. Called by Airflow."""
         if hasattr(self, next_method) or not hasattr(self, "execute_complete"):
             return super().resume_execution(next_method, next_kwargs, context)
         why = str((next_kwargs or {}).get("error"))
@@ -159,7 +159,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return super().resume_execution("execute_complete", {"event": lost}, context)
 
     def on_kill(self) -> None:
-        """End waits and cut the request under way; ``execute`` then cleans up and fails.
+        """End waits and cut the current request; ``execute`` then cleans up and fails.
 
         Runs inside a signal handler of the task's main thread: it must not take locks or do I/O.
         """
@@ -169,7 +169,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             hook.plain_client.stop()
 
     def open_client(self) -> AgentforceClient:
-        """Return the client, with the time that this task may run."""
+        """Return the client, with the time limit of this task."""
         client = self.hook.plain_client
         client.time_left(self.execution_timeout.total_seconds() if self.execution_timeout else None)
         if self._killed:
@@ -177,7 +177,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return client
 
     def link_to(self, agent_id: str | None, context: Context) -> None:
-        """Say which agent the task talks to, for the link to it; to all agents while only a name is known."""
+        """Set the agent for the link to it; the link leads to all agents while only a name is known."""
         known = agent_id if validation.is_agent_id(agent_id) else None
         self.org = self.hook.settings.host
         self._note_agent(agent_id)
@@ -186,7 +186,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             self.push_in_failure(context, LINK_XCOM, self.agent_url)
 
     def _note_agent(self, agent_id: str | None) -> None:
-        """Note the agent as the log names it: by its name, if a look-up told it, and its id."""
+        """Set the agent's name for the log: its name, if a lookup returned it, and its id."""
         before = self.agent_in_words
         if not agent_id or agent_id in before:
             return
@@ -206,7 +206,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
                     context["ti"].xcom_push(key=key, value=values[key])
 
     def push_in_failure(self, context: Context, key: str, value: Any) -> None:
-        """Push what would be lost with the failing task. A failure to do so must not hide the first error."""
+        """Push values that the failing task would lose. A failure here must not hide the first error."""
         if not self.do_xcom_push:
             return
         try:
@@ -215,9 +215,9 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             self.log.warning("XCom %s could not be stored: %s", key, type(error).__name__)
 
     def tell_outlets(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
-        """Put counts and paths of *result* into the events of the task's outlets, and return it.
+        """Add counts and paths of *result* to the events of the task's outlets, and return it.
 
-        Airflow sends the events when the task succeeds. A failure to do so must not fail it.
+        Airflow sends the events when the task succeeds. A failure here must not fail it.
         """
         try:
             events: Any = context.get("outlet_events")
@@ -228,19 +228,19 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return result
 
     def keep_partial(self, context: Context, error: DeliveryUnknownError) -> None:
-        """Push what could be read of a cut answer."""
+        """Push the readable part of a cut answer."""
         if error.turn is not None:
             kept = {} if self.store_requests else {"request": None}
             self.push_in_failure(context, "partial_answer", {**error.turn.to_dict(), **kept})
 
     def log_progress(self, message: dict[str, Any]) -> None:
-        """Log what the agent says it is doing; the answer itself is not logged."""
+        """Log the agent's progress; the answer itself is not logged."""
         if message.get("type") == "ProgressIndicator":
             self.log.info("Agent: %s", one_line(str(message.get("message", "")), 200))
 
 
 def mask_keys(value: Any) -> Any:
-    """Have Airflow mask the private keys in *value*, at any depth of its collections; return it."""
+    """Let Airflow mask the private keys in *value*, at any depth of its collections; return it."""
     for one in leaves(value):
         for line in key_lines(one) if isinstance(one, str) else ():
             mask_secret(line)
@@ -248,7 +248,7 @@ def mask_keys(value: Any) -> Any:
 
 
 def _event_details(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the event of an asset says of a result: no texts, and of lists how long they are."""
+    """Return a result for the event of an asset: without texts, and with the lengths of lists."""
     counted = {"turns", "cases"} & set(result)
     return {name: result[name] for name in _EVENT_KEYS if name in result} | {
         name: len(result[name]) for name in counted
@@ -256,7 +256,7 @@ def _event_details(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_lost(event: Any) -> bool:
-    """Return whether an event stands for one that never came: the trigger is lost, or too late (``late``)."""
+    """Return whether an event means that the trigger is lost, or too late (``late``)."""
     return isinstance(event, Mapping) and event.get("error_type") == _LOST
 
 

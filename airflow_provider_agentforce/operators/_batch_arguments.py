@@ -1,4 +1,4 @@
-"""What the arguments of a batch may be, as far as that is known when the Dag is parsed."""
+"""Checks of a batch's arguments when the Dag is parsed."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def check_combinations(
     agreement_share: float,
     min_agreement: float | None,
 ) -> None:
-    """Refuse what does not go together."""
+    """Refuse arguments that exclude each other."""
     needed = "must be given; only a task with continue_from needs none."
     refusals = {
         f"message {needed}": message is None and not continues,
         f"result_path {needed}": result_path is None and not continues,
-        "sample is not given together with continue_from, which asks what the sample has left.": (
+        "sample cannot be combined with continue_from, which asks what the sample has left.": (
             samples and continues
         ),
-        "sample is not given together with dry_run, which plans all records, and sends nothing.": (
+        "sample cannot be combined with dry_run, which plans all records, and sends nothing.": (
             samples and only_plans
         ),
-        "dry_run is not given together with continue_from. Plan the batch before the sample.": (
+        "dry_run cannot be combined with continue_from. Plan the batch before the sample.": (
             only_plans and continues
         ),
         "min_agreement needs agreement_share, the share of the records that is asked a second time.": (
@@ -50,7 +50,7 @@ def check_combinations(
 
 
 def check_records(given: Any) -> None:
-    """Refuse records in a form that nothing can read, and what is not a record in a list."""
+    """Refuse records in an unknown form, and items of a list that are not records."""
     if given is None or is_reference(given) or names_a_file(given):
         return
     if not isinstance(given, list | tuple):
@@ -63,7 +63,7 @@ def check_records(given: Any) -> None:
 
 
 def check_continue_from(given: Any) -> None:
-    """Refuse what is neither a manifest nor a URI."""
+    """Refuse a value that is neither a manifest nor a URI."""
     if not isinstance(given, Mapping):
         check_literal_uri(given, "continue_from")
 
@@ -90,7 +90,7 @@ def name_of_field(key: Any) -> str | None:
 
 
 def is_data(records: Any) -> bool:
-    """Tell whether *records* is what the Dag's author gives, and nothing that Airflow resolves."""
+    """Return whether *records* is data from the Dag's author, and not a value that Airflow resolves."""
     return (isinstance(records, list | tuple | Iterator) or callable(records)) and not has_reference(records)
 
 

@@ -1,4 +1,4 @@
-"""What a batch leaves in XCom for its page: how far it is, why records failed, and some of the answers."""
+"""The XCom of a batch for its page: progress, reasons of failures, and some of the answers."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class BatchPage(TaskPage):
             self._recent.append(row)
 
     def standing(self, standing: Standing) -> None:
-        """Say how far the batch is."""
+        """Set the progress."""
         self.add(**vars(standing))
         if time.monotonic() - self._written >= _PAUSE:
             self.tell()
             self._written = time.monotonic()
 
     def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        """Look at the rows that are there, those of earlier tries among them, instead of those added.
+        """Read all existing rows, including those of earlier tries, instead of those added.
 
         :param rows_having: gives the rows with some statuses.
         """
@@ -74,7 +74,7 @@ class BatchPage(TaskPage):
                 break
 
     def made(self, manifest: Mapping[str, Any]) -> None:
-        """Say where the results are."""
+        """Set the path of the results."""
         counts = manifest.get("counts")
         more = {"counts": counts, "done": sum(counts.values())} if counts is not None else {}
         summary = manifest.get("summary")
@@ -125,22 +125,22 @@ def _shown(row: Row) -> dict[str, Any]:
 
 
 class BatchWatcher:
-    """Reports a batch to Airflow's metrics, and to its page."""
+    """Reports a batch to Airflow's metrics and to its page."""
 
     def __init__(self, page: BatchPage) -> None:
         self._page = page
 
     def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        """Show what earlier tries have done."""
+        """Show the rows of earlier tries."""
         self._page.known(rows_having)
 
     def row(self, row: Row) -> None:
-        """Count a record that is done."""
+        """Count a finished record."""
         incr("agentforce.batch.records", tags={"status": row.status})
         self._page.row(row)
 
     def standing(self, standing: Standing) -> None:
-        """Show how far the batch is."""
+        """Show the progress."""
         gauge("agentforce.batch.sessions", standing.open_sessions)
         gauge("agentforce.batch.session_limit", standing.limit)
         self._page.standing(standing)

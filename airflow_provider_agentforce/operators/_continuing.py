@@ -1,4 +1,4 @@
-"""What a task that goes on with a batch takes over from the task that has asked its sample."""
+"""What a task that continues a batch takes over from the task that asked its sample."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ASKED = (
 )
 # May differ, and are taken over if they are not given.
 _WRITTEN = ("output_formats", "csv_bom")
-# Templates or a function, which no file keeps.
+# Templates or a function, which a file cannot contain.
 _RENDERED = ("message", "variables")
 
 
 def continued_folder(given: Any) -> Any:
-    """Return the path object of the results of the task to go on from.
+    """Return the path object of the results of the first task.
 
-    :param given: the manifest that it has returned, or the URI of its ``result_path``.
+    :param given: its manifest, or the URI of its ``result_path``.
     :raises AgentforceInputError: for anything else.
     """
     if given is None:
@@ -53,14 +53,14 @@ def continued_folder(given: Any) -> Any:
         return path_of(given, "continue_from")
     if not isinstance(given.get("result_path"), str):
         raise AgentforceInputError(
-            "continue_from must be what a ConversationBatchOperator with a sample has returned; it has no "
+            "continue_from must be the output of a ConversationBatchOperator with a sample; it has no "
             "result_path."
         )
     return path_of(given["result_path"], "continue_from")
 
 
 def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: Any) -> dict[str, Any]:
-    """Return what the task that goes on takes over, in JSON's form.
+    """Return what the continuing task takes over, as JSON.
 
     :param agent_id: of the agent.
     :param records: the URI of the input, ``None`` if it is kept beside the results.
@@ -87,9 +87,9 @@ def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: An
 
 
 def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
-    """Give *operator* what the first task was given and it was not.
+    """Give *operator* the arguments of the first task that it does not have.
 
-    :raises AgentforceInputError: if what both were given differs, or has to be given again.
+    :raises AgentforceInputError: if arguments differ, or must be given again.
     """
     first = {**begun.arguments, _CONNECTION: begun.identity["connection"]}
     defaults = _defaults(type(operator))
@@ -102,10 +102,10 @@ def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
     for name in _RENDERED:
         if getattr(operator, name) is None and getattr(operator, f"{name}_function") is None:
             if name in first["functions"]:
-                _refuse(name, "was a function in the first task, which no file can keep. Give it again")
+                _refuse(name, "was a function in the first task, which a file cannot contain. Give it again")
             setattr(operator, name, first[name])
     if _hash_of_type(operator) != first["output_type"]:
-        _refuse("output_type", "is not that of the first task. No file can keep it, so give it again")
+        _refuse("output_type", "is not that of the first task. A file cannot contain it, so give it again")
     operator.agent_id = operator.agent_id or first["agent_id"]
     operator.records = first["records"]
     operator.given_records = None if first["records"] else _records_gone
@@ -113,7 +113,7 @@ def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
 
 def _records_gone() -> NoReturn:
     raise AgentforceInputError(
-        "continue_from: the records that the first task has kept in _ledger/ are not there any more."
+        "continue_from: the records that the first task stored in _ledger/ no longer exist."
     )
 
 

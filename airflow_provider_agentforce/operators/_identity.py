@@ -1,4 +1,4 @@
-"""What tells one task instance from another, also in a loop of Airflow 3.4."""
+"""Identifies a task instance, also in a loop of Airflow 3.4."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def key_of(task_instance: Any) -> str:
 
 
 def loop_of(task_instance: Any) -> str:
-    """Return what tells the iterations of a loop apart, ``""`` outside of a loop and before Airflow 3.4."""
+    """Return what identifies an iteration of a loop, ``""`` outside of a loop and before Airflow 3.4."""
     region = getattr(task_instance, "region_id", None)
     if region is None or str(region) == str(_NO_LOOP):
         return ""
@@ -37,7 +37,7 @@ def loop_of(task_instance: Any) -> str:
 
 
 def task_identity(task_instance: Any) -> dict[str, str]:
-    """Return what is the same for all tries of a task in a run, and different for everything else."""
+    """Return what is the same for all tries of a task in a run, and different otherwise."""
     ti = task_instance
     loop = loop_of(ti)
     task = "/".join(map(str, (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))

@@ -1,9 +1,8 @@
-"""What earlier tries of a task did: a record before every request that acts, and one after it.
+"""The ledger of a task: a record before every request that acts, and one after it.
 
-The record lives in Airflow's task state store (3.3 and later), which outlives a retry and a killed process;
-XCom does not, since every try begins by deleting it. A person's *clear* begins a new cycle, which shows in
-the task's ``max_tries``, and finds nothing. A store that cannot be read is an error, never "there is no
-record".
+The records are in Airflow's task state store (3.3 and later), which survives a retry and a killed process;
+XCom does not, because every try begins by deleting it. A *clear* begins a new cycle, recognized by the task's
+``max_tries``, and finds nothing. A store that cannot be read is an error, never "there is no record".
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _PREFIX = "agentforce_"
 SESSION = "session"
 TURN = "turn"
 CORRECTION = "correction"
-# How far the steps for an unknown delivery have come, and the rendered arguments of the task that waits.
+# The state of the steps for an unknown delivery, and the rendered arguments of the waiting task.
 UNKNOWN = "unknown"
 RENDERED = "rendered"
 QUESTION = "question"
@@ -48,9 +47,9 @@ _MOST_BYTES = 48_000
 class LedgerEntry:
     """One entry.
 
-    :param fingerprint: of what was asked for.
+    :param fingerprint: fingerprint of the request.
     :param done: ``False``: about to be sent, and nothing more is known; ``True``: answered.
-    :param value: the outcome, ``None`` when it was too long to keep; for an intent what identifies it.
+    :param value: the outcome, ``None`` if it was too long to store; for an intent what identifies it.
     """
 
     fingerprint: str
@@ -60,7 +59,7 @@ class LedgerEntry:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return a hash of what a request asks for, to notice that a later try asks for something else.
+    """Return a hash of a request, to notice that a later try makes a different one.
 
     It is the same in every process and on every Python.
 
@@ -73,7 +72,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def name_of_question(output: OutputType) -> str:
-    """Return what stands for the corrective question in a record: its words differ from try to try.
+    """Return the record of the corrective question without its words, which differ from try to try.
 
     They come from the answer and from libraries. The order of lists in the schema may differ between
     processes, too, where a type holds sets.
@@ -99,7 +98,7 @@ def turn_key(number: int) -> str:
 
 
 def unreadable_entry(key: str) -> LedgerError:
-    """Return the error for a record that is there and makes no sense: it must not count as none."""
+    """Return the error for a record that cannot be parsed: it must not count as missing."""
     return LedgerError(
         f"The record {_PREFIX}{key} of the task state store cannot be read as one. Nothing was sent.",
         hint="Delete it once you know what the agent did.",
@@ -108,12 +107,12 @@ def unreadable_entry(key: str) -> LedgerError:
 
 
 class Ledger:
-    """The records of one task instance. Without a store it keeps nothing and finds nothing.
+    """The records of one task instance. Without a store there are none.
 
     :param store: Airflow's ``task_state_store``, or ``None`` below Airflow 3.3.
     :param cycle: the task's ``max_tries``, which a clear raises.
-    :param loop: tells the iterations of a loop apart, which share a store.
-    :param try_number: of the running try.
+    :param loop: identifies the iteration of a loop; iterations share a store.
+    :param try_number: number of the running try.
     """
 
     def __init__(self, store: Any, cycle: int, loop: str = "", try_number: int = 1) -> None:
@@ -129,8 +128,8 @@ class Ledger:
     def of(cls, context: Context, *, resolves: bool = False) -> Ledger:
         """Return the ledger of the running task.
 
-        :param resolves: where Airflow keeps nothing, remember what this try does, so that it can go on when
-            an unknown delivery is resolved.
+        :param resolves: without a store, remember what this try does, so that it can continue when an unknown
+            delivery is resolved.
         """
         store: Any = context.get("task_state_store")
         if store is None:
@@ -141,18 +140,18 @@ class Ledger:
 
     @property
     def keeps(self) -> bool:
-        """Whether the next try will find all that this one did."""
+        """Whether the next try will find everything that this one did."""
         return self._store is not None and self._complete
 
     @property
     def keeps_all(self) -> bool:
-        """Whether another process would find all that this one did, and the text of each answer."""
+        """Whether another process would find everything that this one did, and the text of each answer."""
         return self.keeps and not any(_fitting(value) is None for value in self._long.values())
 
     def read(self, key: str) -> LedgerEntry | None:
         """Return the record that an earlier try of this cycle left.
 
-        :raises LedgerError: if the store cannot be read, or holds something else.
+        :raises LedgerError: if the store cannot be read, or has other contents.
         """
         record = self.read_any_cycle(key)
         if record is None or record.cycle != self.cycle:
@@ -160,7 +159,7 @@ class Ledger:
         return replace(record, value=self._long[key]) if record.done and key in self._long else record
 
     def read_any_cycle(self, key: str) -> LedgerEntry | None:
-        """Return the record as the store has it, also one from before a person's clear."""
+        """Return the record in the store, also one from before a clear."""
         if self._store is None:
             return None
         stored = self._ask(lambda: self._store.get(self._prefix + key))
@@ -179,7 +178,7 @@ class Ledger:
     def intend(self, key: str, mark: str, value: dict[str, Any] | None = None) -> None:
         """Record that a request is about to be sent.
 
-        :raises LedgerError: if it cannot be recorded; then nothing may be sent.
+        :raises LedgerError: if it cannot be recorded; nothing may be sent then.
         """
         if self._store is None:
             return
@@ -189,17 +188,17 @@ class Ledger:
             self.forget(key)
             raise
         if not kept:
-            raise LedgerError("The task state store does not keep what is written. Nothing was sent.")
+            raise LedgerError("The task state store lost a write. Nothing was sent.")
 
     def decide(self, key: str, mark: str, value: dict[str, Any], *, done: bool) -> None:
-        """Record what became known of a request, before anything follows from it.
+        """Record the result of a request, before anything depends on it.
 
         :param done: *value* is its outcome; otherwise it may be sent again.
         :raises LedgerError: if it cannot be recorded; the request's record is then as it was.
         """
         kept = self._fitting(key, value) if done else without_requests(value)
         if not self._write(key, self._entry(mark, done=done, value=kept)):
-            raise LedgerError("The task state store does not keep what is written. Nothing follows from it.")
+            raise LedgerError("The task state store lost a write. The task does not continue.")
 
     def amend(self, key: str, mark: str, known: dict[str, Any]) -> None:
         """Add to the record of a request that has left. A failure is logged: the request stays on record."""
@@ -215,7 +214,7 @@ class Ledger:
             log.warning("What went wrong could not be recorded for a later try: %s", error.what)
 
     def settle(self, key: str, mark: str, value: dict[str, Any]) -> None:
-        """Record an outcome. A failure is logged: the outcome itself is at hand and must not be lost."""
+        """Record an outcome. A failure is only logged, because the outcome itself must not be lost."""
         if self._store is None:
             return
         try:
@@ -226,7 +225,7 @@ class Ledger:
             log.warning("The outcome could not be recorded for a later try: %s", type(error).__name__)
 
     def forget(self, key: str) -> None:
-        """Remove a record: what it announced is known not to have happened."""
+        """Remove the record of a request that is known not to have been made."""
         if self._store is None:
             return
         try:
@@ -236,14 +235,14 @@ class Ledger:
 
     @staticmethod
     def can_keep(value: Any) -> bool:
-        """Tell whether a value is JSON, and short enough for the store."""
+        """Return whether a value is JSON and short enough for the store."""
         try:
             return _fits(value)
         except (TypeError, ValueError):
             return False
 
     def _fitting(self, key: str, value: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what the store can take of an outcome; the whole of it stays at hand in this process."""
+        """Return the part of an outcome that the store can take; this process keeps all of it."""
         kept = _fitting(value)
         if kept == value:
             self._long.pop(key, None)
@@ -252,7 +251,7 @@ class Ledger:
         return kept
 
     def _write(self, key: str, entry: dict[str, Any]) -> bool:
-        """Write an entry, and tell whether the store gives it back."""
+        """Write an entry, and return whether the store returns it."""
         self._ask(lambda: self._store.set(self._prefix + key, entry))
         return bool(self._ask(lambda: self._store.get(self._prefix + key)) == entry)
 
@@ -272,7 +271,7 @@ class _OfThisTry(dict[str, Any]):
     """A store that ends with the process."""
 
     def set(self, key: str, value: dict[str, Any]) -> None:
-        """Keep a value."""
+        """Store a value."""
         self[key] = value
 
     def delete(self, key: str) -> None:
@@ -283,10 +282,10 @@ class _OfThisTry(dict[str, Any]):
 class TaskJournal:
     """The messages of one session in a task's ledger, as the session's :class:`.Journal`.
 
-    :param place: what a next try must have in common: connection, agent or session.
+    :param place: what the next try must have in common: connection, agent or session.
     :param session: an intent names it.
-    :param key_of: gives the key of a message's record by its number.
-    :param resend_unknown: let a message be sent again that an earlier try may have sent.
+    :param key_of: returns the key of a message's record by its number.
+    :param resend_unknown: allow a message that an earlier try may have sent to be sent again.
     """
 
     def __init__(
@@ -332,7 +331,7 @@ class TaskJournal:
         return JournalEntry(sent=True, resolution=resolution)
 
     def send_again(self, number: int, resolution: dict[str, Any]) -> None:
-        """Let a message be sent again, as *resolution* allows."""
+        """Allow a message to be sent again, because of *resolution*."""
         self._earlier[number] = resolution
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
@@ -353,7 +352,7 @@ class TaskJournal:
         self._ledger.intend(self._key_of(number), self._mark(number, asked), without_requests(value))
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
-        """Record the answer, or take back the intent of a message on which the agent did not act."""
+        """Record the answer, or withdraw the intent of a message on which the agent did not act."""
         key, mark = self._key_of(number), self._mark(number, asked)
         if turn is not None:
             self._ledger.settle(key, mark, {**turn.to_dict(), "try": self._ledger.try_number})
@@ -374,9 +373,9 @@ class TaskJournal:
     def _check_same(
         self, record: LedgerEntry, number: int, asked: Mapping[str, Any], resolution: dict[str, Any] | None
     ) -> None:
-        """Refuse a message that an earlier try sent in other words.
+        """Refuse a message that differs from the one an earlier try sent.
 
-        What was resolved or is being resolved is not compared, unless it would be sent.
+        A message that was or is being resolved is not compared, unless it would be sent.
         """
         known = resolution or self._is_being_resolved(record)
         sends = not record.done and (resolution is not None or self._resend_unknown)
@@ -387,7 +386,7 @@ class TaskJournal:
             )
 
     def _is_being_resolved(self, record: LedgerEntry) -> bool:
-        """Tell whether the steps for an unknown delivery are under way, with the message as it was sent."""
+        """Return whether the steps for an unknown delivery are running, with the message as it was sent."""
         progress = self._ledger.read(UNKNOWN)
         return progress is not None and progress.fingerprint == record.fingerprint
 
@@ -398,7 +397,7 @@ class TaskJournal:
 def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
     if record.done:
         return DeliveryUnknownError(
-            "An earlier try sent the message and got an answer that was too long to keep.",
+            "An earlier try sent the message and received an answer that was too long to store.",
             operation="send",
             applied=True,
             hint="No step of on_unknown_delivery can recover it. Read it in the agent's session. Clearing "
@@ -426,16 +425,16 @@ def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
     value = without_requests(value)
     if _fits(value):
         return value
-    # A result that output_type reads must be there for a later try, or be known to be missing.
+    # A later try must find the result of output_type, or know that it is missing.
     results = [item for item in value.get("results", []) if is_structured(item)]
     shorter = {**value, "messages": [], "citations": [], "results": results}
     return shorter if _fits(shorter) else None
 
 
 def without_requests(value: dict[str, Any]) -> dict[str, Any]:
-    """Return what goes to XCom or the store: when it is too long, plans are the first to go, then requests.
+    """Return the value for XCom or the store: if it is too long, first without plans, then without requests.
 
-    Airflow keeps both in its database and asks for values below 48 kB there.
+    Airflow stores both in its database and asks for values below 48 kB.
     """
     for name in ("plan", "request"):
         if _fits(value):

@@ -1,7 +1,7 @@
-"""What a task leaves in XCom for its page: the conversation as far as it is known, bounded in size.
+"""The XCom of a task for its page: the conversation so far, bounded in size.
 
-It is written again whenever more is known, so that the page of a task that runs, waits or was killed has it,
-too. A failure to do so never fails the task.
+It is updated during the task, so that the page of a running, waiting or killed task has it, too. A failure to
+write it never fails the task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._unknown_delivery import ResolverState
 
 _VERSION = 1
-# Airflow keeps an XCom in its database, and the page reads many of them.
+# Airflow stores an XCom in its database, and the page reads many of them.
 _MOST_BYTES = 40_000
 _MOST_TEXT = 4_000
 _MOST_VALUE = 2_000
@@ -32,7 +32,7 @@ RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
 
 class TaskPage:
-    """What is on the page of a task.
+    """The contents of a task's page.
 
     :param kind: ``conversation``, ``message``, ``session``, ``end``, ``feedback`` or ``batch``.
     """
@@ -44,7 +44,7 @@ class TaskPage:
         self._told["try"] = context["ti"].try_number
 
     def add(self, **facts: Any) -> None:
-        """Add facts to the page, JSON values, to be written with what follows."""
+        """Add facts to the page, as JSON values, to be written with the next update."""
         self._told |= facts
 
     def tell(self, **facts: Any) -> None:
@@ -57,24 +57,26 @@ class TaskPage:
 
     @property
     def url(self) -> str:
-        """Where the page is, ``""`` if this worker does not know the address of Airflow's pages."""
+        """The address of the page, ``""`` if this worker does not know it."""
         base, path = conf.get("api", "base_url", fallback=""), page_url(self._context["ti"])
         return f"{base.rstrip('/')}/{path}" if base and path else ""
 
     def body(self) -> dict[str, Any]:
-        """Return what else is on the page."""
+        """Return the other contents of the page."""
         return {}
 
     def finish(self, result: Any) -> None:
-        """Say that the task has come to its end.
+        """Set the end of the task.
 
-        :param result: what it returns.
+        :param result: its result.
         """
         read = result.get("result") if isinstance(result, Mapping) else None
         self.tell(state=FINISHED, **({"result": read} if read is not None and _small(read) else {}))
 
     def fail(self, error: BaseException) -> None:
-        """Say why the task fails; of an error of others only its kind, since anything could be in it."""
+        """Set why the task fails; only the type of an error from elsewhere, because it could contain
+        anything.
+        """
         if isinstance(error, AgentforceError):
             what, hint = error.fact, error.hint
         else:
@@ -84,7 +86,7 @@ class TaskPage:
 
 
 class ConversationPage(TaskPage):
-    """The page of a task that talks in one session."""
+    """The page of a task with one session."""
 
     def __init__(self, task: AgentforceBaseOperator, context: Context, kind: str) -> None:
         super().__init__(task, context, kind)
@@ -94,7 +96,7 @@ class ConversationPage(TaskPage):
         self._left_out = 0
 
     def began(self, session: Session) -> None:
-        """Say which session it is."""
+        """Set the session."""
         self.tell(
             session_id=session.session_id,
             external_session_key=session.external_session_key,
@@ -103,21 +105,21 @@ class ConversationPage(TaskPage):
         )
 
     def begin_again(self) -> None:
-        """Forget the answers, since the conversation begins again."""
+        """Forget the answers, because the conversation begins again."""
         self._turns.clear()
         self._sending = self._unknown = None
         self._left_out = 0
 
     def sends(self, number: int, request: Mapping[str, Any] | None) -> None:
-        """Say that a message is about to leave."""
+        """Set the message that is about to leave."""
         self._sending = {"sequence_id": number, "request": _request(request)[0], "sent_at": _now()}
         self.tell()
 
     def knows(self, turn: Turn, *, kept: bool = False, kept_from: int | None = None) -> None:
         """Add an answer.
 
-        :param kept: it is on record; the page is written with what follows.
-        :param kept_from: the try that got it.
+        :param kept: it is recorded; the page is written with the next update.
+        :param kept_from: the try that received it.
         """
         sent_at = self._sending and self._sending["sent_at"]
         self._note(turn, {"kept_from": kept_from} if kept else {"sent_at": sent_at, "at": _now()})
@@ -125,12 +127,12 @@ class ConversationPage(TaskPage):
             self.tell()
 
     def not_acted(self) -> None:
-        """Say that the agent did not act on the message that was sent last."""
+        """Set that the agent did not act on the last message."""
         self._sending = None
         self.tell()
 
     def resolves(self, delivery: UnknownDelivery, state: ResolverState, *, steps: tuple[Step, ...]) -> None:
-        """Say how far the steps have come that find out what became of a message."""
+        """Set the state of the steps that resolve a message."""
         self._unknown = {
             "sequence_id": delivery.sequence_id,
             "request": _request(delivery.request)[0],
@@ -144,14 +146,14 @@ class ConversationPage(TaskPage):
         self.tell()
 
     def add_plans(self, turns: list[Turn]) -> None:
-        """Add what became known of the turns after their answers."""
+        """Add what became known about the turns after their answers."""
         for turn in turns:
             if turn.plan is not None and turn.sequence_id in self._turns:
                 known = json.loads(self._turns[turn.sequence_id])
                 self._note(turn, {name: known.get(name) for name in ("kept_from", "sent_at", "at")})
 
     def body(self) -> dict[str, Any]:
-        """Return the turns, the message under way, and what is unknown."""
+        """Return the turns, the current message, and the unknown delivery."""
         return {
             "turns": [json.loads(turn) for turn in self._turns.values()],
             "left_out": self._left_out,
@@ -172,14 +174,14 @@ class ConversationPage(TaskPage):
 
 
 class ShownJournal:
-    """A journal that also tells the page."""
+    """A journal that also updates the page."""
 
     def __init__(self, journal: Journal, page: ConversationPage) -> None:
         self._journal = journal
         self._page = page
 
     def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:
-        """Return what is known of the message."""
+        """Return what is known about the message."""
         earlier = self._journal.replay(number, asked)
         if earlier.turn is not None:
             self._page.knows(earlier.turn, kept=True, kept_from=earlier.try_number)
@@ -187,7 +189,7 @@ class ShownJournal:
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
         """Record that the message is about to leave."""
-        # First, so that nothing stands between the record and the message.
+        # First, so that nothing happens between the record and the message.
         self._page.sends(number, request)
         self._journal.intend(number, asked, request)
 
@@ -200,12 +202,12 @@ class ShownJournal:
             self._page.knows(turn)
 
     def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
-        """Record what is known of a message whose delivery is unknown."""
+        """Record what is known about a message whose delivery is unknown."""
         self._journal.doubt(number, asked, error)
 
 
 def how_far(state: ResolverState, steps: tuple[Step, ...]) -> dict[str, Any]:
-    """Return how far the steps of ``on_unknown_delivery`` have come, and what they have found."""
+    """Return the state of the steps of ``on_unknown_delivery``, and their findings."""
     findings = dict.fromkeys(one for found in state.findings.values() for one in found)
     names = [_step_name(step) for step in steps]
     return {"steps": names, "step": state.step, "findings": list(findings)[:_MOST_FINDINGS]}

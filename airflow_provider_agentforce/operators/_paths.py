@@ -1,4 +1,4 @@
-"""Files and folders that a Dag's author names."""
+"""Files and folders in arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _URI = re.compile(r"/|file:///|(?!file:)[a-z0-9+.-]+://", re.IGNORECASE)
 def check_uri(uri: str, field: str) -> None:
     """Refuse a text that is not a URI.
 
-    :param field: what an error calls it.
+    :param field: name of the argument, for errors.
     """
     if looks_like_key(uri):
         raise AgentforceInputError(f"{field} must be a URI, but contains a private key.")
@@ -39,7 +39,7 @@ def check_uri(uri: str, field: str) -> None:
 
 
 def check_literal_uri(given: Any, field: str) -> None:
-    """Refuse what is not a URI while the Dag is parsed, unless it is known only when the task runs."""
+    """Refuse a value that is not a URI when the Dag is parsed, unless it is known only when the task runs."""
     if given is not None and not may_change(given):
         if isinstance(given, str | PathLike) or hasattr(given, "protocol"):
             check_uri(str(given), field)
@@ -50,7 +50,7 @@ def check_literal_uri(given: Any, field: str) -> None:
 def path_of(given: Any, field: str) -> Any:
     """Return Airflow's path object for a URI.
 
-    :param field: what an error calls it.
+    :param field: name of the argument, for errors.
     :raises AgentforceInputError: it is not a URI, or nothing here can open it.
     """
     uri = str(given)
@@ -71,7 +71,7 @@ def files_of(given: Any, field: str) -> list[Any]:
     """Return the path objects of files that are named by URIs.
 
     :param given: a URI or a list of them; its last part may be a pattern, such as ``*.yaml``.
-    :param field: what an error calls it.
+    :param field: name of the argument, for errors.
     :raises AgentforceInputError: a URI names no file.
     """
     uris = given if isinstance(given, list | tuple) else [given]

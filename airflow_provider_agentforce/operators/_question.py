@@ -1,4 +1,4 @@
-"""What a person is asked through Airflow's Required Actions."""
+"""Questions to a person through Airflow's Required Actions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ GIVE_UP = "Fail"
 _ACTED = {DONE: True, NOT_DONE: False}
 ANSWER = "answer"
 ASKED_BEFORE = (
-    "This task instance has asked a question before. Below Airflow 3.4 people would see that one, so it "
+    "This task instance has asked a question before. Below Airflow 3.4 the UI would show that one, so it "
     "cannot ask a second one."
 )
 _MOST_KEYS = 100
-# A wait that Airflow is asked for has to be longer than none.
+# Airflow needs a wait longer than zero.
 _SOON = timedelta(seconds=1)
 _MOST_TEXT = 4000
 _HOW_TO_LOOK = (
@@ -37,12 +37,12 @@ _HOW_TO_LOOK = (
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """A question.
 
-    :param about_what: what tells it from another question, JSON values.
+    :param about_what: identifies the question, as JSON values.
     :param fields: text fields that the person may fill in: their titles by their names.
-    :param proposed: what stands in these fields, by their names.
-    :param hint: the way out where it cannot be asked.
+    :param proposed: the initial values of these fields, by their names.
+    :param hint: what to do if it cannot be asked.
     """
 
     subject: str
@@ -60,7 +60,7 @@ class Question:
         """Return the question about one message, or about the messages of several records.
 
         :param may_send: sending again is one of the options.
-        :param as_json: the agent's answer has to be JSON.
+        :param as_json: the agent's answer must be JSON.
         :param results: where a batch writes its results.
         """
         options = (DONE, *([NOT_DONE] if may_send else []), GIVE_UP)
@@ -87,7 +87,7 @@ class Question:
         return cls(f"Did the agent act on these {len(unknown)} records?", "\n\n".join(body), options, what)
 
     def form(self) -> dict[str, Any]:
-        """Return what a person can choose and fill in, as Airflow has it."""
+        """Return the options and fields for Airflow."""
         params = {
             name: {
                 "value": self.proposed.get(name, ""),
@@ -101,9 +101,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person has decided.
+    """A person's decision.
 
-    :param values: what is in the fields, by their names.
+    :param values: the values of the fields, by their names.
     :param user: the person's name.
     """
 
@@ -113,17 +113,17 @@ class Decision:
 
     @property
     def answer(self) -> str:
-        """The agent's answer, as the person knows it; ``""`` if not."""
+        """The agent's answer, if the person knows it; otherwise ``""``."""
         return self.values.get(ANSWER, "")
 
     @property
     def acted(self) -> bool | None:
-        """Whether the agent acted; ``None``: the task is to fail."""
+        """Whether the agent acted; ``None``: the task must fail."""
         return _ACTED.get(self.option)
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Decision:
-        """Read what Airflow resumes a task with."""
+        """Parse the event with which Airflow resumes a task."""
         user: Any = event.get("responded_by_user")
         name = user.get("name") if isinstance(user, Mapping) else getattr(user, "name", None)
         given = event.get("params_input") or {}
@@ -140,9 +140,9 @@ def decided(
     context: Context,
     event: Mapping[str, Any],
 ) -> Decision | None:
-    """Return the decision, ``None`` if it does not come in time; wait for it without a worker slot.
+    """Return the decision, ``None`` if there is none in time; wait for it without a worker slot.
 
-    :param event: what the task is resumed with.
+    :param event: the event that resumes the task.
     :raises AgentforceInputError: as :func:`asks_second` says.
     """
     if event.get("chosen_options"):
@@ -153,7 +153,7 @@ def decided(
     if asked.another and not of_a_try:
         raise AgentforceInputError(f"{ASKED_BEFORE} Nothing was sent.", hint=question.hint)
     if asked.begun and not of_a_try and "error" not in event:
-        # An answer that is there would be deleted by asking again, and only a trigger can read it.
+        # Asking again would delete an existing answer, and only a trigger can read it.
         task.log.info("An earlier try asked a person, or was about to ask. Looking for the decision.")
         asked.notify(step, context, task)
         task.defer_until(_now(), _compat.answer_trigger(context["ti"], until, **question.form()))
@@ -166,17 +166,18 @@ def decided(
 
 
 def asks_second(question: Question, context: Context) -> bool:
-    """Tell whether the task instance has asked something else before, which this Airflow would show."""
+    """Return whether the task instance has asked another question, which this Airflow would show."""
     return _AskedQuestion(Ledger.of(context), question).another and not _compat.questions_change()
 
 
 class _AskedQuestion:
-    """How far a task has come with its question, on record.
+    """The recorded state of a task's question.
 
-    Recorded is that a question is about to be asked, that it was asked, and that the notifiers were called.
-    Wherever a try is killed, the next one knows whether a question may be there, and what is left to do.
+    The record says that a question is about to be asked, that it was asked, and that the notifiers were
+    called. Wherever a try is killed, the next one knows whether a question may exist, and what remains to be
+    done.
 
-    :ivar another: the task instance has asked something else before.
+    :ivar another: the task instance has asked another question.
     :ivar begun: an earlier try, or this one before a wait, was about to ask it.
     """
 
@@ -190,11 +191,11 @@ class _AskedQuestion:
             self._state = dict(record.value or {})
 
     def done(self, what: str) -> bool:
-        """Tell whether something is on record."""
+        """Return whether there is a record."""
         return bool(self._state.get(what))
 
     def put(self, question: Question, step: Ask, context: Context) -> None:
-        """Put the question among the Required Actions; that it may be there is on record before."""
+        """Add the question to the Required Actions, after recording that it may exist."""
         if not self.begun:
             self._ledger.decide(QUESTION, self._mark, self._state, done=False)
         texts = {"subject": question.subject, "body": question.body}
@@ -207,7 +208,7 @@ class _AskedQuestion:
         self._ledger.decide(QUESTION, self._mark, self._state, done=False)
 
     def notify(self, step: Ask, context: Context, task: AgentforceBaseOperator) -> None:
-        """Call the notifiers, once; again only after a kill in the midst of it."""
+        """Call the notifiers once; again only after a kill during the call."""
         if not step.notifiers or self.done("notified"):
             return
         for notifier in step.notifiers:
@@ -251,11 +252,11 @@ def _shown(moment: datetime | None) -> str | None:
 
 
 def listed(facts: Mapping[str, Any], longest: int = 100) -> str:
-    """Return those facts that are known, a line each, as Markdown."""
+    """Return the known facts as Markdown, one per line."""
     return "\n".join(f"* {name}: {one_line(str(value), longest)}" for name, value in facts.items() if value)
 
 
 def quoted(text: str) -> str:
-    """Return foreign text so that Markdown shows it and does nothing else with it."""
+    """Return foreign text so that Markdown shows it unchanged."""
     shown = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…\n(truncated)"
     return "\n".join(f"    {line}" for line in shown.splitlines())

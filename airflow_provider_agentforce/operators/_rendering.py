@@ -1,7 +1,7 @@
-"""Keeps data apart from templates: what came from XCom is never rendered, whatever way it came.
+"""Separates data from templates: values from XCom are never rendered, however they arrive.
 
-Airflow renders values that a mapped task takes from XCom: most of those of ``expand_kwargs``, and any that
-an operator has copied. ``{{ … }}`` in an agent's or a customer's words would be evaluated.
+Airflow renders values that a mapped task takes from XCom: most of those of ``expand_kwargs``, and any that an
+operator has copied. It would evaluate ``{{ … }}`` in an agent's or a customer's words.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _COLLECTIONS = (list, tuple, set, frozenset)
 
 
 class RendersOnlyTemplates(BaseOperator):
-    """An operator whose template fields are rendered only where the Dag's author wrote them."""
+    """An operator that renders only values that the Dag's author wrote."""
 
     given_arguments: Mapping[str, Any]
 
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
-        """Keep the arguments as they are given, before an operator makes attributes of them."""
+        """Keep the arguments unchanged, before an operator converts them to attributes."""
         operator = super().__new__(cls)
         vars(operator)["given_arguments"] = kwargs
         return operator
@@ -39,7 +39,7 @@ class RendersOnlyTemplates(BaseOperator):
         jinja_env: Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render a template, or resolve a reference; leave data alone. As Airflow calls it."""
+        """Render a template, or resolve a reference; leave data unchanged. Called by Airflow."""
         if is_reference(content):
             # Airflow takes one in a row of expand_kwargs for data that it has resolved.
             return super().render_template(content, context, jinja_env, None)
@@ -58,19 +58,19 @@ class RendersOnlyTemplates(BaseOperator):
         return super().render_template(content, context, jinja_env, seen_oids)
 
     def came_from_xcom(self, content: Any, context: Context, seen_oids: set[int] | None) -> bool:
-        """Tell whether a template field's value is one that Airflow has taken from XCom to map the task."""
+        """Return whether Airflow took a template field's value from XCom to map the task."""
         if id(content) in (seen_oids or ()):
             return True
         return not self.mapped_from_xcom(context).isdisjoint(self.fields_with(content))
 
     def mapped_from_xcom(self, context: Context) -> AbstractSet[str]:
-        """Return the names of the arguments whose values Airflow has taken from XCom to map the task."""
+        """Return the names of the arguments whose values Airflow took from XCom to map the task."""
         if getattr(self, "op_kwargs", None) is not None:
             return frozenset()  # a function's arguments are mapped, not the operator's
         return _from_xcom(context, self.task_id, self.given_arguments)
 
     def fields_with(self, content: Any) -> list[str]:
-        """Return the template fields whose value *content* is, and not just equals."""
+        """Return the template fields whose value is *content* itself, not only equal to it."""
         return [field for field in self.template_fields if getattr(self, field, None) is content]
 
 
@@ -99,17 +99,19 @@ def task_of(context: Context, task_id: str) -> Any:
 
 
 def is_reference(value: Any) -> bool:
-    """Tell whether *value* stands for one that Airflow knows later: an XComArg, a parameter of the Dag."""
+    """Return whether *value* is a reference that Airflow resolves later: an XComArg, a Dag parameter."""
     return hasattr(value, "resolve") and hasattr(value, "iter_references")
 
 
 def has_reference(value: Any) -> bool:
-    """Tell whether a reference is in *value*, at any depth of its collections, or bound to its function."""
+    """Return whether a reference is in *value*, at any depth of its collections, or bound to its function."""
     return any(is_reference(one) for one in leaves(value))
 
 
 def has_reference_in_dataclass(value: Any) -> bool:
-    """Tell whether a dataclass, itself or in collections, holds a reference, which Airflow does not find."""
+    """Return whether a dataclass, itself or in collections, contains a reference, which Airflow does not
+    find.
+    """
     return any(
         has_reference(getattr(one, field.name))
         for one in leaves(value)
@@ -119,21 +121,21 @@ def has_reference_in_dataclass(value: Any) -> bool:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Yield what is in *value* at any depth of its collections, or bound to its function."""
+    """Yield the items of *value* at any depth of its collections, or bound to its function."""
     left, seen = [value], set()
     while left:
         one = left.pop()
         inner = _inner(one)
         if inner is None:
             yield one
-        # A list may hold itself.
+        # A list may contain itself.
         elif id(one) not in seen:
             seen.add(id(one))
             left.extend(inner)
 
 
 def _inner(value: Any) -> Collection[Any] | None:
-    """Return what a collection or a function holds, ``None`` if *value* is neither."""
+    """Return the items of a collection or a function, ``None`` if *value* is neither."""
     if isinstance(value, partial):
         return [*value.args, *value.keywords.values()]
     if isinstance(value, dict):
@@ -142,11 +144,11 @@ def _inner(value: Any) -> Collection[Any] | None:
 
 
 def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambda value: value) -> Any:
-    """Return *value* with the references in it, at any depth of collections, replaced by what they stand for.
+    """Return *value* with its references, at any depth of collections, replaced by their values.
 
     No text is rendered.
 
-    :param convert: is given what a reference stands for, and returns what is put in its place.
+    :param convert: converts the value of a reference.
     """
     if is_reference(value):
         return convert(value.resolve(context))
@@ -160,7 +162,7 @@ def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambd
 
 
 def as_template(value: Any, environment: Environment) -> Any:
-    """Return *value* with each text in it as a template that renders to just this text."""
+    """Return *value* with each text as a template that renders to this text."""
     if isinstance(value, str):
         quoted = value.encode("unicode_escape").decode("ascii").replace('"', '\\"')
         return f'{environment.variable_start_string} "{quoted}" {environment.variable_end_string}'

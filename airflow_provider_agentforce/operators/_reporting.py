@@ -1,4 +1,4 @@
-"""What the log of a task says at its end: the error in two lines, or that the agent still waits."""
+"""The end of a task's log: the error in two lines, or that the agent still waits."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ANSWER_IT = (
     "What to do: answer with a reply, a cancel or another message, on_needs_confirmation or on_needs_input; "
     "fail_on makes it a failure."
 )
-# The frame that reports is a third one.
+# The frame of this module is a third one.
 _KEPT_FRAMES = 2
 
 _Execute = TypeVar("_Execute", bound=Callable[..., Any])
 
 
 def reported(execute: _Execute) -> _Execute:
-    """Have the log say how *execute*, a method of an operator, ended; within another such call, add nothing.
+    """Make the log say how *execute*, a method of an operator, ended; a nested call adds nothing.
 
-    An error is logged before it is raised, with what to do about it, and its traceback has few frames of this
-    package; the whole one is logged at the level DEBUG.
+    An error is logged before it is raised, with what to do about it. Its traceback has few frames of this
+    package; the complete one is logged at DEBUG.
     """
 
     @wraps(execute)

@@ -1,4 +1,4 @@
-"""Sends until it is known what became of every message, as ``on_unknown_delivery`` says; waits and asks."""
+"""Resolves unknown deliveries as ``on_unknown_delivery`` says: it sends, waits and asks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NOT_ACTED = ", because the agent had not acted"
 
 
 class ResolvesDeliveries(SendsMessages):
-    """An operator that finds out what became of a message instead of failing, where its author says how."""
+    """An operator that can resolve an unknown delivery instead of failing."""
 
     operator_extra_links = (ConversationLink(), AgentLink())
     page_kind = "message"
@@ -56,14 +56,14 @@ class ResolvesDeliveries(SendsMessages):
 
     @abstractmethod
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
-        """Send what is not on record, and return the task's result."""
+        """Send the messages that are not recorded, and return the task's result."""
 
     @abstractmethod
     def record_key(self, number: int) -> str:
         """Return the key of a message's record."""
 
     def answers_before(self) -> Sequence[Turn] | None:
-        """Return the answers that the session has had before a message; ``None``: others use it, too."""
+        """Return the earlier answers of the session; ``None``: other tasks use it, too."""
         return None
 
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
@@ -75,7 +75,7 @@ class ResolvesDeliveries(SendsMessages):
     def until_known(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Attempt it, resolve unknown deliveries, and continue.
 
-        :param event: what the task is resumed with.
+        :param event: the event that resumes the task.
         """
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.operators._page import ConversationPage  # noqa: PLC0415 - not at parse time
@@ -110,7 +110,7 @@ class ResolvesDeliveries(SendsMessages):
         return self._tools(context, ledger).ask(step, question, until)
 
     def resolvable(self, error: BaseException, ledger: Ledger) -> bool:
-        """Tell whether the steps can say what became of a message."""
+        """Return whether the steps can resolve a message."""
         if not self.resolves or not isinstance(error, DeliveryUnknownError) or error.delivery is None:
             return False
         return not self._interrupted(error) and self._sent_again(error.delivery, ledger) is None
@@ -133,7 +133,7 @@ class ResolvesDeliveries(SendsMessages):
         return error
 
     def tries_left(self, context: Context) -> bool:
-        """Tell whether Airflow makes another try if the error allows it."""
+        """Return whether Airflow makes another try if the error allows it."""
         ti = context["ti"]
         return bool(ti.try_number <= getattr(ti, "max_tries", 0))
 
@@ -149,12 +149,12 @@ class ResolvesDeliveries(SendsMessages):
         return value["resolution"] if again else None
 
     def _tools(self, context: Context, ledger: Ledger) -> TaskTools:
-        # What the task is resumed with is for what waited, which comes first.
+        # The event belongs to the message that waited, which comes first.
         event, self._event = self._event, None
         return TaskTools(self, context, slotless=ledger.keeps_all, event=event)
 
     def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger) -> None:
-        """Take the steps; return when the message is settled or may be sent again."""
+        """Run the steps; return when the message is resolved or may be sent again."""
         where = f" [session {error.session_id}]" if error.session_id else ""
         self.log.warning("%s The steps of on_unknown_delivery try to find out.%s", error.fact, where)
         key = self.record_key(error.delivery.sequence_id)
@@ -204,11 +204,11 @@ class ResolvesDeliveries(SendsMessages):
 
 
 class RecordedDelivery:
-    """One message in a task's ledger, as the home of the steps.
+    """One message in a task's ledger, for the steps.
 
-    :param before: the answers that its session has had before, ``None`` if that is not known.
-    :ivar name: of the message, for the log.
-    :ivar delivery: what is known of it.
+    :param before: the earlier answers of its session, ``None`` if they are not known.
+    :ivar name: name of the message, for the log.
+    :ivar delivery: what is known about it.
     """
 
     def __init__(
@@ -238,19 +238,19 @@ class RecordedDelivery:
 
     @property
     def from_earlier_try(self) -> bool:
-        """Whether it was an earlier try that sent the message."""
+        """Whether an earlier try sent the message."""
         return bool(self._value.get("try") != self._ledger.try_number)
 
     def open(self) -> dict[str, UnknownDelivery]:
-        """Return the message, until it is settled."""
+        """Return the message, until it is resolved."""
         return {} if self._settled else {self.name: self.delivery}
 
     def was_received(self, name: str) -> bool:  # noqa: ARG002 - there is one
-        """Tell whether the org is known to have the message."""
+        """Return whether the org is known to have the message."""
         return self._received
 
     def read(self) -> dict[str, Any] | None:
-        """Return how far the steps have come."""
+        """Return the state of the steps."""
         record = self._ledger.read(UNKNOWN)
         if record is None or record.fingerprint != self._mark or record.value is None:
             return None
@@ -259,7 +259,7 @@ class RecordedDelivery:
         return progress
 
     def write(self, progress: dict[str, Any]) -> None:
-        """Record how far they have come."""
+        """Record the state of the steps."""
         value = {"received": self._received, "progress": progress}
         self._ledger.decide(UNKNOWN, self._mark, value, done=False)
 
@@ -277,10 +277,10 @@ class RecordedDelivery:
 
 
 class TaskTools:
-    """What the steps need of a task.
+    """The interface between the steps and a task.
 
-    :param slotless: a wait gives the worker slot back; what is done is on record.
-    :param event: what the task is resumed with.
+    :param slotless: a wait frees the worker slot; everything so far is recorded.
+    :param event: the event that resumes the task.
     """
 
     def __init__(
@@ -302,12 +302,12 @@ class TaskTools:
 
     @property
     def woken_in_vain(self) -> bool:
-        """Whether the wait before ended without what it waited for, and maybe before its time."""
+        """Whether the last wait ended without its event, and maybe early."""
         lost = self._event.get("error_type") == "lost" and not self._event.get("late")
         return lost or self._event.get("status") == "not_found"
 
     def wait_until(self, moment: datetime, *, keeps_slot: bool = False) -> None:
-        """Wait, without a worker slot where that is worth it."""
+        """Wait, without a worker slot if the wait is long enough."""
         end = time.monotonic() + (seconds := _seconds_to(moment))
         if seconds > _SHORT_WAIT and not keeps_slot:
             how = "without a worker slot" if self._slotless else "in the worker slot"
@@ -346,7 +346,7 @@ class TaskTools:
     def wait_for_trace(
         self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime
     ) -> None:
-        """Wait to look again; for one message a trigger looks meanwhile."""
+        """Wait before the next look; for one message a trigger looks meanwhile."""
         sought = [_sought(delivery) for delivery in deliveries.values()]
         one = sought[0] if len(sought) == 1 and self._task.store_requests else None
         if one is None or not self._slotless or _seconds_to(until) <= _SHORT_WAIT:
@@ -365,7 +365,7 @@ class TaskTools:
 
     @property
     def wants_json(self) -> bool:
-        """Whether an answer has to be JSON."""
+        """Whether an answer must be JSON."""
         return getattr(self._task, "output_type", None) is not None
 
     def why_not_ask(self, question: Question) -> str:

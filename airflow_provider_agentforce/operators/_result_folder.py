@@ -1,4 +1,4 @@
-"""Whether the next try of a batch will find its folder, where tasks run on several machines."""
+"""Whether the next try of a batch will find its folder, if tasks run on several machines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHARED = {
     "ocfs2",
     "smb3",
 }
-# Those that are gone with a pod: the container's own files, and memory.
+# Those that are lost with a pod: the container's own files, and memory.
 _GONE_WITH_POD = {"overlay", "ramfs", "tmpfs"}
 _RECORD = "result_folder"
 _REMEDY = "Use object storage (s3://, gs://, abfs://) or a file system that all workers share."
@@ -43,17 +43,17 @@ def check_folder(path: Any, executor: str | None, context: Context) -> Callable[
     """Warn about a folder on a disk that other workers do not see.
 
     :param path: path object of the folder.
-    :param executor: that runs tasks on other machines, if one does.
-    :returns: what is to be called before anything is sent, with the time at which the batch in the folder
+    :param executor: the executor that runs tasks on other machines, if any.
+    :returns: a function to call before anything is sent, with the time at which the batch in the folder
         began. It raises a :class:`.LedgerError` if an earlier try of the task used another folder.
-    :raises AgentforceInputError: if the folder is certain to be gone before the next try.
+    :raises AgentforceInputError: if the folder is certain to be lost before the next try.
     """
     disk = _own_disk(path) if executor else None
     if disk is None:
         return _accept_any
     if executor == "KubernetesExecutor" and disk in _GONE_WITH_POD:
         raise AgentforceInputError(
-            f"result_path: {path} is gone with this pod, and with it the information that a retry needs: "
+            f"result_path: {path} is lost with this pod, and with it the information that a retry needs: "
             f"which records were asked. {_REMEDY}"
         )
     log.warning(
@@ -84,7 +84,7 @@ def remote_executor(task: Any) -> str | None:
 
 
 def _accept_any(_began: float) -> None:
-    """Take any folder."""
+    """Accept any folder."""
 
 
 def _check_same(ledger: Ledger, path: str, began: float) -> None:

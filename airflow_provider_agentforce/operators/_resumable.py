@@ -1,4 +1,4 @@
-"""A session of a task, recorded in its ledger, so that a later try continues where this one was cut off."""
+"""A session of a task, recorded in its ledger, so that a later try continues after a kill."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def resume_or_start(
     client: AgentforceClient, ledger: Ledger, mark: str, options: SessionOptions
 ) -> tuple[Session, bool]:
-    """Start a session, unless an earlier try has; end one that was left before a person's clear.
+    """Start a session, unless an earlier try did; end a session that was left open before a clear.
 
     :param mark: fingerprint of the connection and the agent.
     :returns: the session, and whether it is the one of an earlier try.
@@ -107,15 +107,15 @@ def end_session(client: AgentforceClient, ledger: Ledger) -> None:
 
 
 class ResumableConversation:
-    """One conversation. Entering takes up the session of an earlier try, or starts one; leaving ends it.
+    """One conversation. Entering continues the session of an earlier try, or starts one; leaving ends it.
 
     :param mark: fingerprint of the connection and the agent.
     :param resend_unknown: send a message again that an earlier try may have sent.
     :param store_requests: keep in each turn what was asked.
-    :param explain: as of an :class:`.OpenSession`.
+    :param explain: like that of an :class:`.OpenSession`.
     :param page: shows the conversation.
     :ivar chat: the session.
-    :ivar resumed: whether it is one of an earlier try.
+    :ivar resumed: whether it is that of an earlier try.
     """
 
     chat: OpenSession
@@ -148,13 +148,13 @@ class ResumableConversation:
 
     @property
     def turns(self) -> list[Turn]:
-        """The answers so far, those of earlier tries among them."""
+        """The answers so far, including those of earlier tries."""
         return self.chat.turns
 
     def restart(self) -> None:
         """Begin again in another session, and forget the answers so far.
 
-        A first message that may be sent again, since the agent did not act on it, keeps its resolution.
+        A first message that may be sent again because the agent did not act on it keeps its resolution.
         """
         first = self._ledger.read(turn_key(1))
         resolution = ((first.value if first is not None else None) or {}).get("resolution")
@@ -167,7 +167,7 @@ class ResumableConversation:
             self._journal.send_again(1, resolution)
 
     def leave_open(self) -> None:
-        """Let the next try, or this one after a wait, continue in this session."""
+        """Allow the next try, or this one after a wait, to continue in this session."""
         self._left_open = True
 
     def __enter__(self) -> Self:

@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 _RUN = "test_run"
 # The API that is known to start no second run of a test while one is in progress.
 _STARTS_NO_SECOND = "testing"
-# No case is judged in less: it takes the agent and then a model.
+# No case is judged faster: it needs the agent and then a model.
 _SHORTEST_RUN_SECONDS = 3.0
 
 
 class ResumableRun:
     """The one run of a task.
 
-    :param mark: what a later try must have in common: connection, test and API.
+    :param mark: fingerprint of the connection, test and API.
     :param test: API name of the test.
     :param api: as of :meth:`.AgentTests.start`.
     :param path: as of :meth:`.AgentTests.start`.
@@ -47,7 +47,7 @@ class ResumableRun:
     ) -> tuple[AgentTestRun, datetime]:
         """Return the run of an earlier try, or start one; and when to give up.
 
-        :param versions: the active version of each agent, to be kept with the run.
+        :param versions: the active version of each agent, stored with the run.
         :raises DeliveryUnknownError: a run may have been started, and its id is not known.
         """
         record = self._ledger.read(_RUN)
@@ -86,7 +86,7 @@ class ResumableRun:
         return None if record is None else (record.value or {}).get("versions")
 
     def forget(self) -> None:
-        """Have the next try start another run."""
+        """Make the next try start another run."""
         self._ledger.forget(_RUN)
 
     def _intend(self, api: str) -> None:
@@ -99,7 +99,7 @@ class ResumableRun:
         try:
             return tests.start(self._test, api=self._api, path=self._path, before_send=self._intend)
         except DeliveryUnknownError as lost:
-            # An org that answers, however oddly, may have started a run that is over at once.
+            # An org that answers in any way may have started a run that has already ended.
             answered = lost.status is not None and 200 <= lost.status < 300  # noqa: PLR2004
             if self._asked != _STARTS_NO_SECOND or answered:
                 raise
@@ -109,10 +109,10 @@ class ResumableRun:
             raise
 
     def _asked_again(self, tests: AgentTests, lost: DeliveryUnknownError, began: float) -> AgentTestRun:
-        """Ask the same API once more: a run that the lost request has started is in progress.
+        """Ask the same API once more: a run that the lost request started is still in progress.
 
-        It starts no second run then. Later that cannot be asked: the run may have ended, and no API lists
-        its runs.
+        It starts no second run then. Later this is not possible: the run may have ended, and no API lists its
+        runs.
 
         :param began: when the lost request left, by the client's clock.
         """
@@ -151,7 +151,7 @@ def _run_in(record: LedgerEntry) -> tuple[AgentTestRun, datetime]:
 
 
 def unknown_run(what: str) -> DeliveryUnknownError:
-    """Return the error of a run that may exist, and whose id is not known."""
+    """Return the error for a run that may exist, but whose id is not known."""
     from airflow_provider_agentforce.client.failure_catalogue import RUN_IN_DOUBT  # noqa: PLC0415 - not at parse time
 
     return DeliveryUnknownError(what, hint=RUN_IN_DOUBT, operation="test", applied=None)

@@ -1,4 +1,4 @@
-"""Whether another try of a task may follow a failure, and what it does."""
+"""Whether another try may follow a failure, and what it does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Retry:
 class Stop:
     """No try may follow.
 
-    :param hint: what the error is to say of it.
+    :param hint: the hint of the error.
     """
 
     hint: str
@@ -41,12 +41,12 @@ class Stop:
 def next_try(
     error: BaseException, *, answered: int, recorded: bool, resend: bool, restart: bool, tries_left: bool
 ) -> Resume | Retry | Stop:
-    """Decide what may follow the failure of a task that sends messages.
+    """Decide whether a try may follow the failure of a task that sends messages.
 
-    :param answered: how many of its messages have an answer.
+    :param answered: the number of its messages that have an answer.
     :param recorded: the next try finds these answers.
-    :param resend: what may have been acted on may be sent again.
-    :param restart: what is answered may be sent again, in another session.
+    :param resend: a message may be sent again even if the agent may have acted.
+    :param restart: answered messages may be sent again, in another session.
     :param tries_left: another try follows if the error allows it.
     """
     if isinstance(error, AirflowFailException | AirflowSkipException):
@@ -65,7 +65,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def stopped(error: BaseException, hint: str, last: Turn) -> AgentforceError:
-    """Return *error* as one that no try may follow; if it is not ours, as an unknown delivery.
+    """Return *error* as final; an error from elsewhere becomes an unknown delivery.
 
     :param last: the last answer.
     """

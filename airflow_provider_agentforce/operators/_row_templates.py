@@ -1,4 +1,4 @@
-"""Templates that are rendered once for each of many records, with what is in the record as data."""
+"""Templates that are rendered for each of many records, with the record's contents as data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def compiler(
     variable: str,
     convert: Callable[[Any], Any] | None = None,
 ) -> Callable[[str], Render]:
-    """Return what makes of a template a function from a record to text.
+    """Return a compiler from a template to a function of a record.
 
-    :param environment: the Dag's.
-    :param variable: the name that a template has for the record.
-    :param convert: is given the value of each expression, and returns what becomes its text.
+    :param environment: Jinja environment of the Dag.
+    :param variable: name of the record in a template.
+    :param convert: converts the value of each expression to what is rendered.
     """
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
@@ -54,14 +54,14 @@ def compiler(
 
 
 def as_field_text(value: Any) -> Any:
-    """Return a value as the text of a field: nothing for ``None``, JSON for what has parts."""
+    """Return a value as the text of a field: empty for ``None``, JSON for collections."""
     if value is None:
         return ""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """Let ``record.items`` be the field of that name, if there is one, before it is the method."""
+    """Make ``record.items`` the field of that name, if there is one, before the method."""
 
     def get(thing: Any, attribute: str) -> Any:
         if isinstance(thing, dict) and attribute in thing:

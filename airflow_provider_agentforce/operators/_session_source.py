@@ -1,4 +1,4 @@
-"""Finds the session that a task is given: in its arguments, or by the tasks before it, up to the start."""
+"""Finds the session of a task: in its arguments, or from the tasks before it, up to the start."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from airflow_provider_agentforce.operators._rendering import task_of
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# What a template says of a value that is not there.
+# How a template renders a missing value.
 _NOTHING = ("", "None", "null")
 _PULLED = re.compile(r"""xcom_pull\(\s*(?:task_ids\s*=\s*)?\[?\s*["']([^"']+)["']""")
 
 
 def _check_session(session: Any) -> None:
-    # What is in a dict may be templates.
+    # The values of a dict may be templates.
     if not isinstance(session, Mapping) or not session:
         session_from(session)
 
@@ -42,11 +42,11 @@ class TakesSession(AgentforceBaseOperator):
         super().__init__(**kwargs)
         self.session = session
         self.session_id = session_id
-        # As the Dag says it: Airflow replaces the fields above with what it renders.
+        # As in the Dag: Airflow replaces the fields above with rendered values.
         self.session_arguments = {"session": session, "session_id": session_id}
 
     def check_arguments(self) -> None:
-        """Refuse a session that is none, or given twice."""
+        """Refuse a missing session, or one that is given twice."""
         field = validation.only_one_of(session=self.session, session_id=self.session_id)
         given = getattr(self, field)
         if isinstance(given, str) and given.strip() in _NOTHING:
@@ -60,7 +60,7 @@ class TakesSession(AgentforceBaseOperator):
         jinja_env: Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render; what a task has not left, by its output or a template, is ``None``. As Airflow calls it."""
+        """Render; the output of a task that left none is ``None``, also in a template. Called by Airflow."""
         from jinja2 import UndefinedError  # noqa: PLC0415 - not at parse time
 
         try:
@@ -72,7 +72,7 @@ class TakesSession(AgentforceBaseOperator):
             raise
 
     def given_session(self, sequence_id: Any, context: Context) -> Session:
-        """Read the session from the two ways of giving it.
+        """Return the session from either argument.
 
         :raises AgentforceInputError: if neither or both are given, or the task before left none.
         """
@@ -99,7 +99,7 @@ class TakesSession(AgentforceBaseOperator):
 
 
 def number_of(sequence_id: Any) -> Any:
-    """Return *sequence_id*, which goes with a session's id.
+    """Return *sequence_id*, which belongs to a session's id.
 
     :raises AgentforceInputError: there is none.
     """
@@ -123,7 +123,7 @@ def newest_number(task: TakesSession, session: Session, context: Context) -> int
 
 
 def session_to_end(task: TakesSession, context: Context) -> Session | None:
-    """Return the session that *task* is given, whatever became of the tasks that have used it since.
+    """Return the session of *task*, even if tasks that used it since have failed.
 
     :returns: ``None`` if the task that starts sessions has started none.
     :raises AgentforceInputError: if there are several, or a task other than the start left none.
@@ -150,7 +150,7 @@ def session_to_end(task: TakesSession, context: Context) -> Session | None:
 def _given_sessions(task: TakesSession, *, may_be_missing: bool) -> list[Session]:
     """Return the sessions in a task's arguments.
 
-    :param may_be_missing: pass over what cannot be read, since the tasks before know the session.
+    :param may_be_missing: skip what cannot be read, because the tasks before know the session.
     """
     try:
         return _sessions_in(task.session) or _sessions_in(task.session_id)
@@ -161,10 +161,10 @@ def _given_sessions(task: TakesSession, *, may_be_missing: bool) -> list[Session
 
 
 def _arguments(task: Any, context: Context) -> Mapping[str, Any]:
-    """Return how the Dag gives a task its session: references, templates or values."""
+    """Return how the Dag passes the session to a task: references, templates or values."""
     written = task_of(context, task.task_id) or task
     if not hasattr(written, "partial_kwargs"):
-        # A task between that picks the session gets it in the arguments of its function.
+        # A task in between that selects the session has it in the arguments of its function.
         function = {name: getattr(written, name, None) for name in ("op_args", "op_kwargs")}
         given: Mapping[str, Any] = getattr(written, "session_arguments", function)
         return given
@@ -175,7 +175,7 @@ def _arguments(task: Any, context: Context) -> Mapping[str, Any]:
 
 
 def _tasks_up(arguments: Mapping[str, Any], context: Context) -> Iterator[Any]:
-    """Yield the tasks that the session comes through, the last one first."""
+    """Yield the tasks through which the session passes, the last one first."""
     waiting, seen = _names_up(arguments), set[str]()
     while waiting:
         name = waiting.pop(0)
@@ -203,7 +203,7 @@ def _names_in(value: Any) -> list[str]:
 
 
 def _output(task: Any, context: Context) -> list[Session]:
-    """Return the sessions that a task left, also when it failed after it had one."""
+    """Return the sessions that a task left, even if it failed after it had one."""
     for reference in (task.output, task.output["session_id"]):
         try:
             found = _sessions_in(reference.resolve(context))

@@ -1,4 +1,4 @@
-"""Splits a batch over several tasks with Airflow's own mapping."""
+"""Divides a batch among several tasks with Airflow's own mapping."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def shards(n: int) -> list[str]:
     """Return the shards of a batch, to map its task over: ``.expand(shard=shards(5))``.
 
-    Each task asks the records whose keys fall to its shard, writes a folder of its own inside of
-    ``result_path``, and takes its share of the connection's limits.
+    Each task asks the records of its shard, writes to its own folder inside ``result_path``, and takes its
+    share of the connection's limits.
 
-    :param n: how many tasks share the batch; at most the connection's ``max_concurrent_sessions``.
+    :param n: the number of tasks, at most the connection's ``max_concurrent_sessions``.
     :returns: ``["0/5", "1/5", …]``.
     :raises AgentforceInputError: if *n* is not a whole number from 1.
     """
@@ -30,14 +30,14 @@ def shards(n: int) -> list[str]:
 
 
 def merge_shards(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make one result of the results of all shards of a batch. For a ``@task`` behind the mapped batch.
+    """Merge the results of all shards of a batch. For a ``@task`` after the mapped batch.
 
-    Writes ``results.jsonl``, the tables and the dead letter into ``result_path``, where the shards have their
-    folders. The rows stand in the order of the shards, and within one in the order of the input. Calling it
-    again writes the same files again.
+    Writes ``results.jsonl``, the tables and the dead letter to ``result_path``, which contains the folders of
+    the shards. The rows are in the order of the shards, and within a shard in the order of the input. Calling
+    it again writes the same files again.
 
     :param manifests: the output of the mapped :class:`ConversationBatchOperator`.
-    :returns: the manifest of the whole batch, as that of a batch without shards.
+    :returns: the manifest of the whole batch, like that of a batch without shards.
     :raises AgentforceInputError: if a shard is missing, or they are not of one batch.
     """
     from airflow_provider_agentforce.batch.merging import merge  # noqa: PLC0415 - not at parse time
@@ -48,7 +48,7 @@ def merge_shards(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def with_share(client: AgentforceClient, shard: Shard) -> AgentforceClient:
-    """Return a client that takes the shard's share of the connection's limits, unless a store shares them.
+    """Return a client with the shard's share of the connection's limits, unless a store shares them.
 
     :raises AgentforceInputError: if there are more shards than the limits allow sessions.
     """
@@ -64,12 +64,12 @@ def with_share(client: AgentforceClient, shard: Shard) -> AgentforceClient:
 
 
 def share_of(limit: int | None, shard: Shard | None, field: str) -> int | None:
-    """Return the shard's share of an argument, which is for all shards together."""
+    """Return the shard's share of an argument that applies to all shards together."""
     return limit if limit is None or shard is None else shard.share(limit, field)
 
 
 def folder_of(folder: Any, shard: Shard | None) -> Any:
-    """Return the path object of the folder that the task writes.
+    """Return the path object of the task's folder.
 
     :param folder: of the batch.
     """

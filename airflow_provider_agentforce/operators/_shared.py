@@ -1,4 +1,4 @@
-"""Arguments that several operators take."""
+"""Arguments of several operators."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.models import Turn
     from airflow_provider_agentforce.delivery import OnUnknownDelivery
 
-# Seconds. A shorter wait for a limit is made in the worker slot.
+# Seconds. A shorter wait for a limit takes place in the worker slot.
 _WORTH_A_DEFERRAL = 60.0
 
 
 class UsesLimits(AgentforceBaseOperator):
     """An operator that starts sessions or sends messages, and may have to wait for a limit.
 
-    :param budget: what may be used a day, a :class:`~airflow_provider_agentforce.client.budget.Budget`.
-    :param deferrable: give the worker slot back during a wait of a minute or more. Default:
-        ``[operators] default_deferrable``.
+    :param budget: limit of the use per day, a :class:`~airflow_provider_agentforce.client.budget.Budget`.
+    :param deferrable: free the worker slot during a wait of a minute or more. Default: ``[operators]
+        default_deferrable``.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class UsesLimits(AgentforceBaseOperator):
         return client if self.budget is None else client.with_budget(self.budget)
 
     def pause_for(self, error: BaseException) -> float | None:
-        """Return for how many seconds the task may give its slot back, since a limit is reached.
+        """Return the seconds for which the task may free its slot because a limit is reached.
 
-        ``None``: the agent may have acted, the limit is no such one, or the wait is not worth it.
+        ``None``: the agent may have acted, it is not such a limit, or the wait is too short.
         """
         if self._killed or not isinstance(error, RateLimitedError | BudgetExceededError):
             return None
@@ -57,7 +57,7 @@ class UsesLimits(AgentforceBaseOperator):
         return pause if wanted and error.retryable and error.applied is False else None
 
     def wait_without_slot(self, pause: float) -> NoReturn:
-        """Give the worker slot back for so many seconds. Nothing is sent meanwhile."""
+        """Free the worker slot for this many seconds. Nothing is sent meanwhile."""
         until = datetime.now(timezone.utc) + timedelta(seconds=pause)
         self.log.info(
             "Waiting until %s for a limit, without a worker slot.", until.isoformat(timespec="seconds")
@@ -71,8 +71,8 @@ class StartsSessions(UsesLimits):
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param variables: context variables, ``[{"name", "type", "value"}]`` or a dict of names to values.
     :param tz: time zone name, such as ``Europe/Berlin``.
-    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: as the
-        connection's ``auth`` needs.
+    :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: the value that
+        fits the connection's ``auth``.
     :param surface_type: ``Custom`` for an agent that has a custom connection.
     """
 
@@ -96,7 +96,7 @@ class StartsSessions(UsesLimits):
         self.surface_type = surface_type
 
     def check_arguments(self) -> None:
-        """Refuse literals that no session can be started with."""
+        """Refuse literals with which no session can be started."""
         SessionOptions(bypass_user=self.bypass_user, surface_type=self.surface_type)
         arguments.check_values(
             self,
@@ -109,7 +109,7 @@ class StartsSessions(UsesLimits):
     def session_options(self, agent_id: str, external_session_key: str) -> SessionOptions:
         """Return the rendered arguments, checked.
 
-        :param agent_id: of the agent that the connection or the operator names.
+        :param agent_id: id of the agent from the connection or the operator.
         """
         return SessionOptions(
             agent_id, self.variables, self.tz, self.bypass_user, external_session_key, self.surface_type
@@ -121,9 +121,9 @@ class SendsMessages(UsesLimits):
 
     :param output_type: a pydantic model, a ``TypedDict``, another type, or a JSON schema.
     :param output_retries: corrective questions about an answer that does not fit, 0 or 1.
-    :param on_unknown_delivery: what follows when it is not known whether the agent acted, see
+    :param on_unknown_delivery: the reaction if it is not known whether the agent acted, see
         :mod:`airflow_provider_agentforce.delivery`.
-    :param store_requests: keep with each answer what was asked.
+    :param store_requests: store each message with its answer.
     """
 
     def __init__(
@@ -144,19 +144,19 @@ class SendsMessages(UsesLimits):
 
     @property
     def resends(self) -> bool:
-        """Whether what may have been acted on may be sent again, without another look."""
+        """Whether a message may be sent again even if the agent may have acted."""
         return self.steps == (RESEND,)
 
     @property
     def resolves(self) -> bool:
-        """Whether there is a step that finds out what became of a message."""
+        """Whether there is a step that resolves a message."""
         return len(self.steps) > 1
 
 
 class StoresPlans(SendsMessages):
-    """An operator that sends messages and can tell what the agent's planner made of them.
+    """An operator that sends messages and can store what the agent's planner did.
 
-    :param store_plans: keep with each answer what the planner did.
+    :param store_plans: store what the planner did with each answer.
     """
 
     def __init__(self, *, store_plans: bool = False, **kwargs: Any) -> None:
@@ -164,5 +164,5 @@ class StoresPlans(SendsMessages):
         self.store_plans = arguments.check_choice("store_plans", store_plans, True, False)
 
     def explain(self, client: AgentforceClient) -> Callable[[Turn], Turn] | None:
-        """Return what adds its plan to a turn, ``None`` if it is not to be added."""
+        """Return the function that adds its plan to a turn, ``None`` if plans are not stored."""
         return client.with_plan if self.store_plans else None

@@ -1,4 +1,4 @@
-"""What the operators that test agents have in common: their verdict, their files, and earlier passes."""
+"""The common part of the operators that test agents: verdict, files, and earlier passes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class AgentTesting(AgentforceBaseOperator):
     """An operator that tests an agent.
 
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
-    :param min_pass_rate: share of the cases that has to pass, from 0 to 1.
+    :param min_pass_rate: share of the cases that must pass, from 0 to 1.
     :param junit_path: URI of a file for the results as JUnit XML, with skipped cases for a skipped test.
     :param result_path: URI of a folder for all results.
-    :param skip_if_passed_within: do not test again what has passed in that time.
+    :param skip_if_passed_within: do not repeat a test that passed within this time.
     """
 
     template_fields: Sequence[str] = (
@@ -65,7 +65,7 @@ class AgentTesting(AgentforceBaseOperator):
         if skip_if_passed_within is not None:
             self.skip_if_passed_within = validation.duration(skip_if_passed_within, "skip_if_passed_within")
             if result_path is None:
-                raise AgentforceInputError("skip_if_passed_within needs result_path, where a pass is kept.")
+                raise AgentforceInputError("skip_if_passed_within needs result_path, where a pass is stored.")
 
     def check_arguments(self) -> None:
         """Refuse literals that are not URIs, or cannot be the name of an agent."""
@@ -84,7 +84,7 @@ class AgentTesting(AgentforceBaseOperator):
     ) -> dict[str, Any] | None:
         """Return the result of an earlier pass that still counts, ``None`` if there is none.
 
-        :param mark: what tells this test from another.
+        :param mark: fingerprint of the test.
         :param versions: the active version of each agent that is tested.
         """
         within = self.skip_if_passed_within
@@ -114,10 +114,10 @@ class AgentTesting(AgentforceBaseOperator):
         context: Context,
         **more: Any,
     ) -> dict[str, Any]:
-        """Log and keep what came of the test, and return it.
+        """Log, store and return the result of the test.
 
         :param versions: the version of each agent that was tested, ``None`` where that is not certain.
-        :param more: belongs to the result, too.
+        :param more: further parts of the result.
         :raises AgentTestFailedError: not enough has passed.
         """
         self.log.info("%s", report.in_words())
@@ -134,7 +134,7 @@ class AgentTesting(AgentforceBaseOperator):
         return self._told(context, result, versions)
 
     def forget_pass(self) -> None:
-        """Remove an earlier pass, which a failure has made worthless, also one of a task that keeps none."""
+        """Remove an earlier pass, which a failure has invalidated, even if the task stores none."""
         if self.result_path is None:
             return
         try:
@@ -143,13 +143,13 @@ class AgentTesting(AgentforceBaseOperator):
             self.log.warning("%s could not be removed: %s", _LAST_PASS, one_line(str(error), 200))
 
     def mark_of(self, *what: Any) -> str:
-        """Return what an earlier try or pass must have in common with this one: *what*, and the org."""
+        """Return the fingerprint of *what* and the org, which an earlier try or pass must share."""
         return fingerprint(self.agentforce_conn_id, self.hook.plain_client.settings.host, *what)
 
     def _told(
         self, context: Context, result: dict[str, Any], versions: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        """Return the result, and put it with the agent's version into the events of the outlets."""
+        """Return the result, and add it to the events of the outlets, with the agent's version."""
         known = set(versions.values())
         self.tell_outlets(context, {**result, "agent_version": known.pop() if len(known) == 1 else None})
         return result
@@ -172,10 +172,10 @@ class AgentTesting(AgentforceBaseOperator):
     def unchanged(
         self, before: Mapping[str, str | None] | None, now: Mapping[str, str | None]
     ) -> dict[str, str | None]:
-        """Return the versions that were tested: those of now, if they are the ones of before."""
+        """Return the versions that were tested: the current ones, if they are still those of before."""
         if before == now:
             return dict(now)
-        self.log.warning("It is not certain which version of the agent was tested, so the pass is not kept.")
+        self.log.warning("It is not certain which agent version was tested, so the pass is not stored.")
         return dict.fromkeys(now)
 
     def _write_junit(self, report: Report) -> None:
@@ -209,12 +209,12 @@ class AgentTesting(AgentforceBaseOperator):
 
 @dataclass(frozen=True)
 class _LastPass:
-    """The last pass, as ``last_pass.json`` keeps it.
+    """The last pass, in ``last_pass.json``.
 
-    :param test: what tells this test from another.
+    :param test: fingerprint of the test.
     :param at: when it passed, in ISO 8601.
-    :param result: what the task returned.
-    :param name: of the test.
+    :param result: the task's result.
+    :param name: name of the test.
     :param cases: all of them, with their checks.
     """
 
@@ -227,21 +227,21 @@ class _LastPass:
 
     @classmethod
     def read(cls, written: bytes) -> _LastPass:
-        """Return what the file holds.
+        """Return the contents of the file.
 
         :raises KeyError, TypeError, ValueError: it is damaged.
         """
         return cls(**json.loads(written))
 
     def still_counts(self, within: timedelta, min_pass_rate: float) -> bool:
-        """Tell whether it is not too old, and enough had passed."""
+        """Return whether it is not too old, and enough had passed."""
         from airflow_provider_agentforce.testing.report import enough  # noqa: PLC0415 - not at parse time
 
         age = datetime.now(timezone.utc) - datetime.fromisoformat(self.at)
         return timedelta(0) <= age <= within and enough(self.result, min_pass_rate)
 
     def report(self) -> Report:
-        """Return its report, as one of a test that was not made again.
+        """Return its report, as that of a skipped test.
 
         :raises KeyError, TypeError, ValueError: it is damaged, such as by cases that contradict its figures.
         """
@@ -264,7 +264,7 @@ def _write_json(storage: Storage, name: str, value: dict[str, Any]) -> None:
 
 
 def check_wait(value: Any, field: str) -> timedelta:
-    """Return a time to wait, whose end is a date."""
+    """Return a valid time to wait."""
     wait = validation.duration(value, field)
     if wait > LONGEST_WAIT:
         raise validation.refusal(str(value), field, f"must be at most {LONGEST_WAIT.days} days")

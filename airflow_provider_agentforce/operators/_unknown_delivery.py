@@ -1,8 +1,7 @@
-"""Runs the steps of ``on_unknown_delivery`` for messages of which it is not known whether the agent acted.
+"""Runs the steps of ``on_unknown_delivery`` for messages whose delivery is unknown.
 
-Where it is stands in a record after each step and before each wait, and each verdict does before anything
-follows from it. Whatever is killed, the next try continues from there: it sends nothing, and asks no person
-twice.
+Its state is recorded after each step and before each wait, and each verdict before anything depends on it.
+After any kill, the next try continues from there: it sends nothing, and asks no person twice.
 """
 
 from __future__ import annotations
@@ -29,30 +28,30 @@ _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
 
 class Home(Protocol):
-    """Where the messages and what became known of them are recorded."""
+    """Where the messages and their verdicts are recorded."""
 
     def open(self) -> dict[str, UnknownDelivery]:
-        """Return the messages that are still unknown, by a name of each."""
+        """Return the messages that are still unknown, by name."""
 
     def was_received(self, name: str) -> bool:
-        """Tell whether the org is known to have received a message, so that only its answer is lost."""
+        """Return whether the org is known to have received a message, so that only its answer is lost."""
 
     def read(self) -> dict[str, Any] | None:
-        """Return what :meth:`write` wrote about these messages, ``None`` if nothing was."""
+        """Return what :meth:`write` wrote about these messages, ``None`` if there is nothing."""
 
     def write(self, progress: dict[str, Any]) -> None:
-        """Keep how far the steps have come. Raises if it cannot."""
+        """Store the state of the steps. Raises if it cannot."""
 
     def settle(self, verdicts: Mapping[str, Verdict]) -> None:
         """Record verdicts, durably when this returns. Raises if it cannot."""
 
 
 class Tools(Protocol):
-    """What the steps need of the task that they run in."""
+    """The interface between the steps and their task."""
 
     @property
     def wants_json(self) -> bool:
-        """Whether an answer has to be JSON."""
+        """Whether an answer must be JSON."""
 
     @property
     def results(self) -> str:
@@ -60,15 +59,15 @@ class Tools(Protocol):
 
     @property
     def woken_in_vain(self) -> bool:
-        """Whether the wait before ended without what it waited for, and maybe before its time."""
+        """Whether the last wait ended without its event, and maybe early."""
 
     def redact(self, text: str) -> str:
         """Return *text* without the secrets of the connection."""
 
     def wait_until(self, moment: datetime, *, keeps_slot: bool = False) -> None:
-        """Wait; where the task can give its slot back, this does not return.
+        """Wait; if the task can free its slot, this does not return.
 
-        :param keeps_slot: it must not give it back.
+        :param keeps_slot: it must not free it.
         """
 
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
@@ -77,7 +76,7 @@ class Tools(Protocol):
     def wait_for_trace(
         self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime
     ) -> None:
-        """Wait to look again; as :meth:`wait_until`.
+        """Wait before the next look; like :meth:`wait_until`.
 
         :param until: when a look is due.
         :param end: when the last one is.
@@ -87,16 +86,16 @@ class Tools(Protocol):
         """Return why no person can be asked, ``""`` if one can."""
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
-        """Return a person's decision, ``None`` if none comes in time; waits as :meth:`wait_until`."""
+        """Return a person's decision, ``None`` if there is none in time; waits like :meth:`wait_until`."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the org's trace shows of a message.
+    """What the org's trace shows about a message.
 
-    :param found: whether it is there.
-    :param answer: of the agent, when the whole of it is there, too.
-    :param note: what was seen, or why nothing.
+    :param found: whether the trace contains it.
+    :param answer: the agent's answer, if it is complete.
+    :param note: what was seen, or why nothing was.
     :param final: another look would show the same.
     :param for_all: the org refuses the traces of all sessions.
     """
@@ -110,13 +109,13 @@ class Seen:
 
 @dataclass
 class ResolverState:
-    """How far the steps have come.
+    """The state of the steps.
 
-    :ivar step: the step that is taken.
+    :ivar step: the current step.
     :ivar since: when it began, ISO 8601.
     :ivar looks: how often the trace was looked at.
-    :ivar lost_waits: how many of its waits ended early, without what they waited for.
-    :ivar checked: the messages that a check has seen, when it uses up the time of a try.
+    :ivar lost_waits: the number of its waits that ended early, without their event.
+    :ivar checked: the messages that a check has seen, if it used up the time of a try.
     :ivar findings: what the steps saw, by the name of the message.
     """
 
@@ -134,10 +133,10 @@ class ResolverState:
 
 
 class Resolver:
-    """Takes the steps in order until one settles it.
+    """Runs the steps in order until one resolves it.
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
-    :param shows: receives their progress whenever that is recorded.
+    :param shows: receives the state whenever it is recorded.
     :ivar refusal: says that a person has decided to fail the task; ``""`` if none has.
     """
 
@@ -154,13 +153,13 @@ class Resolver:
 
     @property
     def findings(self) -> dict[str, list[str]]:
-        """What was seen of the messages that are still unknown."""
+        """What was seen about the messages that are still unknown."""
         return self._state.findings
 
     def run(self) -> Step | None:
-        """Take the steps.
+        """Run the steps.
 
-        :returns: ``None`` when all is settled; else the last step, ``"fail"`` or ``"resend"``.
+        :returns: ``None`` if all are resolved; otherwise the last step, ``"fail"`` or ``"resend"``.
         """
         if self._tools.woken_in_vain:
             self._wait_before_another()
@@ -181,7 +180,7 @@ class Resolver:
         return None
 
     def _take(self, step: Check | Trace | Ask) -> bool:
-        """Take a step, and tell whether the next one may follow: a person may say that none does."""
+        """Run a step, and return whether the next one may follow: a person may decide that none does."""
         if isinstance(step, Check):
             self._check(step)
         elif isinstance(step, Trace):
@@ -193,7 +192,7 @@ class Resolver:
     def _wait_before_another(self) -> None:
         """Wait in the worker slot, each time longer.
 
-        Otherwise a trigger that fails at once would be a loop with the worker.
+        Otherwise a trigger that fails at once would cause an endless loop.
         """
         step = self._steps[self._state.step]
         if self._state.since is None or not isinstance(step, Check | Trace | Ask):
@@ -243,7 +242,7 @@ class Resolver:
         return said
 
     def _pass_over(self, step: Check, name: str) -> None:
-        """Do not check a message in the next try again: the check would use up its time, too."""
+        """Skip the check of a message in the next try, because it would use up its time, too."""
         finding = f"The check {_name_of(step.function)} did not end within the task's execution_timeout."
         log.warning("%s It is not called for this message again.", finding)
         if name in self._home.open():
@@ -269,7 +268,7 @@ class Resolver:
             self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
 
     def _note_seen(self, seen: Mapping[str, Seen], *, over: bool) -> None:
-        """Note what the trace shows of messages that it does not settle, and will not."""
+        """Record what the trace shows about messages that it cannot resolve."""
         notes = {name: one.note for name, one in seen.items() if over or one.final}
         for name, note in notes.items():
             self._note(name, f"Trace: {note}")
@@ -360,7 +359,7 @@ def _verdict_by(decision: Decision) -> Verdict:
 
 
 def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
-    """Return what a look at the trace proves; only the *last* look is final about an answer."""
+    """Return what a look at the trace proves; only the *last* look decides about an answer."""
     if not seen.found or (seen.answer is None and not (last or seen.final)):
         return None
     if seen.answer is None:
@@ -369,7 +368,7 @@ def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
 
 
 def _with_outcome(step: Trace, verdict: Verdict, redact: Callable[[str], str]) -> Verdict:
-    """Return the verdict with the outcome of its answer, where the author's function knows it."""
+    """Return the verdict with the outcome of its answer, if the author's function knows it."""
     if verdict.answer != "recovered" or step.outcome_of is None:
         return verdict
     said, trouble = _outcome(step.outcome_of, verdict.text, redact)
@@ -382,7 +381,7 @@ def _with_outcome(step: Trace, verdict: Verdict, redact: Callable[[str], str]) -
 def _outcome(
     function: Callable[[str], Any], text: str, redact: Callable[[str], str]
 ) -> tuple[str | None, str]:
-    """Ask a function for the outcome of an answer; return what it says, and why that is nothing."""
+    """Ask a function for the outcome of an answer; return it, and why there is none."""
     name = _name_of(function)
     try:
         said = function(text)
@@ -396,7 +395,7 @@ def _outcome(
 
 
 def _in_words(verdict: Verdict) -> tuple[str, bool]:
-    """Return what a verdict says, and whether somebody should look at it."""
+    """Return the text of a verdict, and whether somebody should look at it."""
     from airflow_provider_agentforce.client.trace_lookup import NO_KIND  # noqa: PLC0415 - not at parse time
 
     who = {"check": "Your check", "trace": "The org's trace", "ask": "A person"}[verdict.by]
@@ -416,7 +415,7 @@ def _in_words(verdict: Verdict) -> tuple[str, bool]:
 def _called(
     function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery, redact: Callable[[str], str]
 ) -> tuple[bool | None, str]:
-    """Ask a check function; return what it says, and why that is nothing."""
+    """Ask a check function; return its result, and why there is none."""
     name = _name_of(function)
     try:
         said = function(delivery)
@@ -443,7 +442,7 @@ def _words_of(error: BaseException, redact: Callable[[str], str]) -> str:
         reason = error.what if isinstance(error, AgentforceError) else str(error)
     except Exception:  # noqa: BLE001 - the words, too, are a person's code
         reason = ""
-    # Before it is cut, which may leave a part of a secret.
+    # Before it is shortened, which may leave a part of a secret.
     return one_line(redact(f"{kind}: {reason}") if reason else kind).rstrip(".")
 
 

@@ -310,7 +310,7 @@ class TestRefused:
     def test_an_answer_that_would_be_gone_after_the_wait(self, make_org, monkeypatch, actions):
         org = make_org(script=lambda _: {"type": "Confirm", "text": "Shall I? " + "x" * 30_000})
         monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
-        with pytest.raises(AgentforceInputError, match="too long to be kept"):
+        with pytest.raises(AgentforceInputError, match="too long to be stored"):
             talking("ask").run()
         assert (actions.asked, org.open_sessions) == ([], [])
 

@@ -229,7 +229,7 @@ def test_a_batch_whose_ledger_was_deleted_or_whose_records_are_gone_is_refused(t
     first = trial()
     for path in (folder / "_ledger").glob("records-*"):
         path.unlink()
-    assert "the records that the first task has kept" in str(rest(first.value).error)
+    assert "the records that the first task stored" in str(rest(first.value).error)
     for path in (folder / "_ledger").iterdir():
         path.unlink()
     assert "_ledger/ was deleted" in str(rest(first.value).error)
@@ -249,13 +249,13 @@ def test_a_batch_is_taken_over_by_one_task(trial, rest, org):
     [
         ({"records": ACCOUNTS}, "Give exactly one of records, soql and continue_from."),
         ({"soql": "SELECT Id FROM Account"}, "Give exactly one of records, soql and continue_from."),
-        ({"sample": 3}, "sample is not given together with continue_from"),
-        ({"dry_run": True}, "dry_run is not given together with continue_from"),
+        ({"sample": 3}, "sample cannot be combined with continue_from"),
+        ({"dry_run": True}, "dry_run cannot be combined with continue_from"),
         ({"continue_from": None, "records": ACCOUNTS, "message": None}, "message must be given"),
         ({"continue_from": None, "records": ACCOUNTS, "result_path": None}, "result_path must be given"),
         (
             {"continue_from": None, "records": ACCOUNTS, "sample": 3, "dry_run": True},
-            "sample is not given together with dry_run",
+            "sample cannot be combined with dry_run",
         ),
         ({"min_agreement": 0.9}, "min_agreement needs agreement_share"),
         ({"agreement_share": 2}, "agreement_share must be a number from 0 to 1"),

@@ -107,7 +107,7 @@ def test_a_folder_that_is_gone_with_its_pod_is_refused(batch, org, monkeypatch):
         if one.fstype == "tmpfs" and os.access(one.mountpoint, os.W_OK)
     )
     monkeypatch.setenv("AIRFLOW_IS_K8S_EXECUTOR_POD", "True")
-    with pytest.raises(AgentforceInputError, match="gone with this pod"):
+    with pytest.raises(AgentforceInputError, match="lost with this pod"):
         batch.run(result_path=f"file://{memory}/agentforce-results")
     assert org.count("start") == 0
 

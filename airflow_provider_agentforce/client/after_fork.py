@@ -1,4 +1,4 @@
-"""Renews the locks of a forked child, in which the thread that holds one does not exist."""
+"""Renews locks in a forked child, where the threads that held them do not exist."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Protocol
 
 
 class Renewable(Protocol):
-    """What holds locks."""
+    """An object that holds locks."""
 
     def renew(self) -> None:
-        """Get ready for a process in which no other thread runs."""
+        """Renew the locks, in a process without other threads."""
 
 
 _known: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
 
 def renew_in_child(owner: Renewable) -> None:
-    """Have *owner* renewed in every child that this process forks, for as long as it lives."""
+    """Renew *owner* in every child that this process forks, as long as *owner* exists."""
     _known.add(owner)
 
 
@@ -43,7 +43,7 @@ class ForkSafeLock:
         self._lock = threading.Lock()
 
     def acquire(self, timeout: float = -1) -> bool:
-        """Take the lock, waiting up to *timeout* seconds, or as long as it takes."""
+        """Acquire the lock, within *timeout* seconds if given."""
         return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds agents by API name or id: the query, what its answer means, and the ids that are known.
+"""Finds agents by API name or id: the query, its results, and a cache of ids.
 
 Query and records are those of Salesforce's own client, https://github.com/forcedotcom/agents; names as in
 https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-agent-id.html.
@@ -56,13 +56,13 @@ def query_for(agent: str) -> str:
 
 
 def parse_agents(records: Sequence[dict[str, Any]]) -> list[AgentInfo]:
-    """Read the records that :func:`query_for` finds; what is not an agent is passed over."""
+    """Read the records that :func:`query_for` finds; other records are skipped."""
     found = [one for one in records if validation.is_agent_id(one.get("Id"))]
     return [_agent(one) for one in found]
 
 
 def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
-    """Return the agent that was looked for.
+    """Return the agent of a lookup.
 
     :param agent: its id or API name.
     :raises AgentforceInputError: if the org has none of that name, or several.
@@ -105,9 +105,9 @@ def _agent(record: dict[str, Any]) -> AgentInfo:
 
 
 class AgentIds:
-    """The agents of one org that are known, shared by all its clients in a process.
+    """The known agents of one org, shared by all its clients in a process.
 
-    An entry serves for ten minutes, or until it is forgotten.
+    An entry is valid for ten minutes, or until it is forgotten.
     """
 
     def __init__(self) -> None:
@@ -115,10 +115,10 @@ class AgentIds:
         self._flights: dict[str, SingleFlight[str]] = {}
 
     def id_of(self, agent: str, find: Callable[[], str], deadline: Deadline, *, longest: float) -> str:
-        """Return the id of *agent*. Threads that ask for the same one share a look-up and its failure.
+        """Return the id of *agent*. Concurrent lookups of the same agent share one call and its failure.
 
-        :param find: looks it up, or raises, and then nothing is kept.
-        :param longest: seconds to wait for another thread's look-up.
+        :param find: looks it up, or raises; nothing is cached then.
+        :param longest: seconds to wait for another thread's lookup.
         """
         known = self._fresh(agent, deadline)
         if known is not None:
@@ -142,24 +142,24 @@ class AgentIds:
         return agent_id if deadline.clock() < until else None
 
     def forget(self, agent_id: str) -> None:
-        """Have the agent with this id looked up again next time."""
+        """Forget the agent with this id, so that it is looked up again."""
         for name in [name for name, entry in list(self._known.items()) if entry[0] == agent_id]:
             self._known.pop(name, None)
 
 
 class ActiveVersions:
-    """The active versions of one org's agents, each as it was seen lately. Times are those of one clock."""
+    """The recently read active versions of one org's agents. All times are of the same clock."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str | None, float]] = {}
 
     def note(self, agents: Sequence[AgentInfo], until: float) -> None:
-        """Note what a look-up has found, and until when it serves."""
+        """Store the result of a lookup, and until when it is valid."""
         for one in agents:
             self._seen[one.agent_id] = (one.version, until)
 
     def is_known(self, agent_id: str, now: float) -> bool:
-        """Tell whether the agent was looked up lately."""
+        """Return whether the agent was looked up recently."""
         return now < self._seen.get(agent_id, (None, 0.0))[1]
 
     def of(self, agent_id: str, now: float) -> str | None:

@@ -17,7 +17,7 @@ from airflow_provider_agentforce.client import json_values
 from airflow_provider_agentforce.exceptions import one_line
 
 PASSED, FAILED, ERROR = "passed", "failed", "error"
-# Of a check alone: it had nothing to compare, or it only measures.
+# Only of a check: it had nothing to compare, or it only measures.
 SKIPPED, MEASURED = "skipped", "measured"
 
 _VERDICTS = {
@@ -28,14 +28,14 @@ _VERDICTS = {
     "FAILED": FAILED,
     "ERROR": ERROR,
 }
-# The documentation says metricScore where the org says result.
+# The documentation says metricScore, the org says result.
 _VERDICT_NAMES = ("result", "status", "metricScore")
-# That something has come to its end, whatever its verdict is.
+# The status of something that has ended, regardless of its verdict.
 _ENDED = {"", "COMPLETE", "COMPLETED", "SUCCESS"}
 _NOTHING_EXPECTED = re.compile(r"skip metric result due to missing expected \w+\.?", re.IGNORECASE)
 # Topics and actions come with the id of the record, or without; the author writes the list of actions.
 _NOT_NAMES = re.compile(r"_(?:16j|179)[A-Za-z0-9]{9,15}\b|[\s'\"]")
-# One API gives the values of these, and no verdict.
+# One API returns the values of these without a verdict.
 _COMPARED = {
     *("topic_sequence_match", "topic_assertion", "action_sequence_match", "actions_assertion"),
     "agent_handoff_match",
@@ -52,9 +52,9 @@ _LONGEST_REASON = 500
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """One thing that was looked at in a case.
+    """One check of a case.
 
-    :param name: as the test's author knows it.
+    :param name: the name that the test's author sees.
     :param kind: what identifies the scorer, such as ``bot_response_rating``.
     :param status: ``passed``, ``failed``, ``error``, ``skipped`` (nothing was expected) or ``measured``.
     :param score: a number, ``None`` without one.
@@ -70,7 +70,7 @@ class CaseCheck:
 
     @property
     def told(self) -> str:
-        """What became of it, in words."""
+        """Its result, in words."""
         if self.status == PASSED:
             return self.name
         compared = f"expected {self.expected!r}, got {self.actual!r}" if self.expected else ""
@@ -81,12 +81,12 @@ class CaseCheck:
 class Case:
     """One case of a test.
 
-    :param name: what was said to the agent, or the name of a conversation.
+    :param name: the message to the agent, or the name of a conversation.
     :param status: ``passed``, ``failed`` or ``error``.
     :param reason: why it did not pass, in one line.
     :param seconds: how long it took, ``None`` if that is not known.
-    :param session_id: of the agent's session, ``""`` if that is not known.
-    :param repetition: which time it is, where the same is tested several times.
+    :param session_id: id of the agent's session, ``""`` if it is not known.
+    :param repetition: number of the repetition, if the case runs several times.
     """
 
     number: int
@@ -132,7 +132,7 @@ def case_of(  # noqa: PLR0917 - the fields of a case
 
 
 def contradiction(results: Mapping[str, Any], cases: Sequence[Case]) -> str:
-    """Return what the summary of a run's results says against their cases, or ``""``."""
+    """Return how the summary of a run's results contradicts their cases, or ``""``."""
     given = results.get("summary")
     summary = _embedded(given)
     if given is not None and not summary and given != {}:
@@ -188,7 +188,7 @@ def _checks(part: dict[str, Any]) -> Iterator[CaseCheck]:
         yield _check(str(result.get("metricLabel") or kind), kind, texts)
     for result in _objects(part.get("testScorerResults")):
         score = _scores(result)
-        # What a scorer is called can be changed; its type cannot.
+        # The name of a scorer can be changed; its type cannot.
         named = score.get("evaluationType") or result.get("evaluationType") or result.get("scorerName")
         kind = str(named or "")
         kind = kind.removeprefix("evaluator.")
@@ -206,7 +206,7 @@ def _scores(result: Mapping[str, Any]) -> dict[str, Any]:
 def _check(name: str, kind: str, *found: Mapping[str, Any]) -> CaseCheck:
     """Return a check.
 
-    :param found: what says something about it, the best last.
+    :param found: the sources of its verdict, the best last.
     """
     known: dict[str, Any] = {}
     for one in found:
@@ -235,14 +235,14 @@ def _score_in(known: Mapping[str, Any], kind: str) -> float | None:
 
 
 def _not_judged(check: CaseCheck) -> CaseCheck:
-    """Return a check that has no verdict, with a reason that says so."""
+    """Return a check without a verdict, with that as its reason."""
     score = "" if check.score is None else f" (score {check.score:g})"
     reason = "; ".join(filter(None, [f"it is not judged{score}", check.reason]))
     return replace(check, reason=reason)
 
 
 def _verdicts(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each verdict about a check: of one that is unknown, that it is an error."""
+    """Yield each verdict of a check; an unknown verdict is an error."""
     message = found.get("errorMessage")
     nothing_expected = isinstance(message, str) and _NOTHING_EXPECTED.fullmatch(message.strip())
     if nothing_expected:
@@ -277,7 +277,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _embedded(text: Any) -> dict[str, Any]:
-    """Return the JSON object that a text holds, whose quotes, or whose values, are escaped for HTML."""
+    """Return the JSON object in a text whose quotes or values are HTML-escaped."""
     if isinstance(text, dict):
         return text
     if not isinstance(text, str):
@@ -305,7 +305,7 @@ def _object(case: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    """Return the objects of a list; for what is not an object, or no list, an empty one."""
+    """Return the objects of a list; other items, and a value that is not a list, become empty objects."""
     if value is None:
         return []
     return [one if isinstance(one, dict) else {} for one in value] if isinstance(value, list) else [{}]

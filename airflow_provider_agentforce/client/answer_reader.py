@@ -1,6 +1,6 @@
-"""Reads a body piece by piece and knows as early as possible that it is whole. Pure.
+"""Reads a body piece by piece and detects its end as early as possible. Pure.
 
-An answer must not be lost to how its connection ends, and must not wait for an end that adds nothing to it.
+An answer must not depend on how its connection ends, and must not wait for an end that adds nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from airflow_provider_agentforce.client.sse import Event, EventDecoder
 
 EVENT_STREAM = "text/event-stream"
 MAX_BODY_BYTES = 4 * 1024 * 1024
-# A turn takes some 100 kB, most of it what was said to the models, and a session may have a hundred.
+# A turn takes about 100 kB, mostly prompts for the models, and a session may have a hundred.
 MAX_TRACE_BYTES = 4 * MAX_BODY_BYTES
 
 # A string is one token, closed or not, so that the brackets in it are not counted.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|(?P<opens>[\[{])|[\]}]', re.DOTALL)
 _BEGINS_A_VALUE = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
-# What may stand before JSON or an event stream: a byte order mark and blank lines.
+# What may precede JSON or an event stream: a byte order mark and blank lines.
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _PROGRESS = "PROGRESS_INDICATOR"
 _LAST = {"EndOfTurn", "SessionEnded", "Error"}
@@ -34,8 +34,8 @@ _ON_THE_WAY = {"ProgressIndicator", "TextChunk", "ValidationFailureChunk", "EndO
 class JsonReader:
     """Reads a JSON object or array, or a body of any other kind up to its end.
 
-    :param most: bytes that are kept.
-    :ivar complete: whether the value has arrived as a whole. What follows it is not read.
+    :param most: maximum number of bytes kept.
+    :ivar complete: whether the value has arrived completely. Bytes after it are not read.
     """
 
     def __init__(self, most: int = MAX_BODY_BYTES) -> None:
@@ -48,7 +48,7 @@ class JsonReader:
 
     @property
     def body(self) -> bytes:
-        """What arrived, up to the most that is kept."""
+        """The bytes that arrived, up to the maximum."""
         return bytes(self._body)
 
     @cached_property
@@ -102,8 +102,8 @@ class JsonReader:
 class LongReader(JsonReader):
     """Reads a long reply up to its end.
 
-    :param most: bytes that are kept.
-    :ivar too_long: whether there was more, and the reading was given up.
+    :param most: maximum number of bytes kept.
+    :ivar too_long: whether there was more, so that reading stopped.
     """
 
     too_long = False
@@ -148,12 +148,12 @@ class AnswerReader:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has arrived as a whole, so that nothing more needs to be read."""
+        """Whether the answer has arrived completely, so that nothing more needs to be read."""
         return self._answer.complete
 
     @property
     def body(self) -> bytes:
-        """What arrived, at most 4 MiB."""
+        """The bytes that arrived, at most 4 MiB."""
         return self._answer.body
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
@@ -167,15 +167,15 @@ class AnswerReader:
         return self._answer.feed(piece)
 
     def turn(self) -> Turn:
-        """Return the answer. An error of the org in its place is an answer with the outcome ``failed``.
+        """Return the answer. An error of the org instead of it is an answer with the outcome ``failed``.
 
-        :raises UnreadableReplyError: if it is not whole, or not an answer.
+        :raises UnreadableReplyError: if it is incomplete, or not an answer.
         """
         self._answer.check()
         return self._turn()
 
     def partial(self) -> Turn | None:
-        """Return what can be read of an answer that is not whole, ``None`` if nothing can."""
+        """Return the readable part of an incomplete answer, ``None`` if there is none."""
         return self._turn() if self._answer.messages or self._answer.text else None
 
     def _turn(self) -> Turn:
@@ -211,7 +211,7 @@ class _JsonAnswer(JsonReader):
 class _EventStream:
     """An answer as an event stream.
 
-    :ivar complete: whether its last message has arrived. What follows it is not read.
+    :ivar complete: whether its last message has arrived. Bytes after it are not read.
     """
 
     def __init__(self) -> None:
@@ -252,7 +252,7 @@ class _EventStream:
         garbled = self._garbled
         for event in self._decoder.finish():
             self._take(event)
-        # An event that was cut is the end of the stream, not garbage.
+        # An event that was cut off is the end of the stream, not garbage.
         self._garbled = garbled
 
     def _take(self, event: Event) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ class _EventStream:
         return [message for message in messages if self._note(message)]
 
     def _note(self, message: dict[str, Any]) -> bool:
-        """Keep a message; tell whether it is the first of its kind."""
+        """Keep a message; return whether it is the first of its kind."""
         kind, identity = str(message.get("type")), identity_of(message)
         is_new = identity is None or identity not in self._seen
         if identity is not None:

@@ -43,7 +43,7 @@ class HttpCall:
     """One request on the wire, complete but for the bearer token.
 
     :param body: never shown, since the token call's holds the secret and a message may be confidential.
-    :param secret: what is made for this call alone and must not be shown.
+    :param secret: a value made for this call, which must not be shown.
     """
 
     method: str
@@ -55,16 +55,16 @@ class HttpCall:
 
 @dataclass(frozen=True, kw_only=True)
 class ApiRequest(ABC):
-    """What all requests have in common.
+    """The common part of all requests.
 
     :param agent_id: the agent's id, ``None`` if there is none or it is not known.
     :param session_id: the session that the request goes to.
-    :param external_session_key: by which the org's event log knows the session that the request starts.
+    :param external_session_key: key, in the org's event log, of the session that the request starts.
     :param sequence_id: number of the message that the request sends.
-    :param text: the message; not shown, as it may be confidential.
-    :param auth: how the token is asked for, where it is.
+    :param text: the message; not shown, because it may be confidential.
+    :param auth: the flow of a token request.
     :cvar doing: the operation in words.
-    :cvar max_body: bytes that an answer may hold.
+    :cvar max_body: maximum number of bytes of an answer.
     """
 
     operation: ClassVar[Operation]
@@ -79,26 +79,26 @@ class ApiRequest(ABC):
 
     @abstractmethod
     def call(self, api_url: str) -> HttpCall:
-        """Return what goes over the wire.
+        """Return the HTTP request.
 
         :param api_url: origin of the Agent API.
         """
 
     def reader(self, content_type: str | None) -> JsonReader | AnswerReader:  # noqa: ARG002 - of a send's answer
-        """Return what takes the bytes of a 2xx answer."""
+        """Return a reader for the bytes of a 2xx answer."""
         return JsonReader(self.max_body)
 
     @abstractmethod
     def read(self, reader: Any) -> Any:
         """Return the value of a 2xx answer.
 
-        :raises UnreadableReplyError: it is not what the API promises.
+        :raises UnreadableReplyError: it does not have the documented form.
         """
 
     def for_attempt(self, losses: int, now: float) -> Self:  # noqa: ARG002 - most are the same each time
-        """Return the request as the next attempt makes it.
+        """Return the request of the next attempt.
 
-        :param losses: attempts before that may have been acted on.
+        :param losses: number of earlier attempts on which the org may have acted.
         :param now: wall clock in seconds.
         """
         return self
@@ -109,7 +109,7 @@ class StartRequest(ApiRequest):
     """``POST /agents/{id}/sessions``. Unknown fields are answered with 400, so none is added.
 
     :param my_domain: the org's My Domain.
-    :param bypass_user: as in the options, or what the connection's ``auth`` needs.
+    :param bypass_user: that of the options, or the value that fits the connection's ``auth``.
     """
 
     operation = Operation.START
@@ -173,7 +173,7 @@ class SendRequest(ApiRequest):
         return post(url, body, accept=_EVENTS if self.stream else _JSON)
 
     def reader(self, content_type: str | None) -> AnswerReader:
-        """Return a reader for JSON or a stream, whatever was asked for."""
+        """Return a reader for JSON or a stream, regardless of the request."""
         session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
         asked = self.message.request
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
@@ -288,7 +288,7 @@ class SessionTraceRequest(ApiRequest):
         return LongReader(MAX_TRACE_BYTES)
 
     def read(self, reader: LongReader) -> SessionTrace | None:
-        """Return the trace, ``None`` for one that is too long to be read."""
+        """Return the trace, ``None`` if it is too long to be read."""
         if reader.too_long:
             return None
         return SessionTrace.from_otlp(responses.decode_reply(reader.body), self.session_id)

@@ -179,7 +179,7 @@ class AttemptReader:
             if isinstance(value, Turn):
                 value = _without_secrets(value, self._redact)
         except UnreadableReplyError as error:
-            # An answer that is whole counts, however its connection ended.
+            # A complete answer counts, however its connection ended.
             if broken is not None:
                 return self._failed(broken, detail)
             return self._failed(error.failure, str(error))

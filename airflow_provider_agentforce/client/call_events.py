@@ -22,7 +22,7 @@ class CallEvent:
     :param agent_id: the agent's id.
     :param session_id: the session of the call; at the end of a start, the session that it started.
     :param sequence_id: number of the message.
-    :param text: the message; not shown, as it may be confidential.
+    :param text: the message; not shown, because it may be confidential.
     :param external_session_key: UUID of the started session in the org's event log.
     :param api_url: origin of the Agent API.
     :param attempts: number of requests that were sent, or should have been.

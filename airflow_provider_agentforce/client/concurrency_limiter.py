@@ -103,7 +103,7 @@ class ConcurrencyLimiter:
     def recall(self, ages: Iterable[float]) -> None:
         """Count starts of another process.
 
-        :param ages: how many seconds ago each was; those since this limiter counts itself are passed over.
+        :param ages: the age of each in seconds; those since this limiter counts itself are skipped.
         """
         with self._changed:
             now = self._clock()

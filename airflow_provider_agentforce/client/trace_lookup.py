@@ -84,7 +84,7 @@ def read_trace(client: AgentforceClient, session_id: str, started_at: float | No
 
 
 def concerns_all(error: AgentforceError) -> bool:
-    """Tell whether the traces of the other sessions would fail the same way."""
+    """Return whether the traces of the other sessions would fail the same way."""
     its_own = error.status in _OF_ONE_SESSION or isinstance(error, AgentforceInputError)
     return not error.retryable and not its_own
 

@@ -119,13 +119,13 @@ def _connection(given: str) -> str:
 
 @contextmanager
 def _stops_kept() -> Iterator[None]:
-    """Have the kernel keep the signals that stop the command until they are waited for.
+    """Make the kernel keep the signals that stop the command until the command waits for them.
 
     A Python handler would run only between two steps of the main thread. A signal that arrives right before
     that thread waits for one, or in the server's thread, would not wake it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    # A shell that starts the command in the background has them ignored, and some systems drop those.
+    # A shell that starts the command in the background ignores them, and some systems drop ignored signals.
     for number in _STOPS:
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -181,13 +181,13 @@ def _parser() -> argparse.ArgumentParser:
         option = f"--{setting.name.replace('_', '-')}"
         text = " ".join(texts.get(setting.name, "").replace("`", "").split())
         parser.add_argument(option, default=setting.default, help=text, **_taken(kinds[setting.name]))
-    # A fixed address, so that the connection of yesterday is good today.
+    # A fixed address, so that yesterday's connection still works today.
     parser.set_defaults(port=os.environ.get(_PORT, DEFAULT_PORT))
     return parser
 
 
 def _taken(kind: Any) -> dict[str, Any]:
-    """Return what ``argparse`` has to know of an option whose setting has the type ``kind``."""
+    """Return the ``argparse`` arguments of an option whose setting has the type ``kind``."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:

@@ -57,7 +57,7 @@ class _Admin:
         return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
 
     async def sessions(self, request: Request) -> Response:
-        """Everything the page shows; 204 when nothing happened since the version that the page has."""
+        """Everything the page shows; 204 if nothing has happened since the version that the page has."""
         org = self._org
         if request.query_params.get("since") == str(org.version):
             return Response(status_code=204)
@@ -104,7 +104,7 @@ class _Admin:
         return [_fault(fault) for fault in self._org.faults.unused()]
 
     def _json(self, value: Any, *, status: int = 200) -> Response:
-        """Answer with ``value``, less any secret that came in through a text, a header or a path."""
+        """Answer with ``value``, without any secret that came in through a text, a header or a path."""
         text = json.dumps(value, ensure_ascii=False, default=_text)
         for secret in (CONSUMER_SECRET, *list(self._org.tokens)):
             text = text.replace(secret, HIDDEN)
@@ -114,7 +114,7 @@ class _Admin:
 
 
 def _records(org: Org) -> list[dict[str, Any]]:
-    """Return for each object how many records there are, and those that were changed last, without blanks."""
+    """Return for each object the number of records, and the last changed ones, without empty fields."""
     shown = []
     for name in org.records.sobjects:
         found = org.records.all(name)
@@ -125,7 +125,7 @@ def _records(org: Org) -> list[dict[str, Any]]:
 
 
 def _changed_at(record: dict[str, Any]) -> str:
-    """Return when a record was changed, ``""`` for one that is as it was made."""
+    """Return when a record was changed, ``""`` if it was not."""
     changed = str(record["LastModifiedDate"])
     return "" if changed == record["CreatedDate"] else changed
 
@@ -156,7 +156,7 @@ def _request_view(record: RequestRecord) -> dict[str, Any]:
 
 
 def _form_view(body: Any) -> str:
-    """Show a token request without secrets, a mistyped or real one included."""
+    """Show a token request without secrets, including mistyped or real ones."""
     if not isinstance(body, str):
         return HIDDEN
     shown = ((name, value if name in _SHOWN_FORM_FIELDS else HIDDEN) for name, value in parse_qsl(body))

@@ -47,7 +47,7 @@ _VALUES: dict[str, tuple[type, ...]] = {
     "Ref": (dict,),
     "List": (list,),
 }
-# The documents have a text of their own for what is wrong with these fields.
+# The documents have separate texts for errors of these fields.
 _DOCUMENTED = {"sequenceId": "invalid_sequence_id", "endpoint": "bad_endpoint"}
 
 
@@ -100,7 +100,7 @@ class _StartBody(_Body):
     instance_config: _InstanceConfig
     tz: str | None = None
     variables: _Variables = None
-    # Of the values only two mean something; a client in use sends the name of the field.
+    # Only two of the values have a meaning; a client in use sends the name of the field.
     feature_support: str | None = None
     streaming_capabilities: _StreamingCapabilities | None = None
     bypass_user: Annotated[bool | None, BeforeValidator(_boolean)] = None
@@ -108,7 +108,7 @@ class _StartBody(_Body):
 
 
 def _sequence_number(value: Any) -> Any:
-    """Return the number; clients are known to send it as a text too."""
+    """Return the number; some clients send it as a text."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
@@ -176,7 +176,7 @@ def _parse(kind: type[_AnyBody], body: dict[str, Any]) -> _AnyBody:
     :raises ApiError: 400, with the documented text where there is one.
     """
     if "sequenceId" in body and body.get("message") is None:
-        # Beside the message is the commonest mistake; the server names the one that is missing inside.
+        # Fields beside the message are the most common mistake; the server names the one missing inside.
         raise ApiError("missing_sequence_id")
     try:
         return kind.model_validate(body)
@@ -250,7 +250,7 @@ async def start(request: OrgRequest) -> OrgResponse:
 
 
 def _same_place(endpoint: str, org_url: str) -> bool:
-    """Compare up to the name of the loopback host, which has several."""
+    """Compare without the name of the loopback host, which has several."""
     here, there = urlsplit(org_url), urlsplit(endpoint)
     try:
         same_port = there.port == here.port
@@ -290,7 +290,7 @@ async def send(request: OrgRequest) -> OrgResponse:
 
 
 def note_not_acted(request: OrgRequest, fault: Fault) -> None:
-    """Remember a message that *fault* kept from the agent, for those who watch."""
+    """Keep a message that *fault* withheld from the agent, for the page."""
     session = request.org.sessions.get(request.params["session_id"])
     body = request.record.body
     message = body.get("message") if isinstance(body, dict) else None
@@ -353,7 +353,7 @@ async def end(request: OrgRequest) -> OrgResponse:
     session = request.lock_session()
     await request.wait_while_held()
     request.org.end_session(session, reason)
-    # The reason is never the one that the caller gave.
+    # The reason is never that of the caller.
     ended = messages.answer_message("SessionEnded", reason="ClientRequest")
     return json_response({"messages": [ended], "_links": _links(request, session)})
 
@@ -386,7 +386,7 @@ def _seed_start(session: SessionRecord) -> dict[str, Any]:
 
 
 def _seed_message(message: messages.Message, sequence_id: float) -> messages.Message:
-    """Return the one type of message that the guide knows; the others keep their shape."""
+    """Return the only type of message in the guide; other types keep their shape."""
     text = message.get("message")
     if message.get("type") != "Inform" or text is None:
         return message

@@ -136,7 +136,7 @@ def _readable(content: bytes) -> Any:
 
 
 async def _respond(request: OrgRequest, handler: Handler) -> OrgResponse:
-    """Answer as the handler does, or as the fault says: before the org acts, after it, or in its place."""
+    """Answer like the handler, or as the fault says: before the org acts, after it, or instead of it."""
     fault = request.fault
     if fault is not None and fault.replaces_answer and not fault.after:
         return await _not_acted(request, fault)
@@ -165,7 +165,7 @@ async def _not_acted(request: OrgRequest, fault: Fault) -> OrgResponse:
 
 
 def _error_response(spec: ErrorSpec, request: OrgRequest, values: dict[str, Any]) -> OrgResponse:
-    # What fills the blanks of a documented text when nothing better is known.
+    # Default values for the placeholders of a documented text.
     blanks = {"agent_id": "My_Agent", "session_id": "unknown", "field": "userId", "detail": "Bad Request"}
     known = {**blanks, "sequence_id": 1, "definition": "My_Tests", **request.params, **values}
     headers, content = render(spec, path=request.api_path, values=known)
@@ -205,9 +205,9 @@ def _body(body: dict[str, Any] | list[Any] | str | bytes) -> tuple[bytes, str]:
 
 
 class LoopbackOnly:
-    """Refuse what a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin.
+    """Refuse requests that a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin.
 
-    :param salesforce: its hosts are not foreign: the proxy leads them here.
+    :param salesforce: its hosts are not foreign, because the proxy redirects them here.
     """
 
     def __init__(self, app: ASGIApp, *, salesforce: bool = False) -> None:
@@ -215,7 +215,7 @@ class LoopbackOnly:
         self._salesforce = salesforce
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on when it comes from this machine by its own name."""
+        """Pass on a request that comes from this machine under its own name."""
         headers = dict(scope["headers"])
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         known = _is_known(b"//" + host, salesforce=self._salesforce)

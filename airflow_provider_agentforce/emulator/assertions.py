@@ -16,9 +16,9 @@ from airflow_provider_agentforce.emulator.org import CONSUMER_KEY, Org
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-# How far ahead an assertion may end, in seconds.
+# How far in the future an assertion may end, in seconds.
 _LONGEST = 180
-# The official library gives the end in milliseconds since the epoch, and orgs take it for a time far away.
+# The official library sends the end in milliseconds since the epoch, which orgs accept as a distant time.
 _MILLISECONDS = 1e12
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
@@ -26,7 +26,7 @@ _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 def user_of(assertion: str, org: Org) -> str:
     """Return the username that ``assertion`` names.
 
-    :raises ApiError: the org gives no token for it.
+    :raises ApiError: the org issues no token for it.
     """
     claims = _claims(assertion, org.settings.certificate)
     if claims.get("iss") != CONSUMER_KEY:
@@ -52,14 +52,14 @@ def _check_end(ends: Any) -> None:
 
 
 def _claims(assertion: str, certificate: str | None) -> dict[str, Any]:
-    """Return what ``assertion`` says, once its signature is verified."""
+    """Return the claims of ``assertion``, after verifying its signature."""
     import jwt  # noqa: PLC0415 - for those who log in like this
 
     key: Any = None if certificate is None else public_key(certificate)
     try:
         if jwt.get_unverified_header(assertion).get("alg") != "RS256":
             raise ApiError("invalid_assertion")
-        # What is wrong with a claim has an answer of its own, above.
+        # Invalid claims have separate answers, above.
         payload = jwt.PyJWS().decode(
             assertion, key, algorithms=["RS256"], options={"verify_signature": key is not None}
         )
@@ -72,9 +72,9 @@ def _claims(assertion: str, certificate: str | None) -> dict[str, Any]:
 
 
 def public_key(path: str) -> RSAPublicKey:
-    """Return the RSA key of a PEM file that holds a certificate or a public key.
+    """Return the RSA key of a PEM file with a certificate or a public key.
 
-    :raises ValueError: it holds neither.
+    :raises ValueError: it contains neither.
     """
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
@@ -91,5 +91,5 @@ def public_key(path: str) -> RSAPublicKey:
     except ValueError:
         key = None
     if not isinstance(key, RSAPublicKey):
-        raise ValueError(f"certificate: {path} holds no certificate and no public key of RSA.")  # noqa: TRY004
+        raise ValueError(f"certificate: {path} contains neither a certificate nor an RSA public key.")  # noqa: TRY004
     return key

@@ -2,7 +2,7 @@
 
 Sources: https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/intro_rest.htm, and
 https://github.com/forcedotcom/agents for the fields of ``BotDefinition`` and ``BotVersion``. Error bodies are
-the list of ``message`` and ``errorCode`` with which the data API answers.
+lists of ``message`` and ``errorCode``, like those of the data API.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_agentforce.emulator.exchange import OrgRequest, OrgRespons
 from airflow_provider_agentforce.emulator.models import ORG_ID, USERNAME, Agent, salesforce_id, user_id_of
 from airflow_provider_agentforce.emulator.sobjects import SObjectField
 
-# From the one in which the Testing API begins to the newest of 2026, the first whose SOAP calls take a JWT.
+# From the first one with the Testing API to the newest of 2026, the first whose SOAP calls accept a JWT.
 _VERSIONS = {
     63: "Spring '25",
     64: "Summer '25",
@@ -41,14 +41,16 @@ async def versions(_request: OrgRequest) -> OrgResponse:
 
 
 async def resources(request: OrgRequest) -> OrgResponse:
-    """Answer ``GET /services/data/v{version}``: where this version has what."""
+    """Answer ``GET /services/data/v{version}``: the resources of this version."""
     request.authorize("rest_session_expired")
     names = ("query", "sobjects")
     return json_response({name: f"{request.record.path}/{name}" for name in names})
 
 
 async def query(request: OrgRequest) -> OrgResponse:
-    """Answer ``GET /services/data/v{version}/query``. Any valid token will do here, opaque ones too."""
+    """Answer ``GET /services/data/v{version}/query``. Any valid token is accepted here, including opaque
+    ones.
+    """
     request.authorize("rest_session_expired")
     found = soql.select(request.query.get("q", ""), _tables(request))
     await request.wait_while_held()
@@ -69,7 +71,7 @@ async def query_more(request: OrgRequest) -> OrgResponse:
 
 
 def _page(request: OrgRequest, cursor: str, found: soql.QueryResult, begin: int) -> OrgResponse:
-    """Return the records from *begin* on, and where there are more of them."""
+    """Return the records from *begin* on, and the address of the next ones."""
     asked = _BATCH_SIZE.search(request.headers.get("sforce-query-options", ""))
     size = request.org.settings.query_page_size
     end = begin + (min(int(asked[1]), size) if asked else size)
@@ -82,7 +84,7 @@ def _page(request: OrgRequest, cursor: str, found: soql.QueryResult, begin: int)
 
 
 def _columns(record: soql.Record) -> list[dict[str, Any]]:
-    """Describe the fields of a record that a query found, those of its parent and of its children too."""
+    """Describe the fields of a record that a query found, including those of its parent and children."""
     columns = []
     for name, value in record.items():
         if name == "attributes":
@@ -149,7 +151,7 @@ async def _written(request: OrgRequest, upsert_by: SObjectField | None) -> OrgRe
 
 
 def _tables(request: OrgRequest) -> dict[str, list[soql.Record]]:
-    """Return every record that the org knows, by type."""
+    """Return all records of the org, by type."""
     path = f"/services/data/v{request.params['version']}/sobjects"
     agents = [_agent(agent, path) for agent in request.org.agents]
     others = {

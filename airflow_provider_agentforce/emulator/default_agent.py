@@ -1,4 +1,4 @@
-"""The agent without a script: obvious words lead to every outcome, equal questions to equal answers.
+"""The agent without a script: obvious words cause each outcome, and equal questions get equal answers.
 
 The words are documented in ``docs/emulator.md``.
 """
@@ -40,7 +40,7 @@ def answer(turn: ScriptTurn) -> Any:
 
 
 def _decision(turn: ScriptTurn) -> Any:
-    """Answer a Reply or Cancel that names the last answer's Confirm, or a text that says yes or no to it."""
+    """Answer a Reply or Cancel for the last answer's Confirm, or a text that says yes or no to it."""
     last = turn.history[-1].messages if turn.history else []
     asked = [message["id"] for message in last if message.get("type") == "Confirm"]
     if turn.type in ("Reply", "Cancel") and turn.message.get("inReplyToMessageId") in asked:
@@ -53,7 +53,7 @@ def _decision(turn: ScriptTurn) -> Any:
 
 
 def _number(key: str, low: int, high: int) -> int:
-    """Return a number from ``low`` to ``high`` that depends on nothing but ``key``."""
+    """Return a number from ``low`` to ``high`` that depends only on ``key``."""
     digest = hashlib.sha256(key.strip().lower().encode()).digest()
     return low + int.from_bytes(digest[:8], "big") % (high - low + 1)
 
@@ -116,7 +116,7 @@ def _counted(number: int, thing: str) -> str:
 
 
 class _Subject(NamedTuple):
-    """Something that the agent knows about: the action that finds its facts, and how it tells them."""
+    """A topic of the agent: the action that finds its facts, and the text about them."""
 
     action: str
     facts: Callable[[str], dict[str, Any]]

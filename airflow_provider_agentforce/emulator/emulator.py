@@ -1,4 +1,4 @@
-"""The emulator as a test or a command sees it: start it, program it, look at what happened."""
+"""The emulator for tests and the command: start it, program it, look at what happened."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Emulator:
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`.
 
-    :param script: where the answers come from: a YAML or Python file, a mapping, or a function
-        ``answer(turn)``. None is the default agent.
+    :param script: the source of the answers: a YAML or Python file, a mapping, or a function
+        ``answer(turn)``. None: the default agent.
     :param agents: the agents of the org. None: those of the script, else an active service agent, an inactive
         one and an employee agent.
     :param sobjects: the objects of its data, without records. None: accounts, contacts and cases, with a few
@@ -82,7 +82,7 @@ class Emulator:
     def start(self) -> None:
         """Serve; return when requests are answered. After a :meth:`stop` it serves at the same address again.
 
-        :raises OSError: the port is taken.
+        :raises OSError: the port is in use.
         """
         from airflow_provider_agentforce.emulator.app import build_app  # noqa: PLC0415
         from airflow_provider_agentforce.emulator.server import ThreadedServer  # noqa: PLC0415
@@ -107,23 +107,23 @@ class Emulator:
         self._server = server
 
     def stop(self) -> None:
-        """Close every connection and end the server; what happened can still be looked at."""
+        """Close every connection and end the server; its records can still be read."""
         if self._server is not None:
             self._server.stop()
             self._server = None
 
     def reset(self) -> None:
-        """Forget sessions, requests, faults, holds, tokens and what became of the records; keep the rest."""
+        """Forget sessions, requests, faults, holds, tokens and changes of records; keep the rest."""
         self._org.reset()
 
     @property
     def url(self) -> str:
-        """The address of the org, which is My Domain and Agent API host in one."""
+        """The address of the org, for both My Domain and the Agent API."""
         return self._org.url
 
     @property
     def proxy_url(self) -> str | None:
-        """The proxy that leads Salesforce's hosts to this org; None without the setting ``tls``."""
+        """The proxy that redirects Salesforce's hosts to this org; None without the setting ``tls``."""
         return self._proxy_url
 
     @property
@@ -149,7 +149,7 @@ class Emulator:
         return json.dumps(connection)
 
     def fail(self, operation: str, **fault: Any) -> Fault:
-        """Program a fault for the next requests of ``operation``, behind those programmed before.
+        """Program a fault for the next requests of ``operation``, after those programmed before.
 
         :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``,
             ``session_trace``, ``query``, ``write`` or ``test``.
@@ -172,12 +172,12 @@ class Emulator:
 
     @property
     def tokens_issued(self) -> int:
-        """How many tokens were issued."""
+        """The number of tokens issued."""
         return len(self._org.tokens)
 
     @property
     def requests(self) -> list[RequestRecord]:
-        """Every request, in order of arrival. Its ``headers`` and ``body`` hold secrets as they were sent."""
+        """Every request, in order of arrival. Its ``headers`` and ``body`` contain secrets unchanged."""
         return list(self._org.requests)
 
     def count(self, operation: str) -> int:
@@ -191,7 +191,7 @@ class Emulator:
 
     @property
     def open_sessions(self) -> list[str]:
-        """The ids of the sessions that are open."""
+        """The ids of the open sessions."""
         return [session.session_id for session in self.sessions.values() if session.open]
 
     @property
@@ -210,7 +210,7 @@ class Emulator:
         ]
 
     def records(self, sobject: str) -> list[dict[str, Any]]:
-        """Return the records of an object, each a dict of all its fields, in the order of their making.
+        """Return the records of an object, each a dict of all its fields, in the order of creation.
 
         :raises KeyError: an unknown object.
         """
@@ -226,9 +226,9 @@ class Emulator:
         return ids
 
     def add_rule(self, sobject: str, rule: Callable[[dict[str, Any]], str | None]) -> None:
-        """Have a validation rule look at each record of an object before it is written.
+        """Check each record of an object with a validation rule before it is written.
 
-        :param rule: is given the record as it would be, and returns why it is refused, or None.
+        :param rule: receives the record as it would be written, and returns why it is refused, or None.
         """
         self._org.records.add_rule(sobject, rule)
 

@@ -193,7 +193,7 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
 }
 
-# The answers that an org gives with one status or another, by that status.
+# Answers that an org gives with different statuses, by status.
 INACTIVE_AGENT = {
     404: "inactive_agent",
     412: "inactive_agent_412",
@@ -239,7 +239,7 @@ def for_status(operation: str, status: int) -> ErrorSpec:
 
 
 class ApiError(Exception):
-    """A refusal by the org: the name of a documented error, and what fills the blanks of its text."""
+    """A refusal by the org: the name of a documented error, and the values of its placeholders."""
 
     def __init__(self, name: str, *, headers: dict[str, str] | None = None, **values: Any) -> None:
         super().__init__(name)

@@ -1,4 +1,4 @@
-"""What a handler takes and what it returns: a request to the org, and its answer, whole or broken."""
+"""The input and output of a handler: a request to the org, and its answer, complete or broken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREVIEW_BASE = "/einstein/ai-agent/v1.1"
 
 @dataclass(kw_only=True)
 class OrgRequest:
-    """One request. ``params`` are the variable parts of the path; ``fault`` is what it is to meet."""
+    """One request. ``params`` are the variable parts of the path; ``fault`` applies to it."""
 
     org: Org
     record: RequestRecord
@@ -45,7 +45,7 @@ class OrgRequest:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def credentials(self, scheme: str) -> str:
-        """Return what the ``Authorization`` header holds for ``scheme`` (lower case), empty without it."""
+        """Return the ``Authorization`` header's credentials for ``scheme`` (lower case), empty without it."""
         sent, _, value = self.headers.get("authorization", "").partition(" ")
         return value.strip() if sent.lower() == scheme else ""
 
@@ -71,9 +71,9 @@ class OrgRequest:
         return body
 
     def lock_session(self) -> SessionRecord:
-        """Take the session named in the path for this request; it is given back when the answer is out.
+        """Lock the session in the path for this request, until the answer is sent.
 
-        :raises ApiError: the session is gone or taken.
+        :raises ApiError: the session has ended or is locked.
         """
         self.locked = self.org.lock_session(self.params["session_id"])
         return self.locked
@@ -85,7 +85,7 @@ class OrgRequest:
             await hold.wait()
 
     def close(self) -> None:
-        """Give back what the request took."""
+        """Release what the request locked."""
         if self.locked is not None:
             self.org.unlock_session(self.locked)
             self.locked = None
@@ -93,7 +93,7 @@ class OrgRequest:
 
 @dataclass(kw_only=True)
 class OrgResponse:
-    """What goes back to the caller, whole or broken.
+    """The answer to the caller, complete or broken.
 
     ``pieces`` make a stream: the first goes out at once, the rest after ``pause`` seconds. ``cut`` closes the
     connection after that many bytes of body, ``drop`` before the first byte. ``hold_open`` are the seconds
@@ -114,7 +114,7 @@ class OrgResponse:
         return self.cut is None and not self.hold_open
 
     async def send(self, send: Send) -> None:
-        """Send headers and body, or as much of them as is to arrive."""
+        """Send headers and body, or the part of them that must arrive."""
         if self.drop:
             return
         streamed = self.pieces is not None
@@ -149,7 +149,7 @@ class OrgResponse:
         if self.drop:
             transport.abort()
         elif self.cut is not None:
-            # Close, not abort: what was sent before the cut has to arrive.
+            # Close, not abort: the bytes before the cut must arrive.
             transport.close()
         elif self.hold_open:
             with contextlib.suppress(asyncio.TimeoutError):

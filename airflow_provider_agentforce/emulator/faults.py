@@ -1,7 +1,7 @@
 """Faults that a test programs in advance: counted, queued per operation, and checked for being used.
 
-A fault that no request met means the test did not test what it says, so :meth:`FaultQueue.unused` is as
-important as the faults themselves.
+A fault that no request met means that the test did not test what it claims, so :meth:`FaultQueue.unused` is
+as important as the faults themselves.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ def known_operation(operation: str) -> None:
 
 @dataclass(kw_only=True)
 class Fault:
-    """What goes wrong with the next requests of an operation, behind the faults programmed before.
+    """A failure of the next requests of an operation, after the faults programmed before.
 
-    With a ``status``, an ``error`` or ``drop`` the org answers without acting, or acts first when ``after``
-    is true. With none of the three it acts and answers as ever, and the fault changes only what it names.
+    With a ``status``, an ``error`` or ``drop`` the org answers without acting, or acts first if ``after`` is
+    true. With none of the three it acts and answers as usual, and the fault changes only the parts that it
+    names.
 
     :param operation: ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``session_trace``,
         ``query``, ``write`` or ``test``.
-    :param times: how many requests it meets.
+    :param times: the number of requests it applies to.
     :param status: an HTTP status, with its documented body.
     :param body: the body, instead of the documented or usual one.
     :param headers: headers to add or replace.
     :param delay: seconds before the answer.
     :param after: the org acts first, then this is the answer.
-    :param cut: close the connection after so many bytes of body.
+    :param cut: close the connection after this many bytes of body.
     :param drop: close the connection before the first byte of the answer.
     :param content_type: the content type, instead of the usual one.
     :param error: a documented answer by its name; ``docs/emulator.md`` lists them.
-    :param stream: how the stream looks, with the keys of ``stream`` in a script. Only a streamed message
-        meets this fault.
+    :param stream: how the stream looks, with the keys of ``stream`` in a script. The fault applies only to a
+        streamed message.
     :raises ValueError: an unknown operation, error or key, or fields that exclude each other.
     """
 
@@ -96,11 +97,11 @@ class Fault:
 
     @property
     def remaining(self) -> int:
-        """How many more requests it will meet."""
+        """The number of further requests it applies to."""
         return self.times - self.used
 
     def fits(self, operation: str, *, stream: bool) -> bool:
-        """Say whether a request can meet it. ``stream`` tells a streamed send from a synchronous one."""
+        """Return whether it applies to a request. ``stream`` tells a streamed send from a synchronous one."""
         return self.operation == operation and (self.stream is None or stream)
 
     @property
@@ -126,7 +127,7 @@ class FaultQueue:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Queue ``fault`` behind the others of its operation."""
+        """Queue ``fault`` after the others of its operation."""
         with self._lock:
             self._faults.append(fault)
 
@@ -200,7 +201,7 @@ class Hold:
                 )
 
     def release(self) -> None:
-        """Let all held requests go on, and hold no more."""
+        """Release all held requests, and hold no more."""
         with self._changed:
             self.released = True
             for loop, event in self._waiting:

@@ -1,4 +1,4 @@
-"""What the agent answers: messages with every field that the API reference requires, from what a script says.
+"""The agent's answers: messages with every field that the API reference requires, from the script's text.
 
 Source: the message types of the Agent API reference
 (https://developer.salesforce.com/docs/ai/agentforce/references/agent-api?meta=Summary). Their streamed
@@ -81,7 +81,7 @@ ANSWER_TYPES = tuple(_FIELDS)
 _TEXTLESS = ("Escalate", "SessionEnded")
 # The reference has no event name for ValidationFailureChunk and for unknown types: those travel as UNKNOWN.
 _NAMED = (*ANSWER_TYPES, "ProgressIndicator", "TextChunk", "EndOfTurn")
-# A failure is reported at the end of a turn and never spoken in advance.
+# A failure is reported at the end of a turn, never in advance.
 _CHUNKED = ("Inform", "Inquire", "Confirm")
 _HEARTBEAT = b"event: ping\ndata:\n\n"
 _DONE = b"data: [DONE]\n\n"
@@ -93,7 +93,7 @@ def answer_message(kind: str, text: str = "", **fields: Any) -> Message:
 
 
 def answer_messages(kind: str, text: str = "", **fields: Any) -> list[Message]:
-    """Return the messages of an answer. An Inform says the text of a type that has none."""
+    """Return the messages of an answer. An Inform carries the text for a type that has none."""
     spoken = [answer_message("Inform", text)] if text and kind in _TEXTLESS else []
     return [*spoken, answer_message(kind, text, **fields)]
 
@@ -156,7 +156,7 @@ STREAM_KEYS = tuple(option.name for option in fields(StreamPlan))
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptReply:
-    """What the agent answers to one message. ``latency`` in seconds; None: the latency of the emulator."""
+    """The agent's answer to one message. ``latency`` in seconds; None: the latency of the emulator."""
 
     messages: list[Message]
     latency: float | None = None
@@ -165,7 +165,7 @@ class ScriptReply:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptTurn:
-    """What a script sees of one message; ``message`` is the JSON object as it was sent."""
+    """A message as a script receives it; ``message`` is the JSON object as it was sent."""
 
     message: dict[str, Any]
     sequence_id: float
@@ -178,7 +178,7 @@ class ScriptTurn:
 
     @property
     def text(self) -> str:
-        """What the caller says; empty for types without text."""
+        """The caller's text; empty for types without text."""
         return str(self.message.get("text", ""))
 
     @property
@@ -193,15 +193,15 @@ class ScriptTurn:
 
     @property
     def number(self) -> int:
-        """The place of this message in the session, from 1."""
+        """The number of this message in the session, from 1."""
         return self.session.applied + 1
 
 
 def to_reply(answer: Any, *, where: str) -> ScriptReply:
     """Return the reply that ``answer`` describes: a text, a mapping, or a list of those.
 
-    A mapping may hold ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list, sent unchanged), and
-    any field of the message itself, which adds to or replaces the documented default.
+    A mapping may contain ``text``, ``type``, ``latency``, ``stream``, ``messages`` (a list, sent unchanged),
+    and any field of the message itself, which adds to or replaces the documented default.
 
     :param where: file and entry, for the error text.
     :raises ScriptError: ``answer`` is none of these.
@@ -317,7 +317,7 @@ def _turn_events(reply: ScriptReply, *, links: dict[str, Any], path: str) -> Ite
 
 
 def split_text(text: str) -> list[str]:
-    """Cut ``text`` into chunks of a few words that join to the whole again."""
+    """Split ``text`` into chunks of a few words."""
     return re.findall(r"\s*(?:\S+\s*){1,4}", text)
 
 
@@ -329,5 +329,5 @@ def _chunked_text(reply: ScriptReply) -> str:
 def _answer_event(events: _Events, message: Message, *, envelope: bool, links: dict[str, Any]) -> bytes:
     if envelope or message.get("type") != "Inform":
         return events.event(message)
-    # The official guide prints this event in the synchronous shape; a client has to take both.
+    # The official guide shows this event in the synchronous shape; a client must accept both.
     return events.frame("INFORM", {"messages": [message], "_links": links})

@@ -1,4 +1,4 @@
-"""What a test looks at after a run: agents, sessions, turns and requests, and the ids of them."""
+"""What a test inspects after a run: agents, sessions, turns and requests, and their ids."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def new_trace_id() -> str:
 
 
 def iso_time(seconds: float) -> str:
-    """Return a time since the epoch as Salesforce writes it: UTC, with milliseconds."""
+    """Return a time since the epoch in Salesforce's format: UTC, with milliseconds."""
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def salesforce_id(fifteen: str) -> str:
-    """Return the 18-character form of a 15-character record id: the last three tell upper from lower case."""
+    """Return the 18-character form of a 15-character record id: the last three encode the case."""
     suffix = ""
     for start in range(0, 15, _BLOCK):
         block = fifteen[start : start + _BLOCK]
@@ -57,12 +57,12 @@ def user_id_of(username: str) -> str:
 
 
 def is_agent_id(value: str) -> bool:
-    """Say whether ``value`` has the shape of a BotDefinition id: prefix ``0Xx``, 15 or 18 characters."""
+    """Return whether ``value`` has the shape of a BotDefinition id: prefix ``0Xx``, 15 or 18 characters."""
     return value.startswith("0Xx") and len(value) in _ID_LENGTHS and value.isascii() and value.isalnum()
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether ``host`` (a name or address without port) can only mean this machine."""
+    """Return whether ``host`` (a name or address without port) can only mean this machine."""
     if host == "localhost":
         return True
     try:
@@ -76,8 +76,8 @@ class Agent:
     """An agent of the org.
 
     ``id`` is a BotDefinition id (``0Xx…``); without one it is derived from ``developer_name``, so it stays
-    the same from run to run. ``employee`` agents have no user of their own and refuse ``bypassUser: true``.
-    The ``version`` is the newest one, and the active one of an agent that is active.
+    the same from run to run. ``employee`` agents have no user and refuse ``bypassUser: true``. The
+    ``version`` is the newest one, and the active one of an agent that is active.
     """
 
     developer_name: str
@@ -160,7 +160,7 @@ class SessionRecord:
 
     @property
     def applied(self) -> int:
-        """How many messages the agent acted on in this session, resends included."""
+        """The number of messages that the agent acted on in this session, including resends."""
         return sum(turn.applied for turn in self.turns)
 
     def feedback_ids(self) -> set[str]:
@@ -195,7 +195,7 @@ class RequestRecord:
 
 @dataclass(kw_only=True)
 class EvaluationRun:
-    """One run of an agent test: each look at its status takes it to the next of the statuses ``ahead``.
+    """One run of an agent test: each poll of its status advances it to the next of the statuses ``ahead``.
 
     Without any ahead it has ended, unless it is ``endless``.
     """
@@ -208,7 +208,7 @@ class EvaluationRun:
     ended: str | None = None
 
     def advance(self) -> None:
-        """Take the next step, as a run does between two looks at it."""
+        """Advance to the next status, as a run does between two polls."""
         if self.ahead:
             self.status = self.ahead.pop(0)
             if not self.ahead and not self.endless:

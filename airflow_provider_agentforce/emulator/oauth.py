@@ -1,4 +1,4 @@
-"""The tokens of the org: their endpoint, whose they are, and the one that a logged-in user gets.
+"""The tokens of the org: their endpoint, their users, and the token of a logged-in user.
 
 Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html and the help
 pages on JWT-based access tokens and on the JWT-bearer flow; the error texts are those of the platform's
@@ -26,7 +26,7 @@ _FORM = "application/x-www-form-urlencoded"
 _SCOPE = "sfap_api chatbot_api api"
 _SID = re.compile(r"(?:^|;\s*)sid=([^;]+)")
 _SIGNATURE = base64.b64encode(b"emulator-signature").decode()
-# Of a key of 2,048 bits.
+# That of a 2,048-bit key.
 _RS256_BYTES = 256
 
 
@@ -50,7 +50,7 @@ async def token(request: OrgRequest) -> OrgResponse:
 
 
 def _access(org: Org) -> dict[str, str]:
-    """Return what the org says of every token in the same words."""
+    """Return the part of the response that is the same for every token."""
     return {
         "scope": _SCOPE,
         "token_type": "Bearer",
@@ -64,9 +64,9 @@ def _identity(username: str) -> str:
 
 
 def _user_of(request: OrgRequest) -> str:
-    """Return the name of the user whom the token is for.
+    """Return the name of the token's user.
 
-    :raises ApiError: no token is given.
+    :raises ApiError: no token is issued.
     """
     body = request.record.body
     if request.content_type() != _FORM or not isinstance(body, str):
@@ -93,7 +93,7 @@ def _check_client(request: OrgRequest, form: dict[str, str]) -> None:
 
 
 def _basic_credentials(request: OrgRequest) -> tuple[str, str]:
-    """Return key and secret of HTTP Basic, which the endpoint takes instead of the form's fields."""
+    """Return key and secret of HTTP Basic, which the endpoint accepts instead of the form's fields."""
     try:
         text = base64.b64decode(request.credentials("basic"), validate=True).decode()
     except ValueError:
@@ -122,7 +122,7 @@ def _jwt(org: Org, username: str) -> str:
         "sub": f"uid:{user_id_of(username)}",
         "nbf": int(now),
         "mty": "oauth",
-        # As long as it takes to be as long as a real token, whose other claims are not published.
+        # Padded to the length of a real token, whose other claims are not published.
         "sfi": secrets.token_hex(265),
         "roles": [],
         "iss": org.url,
@@ -137,7 +137,7 @@ def _jwt(org: Org, username: str) -> str:
 
 
 async def user_info(request: OrgRequest) -> OrgResponse:
-    """Answer ``GET /services/oauth2/userinfo``: whose token this is."""
+    """Answer ``GET /services/oauth2/userinfo``: the user of the token."""
     request.authorize("bad_oauth_token")
     username = request.org.owners[request.credentials("bearer")]
     about = {

@@ -1,4 +1,4 @@
-"""The stand-in org: its settings, and its state in agents, sessions, limits and requests. It knows no HTTP.
+"""The stand-in org: its settings, and its state: agents, sessions, limits and requests. It does not use HTTP.
 
 Requests change it from the server's thread while a test reads it from another, hence the lock.
 """
@@ -29,7 +29,7 @@ from airflow_provider_agentforce.emulator.sobjects import SObject, SObjectField
 from airflow_provider_agentforce.emulator.soql import QueryResult
 
 CONSUMER_KEY = "EMULATOR.consumer.key"
-# Made up and the same for everyone: it opens nothing but an emulator on this machine.
+# Invented and the same for everyone: it gives access only to an emulator on this machine.
 CONSUMER_SECRET = "emulator-consumer-secret"  # noqa: S105
 _HOUR_S = 3600.0
 _LANGUAGE = "$Context.EndUserLanguage"
@@ -46,11 +46,12 @@ class EmulatorSettings:
     :param mode: ``official``, or ``seed`` for the answer shapes of the original guide.
     :param token_lifetime: seconds until a token expires.
     :param opaque_tokens: issue tokens that are not JWTs; the Agent API answers those with a bare 404.
-    :param reject_opaque: answer an opaque token with that 404; false lets it pass.
+    :param reject_opaque: answer an opaque token with that 404; false accepts it.
     :param run_as_user: the app has a Run As user; false refuses tokens as an app without one does.
     :param certificate: PEM file with the certificate, or the public key, that the app has for the JWT-bearer
-        flow; a token is given only for an assertion that its private key has signed. None: any key will do.
-    :param audience: what an assertion must name, beside the address of the org.
+        flow; a token is issued only for an assertion that its private key has signed. None: any key is
+        accepted.
+    :param audience: the audience that an assertion may name, besides the address of the org.
     :param usernames: users who may use the app in the JWT-bearer flow, separated by commas; None: all.
     :param strict_sequence: accept only the last ``sequenceId`` plus one.
     :param max_concurrent_sessions: open sessions, above which a start answers 429.
@@ -59,11 +60,11 @@ class EmulatorSettings:
     :param retry_after: seconds to send as ``Retry-After`` with those 429; None sends no such header.
     :param inactive_status: how an inactive agent answers a start.
     :param session_idle_timeout: seconds without a request after which a session is gone; None: never.
-    :param gone_status: how a session that has ended, has expired or never was answers.
+    :param gone_status: how a session that has ended, has expired or never existed answers.
     :param feedback_status: how feedback is accepted; the documents disagree.
     :param query_page_size: records in a page of a query's answer.
     :param latency: seconds that the agent takes for a message, unless the script says otherwise.
-    :param session_tracing: the org keeps traces of its sessions; or what an org answers that keeps none.
+    :param session_tracing: the org keeps traces of its sessions; or the answer of an org that keeps none.
     :param trace_delay: seconds after which a message is in the trace of its session; its answer takes as long
         again.
     :param trace_window: seconds after its start for which a session has a trace.
@@ -110,7 +111,7 @@ class EmulatorSettings:
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"{name} must not be negative: {value!r}.")
         if self.seed:
-            # The original guide knows no other tokens.
+            # The original guide has no other tokens.
             object.__setattr__(self, "opaque_tokens", True)
             object.__setattr__(self, "reject_opaque", False)
 
@@ -141,7 +142,7 @@ class Org:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything that happened and is programmed; keep settings, agents and script."""
+        """Forget everything that happened or is programmed; keep settings, agents and script."""
         with self._lock:
             for hold in self.holds.values():
                 hold.release()
@@ -154,18 +155,18 @@ class Org:
             self.sessions: dict[str, SessionRecord] = {}
             self.requests: list[RequestRecord] = []
             self.test_runs: dict[str, EvaluationRun] = {}
-            # What is left of queries with several pages.
+            # The remaining pages of queries.
             self.cursors: dict[str, QueryResult] = {}
             self.records.reset()
             self._starts: deque[float] = deque()
             self.changed()
 
     def changed(self) -> None:
-        """Tell those who watch that something happened."""
+        """Notify the page that something happened."""
         self.version += 1
 
     def log(self, record: RequestRecord) -> None:
-        """Remember a request."""
+        """Record a request."""
         self.requests.append(record)
         self.changed()
 
@@ -195,11 +196,11 @@ class Org:
         self.changed()
 
     def accepts_token(self, token: str) -> bool:
-        """Say whether ``token`` was issued here and neither expired nor revoked."""
+        """Return whether ``token`` was issued here and neither expired nor revoked."""
         return time.time() < self.tokens.get(token, 0.0)
 
     def revoke_tokens(self) -> None:
-        """Make every token issued so far worthless."""
+        """Revoke every token issued so far."""
         self.tokens.update(dict.fromkeys(self.tokens, 0.0))
         self.changed()
 
@@ -237,9 +238,9 @@ class Org:
             self.changed()
 
     def lock_session(self, session_id: str) -> SessionRecord:
-        """Return an open session and keep it for one request, until :meth:`unlock_session`.
+        """Lock an open session for one request, until :meth:`unlock_session`, and return it.
 
-        :raises ApiError: the session is gone, or another request has it.
+        :raises ApiError: the session has ended, or another request has locked it.
         """
         with self._lock:
             self._expire_idle()
@@ -252,7 +253,7 @@ class Org:
             return session
 
     def unlock_session(self, session: SessionRecord) -> None:
-        """Let the next request of the session in."""
+        """Unlock the session for its next request."""
         with self._lock:
             session.busy = False
             session.used_at = time.monotonic()
@@ -274,7 +275,7 @@ class Org:
             raise ApiError("invalid_sequence_id")
 
     def add_turn(self, session: SessionRecord, turn: TurnRecord) -> None:
-        """Remember that the agent acted on a message, and end the session when its answer says so."""
+        """Record that the agent acted on a message, and end the session if its answer says so."""
         with self._lock:
             again = next((old for old in session.turns if _same_message(old, turn)), None)
             if again is None:
@@ -297,7 +298,7 @@ class Org:
     def write(
         self, rows: Sequence[Mapping[str, Any]], *, upsert_by: SObjectField | None, all_or_none: bool
     ) -> list[dict[str, Any]]:
-        """Write records, as :meth:`.RecordStore.write` does."""
+        """Write records, like :meth:`.RecordStore.write`."""
         with self._lock:
             results = self.records.write(rows, upsert_by=upsert_by, all_or_none=all_or_none)
             self.changed()
@@ -322,7 +323,7 @@ def _same_message(old: TurnRecord, new: TurnRecord) -> bool:
 
 
 def update_variables(session: SessionRecord, sent: dict[str, Any]) -> None:
-    """Set variables in mid-session. Context variables are fixed from the start, all but the user's language.
+    """Set variables during a session. Context variables are fixed from the start, except the user's language.
 
     Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-variables.md
     """

@@ -4,7 +4,7 @@ Opt in from a ``conftest.py``::
 
     pytest_plugins = ["airflow_provider_agentforce.emulator.pytest_plugin"]
 
-A test that programs a fault which no request meets does not test what it says, so it fails.
+A test that programs a fault which no request meets does not test what it claims, so it fails.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _USED: pytest.StashKey[Emulator] = pytest.StashKey()
 
 @pytest.fixture(scope="session")
 def agentforce_emulator_settings() -> dict[str, Any]:
-    """Keyword arguments of the session's :class:`Emulator`; override it to give a script or limits."""
+    """Keyword arguments of the session's :class:`Emulator`; override it to set a script or limits."""
     return {}
 
 

@@ -1,6 +1,6 @@
-"""The records of the org: what a query finds, and what a write may change. It knows no HTTP.
+"""The records of the org, for queries and writes. It does not use HTTP.
 
-Codes and words of refusals are those of the data API
+Codes and messages of refusals are those of the data API
 (https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_calls_concepts_core_data_objects.htm)
 and of error texts seen in public code.
 """
@@ -44,10 +44,10 @@ class WriteError(Exception):
 
 
 class RecordStore:
-    """The records of an org, by object. Its caller lets in one thread at a time.
+    """The records of an org, by object. Not thread-safe.
 
     :param sobjects: the objects; ``None``: those of the default org, with a few records.
-    :ivar read_only: the org is under maintenance and takes no writes.
+    :ivar read_only: the org is under maintenance and refuses writes.
     """
 
     def __init__(self, sobjects: Sequence[SObject] | None) -> None:
@@ -56,7 +56,7 @@ class RecordStore:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the records of the beginning, without rules, locks and maintenance."""
+        """Restore the initial records, without rules, locks and maintenance."""
         self.read_only = False
         self._records: dict[str, dict[str, Record]] = {name: {} for name in self.sobjects}
         self._rules: dict[str, list[Rule]] = {name: [] for name in self.sobjects}
@@ -96,9 +96,9 @@ class RecordStore:
         return [{field: record[field] for field in fields} for record in self._records[name].values()]
 
     def add_rule(self, name: str, rule: Rule) -> None:
-        """Have *rule* look at each record of an object before it is written.
+        """Check each record of an object with *rule* before it is written.
 
-        :param rule: is given the record as it would be, and returns why it is refused, or ``None``.
+        :param rule: receives the record as it would be written, and returns why it is refused, or ``None``.
         :raises KeyError: an unknown object.
         """
         self._rules[name].append(rule)
@@ -108,10 +108,10 @@ class RecordStore:
         self._locks[record_id[:_SHORT_ID]] += times
 
     def tables(self, path: str, others: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
-        """Return the records by object as queries see them, with parents and children.
+        """Return the records by object for queries, with parents and children.
 
-        :param path: of the objects in this version of the API.
-        :param others: records that are not kept here.
+        :param path: path of the objects in this version of the API.
+        :param others: records that are not stored here.
         """
         tables = {name: list(records.values()) for name, records in self._records.items()}
         everything = {**others, **tables}
@@ -161,7 +161,7 @@ class RecordStore:
         return self._records[name].get(record_id[:_SHORT_ID])
 
     def _children_of(self, name: str) -> list[str]:
-        """Return the names of the lists of children that a record of an object has."""
+        """Return the names of an object's lists of children."""
         fields = [field for sobject in self.sobjects.values() for field in sobject.fields]
         return [field.children for field in fields if field.references == name and field.children]
 
@@ -197,7 +197,7 @@ def _is_relationship(field: SObjectField) -> bool:
 
 
 def _relate(records: list[Record], field: SObjectField, parents: Mapping[str, Record]) -> None:
-    """Give records their parents, and those their children."""
+    """Link records to their parents, and parents to their children."""
     for record in records:
         parent = parents.get(record[field.name])
         record[str(field.relationship)] = parent
@@ -206,10 +206,10 @@ def _relate(records: list[Record], field: SObjectField, parents: Mapping[str, Re
 
 
 class _RecordChange:
-    """One record that is to be written.
+    """One record to be written.
 
-    :ivar target: what names it, for a look at duplicates.
-    :ivar record: its present values, ``None`` for one that is to be made.
+    :ivar target: its id or external id, to find duplicates.
+    :ivar record: its current values, ``None`` if it does not exist yet.
     :ivar changes: its new values by the names of the fields.
     """
 
@@ -231,9 +231,9 @@ class _RecordChange:
         self.record = self._found()
 
     def check(self, targets: list[str]) -> None:
-        """Refuse the record as the org does.
+        """Refuse the record like the org does.
 
-        :param targets: of all records of the call.
+        :param targets: targets of all records of the call.
         :raises WriteError: it cannot be written.
         """
         if self._upsert_by is None and self.record is None:

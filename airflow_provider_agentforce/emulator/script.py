@@ -1,6 +1,6 @@
-"""Load the script that gives the agent its answers: a YAML file, a Python file, or either in memory.
+"""Loads the script with the agent's answers: a YAML file, a Python file, or either in memory.
 
-What can be wrong with a YAML script is found when it is loaded, not in the middle of a conversation.
+Mistakes in a YAML script are found when it is loaded, not during a conversation.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _NAMES = frozenset({"text", "variables", "groups", "turn", "sequence_id", "sessi
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """What the agent says.
+    """The agent's answers.
 
-    ``slow`` scripts are code of a user, which may block: they run beside the server's loop.
+    ``slow`` scripts are user code that may block, so they run outside the server's loop.
     """
 
     answer: ScriptFunction
@@ -46,7 +46,7 @@ class Script:
     async def reply(self, turn: ScriptTurn) -> ScriptReply:
         """Return the answer to one message.
 
-        :raises ScriptError: the script failed, or what it returned is not a valid answer.
+        :raises ScriptError: the script failed, or returned an invalid answer.
         """
         try:
             answer = await asyncio.to_thread(self.answer, turn) if self.slow else self.answer(turn)
@@ -58,9 +58,9 @@ class Script:
 
 
 def load_script(source: ScriptSource) -> Script:
-    """Return the script at or in ``source``; None gives the default agent.
+    """Return the script at or in ``source``; None: the default agent.
 
-    :raises ScriptError: it cannot be read or holds a mistake; the message names file and entry.
+    :raises ScriptError: it cannot be read or has a mistake; the message names file and entry.
     """
     if source is None:
         return Script(answer=default_agent.answer, where="the default agent")
@@ -131,7 +131,7 @@ def _agent(entry: Any, *, where: str) -> Agent:
 
 
 def _rules(entries: Any, *, where: str) -> ScriptFunction:
-    """Return the function that answers by the first of the rules that matches."""
+    """Return the function that answers with the first matching rule."""
     if not isinstance(entries, list):
         raise ScriptError(f"{where}: answers must be a list.")
     rules = [_ScriptRule(entry, where=f"{where}: answers[{index}]") for index, entry in enumerate(entries)]
@@ -160,7 +160,7 @@ class _ScriptRule:
             raise ScriptError(f"{where}: it has no text, type or messages.")
         names = _NAMES | set(self.pattern.groupindex)
         self._fields = _mapped(lambda leaf: _template(leaf, names, where=where), fields)
-        # A reply from the raw texts has the same shape as any later one: it shows every mistake of the entry.
+        # A reply from the raw texts has the shape of any later one, so it shows every mistake of the entry.
         to_reply(fields, where=where)
 
     def reply(self, turn: ScriptTurn, match: re.Match[str]) -> ScriptReply:
@@ -187,7 +187,7 @@ def _pattern(text: Any, *, where: str) -> re.Pattern[str]:
 
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """Return ``value`` with every leaf of its mappings and lists changed."""
+    """Return ``value`` with every leaf of its mappings and lists converted."""
     if isinstance(value, dict):
         return {key: _mapped(change, item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,7 @@
 """The server in its thread.
 
-This is the only module that knows uvicorn. It replaces public methods of ``uvicorn.Server`` and of its h11
-protocol, because an ASGI application cannot close a connection without an answer; it touches no private
-name.
+This is the only module that uses uvicorn. It replaces public methods of ``uvicorn.Server`` and of its h11
+protocol, because an ASGI application cannot close a connection without an answer; it touches no private name.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _TICK_S = 1.0
 
 
 class _ServerConnection(H11Protocol):
-    """A connection that hands its transport to the application, which an ASGI server otherwise hides."""
+    """A connection that passes its transport to the application, which an ASGI server otherwise hides."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,7 +71,7 @@ class ThreadedServer(uvicorn.Server):
     def start(self) -> None:
         """Serve; return when requests are answered.
 
-        :raises RuntimeError: the server did not come up.
+        :raises RuntimeError: the server did not start.
         """
         self._thread.start()
         if not self._ready.wait(_START_TIMEOUT_S):
@@ -80,25 +79,25 @@ class ThreadedServer(uvicorn.Server):
 
     def stop(self) -> None:
         """Stop serving: close every connection, answer nothing more, end the thread."""
-        # The loop is closed when the server ended by itself.
+        # The loop is closed if the server ended by itself.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     async def main_loop(self) -> None:
-        """Serve until :meth:`stop`; what uvicorn does ten times a second happens once."""
+        """Serve until :meth:`stop`; what uvicorn does ten times per second happens once."""
         self._loop = asyncio.get_running_loop()
         if self.proxy is not None:
             self.servers.append(await self.proxy.start())
         while not self._stopping.is_set():
-            # The tick keeps the Date header right.
+            # The tick keeps the Date header current.
             await self.on_tick(0)
             self._ready.set()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _TICK_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close every connection and cancel what still runs, without a grace period."""
+        """Close every connection and cancel running requests, without a grace period."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:

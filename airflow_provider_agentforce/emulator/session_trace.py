@@ -1,4 +1,4 @@
-"""The org's own trace of a session, as the Session Trace OTel API gives it.
+"""The org's own trace of a session, as the Session Trace OTel API returns it.
 
 Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/otel-api.html for the call, its window of
 72 hours and OTLP; public exporters of such traces for the attributes, the HTML-escaped texts and the words of
@@ -27,7 +27,7 @@ _REFUSALS = {
     "forbidden": "rest_forbidden",
     "missing": "rest_not_found",
 }
-# What a model counts as one token, roughly.
+# The approximate size of a token, in characters.
 _CHARACTERS = 4
 _NS = 1_000_000_000
 
@@ -64,7 +64,7 @@ async def session_trace(request: OrgRequest) -> OrgResponse:
 def _spans(
     session: SessionRecord, turn: TurnRecord, number: int, *, finished: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the spans of a turn: first only what was asked, and when it is *finished* the rest."""
+    """Yield the spans of a turn: first only the message, and the rest when it is *finished*."""
     place = f"{session.session_id}/{turn.sequence_id:g}/{number}"
     said = [{"user": turn.text}] if turn.text else []
     answers = [str(one["message"]) for one in turn.messages if one.get("message")]
@@ -126,7 +126,7 @@ def _attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> dict[str, Any]:
-    """Return a value as OTLP writes it in JSON: 64-bit numbers as texts."""
+    """Return a value in OTLP's JSON form: 64-bit numbers as texts."""
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""The objects of the org's data: their fields, as a describe tells them, and a few records to begin with."""
+"""The objects of the org's data: their fields, as a describe returns them, and a few initial records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# Types of fields, as a describe names them, and the JSON that the data API takes for each.
+# Types of fields, as in a describe, and the JSON that the data API accepts for each.
 _TEXTS = (
     *("string", "textarea", "picklist", "multipicklist", "email", "phone", "url", "reference", "id"),
     *("date", "datetime", "time"),
@@ -18,7 +18,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     **dict.fromkeys(("double", "currency", "percent"), (int, float)),
 }
-# Texts that have a form, without which the data API cannot read the call.
+# Texts with a format that the data API requires.
 _FORMS = {
     "date": re.compile(r"\d{4}-\d\d-\d\d"),
     "datetime": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:?\d\d)"),
@@ -31,15 +31,15 @@ class SObjectField:
     """A field of an object.
 
     :param name: API name; one of the customer's own ends in ``__c``.
-    :param type: as a describe names it: ``string``, ``textarea``, ``picklist``, ``email``, ``phone``,
+    :param type: as in a describe: ``string``, ``textarea``, ``picklist``, ``email``, ``phone``,
         ``multipicklist``, ``url``, ``boolean``, ``int``, ``double``, ``currency``, ``percent``, ``date``,
         ``datetime``, ``time`` or ``reference``.
-    :param length: characters that a text may have.
+    :param length: maximum number of characters of a text.
     :param writable: a person or program may set it.
-    :param required: it may not be empty.
+    :param required: it must not be empty.
     :param external_id: records can be upserted by it.
-    :param values: of a picklist that takes no others; empty: any text.
-    :param references: the object that a ``reference`` names.
+    :param values: values of a restricted picklist; empty: any text.
+    :param references: the object of a ``reference``.
     :param children: name of the relationship from there back to these records.
     """
 
@@ -59,14 +59,14 @@ class SObjectField:
 
     @property
     def relationship(self) -> str | None:
-        """Under which name a query reads fields of the record that it names."""
+        """The name by which a query reads fields of the referenced record."""
         if self.references is None:
             return None
         custom = self.name.removesuffix("__c")
         return f"{custom}__r" if custom != self.name else self.name.removesuffix("Id")
 
     def reads(self, value: Any) -> bool:
-        """Tell whether the data API can read a JSON value as one of this field's type."""
+        """Return whether the data API can read a JSON value as one of this field's type."""
         if type(value) not in JSON_TYPES[self.type]:
             return False
         if self.type == "int":
@@ -74,7 +74,7 @@ class SObjectField:
         return self.type not in _FORMS or _FORMS[self.type].fullmatch(value) is not None
 
     def describe(self) -> dict[str, Any]:
-        """Return what a describe says of it."""
+        """Return its entry in a describe."""
         return {
             "name": self.name,
             "label": self.name.removesuffix("__c").replace("_", " "),
@@ -108,7 +108,7 @@ class SObject:
 
     :param name: API name.
     :param prefix: three characters with which the ids of its records begin.
-    :param fields: beside ``Id`` and those that the org itself fills.
+    :param fields: in addition to ``Id`` and those that the org itself fills.
     """
 
     name: str
@@ -117,7 +117,7 @@ class SObject:
 
     @property
     def all_fields(self) -> tuple[SObjectField, ...]:
-        """Its fields, those of every object included."""
+        """Its fields, including those of every object."""
         return (*_SYSTEM, *self.fields)
 
     def field(self, name: str) -> SObjectField | None:
@@ -125,9 +125,9 @@ class SObject:
         return next((one for one in self.all_fields if one.name.lower() == name.lower()), None)
 
     def describe(self, path: str) -> dict[str, Any]:
-        """Return what a describe says of it, as far as programs that write records read it.
+        """Return its describe, as far as programs that write records read it.
 
-        :param path: of the objects in this version of the API.
+        :param path: path of the objects in this version of the API.
         """
         return {
             "name": self.name,
@@ -211,7 +211,7 @@ _ACCOUNTS = (
 
 
 def default_records() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield records of the default objects: a few accounts, each with a contact that names it."""
+    """Yield records of the default objects: a few accounts, each with a contact."""
     for number, (name, industry, country, employees, first, last) in enumerate(_ACCOUNTS, 1):
         yield (
             "Account",

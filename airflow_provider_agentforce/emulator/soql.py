@@ -1,4 +1,5 @@
-"""The little SOQL that the org understands: fields, parents and children, conditions, aggregates and order.
+"""The subset of SOQL that the org understands: fields, parents and children, conditions, aggregates and
+order.
 
 Source: https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql.htm
 """
@@ -27,7 +28,7 @@ _ESCAPE = re.compile(r"\\(.)")
 _WORDS = {"true": True, "false": False, "null": None}
 _ID = re.compile(r"0\w{14}(?:\w{3})?")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
-# What real SOQL has, and this has not. Without a word of it, the org's own error would call the query wrong.
+# Parts of real SOQL that are missing here. The org's own error would say that the query is wrong.
 _UNSUPPORTED = re.compile(
     r"typeof|using|with|having|offset|for|nulls|not|includes|excludes|fields|format|tolabel|convert\w+|distance|"
     r"today|yesterday|tomorrow|(last|this|next)_\w+|calendar_\w+|fiscal_\w+|day_\w+|week_\w+|hour_in_day",
@@ -46,10 +47,10 @@ _ORDERED = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operato
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What a query found.
+    """The result of a query.
 
-    :param records: each with its ``attributes`` and the wanted fields.
-    :param total: how many there are; ``COUNT()`` gives this number and no records.
+    :param records: each with its ``attributes`` and the selected fields.
+    :param total: their number; ``COUNT()`` returns it without records.
     """
 
     records: list[Record]
@@ -57,10 +58,10 @@ class QueryResult:
 
 
 def select(soql: str, tables: Mapping[str, list[Record]]) -> QueryResult:
-    """Return what ``soql`` asks for.
+    """Return the result of ``soql``.
 
-    :param tables: every record by the name of its type. A parent is a field that holds a mapping, and the
-        children are one that holds a list.
+    :param tables: every record by the name of its type. A parent is a field with a mapping, children are a
+        field with a list.
     :raises ApiError: the query is malformed, or names a type or field that does not exist.
     """
     parser = _Parser(soql, tables)
@@ -71,17 +72,17 @@ def select(soql: str, tables: Mapping[str, list[Record]]) -> QueryResult:
 
 
 def page(records: list[Record]) -> dict[str, Any]:
-    """Return ``records``, all of them, as the data API sends them."""
+    """Return all ``records``, as the data API sends them."""
     return {"totalSize": len(records), "done": True, "records": records}
 
 
 @dataclass(frozen=True)
 class _Select:
-    """What a query makes of records.
+    """A compiled query.
 
-    :param holds: tells whether a record fits; ``None``: all do.
+    :param holds: returns whether a record matches; ``None``: all do.
     :param groups: fields that the records are grouped by; ``None`` for none.
-    :param order: names of fields, each with whether the order is descending.
+    :param order: names of fields, each with a flag for descending order.
     """
 
     fields: list[Callable[[Record, Record], None]]
@@ -91,8 +92,8 @@ class _Select:
     limit: int | None
 
     def __call__(self, records: list[Record]) -> list[Record]:
-        """Return what is found among *records*."""
-        # A field that does not exist is refused though no record fits.
+        """Return the matches among *records*."""
+        # A field that does not exist is refused even if no record matches.
         for record in records[:1]:
             _shown(record, self.fields)
         kept = list(filter(self.holds or (lambda _: True), records))
@@ -104,7 +105,7 @@ class _Select:
 
 
 class _Parser:
-    """Turns a query into functions of records, from the left to the right.
+    """Compiles a query to functions of records, from left to right.
 
     :ivar counts: the query asks for ``COUNT()`` alone.
     """
@@ -116,7 +117,7 @@ class _Parser:
         self.counts = False
 
     def query(self) -> tuple[str, _Query]:
-        """Return the type or relationship that is asked for, and what it makes of the records there."""
+        """Return the type or relationship of the query, and the compiled query."""
         self._expect("select")
         fields = self._list(",", self._field)
         self._expect("from")
@@ -177,7 +178,7 @@ class _Parser:
         return lambda record: bool(_comparable(_read(record, name)) == value) == (sign == "=")
 
     def _values(self) -> list[Any]:
-        """Return what may stand behind ``IN``: a list, or what another query finds."""
+        """Return the values after ``IN``: a list, or the results of another query."""
         self._expect("(")
         if self._tokens and self._tokens[0].lower() == "select":
             source, query = self.query()
@@ -233,9 +234,9 @@ class _Parser:
 
 
 class _Aggregate:
-    """``COUNT(field)``, ``SUM(field)`` and the like, of the records that have a value.
+    """``COUNT(field)``, ``SUM(field)`` and the like, for records that have a value.
 
-    :ivar alias: under which the result is shown; without one it is ``expr0``, ``expr1`` and so on.
+    :ivar alias: name of the result; by default ``expr0``, ``expr1`` and so on.
     """
 
     def __init__(self, function: Callable[[list[Any]], Any], path: str) -> None:
@@ -244,7 +245,7 @@ class _Aggregate:
         self.alias: str | None = None
 
     def __call__(self, record: Record, _shown: Record) -> None:
-        """Look whether the field exists; the result is not one of a single record."""
+        """Check that the field exists; the result is not that of a single record."""
         _read(record, self._path)
 
     def of(self, records: list[Record]) -> Any:
@@ -256,7 +257,7 @@ class _Aggregate:
 def _counted(
     records: list[Record], fields: list[Callable[[Record, Record], None]], groups: list[str]
 ) -> list[Record]:
-    """Return one record for each group, with what it has in common and its aggregates."""
+    """Return one record for each group, with its common values and its aggregates."""
     members: dict[tuple[Any, ...], list[Record]] = {} if groups else {(): []}
     for record in records:
         members.setdefault(tuple(_read(record, name) for name in groups), []).append(record)
@@ -302,7 +303,7 @@ def _add_children(source: str, query: _Query, record: Record, shown: Record) -> 
 
 
 def _sortable(path: str, record: Record) -> tuple[bool, Any]:
-    """Put what has no value first."""
+    """Sort missing values first."""
     value = _read(record, path)
     return value is not None, value
 
@@ -317,7 +318,7 @@ def _in_order(path: str, holds: Callable[[Any, Any], bool], value: Any, record: 
 
 
 def _comparable(value: Any) -> Any:
-    """Texts compare without regard to case; an id in its short form names the same record."""
+    """Texts are compared without case; the short form of an id names the same record."""
     if not isinstance(value, str):
         return value
     return value[:15] if _ID.fullmatch(value) else value.lower()
@@ -333,7 +334,7 @@ def _read(record: Record, path: str) -> Any:
 
 
 def _key(name: str, record: Record) -> str:
-    """Return the name of a field as the org writes it."""
+    """Return the name of a field in the org's spelling."""
     if name in record:
         return name
     found = next((key for key in record if key.lower() == name.lower()), None)

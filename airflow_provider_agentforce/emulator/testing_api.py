@@ -4,7 +4,7 @@ Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-c
 result for the first one (``ai-evaluations``); https://github.com/forcedotcom/agents for its successor
 (``ai-testing``). Texts are HTML-escaped, and a completed run says nothing about passing.
 
-The test definitions are a closed set, which ``docs/emulator.md`` names.
+The test definitions are a closed set, listed in ``docs/emulator.md``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _METADATA_TYPE = re.compile(r"<(?:\w+:)?type>(\w+)<")
 
 
 class _Api(NamedTuple):
-    """What one generation calls things. ``statuses``: new, in progress, at its end, ended with an error."""
+    """The names in one generation. ``statuses``: new, in progress, ended, ended with an error."""
 
     parameter: str
     prefix: str
@@ -61,7 +61,7 @@ _APIS = {
         "AiTestingDefinition",
     ),
 }
-# What the cases of a definition expect to hear, by the end of its name; None: nothing.
+# The answer that the cases of a definition expect, by the end of its name; None: nothing.
 _DEFINITIONS: dict[str, list[str | None]] = {
     "": [_ANSWER, _ANSWER],
     "_Failing": [_ANSWER, "Sunny."],
@@ -86,7 +86,7 @@ async def start(request: OrgRequest) -> OrgResponse:
     new, going, good, bad = api.statuses
     runs = request.org.test_runs
     if api.prefix == "3A2" and any(run.definition == name and run.ended is None for run in runs.values()):
-        # The successor starts no second run of a test, and says so by leaving out the id.
+        # The successor starts no second run of a test; its answer then has no id.
         return json_response({"status": going})
     ahead = [going] if kind == "_Endless" else [going, bad if kind == "_Broken" else good]
     run_id = salesforce_id(api.prefix + secrets.token_hex(6).upper())
@@ -167,7 +167,7 @@ def _head(run: EvaluationRun, api: _Api) -> dict[str, Any]:
 
 
 def _escaped(text: str) -> str:
-    """Escape a text the way the service does, which writes the apostrophe in decimals."""
+    """Escape a text like the service, which writes the apostrophe in decimals."""
     return html.escape(text).replace("&#x27;", "&#39;")
 
 
@@ -180,7 +180,7 @@ def _evaluated(run: EvaluationRun, number: int, expected: str | None) -> dict[st
         _check("topic_assertion", topic, _TOPIC),
         _check("actions_assertion", f"['{action}']", f"['{_ACTION}']"),
         _output_check(expected),
-        # Measured, not judged: it has a score in milliseconds and no result.
+        # Measured, not judged: it has a score in milliseconds but no result.
         {"name": "output_latency_milliseconds", "score": 2788},
     ]
     return {

@@ -1,4 +1,4 @@
-"""For clients that know only https and the hosts of Salesforce: a local CA, and a proxy that leads here."""
+"""For clients that support only https and Salesforce's hosts: a local CA, and a proxy that redirects here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SALESFORCE = (
 def server_context(ca_file: str) -> ssl.SSLContext:
     """Return a context with a new certificate, for this machine and for Salesforce's hosts.
 
-    :param ca_file: where the certificate of the CA is written, in PEM.
+    :param ca_file: file for the certificate of the CA, in PEM.
     :raises OSError: it cannot be written.
     """
-    # It loads cryptography, which plain HTTP does without.
+    # It imports cryptography, which plain HTTP does not need.
     import trustme  # noqa: PLC0415
 
     authority = trustme.CA(organization_name="agentforce-emulator")
@@ -31,12 +31,12 @@ def server_context(ca_file: str) -> ssl.SSLContext:
 
 
 def is_salesforce(host: str) -> bool:
-    """Say whether ``host`` is one that the proxy answers for."""
+    """Return whether the proxy accepts ``host``."""
     return host.endswith(".salesforce.com")
 
 
 class Proxy:
-    """An HTTP proxy (CONNECT) for Salesforce's hosts and for the org itself: both lead to the org."""
+    """An HTTP proxy (CONNECT) that redirects Salesforce's hosts, and the org's own, to the org."""
 
     def __init__(self, host: str, port: int) -> None:
         self._org = (host, port)

@@ -1,4 +1,4 @@
-"""The planner's trace of one turn, as the preview API gives it for sessions of the Agent API.
+"""The planner's trace of one turn, as the preview API returns it for sessions of the Agent API.
 
 It is not documented. Source: https://github.com/forcedotcom/agents (path, and the types of the steps), and
 traces in public repositories: names of actions come without the suffix of their id.
@@ -54,7 +54,7 @@ def _steps(turn: TurnRecord) -> list[dict[str, Any]]:
 
 
 def action_calls(turn: TurnRecord) -> list[tuple[str, Any]]:
-    """Return the actions that the agent ran for a turn: the name of each, and what it returned."""
+    """Return the actions that the agent ran for a turn: the name of each, and its result."""
     results = [item for message in turn.messages for item in message.get("result") or []]
     calls = [item for item in results if str(item.get("type")).startswith(_OUTPUT)]
     return [(item["type"].removeprefix(_OUTPUT).rpartition("_")[0], item.get("value")) for item in calls]

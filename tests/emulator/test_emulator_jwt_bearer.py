@@ -159,7 +159,7 @@ def test_a_public_key_serves_as_well_as_its_certificate(make_caller, tmp_path):
 def test_a_file_without_a_certificate_is_refused_at_the_start(tmp_path):
     file = tmp_path / "key.pem"
     file.write_text(keys.pem_of(keys.rsa_key()))
-    with pytest.raises(ValueError, match="holds no certificate and no public key"):
+    with pytest.raises(ValueError, match="contains neither a certificate nor an RSA public key"):
         Emulator(certificate=str(file))
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         Emulator(certificate=str(tmp_path / "nothing"))

@@ -89,7 +89,7 @@ class Connection:
         return not self._readable(0.0, _CLOSED_BY_PEER)
 
     def usable(self) -> bool:
-        """Tell whether the connection is fresh and of this process, and its peer is silent."""
+        """Return whether the connection is fresh and of this process, and its peer is silent."""
         if self._pid != os.getpid() or time.monotonic() - self._idle_since > MAX_IDLE_SECONDS:
             return False
         return not self._readable(0.0)

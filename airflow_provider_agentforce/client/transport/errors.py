@@ -26,7 +26,7 @@ _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "R
 
 
 class TransportError(Exception):
-    """An exchange that did not come to its end.
+    """An exchange that did not complete.
 
     :ivar failure: what it is in the retry table.
     :ivar detail: the innermost words for it, one printable line.
@@ -59,7 +59,7 @@ WIRE_ERRORS = (OSError, h11.ProtocolError, WireError)
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Tell whether a signal handler raised *error*, and not the network: that gives every error a number."""
+    """Return whether a signal handler raised *error*: those of the network have a number."""
     return isinstance(error, OSError) and error.errno is None and not isinstance(error, ssl.SSLError)
 
 

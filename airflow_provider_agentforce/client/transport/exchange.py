@@ -43,7 +43,7 @@ class Exchange:
     :param before_send: is called right before the first byte of the request leaves; if it raises, no byte
         leaves.
     :param during_cleanup: try even after the transport was stopped.
-    :param starts_session: a stop can be asked to let it come to its end.
+    :param starts_session: a stop can be asked to let it complete.
     :param max_body: bytes that the reply may hold.
     :ivar sent: whether a byte of the request was handed to the network.
     :ivar status: HTTP status of the reply, ``None`` until its head has arrived.
@@ -138,7 +138,7 @@ class Exchange:
     def iter_bytes(self) -> Iterator[bytes]:
         """Return the decoded body as it arrives.
 
-        :raises TransportError: the reply does not come to its end, or is longer than ``max_body``.
+        :raises TransportError: the reply is incomplete, or longer than ``max_body``.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4 * 1024 * 1024
 _PREVIEWED = 10
+# The states of a row.
+_OPEN, _WRITTEN, _FAILED = range(3)
 # Calls between two lines about the progress.
 _CALLS_A_LINE = 50
 
@@ -41,13 +43,21 @@ _CALLS_A_LINE = 50
 class _Tally:
     """The progress.
 
-    :ivar total: number of rows that qualify.
-    :ivar written: a byte for each of them.
+    :ivar states: a byte for each row that qualifies.
     """
 
     failures: WriteFailures
-    total: int = 0
-    written: bytearray = field(default_factory=bytearray)
+    states: bytearray = field(default_factory=bytearray)
+
+    @property
+    def total(self) -> int:
+        """Number of rows that qualify."""
+        return len(self.states)
+
+    @property
+    def written(self) -> int:
+        """Number of records that this try or an earlier one has written."""
+        return self.states.count(_WRITTEN)
 
     def exceeds(self, most: int | None) -> bool:
         """Return whether more than *most* records have failed."""
@@ -99,7 +109,7 @@ class RecordWriter:
         preview = self._preview(values) if dry_run and not stopped else None
         if not dry_run and not stopped:
             for begin, end in notes.spans(tally.total):
-                tally.written[begin:end] = b"\1" * (end - begin)
+                tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
             stopped = self._write_all(values, notes, tally, most)
         failed = tally.failures.count
         if failed:
@@ -108,7 +118,7 @@ class RecordWriter:
             # Everything is written; another run of the task writes it again.
             notes.forget()
         result = {
-            "written": 0 if dry_run else sum(tally.written),
+            "written": 0 if dry_run else tally.written,
             "failed": failed,
             "records": tally.total,
             "errors": notes.errors if failed else None,
@@ -124,10 +134,11 @@ class RecordWriter:
         digest = hashlib.sha256(f"{self._identity} {values.info.name} {values.external_id}".encode())
         named: dict[Any, Any] = {}
         for one in self._writes(values):
-            tally.total += 1
             if isinstance(one, WriteFailure):
+                tally.states.append(_FAILED)
                 tally.failures.add(one)
                 continue
+            tally.states.append(_OPEN)
             identity = values.identity_of(one.target)
             if identity in named:
                 raise AgentforceInputError(
@@ -137,7 +148,6 @@ class RecordWriter:
                 )
             named[identity] = one.key
             digest.update(f"{one.position} {ENCODER.encode(one.values)}".encode())
-        tally.written = bytearray(tally.total)
         if not tally.total:
             log.warning("No row has an outcome that qualifies: %s.", ", ".join(self._options.outcomes))
         return digest.hexdigest()[:16]
@@ -155,23 +165,27 @@ class RecordWriter:
 
     def _write_all(self, values: RecordValues, notes: WriteNotes, tally: _Tally, most: int | None) -> bool:
         """Write the remaining records; return whether too many failed to continue."""
-        done = sum(tally.written)
-        if done:
-            log.info("Earlier tries have written %d of %d records.", done, tally.total)
-        left = (
-            one
-            for one in self._writes(values)
-            if isinstance(one, RecordWrite) and not tally.written[one.position]
-        )
-        for calls, chunk in enumerate(_chunks(left), 1):
+        if tally.written:
+            log.info("Earlier tries have written %d of %d records.", tally.written, tally.total)
+        for calls, chunk in enumerate(_chunks(self._remaining(values, tally)), 1):
             rows = [one.values for one in chunk]
             results = self._records.write(values.info.name, rows, external_id=values.external_id)
             notes.add(self._count(chunk, results, tally))
             if calls % _CALLS_A_LINE == 0:
-                log.info("%d of %d records are written.", sum(tally.written), tally.total)
+                log.info("%d of %d records are written.", tally.written, tally.total)
             if tally.exceeds(most):
                 return True
-        return False
+        return tally.exceeds(most)
+
+    def _remaining(self, values: RecordValues, tally: _Tally) -> Iterator[RecordWrite]:
+        """Yield what is to be written. A template may read more than the row, and fail only now."""
+        for position, one in enumerate(self._writes(values)):
+            if tally.states[position] != _OPEN:
+                continue
+            if isinstance(one, WriteFailure):
+                tally.failures.add(one)
+            else:
+                yield one
 
     def _count(
         self, chunk: Sequence[RecordWrite], results: Sequence[WriteResult], tally: _Tally
@@ -180,7 +194,7 @@ class RecordWriter:
         written = []
         for one, result in zip(chunk, results, strict=True):
             if result.written:
-                tally.written[one.position] = 1
+                tally.states[one.position] = _WRITTEN
                 written.append(one.position)
             else:
                 failure = WriteFailure(

@@ -8,7 +8,8 @@ import pytest
 from quick import fields_of
 from writes import answered, errors_of, in_a_process, results_of, writer
 
-from airflow_provider_agentforce.batch.record_values import WriteFailure
+from airflow_provider_agentforce.batch.record_values import WriteFailure, WriteOptions
+from airflow_provider_agentforce.batch.record_writer import RecordWriter
 from airflow_provider_agentforce.batch.write_failures import WriteFailures
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -69,6 +70,23 @@ def test_only_rows_with_the_outcomes_are_written(org, client, tmp_path, ids, out
     result = writer(client, results_of(tmp_path, rows), outcomes=outcomes).run()
     assert result["written"] == result["records"] == len(outcomes)
     assert [summaries(org)[key] is not None for key in ids[:5]] == [True, len(outcomes) > 1, *[False] * 3]
+
+
+def test_a_template_that_fails_only_later_is_the_error_of_its_row(org, client, tmp_path, ids):
+    rendered = []
+
+    def once(row):
+        rendered.append(row["key"])
+        if rendered.count(ids[1]) > 1 and row["key"] == ids[1]:
+            raise ValueError("the variable cannot be read")
+        return row["text"]
+
+    options = WriteOptions(sobject="Account", fields={"Agent_Summary__c": once})
+    path = results_of(tmp_path, answered(ids[:3]))
+    result = RecordWriter(client.records, [path], tmp_path / "writes", options, identity="run").run()
+    assert (result["written"], result["failed"], result["records"]) == (2, 1, 3)
+    (error,) = errors_of(result)
+    assert (error["key"], "the variable cannot be read" in error["error"]) == (ids[1], True)
 
 
 def test_no_row_that_qualifies_is_no_failure_and_no_call(org, client, tmp_path):

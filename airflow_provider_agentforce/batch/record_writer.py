@@ -99,6 +99,12 @@ class RecordWriter:
         :raises BatchFailedError: more records failed than are allowed, or all of them.
         """
         values = RecordValues(self._records.describe(self._options.sobject), self._options)
+        if values.external_id is not None and not values.key.unique:
+            log.warning(
+                "%s is not unique in the org: a call that is repeated while the org is still working on it "
+                "can create a record twice. Mark the field as unique.",
+                values.external_id,
+            )
         with WriteFailures() as failures:
             return self._run(values, _Tally(failures), dry_run=dry_run)
 

@@ -108,6 +108,7 @@ class FieldInfo:
     :param createable: the user may set it in a new record.
     :param nillable: it may be empty.
     :param external_id: records can be found by it.
+    :param unique: no two records have the same value.
     :param case_sensitive: texts that differ only in case are different.
     :param values: the values of a restricted picklist, otherwise empty.
     """
@@ -119,6 +120,7 @@ class FieldInfo:
     createable: bool = True
     nillable: bool = True
     external_id: bool = False
+    unique: bool = False
     case_sensitive: bool = False
     values: frozenset[str] = frozenset()
 
@@ -136,6 +138,7 @@ class FieldInfo:
             createable=described.get("createable") is True,
             nillable=described.get("nillable") is not False,
             external_id=described.get("externalId") is True or described.get("idLookup") is True,
+            unique=described.get("unique") is True,
             case_sensitive=described.get("caseSensitive") is True,
             values=frozenset(str(one.get("value")) for one in values if one.get("active") is not False),
         )

@@ -38,6 +38,7 @@ class SObjectField:
     :param writable: a person or program may set it.
     :param required: it must not be empty.
     :param external_id: records can be upserted by it.
+    :param unique: the describe says that an external id is unique; nothing checks it.
     :param values: values of a restricted picklist; empty: any text.
     :param references: the object of a ``reference``.
     :param children: name of the relationship from there back to these records.
@@ -49,6 +50,7 @@ class SObjectField:
     writable: bool = True
     required: bool = False
     external_id: bool = False
+    unique: bool = True
     values: tuple[str, ...] = ()
     references: str | None = None
     children: str | None = None
@@ -85,7 +87,7 @@ class SObjectField:
             "nillable": not self.required and self.type != "boolean",
             "externalId": self.external_id,
             "idLookup": self.external_id or self.type == "id",
-            "unique": self.external_id,
+            "unique": self.external_id and self.unique,
             "calculated": False,
             "restrictedPicklist": bool(self.values),
             "picklistValues": [{"value": value, "label": value, "active": True} for value in self.values],

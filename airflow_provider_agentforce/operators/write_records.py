@@ -42,7 +42,8 @@ class WriteRecordsOperator(AgentforceBaseOperator):
     dict.
 
     **A retry** continues where the last try ended, and tries failed records again. A record that was being
-    written when the process was killed is written once more, with the same values. When all records are
+    written when the process was killed is written once more, with the same values. If the templates render
+    other values, or the connection leads to another org, all records are written. When all records are
     written, clearing the task writes them again.
 
     **Templated:** ``results``, ``sobject``, ``external_id``, ``agentforce_conn_id``. The values of ``fields``
@@ -57,8 +58,8 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         is converted to a number, a boolean or a date if the field has that type; an empty text or ``None``
         empties the field; a dict or list becomes JSON. ``Id``, or the field of ``external_id``, identifies
         the record; default: the row's ``key``.
-    :param external_id: upsert by this field, and create a record that does not exist. Default: update by
-        ``Id``.
+    :param external_id: upsert by this field, which should be unique in the org, and create a record that
+        does not exist. Default: update by ``Id``.
     :param outcomes: the ``status`` values of the rows to write.
     :param max_failures: stop when more records than this have failed: a number (``0``: none may), or a share
         between 0 and 1. Default: never.

@@ -11,6 +11,7 @@ from writes import answered, errors_of, in_a_process, results_of, writer
 from airflow_provider_agentforce.batch.record_values import WriteFailure, WriteOptions
 from airflow_provider_agentforce.batch.record_writer import RecordWriter
 from airflow_provider_agentforce.batch.write_failures import WriteFailures
+from airflow_provider_agentforce.emulator import SObject, SObjectField
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
@@ -203,6 +204,15 @@ def test_records_are_made_and_found_by_an_external_id(org, client, tmp_path):
         rows = answered(["B-1", same])
         with pytest.raises(AgentforceInputError, match="both name"):
             writer(client, results_of(tmp_path, rows), fields=CODE, external_id="Account_Code__c").run()
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_an_external_id_that_is_not_unique_is_a_warning(make_org, make_client, tmp_path, caplog, unique):
+    fields = (SObjectField(name="Code__c", external_id=True, unique=unique), SObjectField(name="Text__c"))
+    org = make_org(sobjects=[SObject(name="Order__c", prefix="a01", fields=fields)])
+    chosen = {"sobject": "Order__c", "fields": {"Text__c": "{{ record.text }}"}, "external_id": "Code__c"}
+    assert writer(make_client(org), results_of(tmp_path, answered(["A-1"])), **chosen).run()["written"] == 1
+    assert ("Code__c is not unique" in caplog.text) is not unique
 
 
 def test_a_row_without_a_key_names_no_record(org, client, tmp_path):

@@ -123,9 +123,12 @@ def the_one_of(
 
 
 def _reply(given: Any) -> Reply:
-    if isinstance(given, Reply):
-        return given
-    return Reply(turn=given) if _turn(given) else Reply(None if given is True else given)
+    reply = given if isinstance(given, Reply) else None
+    if reply is None:
+        reply = Reply(turn=given) if _turn(given) else Reply(None if given is True else given)
+    if reply.items is not None:
+        _checked_items(reply.items)
+    return reply
 
 
 def _cancel(given: Any) -> Cancel:
@@ -245,19 +248,30 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
             names = ", ".join(str(item["property"]) for item in asked) or "nothing by name"
             raise AgentforceInputError(f"The agent asks for {names} and proposes no value. {_GIVE_ITEMS}")
         return asked
-    if isinstance(given, str | Mapping) or not isinstance(given, Sequence) or not given:
-        raise validation.refusal(given, "reply", "must be a list of items with type, property and value")
     values = asked if question["type"] == "Confirm" else []
-    items = [_fitting(item, number, asked, values) for number, item in enumerate(given)]
+    items = [_fitting(item, number, asked, values) for number, item in enumerate(_checked_items(given))]
     for number, item in enumerate(items):
         if asked and _like(item, items[:number]) >= _like(item, asked):
-            raise AgentforceInputError(f"reply[{number}] is for the same as an earlier item of the reply.")
+            raise AgentforceInputError(
+                f"{_item_name(number)} is for the same as an earlier item of the reply."
+            )
     return items
 
 
 def _like(item: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> int:
     """Return how many of *items* are for the same subject as *item*."""
     return sum((one["type"], one["property"]) == (item["type"], item["property"]) for one in items)
+
+
+def _checked_items(given: object) -> list[dict[str, Any]]:
+    """Return the items of a reply in the API's form."""
+    if isinstance(given, str | Mapping) or not isinstance(given, Sequence) or not given:
+        raise validation.refusal(given, "reply", "must be a list of items with type, property and value")
+    return [reply_item(item, _item_name(number)) for number, item in enumerate(given)]
+
+
+def _item_name(number: int) -> str:
+    return f"reply[{number}]"
 
 
 def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -272,11 +286,10 @@ def asked_in(question: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _fitting(
-    item: object, number: int, asked: list[dict[str, Any]], values: list[dict[str, Any]]
+    checked: dict[str, Any], number: int, asked: list[dict[str, Any]], values: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return an item of a reply that fits what is *asked*, and *values*, whose type it must keep."""
-    field_name = f"reply[{number}]"
-    checked = reply_item(item, field_name)
+    """Return an item of a reply if it fits what is *asked*, and *values*, whose type it must keep."""
+    field_name = _item_name(number)
     places = [(one["type"], one["property"]) for one in asked]
     if asked and (checked["type"], checked["property"]) not in places:
         known = ", ".join(f"{kind}/{name}" for kind, name in places)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_agentforce._compat import can_ask, default_deferrable
@@ -15,8 +16,9 @@ from airflow_provider_agentforce.delivery import Ask, Step, steps_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 from airflow_provider_agentforce.operators._rendering import (
     has_reference,
-    has_reference_in_dataclass,
     is_reference,
+    leaves,
+    out_of_reach,
 )
 
 if TYPE_CHECKING:
@@ -49,11 +51,12 @@ def check_references(operator: Any, given: Mapping[str, Any]) -> None:
                 "outputs."
             )
         # The path of an AnswerStore becomes the argument.
-        if name != "reuse" and has_reference_in_dataclass(value):
+        kind = None if name == "reuse" else out_of_reach(value)
+        if kind is not None:
             raise AgentforceInputError(
-                f"{name} contains a dataclass, such as a Reply, with the output of a task, which Airflow "
-                "does not resolve. Give the output itself, such as reply=ask.output, or return the "
-                "dataclass from a function of @task.agentforce."
+                f"{name} contains the output of a task in a {kind}, in which Airflow does not resolve it. "
+                "Give the output itself, such as reply=ask.output, or put it in a dict or a list; or return "
+                f"the {kind} from a function of @task.agentforce."
             )
         if name not in operator.template_fields and has_reference(value):
             raise AgentforceInputError(
@@ -91,9 +94,9 @@ def check_budget(budget: Any) -> Any:
 def check_connection_id(conn_id: Any) -> str:
     """Return the id of a connection.
 
-    :raises AgentforceInputError: it is not a text, or is blank.
+    :raises AgentforceInputError: it is not a text, is blank, or contains control characters.
     """
-    if not isinstance(conn_id, str) or not conn_id.strip():
+    if not isinstance(conn_id, str) or not conn_id.strip() or not conn_id.isprintable():
         raise AgentforceInputError(
             f"agentforce_conn_id must be the id of a connection, but is {shown(conn_id)}."
         )
@@ -154,12 +157,13 @@ def check_decider(field: str, given: Any) -> Any:
 
 
 def check_output_type(output_type: Any) -> Any:
-    """Return *output_type* unless it is the name of a type; no library that knows types is loaded."""
+    """Return *output_type* if it is the form of an answer."""
     if isinstance(output_type, str | bytes | int | float | list):
         raise AgentforceInputError(
             f"output_type must be a type or a JSON schema as a dict, but is {shown(output_type)}. "
             "Give the class itself, not its name."
         )
+    output_of(output_type)
     return output_type
 
 
@@ -170,7 +174,7 @@ def output_of(output_type: Any) -> OutputType | None:
     """
     if output_type is None:
         return None
-    from airflow_provider_agentforce.structured import OutputType  # noqa: PLC0415 - not at parse time
+    from airflow_provider_agentforce.structured import OutputType  # noqa: PLC0415 - only where one is given
 
     return OutputType(output_type)
 
@@ -197,6 +201,7 @@ def check_message(message: Any, field: str) -> None:
                 f"{field} must have text, may have variables, and must have nothing else."
             )
         check_message(message["text"], f"{field}.text")
+        check_variables(message.get("variables"), f"{field}.variables")
     elif not may_change(message) and not is_dataclass(message):  # as a Reply is
         validation.message_text(message, field)
 
@@ -213,19 +218,51 @@ def check_values(operator: Any, **checks: Callable[[Any], object]) -> None:
     """
     for name, check in checks.items():
         given = getattr(operator, name, None)
-        if given is not None and not may_change(given) and not has_reference(given):
+        if given is not None and is_known(given):
             check(given)
 
 
-def check_variables(variables: Any) -> None:
-    """Refuse a value that is not a collection of variables; its items may be templates."""
-    if not isinstance(variables, Mapping | list | tuple):
-        validation.variables(variables)
+def is_known(given: Any) -> bool:
+    """Return whether *given*, with all its items, is known before the task runs."""
+    return not any(map(may_change, leaves(given)))
+
+
+def check_variables(variables: Any, field: str = "variables") -> None:
+    """Refuse a value that cannot be variables; templates and references in it may become some."""
+    if may_change(variables):
+        return
+    if isinstance(variables, Mapping):
+        known: Any = {name: "" if has_reference(value) else value for name, value in variables.items()}
+    elif isinstance(variables, list | tuple):
+        unknown = ({"name": f"reference {index}", "value": ""} for index in count())
+        known = [other if has_reference(one) else one for one, other in zip(variables, unknown, strict=False)]
+    else:
+        known = variables
+    validation.variables(known, field)
+
+
+def check_decision(reply: Any = None, cancel: Any = None, transfer: Any = None) -> None:
+    """Refuse a value that cannot be a decision about the agent's question."""
+    from airflow_provider_agentforce.client.messages import the_one_of  # noqa: PLC0415 - only where one is given
+
+    the_one_of(text=None, reply=reply, cancel=cancel, transfer=transfer)
 
 
 def has_template(text: str) -> bool:
     """Return whether Jinja would find anything in *text*."""
     return any(mark in text for mark in _TEMPLATE_MARKS)
+
+
+def check_renderable(field: str, value: Any) -> None:
+    """Refuse a function, and templates where Airflow renders none."""
+    if callable(value) and not is_reference(value):
+        raise AgentforceInputError(f"{field} must be a value or a template, but is {shown(value)}.")
+    kind = out_of_reach(value, lambda one: isinstance(one, str) and has_template(one))
+    if kind is not None:
+        raise AgentforceInputError(
+            f"{field} contains a template in a {kind}, in which Airflow renders none. "
+            "Put it in a dict or a list."
+        )
 
 
 def check_templates(field: str, value: Any, parse: Callable[[str], Any]) -> None:

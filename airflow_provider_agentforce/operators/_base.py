@@ -23,6 +23,7 @@ from airflow_provider_agentforce.operators._arguments import (
     check_connection_id,
     check_names,
     check_references,
+    check_renderable,
     check_templates,
     may_change,
 )
@@ -99,10 +100,12 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         self.check_arguments()
 
     def _check_templates(self, field: str) -> None:
+        value = getattr(self, field, None)
         try:
-            check_templates(
-                field, getattr(self, field, None), lambda text: self.get_template_env().parse(text)
-            )
+            # What a decorated function is given is its own affair.
+            if not field.startswith("op_"):
+                check_renderable(field, value)
+            check_templates(field, value, lambda text: self.get_template_env().parse(text))
         except RecursionError:
             raise AgentforceInputError(f"{field} is nested too deeply, or contains itself.") from None
 

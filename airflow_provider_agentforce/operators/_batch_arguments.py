@@ -10,10 +10,13 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_choice, may_change
 from airflow_provider_agentforce.operators._paths import check_literal_uri
-from airflow_provider_agentforce.operators._rendering import has_reference, is_reference
+from airflow_provider_agentforce.operators._rendering import has_reference, is_reference, leaves
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.sample import Sample
+
+# What the output of a task becomes in an f-string.
+_OUTPUT_IN_TEXT = "{{ task_instance.xcom_pull("
 
 
 def check_combinations(
@@ -60,21 +63,38 @@ def check_records(given: Any) -> None:
     for position, record in enumerate(given):
         if not is_reference(record):
             validation.record(record, position)
+            if any(isinstance(one, str) and _OUTPUT_IN_TEXT in one for one in leaves(record)):
+                raise AgentforceInputError(
+                    f"records[{position}] contains the output of a task within a text, and a record is not "
+                    "rendered. Make that output a separate value, and write the text in message."
+                )
 
 
 def check_continue_from(given: Any) -> None:
     """Refuse a value that is neither a manifest nor a URI."""
     if not isinstance(given, Mapping):
         check_literal_uri(given, "continue_from")
+    elif not isinstance(given.get("result_path"), str):
+        raise AgentforceInputError(
+            "continue_from must be what a ConversationBatchOperator with a sample has returned; it has no "
+            "result_path."
+        )
+
+
+def copied(given: Any) -> Any:
+    """Return a text as one of its own: ``render_template`` knows a field by its value."""
+    return f"{given} "[:-1] if isinstance(given, str) else given
 
 
 def no_function(given: Any) -> Any:
-    # A copy: render_template() knows a field by its value, and Python shares equal texts.
-    text = f"{given} "[:-1] if isinstance(given, str) else given
-    return None if callable(given) else text
+    """Return what is given in another way than by a function."""
+    return None if callable(given) else copied(given)
 
 
 def check_message(message: Any) -> None:
+    """Refuse what cannot be the messages of each record, if they are no function."""
+    if message is None:
+        return
     texts = message if isinstance(message, list | tuple) else [message]
     if not texts:
         raise AgentforceInputError("message is empty. Give at least one template.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import output_of
+from airflow_provider_agentforce.operators._batch_arguments import check_continue_from
 from airflow_provider_agentforce.operators._paths import path_of
 
 if TYPE_CHECKING:
@@ -51,11 +52,7 @@ def continued_folder(given: Any) -> Any:
                 "continue_from is a manifest as text. Give the task's output: continue_from=first.output."
             )
         return path_of(given, "continue_from")
-    if not isinstance(given.get("result_path"), str):
-        raise AgentforceInputError(
-            "continue_from must be the output of a ConversationBatchOperator with a sample; it has no "
-            "result_path."
-        )
+    check_continue_from(given)
     return path_of(given["result_path"], "continue_from")
 
 

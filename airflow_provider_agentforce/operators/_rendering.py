@@ -6,6 +6,7 @@ operator has copied. It would evaluate ``{{ … }}`` in an agent's or a customer
 
 from __future__ import annotations
 
+from collections import UserList, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
@@ -108,39 +109,50 @@ def has_reference(value: Any) -> bool:
     return any(is_reference(one) for one in leaves(value))
 
 
-def has_reference_in_dataclass(value: Any) -> bool:
-    """Return whether a dataclass, itself or in collections, contains a reference, which Airflow does not
-    find.
+def out_of_reach(value: Any, is_wanted: Callable[[Any], bool] = is_reference) -> str | None:
+    """Return the type of a container in *value* whose contents Airflow neither resolves nor renders.
+
+    :param is_wanted: returns whether Airflow would have to do so for a single value.
     """
-    return any(
-        has_reference(getattr(one, field.name))
-        for one in leaves(value)
-        if is_dataclass(one) and not isinstance(one, type)
-        for field in fields(one)
-    )
+    for one, inner in _walk(value):
+        reached = isinstance(one, (dict, *_COLLECTIONS, partial))
+        if inner is not None and not reached and any(is_wanted(leaf) for leaf in leaves(one)):
+            return type(one).__name__
+    return None
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Yield the items of *value* at any depth of its collections, or bound to its function."""
+    """Yield the items of *value* at any depth of its containers, or bound to its function."""
+    return (one for one, inner in _walk(value) if inner is None)
+
+
+def _walk(value: Any) -> Iterator[tuple[Any, Collection[Any] | None]]:
+    """Yield *value* and its items at any depth, each with its direct items."""
     left, seen = [value], set()
     while left:
         one = left.pop()
         inner = _inner(one)
-        if inner is None:
-            yield one
-        # A list may contain itself.
-        elif id(one) not in seen:
+        if inner is not None:
+            # A list may contain itself.
+            if id(one) in seen:
+                continue
             seen.add(id(one))
             left.extend(inner)
+        yield one, inner
 
 
 def _inner(value: Any) -> Collection[Any] | None:
-    """Return the items of a collection or a function, ``None`` if *value* is neither."""
+    """Return the items of a container or a function, ``None`` if *value* is neither."""
+    if isinstance(value, str):
+        return None
     if isinstance(value, partial):
         return [*value.args, *value.keywords.values()]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return value.values()
-    return value if isinstance(value, _COLLECTIONS) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    # No other sequences: one that Airflow makes of XComs fetches each of them.
+    return value if isinstance(value, (*_COLLECTIONS, deque, UserList)) else None
 
 
 def resolved(value: Any, context: Context, convert: Callable[[Any], Any] = lambda value: value) -> Any:

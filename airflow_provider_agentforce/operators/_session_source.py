@@ -23,12 +23,6 @@ _NOTHING = ("", "None", "null")
 _PULLED = re.compile(r"""xcom_pull\(\s*(?:task_ids\s*=\s*)?\[?\s*["']([^"']+)["']""")
 
 
-def _check_session(session: Any) -> None:
-    # The values of a dict may be templates.
-    if not isinstance(session, Mapping) or not session:
-        session_from(session)
-
-
 class TakesSession(AgentforceBaseOperator):
     """Base of the operators that use a session that another task has started.
 
@@ -51,7 +45,7 @@ class TakesSession(AgentforceBaseOperator):
         given = getattr(self, field)
         if isinstance(given, str) and given.strip() in _NOTHING:
             raise AgentforceInputError(f"{field} is {shown(given)}. Give the output of a start or a send.")
-        check_values(self, session=_check_session, session_id=partial(validation.path_id, field="session_id"))
+        check_values(self, session=session_from, session_id=partial(validation.path_id, field="session_id"))
 
     def render_template(
         self,

@@ -98,11 +98,11 @@ class StartsSessions(UsesLimits):
     def check_arguments(self) -> None:
         """Refuse literals with which no session can be started."""
         SessionOptions(bypass_user=self.bypass_user, surface_type=self.surface_type)
+        arguments.check_variables(self.variables)
         arguments.check_values(
             self,
             agent_id=validation.agent,
             tz=validation.time_zone,
-            variables=arguments.check_variables,
             external_session_key=validation.session_key,
         )
 

@@ -259,7 +259,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         self.max_failures = validation.failures(max_failures)
         self.fail_on_partial_error = check_choice("fail_on_partial_error", fail_on_partial_error, True, False)
         self.on_change = check_choice("on_change", on_change, "fail", "continue")
-        store = store_of(batch_arguments.no_function(reuse))
+        store = store_of(batch_arguments.copied(reuse))
         self.reuse = None if store is None else store.path
         self.max_age = None if store is None else store.max_age
         self.on_agent_change = check_choice("on_agent_change", on_agent_change, "mark", "stop")
@@ -285,6 +285,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             min_agreement=self.min_agreement,
         )
         batch_arguments.check_records(given)
+        if isinstance(self.variables, str):
+            # Rendered per record, a template is a text.
+            validation.variables(self.variables)
         check_values(
             self,
             shard=lambda _: self._the_shard(),
@@ -292,8 +295,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             result_path=partial(check_literal_uri, field="result_path"),
             continue_from=batch_arguments.check_continue_from,
             soql=validation.soql,
-            message=batch_arguments.check_message,
         )
+        batch_arguments.check_message(self.message)
 
     def render_template(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from airflow_provider_agentforce._compat import Context
@@ -11,6 +12,7 @@ from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.links.agent import AgentLink
 from airflow_provider_agentforce.links.page import ConversationLink
+from airflow_provider_agentforce.operators._arguments import check_values, may_change
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
 _MOST_SHOWN = 1_000
@@ -64,6 +66,19 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
         self.text = text
         self.check_literals()
 
+    def check_arguments(self) -> None:
+        """Refuse literals that name no answer or no rating."""
+        _check_ways(self.turn, self.session_id, self.feedback_id)
+        if not may_change(self.feedback):
+            validation.feedback(self.feedback)
+        check_values(
+            self,
+            turn=_last_answer,
+            session_id=partial(validation.path_id, field="session_id"),
+            feedback_id=partial(validation.path_id, field="feedback_id"),
+            text=lambda text: text and validation.message_text(text),
+        )
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the rating."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
@@ -86,10 +101,14 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
             }
 
 
-def _rated(turn: Any, session_id: Any, feedback_id: Any) -> Mapping[str, Any]:
-    """Return the answer to rate, which can be given in two ways."""
+def _check_ways(turn: Any, session_id: Any, feedback_id: Any) -> None:
     if (turn is None) == (session_id is None and feedback_id is None):
         raise AgentforceInputError("Give either turn (the output of a send) or session_id and feedback_id.")
+
+
+def _rated(turn: Any, session_id: Any, feedback_id: Any) -> Mapping[str, Any]:
+    """Return the answer to rate, which can be given in two ways."""
+    _check_ways(turn, session_id, feedback_id)
     answer = {"session_id": session_id, "feedback_id": feedback_id} if turn is None else _last_answer(turn)
     for field in ("session_id", "feedback_id"):
         if not answer.get(field):

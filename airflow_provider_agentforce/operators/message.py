@@ -137,13 +137,16 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         if self.session_id is not None:
             number_of(self.sequence_id)
         cancel = None if self.cancel is False else self.cancel
-        validation.only_one_of(text=self.text, reply=self.reply, cancel=cancel, transfer=self.transfer)
+        said = {"reply": self.reply, "cancel": cancel, "transfer": self.transfer}
+        name = validation.only_one_of(text=self.text, **said)
+        if name in said and arguments.is_known(said[name]):
+            arguments.check_decision(**{name: said[name]})
+        arguments.check_variables(self.variables)
         arguments.check_values(
             self,
             text=validation.message_text,
             in_reply_to=partial(validation.path_id, field="in_reply_to"),
             sequence_id=validation.sequence_id,
-            variables=arguments.check_variables,
         )
 
     def execute(self, context: Context) -> dict[str, Any]:

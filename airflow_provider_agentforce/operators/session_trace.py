@@ -12,9 +12,9 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_deferrable
+from airflow_provider_agentforce.operators._arguments import check_deferrable, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, is_lost
-from airflow_provider_agentforce.operators._paths import path_of
+from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.session_traces import SessionTraces
@@ -72,7 +72,8 @@ class SessionTraceOperator(AgentforceBaseOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse numbers that cannot be right."""
+        """Refuse numbers that cannot be right, and literals that are no sessions."""
+        check_values(self, results=_check_results)
         _check_timeout(self.timeout)
         _check_rate(self.credits_per_action)
 
@@ -116,15 +117,11 @@ class SessionTraceOperator(AgentforceBaseOperator):
     def _traces(self) -> SessionTraces:
         from airflow_provider_agentforce.batch.session_traces import SessionTraces  # noqa: PLC0415
 
-        folder, sessions = None, {}
-        if isinstance(self.results, Mapping) and self.results.get("result_path"):
-            folder = path_of(self.results["result_path"], "results")
-        else:
-            sessions = _sessions(self.results)
+        uri = _folder_in(self.results)
         return SessionTraces(
             self.open_client(),
-            folder=folder,
-            sessions=sessions,
+            folder=None if uri is None else path_of(uri, "results"),
+            sessions=_sessions(self.results) if uri is None else {},
             credits_per_action=self.credits_per_action,
         )
 
@@ -149,6 +146,19 @@ def _check_rate(rate: Any) -> None:
     is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
     if rate is not None and not (is_number and 0 <= rate < math.inf):
         raise validation.refusal(rate, "credits_per_action", "must be a number that is not negative")
+
+
+def _check_results(results: Any) -> None:
+    uri = _folder_in(results)
+    if uri is None:
+        _sessions(results)
+    else:
+        check_literal_uri(uri, "results")
+
+
+def _folder_in(results: Any) -> Any:
+    """Return the URI of the folder of a batch's results, ``None`` for sessions."""
+    return (results.get("result_path") or None) if isinstance(results, Mapping) else None
 
 
 def _sessions(results: Any) -> dict[str, int]:

@@ -14,7 +14,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_choice, check_templates, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._identity import task_identity
-from airflow_provider_agentforce.operators._paths import check_uri, path_of
+from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template
 from airflow_provider_agentforce.operators._row_templates import as_field_text, compiler
 
@@ -178,12 +178,17 @@ def _checked_outcomes(outcomes: Any) -> tuple[str, ...]:
 
 
 def _check_results(results: Any) -> None:
-    if isinstance(results, str):
-        check_uri(results, "results")
+    for uri in _uris(results):
+        check_literal_uri(uri, "results")
 
 
 def _sources(results: Any) -> list[Any]:
     """Return the path objects of the files that *results* stands for."""
+    return [path_of(uri, "results") for uri in _uris(results)]
+
+
+def _uris(results: Any) -> list[Any]:
+    """Return the URIs of the files that *results* stands for."""
     if isinstance(results, Mapping):
         uri = results.get("results")
         if not isinstance(uri, str):
@@ -191,12 +196,12 @@ def _sources(results: Any) -> list[Any]:
                 "results has no results: give the output of a ConversationBatchOperator, or the URI of its "
                 "results.jsonl."
             )
-        return [path_of(uri, "results")]
+        return [uri]
     if isinstance(results, str) or hasattr(results, "joinpath"):
-        return [path_of(results, "results")]
-    if not isinstance(results, Sequence) or not results:
+        return [results]
+    if not isinstance(results, Sequence) or isinstance(results, bytes) or not results:
         raise AgentforceInputError(
             "results must be the output of a ConversationBatchOperator or the URI of its results.jsonl, "
-            f"but is {type(results).__name__ if results is None or results else 'empty'}."
+            f"but is {'empty' if isinstance(results, Sequence) else type(results).__name__}."
         )
-    return [path for one in results for path in _sources(one)]
+    return [uri for one in results for uri in _uris(one)]

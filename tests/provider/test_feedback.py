@@ -86,7 +86,11 @@ def test_text_that_renders_to_nothing_is_left_out(org, run, turn):
     ],
 )
 def test_what_cannot_be_rated_is_told_before_anything_is_sent(org, run, arguments, told):
-    error = run(rating(**arguments)).error
+    operator = rating(turn={"session_id": "s", "feedback_id": "f"})
+    # As Airflow renders them.
+    for name, value in {"turn": None, **arguments}.items():
+        setattr(operator, name, value)
+    error = run(operator).error
     assert isinstance(error, AgentforceInputError)
     assert isinstance(error, AirflowFailException)
     assert told in str(error)

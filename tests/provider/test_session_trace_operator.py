@@ -431,8 +431,10 @@ def test_results_that_are_no_rows_are_refused(batch, fetch, tmp_path):
         ({"result_path": "nowhere://x"}, "cannot be used"),
     ],
 )
-def test_what_names_no_session_is_refused(fetch, org, results, words):
-    error = fetch(results).error
+def test_what_names_no_session_is_refused(run, org, results, words):
+    operator = SessionTraceOperator(task_id="traces", results={"session_id": "abc"}, timeout=AT_ONCE)
+    operator.results = results  # as Airflow renders it
+    error = run(operator).error
     assert isinstance(error, AgentforceInputError)
     assert words in str(error)
 
@@ -447,7 +449,7 @@ def test_what_names_no_session_is_refused(fetch, org, results, words):
 )
 def test_arguments_that_cannot_be_right_are_refused_when_the_dag_is_parsed(arguments):
     with pytest.raises(AgentforceInputError, match=next(iter(arguments))):
-        SessionTraceOperator(task_id="traces", results={}, **arguments)
+        SessionTraceOperator(task_id="traces", results={"session_id": "abc"}, **arguments)
 
 
 def test_a_task_in_the_place_of_its_output_is_refused():
@@ -458,5 +460,7 @@ def test_a_task_in_the_place_of_its_output_is_refused():
 
 def test_whether_it_is_deferrable_is_airflows_setting_unless_it_says_so_itself(monkeypatch):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
-    assert SessionTraceOperator(task_id="traces", results={}).deferrable
-    assert not SessionTraceOperator(task_id="traces", results={}, deferrable=False).deferrable
+    assert SessionTraceOperator(task_id="traces", results={"session_id": "abc"}).deferrable
+    assert not SessionTraceOperator(
+        task_id="traces", results={"session_id": "abc"}, deferrable=False
+    ).deferrable

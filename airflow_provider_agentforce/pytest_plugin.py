@@ -74,7 +74,7 @@ class ConversationFile(pytest.File):
     """A file of golden conversations."""
 
     def collect(self) -> Iterator[ConversationItem]:
-        """Yield its conversations, each as often as it is to be held."""
+        """Yield its conversations, each as often as it must run."""
         from airflow_provider_agentforce.exceptions import AgentforceInputError  # noqa: PLC0415 - only for such a file
         from airflow_provider_agentforce.testing import golden  # noqa: PLC0415 - only for such a file
 

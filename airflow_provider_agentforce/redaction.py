@@ -139,7 +139,7 @@ def _runs(secret: str) -> dict[int, frozenset[str]]:
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """Yield what Base64 shows of a secret, wherever in a longer text it stands."""
+    """Yield what Base64 shows of a secret, at any position in a longer text."""
     raw = secret.encode()
     for before, mixed in ((0, 0), (1, 2), (2, 3)):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

@@ -334,7 +334,7 @@ def killed() -> list[Row]:
             rows["unknown"] <= 50,
         ),
         Row(
-            f"The same: seconds until the second run goes on, with {before['messages']:,} records done",
+            f"The same: seconds until the second run continues, with {before['messages']:,} records done",
             "",
             f"{inside['open'] + inside['take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, "
             f"ending the sessions on record {inside['take_up']:.2f} s)",

@@ -26,7 +26,8 @@ _PAGE = """\
 # Benchmarks
 
 Written by `make bench`, which runs `python benchmarks/run.py` in the checkout's `.venv`. It takes
-some minutes and needs no account and no network. `make bench ONLY=batch` runs one of them and writes nothing.
+several minutes and needs no account and no network. `make bench ONLY=batch` runs one of them and writes
+nothing.
 
 {table}
 
@@ -35,26 +36,26 @@ Load average of the machine before the run: {load:.1f}.
 
 ## How to read it
 
-Every figure stands beside another one of the same run, and the two take turns, so that what else the
-machine does meets both. Compare rows, not milliseconds of two machines. A row without a goal is there to
-compare with. The goals hold for a quiet machine: the CPU that others use is taken from all rows, and most
-from those with a share of an ideal time.
+Each figure is compared with another one of the same run, and both are measured in turns, so that
+other load on the machine affects both. Compare rows, not milliseconds of two machines. Rows without a goal
+are for comparison. The goals apply to an idle machine: other load slows down all rows, and most of all those
+with a share of an ideal time.
 
 - **A message** (`benchmarks/message.py`): {messages} messages in one open conversation. The server is a
-  process of its own that answers a fixed `Inform` in one write; there is no agent behind it.
+separate process that answers a fixed `Inform` in one write; there is no agent behind it.
   `requests.Session.post` on a kept connection sends the same JSON and does not parse the reply. It reads
   proxies and the CA bundle from the environment for every request, our client once per host; the row without
-  the environment shows how much that is. With `NO_PROXY` for the host `requests` finds out more quickly that
-  it needs no proxy. Through a proxy it sends head and body in two segments and waits
-  40 ms for the acknowledgement of the first; our client sends one. What else the client does (numbering, a
-  deadline for the whole call, reading the answer) is in its figure.
-- **Connections**: what the server accepted from the client while the messages were sent. A connection that
-  lay idle for more than 1.5 s is not used again, because a message sent on one that the server is just
-  closing could not be told from a message that arrived. So a pause between two messages costs a new
-  connection.
-- **Imports** (`benchmarks/imports.py`): fresh interpreters. The addition is timed inside the process after
+the environment shows the difference. With `NO_PROXY` for the host, `requests` finds more quickly that it
+needs no proxy. Through a proxy it sends head and body in two segments and waits
+  40 ms for the acknowledgement of the first; our client sends one. The figure includes what else the
+client does: numbering, a deadline for the whole call, reading the answer.
+- **Connections**: the connections that the server accepted while the messages were sent. A connection that
+was idle for more than 1.5 s is not used again, because a message on a connection that the server is closing
+cannot be distinguished from one that arrived. So a pause between two messages costs a new connection.
+- **Imports** (`benchmarks/imports.py`): fresh interpreters. The additional time is measured inside the
+  process after
   `from airflow.sdk import DAG, BaseOperator`, with everything compiled before. Whole processes are
-  compared, too, but beside the start of Airflow the addition is lost in the noise, which that row shows.
+also compared; compared with the start of Airflow, the additional time is lost in the noise.
 - **Metrics and traces** (`benchmarks/observing.py`): the hook's observers around a call that takes no time,
   as CPU time of the thread.
 - **Token exchanges** (`benchmarks/tokens.py`): the emulator counts them while {threads} threads need a
@@ -62,27 +63,28 @@ from those with a share of an ideal time.
 - **A batch** (`benchmarks/batch.py`): `ConversationBatchOperator.execute` in a fresh process that has
   loaded what a task's process has, frozen for the garbage collector as `LocalExecutor` does before it
   forks; files on the local disk. A conversation is a start, one message and the end. The org
-  (`benchmarks/org.py`) is a process of its own that answers each call after a fixed time, but tokens at
-  once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal*
-  is the time in which no place of the org is ever free. The time is all of `execute`: loading libraries,
+  (`benchmarks/org.py`) is a separate process that answers each call after a fixed time, but tokens at
+once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal*
+  is the time in which all sessions of the org are always in use. The time is that of all of `execute`:
+  loading libraries,
   reading and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a
-  semaphore) keeps its answers in memory and knows no retry, no ledger and no limit but the semaphore. CPU
-  time is all of the process's; beside it, that of bare `requests` calls at the same pace: most of both is
-  waking a thread and HTTP. A call that follows a wait costs here twice the CPU time of one that follows
-  another call, whoever makes it, and more while other programs use the CPU.
+  semaphore) keeps its answers in memory and has no retry, no ledger and no limit except the semaphore. CPU
+time is that of the whole process, compared with bare `requests` calls at the same pace: most of both is
+waking a thread and HTTP. A call after a wait costs twice the CPU time of a call after another call, in both,
+and more while other programs use the CPU.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
-  that the CPU is busy; at the speed of a real agent it is lost in the noise. A record is synced once,
+that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
   before its message leaves, and records that wait at the same time share a sync.
-- **A try that finds all records done** reads the input and the ledger and writes the results. What stays in
-  memory grows with the number of records, so two sizes say what a million would take.
-- **A limit that is wrong**: the org refuses at once and does not say for how long.
-- **Killed**: a session whose start was under way at the kill is known by its external key only, so nobody can
-  end it; the org does after a while. The shorter the calls, the larger their share.
+- **A try that finds all records done** reads the input and the ledger and writes the results. Memory grows
+with the number of records, so two sizes show what a million would take.
+- **A limit that is wrong**: the org refuses at once and does not say how long to wait.
+- **Killed**: of a session that was being started at the kill, only the external key is known, so it cannot be
+ended; the org ends it after a while. The shorter the calls, the larger their share.
 - **Shared limits** (`benchmarks/limits.py`): a Redis without persistence on this machine. The processes that
   share an org start at once, take as many sessions as it grants to all, and end each after one message.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
-  SQLite. How much a task costs depends on the machine and the executor, so take the ratio for an order of
-  magnitude.
+  SQLite. The cost of a task depends on the machine and the executor, so the ratio is only an order of
+magnitude.
 """
 
 BENCHMARKS = {

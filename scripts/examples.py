@@ -1,4 +1,4 @@
-"""Runs the example Dags, each with ``airflow dags test`` against an org of its own; one needs a scheduler.
+"""Runs the example Dags, each with ``airflow dags test`` against a separate org; one needs a scheduler.
 
 A Dag that not every Airflow can load says so in its file, ``# needs: apache-airflow>=3.1`` for instance.
 Where that is missing, the Dag is not run; its file still has to load without an error.
@@ -40,25 +40,25 @@ FOLDER = Path(__file__).resolve().parent.parent / "example_dags"
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
 
-# Each command has a process of its own, forked from one that has imported Airflow: that takes the most time.
+# Each command has a separate process, forked from one that has imported Airflow, which takes the most time.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["warm_airflow"])
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one example Dag."""
+    """The result of one example Dag."""
 
     dag_id: str
     worked: bool
-    missing: tuple[str, ...] = ()  # what its file needs and this environment has not, so it was not run
+    missing: tuple[str, ...] = ()  # what its file needs and this environment lacks, so it was not run
     sessions: tuple[SessionRecord, ...] = ()
     left_open: tuple[str, ...] = ()
     output: str = field(default="", repr=False)
 
 
 class Examples:
-    """The example Dags, with an Airflow of their own beside the running Python.
+    """The example Dags, with a separate Airflow beside the running Python.
 
     :param home: folder for Airflow, emptied.
     :param out: folder for what the Dags write, and for the logs; emptied.

@@ -21,7 +21,7 @@ _THINKING_S = 2.0
 
 
 def answer_all(dag_id: str, words: str) -> None:
-    """Answer every request of the Dag's runs, and go on waiting for the next."""
+    """Answer every request of the Dag's runs, and wait for the next."""
     seen: dict[str, float] = {}
     with rest_api() as api:
         while True:

@@ -43,7 +43,7 @@ def main() -> int:
             # Airflow starts its parts by name.
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
-        # A group of its own, so that all its parts can be stopped together.
+        # A separate group, so that all its parts can be stopped together.
         process = subprocess.Popen(  # noqa: S603
             [str(BIN / "airflow"), "standalone"], env={**os.environ, **settings}, start_new_session=True
         )

@@ -62,7 +62,7 @@ def row(found: dict[str, Any]) -> list[str]:
 
 
 def tested(counts: dict[str, int]) -> str:
-    """Return what became of the tests, in words."""
+    """Return the result of the tests, in words."""
     if not counts:
         return "not run"
     if bad := counts["errors"] + counts["failures"]:

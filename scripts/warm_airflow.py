@@ -7,6 +7,6 @@ import importlib
 
 with contextlib.suppress(ImportError, AttributeError):
     importlib.import_module("airflow.cli.commands.dag_command")
-    # `airflow dags test` of Airflow 3 talks to an API server of its own, which is built at its first request.
+    # `airflow dags test` of Airflow 3 talks to its own API server, which is built at its first request.
     supervisor = importlib.import_module("airflow.sdk.execution_time.supervisor")
     supervisor.in_process_api_server().app._cadwyn_initialize()  # noqa: SLF001

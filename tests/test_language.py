@@ -33,6 +33,11 @@ INSTEAD = {
     r"\bin their day\b": "at that time",
     r"\bfeels its way\b": "increases again",
     r"\bit was run\b": "it was tested",
+    r"\bof (?:its|their) own\b": "its own, separate",
+    r"\bgoes on\b": "continues",
+    r"\bpassed over\b": "skipped, ignored",
+    r"\bcommonest\b": "most common",
+    r"\btak(?:es|e|ing) down\b": "record, write",
 }
 
 

@@ -30,7 +30,7 @@ _BREATH = 100
 _SKIPPED_AT_ONCE = 1_000
 
 
-class LongWait(Exception):  # noqa: N818 - not an error: the batch goes on later
+class LongWait(Exception):  # noqa: N818 - not an error: the batch continues later
     """Nothing can be asked for a minute or more.
 
     :ivar seconds: how long.

@@ -57,7 +57,7 @@ class WriteFailures:
 
     @property
     def reasons(self) -> str:
-        """Why records failed, the commonest first, with the key of one record each."""
+        """Why records failed, the most common reasons first, each with the key of one record."""
         shown = [
             f"{number} × {reason} (first: {one_line(str(self._first[reason]), 40)})"  # noqa: RUF001
             for reason, number in self._reasons.most_common(_SHOWN_REASONS)

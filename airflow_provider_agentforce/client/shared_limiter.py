@@ -49,10 +49,10 @@ class _Share:
 class SharedLimiter(ConcurrencyLimiter):
     """A limiter whose limits hold for all processes that share a store.
 
-    A start needs a slot of this process first, then a lease of the store. A lease runs out unless its process
-    renews it, so what a process that died has held comes back by itself; one that was only frozen takes its
-    leases up again. While the store is away the process goes on at once with its share of what was free, and
-    when it is back tells it what it holds.
+    A start needs a slot of this process first, then a lease of the store. A lease expires unless its process
+    renews it, so the leases of a dead process become free; a process that was only frozen takes its leases
+    back. While the store is away, the process continues at once with its share of what was free, and reports
+    its leases when the store is back.
 
     :param store: of the org.
     """

@@ -95,7 +95,7 @@ class SingleFlight(Generic[T]):
                     continue
                 raise AgentforceTransientError("Another thread's call takes too long.") from None
             except AgentforceError as error:
-                # Each thread raises an error of its own, as a traceback belongs to one thread.
+                # Each thread raises its own error, because a traceback belongs to one thread.
                 raise copy(error) from error.__cause__
 
 

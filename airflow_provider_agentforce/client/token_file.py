@@ -107,7 +107,7 @@ class TokenFile:
 
     @contextlib.contextmanager
     def lock(self, deadline: Deadline, *, longest: float) -> Iterator[None]:
-        """Keep other processes from getting a token meanwhile. Goes on without that if they take too long.
+        """Keep other processes from getting a token meanwhile. Continues without that if they take too long.
 
         :param deadline: of the caller.
         :param longest: seconds to wait for another process.

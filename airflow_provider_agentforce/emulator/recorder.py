@@ -146,7 +146,7 @@ class Recorder:
             await asyncio.to_thread(self._write)
 
     def _ask(self, request: Request, body: bytes) -> requests.Response:
-        """Send the request once, on a connection of its own, so that nothing repeats it."""
+        """Send the request once, on a separate connection, so that nothing repeats it."""
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         headers = {name: value for name, value in request.headers.items() if name not in _OF_THE_CONNECTION}
         return requests.request(

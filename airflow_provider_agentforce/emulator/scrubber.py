@@ -94,7 +94,7 @@ def _private_parts(text: str) -> Iterable[tuple[int, int]]:
 
 
 def _decoded(text: str) -> Iterable[str]:
-    """Yield what *text* may mean in Base64, wherever its first character stands in a group of four."""
+    """Yield what *text* may mean in Base64, for each position of its first character in a group of four."""
     standard = text.rstrip("=").translate(str.maketrans("-_", "+/"))
     for skipped in range(4):
         part = standard[skipped:]

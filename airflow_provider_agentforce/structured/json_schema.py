@@ -66,7 +66,7 @@ _CHECK_AGAIN = frozenset(
         "uniqueItems",
     ]
 )
-# Since draft 2019-09 what stands beside a $ref is checked as well.
+# Since draft 2019-09 keywords beside a $ref are checked as well.
 _REF_AND_MORE = "$ref and more"
 _QUICK_FORMATS = {"date", "date-time", "email", "ipv4", "ipv6", "time", "uuid"}
 

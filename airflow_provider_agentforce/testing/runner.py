@@ -1,4 +1,4 @@
-"""Holds a golden conversation in a session of its own, and looks at the answers."""
+"""Runs a golden conversation in a separate session, and checks the answers."""
 
 from __future__ import annotations
 

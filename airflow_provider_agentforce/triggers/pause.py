@@ -14,8 +14,8 @@ class PauseTrigger(BaseTrigger):
     """Wait until a moment.
 
     :param until: in seconds since the epoch.
-    :param event: what the task needs to go on, JSON values: it comes back in the event, since a task that
-        resumes is a new one.
+    :param event: what the task needs to continue, as JSON values: it comes back in the event, because a task
+        that resumes is a new one.
     """
 
     def __init__(self, *, until: float, event: dict[str, Any]) -> None:

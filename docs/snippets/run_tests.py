@@ -1,4 +1,4 @@
-"""Run the tests that docs/testing.md shows, in a process of their own."""
+"""Run the tests that docs/testing.md shows, in a separate process."""
 
 from __future__ import annotations
 

@@ -309,7 +309,7 @@ class _Inflater:
             try:
                 found += self._inflate.decompress(data, most - len(found))
             except zlib.error as error:
-                # What stands before a bad end counts, as it does when it comes in a piece of its own.
+                # The part before a bad end counts, as it does when it arrives in a separate piece.
                 found += _decoded_before(before, data)
                 if not found:
                     raise FramingError(f"not valid {self._encoding}") from error

@@ -1,4 +1,4 @@
-"""Give the tests an Airflow of their own, and an org."""
+"""Give the tests their own Airflow, and an org."""
 
 from __future__ import annotations
 

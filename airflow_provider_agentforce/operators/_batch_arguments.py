@@ -82,7 +82,7 @@ def check_continue_from(given: Any) -> None:
 
 
 def copied(given: Any) -> Any:
-    """Return a text as one of its own: ``render_template`` knows a field by its value."""
+    """Return a copy of a text: ``render_template`` knows a field by its value."""
     return f"{given} "[:-1] if isinstance(given, str) else given
 
 

@@ -67,7 +67,7 @@ def test_each_try_of_a_batch_asks_about_the_records_of_one_query(airflow, org, f
 
 @pytest.mark.skipif(Version(version("apache-airflow")) < Version("3.3"), reason="it has no partitions")
 def test_the_event_of_a_partition_has_its_key_and_the_details(airflow, org):
-    key = "2026-11-28T00:00:00"
+    key = "2028-02-29T00:00:00"
     asked = {"logical_date": None, "partition_key": key}
     made = airflow.ask("POST", "dags/records_partitioned/dagRuns", asked)
     assert Run(airflow, "records_partitioned", made["dag_run_id"]).wait() == "success"

@@ -54,7 +54,7 @@ def test_a_worker_that_is_thawed_while_the_other_one_asks_stops(cluster, org):
     hold.release()
     run.wait_for("batch", "up_for_retry", timeout=120)
     hold = org.hold("send")
-    hold.wait_until_held(90, count=AT_ONCE)
+    hold.wait_until_held(180, count=AT_ONCE)
     cluster.thaw(worker)
     until("the first try has ended", lambda: len(cluster.task_runners()) == 1)
     hold.release()
@@ -66,7 +66,7 @@ def test_a_worker_that_is_thawed_while_the_other_one_asks_stops(cluster, org):
 def test_a_message_on_its_way_is_not_sent_by_another_worker(cluster, org, frozen):
     hold = org.hold("send")
     run = cluster.trigger("talk")
-    hold.wait_until_held(90)
+    hold.wait_until_held(180)
     worker = cluster.worker_of(run.runner("talk"))
     (cluster.freeze if frozen else cluster.lose)(worker)
     hold.release()
@@ -83,7 +83,7 @@ def test_a_message_on_its_way_is_not_sent_by_another_worker(cluster, org, frozen
 def test_a_worker_that_shuts_down_lets_its_message_be_answered(cluster, org):
     hold = org.hold("send")
     run = cluster.trigger("talk")
-    hold.wait_until_held(90)
+    hold.wait_until_held(180)
     worker = cluster.worker_of(run.runner("talk"))
     process = cluster.shut_down(worker)
     until("it takes no more tasks", lambda: "warm shutdown" in cluster.printed(worker).lower())
@@ -98,7 +98,7 @@ def test_a_worker_that_shuts_down_lets_its_message_be_answered(cluster, org):
 def test_a_worker_whose_processes_are_all_told_to_stop_ends_its_session(cluster, org):
     hold = org.hold("send")
     run = cluster.trigger("talk")
-    hold.wait_until_held(90)
+    hold.wait_until_held(180)
     kill(*cluster.processes_of(cluster.worker_of(run.runner("talk"))), by=signal.SIGTERM)
     # The org does not end a session while the agent works in it.
     until("the end is tried", lambda: org.count("end"))
@@ -124,7 +124,7 @@ def test_a_clock_that_is_wrong_changes_nothing(cluster, org):
 def test_a_try_that_does_not_see_the_disk_of_the_first_sends_nothing(cluster, org):
     hold = org.hold("send")
     run = cluster.trigger("batch_on_own_disk")
-    hold.wait_until_held(90, count=AT_ONCE)
+    hold.wait_until_held(180, count=AT_ONCE)
     worker = cluster.worker_of(run.runner("batch"))
     parts = cluster.home / worker / "disk"
 

@@ -26,7 +26,7 @@ def test_a_batch_outlives_a_restart(cluster, org, service):
 def test_a_task_that_the_broker_delivers_twice_runs_once(cluster, org):
     hold = org.hold("send")
     run = cluster.trigger("talk")
-    hold.wait_until_held(90)
+    hold.wait_until_held(180)
     ti_id = run.task("talk")["id"]
 
     def deliveries():

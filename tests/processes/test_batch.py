@@ -32,7 +32,7 @@ def wait_for_notes(airflow, org):
 def test_a_killed_batch_is_finished_by_the_next_try(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("batch")
-    hold.wait_until_held(60, count=4)
+    hold.wait_until_held(180, count=4)
     wait_for_notes(airflow, org)
     figures.kind, figures.at = "SIGKILL", kill(run.runner("batch"))
     hold.release()
@@ -50,7 +50,7 @@ def test_a_killed_batch_is_finished_by_the_next_try(airflow, org, figures):
 def test_a_batch_that_is_marked_failed_ends_its_sessions_and_can_be_cleared(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("batch")
-    hold.wait_until_held(60, count=4)
+    hold.wait_until_held(180, count=4)
     runner = run.runner("batch")
     run.mark_failed("batch")
     figures.kind, figures.at = "marked failed", 0

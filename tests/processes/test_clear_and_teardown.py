@@ -29,7 +29,7 @@ def test_a_conversation_that_is_cleared_after_success_runs_afresh(airflow, org, 
 def test_a_conversation_that_is_cleared_after_a_kill_runs_afresh(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     kill(run.runner("talk"))
     hold.release()
     assert run.wait() == "failed"
@@ -48,7 +48,7 @@ def test_a_conversation_that_is_cleared_after_a_kill_runs_afresh(airflow, org, f
 def test_a_clear_ends_the_session_that_was_left_open_where_airflow_keeps_its_record(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     kill(run.runner("talk"))
     # The session cannot be ended while the agent works in it.
     assert run.wait() == "failed"
@@ -90,7 +90,7 @@ def test_a_clear_while_the_message_is_on_its_way_stops_the_task_and_sends_again(
 ):
     hold = org.hold("send")
     run = airflow.trigger(dag_id)
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     runner = run.runner(task)
     (left,) = org.open_sessions
     figures.kind, figures.again = "clear", True

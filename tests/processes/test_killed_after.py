@@ -16,7 +16,7 @@ KILLED = {"task": lambda runner: [runner], "both": lambda runner: [runner.parent
 def test_a_message_on_its_way_at_the_kill_is_not_sent_again(airflow, org, figures, whom):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGKILL", kill(*KILLED[whom](run.runner("talk")))
     hold.release()
     assert run.wait() == "failed"
@@ -31,7 +31,7 @@ def test_a_message_on_its_way_at_the_kill_is_not_sent_again(airflow, org, figure
 def test_a_send_killed_on_its_way_leaves_the_session_to_the_teardown(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("shared")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGKILL", kill(run.runner("send"))
     hold.release()
     run.wait()
@@ -46,7 +46,7 @@ def test_a_send_killed_on_its_way_leaves_the_session_to_the_teardown(airflow, or
 def test_a_message_that_may_be_sent_twice_is_sent_again_after_a_kill(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("shared_resend")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at, figures.again = "SIGKILL, resend", kill(run.runner("send")), True
     hold.release()
     assert run.wait() == "success"
@@ -61,7 +61,7 @@ def test_a_message_that_may_be_sent_twice_is_sent_again_after_a_kill(airflow, or
 def test_a_session_that_the_agent_still_works_in_is_named_by_the_next_try(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGKILL, locked", kill(run.runner("talk"))
     assert run.wait() == "failed"
     hold.release()

@@ -62,7 +62,7 @@ def test_a_task_killed_at_a_record(airflow, org, figures, gates, dag_id, task, r
 def test_a_task_killed_while_it_ends_its_session(airflow, org, figures, dag_id, task, sends):
     hold = org.hold("end")
     run = airflow.trigger(dag_id)
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGKILL", kill(run.runner(task))
     hold.release()
     assert run.wait() == "success"

@@ -10,7 +10,7 @@ from real_airflow import kill
 def test_a_task_killed_before_its_message_sends_it_once_in_the_next_try(airflow, org, figures, operation):
     hold = org.hold(operation)
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGKILL", kill(run.runner("talk"))
     hold.release()
     assert run.wait() == "success"

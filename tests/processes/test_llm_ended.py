@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the Common A
 def test_a_stopped_task_ends_its_session(airflow, org, figures, dag_id):
     hold = org.hold("send")
     run = airflow.trigger(dag_id)
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGTERM", kill(run.runner("think"), by=signal.SIGTERM)
     # The first try to end the session finds it locked, as the agent still works on the message.
     until("a try to end the session", lambda: org.count("end"), timeout=10)
@@ -29,7 +29,7 @@ def test_a_stopped_task_ends_its_session(airflow, org, figures, dag_id):
 def test_a_task_whose_time_is_over_ends_its_session(airflow, org, figures, dag_id):
     hold = org.hold("send")
     run = airflow.trigger(dag_id)
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "timeout", org.requests[-1].at
     until("a try to end the session", lambda: org.count("end"), timeout=30)
     hold.release()

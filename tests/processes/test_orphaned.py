@@ -10,7 +10,7 @@ from real_airflow import kill, named_in
 def test_a_message_of_an_orphan_is_not_sent_by_the_next_try(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     orphan = run.runner("talk")
     airflow.follow(orphan)
     figures.kind, figures.at = "SIGKILL, orphan", kill(orphan.parent())
@@ -52,7 +52,7 @@ def test_an_orphan_between_turns_sends_nothing_more(airflow, org, figures, gates
 def test_a_message_on_its_way_when_the_scheduler_is_stopped_is_not_sent_again(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "shutdown, locked", time.time()
     airflow.stop_part("scheduler")
     hold.release()

@@ -30,7 +30,7 @@ def ended(runner):
 def test_a_stopped_task_ends_its_session_and_is_not_tried_again(airflow, org, figures, whom):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     told = TOLD[whom](run.runner("talk"))
     figures.kind, figures.at = "SIGTERM", kill(*told, by=signal.SIGTERM)
     # The first try to end the session finds it locked, as the agent still works on the message.
@@ -48,7 +48,7 @@ def test_a_stopped_task_ends_its_session_and_is_not_tried_again(airflow, org, fi
 def test_a_stopped_supervisor_lets_its_task_finish(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGTERM", kill(run.runner("talk").parent(), by=signal.SIGTERM)
     hold.release()
     assert run.wait() == "success"
@@ -60,7 +60,7 @@ def test_a_stopped_supervisor_lets_its_task_finish(airflow, org, figures):
 def test_a_stopped_task_names_a_session_that_it_could_not_end(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "SIGTERM, locked", kill(run.runner("talk"), by=signal.SIGTERM)
     assert run.wait() == "failed"
     hold.release()
@@ -76,7 +76,7 @@ def test_a_stopped_task_names_a_session_that_it_could_not_end(airflow, org, figu
 def test_a_task_marked_failed_is_cut_and_ends_its_session(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     runner = run.runner("talk")
     figures.kind, figures.at = "mark failed", time.time()
     run.mark_failed("talk")
@@ -93,7 +93,7 @@ def test_a_task_marked_failed_is_cut_and_ends_its_session(airflow, org, figures)
 def test_marking_a_send_failed_lets_the_teardown_end_the_session(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("shared")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     runner = run.runner("send")
     figures.kind, figures.at = "mark failed", time.time()
     run.mark_failed("send")
@@ -127,7 +127,7 @@ def test_a_wait_that_would_outlast_the_task_is_not_begun(airflow, org, figures):
 def test_a_message_cut_by_the_tasks_timeout_is_not_sent_again(airflow, org, figures):
     hold = org.hold("send")
     run = airflow.trigger("talk_in_time")
-    hold.wait_until_held(60)
+    hold.wait_until_held(180)
     figures.kind, figures.at = "timeout", org.requests[-1].at
     until("a try to end the session", lambda: org.count("end"), timeout=10)
     hold.release()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.results import Row, is_moment, moment
 from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared, storage_of
+from airflow_provider_agentforce.client.json_values import decode_own
 from airflow_provider_agentforce.client.models import ANSWERED
 from airflow_provider_agentforce.exceptions import LedgerError, one_line
 
@@ -152,7 +153,8 @@ class VersionAnswers:
         :raises LedgerError: if the answers cannot be read.
         """
         found = self._loaded.execute("SELECT line FROM answers WHERE question = ?", [question]).fetchone()
-        return None if found is None else Answer.read(found[0])
+        # What is in the database has been checked.
+        return None if found is None else Answer(**decode_own(found[0]))
 
     def has(self, question: str, at: str) -> bool:
         """Return whether this answer, or a later one, is stored.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,19 +65,21 @@ def lines_of(file: Any, path: Any, field: str = "records") -> Iterator[str]:
     :raises AgentforceInputError: if they cannot be read, or are not UTF-8.
     """
     with named(path, field):
+        first: bytes = file.readline()
+        mark = next((name for mark, name in _MARKS.items() if first.startswith(mark)), "")
+        if mark:
+            raise _not_utf_8(1, path, field, f" but {mark}")
         # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
-        for number, line in enumerate(iter(file.readline, b""), 1):
-            yield _text(line.removeprefix(_UTF_8) if number == 1 else line, number, path, field)
+        lines = itertools.chain([first.removeprefix(_UTF_8)], iter(file.readline, b"")) if first else ()
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                raise _not_utf_8(number, path, field) from None
+            yield text
 
 
-def _text(line: bytes, number: int, path: Any, field: str) -> str:
-    marked = next((name for mark, name in _MARKS.items() if number == 1 and line.startswith(mark)), "")
-    try:
-        if not marked:
-            return line.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    found = f" but {marked}" if marked else ""
-    raise AgentforceInputError(
+def _not_utf_8(number: int, path: Any, field: str, found: str = "") -> AgentforceInputError:
+    return AgentforceInputError(
         f"{field}: line {number} of {path} is not UTF-8{found}. Save the file as UTF-8."
-    ) from None
+    )

@@ -69,10 +69,13 @@ class Prompts:
         if record.key is None:
             raise AgentforceInputError(f"the field {self._key}, which names the record, is missing or empty.")
         messages = self._checked(self._messages(_copy(record.fields)), "{} messages; a session may have {}.")
-        variables = validation.variables(self._variables(_copy(record.fields)))
+        variables = [] if self._given[1] is None else self._variables_of(record)
         if not self._shared:
             return WorkItem(record, messages, variables)
         return WorkItem(record, (replace(messages[0], variables=variables), *messages[1:]))
+
+    def _variables_of(self, record: Record) -> list[dict[str, Any]]:
+        return validation.variables(self._variables(_copy(record.fields)))
 
     def _checked(self, given: Any, too_many: str) -> tuple[Message, ...]:
         listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Self
 
-from airflow_provider_agentforce.client.json_values import storable
+from airflow_provider_agentforce.client.json_values import decode_own, storable
 from airflow_provider_agentforce.client.models import (
     ANSWER_LOST,
     ANSWERED,
@@ -43,8 +43,6 @@ _MOST_COUNTED = 65535
 _HASHED = 16
 _PLACE = re.compile(r"^(records\[\d+\]|(line|row) \d+( of .+?)?): (\w+Error: )?| \[session .*\]$")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-# As the encoder writes the values that storable() replaces.
-_UNSTORABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -112,14 +110,17 @@ class Row:
     @classmethod
     def from_line(cls, line: bytes) -> Self:
         """Parse the result of :meth:`line`."""
-        return cls(**json.loads(line))
+        return cls(**decode_own(line))
 
     def line(self) -> bytes:
         """Return the line of the results file."""
         text = _ENCODER.encode(vars(self))
-        if _UNSTORABLE.search(text):
-            text = _ENCODER.encode(storable(vars(self)))
-        return text.encode("utf-8") + b"\n"
+        try:
+            if "\\u0000" not in text:
+                return text.encode("utf-8") + b"\n"
+        except UnicodeEncodeError:  # half of a surrogate pair
+            pass
+        return _ENCODER.encode(storable(vars(self))).encode("utf-8") + b"\n"
 
 
 def short_reason(error: str) -> str:

@@ -7,7 +7,6 @@ import inspect
 import logging
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.answer_folder import Answer, AnswerFolder, VersionAnswers
@@ -65,11 +64,11 @@ class Reuse:
         self._of_version: dict[str, VersionAnswers] = {}
         self._said = False
 
-    def asking(self, item: WorkItem) -> WorkItem:
-        """Return the item with the hash of its question."""
-        return replace(item, question=self._questions.hash_of(item))
+    def question(self, item: WorkItem) -> str:
+        """Return the hash of the item's question."""
+        return self._questions.hash_of(item)
 
-    def row_for(self, item: WorkItem) -> Row | None:
+    def row_for(self, item: WorkItem, question: str) -> Row | None:
         """Return a row with the earlier answer to the same question, ``None`` if there is none.
 
         :raises LedgerError: if the earlier answers cannot be read.
@@ -80,7 +79,7 @@ class Reuse:
                 self._said = True
                 log.warning("No earlier answer is reused while the agent's version is not known.")
             return None
-        answer = self._answers(version).find(item.question)
+        answer = self._answers(version).find(question)
         return None if answer is None else self._row(item, answer, version)
 
     def has_answer(self, item: WorkItem) -> bool:
@@ -88,7 +87,7 @@ class Reuse:
 
         :raises LedgerError: if the earlier answers cannot be read.
         """
-        return self.row_for(self.asking(item)) is not None
+        return self.row_for(item, self.question(item)) is not None
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Store the answers of a batch that are not stored yet.

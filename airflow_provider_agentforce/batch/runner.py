@@ -60,6 +60,7 @@ _START_SECONDS = 1.5
 _IN_A_ROW = 20
 _ENDERS = 20
 _IDLE_SECONDS = 0.5
+_FLUSH_SECONDS = 0.5
 
 
 class Watcher(Protocol):
@@ -126,7 +127,8 @@ class Runner:
         self._numbers = itertools.count()
         self._few = self._most_open // 4
         self._in_a_row = 0
-        self._began = time.monotonic()
+        self._has_news = False
+        self._began = self._flush_at = time.monotonic()
         self._refusals = client.limiter.refusals
         self._error: AgentforceError | None = None
         self._stopping = False
@@ -185,7 +187,7 @@ class Runner:
                 # The workers have enough to do: wait for more results, as each wake-up disturbs them all.
                 time.sleep(_GATHER_SECONDS)
                 self._take(0.0)
-            self._carefully(self._checkpoint.flush)
+            self._flush_when_due()
             self._carefully(self._versions.look_when_due)
             self._look_at_the_clock(progress)
             pause = self._long_wait()
@@ -233,6 +235,7 @@ class Runner:
             self._inbox.put(heapq.heappop(self._delayed)[2].item)
 
     def _note(self, news: Outcome | Exception) -> None:
+        self._has_news = True
         match news:
             case Exception():
                 raise news
@@ -262,6 +265,13 @@ class Runner:
             self._error = AgentforceTransientError(
                 f"{self._in_a_row} records in a row could not be asked. The last one: {row.error}"
             )
+
+    def _flush_when_due(self) -> None:
+        # What is reused can be reused again, so it may wait.
+        if self.left or self._has_news or time.monotonic() >= self._flush_at:
+            self._carefully(self._checkpoint.flush)
+            self._flush_at = time.monotonic() + _FLUSH_SECONDS
+            self._has_news = False
 
     def _carefully(self, write: Callable[[], None]) -> None:
         try:

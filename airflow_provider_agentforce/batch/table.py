@@ -23,7 +23,7 @@ from airflow_provider_agentforce.batch.fields import (
     kind_of,
 )
 from airflow_provider_agentforce.batch.results import Row
-from airflow_provider_agentforce.client.json_values import storable
+from airflow_provider_agentforce.client.json_values import decode_own, storable
 
 CSV, JSON_LINES, PARQUET = "csv", "jsonl", "parquet"
 FORMATS = (CSV, JSON_LINES, PARQUET)
@@ -40,7 +40,6 @@ _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
 # As JSON writes the values that storable() replaces.
 _UNSTORABLE = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-_decode = json.JSONDecoder().decode
 
 
 class Line(NamedTuple):
@@ -62,13 +61,13 @@ class Line(NamedTuple):
     @classmethod
     def split(cls, joined: bytes) -> Line:
         """Return the line from which :meth:`joined` made *joined*."""
-        row = _decode(joined.decode("utf-8"))
+        row = decode_own(joined)
         record = row.pop("record", None)
         return cls(_encode(row).encode("utf-8"), b"" if record is None else _encode(record).encode("utf-8"))
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the record."""
-        value: dict[str, Any] = _decode(self.record.decode("utf-8") or "{}")
+        value: dict[str, Any] = decode_own(self.record or b"{}")
         return storable(value) if _is_unstorable(self.record) else value
 
 
@@ -163,7 +162,7 @@ class Table:
 
     def _values(self, line: Line) -> list[Any]:
         record = line.fields() if self._record else {}
-        row = _decode(line.row.decode("utf-8"))
+        row = decode_own(line.row)
         result = row[_RESULT] if isinstance(row[_RESULT], dict) else {}
         other = {}
         if _OTHER_FIELDS in self._record:

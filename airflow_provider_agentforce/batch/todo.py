@@ -147,9 +147,9 @@ class Todo:
         """Return the item, or the row if an earlier answer is reused."""
         if self.reuse is None:
             return item
-        item = self.reuse.asking(item)
-        row = None if item.before else self.reuse.row_for(item)
-        return item if row is None else self._settled(item.record, row)
+        question = self.reuse.question(item)
+        row = None if item.before else self.reuse.row_for(item, question)
+        return replace(item, question=question) if row is None else self._settled(item.record, row)
 
     def _row_on_hold(self, position: int) -> Row | None:
         """Return the row of a record that was asked before and may be asked again."""

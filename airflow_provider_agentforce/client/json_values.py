@@ -60,6 +60,16 @@ def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
     return json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=parse_constant)
 
 
+def decode_own(line: bytes) -> Any:
+    """Parse a line of JSON that this package has written.
+
+    What stands behind the value is not looked at, and bytes are not searched for their encoding.
+
+    :raises ValueError: if it does not begin with JSON.
+    """
+    return _OWN.raw_decode(line.decode("utf-8"))[0]
+
+
 def decode_unambiguous(text: str) -> Any:
     """Parse JSON in which no object has a name twice. Nothing in it is replaced.
 
@@ -109,4 +119,5 @@ def _float(digits: str) -> float | str:
 
 
 _DECODER = decoder(parse_constant=str)
+_OWN = json.JSONDecoder()
 _UNAMBIGUOUS = json.JSONDecoder(object_pairs_hook=_with_each_name_once)

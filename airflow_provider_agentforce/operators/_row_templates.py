@@ -46,7 +46,7 @@ def compiler(
             values[variable] = record
             # As Airflow does, but always to text, also in a Dag that renders to native objects.
             within = strict.context_class(strict, values, template.name, template.blocks)
-            return "".join(str(piece) for piece in template.root_render_func(within))
+            return "".join(map(str, template.root_render_func(within)))
 
         return render
 

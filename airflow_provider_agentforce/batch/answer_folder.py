@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -196,17 +196,13 @@ class VersionAnswers:
         return self._database
 
     def _load(self) -> sqlite3.Connection:
-        database, done, broken = _database(), set[str](), 0
-        while names := [name for name in self._names() if name not in done]:
-            found = len(done)
+        database, seen, broken = _database(), set[str](), 0
+        # Another batch may merge files meanwhile: what it has removed is in a new file.
+        while names := [name for name in self._names() if name not in seen]:
+            seen.update(names)
             for name in names:
-                try:
+                with suppress(FileNotFoundError):
                     broken += self._copy(name, database, self._since)
-                except FileNotFoundError:
-                    continue  # merged meanwhile into another file
-                done.add(name)
-            if len(done) == found:
-                break
         if broken:
             log.warning("%d lines in %s are incomplete or changed; they are skipped.", broken, self._path)
         return database

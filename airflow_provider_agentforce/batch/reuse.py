@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 from array import array
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ class Questions:
         common = {
             "user": [settings.consumer_key, settings.username, bypass],
             "start": [start.tz, start.surface_type],
-            "output": [options.schema, _source(options.output_type)],
+            "output": None if options.output is None else [options.schema, options.output.sources],
         }
         self._common = hashlib.sha256(_bytes(common))
 
@@ -144,14 +143,6 @@ def _answers_at(checkpoint: Checkpoint, positions: array[int]) -> Iterator[Answe
     for position in positions:
         row = Row.from_line(checkpoint.row_at(position))
         yield Answer.of(checkpoint.rows.question(position), row)
-
-
-def _source(output_type: Any) -> str | None:
-    """Return the source of a class, because a schema does not show its validators."""
-    try:
-        return inspect.getsource(output_type) if inspect.isclass(output_type) else None
-    except (OSError, TypeError):
-        return None
 
 
 def _bytes(value: Any) -> bytes:

@@ -78,6 +78,9 @@ class JsonSchema:
     :raises AgentforceInputError: if it is not one that can be used.
     """
 
+    # It is all in the schema.
+    sources: Iterable[str] = ()
+
     def __init__(self, schema: dict[str, Any]) -> None:
         validators = library("jsonschema.validators", "validator_for")
         self.schema = schema

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -62,6 +63,11 @@ class OutputType:
         )
         self.schema: dict[str, Any] = self._form.schema
 
+    @property
+    def sources(self) -> list[str]:
+        """The source code of the classes and functions that check an answer, which no schema shows."""
+        return list(self._form.sources)
+
     def read(self, turn: Turn) -> Any:
         """Return the value in an answer as plain JSON: dicts, lists, text, numbers, booleans, ``None``.
 
@@ -112,6 +118,9 @@ class OutputType:
 class _Form(Protocol):
     schema: dict[str, Any]
 
+    @property
+    def sources(self) -> Iterable[str]: ...
+
     def read(self, pieces: Iterable[JsonPiece]) -> Any: ...
 
 
@@ -137,6 +146,11 @@ class _Type:
             ) from error
         self._ways = _ways(self._adapter.core_schema)
 
+    @property
+    def sources(self) -> Iterable[str]:
+        """The code of the type, of all that it holds, and of their base classes."""
+        return dict.fromkeys(filter(None, map(_source, _code_of(self._adapter.core_schema))))
+
     def read(self, pieces: Iterable[JsonPiece]) -> Any:
         if self._ways == 1:
             return first_fit(self._fit, pieces)
@@ -156,6 +170,23 @@ class _Type:
             # Code of the type's own. The answer is here, so this must not look like a failure to get one.
             raise MisfitError([f"output_type raised {type(error).__name__}"]) from error
         return json_values.decode(written)
+
+
+def _code_of(core_schema: Any) -> Iterator[Any]:
+    for node in _nodes(core_schema):
+        yield from getattr(node.get("cls"), "__mro__", ())
+        if callable(node.get("function")):
+            yield node["function"]
+
+
+def _source(code: Any) -> str | None:
+    """Return the source of a class or a function, ``None`` if it is not of the Dag's authors."""
+    if str(code.__module__).partition(".")[0] in {"builtins", "pydantic", "pydantic_core", *_TYPE_MODULES}:
+        return None
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return getattr(code, "__qualname__", None)
 
 
 def _ways(core_schema: Any) -> int:

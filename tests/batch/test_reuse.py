@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from batches import accounts, in_a_process, job, rows
+from pydantic import BaseModel, field_validator
 
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.storage import LocalStorage
@@ -98,6 +99,47 @@ def test_what_is_asked_in_another_way_is_asked_again(make_org, make_client, run,
     assert org.applied() > before
     assert run(accounts(3), day=3, **options(then))["reused"] == 3
     assert run(accounts(3), day=4, **options(first))["reused"] == 3
+
+
+class Base(BaseModel):
+    pass
+
+
+class Strict(BaseModel):
+    @field_validator("city", check_fields=False)
+    @classmethod
+    def starts_with_a_capital(cls, city):
+        assert city[0].isupper()
+        return city
+
+
+def inherits(base):
+    class Answer(base):
+        city: str
+
+    return Answer
+
+
+def holds(base):
+    class Place(base):
+        city: str
+
+    class Answer(BaseModel):
+        place: Place
+
+    return Answer
+
+
+@pytest.mark.parametrize("make", [inherits, holds])
+def test_a_check_of_the_answer_that_no_schema_shows_is_a_part_of_the_question(
+    make_org, make_client, run, make
+):
+    org = make_org(script=lambda turn: '{"city": "Bonn", "place": {"city": "Bonn"}}')
+    given = {"client": make_client(org), "start": {"agent_id": org.agent_id}}
+    run(accounts(3), **given, output_type=make(Base))
+    assert run(accounts(3), day=2, **given, output_type=make(Strict))["reused"] == 0
+    assert run(accounts(3), day=3, **given, output_type=make(Base))["reused"] == 3
+    assert run(accounts(3), day=4, **given, output_type=make(Strict))["reused"] == 3
 
 
 def test_only_the_key_and_other_fields_may_differ(run, org):
@@ -265,6 +307,22 @@ def test_batches_at_the_same_time_do_not_disturb_each_other(org, run, store, mak
         for one in runs:
             assert one.result()["counts"]["answered"] >= 20
     assert run(accounts(23), day=9)["reused"] == 23
+
+
+def test_a_store_that_is_pruned_while_it_is_read_gives_all_that_is_left(run, store, org):
+    run(accounts(5))
+    (path,) = files(store)
+    path.write_text(path.read_text().replace('"at": "20', '"at": "10', 1))
+
+    class Pruned(LocalStorage):
+        """A folder that another process prunes right before a file is opened."""
+
+        def open(self, name):
+            AnswerFolder(store, max_age=timedelta(days=1)).prune()
+            return super().open(name)
+
+    assert run(accounts(5), day=2, reuse=AnswerFolder(store, storage_of=Pruned))["reused"] == 4
+    assert org.applied() == 6
 
 
 def test_a_store_that_cannot_be_read_ends_the_batch_before_anything_is_sent(org, run, store):

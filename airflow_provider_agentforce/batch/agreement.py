@@ -26,7 +26,7 @@ CONFIDENCE = 0.95
 COMPARED = {ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, INVALID_OUTPUT}
 _MOST_FIELDS = 50
 _SHOWN_FIELDS = 3
-_SHOWN = ("status", "text", "result", "session_id", "sequence_id", "error", "started_at")
+_SHOWN = ("status", "text", "result", "session_id", "sequence_id", "error", "started_at", "agent_version")
 _ENDING = re.compile(r"[\s.!]+$")
 
 
@@ -56,9 +56,11 @@ def records_in_share(share: float, total: int) -> int:
 def compare(first: Row, second: Row) -> dict[str, bool] | None:
     """Compare two answers to the same question.
 
-    :returns: for each field whether it agrees; ``None`` if one of the two is not an answer.
+    :returns: for each field whether it agrees; ``None`` if one of the two is not an answer, or they come from
+        different versions of the agent.
     """
-    if first.status not in COMPARED or second.status not in COMPARED:
+    versions = {first.agent_version, second.agent_version} - {None}
+    if first.status not in COMPARED or second.status not in COMPARED or len(versions) > 1:
         return None
     if first.status != second.status:
         return {"status": False}

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,7 +26,7 @@ _ASKED = (
     *("store_requests", "include_record", "shard"),
 )
 # May differ, and are taken over if they are not given.
-_WRITTEN = ("output_formats", "csv_bom")
+_MAY_DIFFER = ("output_formats", "csv_bom", "reuse", "on_agent_change")
 # Templates or a function, which a file cannot contain.
 _RENDERED = ("message", "variables")
 
@@ -65,12 +66,14 @@ def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: An
     from airflow_provider_agentforce.batch.plain_json import as_json  # noqa: PLC0415 - not at parse time
 
     rendered = {name: getattr(operator, name) for name in _RENDERED}
-    given = {name: getattr(operator, name) for name in (*_ASKED, *_WRITTEN)}
+    given = {name: getattr(operator, name) for name in (*_ASKED, *_MAY_DIFFER)}
     arguments: dict[str, Any] = json.loads(
         as_json(
             {
                 **given,
                 **rendered,
+                "reuse": None if operator.reuse is None else str(operator.reuse),
+                "max_age": None if operator.max_age is None else operator.max_age.total_seconds(),
                 "functions": [
                     name for name in _RENDERED if getattr(operator, f"{name}_function") is not None
                 ],
@@ -88,13 +91,15 @@ def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
 
     :raises AgentforceInputError: if arguments differ, or must be given again.
     """
-    first = {**begun.arguments, _CONNECTION: begun.identity["connection"]}
     defaults = _defaults(type(operator))
-    for name in (_CONNECTION, *_ASKED, *_WRITTEN):
+    first = {**begun.arguments, _CONNECTION: begun.identity["connection"]}
+    if operator.reuse is None and first["max_age"] is not None:
+        operator.max_age = timedelta(seconds=first["max_age"])
+    for name in (_CONNECTION, *_ASKED, *_MAY_DIFFER):
         own = getattr(operator, name)
         if operator.given_arguments.get(name) is None and own == defaults[name]:
             setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
-        elif name not in _WRITTEN and own != first[name]:
+        elif name not in _MAY_DIFFER and own != first[name]:
             _refuse(name, f"is {shown(own)}, and the first task has {shown(first[name])}")
     for name in _RENDERED:
         if getattr(operator, name) is None and getattr(operator, f"{name}_function") is None:

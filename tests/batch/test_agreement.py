@@ -142,8 +142,18 @@ def test_the_plan_counts_second_askings(org, client, folder):
     assert plan["sessions"] == manifest["sessions"] == 23
 
 
-def answered(text="", result=None, status="answered"):
-    return Row(key=1, status=status, text=text, result=result)
+def test_answers_of_two_versions_of_the_agent_are_not_compared(org, make_client, folder):
+    job(make_client(), folder, accounts(4)).run(killed=never)
+    org.publish()
+    manifest = job(make_client(), folder, accounts(4), agreement_share=1.0).run(killed=never)
+    assert (manifest["agreement"]["records"], manifest["agreement"]["share"], org.applied()) == (0, None, 8)
+    for pair in pairs(folder).values():
+        assert pair["agrees"] is None
+        assert len({pair[which]["agent_version"] for which in ("first", "second")}) == 2
+
+
+def answered(text="", result=None, status="answered", version=None):
+    return Row(key=1, status=status, text=text, result=result, agent_version=version)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +170,8 @@ def answered(text="", result=None, status="answered"):
         (answered("x"), answered(status="unknown"), None),
         (answered(status="answer_lost"), answered("x"), None),
         (answered("x"), answered("x", status="failed"), None),
+        (answered("x", version="1"), answered("x", version="2"), None),
+        (answered("x", version="1"), answered("x"), {"text": True}),
     ],
 )
 def test_answers_are_compared_field_by_field(first, second, fields):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel
 
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators import ConversationBatchOperator, Sample
+from airflow_provider_agentforce.operators import AnswerStore, ConversationBatchOperator, Sample
 
 ACCOUNTS = [{"id": f"A{number}", "name": f"Account{number}", "seat": number % 2} for number in range(8)]
 QUESTION = "What do you know of account {{ record.name }}?"
@@ -143,6 +144,18 @@ def test_the_folder_is_enough_and_equal_arguments_may_be_given_again(trial, rest
     assert done.value["agreement"]["records"] == 2
     assert done.value["tables"].keys() == {"jsonl"}
     assert len(texts(org)) == 10
+
+
+def test_the_rest_reuses_answers_as_the_sample_does(trial, rest, org, folder, tmp_path):
+    yesterday, store = tmp_path / "yesterday", AnswerStore(f"file://{tmp_path}/answers", timedelta(days=1))
+    trial(result_path=f"file://{yesterday}", sample=8, reuse=store, on_agent_change="stop")
+    assert len(texts(org)) == 8
+    first = trial(reuse=store, on_agent_change="stop")
+    second = rest(first.value)
+    assert second.error is None
+    assert (first.value["reused"], second.value["reused"], len(texts(org))) == (3, 8, 8)
+    begun = json.loads((folder / "_ledger" / "begun.json").read_text())["arguments"]
+    assert (begun["max_age"], begun["on_agent_change"]) == (86400, "stop")
 
 
 def test_functions_and_types_are_given_again(trial, rest, org):

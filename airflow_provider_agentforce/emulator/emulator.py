@@ -113,7 +113,7 @@ class Emulator:
             self._server = None
 
     def reset(self) -> None:
-        """Forget sessions, requests, faults, holds, tokens and changes of records; keep the rest."""
+        """Forget sessions, requests, faults, holds, tokens, published versions and changes of records."""
         self._org.reset()
 
     @property

@@ -132,7 +132,7 @@ class Org:
         sobjects: Sequence[SObject] | None = None,
     ) -> None:
         self.settings = settings
-        self.agents = agents
+        self._first_agents = agents
         self.records = RecordStore(sobjects)
         self.script = script
         self.url = ""
@@ -142,7 +142,7 @@ class Org:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything that happened or is programmed; keep settings, agents and script."""
+        """Forget everything that happened or is programmed; keep settings, script and agents as they were."""
         with self._lock:
             for hold in self.holds.values():
                 hold.release()
@@ -157,6 +157,7 @@ class Org:
             self.test_runs: dict[str, EvaluationRun] = {}
             # The remaining pages of queries.
             self.cursors: dict[str, QueryResult] = {}
+            self.agents = self._first_agents
             self.records.reset()
             self._starts: deque[float] = deque()
             self.changed()

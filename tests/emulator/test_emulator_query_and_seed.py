@@ -233,3 +233,7 @@ def test_a_version_that_is_published_is_the_active_one(make_caller):
     after = ask(caller, FULL.format("Service_Agent")).json()["records"][0]["BotVersions"]["records"]
     assert [(one["VersionNumber"], one["Status"]) for one in after] == [(1, "Inactive"), (2, "Active")]
     assert after[0]["Id"] == before[0]["Id"] != after[1]["Id"]
+    caller.org.reset()
+    caller.login()
+    again = ask(caller, FULL.format("Service_Agent")).json()["records"][0]["BotVersions"]["records"]
+    assert again == before

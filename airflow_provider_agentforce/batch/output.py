@@ -224,6 +224,11 @@ class WrittenTables:
                 storage.write(f"{_RESULTS}{form}", content)
 
 
+def result_names(formats: Iterable[str]) -> list[str]:
+    """Return the names of the files that have all rows."""
+    return list(dict.fromkeys([RESULTS, *(f"{_RESULTS}{form}" for form in formats)]))
+
+
 def rewrite_tables(storage: Storage) -> None:
     """Write the tables of a batch again from its rows, some of which have changed.
 

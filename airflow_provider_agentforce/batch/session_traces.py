@@ -120,6 +120,7 @@ class SessionTraces:
     :param folder: path object of the batch's results; ``None`` for single sessions.
     :param sessions: single sessions: the number of the last answered message of each by its id.
     :param credits_per_action: what an action costs, for an estimate.
+    :param on_trace: receives each trace that is there, once no more of it is expected.
     :param storage_of: returns the storage for a path object.
     :raises AgentforceInputError: if the folder holds no results of a batch.
     :raises LedgerError: if it cannot be read.
@@ -132,9 +133,12 @@ class SessionTraces:
         folder: Any = None,
         sessions: Mapping[str, int] | None = None,
         credits_per_action: float | None = None,
+        on_trace: Callable[[SessionTrace], None] | None = None,
         storage_of: Callable[[Any], Storage] = storage_of,
     ) -> None:
         self._client = client
+        self._on_trace = on_trace
+        self._held: list[SessionTrace] = []
         self._rate = credits_per_action
         self._sought = {name: _Sought(name, answered) for name, answered in (sessions or {}).items()}
         self._files = None if folder is None else _Files(folder, storage_of(folder))
@@ -158,14 +162,28 @@ class SessionTraces:
                 if trace_lookup.concerns_all(error) or (last and failed == len(left)):
                     raise error
             sought.take(finding, self._rate)
-            waiting += not (sought.complete or finding.final)
+            done = sought.complete or finding.final
+            waiting += not done
+            if finding.trace is not None and (done or last):
+                self._hand_on(finding.trace)
         over = last or not waiting
         if self._files is not None:
             self._files.write(list(self._sought.values()), over=over)
         log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
         if over:
             self._warn()
+            for trace in self._held:
+                self._on_trace(trace)  # type: ignore[misc] # without it none is held
         return over
+
+    def _hand_on(self, trace: SessionTrace) -> None:
+        """Hand a trace on; that of a single session in the end, as nothing notes that it was complete."""
+        if self._on_trace is None:
+            return
+        if self._files is None:
+            self._held.append(trace)
+        else:
+            self._on_trace(trace)
 
     def _warn(self) -> None:
         notes = Counter(one.line["note"] for one in self._sought.values() if one.line and one.line["note"])

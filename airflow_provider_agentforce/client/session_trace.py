@@ -11,7 +11,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -76,6 +76,31 @@ class TracedMessage:
 
 
 @dataclass(frozen=True)
+class TracedSpan:
+    """A span as the org has written it: a turn, a call of a model, an action or another step.
+
+    :param span_id: its id; may be empty.
+    :param parent_id: id of the span that it is inside of, or empty.
+    :param name: its name in the trace.
+    :param began: seconds since the epoch, like *ended*; ``None`` if the trace does not say.
+    :param action: the action that it is, or ``None``.
+    :param model: name of the model that was called, or ``None``.
+    :param tokens: tokens of the call, as ``input_tokens`` and ``output_tokens``.
+    :param messages: what the user (``False``) and the agent (``True``) said, in order.
+    """
+
+    span_id: str
+    parent_id: str
+    name: str
+    began: float | None = None
+    ended: float | None = None
+    action: TracedAction | None = None
+    model: str | None = None
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    messages: tuple[tuple[bool, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class SessionTrace:
     """The org's trace of a session, which may be incomplete.
 
@@ -85,6 +110,7 @@ class SessionTrace:
     :param actions: the actions that the agent ran, in order.
     :param input_tokens: sum of all model calls, like the other two; 0 if the trace does not say.
     :param models: names of the models.
+    :param spans: all spans of the session, in order of their beginning.
     """
 
     session_id: str
@@ -95,6 +121,7 @@ class SessionTrace:
     output_tokens: int = 0
     total_tokens: int = 0
     models: tuple[str, ...] = ()
+    spans: tuple[TracedSpan, ...] = ()
 
     @classmethod
     def from_otlp(cls, value: Any, session_id: str) -> SessionTrace:
@@ -153,9 +180,9 @@ class SessionTrace:
         return [one for one in self.messages if is_same_text(one.text, text)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the trace as JSON values, without messages and answers."""
-        values = asdict(self)
-        del values["messages"]
+        """Return the trace as JSON values, without messages, answers and spans."""
+        values = asdict(replace(self, messages=(), spans=()))
+        del values["messages"], values["spans"]
         return {
             **values,
             "actions": list(values["actions"]),
@@ -174,6 +201,7 @@ class _Span:
 
     span_id: str
     parent: str
+    name: str
     began: float | None
     ended: float | None
     whole: bool
@@ -189,6 +217,7 @@ class _Span:
         return cls(
             span_id=str(span.get("spanId") or ""),
             parent=str(span.get("parentSpanId") or ""),
+            name=html.unescape(str(span.get("name") or "")),
             began=began,
             ended=ended,
             whole=ended is not None and not span.get("droppedAttributesCount"),
@@ -201,6 +230,21 @@ class _Span:
         """Return the tokens of a model call, by their names without the prefix."""
         found = {key.rpartition(".")[2]: _number(_ending(self.named, key)) for key in _TOKEN_KEYS}
         return {name: number for name, number in found.items() if number}
+
+    def traced(self) -> TracedSpan:
+        """Return it as others see it."""
+        model = next((str(found) for key in _MODEL_KEYS if (found := _ending(self.named, key))), None)
+        return TracedSpan(
+            self.span_id,
+            self.parent,
+            self.name,
+            self.began,
+            self.ended,
+            self.action,
+            model,
+            self.tokens(),
+            tuple((by_agent, text) for _, by_agent, text in self.said),
+        )
 
     def exchanges(self) -> Iterator[tuple[str, str | None]]:
         """Yield the messages to the agent with their answers: those that follow, up to the next message."""
@@ -236,6 +280,7 @@ class _SessionSpans:
             tuple(self._messages()),
             tuple(span.action for span in self.spans if span.action is not None),
             models=tuple(dict.fromkeys(str(model) for model in models if model)),
+            spans=tuple(span.traced() for span in self.spans),
             **tokens,
         )
 

@@ -7,6 +7,8 @@ installed. Both are observers: they are given a ``CallEvent`` for each call and 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_agentforce._compat import conf
@@ -14,6 +16,7 @@ from airflow_provider_agentforce.instrumentation.metrics import count_calls
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.call_events import Observer
+    from airflow_provider_agentforce.client.session_trace import SessionTrace
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,16 @@ def observers() -> list[Observer]:
     except ImportError:
         return [count_calls]
     return [count_calls, Spans(capture_content=_captures_content())]
+
+
+def trace_exporter() -> Callable[[SessionTrace], None] | None:
+    """Return what exports the org's trace of a session, ``None`` without OpenTelemetry."""
+    try:
+        from airflow_provider_agentforce.instrumentation.session_spans import export_trace  # noqa: PLC0415
+    except ImportError:
+        log.warning("OpenTelemetry is not installed; no spans are exported.")
+        return None
+    return partial(export_trace, capture_content=_captures_content())
 
 
 def _captures_content() -> bool:

@@ -97,12 +97,12 @@ def _known_before(name: str, call: CallEvent) -> dict[str, str | int]:
         "gen_ai.agent.id": call.agent_id,
         "gen_ai.conversation.id": call.session_id,
         "agentforce.sequence_id": call.sequence_id,
+        **_server(call),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _known_after(call: CallEvent) -> dict[str, str | int | list[str]]:
-    api = urlsplit(call.api_url)
     found = {
         "gen_ai.conversation.id": call.session_id,
         "agentforce.external_session_key": call.external_session_key,
@@ -111,21 +111,27 @@ def _known_after(call: CallEvent) -> dict[str, str | int | list[str]]:
         "agentforce.subagent": call.plan["subagent"] if call.plan else None,
         "agentforce.actions": [str(one["name"]) for one in call.plan["actions"]] if call.plan else None,
         "http.response.status_code": call.status,
-        "server.address": api.hostname,
-        "server.port": api.port or _PORTS.get(api.scheme),
+        # Again: the first call of a client learns the host from its token.
+        **_server(call),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _server(call: CallEvent) -> dict[str, str | int | None]:
+    api = urlsplit(call.api_url)
+    return {"server.address": api.hostname, "server.port": api.port or _PORTS.get(api.scheme)}
+
+
 def _content(call: CallEvent) -> dict[str, str]:
-    found = {"gen_ai.input.messages": _message("user", call.text or "")}
+    found = {"gen_ai.input.messages": message("user", call.text or "")}
     if call.answer is not None:
         reason = "error" if call.outcome == FAILED else "stop"
-        found["gen_ai.output.messages"] = _message("assistant", call.answer, finish_reason=reason)
+        found["gen_ai.output.messages"] = message("assistant", call.answer, finish_reason=reason)
     return found
 
 
-def _message(role: str, text: str, **more: str) -> str:
+def message(role: str, text: str, **more: str) -> str:
+    """Return a message in the form of the conventions, as JSON."""
     content = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
-    message = {"role": role, "parts": [{"type": "text", "content": content}], **more}
-    return json.dumps([message], ensure_ascii=False)
+    said = {"role": role, "parts": [{"type": "text", "content": content}], **more}
+    return json.dumps([said], ensure_ascii=False)

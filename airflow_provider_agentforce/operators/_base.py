@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from airflow_provider_agentforce._compat import LINKS_NEED_XCOM, BaseOperatorLink, Context, mask_secret
 from airflow_provider_agentforce.client import validation
@@ -31,6 +32,7 @@ from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplate
 from airflow_provider_agentforce.operators._reporting import reported
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors.base import OperatorLineage
     from jinja2 import Environment
 
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -65,6 +67,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     page: TaskPage | None = None
     org = ""
     agent_in_words = ""
+    linked_agent_id: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the log of every operator's task say how it ended."""
@@ -181,7 +184,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
 
     def link_to(self, agent_id: str | None, context: Context) -> None:
         """Set the agent for the link to it; the link leads to all agents while only a name is known."""
-        known = agent_id if validation.is_agent_id(agent_id) else None
+        known = self.linked_agent_id = agent_id if validation.is_agent_id(agent_id) else None
         self.org = self.hook.settings.host
         self._note_agent(agent_id)
         self.agent_url = agent_url(self.org, known)
@@ -216,6 +219,29 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             context["ti"].xcom_push(key=key, value=value)
         except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises
             self.log.warning("XCom %s could not be stored: %s", key, type(error).__name__)
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage:
+        """Return what is known of the task's inputs and outputs; called by the OpenLineage provider."""
+        return self.get_openlineage_facets_on_complete(None)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+        """Return the task's inputs and outputs; called by the OpenLineage provider, also after a failure."""
+        from airflow_provider_agentforce.instrumentation.lineage import operator_lineage  # noqa: PLC0415
+
+        inputs, outputs = self.lineage_uris()
+        if self.linked_agent_id is not None:
+            inputs = [*self.uri_in_org(f"BotDefinition/{self.linked_agent_id}"), *inputs]
+        return operator_lineage(self, task_instance, inputs, outputs, getattr(self, "soql", None))
+
+    def lineage_uris(self) -> tuple[list[str], list[str]]:
+        """Return the URIs of what the task reads and of what it writes, beside the agent."""
+        return [], []
+
+    def uri_in_org(self, path: str) -> list[str]:
+        """Return the URI of something in the org; nothing as long as the task has not used its connection."""
+        if "hook" not in vars(self):
+            return []
+        return [f"salesforce://{urlsplit(self.hook.settings.host).netloc}/{path}"]
 
     def tell_outlets(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
         """Add counts and paths of *result* to the events of the task's outlets, and return it.

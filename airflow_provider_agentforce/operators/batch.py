@@ -360,6 +360,17 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
 
         return job.run(killed=lambda: self._killed, watcher=BatchWatcher(page))
 
+    def lineage_uris(self) -> tuple[list[str], list[str]]:
+        """Return the file of the records, and the files of the results."""
+        from airflow_provider_agentforce.batch.output import result_names  # noqa: PLC0415
+        from airflow_provider_agentforce.operators._sharding import folder_of  # noqa: PLC0415
+
+        inputs = [str(self.records)] if batch_arguments.names_a_file(self.records) else []
+        if self.only_plans or self.result_path is None:
+            return inputs, []
+        folder = folder_of(path_of(self.result_path, "result_path"), self._the_shard())
+        return inputs, [str(folder / name) for name in result_names(self.output_formats)]
+
     def _job(self, context: Context, event: Any) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.operators._sharding import folder_of, with_share  # noqa: PLC0415

@@ -12,7 +12,7 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.models import session_from
 from airflow_provider_agentforce.exceptions import AgentforceInputError
-from airflow_provider_agentforce.operators._arguments import check_deferrable, check_values
+from airflow_provider_agentforce.operators._arguments import check_choice, check_deferrable, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, is_lost
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 
@@ -43,11 +43,15 @@ class SessionTraceOperator(AgentforceBaseOperator):
     **Returns** ``traces`` (the URI), ``found`` and ``missing`` (sessions), ``resolved`` and ``unknown``
     (rows), ``actions``, ``total_tokens`` and ``credits``; for conversations ``sessions``, the lines.
 
-    **A retry** is harmless: it looks again. **Templated:** ``results``, ``agentforce_conn_id``.
+    **A retry** is harmless: it looks again. It exports a trace again that was not complete before.
+    **Templated:** ``results``, ``agentforce_conn_id``.
 
     :param results: the output of a batch, a conversation, a send or a start, or a list of such sessions.
     :param timeout: how long to wait for traces that are not complete.
     :param credits_per_action: the price of an agent's action, for the estimate in ``credits``.
+    :param export_spans: also export the spans of each trace with OpenTelemetry, below the span of this task,
+        through the exporter of Airflow's ``[traces]``. Texts are left out, unless
+        ``[agentforce] capture_content`` is set.
     :param deferrable: free the worker slot while waiting. Default: ``[operators] default_deferrable``.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -61,6 +65,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
         results: Any,
         timeout: timedelta = timedelta(minutes=30),
         credits_per_action: float | None = None,
+        export_spans: bool = False,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -68,6 +73,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
         self.results = results
         self.timeout = timeout
         self.credits_per_action = credits_per_action
+        self.export_spans = check_choice("export_spans", export_spans, True, False)
         self.deferrable = check_deferrable(deferrable)
         self.check_literals()
 
@@ -114,8 +120,20 @@ class SessionTraceOperator(AgentforceBaseOperator):
             self.log.warning("A row that got its answer back has the status answered. %s", NO_KIND)
         return result
 
+    def lineage_uris(self) -> tuple[list[str], list[str]]:
+        """Return the results of the batch, and the traces beside them; nothing for single sessions."""
+        from airflow_provider_agentforce.batch.output import RESULTS  # noqa: PLC0415
+        from airflow_provider_agentforce.batch.session_traces import TRACES  # noqa: PLC0415
+
+        uri = _folder_in(self.results)
+        if uri is None:
+            return [], []
+        folder = path_of(uri, "results")
+        return [str(folder / RESULTS)], [str(folder / TRACES)]
+
     def _traces(self) -> SessionTraces:
         from airflow_provider_agentforce.batch.session_traces import SessionTraces  # noqa: PLC0415
+        from airflow_provider_agentforce.instrumentation import trace_exporter  # noqa: PLC0415
 
         uri = _folder_in(self.results)
         return SessionTraces(
@@ -123,6 +141,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
             folder=None if uri is None else path_of(uri, "results"),
             sessions=_sessions(self.results) if uri is None else {},
             credits_per_action=self.credits_per_action,
+            on_trace=trace_exporter() if self.export_spans else None,
         )
 
     def _give_the_slot_back(self, until: float, event: dict[str, Any]) -> None:

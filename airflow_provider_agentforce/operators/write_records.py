@@ -120,6 +120,12 @@ class WriteRecordsOperator(AgentforceBaseOperator):
                 raise
         return self.tell_outlets(context, result)
 
+    def lineage_uris(self) -> tuple[list[str], list[str]]:
+        """Return the files of the results, and the object that is written."""
+        return [str(one) for one in _sources(self.results)], (
+            [] if self.dry_run_only else self.uri_in_org(self.sobject)
+        )
+
     def _writer(self, context: Context) -> RecordWriter:
         from airflow_provider_agentforce.batch.record_values import WriteOptions  # noqa: PLC0415
         from airflow_provider_agentforce.batch.record_writer import RecordWriter  # noqa: PLC0415

@@ -43,6 +43,7 @@ def test_every_metric_is_on_the_page_and_every_metric_on_the_page_exists():
 def test_every_attribute_of_a_span_is_on_the_page_and_every_attribute_on_the_page_exists():
     attributes = in_code(r'"((?:gen_ai|agentforce|server|http|error)\.[a-z_.]+)"', "instrumentation")
     spans = {"start_session", "invoke_agent", "end_session", "read_plan"}
+    spans |= {"invoke_agent {agent}", "chat {model}", "execute_tool {action}"}
     content = {"gen_ai.input.messages", "gen_ai.output.messages"}
     metrics = rows("Metrics")
     assert attributes - metrics == rows("Traces") - spans | content

@@ -22,6 +22,7 @@ from airflow_provider_agentforce.operators import (
     ConversationOperator,
     EndSessionOperator,
     SendMessageOperator,
+    SessionTraceOperator,
     StartSessionOperator,
 )
 
@@ -289,3 +290,51 @@ def test_the_spans_of_a_batch_hang_below_its_task_though_threads_make_them(
     assert {span.parent.span_id for span in made} == {task_span.get_span_context().span_id}
     assert sum(span.name == "invoke_agent" for span in made) == 24
     assert trace.get_current_span() is task_span
+
+
+def test_the_orgs_own_trace_becomes_spans_below_the_span_of_the_task(org, run, task_span, spans):
+    talk = run(ConversationOperator(task_id="talk", messages=[QUESTION, "hello"])).value
+    before = len(spans())
+    found = run(SessionTraceOperator(task_id="traces", results=talk, export_spans=True)).value
+    (line,) = found["sessions"]
+    exported = spans()[before:]
+    by_name = {span.name: span for span in exported}
+    (tool,) = [span for span in exported if span.name.startswith("execute_tool ")]
+    turns = [span for span in exported if span.name == "invoke_agent Service_Agent"]
+    models = [span for span in exported if span.name.startswith("chat ")]
+    assert (len(turns), len(models)) == (2, 2)
+    assert {span.context.trace_id for span in exported} == {task_span.get_span_context().trace_id}
+    assert {span.parent.span_id for span in turns} == {task_span.get_span_context().span_id}
+    assert {tool.parent.span_id, *(span.parent.span_id for span in models)} == {
+        span.context.span_id for span in turns
+    }
+    assert tool.attributes["gen_ai.tool.name"] == line["actions"][0]["name"]
+    assert sum(span.attributes["gen_ai.usage.input_tokens"] for span in models) == line["input_tokens"]
+    assert {span.attributes["gen_ai.conversation.id"] for span in exported} == {talk["session_id"]}
+    assert all(span.start_time <= span.end_time < task_span.start_time + 60 * 10**9 for span in exported)
+    assert len(by_name) == 3
+    assert "canary" not in everything_in(exported)
+
+
+@pytest.mark.usefixtures("capturing")
+def test_the_texts_of_the_orgs_trace_are_exported_only_on_request(org, run, task_span, spans):
+    talk = run(ConversationOperator(task_id="talk", messages=[QUESTION])).value
+    before = len(spans())
+    run(SessionTraceOperator(task_id="traces", results=talk, export_spans=True))
+    (turn,) = [span for span in spans()[before:] if span.name.startswith("invoke_agent")]
+    assert json.loads(turn.attributes["gen_ai.input.messages"])[0]["parts"][0]["content"] == QUESTION
+
+
+def test_each_trace_of_a_batch_is_exported_once_however_often_the_task_looks(
+    org, run, task_span, spans, tmp_path
+):
+    accounts = [{"id": "1"}, {"id": "2"}]
+    batch = ConversationBatchOperator(
+        task_id="ask", records=accounts, key="id", message="hello", result_path=f"file://{tmp_path}/results"
+    )
+    manifest = run(batch).value
+    before = len(spans())
+    traces = SessionTraceOperator(task_id="traces", results=manifest, export_spans=True)
+    for _ in range(2):
+        assert run(traces).error is None
+    assert len([span for span in spans()[before:] if span.name.startswith("invoke_agent")]) == len(accounts)

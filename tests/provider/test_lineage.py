@@ -1,0 +1,111 @@
+"""What the OpenLineage provider reports of our tasks, as it arrives at a backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("airflow.providers.openlineage")
+HERE = Path(__file__).resolve().parent
+
+
+class Backend:
+    """Takes events of OpenLineage by HTTP."""
+
+    def __init__(self):
+        self.events = []
+        events = self.events
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def lineage(self, kind):
+        """Return the names of what each task reads and writes, as the events of this kind say."""
+        found = {}
+        for event in self.events:
+            task = event["job"]["name"].partition(".")[2]
+            if task and event["eventType"] == kind:
+                found[task] = tuple(
+                    {f"{one['namespace']}:{one['name']}" for one in event[side]}
+                    for side in ("inputs", "outputs")
+                )
+        return found
+
+
+@pytest.fixture
+def backend():
+    backend = Backend()
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def lineage_of(airflow_db, environment, tmp_path, backend):
+    """Run the Dag and return what is reported, with the folder of its files as FOLDER."""
+
+    def run(org, kind="COMPLETE"):
+        records = org.records("Account")[:2]
+        lines = [json.dumps({name: record[name] for name in ("Id", "Name")}) for record in records]
+        (tmp_path / "accounts.jsonl").write_text("\n".join(lines))
+        transport = {"type": "http", "url": backend.url, "endpoint": "api/v1/lineage"}
+        env = {
+            **os.environ,
+            **environment(org),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
+            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        }
+        del env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"]
+        command = [sys.executable, "-m", "airflow", "dags", "test", "lineage"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        return done, {
+            task: tuple({one.replace(str(tmp_path), "FOLDER") for one in side} for side in sides)
+            for task, sides in backend.lineage(kind).items()
+        }
+
+    return run
+
+
+def test_the_agent_and_the_files_are_inputs_and_outputs(lineage_of, org):
+    done, lineage = lineage_of(org)
+    assert done.returncode == 0, done.stdout + done.stderr
+    host = org.url.partition("://")[2]
+    agent, files = f"salesforce:{host}/BotDefinition/{org.agent_id}", "file:FOLDER/"
+    results = f"{files}results/results"
+    assert lineage == {
+        "ask": (
+            {agent, f"{files}accounts.jsonl"},
+            {f"{results}.jsonl", f"{results}.csv", "file:/bucket/report"},
+        ),
+        "write": ({f"{results}.jsonl"}, {f"salesforce:{host}/Account"}),
+        "traces": ({f"{results}.jsonl"}, {f"{files}results/traces.jsonl"}),
+        "talk": ({agent, "file:/bucket/read"}, set()),
+    }
+
+
+def test_a_task_that_fails_has_a_lineage_too(lineage_of, org):
+    org.fail("start", error="forbidden", times=2)
+    done, lineage = lineage_of(org, "FAIL")
+    assert done.returncode != 0
+    assert "file:FOLDER/accounts.jsonl" in lineage["ask"][0]

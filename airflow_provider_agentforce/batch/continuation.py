@@ -9,7 +9,7 @@ From then on the first task only returns its manifest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -81,9 +81,10 @@ class Continuation:
         """Record that every record of the sample has its row."""
         self._notes.write(_FINISHED, dict(manifest))
 
-    def begun(self) -> Begun:
+    def begun(self, needed: Collection[str]) -> Begun:
         """Return what the first task left.
 
+        :param needed: the names of its arguments.
         :raises AgentforceInputError: if there is no batch to continue.
         """
         kept = self._notes.read(_BEGUN)
@@ -92,7 +93,14 @@ class Continuation:
                 f"continue_from: {self._shown} has no batch of a task with a sample, or its _ledger/ was "
                 "deleted. Give the output of a task with sample=; if it is gone, let that task run again."
             )
-        return _as(Begun, kept, _BEGUN)
+        begun = _as(Begun, kept, _BEGUN)
+        parts: list[tuple[Any, Collection[str]]] = [
+            (begun.identity, ["connection"]),
+            (begun.arguments, needed),
+        ]
+        if not all(isinstance(part, dict) and part.keys() >= set(names) for part, names in parts):
+            raise unreadable_file(_BEGUN)
+        return begun
 
     def manifest(self, identity: dict[str, str], marks: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the manifest of the first task if another one continues its batch, else ``None``.

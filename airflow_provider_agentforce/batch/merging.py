@@ -26,6 +26,20 @@ from airflow_provider_agentforce.batch.table import Line, Table
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
 _SUMS = ("records", "sessions", "messages", "resolved", "reused")
+_MISSING = object()
+# The types of the values of a shard's manifest.
+_KINDS: dict[str, Any] = {
+    "shard": str,
+    "result_path": str,
+    "dead_letter": str | None,
+    "counts": Mapping,
+    "duration": int | float,
+    "sample": Mapping | None,
+    "agreement": Mapping | None,
+    "agent_id": str | None,
+    "agent_versions": list | tuple,
+    **dict.fromkeys(_SUMS, int),
+}
 
 
 def merge(
@@ -88,12 +102,12 @@ def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
 
 
 def _shard_of(manifest: Any) -> Shard:
-    text = manifest.get("shard") if isinstance(manifest, Mapping) else None
-    if text is None or "results" not in manifest:
+    known = manifest if isinstance(manifest, Mapping) else {}
+    if not all(isinstance(known.get(name, _MISSING), kind) for name, kind in _KINDS.items()):
         raise AgentforceInputError(
             "manifests must be those of a batch that was mapped over shards(n): give its output."
         )
-    return Shard.read(text)
+    return Shard.read(known["shard"])
 
 
 def _versions(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

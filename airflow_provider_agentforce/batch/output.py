@@ -14,6 +14,7 @@ from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
 from airflow_provider_agentforce.batch.options import Options
+from airflow_provider_agentforce.batch.parts import unreadable_file
 from airflow_provider_agentforce.batch.progress import final_table
 from airflow_provider_agentforce.batch.results import (
     FAILURES,
@@ -206,13 +207,17 @@ class WrittenTables:
     def of(cls, storage: Storage) -> WrittenTables | None:
         """Return the tables of a batch's folder, ``None`` if their definition no longer exists.
 
+        :raises LedgerError: if another program has written the file.
         :raises OSError: or an error of the store's library.
         """
         body = storage.read(_TABLES)
         if body is None:
             return None
-        made = json.loads(body)
-        return cls(Table.from_columns(made["columns"]), made["formats"], made["bom"])
+        try:
+            made = json.loads(body)
+            return cls(Table.from_columns(made["columns"]), made["formats"], made["bom"])
+        except (ValueError, TypeError, KeyError):
+            raise unreadable_file(_TABLES) from None
 
     def write(self, storage: Storage, lines: Callable[[], Iterator[Line]]) -> None:
         """Write the tables with these *lines*.

@@ -29,6 +29,9 @@ _ASKED = (
 _MAY_DIFFER = ("output_formats", "csv_bom", "reuse", "on_agent_change")
 # Templates or a function, which a file cannot contain.
 _RENDERED = ("message", "variables")
+_LONGEST = timedelta(days=timedelta.max.days)
+# Every argument that the first task stores.
+STORED = (*_ASKED, *_MAY_DIFFER, *_RENDERED, "max_age", "functions", "output_type", "agent_id", "records")
 
 
 def continued_folder(given: Any) -> Any:
@@ -94,7 +97,8 @@ def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
     defaults = _defaults(type(operator))
     first = {**begun.arguments, _CONNECTION: begun.identity["connection"]}
     if operator.reuse is None and first["max_age"] is not None:
-        operator.max_age = timedelta(seconds=first["max_age"])
+        # The seconds of timedelta.max are rounded up.
+        operator.max_age = min(first["max_age"], _LONGEST.total_seconds()) * timedelta(seconds=1)
     for name in (_CONNECTION, *_ASKED, *_MAY_DIFFER):
         own = getattr(operator, name)
         if operator.given_arguments.get(name) is None and own == defaults[name]:

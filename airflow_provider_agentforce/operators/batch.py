@@ -19,7 +19,12 @@ from airflow_provider_agentforce.operators import _batch_arguments as batch_argu
 from airflow_provider_agentforce.operators._answer_store import AnswerStore, folder_at, store_of
 from airflow_provider_agentforce.operators._arguments import check_choice, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator, mask_keys
-from airflow_provider_agentforce.operators._continuing import arguments_of, continued_folder, take_over
+from airflow_provider_agentforce.operators._continuing import (
+    STORED,
+    arguments_of,
+    continued_folder,
+    take_over,
+)
 from airflow_provider_agentforce.operators._identity import task_identity
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template, resolved
@@ -465,7 +470,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
                 "folder. Leave it out."
             )
         self.result_path = str(folder)
-        begun = Continuation.of(folder, storage_of).begun()
+        begun = Continuation.of(folder, storage_of).begun(STORED)
         take_over(self, begun)
         return begun
 

@@ -16,7 +16,7 @@ from airflow_provider_agentforce.batch.merging import merge
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, LocalStorage
-from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError, LedgerError
 
 ACCOUNTS = accounts(40)
 
@@ -209,6 +209,17 @@ def test_more_shards_than_sessions_are_refused():
         Shard(0, 5).share(4, "max_concurrent_sessions")
 
 
+MANIFEST = {
+    "shard": "0/2",
+    "result_path": "/a/shard-0-of-2",
+    "counts": {"answered": 1},
+    "duration": 1.5,
+    "agent_versions": [],
+    **dict.fromkeys(["records", "sessions", "messages", "resolved", "reused"], 1),
+    **dict.fromkeys(["dead_letter", "sample", "agreement", "agent_id"]),
+}
+
+
 @pytest.mark.parametrize(
     ("manifests", "told"),
     [
@@ -216,9 +227,17 @@ def test_more_shards_than_sessions_are_refused():
         (None, r"must be the output of a batch mapped over shards\(n\), but is None"),
         ({"shard": "0/2"}, r"must be the output of a batch mapped over shards\(n\)"),
         ([{"records": 3}], r"mapped over shards\(n\)"),
-        ([{"shard": "0/2", "results": "r", "result_path": "/a/shard-0-of-2"}], "shard 1/2 is missing"),
+        ([{"shard": "0/2", "results": "r", "result_path": "/a/shard-0-of-2"}], r"mapped over shards\(n\)"),
+        ([{**MANIFEST, "shard": None}], r"mapped over shards\(n\)"),
+        *(
+            ([{**MANIFEST, name: wrong}], r"mapped over shards\(n\)")
+            for name in MANIFEST
+            for wrong in (object(), {1}, None)
+            if wrong is not MANIFEST[name]
+        ),
+        ([MANIFEST], "shard 1/2 is missing"),
         (
-            [{"shard": f"{n}/2", "results": "r", "result_path": f"/{n}/shard-{n}-of-2"} for n in range(2)],
+            [{**MANIFEST, "shard": f"{n}/2", "result_path": f"/{n}/shard-{n}-of-2"} for n in range(2)],
             "they are of several batches",
         ),
     ],
@@ -226,6 +245,15 @@ def test_more_shards_than_sessions_are_refused():
 def test_manifests_that_are_not_all_of_one_batch_are_not_merged(manifests, told):
     with pytest.raises(AgentforceInputError, match=told):
         merge(manifests, Path)
+
+
+@pytest.mark.parametrize("wrong", ["x", "[]", "{}", '{"columns": 5}', '{"columns": [[1]], "formats": []}'])
+def test_a_file_of_another_program_in_a_shards_ledger_is_named(make_client, folder, wrong):
+    manifests = [run(make_client(), folder, f"{n}/2", ACCOUNTS[:4]) for n in range(2)]
+    (folder / "shard-1-of-2" / "_ledger" / "tables.json").write_text(wrong)
+    with pytest.raises(LedgerError, match=r"tables\.json cannot be read") as caught:
+        merge(manifests, Path)
+    assert not caught.value.retryable
 
 
 def test_a_batch_that_is_split_differently_at_the_same_moment_is_refused(org, client, folder):

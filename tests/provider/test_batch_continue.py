@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from pydantic import BaseModel
 
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce._compat import AirflowFailException
+from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
 from airflow_provider_agentforce.operators import AnswerStore, ConversationBatchOperator, Sample
 
 ACCOUNTS = [{"id": f"A{number}", "name": f"Account{number}", "seat": number % 2} for number in range(8)]
@@ -146,8 +147,9 @@ def test_the_folder_is_enough_and_equal_arguments_may_be_given_again(trial, rest
     assert len(texts(org)) == 10
 
 
-def test_the_rest_reuses_answers_as_the_sample_does(trial, rest, org, folder, tmp_path):
-    yesterday, store = tmp_path / "yesterday", AnswerStore(f"file://{tmp_path}/answers", timedelta(days=1))
+@pytest.mark.parametrize("max_age", [timedelta(days=1), timedelta.max])
+def test_the_rest_reuses_answers_as_the_sample_does(trial, rest, org, folder, tmp_path, max_age):
+    yesterday, store = tmp_path / "yesterday", AnswerStore(f"file://{tmp_path}/answers", max_age)
     trial(result_path=f"file://{yesterday}", sample=8, reuse=store, on_agent_change="stop")
     assert len(texts(org)) == 8
     first = trial(reuse=store, on_agent_change="stop")
@@ -155,7 +157,7 @@ def test_the_rest_reuses_answers_as_the_sample_does(trial, rest, org, folder, tm
     assert second.error is None
     assert (first.value["reused"], second.value["reused"], len(texts(org))) == (3, 8, 8)
     begun = json.loads((folder / "_ledger" / "begun.json").read_text())["arguments"]
-    assert (begun["max_age"], begun["on_agent_change"]) == (86400, "stop")
+    assert (begun["max_age"], begun["on_agent_change"]) == (max_age.total_seconds(), "stop")
 
 
 def test_functions_and_types_are_given_again(trial, rest, org):
@@ -247,6 +249,27 @@ def test_a_batch_whose_ledger_was_deleted_or_whose_records_are_gone_is_refused(t
         path.unlink()
     assert "_ledger/ was deleted" in str(rest(first.value).error)
     assert len(texts(org)) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "x",
+        "[]",
+        "{}",
+        '{"identity": {}, "arguments": {}}',
+        '{"identity": {"connection": "c"}, "arguments": []}',
+    ],
+)
+def test_a_file_of_another_program_in_the_ledger_is_named(trial, rest, org, folder, wrong):
+    first = trial().value
+    asked = org.applied()
+    (folder / "_ledger" / "begun.json").write_text(wrong)
+    error = rest(first).error
+    assert isinstance(error, LedgerError)
+    assert isinstance(error, AirflowFailException)
+    assert "begun.json" in str(error)
+    assert org.applied() == asked
 
 
 def test_a_batch_is_taken_over_by_one_task(trial, rest, org):

@@ -188,7 +188,7 @@ def test_without_its_ledger_a_batch_keeps_the_tables_that_it_has(batch, fetch, c
     shutil.rmtree(path_of(manifest["result_path"]) / "_ledger")
     done = fetch(manifest)
     assert statuses(done)["A1"] == "answered"
-    assert "tables of the batch stay as they are" in caplog.text
+    assert "tables of the batch are not updated" in caplog.text
 
 
 def test_a_message_without_its_answer_has_lost_it_when_the_time_is_over(batch, fetch):

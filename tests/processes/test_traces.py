@@ -75,7 +75,7 @@ def traced(org_server, gates_folder, collector, tmp_path):
     )
     org_server.reset()
     try:
-        airflow.start({"talk"})
+        airflow.start({"talk", "talk_exported"})
         yield airflow
     finally:
         airflow.stop()
@@ -95,6 +95,25 @@ def test_the_spans_of_a_conversation_hang_below_the_span_of_its_task(traced, org
             above.append(span.span_id)
         assert task.span_id in above
     recorded = " ".join(str(span) for span in collector.named(*ours))
+    (session,) = org_server.sessions.values()
+    assert session.session_id in recorded
+    assert not [turn.text for turn in session.turns if turn.text in recorded]
+
+
+def test_the_orgs_own_trace_arrives_below_the_span_of_the_task_that_fetched_it(traced, org_server, collector):
+    run = traced.trigger("talk_exported")
+    assert run.wait() == "success"
+    turn = "invoke_agent Service_Agent"
+    until("the spans have arrived", lambda: len(collector.named(turn, "worker.traces")) == 3)
+    (task,) = collector.named("worker.traces")
+    assert {span.trace_id for span in collector.named(turn)} == {task.trace_id}
+    by_id = {span.span_id: span for span in collector.spans}
+    for span in collector.named(turn):
+        above = [span]
+        while (above_it := by_id.get(above[-1].parent_span_id)) is not None:
+            above.append(above_it)
+        assert task in above
+    recorded = " ".join(str(span) for span in collector.named(turn))
     (session,) = org_server.sessions.values()
     assert session.session_id in recorded
     assert not [turn.text for turn in session.turns if turn.text in recorded]

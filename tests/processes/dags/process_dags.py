@@ -149,6 +149,10 @@ def step_by_step(turns):
 with DAG("talk", schedule=None, **SETTINGS):
     ConversationOperator(task_id="talk", messages=["first", "second"])
 
+with DAG("talk_exported", schedule=None, **SETTINGS):
+    told = ConversationOperator(task_id="talk", messages=["first", "second"])
+    SessionTraceOperator(task_id="traces", results=told.output, timeout=timedelta(0), export_spans=True)
+
 with DAG("talk_stopping", schedule=None, **SETTINGS):
     StoppingConversation(task_id="talk", messages=["first", "second"])
 

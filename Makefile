@@ -91,8 +91,8 @@ test-ui: $(READY_UI) ## Use the connection form and the pages in a real browser 
 screenshots: $(READY_UI) ## Take the pictures of the docs again (needs Chromium)
 	AGENTFORCE_SCREENSHOTS=1 $(BIN)/python -m pytest tests/ui -q
 
-matrix: $(READY) ## Run the example Dags and border tests on each pair of Airflow and Python; writes docs/versions.md
-	$(BIN)/nox -s smoke processes tests-3.13; status=$$?; $(BIN)/python scripts/versions_table.py && exit $$status
+matrix: $(READY) ## Run the example Dags, border tests and lost replies on the Airflows and Pythons; writes docs/versions.md
+	$(BIN)/nox -s smoke deliveries processes tests-3.13; status=$$?; $(BIN)/python scripts/versions_table.py && exit $$status
 
 soak: $(READY) ## Try a thousand random histories of faults, kills and retries
 	AGENTFORCE_SOAK=$${AGENTFORCE_SOAK:-1000} $(BIN)/python -m pytest tests/provider/test_state_machine.py tests/batch/test_histories.py -q --show-capture=no

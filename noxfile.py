@@ -1,8 +1,9 @@
 """The versions that the package is run on: ``make matrix``, or one of ``nox --list``.
 
 ``smoke`` runs the example Dags, and the tests of what differs between Airflows, on each pair of Airflow and
-Python; ``tests`` runs the whole suite on the newest Airflow; ``processes`` kills and clears tasks of the next
-one; ``constraints`` installs the package with Airflow's constraints file.
+Python; ``deliveries`` loses replies on an old Airflow, the newest and the next one; ``tests`` runs the whole
+suite on the newest Airflow; ``processes`` kills and clears tasks of the next one; ``constraints`` installs
+the package with Airflow's constraints file.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ PAIRS = [
     *((python, NEXT, None) for python in ("3.11", "3.13")),
 ]
 CONSTRAINED = [("3.10", "2.11.0"), ("3.11", NEWEST)]
-BORDERS = ROOT / "tests" / "provider" / "test_borders.py"
+BORDERS, DELIVERIES = (
+    ROOT / "tests" / "provider" / f"test_{name}.py" for name in ("borders", "unknown_delivery_table")
+)
 # What these tests need besides the package.
 TESTING = ("hypothesis", "pytest", "trustme")
 SMOKE = [nox.param(*pair, id=f"airflow-{pair[1]}-python-{pair[0]}") for pair in PAIRS]
+# Of each Airflow that differs in what can be done about an unknown delivery.
+DIFFERENT = [param for param, pair in zip(SMOKE, PAIRS, strict=True) if pair[0] == "3.11"]
 
 if pyenv := shutil.which("pyenv"):  # It hides all Pythons but the chosen one.
     known = subprocess.check_output([pyenv, "versions", "--bare"], text=True)  # noqa: S603 - a fixed command
@@ -58,6 +63,15 @@ def smoke(session: nox.Session, airflow: str, day: str | None) -> None:
     # An older Airflow's libraries warn of each other.
     borders = ("pytest", "-q", "-W", "default", str(BORDERS))
     session.run(*borders, f"--junitxml={results / 'borders.xml'}")
+
+
+@nox.session
+@nox.parametrize("python,airflow,day", DIFFERENT)
+def deliveries(session: nox.Session, airflow: str, day: str | None) -> None:
+    """Lose replies, kill the task at each of its records, and count what the agent did."""
+    install(session, airflow, ".[emulator,structured]", *TESTING, day=day)
+    session.chdir(session.create_tmp())  # as above
+    session.run("pytest", "-q", "-W", "default", str(DELIVERIES), *session.posargs)
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])

@@ -124,7 +124,6 @@ __all__ = [
     "add_listener",
     "answer_trigger",
     "ask_person",
-    "async_connection",
     "awaiting_input",
     "can_ask",
     "conf",
@@ -196,15 +195,6 @@ def object_storage_path(uri: Any) -> Any:
 def date_time_trigger(moment: datetime) -> Any:
     """Return Airflow's trigger that waits until *moment*."""
     return _first(_DATE_TIME_TRIGGERS, "DateTimeTrigger")(moment=moment)
-
-
-async def async_connection(conn_id: str) -> Any:
-    """Return a connection without blocking the event loop, as triggers need it.
-
-    :raises AirflowNotFoundException: if there is no such connection.
-    """
-    read = getattr(BaseHook, "aget_connection", None)  # Airflow 3.1 and later
-    return await (beside_loop(BaseHook.get_connection, conn_id) if read is None else read(conn_id))
 
 
 async def beside_loop(function: Callable[..., _Result], *args: Any) -> _Result:

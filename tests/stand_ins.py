@@ -5,6 +5,8 @@ import os
 import uuid
 from pathlib import Path
 
+from airflow_provider_agentforce._compat import can_ask
+
 KILLED = 9
 
 
@@ -84,9 +86,13 @@ class StateStore:
 
 
 class Task:
-    """One task instance with its tries; every try is a new operator, as in Airflow."""
+    """One task instance with its tries; every try is a new operator, as in Airflow.
+
+    :ivar keeps: whether this Airflow has a task state store.
+    """
 
     folder: Path
+    keeps = can_ask()
 
     def __init__(self, kind, **arguments):
         self.kind, self.arguments = kind, arguments
@@ -100,23 +106,31 @@ class Task:
     def run_killed(self, write):
         """Run a try whose process is gone right after its *write*-th record."""
         self.store.ends_at = write
+        assert self.is_killed(), "the try ended before that write"
+        self.store.ends_at = None
+
+    def is_killed(self, prepare=lambda: None):
+        """Run a try in a process, and tell whether something has ended that with ``KILLED``.
+
+        :param prepare: is called in the process.
+        """
         child = os.fork()
         if child == 0:
             try:
+                prepare()
                 self.run()
             finally:
                 os._exit(0)
-        self.store.ends_at = None
         self.try_number += 1
         _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == KILLED, "the try ended before that write"
+        return os.waitstatus_to_exitcode(status) == KILLED
 
     def run(self, **changed):
         self.try_number += 1
         ti = TaskInstance(self.try_number, self.max_tries)
         operator = self.kind(task_id="task", **{**self.arguments, **changed})
         try:
-            return operator.execute({"ti": ti, "task_state_store": self.store})
+            return operator.execute(self._context(ti))
         finally:
             self.xcoms = ti.xcoms
 
@@ -131,10 +145,12 @@ class Task:
         ti = TaskInstance(self.try_number, self.max_tries)
         operator = self.kind(task_id="task", **{**self.arguments, **changed})
         try:
-            context = {"ti": ti, "task_state_store": self.store}
-            return operator.resume_execution(method, given, context)
+            return operator.resume_execution(method, given, self._context(ti))
         finally:
             self.xcoms = ti.xcoms
+
+    def _context(self, ti):
+        return {"ti": ti, **({"task_state_store": self.store} if self.keeps else {})}
 
 
 class RequiredActions:

@@ -226,6 +226,12 @@ class _Span:
             action=_action(span, named, began, ended),
         )
 
+    def overlaps(self, later: _Span) -> bool:
+        """Tell whether a span that began later, or at once, began before this one ended."""
+        if self.began is None or later.began is None:
+            return False
+        return later.began == self.began or self.ended is None or later.began < self.ended
+
     def tokens(self) -> dict[str, int]:
         """Return the tokens of a model call, by their names without the prefix."""
         found = {key.rpartition(".")[2]: _number(_ending(self.named, key)) for key in _TOKEN_KEYS}
@@ -294,16 +300,28 @@ class _SessionSpans:
         return list(found.values())
 
     def _messages(self) -> Iterator[TracedMessage]:
-        position, seen = 0, set()
-        for span in self._outermost([span for span in self.spans if span.said]):
-            about = (span.began, span.said[0])
-            if span.began is not None and about in seen:
-                continue  # the same turn, written twice
-            seen.add(about)
+        position = 0
+        for span in self._turns():
             for number, (text, answer) in enumerate(span.exchanges()):
                 position += 1
                 # A span has the time of its first message.
                 yield TracedMessage(position, text, answer, span.whole, None if number else span.began)
+
+    def _turns(self) -> list[_Span]:
+        """Keep one of the spans with the same messages at the same time: a session has one turn at once.
+
+        So whatever its clock says, the org has written a turn again, and not had another one.
+        """
+        kept: list[_Span] = []
+        places: dict[tuple[int, bool, str], int] = {}
+        for span in self._outermost([span for span in self.spans if span.said]):
+            place = places.get(span.said[0])
+            if place is None or not kept[place].overlaps(span):
+                places[span.said[0]] = len(kept)
+                kept.append(span)
+            elif not kept[place].whole:
+                kept[place] = span
+        return kept
 
     def _outermost(self, chosen: list[_Span]) -> list[_Span]:
         """Leave out spans inside another span: steps may repeat the messages of their turn."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from typing import Any, Protocol
 
 from airflow_provider_agentforce._compat import INTERRUPTIONS, AirflowTaskTimeout
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 300.0
 _KEYS_A_LINE = 100
+# Messages that are looked up before what was found is settled: answers may be long.
+_LOOKS_AT_ONCE = 100
 
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
@@ -116,6 +119,7 @@ class ResolverState:
     :ivar looks: how often the trace was looked at.
     :ivar lost_waits: the number of its waits that ended early, without their event.
     :ivar checked: the messages that a check has seen, if it used up the time of a try.
+    :ivar outcome_hangs: whether ``outcome_of`` has used up the time of a try.
     :ivar findings: what the steps saw, by the name of the message.
     """
 
@@ -124,12 +128,13 @@ class ResolverState:
     looks: int = 0
     lost_waits: int = 0
     checked: list[str] = field(default_factory=list)
+    outcome_hangs: bool = False
     findings: dict[str, list[str]] = field(default_factory=dict)
 
     def next_step(self) -> None:
         """Go to the next step."""
         self.step, self.since, self.looks, self.lost_waits = self.step + 1, None, 0, 0
-        self.checked = []
+        self.checked, self.outcome_hangs = [], False
 
 
 class Resolver:
@@ -254,12 +259,7 @@ class Resolver:
         wanted = self._home.open()
         while wanted:
             over = _now() >= end
-            seen = self._tools.look_up(wanted)
-            found = {name: one for name in wanted if (one := _verdict_of(seen[name], last=over))}
-            self._settle_with_outcomes(step, found)
-            still = self._home.open()
-            self._note_seen({name: seen[name] for name in still if name in wanted}, over=over)
-            wanted = {name: still[name] for name in wanted if name in still and not seen[name].final}
+            wanted = self._look(step, wanted, over=over)
             if over or not wanted:
                 return
             pause = self._pause(step.timeout)
@@ -267,22 +267,43 @@ class Resolver:
             self._save()
             self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
 
-    def _note_seen(self, seen: Mapping[str, Seen], *, over: bool) -> None:
-        """Record what the trace shows about messages that it cannot resolve."""
-        notes = {name: one.note for name, one in seen.items() if over or one.final}
-        for name, note in notes.items():
-            self._note(name, f"Trace: {note}")
-        for note, number in Counter(notes.values()).items():
+    def _look(
+        self, step: Trace, wanted: Mapping[str, UnknownDelivery], *, over: bool
+    ) -> dict[str, UnknownDelivery]:
+        """Look for each message once; return those for which another look is due."""
+        left: dict[str, UnknownDelivery] = {}
+        notes: Counter[str] = Counter()
+        refused: Seen | None = None
+        names = iter(wanted)
+        while part := {name: wanted[name] for name in islice(names, _LOOKS_AT_ONCE)}:
+            seen = dict.fromkeys(part, refused) if refused else self._tools.look_up(part)
+            refused = next((one for one in seen.values() if one.for_all), None)
+            found = {name: said for name in part if (said := _verdict_of(seen[name], last=over))}
+            self._settle_with_outcomes(step, found)
+            still = self._home.open()
+            # What the trace does not settle, and will not.
+            unseen = {name: seen[name] for name in part if name in still and (over or seen[name].final)}
+            for name, one in unseen.items():
+                self._note(name, f"Trace: {one.note}")
+            notes.update(one.note for one in unseen.values())
+            left |= {name: still[name] for name in part if name in still and not seen[name].final}
+        for note, number in notes.items():
             log.info("The org's trace does not show it: %s Messages: %d.", note, number)
+        return left
 
     def _settle_with_outcomes(self, step: Trace, verdicts: Mapping[str, Verdict]) -> None:
+        if self._state.outcome_hangs:
+            self._settle(verdicts)
+            return
         try:
             redact = self._tools.redact
             known = {name: _with_outcome(step, verdict, redact) for name, verdict in verdicts.items()}
         except AirflowTaskTimeout:
-            # Asked again, it would take the time of the next try, too.
+            # Called again, it would use up the time of the next try, too.
             log.warning("outcome_of did not end within the task's execution_timeout.")
             self._settle(verdicts)
+            self._state.outcome_hangs = True
+            self._save()
             raise
         self._settle(known)
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseEventTrigger, TriggerEvent, beside_loop
+from airflow_provider_agentforce._compat import BaseEventTrigger, TriggerEvent
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.triggers._client import client_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_lookup import AgentInfo
@@ -54,7 +55,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look again and again, and give an event for each change."""
-        client = await beside_loop(self._connected)
+        client = await client_of(self.agentforce_conn_id)
         try:
             announced = kept = await self._kept()
             while True:
@@ -115,11 +116,6 @@ class AgentPublishedTrigger(BaseEventTrigger):
     @property
     def _key(self) -> str:
         return f"agentforce_version_of_{self.agent_id}"
-
-    def _connected(self) -> AgentforceClient:
-        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - beside the loop
-
-        return AgentforceHook(self.agentforce_conn_id).plain_client
 
 
 def _event(agent: AgentInfo, previous: str) -> TriggerEvent:

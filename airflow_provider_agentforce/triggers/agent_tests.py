@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent, beside_loop
+from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent
+from airflow_provider_agentforce.triggers._client import client_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_tests import AgentTestRun, AgentTests
@@ -92,9 +93,4 @@ class AgentTestTrigger(BaseTrigger):
         return AgentTestRun(self.run_id, self.api, self.path)
 
     async def _tests(self) -> AgentTests:
-        return await beside_loop(self._connected)
-
-    def _connected(self) -> AgentTests:
-        from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - see run()
-
-        return AgentforceHook(self.agentforce_conn_id).plain_client.agent_tests
+        return (await client_of(self.agentforce_conn_id)).agent_tests

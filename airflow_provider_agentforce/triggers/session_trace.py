@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent, async_connection
+from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent
+from airflow_provider_agentforce.triggers._client import client_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -80,9 +81,7 @@ class SessionTraceTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _find(self) -> TraceFinding:
-        connection = await async_connection(self.agentforce_conn_id)
-        # The client and its libraries are loaded beside the loop, and its calls block.
-        client = await asyncio.to_thread(_client, connection, self.agentforce_conn_id)
+        client = await client_of(self.agentforce_conn_id)
         try:
             return await self._look_until_the_end(client)
         finally:
@@ -107,19 +106,6 @@ class SessionTraceTrigger(BaseTrigger):
     def _event(self, status: str, **values: Any) -> dict[str, Any]:
         about = {"session_id": self.session_id, "position": self.position}
         return {"status": status, "answer": None, "complete": False, **about, **values}
-
-
-def _client(connection: Any, conn_id: str) -> AgentforceClient:
-    from airflow_provider_agentforce.client.client import AgentforceClient  # noqa: PLC0415
-    from airflow_provider_agentforce.exceptions import AgentforceInputError  # noqa: PLC0415
-    from airflow_provider_agentforce.hooks.agentforce import settings_of  # noqa: PLC0415
-
-    try:
-        settings = settings_of(connection)
-    except AgentforceInputError as error:
-        raise AgentforceInputError(f"Connection {conn_id}: {error}") from None
-    # The triggerer lives for long and logs no secret, so its masker is spared every token.
-    return AgentforceClient(settings)
 
 
 def _short(answer: str | None) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_agentforce.client.trace_lookup import NO_KIND, first_pause, next_pause
+from airflow_provider_agentforce.hooks import agentforce
 from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger
 
 TEXT = "Where's order 123?"
@@ -139,13 +140,26 @@ def test_an_org_that_is_away_for_a_while_is_asked_again(make_trigger):
     assert only_event(trigger)["status"] == "found"
 
 
-@pytest.mark.parametrize("conn_id", ["no_such_connection", "not_ours"])
-def test_a_connection_that_cannot_be_used_is_told(make_trigger, monkeypatch, conn_id):
+@pytest.mark.parametrize(
+    ("conn_id", "problem"),
+    [("no_such_connection", "it does not exist"), ("not_ours", "its type is http, not agentforce")],
+)
+def test_a_connection_that_cannot_be_used_is_named(make_trigger, monkeypatch, conn_id, problem):
     monkeypatch.setenv("AIRFLOW_CONN_NOT_OURS", "http://localhost")
     _, trigger = make_trigger(conn_id=conn_id)
     event = only_event(trigger)
     assert event["status"] == "not_found"
-    assert event["note"].startswith("The trace could not be looked up")
+    why = f"Connection {conn_id}: {problem}"
+    assert event["note"].startswith(f"The trace could not be looked up: {why}")
+
+
+def test_its_secrets_are_masked(make_trigger, monkeypatch):
+    masked = set()
+    monkeypatch.setattr(agentforce, "mask_secret", masked.add)
+    org, trigger = make_trigger()
+    only_event(trigger)
+    token = org.requests[-1].headers["authorization"].removeprefix("Bearer ")
+    assert {org.consumer_secret, token} <= masked
 
 
 def test_others_of_its_event_loop_go_on(make_trigger):

@@ -13,12 +13,10 @@ import signal
 import sys
 import threading
 import time
-import uuid
+import tracemalloc
 from datetime import datetime, timedelta, timezone
-from functools import partial
 
 import pytest
-import requests
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowTaskTimeout,
@@ -27,6 +25,22 @@ from airflow.sdk.exceptions import (
 )
 from real_airflow import until
 from stand_ins import KILLED, StateStore, Task, TaskInstance, chosen
+from unknown_deliveries import (
+    ACTED,
+    DID_NOT_ACT,
+    DONE,
+    HEARD,
+    NOT_DONE,
+    NOW,
+    SOON,
+    Org,
+    accounts,
+    batch_task,
+    cannot_tell,
+    sending,
+    talking,
+    until_decided,
+)
 
 from airflow_provider_agentforce._compat import questions_change
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
@@ -44,51 +58,18 @@ from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
-    SendMessageOperator,
-    StartSessionOperator,
 )
+from airflow_provider_agentforce.operators._unknown_delivery import _LOOKS_AT_ONCE, Resolver, Seen
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
     pytest.mark.usefixtures("task_folder"),
 ]
 
-HEARD = "I am the emulator's agent and heard: change it"
-ACTED = {"drop": True, "after": True}
-DID_NOT_ACT = {"drop": True}
-
-
-class Org:
-    """The emulator, and a function that looks into it as a Dag's author looks into a CRM."""
-
-    def __init__(self, org):
-        self.org = org
-        self.seen = []
-
-    def looks(self, delivery):
-        self.seen.append(delivery)
-        return self.actions(delivery.text) > 0
-
-    def actions(self, text):
-        # Over HTTP, as a process that is to be killed has only a copy of the emulator.
-        sessions = requests.get(f"{self.org.url}/emulator/sessions", timeout=5).json()["sessions"]
-        turns = [turn for one in sessions for turn in one["turns"]]
-        return sum(turn["applied"] for turn in turns if turn["text"] == text)
-
-    def looks_and_forgets(self, delivery):
-        self.seen.append(delivery)
-
-    def sends(self):
-        return self.org.count("send")
-
 
 @pytest.fixture
 def crm(org):
     return Org(org)
-
-
-def cannot_tell(_delivery):
-    return None
 
 
 @contextlib.contextmanager
@@ -117,22 +98,6 @@ class Unprintable:
 class UnprintableError(Exception):
     def __str__(self):
         raise RuntimeError("not to be shown")
-
-
-def use_up(org):
-    """Lose another message, in the place of one that never left."""
-    with AgentforceHook().conversation() as chat, pytest.raises(DeliveryUnknownError):
-        chat.send("another")
-    assert org.unused_faults() == []
-
-
-def sending(org, steps, text="change it", **more):
-    session = Task(StartSessionOperator).run()
-    return Task(SendMessageOperator, session=session, text=text, on_unknown_delivery=steps, **more)
-
-
-def talking(org, steps, text="change it", **more):
-    return Task(ConversationOperator, messages=[text], on_unknown_delivery=steps, **more)
 
 
 TASKS = pytest.mark.parametrize("task_of", [sending, talking])
@@ -254,34 +219,6 @@ def test_a_message_that_the_org_has_is_not_sent_again_by_a_retry(org, crm, task_
         assert caught.value.applied is True
         assert task_of is sending or org.open_sessions == []
     assert (crm.sends(), crm.actions("change it")) == (1, 1)
-
-
-@TASKS
-@pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
-def test_wherever_a_try_is_killed_the_agent_acts_once(org, crm, task_of, truth):
-    """Kill a try after each of its records, then let the next ones go on."""
-
-    def history(kill_at):
-        text = f"change {uuid.uuid4()}"
-        task = task_of(org, crm.looks, text)
-        org.fail("send", **truth)
-        if kill_at:
-            task.run_killed(kill_at)
-        if kill_at and org.unused_faults():
-            use_up(org)  # the message had not left
-        result = task.run()
-        turn = result.get("turns", [result])[0]
-        assert turn["outcome"] in ("answered", "answer_lost")
-        assert crm.actions(text) == 1, kill_at
-        again = task.run()
-        assert again.get("turns", [again])[0]["text"] == turn["text"]
-        assert crm.actions(text) == 1
-        return task.store.written
-
-    records = history(None)
-    assert records >= 4
-    for kill_at in range(1, records):
-        history(kill_at)
 
 
 @TASKS
@@ -652,10 +589,6 @@ def test_what_is_known_of_a_delivery_survives_json():
     assert StateStore().values == {}
 
 
-def accounts(number):
-    return [{"id": f"A{index}"} for index in range(number)]
-
-
 class CountedRecords(list):
     """Records that count how often they are read."""
 
@@ -888,10 +821,6 @@ def traced_org(make_org, monkeypatch):
     return make
 
 
-NOW = Trace(timeout=timedelta(0))
-SOON = Trace(timeout=timedelta(seconds=3))
-
-
 @TASKS
 class TestTrace:
     """The truth is in the org's own trace, or it is not."""
@@ -1016,49 +945,6 @@ def test_a_function_that_takes_the_time_of_a_try_is_not_called_in_the_next(trace
     assert (result["outcome"], result["text"], org.count("send")) == ("answered", HEARD, 1)
 
 
-LATE = {"trace_delay": 0.2}
-ABSENT = {"session_tracing": "no_dataspace"}
-
-
-@TASKS
-@pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])
-@pytest.mark.parametrize(
-    ("trace", "settings"),
-    [(NOW, {}), (SOON, LATE), (Trace(timeout=timedelta(seconds=0.3)), LATE), (NOW, ABSENT)],
-    ids=["there", "late", "partial", "absent"],
-)
-@pytest.mark.parametrize("last", ["fail", "looks"])
-def test_wherever_a_try_is_killed_a_trace_leads_to_one_action_or_none(
-    traced_org, task_of, truth, trace, settings, last
-):
-    org = traced_org(**settings)
-    crm = Org(org)
-    steps = [cannot_tell, trace, crm.looks if last == "looks" else "fail"]
-
-    def history(kill_at):
-        text = f"change {uuid.uuid4()}"
-        task = task_of(org, steps, text)
-        org.fail("send", **truth)
-        if kill_at:
-            task.run_killed(kill_at)
-        if kill_at and org.unused_faults():
-            use_up(org)  # the message had not left
-        try:
-            result = task.run()
-        except DeliveryUnknownError:
-            assert (last, crm.actions(text) <= 1) == ("fail", True), kill_at
-        else:
-            turn = result.get("turns", [result])[0]
-            assert turn["outcome"] in ("answered", "answer_lost")
-            assert crm.actions(text) == 1, kill_at
-        return task.store.written
-
-    # How often a trace that comes late is looked for, and that is recorded, depends on the time.
-    written = history(None) if trace is NOW else 6
-    for kill_at in range(1, written):
-        history(kill_at)
-
-
 def test_a_function_may_know_the_kind_of_the_answers_of_a_batch(traced_org, tmp_path):
     org = traced_org()
     org.fail("send", **ACTED)
@@ -1089,100 +975,7 @@ def test_a_long_answer_before_a_doubt_is_not_lost(traced_org):
     assert (crm.actions("one"), crm.actions("two")) == (1, 1)
 
 
-DONE, NOT_DONE = "It was done", "It was not: send it"
-
-
-@pytest.fixture
-def notifier(tmp_path):
-    """A notifier that writes down its calls, also those of tries that are processes."""
-
-    class Notifier:
-        file = tmp_path / "notified"
-
-        def __call__(self, _context):
-            with self.file.open("a") as file:
-                file.write("called\n")
-
-        @property
-        def calls(self):
-            return len(self.file.read_text().splitlines()) if self.file.exists() else 0
-
-        def forget(self):
-            self.file.unlink(missing_ok=True)
-
-    return Notifier()
-
-
-def until_decided(task, actions, option=lambda: DONE, **answer):
-    """Run a task until it ends, as Airflow does; a person chooses *option* when the question is there."""
-    go = task.run
-    while callable(go):
-        go = part_of(go, task, actions, lambda: chosen(option(), **answer))
-    return go
-
-
-def part_of(go, task, actions, decision):
-    """Run a part of a try up to its next wait; return how it goes on, or its result."""
-    try:
-        return go()
-    except TaskAwaitingInput as error:
-        wait, ends, fails = error, True, False
-    except TaskDeferred as error:
-        # The trigger fails if there is no question.
-        wait, ends, fails = error, error.timeout is not None, not actions.asked
-    assert ends
-    assert fails or actions.asked, "it waits for an answer to what it did not ask"
-    if fails:
-        return partial(task.resume, wait, error="Trigger failure")
-    return partial(task.resume, wait, decision())
-
-
-def batch_task(folder, steps, **more):
-    arguments = {"records": accounts(3), "key": "id", "message": "change {{ record.id }}", **more}
-    result_path = f"file://{folder}/results"
-    return Task(
-        ConversationBatchOperator,
-        result_path=result_path,
-        on_unknown_delivery=steps,
-        max_concurrency=1,
-        **arguments,
-    )
-
-
 class TestAsk:
-    @TASKS
-    @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])
-    def test_wherever_a_try_is_killed_a_person_is_asked_once(
-        self, org, crm, actions, notifier, task_of, truth
-    ):
-        def history(kill_at):
-            actions.forget()
-            notifier.forget()
-            text = f"change {uuid.uuid4()}"
-            task = task_of(org, Ask(notifiers=[notifier]), text)
-            org.fail("send", **truth)
-            if kill_at == "asked":
-                actions.then = lambda: os._exit(KILLED)
-                task.run_killed(1_000)
-                actions.then = None
-            elif kill_at:
-                task.run_killed(kill_at)
-            if kill_at and org.unused_faults():
-                use_up(org)  # the message had not left
-            until_decided(task, actions, lambda: DONE if crm.actions(text) else NOT_DONE)
-            again = 2 if questions_change() and kill_at else 1
-            assert len(actions.asked) <= again, kill_at
-            assert notifier.calls == min(len(actions.asked), 1), kill_at
-            assert crm.actions(text) == 1
-
-        task = task_of(org, Ask(notifiers=[notifier]))
-        org.fail("send", **ACTED)
-        with pytest.raises(TaskAwaitingInput):
-            task.run()
-        assert task.store.written > 4
-        for kill_at in (None, "asked", *range(1, task.store.written + 1)):
-            history(kill_at)
-
     @TASKS
     @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
     def test_without_a_trigger_the_answer_is_waited_for_all_the_same(self, org, actions, task_of, error):
@@ -1339,11 +1132,69 @@ def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
     assert {row["resolution"]["answer"] for row in found} == {"recovered"}
 
 
+def test_a_function_that_hangs_is_called_for_no_other_record(traced_org, tmp_path):
+    called = []
+
+    def hangs(text):
+        called.append(text)
+        signal.raise_signal(signal.SIGUSR1)
+
+    step, number = Trace(timeout=timedelta(0), outcome_of=hangs), _LOOKS_AT_ONCE + 5
+    org = traced_org()
+    org.fail("send", times=number, **ACTED)
+    with pytest.raises(AirflowTaskTimeout), time_is_up():
+        batch(step, tmp_path, records=number)
+    with time_is_up():
+        manifest, _ = batch(step, tmp_path, records=number, try_number=2)
+    assert (manifest["counts"], len(called)) == ({"answered": number}, 1)
+
+
+class LongAnswers:
+    """What the steps need, for many messages whose long answers are in the trace: their home, and the org."""
+
+    wants_json = woken_in_vain = False
+    results = ""
+    redact = staticmethod(str)
+
+    def __init__(self, number):
+        self.left = {str(place): UnknownDelivery() for place in range(number)}
+        self.at_once = 0
+
+    def open(self):
+        return dict(self.left)
+
+    def read(self):
+        return None
+
+    def write(self, progress):
+        json.dumps(progress)
+
+    def settle(self, verdicts):
+        for name in verdicts:
+            del self.left[name]
+
+    def look_up(self, deliveries):
+        self.at_once = max(self.at_once, len(deliveries))
+        return {name: Seen(found=True, answer=f"{name} {'x' * 20_000}", final=True) for name in deliveries}
+
+
+def test_ten_thousand_messages_are_looked_up_in_the_memory_of_a_few():
+    org = LongAnswers(10_000)
+    tracemalloc.start()
+    try:
+        assert Resolver(steps_of("trace"), org, org, lambda _: None).run() is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (org.left, org.at_once < 1_000, peak < 30_000_000) == ({}, True, True)
+
+
 def test_an_org_that_refuses_all_traces_is_asked_once(traced_org, tmp_path):
     org = traced_org(session_tracing="forbidden")
-    org.fail("send", times=9, **ACTED)
-    manifest, _ = batch(NOW, tmp_path, records=10)
-    assert (manifest["counts"]["unknown"], org.count("session_trace")) == (9, 1)
+    number = _LOOKS_AT_ONCE + 5
+    org.fail("send", times=number, **ACTED)
+    manifest, _ = batch([NOW, cannot_tell, "resend"], tmp_path, records=number)
+    assert (manifest["counts"]["answered"], org.count("session_trace")) == (number, 1)
 
 
 def test_a_batch_killed_while_it_asks_again_acts_once(org, crm, tmp_path):

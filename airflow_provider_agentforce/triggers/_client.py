@@ -1,0 +1,24 @@
+"""The client with which a trigger asks the org."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_agentforce._compat import beside_loop
+
+if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.client import AgentforceClient
+
+
+async def client_of(conn_id: str) -> AgentforceClient:
+    """Return the client of a connection, which is read, like the client's libraries, beside the event loop.
+
+    :raises AgentforceInputError: if the connection cannot be used.
+    """
+    return await beside_loop(_plain_client, conn_id)
+
+
+def _plain_client(conn_id: str) -> AgentforceClient:
+    from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - beside the loop
+
+    return AgentforceHook(conn_id).plain_client

@@ -1,0 +1,230 @@
+"""What the agent did with a message whose reply is lost: steps, what it really did, its trace, and kills.
+
+``nox`` runs this on every Airflow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from stand_ins import KILLED, Task
+from unknown_deliveries import (
+    ACTED,
+    DID_NOT_ACT,
+    DONE,
+    NOT_DONE,
+    NOW,
+    Org,
+    batch_task,
+    cannot_tell,
+    sending,
+    talking,
+    until_decided,
+    use_up,
+)
+
+from airflow_provider_agentforce._compat import AirflowFailException, can_ask, questions_change
+from airflow_provider_agentforce.delivery import Ask, Trace
+from airflow_provider_agentforce.exceptions import BatchFailedError, DeliveryUnknownError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+LATE = {"trace_delay": 0.2}
+ABSENT = {"session_tracing": "no_dataspace"}
+# How long a step looks into which trace.
+TRACES = {
+    "there": (NOW, {}),
+    "late": (Trace(timeout=timedelta(seconds=0.6)), LATE),
+    "partial": (Trace(timeout=timedelta(seconds=0.3)), LATE),
+    "absent": (NOW, ABSENT),
+}
+# What the steps are before their last one, and the traces that make a difference.
+STEPS = {
+    "check": ["absent"],
+    "ask": ["absent"],
+    "trace": [*TRACES],
+    "nothing, trace, check": [*TRACES],
+    "trace, ask": [*TRACES],
+    "nothing, resend": ["absent"],
+}
+KINDS = {"talk": TRACES, "send": ("there", "absent"), "batch": ("there", "absent")}
+ROWS = [
+    (kind, steps, trace)
+    for steps, traces in STEPS.items()
+    for trace in traces
+    for kind, its_traces in KINDS.items()
+    if trace in its_traces
+]
+# A batch has records of how each record goes, which are many.
+PACE = {"talk": 1, "send": 1, "batch": 3}
+needs_people = pytest.mark.skipif(not can_ask(), reason="Airflow has no task that waits for a person")
+
+
+class Notifier:
+    """Writes down its calls, also those of tries that are processes."""
+
+    def __init__(self, folder):
+        self._file = folder / "notified"
+
+    def __call__(self, _context):
+        with self._file.open("a") as file:
+            file.write("called\n")
+
+    @property
+    def calls(self):
+        return len(self._file.read_text().splitlines()) if self._file.exists() else 0
+
+
+def row_of(folder):
+    (line,) = (folder / "results" / "results.jsonl").read_text().splitlines()
+    return json.loads(line)
+
+
+@dataclass
+class History:
+    """One message, and its task up to the end."""
+
+    org: object
+    kind: str
+    steps: str
+    trace: str
+    folder: object
+    actions: object
+
+    def __post_init__(self):
+        self.folder /= uuid.uuid4().hex
+        self.folder.mkdir()
+        self.text = f"change {uuid.uuid4()}"
+        self.crm, self.notifier = Org(self.org), Notifier(self.folder)
+        found = {
+            "check": self.crm.looks,
+            "nothing": cannot_tell,
+            "trace": TRACES[self.trace][0],
+            "ask": Ask(notifiers=[self.notifier]),
+            "resend": "resend",
+        }
+        steps = [found[name] for name in self.steps.split(", ")]
+        self.task = {"send": self.sends, "talk": self.talks, "batch": self.asks}[self.kind](steps)
+
+    def sends(self, steps):
+        return sending(self.org, steps, self.text)
+
+    def talks(self, steps):
+        return talking(self.org, steps, self.text)
+
+    def asks(self, steps):
+        more = {"records": [{"id": "A0"}], "message": self.text}
+        return batch_task(self.folder, steps, **more)
+
+    def is_killed(self, kill_at):
+        """Run a try that is killed, and tell whether it got as far as that.
+
+        :param kill_at: after so many records, or ``asked``: once a person is asked, which is not on record.
+        """
+        if kill_at == "asked":
+            self.actions.then = lambda: os._exit(KILLED)
+        elif self.kind != "batch":
+            self.task.store.ends_at = kill_at
+        killed = self.task.is_killed(lambda: self.end_at(kill_at))
+        self.task.store.ends_at = None
+        if self.actions is not None:
+            self.actions.then = None
+        return killed
+
+    def end_at(self, number):
+        """Have this process end at the *number*-th file that it writes in its folder."""
+        if self.kind != "batch" or number == "asked":
+            return
+        left = iter(range(number - 1))
+
+        def written(event, args):
+            writes = event == "os.rename" or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR))
+            if writes and str(self.folder) in str(args[0]) and next(left, None) is None:
+                os._exit(KILLED)
+
+        sys.addaudithook(written)
+
+    def ends(self):
+        """Run tries until the task ends, as Airflow does; return the outcome, ``None`` if it fails."""
+        while (error := self.try_once()) is not None:
+            if isinstance(error, AirflowFailException):
+                return None
+        return self.outcome
+
+    def try_once(self):
+        """Run a try, and return the error that it ends with."""
+        try:
+            result = until_decided(self.task, self.actions, self.choice)
+        except (DeliveryUnknownError, BatchFailedError) as error:
+            return error
+        self.outcome = (row_of(self.folder) if self.kind == "batch" else result)["outcome"]
+        return None
+
+    def choice(self):
+        return DONE if self.did() else NOT_DONE
+
+    def did(self):
+        return self.crm.actions(self.text)
+
+    def check(self, outcome, truth, kill_at):
+        """Check what the agent did."""
+        where = f"killed at {kill_at}: {outcome}"
+        if "resend" in self.steps:
+            assert (outcome, self.did() >= 1) == ("answered", True), where
+            assert kill_at is not None or self.did() == (2 if truth is ACTED else 1), where
+        elif outcome is None:
+            # Nothing but a person or a function proves that the agent did not act.
+            assert (self.steps, self.did() == 0 or self.trace == "absent") == ("trace", True), where
+            assert self.did() <= 1, where
+        else:
+            assert (outcome in ("answered", "answer_lost"), self.did()) == (True, 1), where
+        if "ask" in self.steps:
+            again = 2 if questions_change() and kill_at else 1
+            assert len(self.actions.asked) <= again, where
+            assert self.notifier.calls == min(len(self.actions.asked), 1), where
+
+
+@pytest.fixture
+def people(request, task_folder):
+    """The Required Actions, where this Airflow has them."""
+    return request.getfixturevalue("actions") if can_ask() else None
+
+
+@pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])
+@pytest.mark.parametrize(
+    ("kind", "steps", "trace"),
+    [pytest.param(*row, marks=[needs_people] if "ask" in row[1] else [], id=" ".join(row)) for row in ROWS],
+)
+def test_wherever_a_try_is_killed_the_agent_acts_once_or_not_at_all(
+    make_org, monkeypatch, tmp_path, people, kind, truth, steps, trace
+):
+    """Kill a try at each of its records, then let the next ones continue."""
+    org = make_org(**TRACES[trace][1])
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+
+    def is_killed(kill_at):
+        if people is not None:
+            people.forget()
+        history = History(org, kind, steps, trace, tmp_path, people)
+        org.fail("send", **truth)
+        killed = kill_at is not None and history.is_killed(kill_at)
+        if killed and org.unused_faults():
+            use_up(org)  # the message had not left
+        history.check(history.ends(), truth, kill_at)
+        return killed
+
+    is_killed(None)
+    if not (Task.keeps or kind == "batch"):
+        return  # Without a record, a killed try must have no other: retries=0.
+    numbers = itertools.count(1, PACE[kind])
+    assert is_killed(next(numbers))
+    assert is_killed(next(numbers))
+    while is_killed(next(numbers)):
+        pass
+    assert "ask" not in steps or is_killed("asked")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,6 +37,28 @@ _EMPTY = "The org has an empty trace of the session."
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
+class _FoundMessages:
+    """Messages with their answers, which may be long and many, on the disk."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - see close()
+
+    def put(self, message: TracedMessage) -> int:
+        """Keep a message, and return its place."""
+        place = self._file.seek(0, os.SEEK_END)
+        self._file.write(_encoded(asdict(message)))
+        return place
+
+    def get(self, place: int) -> TracedMessage:
+        """Return the message in a place."""
+        self._file.seek(place)
+        return TracedMessage(**json.loads(self._file.readline()))
+
+    def close(self) -> None:
+        """Remove them."""
+        self._file.close()
+
+
 @dataclass
 class _Doubt:
     """The message of an unknown row.
@@ -45,20 +68,18 @@ class _Doubt:
     :ivar sent_at: in seconds since the epoch; ``None`` if other messages of the record went before it, as
         only the time of the first is known.
     :ivar same_before: how many messages with this text the session has had before, or ``None``.
-    :ivar found: the message in the trace.
+    :ivar place: where the message that was found is kept, ``None`` if none was.
+    :ivar settled: whether it was found with its whole answer.
     """
 
     text: str | None
     position: int
     sent_at: float | None
     same_before: int | None = None
-    found: TracedMessage | None = None
+    place: int | None = None
+    settled: bool = False
 
-    @property
-    def settled(self) -> bool:
-        return self.found is not None and self.found.answered
-
-    def look(self, trace: SessionTrace) -> None:
+    def look(self, trace: SessionTrace, messages: _FoundMessages) -> None:
         """Look for it at its position."""
         if self.text is not None:
             found = trace.find_message(self.text, self.position, self.sent_at, same_before=self.same_before)
@@ -66,7 +87,8 @@ class _Doubt:
             began = self.sent_at
             there = (one for one in trace.messages if one.position == self.position)
             found = next((one for one in there if began and one.at and one.at >= began), None)
-        self.found = found or self.found
+        if found is not None:
+            self.place, self.settled = messages.put(found), found.answered
 
 
 @dataclass
@@ -101,7 +123,7 @@ class _Sought:
         before = trace_lookup.same_before(text, position, row.get("earlier_requests") or [])
         self.doubts[number] = _Doubt(text, position, sent_at, before)
 
-    def take(self, finding: TraceFinding, rate: float | None) -> None:
+    def take(self, finding: TraceFinding, messages: _FoundMessages, rate: float | None) -> None:
         """Store the result of a read; if it is empty, an earlier result stays."""
         trace = finding.trace
         if trace is None or not (trace.messages or trace.actions):
@@ -109,13 +131,13 @@ class _Sought:
                 self.line = _line(SessionTrace(self.session_id), note=finding.note or _EMPTY)
             return
         for doubt in self.doubts.values():
-            doubt.look(trace)
+            doubt.look(trace, messages)
         complete = len(trace.messages) >= self.answered and all(one.complete for one in trace.messages)
         self.line = _line(trace, found=True, complete=complete, rate=rate)
 
 
 class SessionTraces:
-    """The traces of the sessions of a batch, or of single sessions.
+    """The traces of the sessions of a batch, or of single sessions. To be closed.
 
     :param folder: path object of the batch's results; ``None`` for single sessions.
     :param sessions: single sessions: the number of the last answered message of each by its id.
@@ -144,6 +166,11 @@ class SessionTraces:
         self._files = None if folder is None else _Files(folder, storage_of(folder))
         if self._files is not None:
             self._take_up(self._files)
+        self._messages = _FoundMessages()
+
+    def close(self) -> None:
+        """Remove what was kept for a later look."""
+        self._messages.close()
 
     def look(self, *, last: bool) -> bool:
         """Read every trace that is not complete once, and write the results.
@@ -161,14 +188,14 @@ class SessionTraces:
                 failed += error.retryable
                 if trace_lookup.concerns_all(error) or (last and failed == len(left)):
                     raise error
-            sought.take(finding, self._rate)
+            sought.take(finding, self._messages, self._rate)
             done = sought.complete or finding.final
             waiting += not done
             if finding.trace is not None and (done or last):
                 self._hand_on(finding.trace)
         over = last or not waiting
         if self._files is not None:
-            self._files.write(list(self._sought.values()), over=over)
+            self._files.write(list(self._sought.values()), self._messages, over=over)
         log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
         if over:
             self._warn()
@@ -282,23 +309,25 @@ class _Files:
         body = self._ask(lambda: self._storage.read(TRACES)) or b""
         return filter(None, map(_parsed, body.splitlines()))
 
-    def write(self, sought: list[_Sought], *, over: bool) -> None:
+    def write(self, sought: list[_Sought], messages: _FoundMessages, *, over: bool) -> None:
         """Write the traces, and resolve the rows whose message was found."""
         lines = [one.line for one in sought if one.line is not None]
         self._ask(lambda: self._storage.write(TRACES, lambda: map(_encoded, lines)))
         found = {
-            number: (doubt.position, doubt.found)
+            number: (doubt.position, doubt.place)
             for one in sought
             for number, doubt in one.doubts.items()
-            if doubt.found is not None and (over or doubt.settled)
+            if doubt.place is not None and (over or doubt.settled)
         }
         if not found:
             return
         # Some stores truncate a file before anything is written to it, so the rows are saved first.
         with tempfile.TemporaryFile() as aside:
             for number, row in enumerate(self.rows()):
-                unknown = number in found and row.get("status") == UNKNOWN
-                aside.write(_encoded(_resolved(row, *found[number]) if unknown else row))
+                if number in found and row.get("status") == UNKNOWN:
+                    position, place = found[number]
+                    row = _resolved(row, position, messages.get(place))  # noqa: PLW2901 - what became of it
+                aside.write(_encoded(row))
             self._ask(lambda: self._storage.write(RESULTS, lambda: _again(aside)))
         self._ask(lambda: rewrite_tables(self._storage))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
         )
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
-        with airflow_errors():
-            traces = self._traces()
+        with airflow_errors(), closing(self._traces()) as traces:
             while not traces.look(last=time.time() >= end_time):
                 pause = first_pause(end_time - time.time()) if pause is None else next_pause(pause)
                 until = min(time.time() + pause, end_time)

@@ -9,6 +9,7 @@ import json
 import shutil
 import threading
 import time
+import tracemalloc
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceRequestError,
     AgentforceTransientError,
+    BatchFailedError,
     TaskStoppedError,
 )
 from airflow_provider_agentforce.operators import (
@@ -44,7 +46,13 @@ AT_ONCE = timedelta(0)
 def batch(run, make_org, tmp_path, monkeypatch):
     """Ask about three accounts in an org, with faults for the messages; give the org and the manifest."""
 
-    def do(*faults, message="What do you know of account {{ record.name }}?", settings=None, **arguments):
+    def do(
+        *faults,
+        records=ACCOUNTS,
+        message="What do you know of account {{ record.name }}?",
+        settings=None,
+        **arguments,
+    ):
         org = make_org(**(settings or {}))
         monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
         for fault in faults:
@@ -52,13 +60,15 @@ def batch(run, make_org, tmp_path, monkeypatch):
         arguments = {"max_concurrency": 1, **arguments}
         operator = ConversationBatchOperator(
             task_id="ask",
-            records=ACCOUNTS,
+            records=records,
             key="id",
             message=message,
             result_path=f"file://{tmp_path}/results",
             **arguments,
         )
         done = run(operator)
+        if isinstance(done.error, BatchFailedError):
+            return org, done.error.manifest
         assert done.error is None
         return org, done.value
 
@@ -387,6 +397,26 @@ def test_a_trace_that_cannot_be_read_leaves_the_others_alone(batch, fetch):
     done = fetch(manifest)
     assert sorted(line["found"] for line in done.traces) == [False, True, True]
     assert "longer than 16 MiB" in str([line["note"] for line in done.traces])
+
+
+def test_many_long_answers_need_the_memory_of_a_few(batch, run, tmp_path):
+    long = {"script": lambda _: "x" * 300_000}
+
+    def peak(number):
+        shutil.rmtree(tmp_path / "results", ignore_errors=True)
+        records = [{"id": f"A{place}", "name": "Acme"} for place in range(number)]
+        lost = {**DROPPED, "times": number}
+        _, manifest = batch(lost, records=records, settings=long)
+        tracemalloc.start()
+        try:
+            done = run(SessionTraceOperator(task_id="traces", results=manifest, timeout=AT_ONCE))
+            return done.value["resolved"], tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    (few, least), (many, most) = peak(20), peak(80)
+    assert (few, many) == (20, 80)
+    assert most - least < 9_000_000  # and not 60 times 300 kB
 
 
 def test_an_org_that_is_away_for_all_of_the_time_is_left_to_a_retry(batch, fetch):

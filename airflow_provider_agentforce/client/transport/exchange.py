@@ -90,6 +90,8 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         connection, self._connection = self._connection, None
+        # The call that it belongs to holds the exchange: without a cycle, a long reply is freed at once.
+        self._before_send = None
         try:
             if connection is not None and self._uncut() and self._is_clean(connection, kind):
                 self._transport.give_back(connection)

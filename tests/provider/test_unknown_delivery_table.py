@@ -227,4 +227,5 @@ def test_wherever_a_try_is_killed_the_agent_acts_once_or_not_at_all(
     assert is_killed(next(numbers))
     while is_killed(next(numbers)):
         pass
-    assert "ask" not in steps or is_killed("asked")
+    if people is not None and people.asked:
+        assert is_killed("asked")

@@ -220,11 +220,11 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         except Exception as error:  # noqa: BLE001 - whatever the XCom backend raises
             self.log.warning("XCom %s could not be stored: %s", key, type(error).__name__)
 
-    def get_openlineage_facets_on_start(self) -> OperatorLineage:
+    def get_openlineage_facets_on_start(self) -> Any:
         """Return what is known of the task's inputs and outputs; called by the OpenLineage provider."""
         return self.get_openlineage_facets_on_complete(None)
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the task's inputs and outputs; called by the OpenLineage provider, also after a failure."""
         from airflow_provider_agentforce.instrumentation.lineage import operator_lineage  # noqa: PLC0415
 

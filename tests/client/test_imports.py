@@ -163,6 +163,7 @@ WITH_AIRFLOW = {
     "hooks.limits",
     "hooks.managed_agent",
     "hooks.task_session",
+    "instrumentation.lineage",
     "retry_policy",
     "toolsets.agentforce",
 }

@@ -32,7 +32,6 @@ from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplate
 from airflow_provider_agentforce.operators._reporting import reported
 
 if TYPE_CHECKING:
-    from airflow.providers.openlineage.extractors.base import OperatorLineage
     from jinja2 import Environment
 
     from airflow_provider_agentforce.client.client import AgentforceClient

@@ -98,10 +98,10 @@ class ConversationItem(pytest.Item):
 
     def runtest(self) -> None:
         """Hold the conversation."""
-        from airflow_provider_agentforce.testing.runner import Rehearsal  # noqa: PLC0415 - only for such a file
+        from airflow_provider_agentforce.testing.runner import ConversationTest  # noqa: PLC0415 - only for such a file
 
-        rehearsal = Rehearsal(self.config.stash[_ORG].client, self.conversation)
-        case = rehearsal.hold(rehearsal.start())
+        test = ConversationTest(self.config.stash[_ORG].client, self.conversation)
+        case = test.hold(test.start())
         if case.status != "passed":
             raise _NotPassedError(case)
 

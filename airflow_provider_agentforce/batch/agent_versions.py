@@ -32,7 +32,7 @@ _LOOK_SECONDS = 10.0
 _MAY_SEE = "Give the Run As user access to the agent (BotDefinition, BotVersion), and the app the scope api."
 
 
-class Look(NamedTuple):
+class VersionLookup(NamedTuple):
     """The result of one read of the version.
 
     :param began: seconds of a monotonic clock, like *ended*.
@@ -48,10 +48,10 @@ class Look(NamedTuple):
     error: str = ""
 
 
-def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], Look]:
+def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], VersionLookup]:
     """Return a function that reads an agent's version."""
 
-    def look() -> Look:
+    def look() -> VersionLookup:
         began, at, version, error = time.monotonic(), time.time(), None, ""
         try:
             found = client.within(_LOOK_SECONDS).find_agents(agent_id)
@@ -62,7 +62,7 @@ def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], Look]:
         except Exception as caught:
             log.exception("Reading the agent's version failed.")
             error = f"Unexpected {type(caught).__name__}."
-        return Look(began, time.monotonic(), at, version, error)
+        return VersionLookup(began, time.monotonic(), at, version, error)
 
     return look
 
@@ -109,7 +109,7 @@ class AgentVersions:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        look: Callable[[], Look],
+        look: Callable[[], VersionLookup],
         *,
         pause: float,
         stops: bool = False,
@@ -125,7 +125,7 @@ class AgentVersions:
         self._note: dict[str, Any] = {}
         self._due = 0.0
         self._looking = False
-        self._looks: queue.SimpleQueue[Look] = queue.SimpleQueue()
+        self._looks: queue.SimpleQueue[VersionLookup] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # By position: the version of a row that no later read has confirmed, and its session's start.
         self._unconfirmed: dict[int, tuple[str, float]] = {}
@@ -224,7 +224,7 @@ class AgentVersions:
         self._unconfirmed.clear()
         self._correct()
 
-    def _take(self, look: Look) -> None:
+    def _take(self, look: VersionLookup) -> None:
         self._looking, self._due = False, time.monotonic() + self._pause
         before = self.current
         with self._lock:
@@ -243,7 +243,7 @@ class AgentVersions:
         self._note |= {"version": look.version, "at": look.at, "versions": versions}
         self._checkpoint.write_note(_NOTE, self._note)
 
-    def _confirm(self, look: Look) -> None:
+    def _confirm(self, look: VersionLookup) -> None:
         for position, (version, started) in list(self._unconfirmed.items()):
             if version != look.version:
                 self._doubtful.add(position)

@@ -21,11 +21,11 @@ from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import AGREEMENT
-from airflow_provider_agentforce.batch.progress import Standing
+from airflow_provider_agentforce.batch.progress import ProgressSnapshot
 from airflow_provider_agentforce.batch.results import STATUSES, Row
 from airflow_provider_agentforce.batch.runner import Runner
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
-from airflow_provider_agentforce.batch.todo import Todo, ask_all, take_up
+from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, take_up
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -87,7 +87,9 @@ class SecondAsking:
         log.info("Asking %d of %d records a second time, in new sessions.", len(wanted), self.asked.total)
         # In a shared session, a record could see its first answer.
         options = replace(self.options, messages_per_session=1, max_failures=None)
-        todo = Todo(self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted)
+        todo = PendingRecords(
+            self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted
+        )
         versions = versions_of(self.client, second, options, cycle=self.cycle)
         run = partial(Runner, self.client, second, options, versions)
         ask_all(run(killed=killed, watcher=_Uncounted(), total=len(wanted)), todo)
@@ -118,5 +120,5 @@ class _Uncounted:
     def row(self, row: Row) -> None:
         """Leave it out."""
 
-    def standing(self, standing: Standing) -> None:
+    def snapshot(self, snapshot: ProgressSnapshot) -> None:
         """Leave it out."""

@@ -52,7 +52,7 @@ _OPEN_FILES = 8
 _WINDOW = 100
 
 
-class Asked(NamedTuple):
+class MessagePosition(NamedTuple):
     """Where a record was asked about.
 
     :param number: number of its first message in the session.
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
 
 
 @dataclass
-class Past:
+class EarlierTries:
     """State that earlier tries left, in addition to their rows.
 
     :ivar pending: positions of records that may have been asked and have no row; with the session, if known.
@@ -77,7 +77,7 @@ class Past:
     :ivar began: wall-clock time at which the first try began.
     """
 
-    pending: dict[int, Asked | None] = field(default_factory=dict)
+    pending: dict[int, MessagePosition | None] = field(default_factory=dict)
     starts: list[float] = field(default_factory=list)
     open_sessions: dict[str, str | None] = field(default_factory=dict)
     lost_starts: dict[str, None] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Checkpoint:
         self._pending = _PendingBlock()
         self._writing = False
 
-    def open(self, *, changes_allowed: bool) -> Past:
+    def open(self, *, changes_allowed: bool) -> EarlierTries:
         """Become the owner, find the rows of earlier tries, and return their other state.
 
         :param changes_allowed: take over rows of a batch that differs.
@@ -168,11 +168,11 @@ class Checkpoint:
             if error.__cause__ is None:
                 raise
             raise self._unusable(error.__cause__) from None
-        past = Past(began=float(header["began"]))
+        past = EarlierTries(began=float(header["began"]))
         self._read_parts(past, same=header.get("records") == self._marks.get("records"))
         return past
 
-    def claim(self, name: str, asked: Asked | None = None) -> None:
+    def claim(self, name: str, asked: MessagePosition | None = None) -> None:
         """Record durably that a record is about to be asked. It may be asked after this has returned.
 
         :param asked: the session, for a try that finds the claim without a row.
@@ -401,7 +401,7 @@ class Checkpoint:
         for name in places.keys() - {merged}:
             self._ask("cleared", partial(self._storage.remove, name))
 
-    def _read_parts(self, past: Past, *, same: bool) -> None:
+    def _read_parts(self, past: EarlierTries, *, same: bool) -> None:
         """Read the files of earlier tries.
 
         :param same: whether the records still have the same positions.
@@ -423,7 +423,7 @@ class Checkpoint:
         for position in filter(self._is_open, range(lost)):
             past.pending.setdefault(position, None)
 
-    def _read_part(self, part: PartName, expected: int, past: Past) -> tuple[int, bool]:
+    def _read_part(self, part: PartName, expected: int, past: EarlierTries) -> tuple[int, bool]:
         """Read a file; return the number of the block that comes next, and whether none is missing."""
         whole = True
         body = self._read(str(part)) or b""
@@ -441,7 +441,7 @@ class Checkpoint:
         """Return whether a lost claim may be that of this record."""
         return self.rows.status(position) is None or self.rows.asked_again(position)
 
-    def _apply(self, found: ReadBlock, past: Past) -> None:
+    def _apply(self, found: ReadBlock, past: EarlierTries) -> None:
         block = found.block
         self._apply_rows(block, found.offset, past)
         past.lost_starts.update(dict.fromkeys(block.starting))
@@ -454,7 +454,7 @@ class Checkpoint:
             past.open_sessions.pop(ended, None)
             past.lost_starts.pop(ended, None)
 
-    def _apply_rows(self, block: Block, offset: int, past: Past) -> None:
+    def _apply_rows(self, block: Block, offset: int, past: EarlierTries) -> None:
         for entry, _ in block.rows:
             position = self._positions.get(entry.name)
             # Skipped records are asked by this try.
@@ -464,14 +464,14 @@ class Checkpoint:
                 past.pending.pop(position, None)
             offset += entry.length + entry.record_length
 
-    def _apply_claims(self, block: Block, past: Past) -> None:
+    def _apply_claims(self, block: Block, past: EarlierTries) -> None:
         for position in self._known(block.withdrawn):
             past.pending.pop(position, None)
         for name in block.claims:
             if name in self._positions:
                 found_in = block.asked.get(name)
                 key = past.open_sessions.get(found_in[0]) if found_in else None
-                past.pending[self._positions[name]] = Asked(*found_in, key) if found_in else None
+                past.pending[self._positions[name]] = MessagePosition(*found_in, key) if found_in else None
 
     def _known(self, names: list[str]) -> Iterator[int]:
         return (self._positions[name] for name in names if name in self._positions)

@@ -29,7 +29,7 @@ _CONTINUED = "continued.json"
 
 
 @dataclass(frozen=True)
-class Begun:
+class Handover:
     """What the first task leaves for the one that continues.
 
     :param identity: identifies the batch, in addition to its input, messages and agent.
@@ -72,16 +72,16 @@ class Continuation:
         """Return the continuation of the batch whose results are in *folder*."""
         return cls(Notes(storage_of(folder / CHECKPOINT), folder), folder)
 
-    def begin(self, begun: Begun) -> None:
+    def begin(self, handover: Handover) -> None:
         """Store what the batch asks, and that it has not ended."""
         self._notes.remove(_FINISHED)
-        self._notes.write(_BEGUN, asdict(begun))
+        self._notes.write(_BEGUN, asdict(handover))
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Record that every record of the sample has its row."""
         self._notes.write(_FINISHED, dict(manifest))
 
-    def begun(self, needed: Collection[str]) -> Begun:
+    def handover(self, needed: Collection[str]) -> Handover:
         """Return what the first task left.
 
         :param needed: the names of its arguments.
@@ -93,14 +93,14 @@ class Continuation:
                 f"continue_from: {self._shown} has no batch of a task with a sample, or its _ledger/ was "
                 "deleted. Give the output of a task with sample=; if it is gone, let that task run again."
             )
-        begun = _as(Begun, kept, _BEGUN)
+        handover = _as(Handover, kept, _BEGUN)
         parts: list[tuple[Any, Collection[str]]] = [
-            (begun.identity, ["connection"]),
-            (begun.arguments, needed),
+            (handover.identity, ["connection"]),
+            (handover.arguments, needed),
         ]
         if not all(isinstance(part, dict) and part.keys() >= set(names) for part, names in parts):
             raise unreadable_file(_BEGUN)
-        return begun
+        return handover
 
     def manifest(self, identity: dict[str, str], marks: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the manifest of the first task if another one continues its batch, else ``None``.

@@ -15,8 +15,8 @@ from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.asked_twice import SecondAsking
 from airflow_provider_agentforce.batch.batch_input import BatchInput, question_marks
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
-from airflow_provider_agentforce.batch.continuation import Begun, Continuation
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
+from airflow_provider_agentforce.batch.continuation import Continuation, Handover
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output
@@ -29,7 +29,7 @@ from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of
 from airflow_provider_agentforce.batch.split_folder import check_split
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, prepared, storage_of
-from airflow_provider_agentforce.batch.todo import Todo, ask_all, take_up
+from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, take_up
 from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -67,7 +67,7 @@ class Job:
     compile_template: Compile
     options: Options
     storage_of: Callable[[Any], Storage] = storage_of
-    begins: Begun | None = None
+    begins: Handover | None = None
     continues_as: str | None = None
     resolve: Callable[[UnknownRows], None] | None = None
     check_folder: Callable[[float], None] = lambda _began: None
@@ -150,7 +150,7 @@ class Job:
         run: Callable[..., Runner],
         asked: BatchInput,
         checkpoint: Checkpoint,
-        past: Past,
+        past: EarlierTries,
         reuse: Reuse | None,
     ) -> tuple[bool, int, str]:
         """Ask about all records that have no row yet, and have unknown rows resolved.
@@ -160,7 +160,7 @@ class Job:
         unknown = None
         if self.resolve is not None:
             unknown = UnknownRows(checkpoint, asked.prompts, self.options, cycle=self.cycle)
-        todo = Todo(
+        todo = PendingRecords(
             *(asked.records(), asked.prompts, checkpoint, past.pending, self.options, unknown),
             wanted=asked.sample,
             reuse=reuse,

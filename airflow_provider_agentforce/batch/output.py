@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.batch_input import BatchInput
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, Past
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.parts import unreadable_file
 from airflow_provider_agentforce.batch.progress import final_table
@@ -71,7 +71,7 @@ class Output:
         fields = found.fields if options.include_record else None
         self._table = Table.of(fields, options.schema, found.keys)
 
-    def write(self, past: Past) -> dict[str, Any]:
+    def write(self, past: EarlierTries) -> dict[str, Any]:
         """Write all files and return the manifest."""
         sample = self.asked.sample
         results, twice = self.folder / RESULTS, self.agreement

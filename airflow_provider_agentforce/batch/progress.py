@@ -14,7 +14,7 @@ _RECENT = 60.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProgressSnapshot:
     """The progress of a batch.
 
     :param records: the number of records.
@@ -70,7 +70,9 @@ class Progress:
         passed = time.monotonic() - self._said_at
         return passed >= _SECONDS or (passed >= 1 and done - self._said >= _SHARE * self._total)
 
-    def standing(self, counts: Mapping[str, int], open_sessions: int, limit: int, paused: float) -> Standing:
+    def snapshot(
+        self, counts: Mapping[str, int], open_sessions: int, limit: int, paused: float
+    ) -> ProgressSnapshot:
         """Return the progress, as reported now.
 
         :param counts: the number of finished records by status.
@@ -83,7 +85,7 @@ class Progress:
         self._recent.append((now, done))
         known = {status: counts[status] for status in STATUSES if counts.get(status)}
         left = (self._total - done) / rate if rate > 0 and done < self._total and paused < 1 else None
-        return Standing(self._total, done, known, rate, open_sessions, limit, paused, left)
+        return ProgressSnapshot(self._total, done, known, rate, open_sessions, limit, paused, left)
 
 
 def duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_agentforce.batch.agent_versions import AgentVersions
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.progress import Progress, Standing
+from airflow_provider_agentforce.batch.progress import Progress, ProgressSnapshot
 from airflow_provider_agentforce.batch.results import FAILURES, UNKNOWN, Row
 from airflow_provider_agentforce.batch.worker import (
     Answered,
@@ -75,7 +75,7 @@ class Watcher(Protocol):
     def row(self, row: Row) -> None:
         """Count a finished record."""
 
-    def standing(self, standing: Standing) -> None:
+    def snapshot(self, snapshot: ProgressSnapshot) -> None:
         """Report the progress, every few seconds."""
 
 
@@ -298,9 +298,9 @@ class Runner:
         limiter, settings = self._client.limiter, self._client.settings
         limit = min(self._most_open, limiter.limit(settings.max_concurrent_sessions))
         paused = limiter.paused_for(settings.max_sessions_per_hour)
-        standing = progress.standing(self._checkpoint.rows.counts, limiter.open_sessions, limit, paused)
-        log.info("%s", standing.line())
-        self._watcher.standing(standing)
+        snapshot = progress.snapshot(self._checkpoint.rows.counts, limiter.open_sessions, limit, paused)
+        log.info("%s", snapshot.line())
+        self._watcher.snapshot(snapshot)
         if limiter.refusals > self._refusals:
             self._refusals = limiter.refusals
             log.warning(

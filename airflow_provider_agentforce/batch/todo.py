@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint, Past
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries, MessagePosition
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Record
@@ -42,7 +42,7 @@ class LongWait(Exception):  # noqa: N818 - not an error: the batch continues lat
 
 
 @dataclass
-class Todo:
+class PendingRecords:
     """The pending records, in the order of the input.
 
     :param records: records of the batch; read once.
@@ -56,7 +56,7 @@ class Todo:
     records: Iterator[Record]
     prompts: Prompts
     checkpoint: Checkpoint
-    pending: dict[int, Asked | None]
+    pending: dict[int, MessagePosition | None]
     options: Options
     unknown: UnknownRows | None = None
     asked_anyway: bool = False
@@ -159,7 +159,7 @@ class Todo:
         return Row.from_line(self.checkpoint.row_at(position))
 
 
-def ask_all(asking: Runner, todo: Todo) -> bool:
+def ask_all(asking: Runner, todo: PendingRecords) -> bool:
     """Ask all of *todo*, and write the rows of skipped records.
 
     :returns: whether there may be a rest, because too many records have failed.
@@ -172,7 +172,7 @@ def ask_all(asking: Runner, todo: Todo) -> bool:
     return asking.stopped_early
 
 
-def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
+def _killed(record: Record, attempts: int, asked: MessagePosition | None) -> Row:
     where: dict[str, Any] = {}
     if asked is not None:
         where = {
@@ -193,7 +193,7 @@ def _killed(record: Record, attempts: int, asked: Asked | None) -> Row:
     )
 
 
-def take_up(client: AgentforceClient, past: Past, checkpoint: Checkpoint) -> None:
+def take_up(client: AgentforceClient, past: EarlierTries, checkpoint: Checkpoint) -> None:
     """End the sessions that the last try left open, and count those that it started."""
     done = checkpoint.rows.counts.total()
     if done:

@@ -12,13 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.agent_versions import AgentVersions
-from airflow_provider_agentforce.batch.checkpoint import Asked, Checkpoint
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint, MessagePosition
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, SKIPPED, UNKNOWN, Row, moment
 from airflow_provider_agentforce.client.call_errors import refused_start
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
-from airflow_provider_agentforce.client.messages import Message, Said
+from airflow_provider_agentforce.client.messages import Message, MessageLike
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED, FAILED, Session, Turn
 from airflow_provider_agentforce.client.open_session import NoJournal, OpenSession
 from airflow_provider_agentforce.exceptions import (
@@ -142,7 +142,7 @@ class _RecordAttempt(NoJournal):
         """Claim the record, and store the messages."""
         assert self.session is not None  # noqa: S101 - it says so
         if not self._requests:
-            where = Asked(self.session.session.session_id, number, time.time())
+            where = MessagePosition(self.session.session.session_id, number, time.time())
             self._checkpoint.claim(self._item.name, where)
         self._requests[number] = request
 
@@ -316,7 +316,7 @@ class Worker:
             return attempt.row(ANSWERED if last.outcome == ENDED else last.outcome)
         return self._read(output, session, attempt)
 
-    def _send(self, session: OpenSession, said: Said) -> Turn:
+    def _send(self, session: OpenSession, said: MessageLike) -> Turn:
         # After anything but a plain answer, the next record's message would count as a reply.
         self._reusable = False
         turn = session.send(said)

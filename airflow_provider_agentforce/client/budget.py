@@ -72,7 +72,7 @@ class Spending:
 
     def give_back(self, one: str) -> None:
         """Remove a use that did not happen from the count. If that fails, it stays counted."""
-        self._store.take_back(self.budget.kind, one)
+        self._store.refund(self.budget.kind, one)
 
     def _count(self, one: str | None) -> None:
         budget = self.budget
@@ -90,7 +90,7 @@ class Spending:
             )
 
 
-class Payment:
+class BudgetCharge:
     """Pays for one call right before it leaves.
 
     :param spending: ``None``: there is no budget.
@@ -105,14 +105,14 @@ class Payment:
         self._before_send = before_send
         self._paid: tuple[str, ...] = ()
 
-    def make(self, key: str | None) -> None:
+    def charge(self, key: str | None) -> None:
         """Count the call; this is the ``before_send`` of a call."""
         if self._before_send is not None:
             self._before_send(key)
         if self._spending is not None:
             self._paid += (self._spending.spend(),)
 
-    def take_back(self) -> None:
+    def refund(self) -> None:
         """Undo the last count: the call was refused, or not sent."""
         if self._spending is not None and self._paid:
             self._spending.give_back(self._paid[-1])

@@ -23,12 +23,12 @@ from airflow_provider_agentforce.client.api_requests import (
     query_url,
 )
 from airflow_provider_agentforce.client.attempt import CallOptions
-from airflow_provider_agentforce.client.budget import MESSAGES, SESSIONS, Budget, Payment, Spending
+from airflow_provider_agentforce.client.budget import MESSAGES, SESSIONS, Budget, BudgetCharge, Spending
 from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, RequestExecutor
-from airflow_provider_agentforce.client.messages import Message, Said, message_of
+from airflow_provider_agentforce.client.messages import Message, MessageLike, message_of
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.records import Records
@@ -195,8 +195,8 @@ class AgentforceClient:
         :raises AgentforceError: the session was not started, or it is not known whether it was.
         """
         request = self._start_request(options)
-        payment = Payment(self._spending, SESSIONS, before_send)
-        how = CallOptions(before_send=payment.make, wait_for_limits=slot is None)
+        charge = BudgetCharge(self._spending, SESSIONS, before_send)
+        how = CallOptions(before_send=charge.charge, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
             if self._spending is not None:
@@ -204,7 +204,7 @@ class AgentforceClient:
             session: Session = self._executor.execute(request, self._tokens.access, how).value
         except BaseException as error:
             if isinstance(error, AgentforceError) and error.applied is False:
-                payment.take_back()
+                charge.refund()
             if slot is None:
                 self.limiter.release(taken)
             self._after_failed_start(request.agent_id, error)
@@ -216,7 +216,7 @@ class AgentforceClient:
     def send_message(
         self,
         session: SessionLike,
-        text: Said,
+        text: MessageLike,
         *,
         variables: Any = None,
         in_reply_to: str | None = None,
@@ -260,13 +260,13 @@ class AgentforceClient:
             message=message,
             stream=stream,
         )
-        payment = Payment(self._spending, MESSAGES, how.before_send)
-        options = replace(how, on_value=self._note_end, before_send=payment.make)
+        charge = BudgetCharge(self._spending, MESSAGES, how.before_send)
+        options = replace(how, on_value=self._note_end, before_send=charge.charge)
         try:
             turn: Turn = self._executor.execute(request, self._tokens.access, options).value
         except AgentforceError as error:
             if error.applied is False:
-                payment.take_back()
+                charge.refund()
             raise
         return replace(turn, agent_version=session.agent_version)
 

@@ -356,7 +356,7 @@ class LimitsStore:
         self._spent[kind] = _Spent(used, _text(age), _text(day))
         return float(free_in) / 1000
 
-    def take_back(self, kind: str, one: str) -> None:
+    def refund(self, kind: str, one: str) -> None:
         """Count *one* no more. A failure leaves it counted."""
         try:
             self._client.srem(self._keys_of(kind)[0], one)

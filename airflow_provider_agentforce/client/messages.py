@@ -100,12 +100,12 @@ class Message:
         return asked if self.type == "Text" else {**asked, "type": self.type, **self.content}
 
 
-Said = str | Reply | Cancel | Transfer | Message
+MessageLike = str | Reply | Cancel | Transfer | Message
 
 
-def the_one_of(
+def given_message(
     *, text: str | None, reply: Any, cancel: Any, transfer: Transfer | None, last: object = None
-) -> Said:
+) -> MessageLike:
     """Return the argument that is given.
 
     :param reply: a :class:`Reply`, its items, ``True``, or the turn with the question.
@@ -115,8 +115,12 @@ def the_one_of(
     """
     given = {"text": text, "reply": reply, "cancel": cancel or None, "transfer": transfer}
     name = validation.only_one_of(**given)
-    readers: dict[str, Callable[[Any], Said]] = {"reply": _reply, "cancel": _cancel, "transfer": _transfer}
-    only: Said = readers[name](given[name]) if name in readers else given[name]
+    readers: dict[str, Callable[[Any], MessageLike]] = {
+        "reply": _reply,
+        "cancel": _cancel,
+        "transfer": _transfer,
+    }
+    only: MessageLike = readers[name](given[name]) if name in readers else given[name]
     if isinstance(only, Reply | Cancel) and only.turn is None:
         return replace(only, turn=_turn(last))
     return only
@@ -158,7 +162,7 @@ def text_message(
 
 
 def message_of(
-    said: Said,
+    said: MessageLike,
     *,
     variables: Any = None,
     in_reply_to: str | None = None,

@@ -14,7 +14,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
-from airflow_provider_agentforce.client.messages import Message, Said, message_of
+from airflow_provider_agentforce.client.messages import Message, MessageLike, message_of
 from airflow_provider_agentforce.client.models import JournalEntry, Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -166,7 +166,7 @@ class OpenSession:
 
     def send(
         self,
-        text: Said,
+        text: MessageLike,
         *,
         variables: Any = None,
         in_reply_to: str | None = None,

@@ -14,7 +14,7 @@ from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
-from airflow_provider_agentforce.client.messages import Transfer, the_one_of
+from airflow_provider_agentforce.client.messages import Transfer, given_message
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
 from airflow_provider_agentforce.client.session_trace import SessionTrace
@@ -137,7 +137,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         """
         known = session_from(session)
         return self.hold(known).send(
-            the_one_of(text=text, reply=reply, cancel=cancel, transfer=transfer, last=session),
+            given_message(text=text, reply=reply, cancel=cancel, transfer=transfer, last=session),
             variables=variables,
             in_reply_to=in_reply_to,
             stream=stream,

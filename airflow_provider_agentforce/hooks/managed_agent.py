@@ -18,7 +18,7 @@ from airflow_provider_agentforce._compat import (
 from airflow_provider_agentforce.client import Session, Settings, Turn, validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.messages import Said, the_one_of
+from airflow_provider_agentforce.client.messages import MessageLike, given_message
 from airflow_provider_agentforce.client.models import FAILED, SessionLike, SessionOptions, session_from
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import (
@@ -239,7 +239,7 @@ def _response(turn: Turn, *, goes_on: bool) -> ManagedAgentResponse:
     )
 
 
-def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> Said:
+def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> MessageLike:
     """Return the message, and remove it from *options* if it is not the prompt."""
     given: dict[str, Any] = {name: options.pop(name, None) for name in _INSTEAD}
     if all(value is None for value in given.values()):
@@ -247,7 +247,7 @@ def _said(request: ManagedAgentRequest, options: dict[str, Any]) -> Said:
     if request.prompt != "":
         names = ", ".join(f"vendor_options['{name}']" for name in _INSTEAD if given[name] is not None)
         raise AgentforceInputError(f"prompt must be '' if {names} is given instead.")
-    return the_one_of(text=None, **given)
+    return given_message(text=None, **given)
 
 
 def _text(request: ManagedAgentRequest) -> str:

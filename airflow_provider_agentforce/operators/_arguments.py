@@ -243,9 +243,9 @@ def check_variables(variables: Any, field: str = "variables") -> None:
 
 def check_decision(reply: Any = None, cancel: Any = None, transfer: Any = None) -> None:
     """Refuse a value that cannot be a decision about the agent's question."""
-    from airflow_provider_agentforce.client.messages import the_one_of  # noqa: PLC0415 - only where one is given
+    from airflow_provider_agentforce.client.messages import given_message  # noqa: PLC0415 - only where one is given
 
-    the_one_of(text=None, reply=reply, cancel=cancel, transfer=transfer)
+    given_message(text=None, reply=reply, cancel=cancel, transfer=transfer)
 
 
 def has_template(text: str) -> bool:

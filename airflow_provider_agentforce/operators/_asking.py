@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, asked_in
+from airflow_provider_agentforce.client.messages import Cancel, MessageLike, Reply, asked_in
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.delivery import Ask
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError, one_line
@@ -20,7 +20,7 @@ from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint, t
 from airflow_provider_agentforce.operators._question import ANSWER, Decision, Question, listed, quoted
 
 if TYPE_CHECKING:
-    Decide = Callable[[Turn], Said | None]
+    Decide = Callable[[Turn], MessageLike | None]
     AskPerson = Callable[[Ask, Question, datetime | None], Decision | None]
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Decisions:
         self._ledger = ledger
         self._ask = ask
 
-    def on(self, turn: Turn) -> Said | None:
+    def on(self, turn: Turn) -> MessageLike | None:
         """Return the reply to a turn, ``None`` to continue with the next message.
 
         :raises AgentforceInputError: a person cannot be asked about it, or left all the fields blank.
@@ -67,7 +67,7 @@ class Decisions:
         return None if decider is None else decider(turn)
 
     @staticmethod
-    def ends_with(said: Said) -> bool:
+    def ends_with(said: MessageLike) -> bool:
         """Return whether the conversation ends with it because no person decided in time."""
         return said is _NOT_IN_TIME
 
@@ -81,7 +81,7 @@ class Decisions:
             if self._ledger.read(_key(number)) is not None:
                 self._ledger.decide(_key(number), "", {}, done=False)
 
-    def _by_person(self, turn: Turn, step: Ask) -> Said:
+    def _by_person(self, turn: Turn, step: Ask) -> MessageLike:
         asked = turn.question
         if asked is None:
             raise _cannot_ask(turn, "its question has no id")
@@ -164,7 +164,7 @@ def _tell(made: Decision | None) -> None:
         log.info("%s has decided: %s", made.user or "Somebody", made.option)
 
 
-def _said(decision: Decision, asked: Mapping[str, Any]) -> Said:
+def _said(decision: Decision, asked: Mapping[str, Any]) -> MessageLike:
     if decision.option == _IN_TIME:
         return _NOT_IN_TIME
     if decision.option == DECLINE:

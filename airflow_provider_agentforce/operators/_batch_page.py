@@ -17,7 +17,7 @@ from airflow_provider_agentforce.instrumentation.metrics import gauge, incr
 from airflow_provider_agentforce.operators._page import TaskPage
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.batch.progress import Standing
+    from airflow_provider_agentforce.batch.progress import ProgressSnapshot
     from airflow_provider_agentforce.batch.results import Row
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 
@@ -49,9 +49,9 @@ class BatchPage(TaskPage):
         else:
             self._recent.append(row)
 
-    def standing(self, standing: Standing) -> None:
+    def snapshot(self, snapshot: ProgressSnapshot) -> None:
         """Set the progress."""
-        self.add(**vars(standing))
+        self.add(**vars(snapshot))
         if time.monotonic() - self._written >= _PAUSE:
             self.tell()
             self._written = time.monotonic()
@@ -139,8 +139,8 @@ class BatchWatcher:
         incr("agentforce.batch.records", tags={"status": row.status})
         self._page.row(row)
 
-    def standing(self, standing: Standing) -> None:
+    def snapshot(self, snapshot: ProgressSnapshot) -> None:
         """Show the progress."""
-        gauge("agentforce.batch.sessions", standing.open_sessions)
-        gauge("agentforce.batch.session_limit", standing.limit)
-        self._page.standing(standing)
+        gauge("agentforce.batch.sessions", snapshot.open_sessions)
+        gauge("agentforce.batch.session_limit", snapshot.limit)
+        self._page.snapshot(snapshot)

@@ -16,7 +16,7 @@ from airflow_provider_agentforce.operators._batch_arguments import check_continu
 from airflow_provider_agentforce.operators._paths import path_of
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.batch.continuation import Begun
+    from airflow_provider_agentforce.batch.continuation import Handover
     from airflow_provider_agentforce.operators.batch import ConversationBatchOperator
 
 _CONNECTION = "agentforce_conn_id"
@@ -89,13 +89,13 @@ def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: An
     return arguments
 
 
-def take_over(operator: ConversationBatchOperator, begun: Begun) -> None:
+def take_over(operator: ConversationBatchOperator, handover: Handover) -> None:
     """Give *operator* the arguments of the first task that it does not have.
 
     :raises AgentforceInputError: if arguments differ, or must be given again.
     """
     defaults = _defaults(type(operator))
-    first = {**begun.arguments, _CONNECTION: begun.identity["connection"]}
+    first = {**handover.arguments, _CONNECTION: handover.identity["connection"]}
     if operator.reuse is None and first["max_age"] is not None:
         # The seconds of timedelta.max are rounded up.
         operator.max_age = min(first["max_age"], _LONGEST.total_seconds()) * timedelta(seconds=1)

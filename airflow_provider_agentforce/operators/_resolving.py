@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
     from airflow_provider_agentforce.operators._page import ConversationPage
     from airflow_provider_agentforce.operators._question import Decision, Question
-    from airflow_provider_agentforce.operators._unknown_delivery import Seen
+    from airflow_provider_agentforce.operators._unknown_delivery import TraceLookup
 
 # Seconds: a shorter wait is not worth another start of the task's process.
 _SHORT_WAIT = 10.0
@@ -107,7 +107,7 @@ class ResolvesDeliveries(SendsMessages):
         """Return a person's decision, ``None`` if it does not come in time; wait for it without a slot."""
         self._remember(ledger)
         self.page.tell()
-        return self._tools(context, ledger).ask(step, question, until)
+        return self._services(context, ledger).ask(step, question, until)
 
     def resolvable(self, error: BaseException, ledger: Ledger) -> bool:
         """Return whether the steps can resolve a message."""
@@ -148,21 +148,21 @@ class ResolvesDeliveries(SendsMessages):
         again = value.get("sent_again") and value.get("try") == ledger.try_number
         return value["resolution"] if again else None
 
-    def _tools(self, context: Context, ledger: Ledger) -> TaskTools:
+    def _services(self, context: Context, ledger: Ledger) -> TaskServices:
         # The event belongs to the message that waited, which comes first.
         event, self._event = self._event, None
-        return TaskTools(self, context, slotless=ledger.keeps_all, event=event)
+        return TaskServices(self, context, slotless=ledger.keeps_all, event=event)
 
     def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger) -> None:
         """Run the steps; return when the message is resolved or may be sent again."""
         where = f" [session {error.session_id}]" if error.session_id else ""
         self.log.warning("%s The steps of on_unknown_delivery try to find out.%s", error.fact, where)
         key = self.record_key(error.delivery.sequence_id)
-        home = RecordedDelivery(ledger, key, error, self.answers_before())
-        tools = self._tools(context, ledger)
+        store = RecordedDelivery(ledger, key, error, self.answers_before())
+        services = self._services(context, ledger)
         try:
             self._remember(ledger)
-            self._take_steps(error, home, tools)
+            self._take_steps(error, store, services)
         except _compat.waits():
             raise
         except BaseException as failure:
@@ -171,20 +171,22 @@ class ResolvesDeliveries(SendsMessages):
             self.unresolved(context, ledger, retried=retried)
             raise
 
-    def _take_steps(self, error: DeliveryUnknownError, home: RecordedDelivery, tools: TaskTools) -> None:
+    def _take_steps(
+        self, error: DeliveryUnknownError, store: RecordedDelivery, services: TaskServices
+    ) -> None:
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415 - not at parse time
 
-        shows = partial(self.page.resolves, home.delivery, steps=self.steps)
-        resolver = Resolver(self.steps, home, tools, shows)
+        shows = partial(self.page.resolves, store.delivery, steps=self.steps)
+        resolver = Resolver(self.steps, store, services, shows)
         left = resolver.run()
         if left is None:
             return
-        if left == RESEND and error.may_be_resent and not home.was_received(home.name):
-            home.settle({home.name: Verdict("resend", acted=None)})
-            if home.from_earlier_try:
+        if left == RESEND and error.may_be_resent and not store.was_received(store.name):
+            store.settle({store.name: Verdict("resend", acted=None)})
+            if store.from_earlier_try:
                 return
             raise error.replaced(retryable=True)
-        raise error.replaced(hint=" ".join([*resolver.findings.get(home.name, []), error.hint]).strip())
+        raise error.replaced(hint=" ".join([*resolver.findings.get(store.name, []), error.hint]).strip())
 
     def _remember(self, ledger: Ledger) -> None:
         """Record the rendered arguments: after a wait, Airflow renders the templates again."""
@@ -276,7 +278,7 @@ class RecordedDelivery:
         self._settled = True
 
 
-class TaskTools:
+class TaskServices:
     """The interface between the steps and a task.
 
     :param slotless: a wait frees the worker slot; everything so far is recorded.
@@ -318,7 +320,7 @@ class TaskTools:
             self._task.check_not_killed()
             time.sleep(min(left, _SLICE))
 
-    def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
+    def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, TraceLookup]:
         """Look messages up in the org's trace, several at once."""
         most = getattr(self._task, "max_concurrency", None) or _LOOKERS
         first, *others = deliveries
@@ -329,19 +331,19 @@ class TaskTools:
             looks = threads.map(self._look, (deliveries[name] for name in others))
             return {**seen, **dict(zip(others, looks, strict=True))}
 
-    def _look(self, delivery: UnknownDelivery) -> Seen:
+    def _look(self, delivery: UnknownDelivery) -> TraceLookup:
         from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - not at parse time
-        from airflow_provider_agentforce.operators._unknown_delivery import Seen  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._unknown_delivery import TraceLookup  # noqa: PLC0415 - not at parse time
 
         sought = _sought(delivery)
         if sought is None:
             why = "The trace needs the message's session and text, which are not both known."
-            return Seen(note=why, final=True)
+            return TraceLookup(note=why, final=True)
         found = trace_lookup.look(self._task.hook.plain_client, sought)
         message = found.message
         answer = message.answer if message is not None and message.answered else None
         refused = found.error is not None and trace_lookup.concerns_all(found.error)
-        return Seen(message is not None, answer, found.note, found.final, for_all=refused)
+        return TraceLookup(message is not None, answer, found.note, found.final, for_all=refused)
 
     def wait_for_trace(
         self, deliveries: Mapping[str, UnknownDelivery], until: datetime, end: datetime

@@ -30,7 +30,7 @@ _LOOKS_AT_ONCE = 100
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
 
-class Home(Protocol):
+class DeliveryStore(Protocol):
     """Where the messages and their verdicts are recorded."""
 
     def open(self) -> dict[str, UnknownDelivery]:
@@ -49,7 +49,7 @@ class Home(Protocol):
         """Record verdicts, durably when this returns. Raises if it cannot."""
 
 
-class Tools(Protocol):
+class StepServices(Protocol):
     """The interface between the steps and their task."""
 
     @property
@@ -73,7 +73,7 @@ class Tools(Protocol):
         :param keeps_slot: it must not free it.
         """
 
-    def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, Seen]:
+    def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, TraceLookup]:
         """Look messages up in the org's trace, once."""
 
     def wait_for_trace(
@@ -93,7 +93,7 @@ class Tools(Protocol):
 
 
 @dataclass(frozen=True)
-class Seen:
+class TraceLookup:
     """What the org's trace shows about a message.
 
     :param found: whether the trace contains it.
@@ -148,13 +148,17 @@ class Resolver:
     refusal = ""
 
     def __init__(
-        self, steps: Sequence[Step], home: Home, tools: Tools, shows: Callable[[ResolverState], None]
+        self,
+        steps: Sequence[Step],
+        store: DeliveryStore,
+        services: StepServices,
+        shows: Callable[[ResolverState], None],
     ) -> None:
         self._shows = shows
         self._steps = steps
-        self._home = home
-        self._tools = tools
-        self._state = ResolverState(**(home.read() or {}))
+        self._store = store
+        self._services = services
+        self._state = ResolverState(**(store.read() or {}))
 
     @property
     def findings(self) -> dict[str, list[str]]:
@@ -166,9 +170,9 @@ class Resolver:
 
         :returns: ``None`` if all are resolved; otherwise the last step, ``"fail"`` or ``"resend"``.
         """
-        if self._tools.woken_in_vain:
+        if self._services.woken_in_vain:
             self._wait_before_another()
-        while self._home.open():
+        while self._store.open():
             step = self._steps[self._state.step]
             if not isinstance(step, Check | Trace | Ask):
                 return step
@@ -180,7 +184,7 @@ class Resolver:
             if not self._take(step):
                 return FAIL
             self._state.next_step()
-            if self._home.open():
+            if self._store.open():
                 self._save()
         return None
 
@@ -210,19 +214,19 @@ class Resolver:
             log.warning(
                 "The wait ended early. The next one begins at %s.", until.isoformat(timespec="seconds")
             )
-            self._tools.wait_until(until, keeps_slot=True)
+            self._services.wait_until(until, keeps_slot=True)
 
     def _end_of(self, step: Check | Trace | Ask) -> datetime | None:
         """Return when the wait of a step ends, ``None`` for no limit."""
         if not isinstance(step, Check):
             return None if step.timeout is None else self._began() + step.timeout
-        sent = [one.sent_at for one in self._home.open().values() if one.sent_at is not None]
+        sent = [one.sent_at for one in self._store.open().values() if one.sent_at is not None]
         return max(sent) + step.after if sent else self._began()
 
     def _check(self, step: Check) -> None:
-        unknown = self._home.open()
+        unknown = self._store.open()
         if (end := self._end_of(step)) is not None:
-            self._tools.wait_until(end)
+            self._services.wait_until(end)
         verdicts: dict[str, Verdict] = {}
         checked = self._state.checked
         try:
@@ -238,8 +242,8 @@ class Resolver:
         self._settle(verdicts)
 
     def _checked(self, step: Check, name: str, delivery: UnknownDelivery) -> bool | None:
-        said, finding = _called(step.function, self._with_findings(name, delivery), self._tools.redact)
-        if said is False and self._home.was_received(name):
+        said, finding = _called(step.function, self._with_findings(name, delivery), self._services.redact)
+        if said is False and self._store.was_received(name):
             said, finding = None, "A check says that the agent did not act, but the org has the message."
             log.warning("%s It is not sent again.", finding)
         if said is None:
@@ -250,13 +254,13 @@ class Resolver:
         """Skip the check of a message in the next try, because it would use up its time, too."""
         finding = f"The check {_name_of(step.function)} did not end within the task's execution_timeout."
         log.warning("%s It is not called for this message again.", finding)
-        if name in self._home.open():
+        if name in self._store.open():
             self._note(name, finding)
         self._save()
 
     def _trace(self, step: Trace) -> None:
         end = self._began() + step.timeout
-        wanted = self._home.open()
+        wanted = self._store.open()
         while wanted:
             over = _now() >= end
             wanted = self._look(step, wanted, over=over)
@@ -265,7 +269,7 @@ class Resolver:
             pause = self._pause(step.timeout)
             self._state.looks += 1
             self._save()
-            self._tools.wait_for_trace(wanted, min(_now() + pause, end), end)
+            self._services.wait_for_trace(wanted, min(_now() + pause, end), end)
 
     def _look(
         self, step: Trace, wanted: Mapping[str, UnknownDelivery], *, over: bool
@@ -273,14 +277,14 @@ class Resolver:
         """Look for each message once; return those for which another look is due."""
         left: dict[str, UnknownDelivery] = {}
         notes: Counter[str] = Counter()
-        refused: Seen | None = None
+        refused: TraceLookup | None = None
         names = iter(wanted)
         while part := {name: wanted[name] for name in islice(names, _LOOKS_AT_ONCE)}:
-            seen = dict.fromkeys(part, refused) if refused else self._tools.look_up(part)
+            seen = dict.fromkeys(part, refused) if refused else self._services.look_up(part)
             refused = next((one for one in seen.values() if one.for_all), None)
             found = {name: said for name in part if (said := _verdict_of(seen[name], last=over))}
             self._settle_with_outcomes(step, found)
-            still = self._home.open()
+            still = self._store.open()
             # What the trace does not settle, and will not.
             unseen = {name: seen[name] for name in part if name in still and (over or seen[name].final)}
             for name, one in unseen.items():
@@ -296,7 +300,7 @@ class Resolver:
             self._settle(verdicts)
             return
         try:
-            redact = self._tools.redact
+            redact = self._services.redact
             known = {name: _with_outcome(step, verdict, redact) for name, verdict in verdicts.items()}
         except AirflowTaskTimeout:
             # Called again, it would use up the time of the next try, too.
@@ -316,13 +320,13 @@ class Resolver:
         return timedelta(seconds=pause)
 
     def _ask(self, step: Ask) -> bool:
-        unknown = {name: self._with_findings(name, one) for name, one in self._home.open().items()}
-        may_send = not any(self._home.was_received(name) for name in unknown)
+        unknown = {name: self._with_findings(name, one) for name, one in self._store.open().items()}
+        may_send = not any(self._store.was_received(name) for name in unknown)
         asked_about = list(unknown.values())
         question = Question.about(
-            asked_about, may_send=may_send, as_json=self._tools.wants_json, results=self._tools.results
+            asked_about, may_send=may_send, as_json=self._services.wants_json, results=self._services.results
         )
-        if why_not := self._tools.why_not_ask(question):
+        if why_not := self._services.why_not_ask(question):
             log.warning("%s", why_not)
             self._note_all(unknown, why_not)
             return True
@@ -330,7 +334,7 @@ class Resolver:
         for number in range(0, len(keys), _KEYS_A_LINE):
             log.info("The question is about: %s", ", ".join(keys[number : number + _KEYS_A_LINE]))
         until = self._end_of(step)
-        decision = self._tools.ask(step, question, until)
+        decision = self._services.ask(step, question, until)
         if decision is None:
             self._note_all(unknown, "No person answered in time.")
             return True
@@ -354,7 +358,7 @@ class Resolver:
     def _settle(self, verdicts: Mapping[str, Verdict]) -> None:
         if not verdicts:
             return
-        self._home.settle(verdicts)
+        self._store.settle(verdicts)
         for name in verdicts:
             self._state.findings.pop(name, None)
         kinds = Counter(_in_words(one) for one in verdicts.values())
@@ -368,7 +372,7 @@ class Resolver:
         return delivery.found(*self._state.findings.get(name, ()))
 
     def _save(self) -> None:
-        self._home.write(vars(self._state))
+        self._store.write(vars(self._state))
         self._shows(self._state)
 
 
@@ -379,7 +383,7 @@ def _verdict_by(decision: Decision) -> Verdict:
     return Verdict("ask", acted=True, text=answer, answer="given" if answer else "lost", user=decision.user)
 
 
-def _verdict_of(seen: Seen, *, last: bool) -> Verdict | None:
+def _verdict_of(seen: TraceLookup, *, last: bool) -> Verdict | None:
     """Return what a look at the trace proves; only the *last* look decides about an answer."""
     if not seen.found or (seen.answer is None and not (last or seen.final)):
         return None

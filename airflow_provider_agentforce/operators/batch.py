@@ -35,7 +35,7 @@ from airflow_provider_agentforce.operators._shared import SendsMessages, StartsS
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from airflow_provider_agentforce.batch.continuation import Begun
+    from airflow_provider_agentforce.batch.continuation import Handover
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.options import Options
     from airflow_provider_agentforce.batch.sample import Sample
@@ -380,7 +380,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.operators._sharding import folder_of, with_share  # noqa: PLC0415
 
-        begun = self._go_on() if self.continues else None
+        handover = self._go_on() if self.continues else None
         shard, given = self._the_shard(), self._records_with(context)
         client = self.open_client()
         if shard is not None:
@@ -388,8 +388,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         agent_id = client.agent(self.agent_id)
         self.link_to(agent_id, context)
         task, folder = task_identity(context["ti"]), path_of(self.result_path, "result_path")
-        folder = folder if begun else folder_of(folder, shard)
-        identity = begun.identity if begun else _identity(task, self.agentforce_conn_id, self.soql)
+        folder = folder if handover else folder_of(folder, shard)
+        identity = handover.identity if handover else _identity(task, self.agentforce_conn_id, self.soql)
         return Job(
             client,
             records=given,
@@ -397,7 +397,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             result_folder=folder,
             identity=identity,
             shard=shard,
-            continues_as=" ".join(task.values()) if begun else None,
+            continues_as=" ".join(task.values()) if handover else None,
             begins=self._begins(identity, agent_id) if self.sample else None,
             compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context, event) if self.resolves else None,
@@ -458,7 +458,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             min_agreement=self.min_agreement,
         )
 
-    def _go_on(self) -> Begun:
+    def _go_on(self) -> Handover:
         """Take over the batch of the task that has asked a sample of it."""
         from airflow_provider_agentforce.batch.continuation import Continuation  # noqa: PLC0415
         from airflow_provider_agentforce.batch.storage import storage_of  # noqa: PLC0415 - not at parse time
@@ -470,19 +470,19 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
                 "folder. Leave it out."
             )
         self.result_path = str(folder)
-        begun = Continuation.of(folder, storage_of).begun(STORED)
-        take_over(self, begun)
-        return begun
+        handover = Continuation.of(folder, storage_of).handover(STORED)
+        take_over(self, handover)
+        return handover
 
-    def _begins(self, identity: dict[str, str], agent_id: str) -> Begun:
-        from airflow_provider_agentforce.batch.continuation import Begun  # noqa: PLC0415 - not at parse time
+    def _begins(self, identity: dict[str, str], agent_id: str) -> Handover:
+        from airflow_provider_agentforce.batch.continuation import Handover  # noqa: PLC0415 - not at parse time
 
         in_files = self.given_records is None and batch_arguments.names_a_file(self.records)
-        return Begun(identity, arguments_of(self, agent_id, self.records if in_files else None))
+        return Handover(identity, arguments_of(self, agent_id, self.records if in_files else None))
 
     def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:
         """Take the steps of ``on_unknown_delivery`` for all records at once."""
-        from airflow_provider_agentforce.operators._resolving import TaskTools  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._resolving import TaskServices  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415
 
         self.log.warning(
@@ -490,8 +490,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             "find out.",
             len(unknown.open()),
         )
-        tools = TaskTools(self, context, slotless=can_ask(), event=event)
-        resolver = Resolver(self.steps, unknown, tools, self._shows(unknown))
+        services = TaskServices(self, context, slotless=can_ask(), event=event)
+        resolver = Resolver(self.steps, unknown, services, self._shows(unknown))
         left = resolver.run()
         unknown.give_up(resolver.findings, resend=left == RESEND, refusal=resolver.refusal)
 

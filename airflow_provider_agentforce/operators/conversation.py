@@ -29,12 +29,12 @@ from airflow_provider_agentforce.operators._resolving import ResolvesDeliveries
 from airflow_provider_agentforce.operators._shared import StartsSessions, StoresPlans
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.messages import Said
+    from airflow_provider_agentforce.client.messages import MessageLike
     from airflow_provider_agentforce.operators._asking import Decide, Decisions
     from airflow_provider_agentforce.operators._resumable import ResumableConversation
     from airflow_provider_agentforce.structured import OutputType
 
-    NextMessage = Callable[[list[Turn]], Said | Mapping[str, Any] | None]
+    NextMessage = Callable[[list[Turn]], MessageLike | Mapping[str, Any] | None]
 
 
 _RESTART_ALLOWS_IT = 'on_session_lost="restart" allows it.'
@@ -311,7 +311,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         talk: ResumableConversation,
         context: Context,
         ledger: Ledger,
-        said: Said,
+        said: MessageLike,
         known_as: str = "",
     ) -> Turn:
         try:
@@ -378,8 +378,8 @@ def in_order(messages: Any) -> NextMessage:
 
 
 def iter_messages(
-    following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], Said | None]
-) -> Iterator[Said]:
+    following: NextMessage, turns: list[Turn], decision_on: Callable[[Turn], MessageLike | None]
+) -> Iterator[MessageLike]:
     """Yield each message, and ask for the next one after the answer.
 
     :param turns: the answers so far; it grows with the conversation.
@@ -394,7 +394,7 @@ def iter_messages(
             asked[-1] = turns[-1]
 
 
-def _read(message: Any, field: str) -> Said:
+def _read(message: Any, field: str) -> MessageLike:
     from airflow_provider_agentforce.client.messages import (  # noqa: PLC0415 - not at parse time
         Cancel,
         Message,

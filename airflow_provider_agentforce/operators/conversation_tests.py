@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_test_results import Case
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.testing.golden import GoldenConversation
-    from airflow_provider_agentforce.testing.runner import Rehearsal
+    from airflow_provider_agentforce.testing.runner import ConversationTest
 
 
 class ConversationTestOperator(AgentTesting):
@@ -110,14 +110,14 @@ class ConversationTestOperator(AgentTesting):
         mark: str,
         context: Context,
     ) -> list[Case]:
-        from airflow_provider_agentforce.testing.runner import Rehearsal  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.testing.runner import ConversationTest  # noqa: PLC0415 - not at parse time
 
         ledger, task_key = Ledger.of(context), uuid.UUID(key_of(context["ti"]))
         cases = []
         planned = [(one, time) for one in conversations for time in range(1, self.repeat + 1)]
         for number, (conversation, repetition) in enumerate(planned, 1):
             self.check_not_killed()
-            rehearsal = Rehearsal(
+            test = ConversationTest(
                 client,
                 conversation,
                 number=number,
@@ -125,7 +125,7 @@ class ConversationTestOperator(AgentTesting):
                 repetition=repetition if self.repeat > 1 else None,
                 external_session_key=str(uuid.uuid5(task_key, f"case {number}")),
             )
-            case = _held_once(client, rehearsal, ledger, f"case_{number}", mark)
+            case = _held_once(client, test, ledger, f"case_{number}", mark)
             self.log.info("%s: %s%s", case.name, case.status, f" ({case.reason})" if case.reason else "")
             cases.append(case)
         return cases
@@ -137,7 +137,7 @@ def _repetitions(given: Any) -> int:
     return given
 
 
-def _held_once(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: str, mark: str) -> Case:
+def _held_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
     """Hold a conversation, unless an earlier try has."""
     record = ledger.read(key)
     if record is not None and record.fingerprint != mark:
@@ -148,12 +148,12 @@ def _held_once(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, k
     if record is not None and record.done:
         return _case_in(record)
     left = (record.value or {}).get("session") if record is not None else None
-    return rehearsal.cut(left) if left is not None else _held(client, rehearsal, ledger, key, mark)
+    return test.cut(left) if left is not None else _held(client, test, ledger, key, mark)
 
 
-def _held(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: str, mark: str) -> Case:
+def _held(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
     try:
-        session = rehearsal.start(
+        session = test.start(
             before_send=lambda sent: ledger.intend(key, mark, {"external_session_key": sent})
         )
     except AgentforceError as error:
@@ -161,13 +161,13 @@ def _held(client: AgentforceClient, rehearsal: Rehearsal, ledger: Ledger, key: s
         ledger.forget(key)
         if error.retryable or isinstance(error, AgentforceAuthError):
             raise
-        return rehearsal.failed_start(error)
+        return test.failed_start(error)
     try:
         ledger.intend(key, mark, {"session": session.to_dict()})
     except BaseException:
         client.end_quietly(session)
         raise
-    case = rehearsal.hold(session)
+    case = test.hold(session)
     ledger.settle(key, mark, {"case": {**asdict(case), "checks": [asdict(check) for check in case.checks]}})
     return case
 

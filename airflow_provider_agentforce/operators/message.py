@@ -25,7 +25,7 @@ from airflow_provider_agentforce.operators._session_source import TakesSession, 
 from airflow_provider_agentforce.operators._shared import StoresPlans
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.messages import Said, Transfer
+    from airflow_provider_agentforce.client.messages import MessageLike, Transfer
     from airflow_provider_agentforce.client.open_session import OpenSession
     from airflow_provider_agentforce.structured import OutputType
 
@@ -200,11 +200,11 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         most = client.settings.max_messages_per_session
         return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
 
-    def _said(self) -> Said:
+    def _said(self) -> MessageLike:
         """Return the message, with the turn that it answers."""
-        from airflow_provider_agentforce.client.messages import the_one_of  # noqa: PLC0415
+        from airflow_provider_agentforce.client.messages import given_message  # noqa: PLC0415
 
-        return the_one_of(
+        return given_message(
             text=self.text,
             reply=self.reply,
             cancel=self.cancel,
@@ -212,7 +212,9 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             last=self.session,
         )
 
-    def _send(self, context: Context, chat: OpenSession, ledger: Ledger, text: Said, **options: Any) -> Turn:
+    def _send(
+        self, context: Context, chat: OpenSession, ledger: Ledger, text: MessageLike, **options: Any
+    ) -> Turn:
         """Send a message once and keep its answer in XCom."""
         # Without records, a second try must assume that the agent is still working on the first one.
         repeated = self.resends and not ledger.keeps and context["ti"].try_number > 1

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.messages import Cancel, Reply, Said, reply_item
+from airflow_provider_agentforce.client.messages import Cancel, MessageLike, Reply, reply_item
 from airflow_provider_agentforce.client.models import OUTCOMES, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 
@@ -56,7 +56,7 @@ class Expectation:
 class GoldenTurn:
     """One message, and what its answer must be."""
 
-    said: Said
+    said: MessageLike
     expected: Expectation
 
 
@@ -314,12 +314,12 @@ def _turn(node: _Node) -> GoldenTurn:
     return GoldenTurn(said, _expectation(node["expect"]) if "expect" in node else Expectation())
 
 
-def _text(node: _Node) -> Said:
+def _text(node: _Node) -> MessageLike:
     node.text()
     return str(node.checked(validation.message_text))
 
 
-def _reply(node: _Node) -> Said:
+def _reply(node: _Node) -> MessageLike:
     if node.value is True:
         return Reply()
     if not isinstance(node.value, list) or not node.value:
@@ -327,13 +327,13 @@ def _reply(node: _Node) -> Said:
     return Reply([item.checked(reply_item, "it") for item in node.json().items()])
 
 
-def _cancel(node: _Node) -> Said:
+def _cancel(node: _Node) -> MessageLike:
     if node.value is not True:
         raise node.refusal("must be true")
     return Cancel()
 
 
-_SAID: dict[str, Callable[[_Node], Said]] = {"say": _text, "reply": _reply, "cancel": _cancel}
+_SAID: dict[str, Callable[[_Node], MessageLike]] = {"say": _text, "reply": _reply, "cancel": _cancel}
 
 
 def _expectation(node: _Node) -> Expectation:

@@ -40,7 +40,7 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-class Rehearsal:
+class ConversationTest:
     """One time that a conversation is held.
 
     :param number: of the case, counted from 1.

@@ -21,7 +21,7 @@ import jinja2
 from lossy import Disk
 
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
-from airflow_provider_agentforce.batch.continuation import Begun
+from airflow_provider_agentforce.batch.continuation import Handover
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.results import STATUSES
@@ -76,9 +76,9 @@ class Watched:
     def row(self, row):
         self.counted[row.status] += 1
 
-    def standing(self, standing):
-        assert standing.open_sessions >= 0
-        assert standing.limit >= 1
+    def snapshot(self, snapshot):
+        assert snapshot.open_sessions >= 0
+        assert snapshot.limit >= 1
 
 
 IDENTITY = {"task instance": "dag/run/task/-1"}
@@ -88,7 +88,7 @@ OPTIONS = {field.name for field in fields(Options)}
 def trial(client, folder, records, size, **replaced):
     """Return the job of a task that asks a sample."""
     sample = size if isinstance(size, Sample) else Sample(size)
-    return job(client, folder, records, sample=sample, begins=Begun(IDENTITY, {}), **replaced)
+    return job(client, folder, records, sample=sample, begins=Handover(IDENTITY, {}), **replaced)
 
 
 def rest(client, folder, records, *, task="dag/run/rest/-1", **replaced):

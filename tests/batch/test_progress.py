@@ -19,7 +19,7 @@ from airflow_provider_agentforce.client.models import ANSWERED, SessionOptions
     ],
 )
 def test_all_is_done_at_the_end_and_not_before(done, total, share):
-    assert f"records ({share}" in Progress(total, 0).standing({ANSWERED: done}, 0, 1, 0).line()
+    assert f"records ({share}" in Progress(total, 0).snapshot({ANSWERED: done}, 0, 1, 0).line()
 
 
 @pytest.mark.parametrize(

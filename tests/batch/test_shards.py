@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from batches import IDENTITY, accounts, in_a_process, job, rows
 
-from airflow_provider_agentforce.batch.continuation import Begun
+from airflow_provider_agentforce.batch.continuation import Handover
 from airflow_provider_agentforce.batch.merging import merge
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
@@ -110,7 +110,7 @@ def test_failed_records_of_all_shards_make_one_dead_letter_in_the_form_of_the_in
 
 
 def test_samples_and_agreements_of_all_shards_are_joined(org, make_client, folder):
-    how = {"sample": Sample(2), "begins": Begun(IDENTITY, {}), "agreement_share": 0.5}
+    how = {"sample": Sample(2), "begins": Handover(IDENTITY, {}), "agreement_share": 0.5}
     merged = merge([run(make_client(), folder, f"{n}/3", ACCOUNTS[:9], **how) for n in range(3)], Path)
     sizes = merged["sample"]["size"], merged["sample"]["remaining"], len(merged["sample"]["preview"])
     assert sizes == (merged["records"], 9 - merged["records"], merged["records"])
@@ -121,7 +121,7 @@ def test_samples_and_agreements_of_all_shards_are_joined(org, make_client, folde
 
 
 def test_a_shard_without_records_has_no_sample_and_nothing_to_compare(org, make_client, folder):
-    how = {"sample": Sample(2), "begins": Begun(IDENTITY, {}), "agreement_share": 0.5}
+    how = {"sample": Sample(2), "begins": Handover(IDENTITY, {}), "agreement_share": 0.5}
     manifests = [run(make_client(), folder, f"{n}/4", ACCOUNTS[:1], **how) for n in range(4)]
     assert sorted(one["sample"]["size"] for one in manifests) == [0, 0, 0, 1]
     assert merge(manifests, Path)["agreement"]["records"] == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_provider_agentforce.client import Cancel, Reply, Session, Transfer, Turn
-from airflow_provider_agentforce.client.messages import Message, message_of, the_one_of
+from airflow_provider_agentforce.client.messages import Message, given_message, message_of
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused(name):
 )
 def test_exactly_one_is_said(given):
     with pytest.raises(AgentforceInputError, match="exactly one of text, reply, cancel and transfer"):
-        the_one_of(**{"text": None, "reply": None, "cancel": None, "transfer": None, **given})
+        given_message(**{"text": None, "reply": None, "cancel": None, "transfer": None, **given})
 
 
 def test_in_reply_to_is_for_texts():

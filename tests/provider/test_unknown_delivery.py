@@ -59,7 +59,7 @@ from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
 )
-from airflow_provider_agentforce.operators._unknown_delivery import _LOOKS_AT_ONCE, Resolver, Seen
+from airflow_provider_agentforce.operators._unknown_delivery import _LOOKS_AT_ONCE, Resolver, TraceLookup
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
@@ -1175,7 +1175,9 @@ class LongAnswers:
 
     def look_up(self, deliveries):
         self.at_once = max(self.at_once, len(deliveries))
-        return {name: Seen(found=True, answer=f"{name} {'x' * 20_000}", final=True) for name in deliveries}
+        return {
+            name: TraceLookup(found=True, answer=f"{name} {'x' * 20_000}", final=True) for name in deliveries
+        }
 
 
 def test_ten_thousand_messages_are_looked_up_in_the_memory_of_a_few():

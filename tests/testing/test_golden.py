@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_agentforce.client import Reply, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 from airflow_provider_agentforce.testing import golden
-from airflow_provider_agentforce.testing.runner import Rehearsal, checks_of
+from airflow_provider_agentforce.testing.runner import ConversationTest, checks_of
 
 WHOLE = r"""
 name: refund policy
@@ -255,8 +255,8 @@ def test_whatever_a_function_does_is_a_verdict(function, status, reason):
 
 
 def held(client, text):
-    rehearsal = Rehearsal(client, golden.read(text, "a.yaml")[0])
-    return rehearsal.hold(rehearsal.start())
+    test = ConversationTest(client, golden.read(text, "a.yaml")[0])
+    return test.hold(test.start())
 
 
 def test_a_conversation_is_held_in_a_session_that_is_ended(org, client):

@@ -18,6 +18,7 @@ from airflow_provider_agentforce.exceptions import (
     key_lines,
     one_line,
 )
+from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._arguments import (
@@ -69,12 +70,16 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     linked_agent_id: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make the log of every operator's task say how it ended."""
+        """Make the log of every operator's task say how it ended, and a wrong value end it."""
         super().__init_subclass__(**kwargs)
+        # Airflow makes an operator of a mapped task when the task runs.
+        if "__init__" in vars(cls):
+            cls.__init__ = airflow_errors()(cls.__init__)  # type: ignore[method-assign]
         for name in ("execute", "execute_complete"):
             if name in vars(cls):
                 setattr(cls, name, reported(vars(cls)[name]))
 
+    @airflow_errors()
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
         """Check the names before Airflow does: a subclass may have other arguments."""
         if cls.__module__.startswith(_OURS):

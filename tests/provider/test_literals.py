@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_agentforce.client.messages import Reply, Transfer
 from airflow_provider_agentforce.exceptions import AgentforceInputError
@@ -117,6 +118,8 @@ def test_a_literal_that_cannot_be_is_refused_when_the_dag_is_parsed(kind, wrong)
     with pytest.raises(AgentforceInputError) as caught:
         kind(task_id="a", **{**given, name: value})
     assert name in str(caught.value) or "exactly one of" in str(caught.value)
+    # A mapped task finds it when it runs; no retry follows.
+    assert isinstance(caught.value, AirflowFailException)
     assert "\n" not in str(caught.value)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -18,7 +18,6 @@ from airflow_provider_agentforce.exceptions import (
     key_lines,
     one_line,
 )
-from airflow_provider_agentforce.hooks.errors import airflow_errors
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
 from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._arguments import (
@@ -52,6 +51,21 @@ _EVENT_KEYS = (
 _SHORT_KEYS = ("session_id", "sequence_id", "agent_id", "text", "outcome", "greeting", "result")
 
 
+def _checked(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make what an operator refuses an error that no retry of the task follows."""
+
+    @wraps(make)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make(*args, **kwargs)
+        except AgentforceInputError as error:
+            from airflow_provider_agentforce.hooks.errors import final  # noqa: PLC0415 - not at parse time
+
+            raise final(error) from error.__cause__
+
+    return wrapper
+
+
 class AgentforceBaseOperator(RendersOnlyTemplates):
     """Base of the operators: opens the hook when the task runs and stops it when the task is killed.
 
@@ -74,12 +88,12 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         super().__init_subclass__(**kwargs)
         # Airflow makes an operator of a mapped task when the task runs.
         if "__init__" in vars(cls):
-            cls.__init__ = airflow_errors()(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _checked(cls.__init__)  # type: ignore[method-assign]
         for name in ("execute", "execute_complete"):
             if name in vars(cls):
                 setattr(cls, name, reported(vars(cls)[name]))
 
-    @airflow_errors()
+    @_checked
     def __new__(cls, *_args: Any, **kwargs: Any) -> Any:
         """Check the names before Airflow does: a subclass may have other arguments."""
         if cls.__module__.startswith(_OURS):

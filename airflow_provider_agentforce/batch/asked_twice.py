@@ -114,7 +114,7 @@ class SecondAsking:
 class _Uncounted:
     """Has the second asking of a record not counted as another record, and not shown as progress."""
 
-    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
+    def known(self, checkpoint: Checkpoint) -> None:
         """Leave it out."""
 
     def row(self, row: Row) -> None:

@@ -208,7 +208,7 @@ class Checkpoint:
         """
         line = row.line()
         counts = row.attempts, row.answers, len(line), len(record)
-        entry = Entry(name, row.status, row.again, *counts, question)
+        entry = Entry(name, row.status, row.again, *counts, question, row.failure)
         with self._changed:
             self._pending.rows.append((entry, line + record))
             self.rows.put(self._positions[name], entry)
@@ -280,6 +280,20 @@ class Checkpoint:
     def rows_having(self, *statuses: str) -> Iterator[Row]:
         """Yield the rows with one of *statuses*, in the order of the input."""
         return (Row.from_line(self.row_at(position)) for position in self.rows.having(*statuses))
+
+    def commonest_failures(self, most: int, names: int) -> tuple[list[tuple[str, int, list[str]]], int]:
+        """Return the commonest reasons of failures, each with its count and the names of some records.
+
+        :param most: how many reasons.
+        :param names: how many names of each, the first ones in the order of the input.
+        :returns: and how many records failed for other reasons.
+        """
+        with self._changed:
+            found = self.rows.commonest_failures(most, names)
+            rest = self.rows.failures.total() - sum(number for _, number, _ in found)
+        wanted = {position for *_, where in found for position in where}
+        named = {at: name for name, at in self._positions.items() if at in wanted} if wanted else {}
+        return [(reason, number, [named[at] for at in where]) for reason, number, where in found], rest
 
     def record_at(self, position: int) -> bytes:
         """Return the line of the record at *position*, ``b""`` if it was not kept."""

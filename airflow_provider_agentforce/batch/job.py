@@ -106,7 +106,7 @@ class Job:
             if self.begins is not None:
                 continuation.begin(self.begins)
             take_up(self.client, past, checkpoint)
-            watcher.known(checkpoint.rows_having)
+            watcher.known(checkpoint)
             versions = versions_of(self.client, checkpoint, options, cycle=self.cycle)
             with self._reusing(lambda: versions.current) as reuse:
                 run = partial(Runner, self.client, checkpoint, options, versions)
@@ -118,7 +118,7 @@ class Job:
                 output = self._output(asked, checkpoint, agreement)
                 shard = self.shard and str(self.shard)
                 manifest = {**output.write(past), **versions.summary(), "resolved": resolved, "shard": shard}
-                watcher.known(checkpoint.rows_having)
+                watcher.known(checkpoint)
                 if self.begins is not None:
                     continuation.finish(manifest)
                 if reuse is not None:

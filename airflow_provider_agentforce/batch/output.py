@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,6 @@ from airflow_provider_agentforce.batch.results import (
     STATUSES,
     UNKNOWN,
     Row,
-    short_reason,
 )
 from airflow_provider_agentforce.batch.sample import sample_result
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
@@ -158,21 +156,15 @@ class Output:
 
     def _reasons(self) -> str:
         """Return why records failed, the most common reasons first, each with the key of one record."""
-        counted: Counter[str] = Counter()
-        first: dict[str, int] = {}
-        for position in self._rows.having(*FAILURES):
-            row = Row.from_line(self.checkpoint.row_at(position))
-            reason = short_reason(row.error or row.status)
-            counted[reason] += 1
-            first.setdefault(reason, position)
-        shown = [self._reason(*one, first) for one in counted.most_common(_SHOWN_REASONS)]
-        more = len(counted) - len(shown)
+        found = self._rows.commonest_failures(_SHOWN_REASONS, 1)
+        shown = [self._reason(reason, number, first) for reason, number, [first] in found]
+        more = len(self._rows.failures) - len(shown)
         return "; ".join(shown + ([f"{more} other reasons"] if more else []))
 
-    def _reason(self, reason: str, number: int, first: dict[str, int]) -> str:
-        row = Row.from_line(self.checkpoint.row_at(first[reason]))
+    def _reason(self, reason: str, number: int, first: int) -> str:
+        row = Row.from_line(self.checkpoint.row_at(first))
         where = "a record without a key" if row.key is None else one_line(str(row.key), 40)
-        record = self.checkpoint.record_at(first[reason])
+        record = self.checkpoint.record_at(first)
         has = ""
         if row.attempts == 0 and record:
             has = f"; the record has: {one_line(', '.join(json.loads(record)), 100)}"

@@ -73,6 +73,11 @@ def read_all(source: Source, key: str | None) -> Iterator[Record]:
         position += taken
 
 
+def key_in(name: str) -> str | None:
+    """Return the key that the name of a record is made of, as text; ``None`` if the record lacks it."""
+    return None if name.startswith(_KEYLESS) else name
+
+
 def _key(value: Any, where: str, field: str) -> str | int | float | None:
     """Return *value* as in JSON, and ``None`` if it is empty."""
     if type(value) not in _PLAIN_KEYS and value is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -98,6 +99,11 @@ class Row:
         return self.status == FAILED and self.applied is False
 
     @property
+    def failure(self) -> str:
+        """Why it failed, as failures are grouped; ``""`` for a row that did not."""
+        return short_reason(self.error or self.status) if self.status in FAILURES else ""
+
+    @property
     def may_be_resent(self) -> bool:
         """Whether it is unknown whether the agent acted, and the org is not known to have the message."""
         return self.status == UNKNOWN and self.applied is not True
@@ -150,6 +156,7 @@ class Entry(NamedTuple):
     :param length: bytes of the row's line.
     :param record_length: bytes of the line after it, the record of a row that failed; 0 for none.
     :param question: hash of what was asked, in hexadecimal digits; empty when it is not needed.
+    :param failure: why it failed, as failures are grouped; empty if it did not.
     """
 
     name: str
@@ -160,6 +167,7 @@ class Entry(NamedTuple):
     length: int
     record_length: int
     question: str = ""
+    failure: str = ""
 
 
 class RowIndex:
@@ -168,12 +176,14 @@ class RowIndex:
     :ivar counts: number of rows per status.
     :ivar messages: number of answers in all rows.
     :ivar again: number of records that were tried and that the next try asks again.
+    :ivar failures: number of rows that failed, per reason.
     """
 
     def __init__(self, total: int) -> None:
         self.counts: Counter[str] = Counter()
         self.messages = 0
         self.again = 0
+        self.failures: Counter[str] = Counter()
         self._status = bytearray(total)
         self._again = bytearray(total)
         self._file, self._length, self._record = (array("I", bytes(4 * total)) for _ in range(3))
@@ -181,6 +191,7 @@ class RowIndex:
         self._attempts, self._answers = (array("H", bytes(2 * total)) for _ in range(2))
         # 16 bytes each, once there is one.
         self._questions = bytearray()
+        self._failure: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._status)
@@ -195,6 +206,8 @@ class RowIndex:
         self._length[position], self._record[position] = entry.length, entry.record_length
         if entry.question or self._questions:
             self._put_question(position, entry.question)
+        if entry.status in FAILURES:
+            self._failure[position] = sys.intern(entry.failure or entry.status)
         self._count(position, 1)
 
     def place(self, position: int, file: int, offset: int) -> None:
@@ -206,6 +219,7 @@ class RowIndex:
         if self._status[position]:
             self._count(position, -1)
             self._status[position] = 0
+            self._failure.pop(position, None)
 
     def status(self, position: int) -> str | None:
         """Return the status of a record, ``None`` for one without a row."""
@@ -241,6 +255,19 @@ class RowIndex:
         wanted = {STATUSES.index(status) + 1 for status in statuses}
         return (position for position, number in enumerate(self._status) if number in wanted)
 
+    def commonest_failures(self, most: int, places: int) -> list[tuple[str, int, list[int]]]:
+        """Return the commonest reasons of failures, each with its count and where it occurs.
+
+        :param most: how many reasons.
+        :param places: how many positions of each, the first ones in the order of the input.
+        """
+        found = {reason: (number, list[int]()) for reason, number in self.failures.most_common(most)}
+        for position in self.having(*FAILURES) if found else ():
+            _, where = found.get(self._failure.get(position, ""), (0, []))
+            if len(where) < places:
+                where.append(position)
+        return [(reason, number, where) for reason, (number, where) in found.items()]
+
     def _put_question(self, position: int, question: str) -> None:
         if not self._questions:
             self._questions = bytearray(_HASHED * len(self))
@@ -250,5 +277,10 @@ class RowIndex:
     def _count(self, position: int, by: int) -> None:
         self.counts[STATUSES[self._status[position] - 1]] += by
         self.messages += by * self._answers[position]
+        failure = self._failure.get(position)
+        if failure is not None:
+            self.failures[failure] += by
+            if not self.failures[failure]:
+                del self.failures[failure]
         if self._again[position] and self._attempts[position]:
             self.again += by

@@ -66,11 +66,8 @@ _FLUSH_SECONDS = 0.5
 class Watcher(Protocol):
     """Counts for a metrics backend, and reports the progress."""
 
-    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        """Count the existing rows: at the beginning, if there are any, and at the end.
-
-        :param rows_having: returns the rows with certain statuses, in the order of the input.
-        """
+    def known(self, checkpoint: Checkpoint) -> None:
+        """Count the existing rows: at the beginning, if there are any, and at the end."""
 
     def row(self, row: Row) -> None:
         """Count a finished record."""

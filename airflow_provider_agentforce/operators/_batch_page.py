@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.batch.reader import key_in
 from airflow_provider_agentforce.batch.results import FAILURES, STATUSES, short_reason
 from airflow_provider_agentforce.client.models import ANSWER_LOST
 from airflow_provider_agentforce.exceptions import one_line
@@ -17,6 +18,7 @@ from airflow_provider_agentforce.instrumentation.metrics import gauge, incr
 from airflow_provider_agentforce.operators._page import TaskPage
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.batch.checkpoint import Checkpoint
     from airflow_provider_agentforce.batch.progress import ProgressSnapshot
     from airflow_provider_agentforce.batch.results import Row
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
@@ -40,14 +42,20 @@ class BatchPage(TaskPage):
     def __init__(self, task: AgentforceBaseOperator, context: Context) -> None:
         super().__init__(task, context, "batch")
         self._written = 0.0
-        self._forget()
+        self._checkpoint: Checkpoint | None = None
+        # By their keys.
+        self._problems: dict[Any, dict[str, Any]] = {}
+        self._others: dict[Any, dict[str, Any]] = {}
+        self._recent: deque[Row] = deque(maxlen=_RECENT)
 
     def row(self, row: Row) -> None:
         """Add a row."""
-        if row.status in PROBLEMS:
-            self._add_problem(row)
-        else:
+        self._problems.pop(row.key, None)
+        self._others.pop(row.key, None)
+        if row.status not in PROBLEMS:
             self._recent.append(row)
+        elif len(self._problems) < _MOST_PROBLEMS:
+            self._problems[row.key] = _shown(row)
 
     def snapshot(self, snapshot: ProgressSnapshot) -> None:
         """Set the progress."""
@@ -56,20 +64,18 @@ class BatchPage(TaskPage):
             self.tell()
             self._written = time.monotonic()
 
-    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
-        """Read all existing rows, including those of earlier tries, instead of those added.
-
-        :param rows_having: gives the rows with some statuses.
-        """
-        self._forget()
-        problems = rows_having(*PROBLEMS)
-        for row in islice(problems, _MOST_READ):
-            self._add_problem(row)
-        rest = rows_having(*(status for status in STATUSES if status not in PROBLEMS))
+    def known(self, checkpoint: Checkpoint) -> None:
+        """Read the existing rows, including those of earlier tries, instead of those added."""
+        self._checkpoint = checkpoint
+        self._recent.clear()
+        self._others.clear()
+        problems = checkpoint.rows_having(*PROBLEMS)
+        self._problems = {row.key: _shown(row) for row in islice(problems, _MOST_PROBLEMS)}
+        rest = checkpoint.rows_having(*(status for status in STATUSES if status not in PROBLEMS))
         size = len(json.dumps(self.body()))
         for row in chain(problems, rest):
-            self._others.append(_shown(row))
-            size += len(json.dumps(self._others[-1]))
+            self._others[row.key] = shown = _shown(row)
+            size += len(json.dumps(shown))
             if size > _MOST_BYTES:
                 break
 
@@ -90,38 +96,37 @@ class BatchPage(TaskPage):
 
     def body(self) -> dict[str, Any]:
         """Return the reasons of failures and the rows."""
-        reasons = sorted(self._reasons.items(), key=lambda one: -one[1][0])[:_MOST_REASONS]
         return {
-            "reasons": [{"reason": text, "count": number, "keys": keys} for text, (number, keys) in reasons],
-            "problems": self._problems,
+            **self._failures(),
+            "problems": list(self._problems.values()),
             "recent": [_shown(row) for row in self._recent],
-            "others": self._others,
+            "others": list(self._others.values()),
         }
 
-    def _forget(self) -> None:
-        self._reasons: dict[str, tuple[int, list[str]]] = {}
-        self._problems: list[dict[str, Any]] = []
-        self._others: list[dict[str, Any]] = []
-        self._recent: deque[Row] = deque(maxlen=_RECENT)
-
-    def _add_problem(self, row: Row) -> None:
-        shown = _shown(row)
-        number, keys = self._reasons.get(shown["reason"], (0, []))
-        if shown["reason"] in self._reasons or len(self._reasons) < _MOST_READ:
-            few = keys if len(keys) >= _MOST_KEYS else [*keys, shown["key"]]
-            self._reasons[shown["reason"]] = (number + 1, few)
-        if len(self._problems) < _MOST_PROBLEMS:
-            self._problems.append(shown)
+    def _failures(self) -> dict[str, Any]:
+        """Return the commonest reasons, and how many records failed for others."""
+        if self._checkpoint is None:
+            return {"reasons": []}
+        found, rest = self._checkpoint.commonest_failures(_MOST_REASONS, _MOST_KEYS)
+        reasons = [
+            {"reason": reason, "count": number, "keys": [_shown_key(key_in(name)) for name in names]}
+            for reason, number, names in found
+        ]
+        return {"reasons": reasons, "failed_otherwise": rest}
 
 
 def _shown(row: Row) -> dict[str, Any]:
     return {
-        "key": one_line(str(row.key), 80),
+        "key": _shown_key(row.key),
         "status": row.status,
         "text": row.text[:_TEXT],
         "reason": short_reason(row.error) if row.error else "",
         "resolution": row.resolution,
     }
+
+
+def _shown_key(key: Any) -> str:
+    return "(no key)" if key is None else one_line(str(key), 80)
 
 
 class BatchWatcher:
@@ -130,9 +135,9 @@ class BatchWatcher:
     def __init__(self, page: BatchPage) -> None:
         self._page = page
 
-    def known(self, rows_having: Callable[..., Iterator[Row]]) -> None:
+    def known(self, checkpoint: Checkpoint) -> None:
         """Show the rows of earlier tries."""
-        self._page.known(rows_having)
+        self._page.known(checkpoint)
 
     def row(self, row: Row) -> None:
         """Count a finished record."""

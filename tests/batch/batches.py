@@ -70,8 +70,8 @@ class Watched:
     def plan(self):
         return self._job.plan(killed=lambda: False)
 
-    def known(self, rows_having):
-        self.seen = list(rows_having(*STATUSES))
+    def known(self, checkpoint):
+        self.seen = list(checkpoint.rows_having(*STATUSES))
 
     def row(self, row):
         self.counted[row.status] += 1

@@ -648,7 +648,8 @@ function reasonsView(page) {
   return el("section", {}, el("h2", {}, "Why records failed"), el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Why records failed" }, el("table", {},
     el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "number" }, "Records"), el("th", { scope: "col" }, "Reason"), el("th", { scope: "col" }, "Keys"))),
     el("tbody", {}, reasons.map((one) => el("tr", {}, el("td", { class: "number" }, count(Number(one.count))), cell(one.reason || "No reason is known."),
-      el("td", {}, list(one.keys).flatMap((key, index) => [index ? ", " : "", line(key, 60)]), one.count > list(one.keys).length ? " …" : null)))))));
+      el("td", {}, list(one.keys).flatMap((key, index) => [index ? ", " : "", line(key, 60)]), one.count > list(one.keys).length ? " …" : null))),
+      page.failed_otherwise > 0 ? el("tr", {}, el("td", { class: "number" }, count(page.failed_otherwise)), el("td", { class: "soft", colspan: "2" }, "for other reasons, which are in the results")) : null))));
 }
 
 function rowsView(rows, title) {
@@ -660,7 +661,7 @@ function rowsView(rows, title) {
 let sought = "";
 
 function known(page) {
-  const rows = [...list(page.problems), ...list(page.recent), ...list(page.others)].filter(isObject);
+  const rows = [...list(page.problems), ...list(page.others), ...list(page.recent)].filter(isObject);
   return [...new Map(rows.map((row) => [row.key, row])).values()];
 }
 

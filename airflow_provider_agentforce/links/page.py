@@ -15,14 +15,15 @@ PAGE_XCOM = "agentforce_page"
 def page_url(task_instance: Any) -> str:
     """Return the address of a task's page, ``""`` below Airflow 3.1.
 
-    It is relative: Airflow's own pages know the path that Airflow is served under, and a worker may not.
+    It is relative: Airflow's own pages know the path that Airflow is served under, and a worker may not. It
+    is that of the page itself, which goes on to the tab of the Dag run: Airflow has no tabs of plugins for
+    people who may not see plugins, such as those with FAB's role Viewer.
     """
     if not has_pages():
         return ""
     ti = task_instance
-    dag, run = quote(ti.dag_id, safe=""), quote(ti.run_id, safe="")
-    task = urlencode({"agentforce_task": ti.task_id, "agentforce_map_index": ti.map_index})
-    return f"dags/{dag}/runs/{run}/plugin/{ROUTE}?{task}"
+    task = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
+    return f"{ROUTE}/?{urlencode({**task, 'tab': 1}, quote_via=quote)}"
 
 
 class ConversationLink(BaseOperatorLink):

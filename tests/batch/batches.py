@@ -24,7 +24,7 @@ from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.continuation import Handover
 from airflow_provider_agentforce.batch.job import Job
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.results import STATUSES
+from airflow_provider_agentforce.batch.results import FAILURES, STATUSES
 from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.storage import LocalStorage
@@ -72,6 +72,9 @@ class Watched:
 
     def known(self, checkpoint):
         self.seen = list(checkpoint.rows_having(*STATUSES))
+        reasons, rest = checkpoint.commonest_failures(3, 1)
+        counted = sum(number for _, number, _ in reasons) + rest
+        assert counted == sum(row.status in FAILURES for row in self.seen)
 
     def row(self, row):
         self.counted[row.status] += 1

@@ -102,10 +102,10 @@ def test_airflow_loads_the_plugin_without_a_web_framework():
 
 
 @pytest.mark.parametrize("link", [ConversationLink(), BatchLink()])
-def test_a_link_leads_to_the_tab_of_the_run_and_names_the_task(link):
+def test_a_link_leads_to_the_page_of_its_task(link):
     assert link.get_link(None, ti_key=PLACE) == (
-        "dags/a%20dag%2F1/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00/plugin/agentforce"
-        "?agentforce_task=t&agentforce_map_index=3"
+        "agentforce/?dag_id=a%20dag%2F1&run_id=manual__2026-01-01T00%3A00%3A00%2B00%3A00"
+        "&task_id=t&map_index=3&tab=1"
     )
 
 
@@ -249,6 +249,33 @@ def test_a_batch_is_on_its_page(org, run, tmp_path):
     assert page["files"]["results"] == done.value["results"]
 
 
+def test_the_reasons_of_a_batch_count_each_record_that_failed_once_over_all_tries(org, run, tmp_path):
+    def tried(try_number):
+        batch = ConversationBatchOperator(
+            task_id="t",
+            records=[{"id": number} for number in range(50)],
+            key="id",
+            # A record whose message is blank is looked at again by each try.
+            message=lambda record: "" if 6 <= record["id"] <= 9 else "Tell me.",
+            result_path=tmp_path.as_uri(),
+            max_concurrency=1,
+        )
+        return run(batch, try_number=try_number, max_tries=1)
+
+    org.fail("send", status=500, times=6)
+    org.fail("send", status=401, times=8)
+    for try_number in (1, 2):
+        page = tried(try_number).page
+        assert page["state"] == "failed"
+        counts = page["counts"]
+        assert (counts["unknown"], counts["failed"]) == (6, 4)
+        assert sorted((one["count"], one["keys"]) for one in page["reasons"]) == [
+            (4, ["6", "7", "8", "9"]),
+            (6, ["0", "1", "2", "3", "4"]),
+        ]
+        assert page["failed_otherwise"] == 0
+
+
 def test_the_page_of_a_batch_is_bounded_and_written_now_and_then(org, run, tmp_path):
     began = time.monotonic()
     batch = ConversationBatchOperator(
@@ -268,7 +295,7 @@ def test_the_log_of_a_failed_task_leads_to_its_page(org, run, monkeypatch, capsy
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/prefix/")
     org.fail("send", drop=True, after=True)
     run(ConversationOperator(task_id="t", messages=["hello"]))
-    page = "https://airflow.example.com/prefix/dags/dag/runs/run/plugin/agentforce?"
+    page = "https://airflow.example.com/prefix/agentforce/?dag_id=dag&run_id=run&"
     assert page in capsys.readouterr().out
 
 

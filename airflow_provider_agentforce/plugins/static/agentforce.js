@@ -265,6 +265,11 @@ function inFrame() {
   }
 }
 
+// Airflow 3.1 puts the run's id into the address as it is, with the plus sign of its time zone.
+function ownQuery() {
+  return new URLSearchParams(location.search.replaceAll("+", "%2B"));
+}
+
 function chosen(query, prefix) {
   const task_id = query.get(`${prefix}task_id`) ?? query.get(`${prefix}task`);
   if (!task_id) return {};
@@ -273,11 +278,11 @@ function chosen(query, prefix) {
 }
 
 function place() {
-  const own = new URLSearchParams(location.search);
+  const own = ownQuery();
   const run = { dag_id: own.get("dag_id"), run_id: own.get("run_id") };
   if (location.hash) return { ...run, ...chosen(new URLSearchParams(location.hash.slice(1)), "") };
-  if (own.get("task_id")) return { ...run, ...chosen(own, ""), single: true };
-  // The link of a task leads to the tab of its run, and names the task in the address of Airflow's page.
+  if (own.get("task_id")) return { ...run, ...chosen(own, ""), single: !own.has("tab") };
+  // The address of Airflow's page names the task.
   return inFrame() ? { ...run, ...chosen(new URLSearchParams(window.parent.location.search), "agentforce_") } : run;
 }
 
@@ -285,13 +290,33 @@ function hashOf(task) {
   return `#${new URLSearchParams({ task_id: task.task_id, map_index: task.map_index })}`;
 }
 
+function runUrl(run_) {
+  return ROOT + ["dags", run_.dag_id, "runs", run_.run_id].map(encodeURIComponent).join("/");
+}
+
 function taskUrl(task, tab = "") {
-  const parts = ["dags", task.dag_id, "runs", task.run_id, "tasks", task.task_id, ...(task.map_index >= 0 ? ["mapped", task.map_index] : [])];
-  return ROOT + parts.map(encodeURIComponent).join("/") + tab;
+  const parts = ["tasks", task.task_id, ...(task.map_index >= 0 ? ["mapped", task.map_index] : [])];
+  return `${runUrl(task)}/${parts.map(encodeURIComponent).join("/")}${tab}`;
 }
 
 function taskName(task) {
   return task.map_index >= 0 ? `${task.task_id} [${task.map_index}]` : task.task_id;
+}
+
+// The link of a task leads here. From here it goes to the tab of the run, which Airflow does not have for those who
+// may not see plugins.
+async function movesToTab() {
+  const own = ownQuery();
+  if (!own.has("tab") || location.hash || inFrame()) return false;
+  try {
+    await ask(`${api("plugins")}?limit=1`);
+  } catch {
+    return false;
+  }
+  const task = chosen(own, "");
+  const query = new URLSearchParams({ agentforce_task: task.task_id, agentforce_map_index: task.map_index });
+  location.replace(`${runUrl({ dag_id: own.get("dag_id"), run_id: own.get("run_id") })}/plugin/agentforce?${query}`);
+  return true;
 }
 
 // Airflow's frame lets no link out of it, so its page follows the link.
@@ -778,7 +803,7 @@ function runView(parts, total) {
   const show = () => { wanted += PAGE_SIZE; refresh(); };
   const rest = total - parts.length;
   return [
-    el("header", { class: "top" }, el("h1", {}, "Agentforce in this run"), el("p", { class: "soft small" }, "What was sent to agents, and what they answered.")),
+    el("header", { class: "top" }, el("h1", {}, "Agentforce in this run"), el("p", { class: "soft small" }, "What was sent to agents, and what they answered. ", inFrame() ? null : el("a", { href: runUrl(where) }, "The Dag run in Airflow"))),
     el("ul", { "aria-label": "Conversations and batches" }, groups.map(entryView)),
     rest > 0 ? el("p", {}, el("button", { "data-key": "more", onclick: show }, `Show more (${rest.toLocaleString()} tasks are not shown)`)) : null,
   ];
@@ -803,7 +828,7 @@ function refusedView(error) {
     404: ["This run is not there", "The Dag or its run does not exist any more."],
   };
   const [title, text] = texts[error.status] ?? ["Airflow does not answer", "This page tries again by itself."];
-  return el("section", { class: "empty", role: "alert" }, el("h1", {}, title), el("p", {}, text), error.status === 401 ? el("p", {}, el("a", { href: ROOT }, "To Airflow")) : null);
+  return el("section", { class: "empty", role: "alert" }, el("h1", {}, title), el("p", {}, text), error.status === 401 ? el("p", {}, el("a", { class: "button", href: `${api("auth", "login")}?${new URLSearchParams({ next: inFrame() ? window.parent.location.href : location.href })}` }, "Log in")) : null);
 }
 
 // -- drawing and refreshing
@@ -866,4 +891,4 @@ function go() {
 theme();
 document.addEventListener("click", follow);
 addEventListener("hashchange", go);
-go();
+movesToTab().then((moves) => moves || go());

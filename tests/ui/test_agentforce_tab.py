@@ -251,10 +251,13 @@ def test_a_batch_of_100_000_records_is_drawn_at_once(tab, seen, foreign):
         "problems": failed,
         "recent": [],
         "others": rows,
-        "reasons": [{"reason": "no", "count": 1_000, "keys": ["F1"]}],
+        "reasons": [{"reason": "no", "count": 993, "keys": ["F1"]}],
+        "failed_otherwise": 7,
     }
     main = tab.alone(foreign(page), "said")
     seen(main).to_contain_text("100,000")
+    reasons = main.get_by_role("region", name="Why records failed").locator("tbody tr")
+    seen(reasons.last).to_contain_text("7for other reasons")
     seen(main).to_contain_text("220 of 100,000 records can be found here")
     main.get_by_role("searchbox").fill("99999")
     seen(main).to_contain_text("It may be in the results.")
@@ -369,6 +372,26 @@ def test_ten_thousand_turns_are_shown_in_parts(tab, seen, foreign):
     seen(messages).to_have_count(100)
 
 
+def test_earlier_turns_are_loaded_from_what_the_task_returned(tab, seen, foreign, airflow):
+    run = foreign(conversation(*(turn(number) for number in range(9_951, 10_001)), left_out=9_950))
+    path = f"dags/foreign/dagRuns/{quote(run.run_id)}/taskInstances/said/xcomEntries"
+    returned = {"turns": [turn(number, text=f"Answer {number}.") for number in range(1, 10_001)]}
+    airflow.ask("POST", path, {"key": "return_value", "value": returned, "map_index": -1})
+    main = tab.alone(run, "said")
+    main.get_by_role("button", name="Load 9,950 earlier messages").click()
+    main.get_by_role("button", name="Show earlier messages (9,950)").click()
+    messages = main.get_by_role("list", name="Messages").locator("> li")
+    seen(messages).to_have_count(100)
+    seen(messages.first).to_contain_text("Answer 9901.")
+
+
+def test_a_run_is_found_by_its_id_as_airflow_3_1_puts_it_into_the_address(tab, seen, foreign):
+    run = foreign(conversation(turn(text="Found.")))
+    assert "+" in run.run_id
+    tab.page.goto(f"/agentforce/?dag_id=foreign&run_id={run.run_id}&task_id=said")
+    seen(tab.page.locator("main")).to_contain_text("Found.")
+
+
 @pytest.mark.parametrize(
     "value", ["s3://bucket/xcoms/dag/run/task/key", 7, [], {"kind": "x"}, {"turns": "no"}]
 )
@@ -382,7 +405,7 @@ def test_an_xcom_that_is_not_ours_breaks_nothing(tab, seen, foreign, value):
 
 def test_a_reference_of_an_xcom_backend_is_explained(tab, seen, foreign):
     main = tab.alone(foreign("s3://bucket/xcoms/1"), "said")
-    seen(main).to_contain_text("The conversation is kept elsewhere")
+    seen(main).to_contain_text("The XComs of this task are kept elsewhere")
 
 
 # -- who may see it
@@ -405,13 +428,13 @@ def answers(url):
 
 @pytest.fixture(scope="module")
 def elsewhere(airflow, tmp_path_factory):
-    """The same Airflow under a path, for people who log in and may not read XComs."""
+    """The same Airflow under a path, for people who log in and whose rights are limited."""
     passwords = tmp_path_factory.mktemp("passwords") / "passwords.json"
-    passwords.write_text(json.dumps({"reader": "reader"}))
+    passwords.write_text(json.dumps({"reader": "reader", "viewer": "viewer"}))
     environment = {
-        "AIRFLOW__CORE__AUTH_MANAGER": "auth_without_xcoms.WithoutXComs",
+        "AIRFLOW__CORE__AUTH_MANAGER": "limited_people.LimitedPeople",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "reader:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "reader:admin,viewer:viewer",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
@@ -433,20 +456,41 @@ def reader(browser, elsewhere):
     context.close()
 
 
-def test_who_is_not_logged_in_sees_nothing(reader, elsewhere, foreign, seen):
+def log_in(tab, airflow, name):
+    answer = tab.page.request.post(f"{airflow.url}/auth/token", data={"username": name, "password": name})
+    cookie = {"name": "_token", "value": answer.json()["access_token"], "url": airflow.url}
+    tab.page.context.add_cookies([cookie])
+
+
+def test_who_is_not_logged_in_sees_nothing_and_comes_back_after_the_login(reader, elsewhere, foreign, seen):
     main = reader.alone(foreign(conversation(turn(text="confidential"))), "said", url=elsewhere.url)
     seen(main).to_contain_text("You are not logged in")
     seen(main).not_to_contain_text("confidential")
-    seen(main.get_by_role("link", name="To Airflow")).to_have_attribute("href", "/airflow/")
+    main.get_by_role("link", name="Log in").click()
+    for field in ("username", "password"):
+        reader.page.locator(f'[name="{field}"]').fill("viewer")
+    reader.page.get_by_role("button", name="Sign in").click()
+    seen(main).to_contain_text("confidential")
 
 
 def test_who_may_not_read_xcoms_is_told_so(reader, elsewhere, foreign, seen):
     run = foreign(conversation(turn(text="confidential")))
-    answer = reader.page.request.post(
-        f"{elsewhere.url}/auth/token", data={"username": "reader", "password": "reader"}
-    )
-    cookie = {"name": "_token", "value": answer.json()["access_token"], "url": elsewhere.url}
-    reader.page.context.add_cookies([cookie])
+    log_in(reader, elsewhere, "reader")
     reader.open(run, "said", url=elsewhere.url)
     seen(reader.main).to_contain_text("You may not see this")
     seen(reader.main).not_to_contain_text("confidential")
+
+
+def test_the_link_of_a_task_works_for_people_whose_airflow_has_no_tabs_of_plugins(
+    reader, elsewhere, told, seen
+):
+    log_in(reader, elsewhere, "viewer")
+    page = reader.page
+    page.goto(f"{elsewhere.url}/dags/{told.dag_id}/runs/{told.run_id}/tasks/ask/details")
+    page.get_by_role("link", name="Conversation", exact=True).click()
+    main = page.locator("main[aria-busy=false]")
+    seen(main).to_contain_text("And of order 4712?")
+    main.get_by_role("link", name="All of this run").click()
+    seen(main.get_by_role("list", name="Conversations and batches").get_by_role("link")).to_have_count(1)
+    main.get_by_role("link", name="The Dag run in Airflow").click()
+    page.wait_for_url("**/airflow/dags/*/runs/*")

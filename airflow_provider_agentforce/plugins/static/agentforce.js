@@ -751,7 +751,7 @@ function firstWords(group) {
 function entryView(group) {
   const [one] = group;
   if (one.page === null) {
-    return el("li", {}, el("a", { class: "card", href: hashOf(one.task) }, el("b", {}, line(taskName(one.task), 80)), el("p", { class: "soft small" }, "What it left cannot be shown here.")));
+    return el("li", {}, el("a", { class: "card", href: hashOf(one.task) }, el("b", {}, line(taskName(one.task), 80)), el("p", { class: "soft small" }, one.reference ? "Its XComs are kept elsewhere." : "What it left cannot be shown here.")));
   }
   const trouble = group.find((other) => isUnknown(other)) ?? group.find((other) => other.page.state === "failed") ?? group.find(isLive) ?? one;
   const names = [...new Set(group.map((other) => taskName(other.task)))].join(", ");
@@ -814,8 +814,8 @@ function runView(parts, total) {
 function nothingView(one) {
   const back = where.single ? null : el("p", {}, el("a", { href: "#all" }, "All of this run"));
   if (one.reference) {
-    return el("section", { class: "empty" }, el("h1", {}, "The conversation is kept elsewhere"),
-      el("p", {}, "This Airflow keeps XComs in a backend of its own, and Airflow's REST API gives only a reference to them. Read the XComs of the task where that backend keeps them."), back);
+    return el("section", { class: "empty" }, el("h1", {}, "The XComs of this task are kept elsewhere"),
+      el("p", {}, "This Airflow has a custom XCom backend, and its REST API gives this page only a reference. Read the XComs of the task where that backend keeps them."), back);
   }
   return el("section", { class: "empty" }, el("h1", {}, "Nothing to show for this task"),
     el("p", {}, "It has not begun, it does not talk to an Agentforce agent, it has do_xcom_push=False, or its XComs were removed."), back);

@@ -281,15 +281,15 @@ class Checkpoint:
         """Yield the rows with one of *statuses*, in the order of the input."""
         return (Row.from_line(self.row_at(position)) for position in self.rows.having(*statuses))
 
-    def commonest_failures(self, most: int, names: int) -> tuple[list[tuple[str, int, list[str]]], int]:
-        """Return the commonest reasons of failures, each with its count and the names of some records.
+    def most_common_failures(self, most: int, names: int) -> tuple[list[tuple[str, int, list[str]]], int]:
+        """Return the most common reasons of failures, each with its count and the names of some records.
 
         :param most: how many reasons.
         :param names: how many names of each, the first ones in the order of the input.
         :returns: and how many records failed for other reasons.
         """
         with self._changed:
-            found = self.rows.commonest_failures(most, names)
+            found = self.rows.most_common_failures(most, names)
             rest = self.rows.failures.total() - sum(number for _, number, _ in found)
         wanted = {position for *_, where in found for position in where}
         named = {at: name for name, at in self._positions.items() if at in wanted} if wanted else {}

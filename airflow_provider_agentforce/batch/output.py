@@ -156,7 +156,7 @@ class Output:
 
     def _reasons(self) -> str:
         """Return why records failed, the most common reasons first, each with the key of one record."""
-        found = self._rows.commonest_failures(_SHOWN_REASONS, 1)
+        found = self._rows.most_common_failures(_SHOWN_REASONS, 1)
         shown = [self._reason(reason, number, first) for reason, number, [first] in found]
         more = len(self._rows.failures) - len(shown)
         return "; ".join(shown + ([f"{more} other reasons"] if more else []))

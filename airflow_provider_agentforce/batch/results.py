@@ -255,8 +255,8 @@ class RowIndex:
         wanted = {STATUSES.index(status) + 1 for status in statuses}
         return (position for position, number in enumerate(self._status) if number in wanted)
 
-    def commonest_failures(self, most: int, places: int) -> list[tuple[str, int, list[int]]]:
-        """Return the commonest reasons of failures, each with its count and where it occurs.
+    def most_common_failures(self, most: int, places: int) -> list[tuple[str, int, list[int]]]:
+        """Return the most common reasons of failures, each with its count and where it occurs.
 
         :param most: how many reasons.
         :param places: how many positions of each, the first ones in the order of the input.

@@ -104,10 +104,10 @@ class BatchPage(TaskPage):
         }
 
     def _failures(self) -> dict[str, Any]:
-        """Return the commonest reasons, and how many records failed for others."""
+        """Return the most common reasons, and how many records failed for others."""
         if self._checkpoint is None:
             return {"reasons": []}
-        found, rest = self._checkpoint.commonest_failures(_MOST_REASONS, _MOST_KEYS)
+        found, rest = self._checkpoint.most_common_failures(_MOST_REASONS, _MOST_KEYS)
         reasons = [
             {"reason": reason, "count": number, "keys": [_shown_key(key_in(name)) for name in names]}
             for reason, number, names in found

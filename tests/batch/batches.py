@@ -72,7 +72,7 @@ class Watched:
 
     def known(self, checkpoint):
         self.seen = list(checkpoint.rows_having(*STATUSES))
-        reasons, rest = checkpoint.commonest_failures(3, 1)
+        reasons, rest = checkpoint.most_common_failures(3, 1)
         counted = sum(number for _, number, _ in reasons) + rest
         assert counted == sum(row.status in FAILURES for row in self.seen)
 

@@ -16,8 +16,8 @@ def page_url(task_instance: Any) -> str:
     """Return the address of a task's page, ``""`` below Airflow 3.1.
 
     It is relative: Airflow's own pages know the path that Airflow is served under, and a worker may not. It
-    is that of the page itself, which goes on to the tab of the Dag run: Airflow has no tabs of plugins for
-    people who may not see plugins, such as those with FAB's role Viewer.
+    leads to the page itself, which opens the tab of the Dag run instead where there is one: Airflow shows no
+    tabs of plugins to people who may not see plugins, such as those with FAB's role Viewer.
     """
     if not has_pages():
         return ""

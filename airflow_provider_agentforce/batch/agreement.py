@@ -85,10 +85,13 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     if _is_number(one) and _is_number(other):
-        if one == int(one) and other == int(other):
-            return bool(one == other)
-        return math.isclose(one, other, rel_tol=TOLERANCE)
+        return _close(one, other)
     return type(one) is type(other) and bool(one == other)
+
+
+def _close(one: float, other: float) -> bool:
+    whole = one == int(one) and other == int(other)
+    return one == other if whole else math.isclose(one, other, rel_tol=TOLERANCE)
 
 
 def _normal(text: str) -> str:

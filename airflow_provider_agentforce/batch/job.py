@@ -99,13 +99,7 @@ class Job:
         if self.continues_as is not None:
             continuation.take_over(self.continues_as, self.identity, asked.marks)
         with closing(self._checkpoint(storage, asked)) as checkpoint:
-            past = checkpoint.open(changes_allowed=options.changes_allowed)
-            # Another split may have begun meanwhile: at least one of two sees the other's checkpoint.
-            self._check_split()
-            self.check_folder(past.began)
-            if self.begins is not None:
-                continuation.begin(self.begins)
-            take_up(self.client, past, checkpoint)
+            past = self._open(checkpoint, continuation)
             watcher.known(checkpoint)
             versions = versions_of(self.client, checkpoint, options, cycle=self.cycle)
             with self._reusing(lambda: versions.current) as reuse:
@@ -126,6 +120,17 @@ class Job:
             output.judge(manifest, stopped_early=stopped_early, refusal=refusal)
             versions.judge(manifest)
             return manifest
+
+    def _open(self, checkpoint: Checkpoint, continuation: Continuation) -> EarlierTries:
+        """Open the checkpoint, and settle what earlier tries left open."""
+        past = checkpoint.open(changes_allowed=self.options.changes_allowed)
+        # Another split may have begun meanwhile: at least one of two sees the other's checkpoint.
+        self._check_split()
+        self.check_folder(past.began)
+        if self.begins is not None:
+            continuation.begin(self.begins)
+        take_up(self.client, past, checkpoint)
+        return past
 
     def _agreement(
         self, asked: BatchInput, checkpoint: Checkpoint, *, asks: bool, killed: Callable[[], bool]

@@ -128,8 +128,7 @@ class Runner:
         self._began = self._flush_at = time.monotonic()
         self._refusals = client.limiter.refusals
         self._error: AgentforceError | None = None
-        self._stopping = False
-        self._aborted = False
+        self._stopping = self._aborted = False
 
     def run(self, items: Iterator[WorkItem | Row | None]) -> float | None:
         """Ask until all records are done.

@@ -193,15 +193,17 @@ class SessionTraces:
             waiting += not done
             if finding.trace is not None and (done or last):
                 self._hand_on(finding.trace)
-        over = last or not waiting
+        log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
+        self._write(over=last or not waiting)
+        return last or not waiting
+
+    def _write(self, *, over: bool) -> None:
         if self._files is not None:
             self._files.write(list(self._sought.values()), self._messages, over=over)
-        log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
         if over:
             self._warn()
             for trace in self._held:
                 self._on_trace(trace)  # type: ignore[misc] # without it none is held
-        return over
 
     def _hand_on(self, trace: SessionTrace) -> None:
         """Hand a trace on; that of a single session in the end, as nothing notes that it was complete."""

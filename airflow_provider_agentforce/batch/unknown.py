@@ -163,17 +163,7 @@ class UnknownRows:
         row = replace(self._rows[name], resolution=verdict.resolution(), error=None)
         more = len(self._messages[name]) > 1
         if not verdict.acted:
-            if self._has_changed(name):
-                why = "The agent did not act. The message is not sent again, because it has changed since."
-                return replace(row, status=FAILED, applied=None, error=why)
-            nothing_before = row.request is not None and not row.earlier_requests and row.outcome is None
-            if not more or nothing_before:
-                return replace(row, status=FAILED, applied=False, error="The agent did not act.")
-            why = (
-                "The agent did not act on the last message that was sent. It is not sent again: the session "
-                "has ended, and earlier messages were answered there."
-            )
-            return replace(row, status=FAILED, applied=None, error=why)
+            return self._not_acted(name, row, more=more)
         if more and len(row.earlier_requests) + 1 < len(self._messages[name]):
             why = "The agent acted on a message, and the rest cannot be asked, because the session has ended."
             return replace(row, status=FAILED, applied=True, error=why)
@@ -183,6 +173,19 @@ class UnknownRows:
             row = replace(row, earlier_answers=[*row.earlier_answers, row.text])
         row = replace(row, status=outcome, outcome=outcome, applied=True, text=verdict.text)
         return row if self._output is None or outcome != ANSWERED else self._checked(row, self._output)
+
+    def _not_acted(self, name: str, row: Row, *, more: bool) -> Row:
+        if self._has_changed(name):
+            why = "The agent did not act. The message is not sent again, because it has changed since."
+            return replace(row, status=FAILED, applied=None, error=why)
+        nothing_before = row.request is not None and not row.earlier_requests and row.outcome is None
+        if not more or nothing_before:
+            return replace(row, status=FAILED, applied=False, error="The agent did not act.")
+        why = (
+            "The agent did not act on the last message that was sent. It is not sent again: the session "
+            "has ended, and earlier messages were answered there."
+        )
+        return replace(row, status=FAILED, applied=None, error=why)
 
     @staticmethod
     def _checked(row: Row, output: OutputType) -> Row:

@@ -186,9 +186,7 @@ def message_of(
     if in_reply_to is not None:
         raise AgentforceInputError(f"in_reply_to is for a text only; a {kind} finds the question by itself.")
     if isinstance(said, Transfer):
-        why = {} if said.description is None else {"description": said.description}
-        content = {} if said.failed is None else {"reason": said.failed, **why}
-        return Message("TransferFailed" if content else "TransferSucceeded", content, variables=given)
+        return _transfer_message(said, given)
     turn = _turn(said.turn)
     if said.turn is not None and turn is None:
         raise AgentforceInputError(
@@ -198,6 +196,12 @@ def message_of(
     if isinstance(said, Cancel):
         return Message("Cancel", {}, question["id"], given)
     return Message("Reply", {"reply": _items(said.items, question)}, question["id"], given)
+
+
+def _transfer_message(said: Transfer, variables: list[dict[str, Any]]) -> Message:
+    why = {} if said.description is None else {"description": said.description}
+    content = {} if said.failed is None else {"reason": said.failed, **why}
+    return Message("TransferFailed" if content else "TransferSucceeded", content, variables=variables)
 
 
 def reply_item(item: object, field: str) -> dict[str, Any]:

@@ -105,16 +105,20 @@ def take_over(operator: ConversationBatchOperator, handover: Handover) -> None:
             setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
         elif name not in _MAY_DIFFER and own != first[name]:
             _refuse(name, f"is {shown(own)}, and the first task has {shown(first[name])}")
-    for name in _RENDERED:
-        if getattr(operator, name) is None and getattr(operator, f"{name}_function") is None:
-            if name in first["functions"]:
-                _refuse(name, "was a function in the first task, which a file cannot contain. Give it again")
-            setattr(operator, name, first[name])
+    _take_over_templates(operator, first)
     if _hash_of_type(operator) != first["output_type"]:
         _refuse("output_type", "is not that of the first task. A file cannot contain it, so give it again")
     operator.agent_id = operator.agent_id or first["agent_id"]
     operator.records = first["records"]
     operator.given_records = None if first["records"] else _records_gone
+
+
+def _take_over_templates(operator: ConversationBatchOperator, first: Mapping[str, Any]) -> None:
+    for name in _RENDERED:
+        if getattr(operator, name) is None and getattr(operator, f"{name}_function") is None:
+            if name in first["functions"]:
+                _refuse(name, "was a function in the first task, which a file cannot contain. Give it again")
+            setattr(operator, name, first[name])
 
 
 def _records_gone() -> NoReturn:

@@ -284,16 +284,20 @@ class Resolver:
             refused = next((one for one in seen.values() if one.for_all), None)
             found = {name: said for name in part if (said := _verdict_of(seen[name], last=over))}
             self._settle_with_outcomes(step, found)
-            still = self._store.open()
-            # What the trace does not settle, and will not.
-            unseen = {name: seen[name] for name in part if name in still and (over or seen[name].final)}
-            for name, one in unseen.items():
-                self._note(name, f"Trace: {one.note}")
-            notes.update(one.note for one in unseen.values())
-            left |= {name: still[name] for name in part if name in still and not seen[name].final}
+            unknown = self._store.open()
+            still = {name: unknown[name] for name in part if name in unknown}
+            notes.update(self._note_unseen({name: seen[name] for name in still}, over=over))
+            left |= {name: one for name, one in still.items() if not seen[name].final}
         for note, number in notes.items():
             log.info("The org's trace does not show it: %s Messages: %d.", note, number)
         return left
+
+    def _note_unseen(self, seen: Mapping[str, TraceLookup], *, over: bool) -> list[str]:
+        """Note what the trace has not settled and will not settle; return the notes."""
+        unseen = {name: one.note for name, one in seen.items() if over or one.final}
+        for name, note in unseen.items():
+            self._note(name, f"Trace: {note}")
+        return list(unseen.values())
 
     def _settle_with_outcomes(self, step: Trace, verdicts: Mapping[str, Verdict]) -> None:
         if self._state.outcome_hangs:

@@ -256,7 +256,7 @@ def test_what_became_of_a_request_is_what_an_error_tells():
         (READ, 400, "MALFORMED_QUERY: unexpected token: 'FRM'", "Correct the SOQL"),
         (READ, 403, "REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.", "24 hours"),
         (WRITE, 403, "REQUEST_LIMIT_EXCEEDED: ConcurrentRequests Limit exceeded.", "at once"),
-        (WRITE, 403, "INSUFFICIENT_ACCESS: x", "edit these records"),
+        (WRITE, 403, "INSUFFICIENT_ACCESS: x", "permission for what is read or written"),
         (START, 403, "", "lack access"),
         (START, 429, "", "Slow down"),
         (TOKEN, 400, "invalid_grant: no client credentials user enabled", "Run As user"),

@@ -435,7 +435,7 @@ class TestQuery:
 
     def test_a_mistake_ends_the_task_and_an_outage_leaves_it_to_its_retries(self, org):
         with pytest.raises(AirflowFailException, match="MALFORMED_QUERY"):
-            AgentforceHook().query("SELEKT")
+            AgentforceHook().query("SELECT Id FROM")
         org.add_records("Account", ({"Name": f"More {number}"} for number in range(2500)))
         found = AgentforceHook().query("SELECT Name FROM Account")
         org.fail("query", status=403)

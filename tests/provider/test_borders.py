@@ -331,16 +331,20 @@ BATCH = {"records": [{"id": 1}], "message": "hi", "result_path": "file:///tmp/x"
         (
             ConversationOperator,
             {"messages": ["a", Reply(turn=START.output)]},
-            "messages contains a dataclass, such as a Reply, with the output of a task",
+            "messages contains the output of a task in a Reply",
         ),
-        (SendMessageOperator, {"session": START.output, "cancel": Cancel(START.output)}, "cancel contains a"),
+        (
+            SendMessageOperator,
+            {"session": START.output, "cancel": Cancel(START.output)},
+            "cancel contains the output of a task in a Cancel",
+        ),
         (
             SendMessageOperator,
             {
                 "session": START.output,
                 "reply": Reply([{"type": "a", "property": "b", "value": START.output}]),
             },
-            "reply contains a dataclass",
+            "reply contains the output of a task in a Reply",
         ),
         (
             ConversationBatchOperator,

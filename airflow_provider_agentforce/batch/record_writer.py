@@ -27,7 +27,12 @@ from airflow_provider_agentforce.batch.storage import Storage, storage_of
 from airflow_provider_agentforce.batch.write_failures import WriteFailures
 from airflow_provider_agentforce.batch.write_notes import WriteNotes
 from airflow_provider_agentforce.client.records import MOST_PER_CALL, Records, WriteResult
-from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError, one_line
+from airflow_provider_agentforce.exceptions import (
+    AgentforceInputError,
+    AgentforceTransientError,
+    BatchFailedError,
+    one_line,
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +122,12 @@ class RecordWriter:
             for begin, end in notes.spans(tally.total):
                 tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
             stopped = self._write_all(values, notes, tally, most)
+            if not stopped and tally.written + tally.failures.count != tally.total:
+                raise AgentforceTransientError(
+                    "The results changed while they were written.",
+                    hint="The next try writes what they are then. Write results whose batch has ended.",
+                    operation="write",
+                )
         failed = tally.failures.count
         if failed:
             notes.write_errors(tally.failures)

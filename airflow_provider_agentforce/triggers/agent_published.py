@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_lookup import AgentInfo
     from airflow_provider_agentforce.client.client import AgentforceClient
 
+_TAKEN_SECONDS = 5.0
+
 
 class AgentPublishedTrigger(BaseEventTrigger):
     """Sends an event when a different version of an agent becomes active.
@@ -64,6 +66,8 @@ class AgentPublishedTrigger(BaseEventTrigger):
                     previous, announced = announced, found.version
                     if previous is not None:
                         yield _event(found, previous)
+                        # Airflow takes it a moment later; if it is stopped before, the event comes again.
+                        await asyncio.sleep(min(_TAKEN_SECONDS, self.poke_interval.total_seconds()))
                 if announced != kept and await self._keep(announced):
                     kept = announced
                 await asyncio.sleep(self.poke_interval.total_seconds())

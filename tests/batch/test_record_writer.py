@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from quick import fields_of
@@ -339,6 +340,22 @@ def test_a_note_that_is_cut_costs_one_more_write(org, client, tmp_path, ids):
     note.write_bytes(note.read_bytes()[:3])
     assert writer(client, path).run()["written"] == 2
     assert sizes(org) == [3, 3]
+
+
+def test_results_that_change_while_they_are_written_are_no_success(org, client, tmp_path, ids):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    parts = {"one": ids[:200], "two": ids[200:201], "three": ids[201:204]}
+    paths = [results_of(tmp_path / name, answered(keys)) for name, keys in parts.items()]
+    hold = org.hold("write")
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(writer(client, *paths).run)
+        hold.wait_until_held(60)
+        results_of(tmp_path / "three", answered(ids[201:203]))
+        hold.release()
+        with pytest.raises(AgentforceTransientError, match="changed while they were written"):
+            writing.result()
+    assert writer(client, *paths).run()["written"] == 203
 
 
 def test_a_dry_run_shows_what_would_change_and_writes_nothing(org, client, tmp_path, ids):

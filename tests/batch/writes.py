@@ -30,10 +30,10 @@ def results_of(folder, rows):
     return path
 
 
-def writer(client, path, *, fields=FIELDS, sobject="Account", identity="run", **options):
+def writer(client, *paths, fields=FIELDS, sobject="Account", identity="run", **options):
     rendered = {name: compile_template(text) for name, text in fields.items()}
     chosen = WriteOptions(sobject=sobject, fields=rendered, **options)
-    return RecordWriter(client.records, [path], path.parent / "writes" / "task", chosen, identity=identity)
+    return RecordWriter(client.records, paths, paths[0].parent / "writes" / "task", chosen, identity=identity)
 
 
 def errors_of(result):

@@ -99,13 +99,16 @@ def test_a_worker_whose_processes_are_all_told_to_stop_ends_its_session(cluster,
     hold = org.hold("send")
     run = cluster.trigger("talk")
     hold.wait_until_held(180)
-    kill(*cluster.processes_of(cluster.worker_of(run.runner("talk"))), by=signal.SIGTERM)
+    worker = cluster.worker_of(run.runner("talk"))
+    kill(*cluster.processes_of(worker), by=signal.SIGTERM)
     # The org does not end a session while the agent works in it.
     until("the end is tried", lambda: org.count("end"))
     hold.release()
     assert run.wait(180) == "failed"
 
     assert (org.count("start"), org.count("send"), org.applied()) == (1, 1, 1)
+    # While it shuts down it takes no task, and the next test would count on it.
+    until("the worker has stopped", lambda: not cluster.processes_of(worker), timeout=120)
 
 
 def test_a_clock_that_is_wrong_changes_nothing(cluster, org):

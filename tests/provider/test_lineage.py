@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from http_receiver import Receiver
 
 from airflow_provider_agentforce.operators import ConversationBatchOperator
 
@@ -20,30 +19,15 @@ pytest.importorskip("airflow.providers.openlineage")
 HERE = Path(__file__).resolve().parent
 
 
-class Backend:
-    """Takes events of OpenLineage by HTTP."""
+class Backend(Receiver):
+    """Takes events of OpenLineage."""
 
     def __init__(self):
         self.events = []
-        events = self.events
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
+    def take(self, body):
+        self.events.append(json.loads(body))
 
     def lineage(self):
         """Return the names of what each task read and wrote, once it was done."""

@@ -327,6 +327,28 @@ MILLISECONDS = named("output_latency_milliseconds", actualValue=2400)
         (
             {
                 "testScorerResults": scored(
+                    evaluationType="topic_sequence_match",
+                    actualValue="Orders_16jxx0000000001",
+                    expectedValue="Orders_16jxx0000000001AAA",
+                )
+            },
+            "passed",
+            "",
+        ),
+        (
+            {
+                "testScorerResults": scored(
+                    evaluationType="topic_sequence_match",
+                    actualValue="Orders_16jxx0000000001",
+                    expectedValue="Orders_16jxx0000000002",
+                )
+            },
+            "failed",
+            "",
+        ),
+        (
+            {
+                "testScorerResults": scored(
                     evaluationType="evaluator.topic_sequence_match", actualValue="A", expectedValue="B"
                 )
             },

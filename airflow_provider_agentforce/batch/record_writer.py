@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,10 +50,12 @@ class _Tally:
     """The progress.
 
     :ivar states: a byte for each row that qualifies.
+    :ivar rows: a hash of each of them.
     """
 
     failures: WriteFailures
     states: bytearray = field(default_factory=bytearray)
+    rows: array[int] = field(default_factory=lambda: array("q"))
 
     @property
     def total(self) -> int:
@@ -123,11 +126,7 @@ class RecordWriter:
                 tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
             stopped = self._write_all(values, notes, tally, most)
             if not stopped and tally.written + tally.failures.count != tally.total:
-                raise AgentforceTransientError(
-                    "The results changed while they were written.",
-                    hint="The next try writes what they are then. Write results whose batch has ended.",
-                    operation="write",
-                )
+                raise _changed()
         failed = tally.failures.count
         if failed:
             notes.write_errors(tally.failures)
@@ -150,7 +149,9 @@ class RecordWriter:
         """
         digest = hashlib.sha256(f"{self._identity} {values.info.name} {values.external_id}".encode())
         named: dict[Any, Any] = {}
-        for one in self._writes(values):
+        for position, row in enumerate(self._qualifying()):
+            tally.rows.append(_hash(row))
+            one = values.of(position, row)
             if isinstance(one, WriteFailure):
                 tally.states.append(_FAILED)
                 tally.failures.add(one)
@@ -169,9 +170,8 @@ class RecordWriter:
             log.warning("No row has an outcome that qualifies: %s.", ", ".join(self._options.outcomes))
         return digest.hexdigest()[:16]
 
-    def _writes(self, values: RecordValues) -> Iterator[RecordWrite | WriteFailure]:
-        qualifying = (row for row in self._rows() if row.get("status") in self._options.outcomes)
-        return (values.of(position, row) for position, row in enumerate(qualifying))
+    def _qualifying(self) -> Iterator[dict[str, Any]]:
+        return (row for row in self._rows() if row.get("status") in self._options.outcomes)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for path in self._sources:
@@ -195,10 +195,16 @@ class RecordWriter:
         return tally.exceeds(most)
 
     def _remaining(self, values: RecordValues, tally: _Tally) -> Iterator[RecordWrite]:
-        """Yield what is to be written. A template may read more than the row, and fail only now."""
-        for position, one in enumerate(self._writes(values)):
+        """Yield what is to be written. A template may read more than the row, and fail only now.
+
+        :raises AgentforceTransientError: a row is not the one that was checked.
+        """
+        for position, row in enumerate(self._qualifying()):
+            if position >= tally.total or _hash(row) != tally.rows[position]:
+                raise _changed()
             if tally.states[position] != _OPEN:
                 continue
+            one = values.of(position, row)
             if isinstance(one, WriteFailure):
                 tally.failures.add(one)
             else:
@@ -222,7 +228,8 @@ class RecordWriter:
 
     def _preview(self, values: RecordValues) -> dict[str, Any]:
         """Return what would change in the first records."""
-        checked = (one for one in self._writes(values) if isinstance(one, RecordWrite))
+        made = (values.of(position, row) for position, row in enumerate(self._qualifying()))
+        checked = (one for one in made if isinstance(one, RecordWrite))
         first = list(islice(checked, _PREVIEWED))
         name = values.key.name
         present = {values.identity_of(record[name]): record for record in self._present(first, values)}
@@ -261,6 +268,18 @@ def _judged(result: dict[str, Any], tally: _Tally, *, stopped: bool) -> dict[str
         operation="write",
         retryable=tally.failures.locked > 0,
     )
+
+
+def _changed() -> AgentforceTransientError:
+    return AgentforceTransientError(
+        "The results changed while they were written.",
+        hint="The next try writes what they are then. Write results whose batch has ended.",
+        operation="write",
+    )
+
+
+def _hash(row: dict[str, Any]) -> int:
+    return hash(ENCODER.encode(row))
 
 
 def _row(line: str, number: int, path: Any) -> dict[str, Any]:

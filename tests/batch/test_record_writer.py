@@ -342,20 +342,31 @@ def test_a_note_that_is_cut_costs_one_more_write(org, client, tmp_path, ids):
     assert sizes(org) == [3, 3]
 
 
-def test_results_that_change_while_they_are_written_are_no_success(org, client, tmp_path, ids):
-    for name in ("one", "two", "three"):
-        (tmp_path / name).mkdir()
+@pytest.mark.parametrize(
+    "later",
+    [
+        lambda ids: answered(ids[201:203]),
+        lambda ids: answered(ids[201:205]),
+        lambda ids: answered([ids[201], ids[203], ids[202]]),
+        lambda ids: answered([ids[0]], "another {}") + answered(ids[202:204]),
+        lambda ids: answered(ids[201:204], "another {}"),
+    ],
+    ids=["fewer", "more", "in another order", "of another record", "with another answer"],
+)
+def test_results_that_change_while_they_are_written_are_no_success(org, client, tmp_path, ids, later):
     parts = {"one": ids[:200], "two": ids[200:201], "three": ids[201:204]}
+    for name in parts:
+        (tmp_path / name).mkdir()
     paths = [results_of(tmp_path / name, answered(keys)) for name, keys in parts.items()]
     hold = org.hold("write")
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(writer(client, *paths).run)
         hold.wait_until_held(60)
-        results_of(tmp_path / "three", answered(ids[201:203]))
+        results_of(tmp_path / "three", later(ids))
         hold.release()
         with pytest.raises(AgentforceTransientError, match="changed while they were written"):
             writing.result()
-    assert writer(client, *paths).run()["written"] == 203
+    assert summaries(org)[ids[0]] == f"about {ids[0]}"
 
 
 def test_a_dry_run_shows_what_would_change_and_writes_nothing(org, client, tmp_path, ids):

@@ -49,22 +49,19 @@ _END_OF_LINE = r"(?: \s | \\+[nr] | %0[ADad] )"
 _OF_A_KEY = r"(?:[ +]|%20)KEY-----"
 # Unlike a long path or a hash, Base64 has letters of both cases and digits in every line.
 _MIXED = "(?=[A-Za-z+/]{0,63}[0-9]) (?=[a-z0-9+/]{0,63}[A-Z]) (?=[A-Z0-9+/]{0,63}[a-z])"
-_PRIVATE_KEY = re.compile(
-    rf"""
+# The patterns are compiled where they are first used: most Dag files raise no error.
+_PRIVATE_KEY = rf"""(?x)
     (?:-----BEGIN[A-Z +%20]*)? PRIVATE{_OF_A_KEY} (?s:.*? -----END[A-Z +%20]*PRIVATE{_OF_A_KEY} | .*)
     | LS0tLS1CRUdJTi [A-Za-z0-9+/=\s]*
     | (?: [A-Za-z0-9+/]{{1,64}} {_END_OF_LINE} )? {_MIXED} (?: [A-Za-z0-9+/]{{64}} {_END_OF_LINE}* ){{3}}
       (?: [A-Za-z0-9+/=] | {_END_OF_LINE} )* (?: -----END[A-Z +%20]*PRIVATE{_OF_A_KEY} )?
-    """,
-    re.VERBOSE,
-)
+"""
 # A PEM, its Base64, and the beginning of an RSA key's DER.
 _KEY_MARKS = ("PRIVATE", "LS0tLS1CRUdJTi", "MII")
-_MARKED = re.compile(r"PRIVATE|^LS0tLS1CRUdJTi|^.{0,80}(?<![A-Za-z0-9+])MII")
-_LINE_END = re.compile(_END_OF_LINE, re.VERBOSE)
+_MARKED = r"PRIVATE|^LS0tLS1CRUdJTi|^.{0,80}(?<![A-Za-z0-9+])MII"
 # A shorter line does not give a key away, and is too likely to be a part of something else.
 SHORTEST_KEY_LINE = 8
-_FENCE = re.compile("-----[^-]*-----")
+_FENCE = "-----[^-]*-----"
 _LONGEST_SEARCHED = 100_000
 # The rest of a longer text is not read, so that megabytes take little time.
 _LONGEST_READ = 10_000
@@ -93,12 +90,12 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def _without_keys(text: str) -> str:
-    return _PRIVATE_KEY.sub(_HIDDEN_KEY, text)
+    return re.sub(_PRIVATE_KEY, _HIDDEN_KEY, text)
 
 
 def looks_like_key(text: str) -> bool:
     """Return whether *text* is or contains a private key or a large part of one."""
-    return _PRIVATE_KEY.search(text) is not None
+    return re.search(_PRIVATE_KEY, text) is not None
 
 
 def key_lines(text: str) -> list[str]:
@@ -108,8 +105,9 @@ def key_lines(text: str) -> list[str]:
     """
     if not any(mark in text for mark in _KEY_MARKS):
         return []
-    found = _PRIVATE_KEY.findall(text[:_LONGEST_SEARCHED])
-    lines = [line for one in found if _MARKED.search(one) for line in _LINE_END.split(_FENCE.sub(" ", one))]
+    found = re.findall(_PRIVATE_KEY, text[:_LONGEST_SEARCHED])
+    keys = [re.sub(_FENCE, " ", one) for one in found if re.search(_MARKED, one)]
+    lines = [line for key in keys for line in re.split(_END_OF_LINE, key, flags=re.VERBOSE)]
     return [line for line in lines if len(line) >= SHORTEST_KEY_LINE and "-----" not in line]
 
 

@@ -21,20 +21,19 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, looks_l
 END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
 FEEDBACK = ("GOOD", "BAD")
 
-_ORIGIN = re.compile(
-    r"(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", re.IGNORECASE
-)
-_AGENT_ID = re.compile(r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?")
-_CONNECTION_ID = re.compile(r"[\w.\-]{1,200}")
-_AGENT = re.compile(rf"{_AGENT_ID.pattern}|[A-Za-z][A-Za-z0-9_]{{0,79}}")
-_NAME = re.compile(r"[A-Za-z0-9_]{1,80}")
-_SELECT = re.compile(r"\s*select\b", re.IGNORECASE)
-_COUNT_ALONE = re.compile(r"\s*select\s+count\s*\(\s*\)", re.IGNORECASE)
-_PATH_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# The patterns are compiled where they are first used: a Dag file that uses none does not wait for them.
+_ORIGIN = r"(?i)(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?"
+_AGENT_ID = r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?"
+_CONNECTION_ID = r"[\w.\-]{1,200}"
+_AGENT = rf"{_AGENT_ID}|[A-Za-z][A-Za-z0-9_]{{0,79}}"
+_NAME = r"[A-Za-z0-9_]{1,80}"
+_SELECT = r"(?i)\s*select\b"
+_COUNT_ALONE = r"(?i)\s*select\s+count\s*\(\s*\)"
+_PATH_ID = r"[A-Za-z0-9_-]{1,128}"
 # Salesforce usernames have the form of an email address, and at most 80 characters.
-_USERNAME = re.compile(r"(?=.{3,80}$)[^\s@<>\"']+@[^\s@<>\"']+")
-_AUDIENCE = re.compile(r"(https?://[^/?#\s]+)((?:/[\w.~-]+)*)/?", re.ASCII)
-_SALESFORCE_HOST = re.compile(r"([a-z0-9-]+\.)+salesforce\.(com|mil)", re.IGNORECASE)
+_USERNAME = r"(?=.{3,80}$)[^\s@<>\"']+@[^\s@<>\"']+"
+_AUDIENCE = r"(?a)(https?://[^/?#\s]+)((?:/[\w.~-]+)*)/?"
+_SALESFORCE_HOST = r"(?i)([a-z0-9-]+\.)+salesforce\.(com|mil)"
 _LAST_PORT = 65535
 _USUAL_PORT = {"http": ":80", "https": ":443"}
 _LOGIN_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
@@ -50,7 +49,7 @@ def origin(value: object, field: str) -> str:
     if "://" not in text:
         # A connection given as a URI has no scheme for the host.
         text = f"{'http' if is_loopback(text.split(':')[0]) else 'https'}://{text}"
-    match = _ORIGIN.fullmatch(text)
+    match = re.fullmatch(_ORIGIN, text)
     if match is None or looks_like_key(text) or int((match.group(3) or ":443")[1:]) > _LAST_PORT:
         requirement = "must look like https://acme.my.salesforce.com, without user, path or query"
         raise refusal(value, field, requirement)
@@ -93,7 +92,7 @@ def named_by_reply(value: object, *, trusted: Sequence[str]) -> str:
 
 def is_salesforce(url: str) -> bool:
     """Return whether *url* is the ``https`` origin of a Salesforce host, on the usual port."""
-    return url.startswith("https://") and _SALESFORCE_HOST.fullmatch(url[8:]) is not None
+    return url.startswith("https://") and re.fullmatch(_SALESFORCE_HOST, url[8:]) is not None
 
 
 def address(url: str) -> str:
@@ -126,7 +125,7 @@ def agent(value: object, field: str = "agent_id") -> str:
 
 def is_agent_id(value: object) -> bool:
     """Return whether *value* has the form of a BotDefinition id, which no API name has."""
-    return isinstance(value, str) and _AGENT_ID.fullmatch(value) is not None
+    return isinstance(value, str) and re.fullmatch(_AGENT_ID, value) is not None
 
 
 def message_text(value: object, field: str = "text") -> str:
@@ -147,9 +146,9 @@ def unicode_text(text: str, field: str) -> str:
 def soql(value: object) -> str:
     """Return a query for records."""
     text = _text(value, "soql")
-    if not _SELECT.match(text):
+    if not re.match(_SELECT, text):
         raise AgentforceInputError(f"soql must be a query that begins with SELECT, but is {shown(text)}.")
-    if _COUNT_ALONE.match(text):
+    if re.match(_COUNT_ALONE, text):
         raise AgentforceInputError(
             "soql: COUNT() alone returns a number and no records.",
             hint="Use COUNT(Id), which returns a record with the field expr0.",
@@ -188,7 +187,7 @@ def username(value: object, field: str = "username") -> str:
 
 def audience(value: object, field: str = "audience") -> str:
     """Return the URL of a login host, a My Domain or a site, without a slash at its end."""
-    match = _AUDIENCE.fullmatch(_text(value, field).strip())
+    match = re.fullmatch(_AUDIENCE, _text(value, field).strip())
     if match is None:
         raise refusal(value, field, "must be a URL such as https://login.salesforce.com")
     return origin(match[1], field) + match[2]
@@ -372,9 +371,9 @@ def refusal(value: object, field: str, requirement: str) -> AgentforceInputError
     return AgentforceInputError(f"{field} {requirement}, but is {shown(value)}.")
 
 
-def _matching(pattern: re.Pattern[str], value: object, field: str, requirement: str) -> str:
+def _matching(pattern: str, value: object, field: str, requirement: str) -> str:
     text = _text(value, field).strip()
-    if pattern.fullmatch(text):
+    if re.fullmatch(pattern, text):
         return text
     raise refusal(value, field, requirement)
 

@@ -16,7 +16,7 @@ LINK_XCOM = "agentforce_agent_url"
 # Agentforce Studio, whose address is not documented. The My Domain itself sends a browser on to the host of
 # the Setup pages, so none has to be guessed.
 _SETUP = "/lightning/setup/EinsteinCopilot/"
-_AGENT_PAGE = re.compile(rf"(https://[a-z0-9.:-]+){_SETUP}(?:[A-Za-z0-9_-]{{1,128}}/edit|home)")
+_AGENT_PAGE = rf"(https://[a-z0-9.:-]+){_SETUP}(?:[A-Za-z0-9_-]{{1,128}}/edit|home)"
 
 
 def agent_url(my_domain: str, agent_id: str | None) -> str:
@@ -51,5 +51,5 @@ class AgentLink(BaseOperatorLink):
 
 def _allowed(url: object) -> str:
     # Also when it is read: any task that can write an XCom could have put it there.
-    match = _AGENT_PAGE.fullmatch(url) if isinstance(url, str) else None
+    match = re.fullmatch(_AGENT_PAGE, url) if isinstance(url, str) else None
     return str(url) if match and validation.is_salesforce(match.group(1)) else ""

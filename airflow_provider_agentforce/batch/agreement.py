@@ -30,21 +30,14 @@ _SHOWN = ("status", "text", "result", "session_id", "sequence_id", "error", "sta
 _ENDING = re.compile(r"[\s.!]+$")
 
 
-def asked_twice(names: Mapping[str, int], among: Iterable[int] | None, share: float) -> frozenset[int]:
+def asked_twice(names: Iterable[tuple[int, str]], number: int) -> frozenset[int]:
     """Return the positions of the records to ask a second time, the same ones in every try.
 
-    :param names: the position of each record by its name.
-    :param among: the eligible positions; ``None``: all.
-    :param share: of these, rounded up.
+    :param names: the position and the name of each eligible record.
+    :param number: how many.
     """
-    wanted = None if among is None else frozenset(among)
-    total = len(names) if wanted is None else len(wanted)
-    hashes = (
-        (stable_hash(name, "agreement"), position)
-        for name, position in names.items()
-        if wanted is None or position in wanted
-    )
-    return frozenset(position for _, position in heapq.nsmallest(records_in_share(share, total), hashes))
+    hashes = ((stable_hash(name, "agreement"), position) for position, name in names)
+    return frozenset(position for _, position in heapq.nsmallest(number, hashes))
 
 
 def records_in_share(share: float, total: int) -> int:

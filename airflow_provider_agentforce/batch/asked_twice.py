@@ -16,6 +16,7 @@ from airflow_provider_agentforce.batch.agreement import (
     asked_twice,
     compare,
     comparison_line,
+    records_in_share,
 )
 from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
@@ -78,8 +79,9 @@ class SecondAsking:
             return agreement
 
     def _ask(self, second: Checkpoint, pending: Any, *, killed: Callable[[], bool]) -> None:
-        share, statuses = self.options.agreement_share, self.first.rows.status
-        chosen = asked_twice(self.asked.found.positions, self.asked.sample, share)
+        asked, statuses = self.asked, self.first.rows.status
+        names = ((one.position, one.name) for one in asked.records() if asked.asks(one.position))
+        chosen = asked_twice(names, records_in_share(self.options.agreement_share, asked.total))
         # Pending records get a row, too, also if the first requests were those of a sample.
         wanted = frozenset(one for one in chosen if statuses(one) in COMPARED).union(pending)
         if not wanted:

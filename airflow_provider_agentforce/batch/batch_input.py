@@ -52,6 +52,10 @@ class BatchInput:
         """Yield all records."""
         return read_records(self.source, self.key)
 
+    def asks(self, position: int) -> bool:
+        """Return whether the record at *position* is asked."""
+        return self.sample is None or position in self.sample
+
     @property
     def total(self) -> int:
         """The number of records that are asked."""

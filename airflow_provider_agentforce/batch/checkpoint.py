@@ -21,6 +21,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from airflow_provider_agentforce.batch.hash_index import HashIndex
 from airflow_provider_agentforce.batch.notes import Notes
 from airflow_provider_agentforce.batch.parts import (
     PREFIX,
@@ -117,7 +118,7 @@ class Checkpoint:
         self,
         storage: Storage,
         marks: dict[str, str],
-        positions: Mapping[str, int],
+        positions: HashIndex | Mapping[str, int],
         shown: Any,
         *,
         keeps_records: bool = False,
@@ -291,9 +292,7 @@ class Checkpoint:
         with self._changed:
             found = self.rows.most_common_failures(most, names)
             rest = self.rows.failures.total() - sum(number for _, number, _ in found)
-        wanted = {position for *_, where in found for position in where}
-        named = {at: name for name, at in self._positions.items() if at in wanted} if wanted else {}
-        return [(reason, number, [named[at] for at in where]) for reason, number, where in found], rest
+        return [(reason, number, list(where.values())) for reason, number, where in found], rest
 
     def record_at(self, position: int) -> bytes:
         """Return the line of the record at *position*, ``b""`` if it was not kept."""
@@ -479,16 +478,16 @@ class Checkpoint:
             offset += entry.length + entry.record_length
 
     def _apply_claims(self, block: Block, past: EarlierTries) -> None:
-        for position in self._known(block.withdrawn):
+        for _, position in self._known(block.withdrawn):
             past.pending.pop(position, None)
-        for name in block.claims:
-            if name in self._positions:
-                found_in = block.asked.get(name)
-                key = past.open_sessions.get(found_in[0]) if found_in else None
-                past.pending[self._positions[name]] = MessagePosition(*found_in, key) if found_in else None
+        for name, position in self._known(block.claims):
+            found_in = block.asked.get(name)
+            key = past.open_sessions.get(found_in[0]) if found_in else None
+            past.pending[position] = MessagePosition(*found_in, key) if found_in else None
 
-    def _known(self, names: list[str]) -> Iterator[int]:
-        return (self._positions[name] for name in names if name in self._positions)
+    def _known(self, names: list[str]) -> Iterator[tuple[str, int]]:
+        found = ((name, self._positions.get(name)) for name in names)
+        return ((name, position) for name, position in found if position is not None)
 
     def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
         if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):

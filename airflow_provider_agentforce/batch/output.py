@@ -67,7 +67,7 @@ class Output:
         self._counts = self._rows.counts
         found, options = self.asked.found, self.options
         fields = found.fields if options.include_record else None
-        self._table = Table.of(fields, options.schema, found.keys)
+        self._table = Table.of(fields, options.schema, found.kinds_of_keys)
 
     def write(self, past: EarlierTries) -> dict[str, Any]:
         """Write all files and return the manifest."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.batch.agreement import records_in_share
-from airflow_provider_agentforce.batch.hash_set import HashSet
+from airflow_provider_agentforce.batch.hash_index import HashIndex
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import duration
 from airflow_provider_agentforce.batch.prompts import Prompts
@@ -60,8 +60,10 @@ class Plan:
     reused: int = 0
 
     def __post_init__(self) -> None:
-        self._asked = HashSet()
+        self._asked = HashIndex()
         self._in_session = 0
+        # With those of the records that use an earlier answer.
+        self._all_messages = self._all_characters = 0
         self._counted: Counter[str] = Counter()
         self._first: dict[str, Any] = {}
 
@@ -74,28 +76,33 @@ class Plan:
         if isinstance(item, Row):
             self._add_failed(item)
             return
+        texts = tuple(message.text or "" for message in item.messages)
+        lengths = tuple(map(len, texts))
+        self._all_messages += len(texts)
+        self._all_characters += sum(lengths)
         if reused:
             self.reused += 1
             return
-        texts = tuple(message.text or "" for message in item.messages)
-        lengths = tuple(map(len, texts))
         self.messages += len(texts)
         self.characters += sum(lengths)
         self.longest = max(self.longest, *lengths)
         variables = item.variables or item.messages[0].variables
-        self.duplicates += self._asked.add((texts, str(variables)) if variables else texts)
+        self.duplicates += self._asked.add(repr((texts, variables)) if variables else repr(texts))
         self._in_session += len(texts)
         if not self.sessions or self._in_session > self.options.messages_per_session:
             self.sessions += 1
             self._in_session = len(texts)
 
     def ask_twice(self) -> None:
-        """When all records are counted, add the second requests, each with the average length."""
-        asked, answered = self.asked, self.asked + self.reused
+        """When all records are counted, add the second requests, each with the average length.
+
+        Records that use an earlier answer are asked a second time, too.
+        """
+        answered = self.asked + self.reused
         self.asked_twice = min(answered, records_in_share(self.options.agreement_share, self.records))
-        if asked:
-            self.messages += round(self.messages * self.asked_twice / asked)
-            self.characters += round(self.characters * self.asked_twice / asked)
+        if answered:
+            self.messages += round(self._all_messages * self.asked_twice / answered)
+            self.characters += round(self._all_characters * self.asked_twice / answered)
         self.sessions += self.asked_twice
 
     def _add_failed(self, row: Row) -> None:
@@ -204,7 +211,7 @@ def plan_of(
     :param reuse: the store of earlier answers.
     :raises AgentforceInputError: for input that a batch would refuse.
     """
-    plan, names = Plan(options, settings), HashSet()
+    plan, names = Plan(options, settings), HashIndex()
     inspection = Inspection(options.key, empty_allowed=options.empty_allowed)
     for record in read_all(source, options.key):
         if record.position % _BREATH == 0 and killed():

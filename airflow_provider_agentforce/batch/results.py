@@ -191,7 +191,8 @@ class RowIndex:
         self._attempts, self._answers = (array("H", bytes(2 * total)) for _ in range(2))
         # 16 bytes each, once there is one.
         self._questions = bytearray()
-        self._failure: dict[int, str] = {}
+        # The reason, and the name of the record.
+        self._failure: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._status)
@@ -207,7 +208,7 @@ class RowIndex:
         if entry.question or self._questions:
             self._put_question(position, entry.question)
         if entry.status in FAILURES:
-            self._failure[position] = sys.intern(entry.failure or entry.status)
+            self._failure[position] = sys.intern(entry.failure or entry.status), entry.name
         self._count(position, 1)
 
     def place(self, position: int, file: int, offset: int) -> None:
@@ -255,17 +256,19 @@ class RowIndex:
         wanted = {STATUSES.index(status) + 1 for status in statuses}
         return (position for position, number in enumerate(self._status) if number in wanted)
 
-    def most_common_failures(self, most: int, places: int) -> list[tuple[str, int, list[int]]]:
+    def most_common_failures(self, most: int, places: int) -> list[tuple[str, int, dict[int, str]]]:
         """Return the most common reasons of failures, each with its count and where it occurs.
 
         :param most: how many reasons.
-        :param places: how many positions of each, the first ones in the order of the input.
+        :param places: how many records of each, the first ones in the order of the input: their names by
+            position.
         """
-        found = {reason: (number, list[int]()) for reason, number in self.failures.most_common(most)}
+        found = {reason: (number, dict[int, str]()) for reason, number in self.failures.most_common(most)}
         for position in self.having(*FAILURES) if found else ():
-            _, where = found.get(self._failure.get(position, ""), (0, []))
+            reason, name = self._failure[position]
+            _, where = found.get(reason, (0, {}))
             if len(where) < places:
-                where.append(position)
+                where[position] = name
         return [(reason, number, where) for reason, (number, where) in found.items()]
 
     def _put_question(self, position: int, question: str) -> None:
@@ -277,10 +280,10 @@ class RowIndex:
     def _count(self, position: int, by: int) -> None:
         self.counts[STATUSES[self._status[position] - 1]] += by
         self.messages += by * self._answers[position]
-        failure = self._failure.get(position)
-        if failure is not None:
-            self.failures[failure] += by
-            if not self.failures[failure]:
-                del self.failures[failure]
+        if position in self._failure:
+            reason, _ = self._failure[position]
+            self.failures[reason] += by
+            if not self.failures[reason]:
+                del self.failures[reason]
         if self._again[position] and self._attempts[position]:
             self.again += by

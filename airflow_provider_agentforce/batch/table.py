@@ -20,7 +20,6 @@ from airflow_provider_agentforce.batch.fields import (
     NUMBER,
     TEXT,
     Fields,
-    kind_of,
 )
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.client.json_values import decode_own, storable
@@ -100,7 +99,7 @@ class Table:
         self.names = [column.name for column in self.columns]
 
     @classmethod
-    def of(cls, record: Fields | None, schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> Table:
+    def of(cls, record: Fields | None, schema: Mapping[str, Any] | None, kinds_of_keys: int) -> Table:
         """Return the table of a batch.
 
         After the row's ``result`` there is a column for each property of the output's schema. No two columns
@@ -108,9 +107,9 @@ class Table:
 
         :param record: the fields of the records; ``None``: leave them out.
         :param schema: JSON schema of the output, ``None`` if there is none.
-        :param keys: keys of all records.
+        :param kinds_of_keys: the kinds of the records' keys.
         """
-        row = list(_columns_of_row(schema, keys))
+        row = list(_columns_of_row(schema, kinds_of_keys))
         taken = {column.name.casefold() for column in row}
         return cls([*([] if record is None else _columns_of_record(record, taken)), *row])
 
@@ -175,11 +174,11 @@ def _is_unstorable(line: bytes) -> bool:
     return b"\\u" in line and _UNSTORABLE.search(line) is not None
 
 
-def _columns_of_row(schema: Mapping[str, Any] | None, keys: Iterable[Any]) -> Iterator[_Column]:
+def _columns_of_row(schema: Mapping[str, Any] | None, kinds_of_keys: int) -> Iterator[_Column]:
     for one in fields(Row):
         kind = _KINDS.get(str(one.type).removesuffix(" | None"))
         if one.name == "key":
-            yield _Column(_ROW, one.name, functools.reduce(or_, map(kind_of, keys), 0), one.name)
+            yield _Column(_ROW, one.name, kinds_of_keys, one.name)
         elif one.name == _RESULT and schema is not None:
             yield _Column(_ROW, one.name, TEXT, one.name)
             yield from _columns_of_result(schema)

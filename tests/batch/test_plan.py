@@ -5,7 +5,7 @@ import json
 import pytest
 from batches import accounts, job
 
-from airflow_provider_agentforce.batch.hash_set import HashSet
+from airflow_provider_agentforce.batch.hash_index import HashIndex
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
 
 
@@ -123,8 +123,9 @@ def test_many_reasons_are_counted_and_the_commonest_shown(client, folder):
     assert (reasons[0]["reason"], reasons[0]["count"], reasons[0]["key"]) == ("no 0", 4, 0)
 
 
-def test_a_set_of_hashes_knows_what_was_added():
-    found = HashSet()
-    assert not [number for number in range(10_000) if found.add(("x", str(number)))]
-    assert all(found.add(("x", str(number))) for number in range(10_000))
-    assert not found.add(("y", "0"))
+def test_an_index_of_hashes_knows_the_position_of_what_was_added():
+    found, texts = HashIndex(), [f"\ud800{number}" for number in range(10_000)]
+    assert not any(map(found.add, texts))
+    assert all(map(found.add, texts))
+    assert ([found[text] for text in texts], len(found)) == ([*range(10_000)], 10_000)
+    assert found.get("0") is None

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections import UserList
 from datetime import date
 from decimal import Decimal
@@ -503,7 +504,19 @@ def test_a_name_of_a_column_cannot_forge_a_line_of_the_log(written):
     assert "ERROR done" in refusal(written("a.csv", 'id,"a\nERROR done"\n1,2\n'), "key")
 
 
+def test_the_first_reading_keeps_a_few_bytes_of_each_record(written):
+    source = written("a.csv", "id,name\n" + "".join(f"{n:018d},name {n}\n" for n in range(50_000)))
+    tracemalloc.start()
+    try:
+        found = survey(source, "id")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.positions) == 50_000
+    assert kept / 50_000 < 40
+
+
 def test_keys_keep_their_type(written):
     given = ["a", 7, 1.5, True, None]
-    assert list(survey(ListSource([{"id": key} for key in given]), "id").keys) == given
-    assert list(survey(written("a.csv", "id\nx\ny\n"), None).keys) == [0, 1]
+    assert [one.key for one in read_records(ListSource([{"id": key} for key in given]), "id")] == given
+    assert [one.key for one in read_records(written("a.csv", "id\nx\ny\n"), None)] == [0, 1]

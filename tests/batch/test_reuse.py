@@ -363,6 +363,19 @@ def test_a_dry_run_counts_what_would_be_reused(org, run, client, store, tmp_path
     assert org.count("start") == before
 
 
+def test_a_dry_run_counts_the_second_questions_about_reused_answers(org, run, client, store, tmp_path):
+    known, given = accounts(20), {"agreement_share": 0.1, "credits_per_message": 2}
+    run(known)
+    for day, records in enumerate((known, [*known, {"id": "N", "name": "n" * 1000}]), 2):
+        before = org.applied()
+        dry = job(client, tmp_path / f"dry-{day}", records, reuse=AnswerFolder(store), **given).plan()
+        manifest = run(records, day=day, agreement_share=0.1)
+        sent = asked_again(org, before)
+        assert (dry["messages"], dry["sessions"]) == (sent, sent) == (manifest["messages"], manifest["sessions"])
+        assert dry["credits"] == 2 * sent
+        assert dry["characters"]
+
+
 def test_a_batch_that_is_killed_at_any_step_of_the_store_asks_nothing_again(
     org, fields, run, tmp_path, store
 ):

@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.exceptions import one_line
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,31 @@ _SETTLING_BEATS = 2
 _WANTING_SECONDS = 1.5
 _BORN_SECONDS = 30 * 86400.0
 
-_COMMON = """
+_BEGIN = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local asked = cjson.decode(ARGV[1])
+
+-- Returns the age of the data, whether it is new, and the seconds since Redis began. A Redis that has begun
+-- again, or has taken the place of another one, may have lost what was written last.
+local function age_of(key, ttl, more)
+  local info = redis.pcall('INFO', 'server')
+  info = type(info) == 'string' and info or ''
+  local run = string.match(info, 'run_id:(%x+)') or ''
+  local age = redis.call('GET', key)
+  local is_new = not age or string.match(age, '^%x*') ~= run
+  if is_new then
+    age = table.concat({run, now, more}, '|')
+    redis.call('SET', key, age)
+  end
+  redis.call('PEXPIRE', key, ttl)
+  return age, is_new, tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or math.huge
+end
+"""
+
+_COMMON = (
+    _BEGIN
+    + """
 local open, starts, members, pause, wish, born, settle = unpack(KEYS)
 
 local function put(key, score, member, ttl)
@@ -50,21 +72,30 @@ local function left(key)
   return math.max(0, redis.call('PTTL', key))
 end
 
+-- What the clock showed before it was put back is no later than now.
+local function not_after(key, latest)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. latest, '+inf')) do
+    redis.call('ZADD', key, latest, member)
+  end
+end
+
 local function known()
+  not_after(members, now)
   redis.call('ZREMRANGEBYSCORE', members, '-inf', now - asked.silent)
-  local at = redis.call('GET', born)
-  if not at then
-    at = tostring(now)
-    redis.call('SET', born, at, 'PX', asked.born)
-    local info = redis.pcall('INFO', 'server')
-    local up = type(info) == 'string' and string.match(info, 'uptime_in_seconds:(%d+)')
-    if up and up * 1000 < asked.settle then
-      redis.call('SET', settle, 1, 'PX', asked.settle - up * 1000)
-    end
+  local at, is_new, up = age_of(born, asked.born)
+  local wait = 0
+  if asked.age and asked.age ~= at then
+    wait = string.match(at, '|(%d+)') + asked.settle - now
+  elseif is_new then
+    wait = asked.settle - up * 1000
+  end
+  if wait > left(settle) then
+    redis.call('SET', settle, 1, 'PX', math.min(wait, asked.settle))
   end
   return at
 end
 """
+)
 
 # Grants a lease, or says why not. Returns {granted, ms until one may come free or -1, processes, ms that the
 # org asked to wait, age of the data, open sessions, starts within the hour}.
@@ -72,6 +103,9 @@ _ACQUIRE = (
     _COMMON
     + """
 local wanting = KEYS[8]
+not_after(open, now + asked.ttl)
+not_after(starts, now)
+not_after(wanting, now)
 redis.call('ZREMRANGEBYSCORE', open, '-inf', now)
 redis.call('ZREMRANGEBYSCORE', starts, '-inf', now - asked.window)
 redis.call('ZREMRANGEBYSCORE', wanting, '-inf', now - asked.wanting)
@@ -156,14 +190,14 @@ local function only(key, mine)
   end
 end
 
-local mine = {[asked.taking] = true}
+local mine = {}
 for _, lease in ipairs(asked.leases) do
   mine[lease] = true
   put(open, now + asked.ttl, lease, 2 * asked.ttl)
 end
 if asked.all then
   only(open, mine)
-  local begun = {[asked.taking] = true}
+  local begun = {}
   for _, start in ipairs(asked.starts) do
     begun[start[1]] = true
     if not redis.call('ZSCORE', starts, start[1]) then
@@ -220,38 +254,41 @@ def _impatient(client: Any) -> Any:
 
 
 # Counts a member of today's budget. Returns {ms until tomorrow if it is used up, else 0, how many are used,
-# age of the data, day}.
-_SPEND = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local asked = cjson.decode(ARGV[1])
+# age of the data, day}. What is lost is what a process knows to be used beyond what is there since the loss.
+_SPEND = (
+    _BEGIN
+    + """
 local used, day, lost, born = unpack(KEYS)
-local today = tostring(math.floor(now / asked.day))
-if redis.call('GET', day) ~= today then
+local today = math.floor(now / asked.day)
+local before = tonumber(redis.call('GET', day))
+-- A clock that is put back across midnight makes no new day.
+if before == today + 1 then
+  today = before
+end
+if before ~= today then
   redis.call('DEL', used, lost)
   redis.call('SET', day, today, 'PX', 2 * asked.day)
 end
 local counted = redis.call('SCARD', used)
 local more = tonumber(redis.call('GET', lost) or 0)
-if asked.known and asked.known - counted > more and asked.today == today then
-  more = asked.known - counted
+local age = age_of(born, asked.born, counted)
+if asked.age and asked.age ~= age and asked.today == today then
+  more = math.max(more, asked.known - string.match(age, '(%d+)$'))
   redis.call('SET', lost, more, 'PX', 2 * asked.day)
 end
 local free_in = 0
 if asked.one == nil or redis.call('SISMEMBER', used, asked.one) == 0 then
   if counted + more >= asked.per_day then
-    free_in = asked.day - now % asked.day
+    free_in = (today + 1) * asked.day - now
   elseif asked.one then
     redis.call('SADD', used, asked.one)
     redis.call('PEXPIRE', used, 2 * asked.day)
     counted = counted + 1
   end
 end
-if not redis.call('GET', born) then
-  redis.call('SET', born, tostring(now), 'PX', 30 * asked.day)
-end
-return {free_in, counted + more, redis.call('GET', born), today}
+return {free_in, counted + more, age, today}
 """
+)
 _DAY = 86400.0
 
 
@@ -263,7 +300,7 @@ class _Spent(NamedTuple):
 
     used: int
     age: str
-    day: str
+    day: int
 
 
 class StoreAwayError(Exception):
@@ -327,6 +364,7 @@ class LimitsStore:
         self._acquire, self._sync, self._return = map(register, (_ACQUIRE, _SYNC, _RETURN))
         self._spend = register(_SPEND)
         self._spent: dict[str, _Spent] = {}
+        self._learning = ForkSafeLock()
 
     def close(self) -> None:
         """Close the connections to Redis."""
@@ -338,22 +376,22 @@ class LimitsStore:
         :param one: its id, with which it counts once however often it is said.
         :returns: 0 if it is counted, seconds until tomorrow if nothing is left, ``None`` without the store.
         """
-        known = self._spent.get(kind)
         said: dict[str, Any] = {"per_day": per_day, "day": _ms(_DAY)}
         if one is not None:
             said["one"] = one
+        known = self._spent.get(kind)
+        if known is not None:
+            said |= {"known": known.used, "age": known.age, "today": known.day}
         try:
-            answer = self._run(self._spend, said, self._keys_of(kind))
-            if known is not None and _text(answer[2]) != known.age:
-                # The store has lost its data. What this process knows to be used is used.
-                said |= {"known": known.used, "today": known.day}
-                if one is not None and not answer[0]:
-                    self._client.srem(self._keys_of(kind)[0], one)
-                answer = self._run(self._spend, said, self._keys_of(kind))
-        except (StoreAwayError, redis.RedisError):
+            free_in, used, age, day = self._run(self._spend, said, self._keys_of(kind))
+        except StoreAwayError:
             return None
-        free_in, used, age, day = answer
-        self._spent[kind] = _Spent(used, _text(age), _text(day))
+        spent = _Spent(used, _text(age), day)
+        with self._learning:
+            latest = self._spent.get(kind)
+            # Another thread may know of a later use.
+            if latest is None or latest[1:] != spent[1:] or latest.used < used:
+                self._spent[kind] = spent
         return float(free_in) / 1000
 
     def refund(self, kind: str, one: str) -> None:
@@ -375,11 +413,20 @@ class LimitsStore:
         return f"{self.group}|{process}|{uuid.uuid4().hex[:12]}"
 
     def acquire(
-        self, lease: str, process: str, *, most_open: int, most_per_hour: int, window: float
+        self,
+        lease: str,
+        process: str,
+        *,
+        most_open: int,
+        most_per_hour: int,
+        window: float,
+        age: str | None,
     ) -> Grant:
         """Take a lease, and count a start.
 
         :param window: seconds of the hourly limit.
+        :param age: of the data that the process knows. If the store has lost it, nothing is granted until
+            all processes have said what they hold.
         :raises StoreAwayError: if it is not known whether it is taken.
         """
         said = {
@@ -390,6 +437,7 @@ class LimitsStore:
             "most_per_hour": most_per_hour,
             "window": _ms(window),
             "wanting": _ms(_WANTING_SECONDS),
+            **_known(age),
         }
         granted, free_in, processes, wish, age, is_open, starts = self._run(self._acquire, said)
         return Grant(
@@ -408,14 +456,14 @@ class LimitsStore:
         leases: Collection[str],
         starts: Mapping[str, float] | None = None,
         *,
-        taking: str | None = None,
         window: float,
+        age: str | None,
     ) -> str:
         """Keep leases for another while, also such as have run out.
 
         :param starts: ages in seconds of the starts of this process, by lease; then the store also forgets
             other leases and starts of it. ``None``: leave them.
-        :param taking: the lease that it is just asking for.
+        :param age: as of :meth:`acquire`.
         :returns: what changes when the store has lost its data.
         :raises StoreAwayError: if it cannot be asked.
         """
@@ -424,8 +472,8 @@ class LimitsStore:
             "leases": list(leases),
             "all": starts is not None,
             "starts": [[lease, _ms(age)] for lease, age in (starts or {}).items()],
-            "taking": taking or "",
             "window": _ms(window),
+            **_known(age),
         }
         return _text(self._run(self._sync, said))
 
@@ -464,6 +512,11 @@ class LimitsStore:
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
+
+
+def _known(age: str | None) -> dict[str, str]:
+    # Lua would take a null for a value.
+    return {} if age is None else {"age": age}
 
 
 def _text(value: Any) -> str:

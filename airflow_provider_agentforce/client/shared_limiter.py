@@ -66,11 +66,12 @@ class SharedLimiter(ConcurrencyLimiter):
     def _begin(self) -> None:
         self._process = uuid.uuid4().hex[:12]
         self._gate = threading.Lock()
+        # Held from asking for a lease until it is known here, and while the store hears of all of them.
+        self._exchange = threading.Lock()
         self._leases: dict[Slot, str] = {}
         self._lease_of_start: dict[Slot, str] = {}
         self._share = _Share()
         self._age: str | None = None
-        self._taking: str | None = None
         self._away = False
         self._used = False
         self._free_at = self._asked_by_all = 0.0
@@ -132,22 +133,23 @@ class SharedLimiter(ConcurrencyLimiter):
 
     def _ask(self, slot: Slot, most_open: int, most_per_hour: int) -> Grant | None:
         """Take a lease for *slot*; return the refusal, ``None`` if the session may start."""
-        self._taking = lease = self._store.lease(self._process)
+        lease = self._store.lease(self._process)
         self._used = True
-        grant = self._try(
-            partial(
-                self._store.acquire,
-                lease,
-                self._process,
-                most_open=most_open,
-                most_per_hour=most_per_hour,
-                window=self.window,
+        with self._exchange:
+            grant = self._try(
+                partial(
+                    self._store.acquire,
+                    lease,
+                    self._process,
+                    most_open=most_open,
+                    most_per_hour=most_per_hour,
+                    window=self.window,
+                    age=self._age,
+                )
             )
-        )
-        if grant is None or grant.granted:
-            with self._changed:
-                self._leases[slot] = self._lease_of_start[slot] = lease
-        self._taking = None
+            if grant is None or grant.granted:
+                with self._changed:
+                    self._leases[slot] = self._lease_of_start[slot] = lease
         if grant is None:
             return None
         self._learn(grant, most_open, most_per_hour)
@@ -268,23 +270,25 @@ class SharedLimiter(ConcurrencyLimiter):
     def _tell_all(self) -> bool:
         """Tell the store what this process holds and has started; return whether it was heard."""
         self._forget_old_starts()
-        now = self._clock()
-        with self._changed:
-            leases = list(self._leases.values())
-            starts = {lease: now - slot.at for slot, lease in self._lease_of_start.items()}
-        try:
-            self._age = self._renewed(leases, starts)
-        except StoreAwayError:
-            return False
-        return True
+        with self._exchange:
+            now = self._clock()
+            with self._changed:
+                leases = list(self._leases.values())
+                starts = {lease: now - slot.at for slot, lease in self._lease_of_start.items()}
+            try:
+                self._age = self._renewed(leases, starts)
+            except StoreAwayError:
+                return False
+            return True
 
     def _renewed(self, leases: list[str], starts: dict[str, float] | None = None) -> str:
         """Renew *leases*, and give those back once more whose sessions have ended meanwhile."""
-        age = self._store.renew(self._process, leases, starts, taking=self._taking, window=self.window)
+        age = self._store.renew(self._process, leases, starts, window=self.window, age=self._age)
         with self._changed:
             ended = set(leases) - set(self._leases.values())
+            counted = set(self._lease_of_start.values())
         for lease in ended:
-            self._store.give_back(lease)
+            self._store.give_back(lease, forget=lease not in counted)
         return age
 
     def _forget_old_starts(self) -> None:

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 _PURPOSE = b"airflow-provider-agentforce access token, 1"
 _MOST_BYTES = 100_000
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK, opening a pipe waits for a writer.
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ONLY_MINE = 0o077
 _POLL = 0.05
 # A clock that was put back makes an old token look new.
@@ -189,6 +190,8 @@ def _locked(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        log.debug("The file system of the token file has no locks: %s", error)
     return True
 
 

@@ -149,8 +149,9 @@ def test_a_token_of_the_file_is_masked_as_one_of_the_org_is(org, sharing):
         lambda file: file.chmod(0o644),
         lambda file: file.unlink(),
         lambda file: file.rename(file.with_suffix(".real")) and file.symlink_to(file.with_suffix(".real")),
+        lambda file: file.unlink() or os.mkfifo(file, 0o600),
     ],
-    ids=["empty", "cut", "noise", "readable by others", "gone", "a link"],
+    ids=["empty", "cut", "noise", "readable by others", "gone", "a link", "a pipe"],
 )
 def test_a_file_that_cannot_be_trusted_is_not_used_and_written_again(org, sharing, folder, spoil):
     talk(sharing())

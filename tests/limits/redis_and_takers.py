@@ -24,7 +24,7 @@ def free_port():
 
 
 class Redis:
-    """A Redis server without a disk: what it knows is lost when it stops."""
+    """A Redis server: what it knows is lost when it stops, unless it is saved before."""
 
     def __init__(self, folder):
         program = shutil.which("redis-server")

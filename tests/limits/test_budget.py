@@ -148,6 +148,37 @@ def test_nothing_is_sent_while_nothing_can_be_counted(client, org, store):
         talk(paying.with_budget(budget), ["three"])
 
 
+def test_what_a_restarted_store_has_forgotten_is_known_to_the_tasks_that_run(client, org, store):
+    first, second = client(Budget("messages", per_day=9)), client(Budget("messages", per_day=9))
+    talk(first, ["1", "2"])
+    store.client.save()
+    talk(first, ["3", "4"])
+    talk(second, ["5"])
+    store.stop()
+    store.start()
+    # Of the five, Redis knows two; the first task four; the second all.
+    assert talk(first, ["6"]) == ["answered"]
+    talk(second, ["7", "8", "9"])
+    for one in (first, second, client(Budget("messages", per_day=9))):
+        with pytest.raises(BudgetExceededError):
+            talk(one, ["too many"])
+    assert org.applied() == 9
+
+
+def test_a_clock_that_is_put_back_across_midnight_begins_no_new_day(client, org, store):
+    budget = Budget("messages", per_day=2)
+    paying = client(budget)
+    talk(paying, ["1", "2"])
+    # As if they had been sent in the first minutes of the next day, by the clock as it was until now.
+    (day,) = store.client.keys("agentforce:*:budget:messages:day")
+    store.client.incr(day)
+    for one in (paying, client(budget)):
+        with pytest.raises(BudgetExceededError) as caught:
+            talk(one, ["too many"])
+        assert 86400 <= caught.value.retry_after <= 2 * 86400
+    assert org.applied() == 2
+
+
 def test_a_kill_neither_refunds_nor_counts_twice(make_org, store, tmp_path):
     reached, go_on = threading.Event(), threading.Event()
 

@@ -141,6 +141,47 @@ def test_a_store_that_comes_back_empty_is_told_what_is_open_before_anything_star
     assert other.count("started") == 0
 
 
+def test_a_store_that_loses_its_data_while_it_runs_is_told_what_is_open_before_anything_starts(store, taker):
+    held = taker(most_open=4, threads=4, hold=1000)
+    until(lambda: held.count("started") == 4)
+    other = taker(most_open=4, threads=2)
+    until(lambda: other.count("refused"))
+    store.client.flushall()
+    refused = other.count("refused")
+    until(lambda: open_in(store) == 4)
+    until(lambda: other.count("refused") > refused + 5)
+    assert other.count("started") == 0
+
+
+def test_a_store_that_comes_back_with_old_data_is_told_what_has_started_since(store, taker):
+    one = taker(most_per_hour=6, threads=3, hold=0.0, sessions=3)
+    until(lambda: one.count("ending") == 3)
+    store.client.save()
+    more = taker(most_per_hour=6, threads=2, hold=1000, sessions=2)
+    until(lambda: more.count("started") == 2)
+    store.stop()
+    store.start()
+    other = taker(most_per_hour=6, threads=2, hold=0.0)
+    until(lambda: other.count("started"))
+    until(lambda: other.count("refused") > 5)
+    assert other.count("started") == 1
+    assert starts_in(store) == 6
+
+
+def test_a_clock_that_is_put_back_frees_the_leases_of_the_dead_all_the_same(store, taker):
+    dead = taker(most_open=3, threads=3, hold=1000)
+    until(lambda: dead.count("started") == 3)
+    dead.signal(signal.SIGKILL)
+    # As if the clock of Redis had been an hour ahead until now.
+    (key,) = store.client.keys("agentforce:*:open")
+    for member, score in store.client.zrange(key, 0, -1, withscores=True):
+        store.client.zadd(key, {member: score + 3600_000})
+    store.client.persist(key)
+    other = taker(most_open=3, threads=1, sessions=1)
+    until(lambda: other.count("started"))
+    assert other.count("refused") > 3
+
+
 def test_a_store_that_was_never_there_leaves_a_shard_its_share(store, taker):
     store.stop()
     alone = taker(most_open=6, threads=6, hold=1000, expected=3)

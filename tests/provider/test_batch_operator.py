@@ -492,9 +492,10 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"records": lambda: ["A1"]}, "records[0] must be a dict, but is str"),
         ({"records": iter([])}, "records is empty"),
         ({"key": "nummer"}, "key: no record has a value in the field 'nummer'"),
-        ({"result_path": "s3://bucket/folder"}, "result_path: 's3://bucket/folder' cannot be used: "),
-        ({"result_path": "s3://b/f"}, "It needs the package apache-airflow-providers-amazon[s3fs]."),
+        # Stores whose packages no make target installs.
+        ({"result_path": "gs://bucket/folder"}, "result_path: 'gs://bucket/folder' cannot be used: "),
         ({"result_path": "gs://b/f"}, "It needs the package apache-airflow-providers-google."),
+        ({"result_path": "abfs://b/f"}, "It needs the package apache-airflow-providers-microsoft-azure."),
         ({"result_path": "file:///proc/nothing"}, "result_path: file:///proc/nothing cannot be used"),
         ({"result_path": "file:///etc/hosts"}, "result_path: file:///etc/hosts cannot be used"),
         ({"result_path": "file:///etc/hosts/below"}, "result_path: file:///etc/hosts/below cannot be used"),

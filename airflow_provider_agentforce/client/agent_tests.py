@@ -208,7 +208,7 @@ class AgentTests(OrgResource):
         :raises AgentforceRequestError: the run no longer exists.
         """
         request = _RunRequest(doing=f"Looking at the test run {run.run_id}", url=self._url(run))
-        return _as_told(run, self._executor.execute(request, self._get_access).value)
+        return _as_told(run, self._executor.execute(request).value)
 
     def find(self, run_id: str, *, api: str | None = None, path: str | None = None) -> AgentTestRun:
         """Return a run by its id.
@@ -225,7 +225,7 @@ class AgentTests(OrgResource):
         """Return the results of a run that has ended."""
         doing = f"Reading the results of the test run {run.run_id}"
         request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
-        told: dict[str, Any] | None = self._executor.execute(request, self._get_access).value
+        told: dict[str, Any] | None = self._executor.execute(request).value
         if told is None:
             raise AgentforceRequestError(
                 f"The results of the test run {run.run_id} are longer than {_MAX_RESULTS >> 20} MiB "
@@ -249,7 +249,7 @@ class AgentTests(OrgResource):
         request = _RunRequest(
             doing=f"Cancelling the test run {run.run_id}", url=f"{self._url(run)}/cancel", method="POST"
         )
-        self._executor.execute(request, self._get_access, CallOptions(during_cleanup=during_cleanup))
+        self._executor.execute(request, CallOptions(during_cleanup=during_cleanup))
 
     @property
     def start_pause(self) -> float:
@@ -271,7 +271,7 @@ class AgentTests(OrgResource):
         doing = f"Starting the agent test {test}"
         request = _StartRunRequest(doing=doing, url=f"{self._host}{runs.path}", name=test, api=runs.api)
         options = CallOptions(before_send=lambda _: before_send(runs.api))
-        run_id = self._executor.execute(request, self._get_access, options).value
+        run_id = self._executor.execute(request, options).value
         if run_id is None:
             raise AgentforceTransientError(
                 f"A run of the agent test {test} is in progress; the org starts no other and does not return "

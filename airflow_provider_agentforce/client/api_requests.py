@@ -61,7 +61,6 @@ class ApiRequest(ABC):
     :param session_id: the session that the request goes to.
     :param external_session_key: key, in the org's event log, of the session that the request starts.
     :param sequence_id: number of the message that the request sends.
-    :param text: the message; not shown, because it may be confidential.
     :param auth: the flow of a token request.
     :cvar doing: the operation in words.
     :cvar max_body: maximum number of bytes of an answer.
@@ -74,7 +73,6 @@ class ApiRequest(ABC):
     session_id: str | None = None
     external_session_key: str | None = None
     sequence_id: int | None = None
-    text: str | None = field(default=None, repr=False)
     auth: str = ""
 
     @abstractmethod

@@ -41,19 +41,16 @@ class CallOptions:
 
     :param before_send: is called right before the first byte leaves, with the external session key for a
         start, and again before a repetition that has another key; if it raises, no byte leaves.
-    :param before_repeat: is called right before the first byte of any other repetition leaves; if it raises,
-        no byte leaves.
+    :param before_every_attempt: call ``before_send`` before all other repetitions, too.
     :param on_chunk: receives each streamed message (a dict with ``type``) as it arrives.
-    :param on_value: receives the value before a signal handler can interrupt its way to the caller.
     :param repeated: this message was sent before, and its delivery is not known.
     :param wait_for_limits: wait and try again if the org refuses because of its limits.
     :param during_cleanup: try for a few seconds only, even after a stop.
     """
 
     before_send: Callable[[str | None], None] | None = None
-    before_repeat: Callable[[], None] | None = None
+    before_every_attempt: bool = False
     on_chunk: Callable[[dict[str, Any]], None] | None = None
-    on_value: Callable[[Any], None] | None = None
     repeated: bool = False
     wait_for_limits: bool = True
     during_cleanup: bool = False

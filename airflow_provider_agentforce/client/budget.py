@@ -103,16 +103,16 @@ class BudgetCharge:
     ) -> None:
         self._spending = spending if spending is not None and spending.budget.kind == kind else None
         self._before_send = before_send
-        self._paid: tuple[str, ...] = ()
+        self._paid: dict[str | None, str] = {}
 
     def charge(self, key: str | None) -> None:
-        """Count the call; this is the ``before_send`` of a call."""
+        """Count the call, once for each *key*; this is the ``before_send`` of a call."""
         if self._before_send is not None:
             self._before_send(key)
-        if self._spending is not None:
-            self._paid += (self._spending.spend(),)
+        if self._spending is not None and key not in self._paid:
+            self._paid[key] = self._spending.spend()
 
     def refund(self) -> None:
         """Undo the last count: the call was refused, or not sent."""
         if self._spending is not None and self._paid:
-            self._spending.give_back(self._paid[-1])
+            self._spending.give_back(self._paid.popitem()[1])

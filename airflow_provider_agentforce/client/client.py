@@ -95,7 +95,7 @@ class AgentforceClient:
         self._limits = org.limits
         self._spending: Spending | None = None
         self.limiter, self._agent_ids, self._agent_versions = org.limiter, org.agent_ids, org.agent_versions
-        self._executor = RequestExecutor(
+        executor = RequestExecutor(
             Transport(max_idle=min(settings.max_concurrent_sessions, _MOST_IDLE_CONNECTIONS)),
             timeout=settings.timeout,
             timing=self.timing,
@@ -103,7 +103,8 @@ class AgentforceClient:
             observers=observers,
             on_throttled=self.limiter.throttled,
         )
-        self._tokens = TokenSource(settings, self._executor)
+        self._tokens = TokenSource(settings, executor)
+        self._executor = self._tokens.executor()
 
     def agent(self, agent_id: str | None = None) -> str:
         """Return the id (``0Xx…``) of an agent given by id or API name; default: the agent of the settings.
@@ -128,7 +129,7 @@ class AgentforceClient:
         """Ask the org for the agents with this id or API name: none, one, or several of the same name."""
         query = agent_lookup.query_for(validation.agent(agent))
         request = AgentQuery(url=query_url(self.settings.host, query))
-        page = self._executor.execute(request, self._tokens.access).value
+        page = self._executor.execute(request).value
         found = agent_lookup.parse_agents(page["records"])
         self._agent_versions.note(found, self.timing.clock() + self.timing.version_pause)
         return found
@@ -196,12 +197,12 @@ class AgentforceClient:
         """
         request = self._start_request(options)
         charge = BudgetCharge(self._spending, SESSIONS, before_send)
-        how = CallOptions(before_send=charge.charge, wait_for_limits=slot is None)
+        charged = CallOptions(before_send=charge.charge, wait_for_limits=slot is None)
         taken = slot or self._slot()
         try:
             if self._spending is not None:
                 self._spending.check()
-            session: Session = self._executor.execute(request, self._tokens.access, how).value
+            session: Session = self._executor.execute(request, charged).value
         except BaseException as error:
             if isinstance(error, AgentforceError) and error.applied is False:
                 charge.refund()
@@ -244,10 +245,10 @@ class AgentforceClient:
         """
         known = session_from(session)
         message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=known, last=session)
-        how = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
-        return self.send(known, message, how, stream=stream)
+        options = CallOptions(before_send=before_send, on_chunk=on_chunk, repeated=repeated)
+        return self.send(known, message, options, stream=stream)
 
-    def send(self, session: Session, message: Message, how: CallOptions, *, stream: bool = False) -> Turn:
+    def send(self, session: Session, message: Message, options: CallOptions, *, stream: bool = False) -> Turn:
         """Send a message like :meth:`send_message`; message and session are already checked."""
         number = session.sequence_id + 1
         validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
@@ -256,18 +257,19 @@ class AgentforceClient:
             session_id=session.session_id,
             session_key=session.external_session_key,
             sequence_id=number,
-            text=message.text,
             message=message,
             stream=stream,
         )
-        charge = BudgetCharge(self._spending, MESSAGES, how.before_send)
-        options = replace(how, on_value=self._note_end, before_send=charge.charge)
+        charge = BudgetCharge(self._spending, MESSAGES, options.before_send)
         try:
-            turn: Turn = self._executor.execute(request, self._tokens.access, options).value
+            charged = replace(options, before_send=charge.charge)
+            turn: Turn = self._executor.execute(request, charged).value
         except AgentforceError as error:
             if error.applied is False:
                 charge.refund()
             raise
+        if turn.session_ended:
+            self.limiter.ended(turn.session_id)
         return replace(turn, agent_version=session.agent_version)
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -319,7 +321,7 @@ class AgentforceClient:
             rating=validation.feedback(feedback),
             comment=None if text is None else validation.message_text(text),
         )
-        self._executor.execute(request, self._tokens.access)
+        self._executor.execute(request)
 
     def get_session_trace(self, session: SessionLike) -> SessionTrace:
         """Return the org's own trace of a session, open or ended: its messages, and the actions that ran.
@@ -333,7 +335,7 @@ class AgentforceClient:
         """
         session_id = session_from(session).session_id
         request = SessionTraceRequest(session_id=session_id, my_domain=self.settings.host)
-        attempt = self._executor.execute(request, self._tokens.access)
+        attempt = self._executor.execute(request)
         trace: SessionTrace | None = attempt.value
         if trace is None:
             raise AgentforceRequestError(
@@ -359,7 +361,7 @@ class AgentforceClient:
         :param turn: a :class:`Turn` or its dict.
         :raises AgentforceError: there is no such plan, or the org does not report it.
         """
-        plan: dict[str, Any] = self._executor.execute(plans.request_for(turn), self._tokens.access).value
+        plan: dict[str, Any] = self._executor.execute(plans.request_for(turn)).value
         return plan
 
     def with_plan(self, turn: Turn) -> Turn:
@@ -376,12 +378,12 @@ class AgentforceClient:
     @property
     def agent_tests(self) -> AgentTests:
         """The agent tests of the org."""
-        return AgentTests(self.settings.host, self._executor, self._tokens.access)
+        return AgentTests(self.settings.host, self._executor)
 
     @property
     def records(self) -> Records:
         """The records of the org."""
-        return Records(self.settings.host, self._executor, self._tokens.access)
+        return Records(self.settings.host, self._executor)
 
     def authenticate(self) -> tuple[TokenReply, str]:
         """Get a token, or use the current one.
@@ -399,7 +401,7 @@ class AgentforceClient:
         :raises AgentforceError: the API cannot be reached, or does not accept the token.
         """
         request = EndRequest(session_id=str(uuid.uuid4()), reason="Other")
-        return self._executor.execute(request, self._tokens.access).said
+        return self._executor.execute(request).said
 
     def limited_to(self, *, max_concurrent_sessions: int, max_sessions_per_hour: int) -> AgentforceClient:
         """Return a client that uses only this share of the limits. It shares everything with this one."""
@@ -432,10 +434,11 @@ class AgentforceClient:
         It shares the token, the connections and the limits with this one, and can be stopped separately. A
         message that is cut off by the end of the time fails with :class:`DeliveryUnknownError`.
         """
-        executor = self._executor.sibling()
+        tokens = self._tokens.sibling()
+        executor = tokens.executor()
         executor.deadline.ends_in(seconds, firm=True)
         other = copy(self)
-        vars(other).update(_executor=executor, _tokens=self._tokens.sibling(executor))
+        vars(other).update(_executor=executor, _tokens=tokens)
         return other
 
     def time_left(self, seconds: float | None) -> None:
@@ -490,18 +493,11 @@ class AgentforceClient:
             options=options,
         )
 
-    def _note_end(self, turn: Turn) -> None:
-        if turn.session_ended:
-            self.limiter.ended(turn.session_id)
-
     def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
         request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)
-        options = CallOptions(during_cleanup=during_cleanup)
-        ended = (
-            self._executor.execute(request, self._tokens.access, options).failure is not Failure.SESSION_GONE
-        )
+        last = self._executor.execute(request, CallOptions(during_cleanup=during_cleanup))
         self.limiter.ended(session.session_id)
-        return ended
+        return last.failure is not Failure.SESSION_GONE
 
     def _after_failed_start(self, agent_id: str, error: BaseException) -> None:
         """End a session that was started all the same, and say so if the org does not know the agent.

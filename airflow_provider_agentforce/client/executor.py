@@ -14,7 +14,7 @@ from typing import Any
 
 import tenacity
 
-from airflow_provider_agentforce.client.api_requests import ApiRequest
+from airflow_provider_agentforce.client.api_requests import ApiRequest, SendRequest
 from airflow_provider_agentforce.client.attempt import Access, Attempt, AttemptReader, CallOptions
 from airflow_provider_agentforce.client.call_errors import error_of, interruption_of
 from airflow_provider_agentforce.client.call_events import CallEvent, Observer, observed
@@ -95,12 +95,9 @@ class CallState:
     def announce(self) -> None:
         """Say that the request is about to leave."""
         self.sent_at = datetime.now(timezone.utc)
-        if self.key in self.announced:
-            if self.options.before_repeat is not None:
-                self.options.before_repeat()
-            return
-        if self.options.before_send is not None:
-            self.options.before_send(self.key)
+        options, first = self.options, self.key not in self.announced
+        if options.before_send is not None and (first or options.before_every_attempt):
+            options.before_send(self.key)
         self.announced += (self.key,)
 
     def event(self, error: BaseException | None) -> CallEvent:
@@ -111,7 +108,7 @@ class CallState:
             agent_id=request.agent_id,
             session_id=request.session_id,
             sequence_id=request.sequence_id,
-            text=request.text,
+            text=request.message.text if isinstance(request, SendRequest) else None,
             external_session_key=self.key or request.external_session_key,
             api_url=self.api_url,
             attempts=self.attempts,
@@ -200,6 +197,8 @@ class RequestExecutor:
     :param timeout: seconds for one attempt, from connecting to the last byte of the reply.
     :param redactor: takes secrets out of what the org says.
     :param on_throttled: is called for each 429, with the seconds that the org asks to wait, if it does.
+
+    It makes requests without a bearer, such as those for a token; :meth:`with_access` makes all others.
     """
 
     def __init__(
@@ -219,6 +218,7 @@ class RequestExecutor:
         self._timeout = timeout
         self._observers = observers
         self._on_throttled = on_throttled
+        self._get_access: GetAccess | None = None
 
     def sibling(self) -> RequestExecutor:
         """Return an executor over the same connections with its own deadline, which can be stopped alone."""
@@ -226,23 +226,24 @@ class RequestExecutor:
         other.transport, other.deadline = self.transport.sibling(), Deadline(self.timing)
         return other
 
-    def execute(
-        self, request: ApiRequest, get_access: GetAccess | None, options: CallOptions = _USUAL
-    ) -> Attempt:
+    def with_access(self, get_access: GetAccess) -> RequestExecutor:
+        """Return an executor with the same connections and deadline whose requests have a bearer."""
+        other = copy(self)
+        vars(other).update(_get_access=get_access)
+        return other
+
+    def execute(self, request: ApiRequest, options: CallOptions = _USUAL) -> Attempt:
         """Carry out *request*.
 
-        :param get_access: gives the bearer; ``None`` for a request without one.
         :returns: the last attempt, with the value, or with a failure that counts as success.
         :raises AgentforceError: as the retry table says.
         """
         call = CallState(request, options, self.timing.clock)
         try:
             with observed(self._observers, call.event):
-                last = self._attempt(call, get_access)
+                last = self._attempt(call)
                 if last.failure is not None:
-                    last = self._repeated(call, get_access, last)
-                if options.on_value is not None and last.failure is None:
-                    options.on_value(last.value)
+                    last = self._repeated(call, last)
                 return last
         except AgentforceError:
             raise
@@ -254,20 +255,20 @@ class RequestExecutor:
                 raise
             raise cut from error
 
-    def _repeated(self, call: CallState, get_access: GetAccess | None, first: Attempt) -> Attempt:
+    def _repeated(self, call: CallState, first: Attempt) -> Attempt:
         """Repeat a request whose first attempt failed, as often as the retry table allows."""
-        others = iter(partial(self._attempt, call, get_access), None)
+        others = iter(partial(self._attempt, call), None)
         retrying = _RetryRules(call, self.deadline, self.timing).retrying()
         last: Attempt = retrying(next, itertools.chain([first], others))
         if last.failure is None or call.cell.ending is Ending.DONE:
             return last
         raise error_of(call, last, call.cell.ending, self.redactor) from last.cause
 
-    def _attempt(self, call: CallState, get_access: GetAccess | None) -> Attempt:
+    def _attempt(self, call: CallState) -> Attempt:
         options, request = call.options, call.request.for_attempt(call.losses, time.time())
         if not options.during_cleanup:
             self.deadline.check()
-        access = get_access and get_access(call.refused, options.during_cleanup)
+        access = self._get_access and self._get_access(call.refused, options.during_cleanup)
         call.api_url = access.api_url if access else ""
         http = request.call(call.api_url)
         self.redactor.add(http.secret)

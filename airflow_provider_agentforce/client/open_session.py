@@ -14,7 +14,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
-from airflow_provider_agentforce.client.messages import Message, MessageLike, message_of
+from airflow_provider_agentforce.client.messages import MessageLike, message_of
 from airflow_provider_agentforce.client.models import JournalEntry, Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -76,23 +76,46 @@ class NoJournal:
         """Do nothing."""
 
 
-class _Intent:
-    """The record in a journal that a message is about to leave.
+class _JournaledMessage:
+    """A message and its record in a journal.
 
-    :ivar recorded: whether the record exists, so that the message may have left.
+    :ivar earlier: the record of earlier tries.
     """
 
     def __init__(
         self, journal: Journal, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None
     ) -> None:
-        self.recorded = False
+        self.earlier = journal.replay(number, asked)
         self._journal = journal
-        self._entry = (number, asked, request)
+        self._message = (number, asked)
+        self._request = request
+        self._intended = False
 
-    def record(self, _key: str | None = None) -> None:
-        """Write the record; if this raises, the message does not leave."""
-        self._journal.intend(*self._entry)
-        self.recorded = True
+    def intend(self, _key: str | None) -> None:
+        """Record that the message is about to leave; if this raises, it does not leave."""
+        self._journal.intend(*self._message, self._request)
+        self._intended = True
+
+    def settle(self, turn: Turn) -> Turn:
+        """Record the answer, and return it with what the record adds."""
+        turn = replace(turn, request=self._request, resolution=self.earlier.resolution)
+        self._journal.settle(*self._message, turn)
+        return turn
+
+    def in_doubt(self, error: BaseException) -> bool:
+        """Return whether the agent may have acted on the message, whose sending failed with *error*."""
+        if not isinstance(error, AgentforceError):
+            return self._intended
+        # The error of a token call says nothing about the message.
+        return self._intended and error.operation == "send" and error.applied is not False
+
+    def fail(self, error: BaseException) -> None:
+        """Record that no answer came."""
+        if not self.in_doubt(error):
+            if self._intended:
+                self._journal.settle(*self._message, None)
+        elif isinstance(error, DeliveryUnknownError):
+            self._journal.doubt(*self._message, error)
 
 
 class OpenSession:
@@ -132,7 +155,6 @@ class OpenSession:
         self._ending = ForkSafeLock()
         self._under_way: AgentforceClient | None = None
         self._sender: int | None = None
-        self._answer: Turn | None = None
         self._process = os.getpid()
         renew_in_child(self)
 
@@ -196,9 +218,15 @@ class OpenSession:
             number = max(self.session.sequence_id, sequence_id or 0)
             held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
             message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=held, last=last)
-            how = CallOptions(on_chunk=on_chunk, repeated=repeated)
-            send = partial(sender.send, held, message, stream=stream)
-            turn = self._answer_to(message, message.asked(known_as), number + 1, how, send)
+            request = message.request if self._store_requests else None
+            journaled = _JournaledMessage(self._journal, number + 1, message.asked(known_as), request)
+            options = CallOptions(
+                before_send=journaled.intend,
+                before_every_attempt=True,
+                on_chunk=on_chunk,
+                repeated=repeated or journaled.earlier.sent,
+            )
+            turn = self._answer_to(journaled, partial(sender.send, held, message, options, stream=stream))
             if self._explain is not None:
                 self.turns[-1] = turn = self._explain(turn)
             return turn
@@ -255,53 +283,26 @@ class OpenSession:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn
 
-    def _answer_to(self, *given: Any) -> Turn:
-        try:
-            return self._noted(self._replayed_or_sent(*given))
-        except AgentforceError:
-            raise
-        except BaseException as error:
-            # A timeout or kill that a signal handler raised must not look like a message that failed.
-            if self._answer is None:
-                raise
-            self._state = "in_doubt"
-            raise answer_interrupted(error, self._answer) from error
-        finally:
-            self._answer = None
-
-    def _replayed_or_sent(
-        self,
-        message: Message,
-        asked: dict[str, Any],
-        number: int,
-        how: CallOptions,
-        send: Callable[[CallOptions], Turn],
-    ) -> Turn:
-        earlier = self._journal.replay(number, asked)
-        if earlier.turn is not None:
-            return earlier.turn
+    def _answer_to(self, message: _JournaledMessage, send: Callable[[], Turn]) -> Turn:
+        if message.earlier.turn is not None:
+            return self._noted(message.earlier.turn)
         self._check_open()
-        request = message.request if self._store_requests else None
-        intent = _Intent(self._journal, number, asked, request)
+        turn: Turn | None = None
         try:
-            how = replace(
-                how,
-                before_send=intent.record,
-                before_repeat=intent.record,
-                repeated=how.repeated or earlier.sent,
-            )
-            self._answer = turn = send(how)
+            turn = send()
+            turn = message.settle(turn)
+            return self._noted(turn)
         except BaseException as error:
-            if intent.recorded and _in_doubt(error):
-                self._state = "in_doubt"
-                if isinstance(error, DeliveryUnknownError):
-                    self._journal.doubt(number, asked, error)
-            elif intent.recorded:
-                self._journal.settle(number, asked, None)
-            raise
-        self._answer = turn = replace(turn, request=request, resolution=earlier.resolution)
-        self._journal.settle(number, asked, turn)
-        return turn
+            if turn is None:
+                if message.in_doubt(error):
+                    self._state = "in_doubt"
+                message.fail(error)
+                raise
+            if isinstance(error, AgentforceError):
+                raise
+            # A timeout or kill that a signal handler raised must not look like a message that failed.
+            self._state = "in_doubt"
+            raise answer_interrupted(error, turn) from error
 
     def _check_open(self) -> None:
         session_id = self.session.session_id
@@ -359,11 +360,3 @@ class Conversation(OpenSession):
     def __exit__(self, *_: object) -> None:
         self.end_quietly()
         self._session = None
-
-
-def _in_doubt(error: BaseException) -> bool:
-    """Return whether the agent may have acted on a message that left."""
-    if not isinstance(error, AgentforceError):
-        return True
-    # The error of a token call says nothing about the message.
-    return error.operation == "send" and error.applied is not False

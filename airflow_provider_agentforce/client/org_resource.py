@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_agentforce.client.executor import GetAccess, RequestExecutor
+from airflow_provider_agentforce.client.executor import RequestExecutor
 
 
 class OrgResource:
@@ -10,10 +10,8 @@ class OrgResource:
 
     :param host: the org's My Domain.
     :param executor: carries out the calls.
-    :param get_access: gives the token.
     """
 
-    def __init__(self, host: str, executor: RequestExecutor, get_access: GetAccess) -> None:
+    def __init__(self, host: str, executor: RequestExecutor) -> None:
         self._host = host
         self._executor = executor
-        self._get_access = get_access

@@ -155,7 +155,7 @@ class Records(OrgResource):
         name = validation.name(sobject, "sobject")
         request = _DescribeRequest(url=f"{self._host}{DATA_PATH}/sobjects/{name}/describe")
         try:
-            found: SObjectInfo = self._executor.execute(request, self._get_access).value
+            found: SObjectInfo = self._executor.execute(request).value
         except AgentforceRequestError as error:
             if error.status != 404:  # noqa: PLR2004
                 raise
@@ -209,7 +209,7 @@ class Records(OrgResource):
         """Write records; if the org cannot read a value of one, find that one by halving the call."""
         request = _WriteRequest(url=url, rows=rows)
         try:
-            found: list[WriteResult] = self._executor.execute(request, self._get_access).value
+            found: list[WriteResult] = self._executor.execute(request).value
         except AgentforceRequestError as error:
             said = responses.error(error.body.encode())
             if _MAINTENANCE in error.what:
@@ -253,7 +253,7 @@ class Records(OrgResource):
             ) from error
 
     def _page(self, url: str) -> dict[str, Any]:
-        page: dict[str, Any] = self._executor.execute(QueryRequest(url=url), self._get_access).value
+        page: dict[str, Any] = self._executor.execute(QueryRequest(url=url)).value
         return page
 
     def _plain(self, record: Mapping[str, Any]) -> dict[str, Any]:

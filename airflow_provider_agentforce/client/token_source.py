@@ -106,7 +106,7 @@ class TokenCache:
 class TokenSource:
     """Provides access to an org with its own token call. It can be shared between threads.
 
-    :param executor: makes the token call.
+    :param executor: makes the token call, without access.
     :param cache: shared with the sources of sibling clients.
     """
 
@@ -120,9 +120,13 @@ class TokenSource:
         self._executor = executor
         self._cache = cache or TokenCache(_file_of(settings))
 
-    def sibling(self, executor: RequestExecutor) -> TokenSource:
-        """Return a source of the same token that makes the token call with *executor*."""
-        return TokenSource(self._settings, executor, self._cache)
+    def sibling(self) -> TokenSource:
+        """Return a source of the same token with its own deadline, which can be stopped alone."""
+        return TokenSource(self._settings, self._executor.sibling(), self._cache)
+
+    def executor(self) -> RequestExecutor:
+        """Return an executor whose requests have the token; it shares the deadline of the token call."""
+        return self._executor.with_access(self.access)
 
     def access(self, refused: Access | None = None, during_cleanup: bool = False) -> Access:
         """Return an access: the current token, or a new one.
@@ -187,7 +191,7 @@ class TokenSource:
     def _fetch(self) -> Token:
         settings, asked_at, by_the_wall = self._settings, self._now(), time.time()
         request = TokenRequest(settings=settings, auth=settings.auth)
-        reply: TokenReply = self._executor.execute(request, None).value
+        reply: TokenReply = self._executor.execute(request).value
         self._executor.redactor.add(reply.access_token)
         if not reply.is_jwt:
             log.warning(failure_catalogue.OPAQUE_TOKEN)

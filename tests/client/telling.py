@@ -36,7 +36,7 @@ def aim(make_client, org, operation, url, **settings):
         # The org's host serves it, and the token too, which is therefore at hand.
         client, other = make_client(org, host=url, **settings), make_client(org)
         other.authenticate()
-        client._tokens = other._tokens.sibling(client._executor)
+        client._tokens._cache = other._tokens._cache
         return client
     where = {"host": url} if operation == "token" else {"api_url": url}
     return make_client(org, **where, **settings)

@@ -30,13 +30,18 @@ def counted_as(operation):
     return "send" if operation == "stream" else operation
 
 
+def share_token(client, other):
+    """Let *other*, whose host issues no token, use that of *client*."""
+    other._tokens._cache = client._tokens._cache
+
+
 def aim(make_client, org, operation, url, **settings):
     """Return a client whose *operation* goes to *url*, and everything else to the org."""
     if operation in {"query", "session_trace"}:
         # The org's host serves it, and the token too, which is therefore at hand.
         client, other = make_client(org, host=url, **settings), make_client(org)
         other.authenticate()
-        client._tokens._cache = other._tokens._cache
+        share_token(other, client)
         return client
     where = {"host": url} if operation == "token" else {"api_url": url}
     return make_client(org, **where, **settings)

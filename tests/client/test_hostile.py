@@ -13,7 +13,7 @@ import traceback
 
 import pytest
 import wire
-from telling import call
+from telling import call, share_token
 
 from airflow_provider_agentforce.client.open_session import OpenSession
 from airflow_provider_agentforce.client.timing import Timing
@@ -167,7 +167,7 @@ def test_record_of_another_shape_is_an_agent_without_a_version(org, make_client,
         token = client.authenticate()[0]
         assert token.access_token
         other = make_client(org, host=server.url)
-        other._tokens = client._tokens
+        share_token(client, other)
         with pytest.raises(AgentforceRequestError, match="no active version"):
             other.agent("Service_Agent")
 

@@ -27,6 +27,8 @@ from typing import Any
 from org import AGENT_ID, LimitedOrg, Terms
 from report import Row, table
 
+from airflow_provider_agentforce.operators import shards
+
 RECORDS = 1000
 THREADS_RECORDS = 300
 MANY = 10_000
@@ -64,10 +66,25 @@ class Bench:
         """
         return self._finished(self.begin(syncs=syncs, results=results, **limits))
 
-    def begin(self, *, syncs: bool = True, results: str = "results", **limits: int) -> subprocess.Popen[str]:
+    def begin(
+        self, *, syncs: bool = True, results: str = "results", shard: str | None = None, **limits: int
+    ) -> subprocess.Popen[str]:
         """Start a process that runs the operator."""
         options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/{results}"}
+        options |= {"shard": shard} if shard else {}
         return self._start("operator", {**options, "syncs": syncs}, self.org.connection(**limits))
+
+    def in_shards(self, number: int, **limits: int) -> list[dict[str, Any]]:
+        """Run the operator for each shard at once, in a process each, and return what each took.
+
+        :param limits: extras of the connection.
+        """
+        processes = [self.begin(shard=shard, **limits) for shard in shards(number)]
+        try:
+            return [self._finished(process) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
 
     def resume(self) -> dict[str, Any]:
         """Run the operator on a ledger that says that all records are answered.
@@ -114,6 +131,7 @@ class Bench:
             "AIRFLOW_CONN_AGENTFORCE_DEFAULT": connection,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "PYTHONPYCACHEPREFIX": _bytecode(),
+            "TMPDIR": str(self.folder),
         }
         with (self.folder / f"{way}.log").open("a") as log:
             return subprocess.Popen(  # noqa: S603 - our own program

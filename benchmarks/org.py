@@ -24,6 +24,8 @@ KEY = "key"
 SECRET = "secret"  # noqa: S105 - made up
 _ANSWER = json_reply({"messages": [INFORM], "_links": {}})
 _ENDED = json_reply({"messages": [{"type": "SessionEnded", "reason": "ClientRequest"}], "_links": {}})
+# It has no records, and so no versions of its agents.
+_NOT_FOUND = json_reply([{"errorCode": "NOT_FOUND", "message": "No such resource"}], "404 Not Found")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class _Org:
         if method == b"DELETE":
             self._counts["ends"] += 1
             return _ENDED, self._terms.delay, path.rpartition(b"/")[2].decode()
+        if not path.endswith(b"/token"):
+            return _NOT_FOUND, 0.0, ""
         self._counts["tokens"] += 1
         token = access_token(self._terms.token_lifetime)
         return json_reply({"access_token": token, "token_type": "Bearer"}), 0.0, ""

@@ -19,6 +19,7 @@ import mapped
 import message
 import observing
 import tokens
+import workers
 from report import table
 
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -80,6 +81,8 @@ with the number of records, so two sizes show what a million would take.
 - **A limit that is wrong**: the org refuses at once and does not say how long to wait.
 - **Killed**: of a session that was being started at the kill, only the external key is known, so it cannot be
 ended; the org ends it after a while. The shorter the calls, the larger their share.
+- **Two workers** (`benchmarks/workers.py`): each runs the operator for one shard, with its half of the cap
+  and no service between them, as in *A batch*. They are two processes of this machine, not a cluster.
 - **Shared limits** (`benchmarks/limits.py`): a Redis without persistence on this machine. The processes that
   share an org start at once, take as many sessions as it grants to all, and end each after one message.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
@@ -93,6 +96,7 @@ BENCHMARKS = {
     "observing": observing,
     "tokens": tokens,
     "batch": batch,
+    "workers": workers,
     "limits": limits,
     "mapped": mapped,
 }

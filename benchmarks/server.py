@@ -190,7 +190,7 @@ def access_token(lifetime: int) -> str:
     return token.replace("=", "")
 
 
-def json_reply(body: dict[str, object], status: str = "200 OK", headers: str = "") -> bytes:
+def json_reply(body: object, status: str = "200 OK", headers: str = "") -> bytes:
     """Return a whole HTTP reply.
 
     :param headers: more header lines, each with its line end.

@@ -14,8 +14,26 @@ with bench(2, delay=0.0) as it:
 """
 
 
+ASK_IN_SHARDS = """
+import workers
+for row in workers.main(20):
+    print(row.measured)
+"""
+
+
+def measured(program):
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+
+
 def test_a_batch_is_measured():
-    done = subprocess.run(
-        [sys.executable, "-c", ASK], cwd=BENCHMARKS, capture_output=True, text=True, check=False
-    )
+    done = measured(ASK)
     assert done.stdout == "{'answered': 2} {'answered': 2}\n", done.stderr
+
+
+def test_a_batch_of_two_workers_is_measured():
+    done = measured(ASK_IN_SHARDS)
+    time, lost, logins = done.stdout.splitlines() or [done.stderr, "", ""]
+    assert "%" in time
+    assert lost.startswith("0, 0, 0 and 0 ")
+    assert logins == "1"

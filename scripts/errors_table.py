@@ -206,7 +206,7 @@ def unexplained() -> list[str]:
     rows = [one for rows in SECTIONS.values() for one in rows]
     names = {kind for one in rows for kind in one.kinds}
     shown = {one.remedy for one in rows}
-    known = {failure.rule.remedy for failure in Failure}
+    known = {failure_catalogue.remedy_of_failure(failure) for failure in Failure}
     for symptom in failure_catalogue.SYMPTOMS:
         known |= {_for_people(symptom.remedy), _for_people(symptom.jwt_remedy or "")}
     return sorted({*ERRORS} - names - NOT_OURS) + sorted(known - shown - {""})

@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_agentforce.client import failure_catalogue, json_values, responses
 from airflow_provider_agentforce.client.answer_reader import AnswerReader, JsonReader
 from airflow_provider_agentforce.client.api_requests import ApiRequest
-from airflow_provider_agentforce.client.delivery_policy import Failure, retry_after
+from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.client.responses import ErrorReply, UnreadableReplyError
 from airflow_provider_agentforce.client.transport import Exchange, TransportError
@@ -81,7 +81,7 @@ class Attempt:
     @property
     def asked_to_wait(self) -> float | None:
         """The seconds that the org asks to wait."""
-        return retry_after(self.headers.get("retry-after"), self.headers.get("date"), time.time())
+        return responses.retry_after(self.headers.get("retry-after"), self.headers.get("date"), time.time())
 
 
 class AttemptReader:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_agentforce.client import failure_catalogue, validation
+from airflow_provider_agentforce.client import failure_catalogue, responses, validation
 from airflow_provider_agentforce.client.api_requests import SendRequest
 from airflow_provider_agentforce.client.delivery_policy import Ending, Failure, Operation
 from airflow_provider_agentforce.client.models import Session, Turn
@@ -68,11 +67,8 @@ def _clock_difference(call: CallState, attempt: Attempt) -> str:
     """Return by how much the clocks differ, if an assertion was refused, because its times depend on them."""
     if call.request.auth != JWT_BEARER or attempt.failure is not Failure.TOKEN_REFUSED:
         return ""
-    try:
-        theirs = parsedate_to_datetime(attempt.headers.get("date", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return ""
-    ahead = time.time() - theirs
+    theirs = responses.timestamp(attempt.headers.get("date"))
+    ahead = 0.0 if theirs is None else time.time() - theirs
     if abs(ahead) < _TOLERATED:
         return ""
     return f" This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the org's."
@@ -139,7 +135,7 @@ def answer_interrupted(
     what = f"The agent answered, but the task was interrupted: {type(interruption).__name__}."
     return DeliveryUnknownError(
         what,
-        hint=Failure.UNREADABLE.rule.remedy,
+        hint=failure_catalogue.ANSWER_LOST,
         operation=Operation.SEND.value,
         applied=True,
         session_id=turn.session_id,

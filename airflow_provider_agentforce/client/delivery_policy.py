@@ -9,10 +9,7 @@ applied. Nothing lets a client ask the Agent API whether a message was applied, 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from typing_extensions import Self
@@ -105,8 +102,6 @@ class Rule:
     :param cells: for each operation, in the order of :class:`Operation`; the last ones share the
         cells of others.
     :param statuses: HTTP statuses that mean this failure if no symptom says more, or their first digit.
-    :param remedy: what to do, as far as the failure alone shows; if the delivery or the answer of a message
-        is not known, what to do about the message.
     :param transient: class of the error of a cell that ends in ``T``.
     :param final: class of the error of a cell that ends in ``X``.
     :param unknown: class of the error of a cell that ends in ``U``.
@@ -116,14 +111,13 @@ class Rule:
     delivery: Delivery
     cells: str
     statuses: tuple[int, ...] = ()
-    remedy: str = ""
     transient: type[AgentforceError] = AgentforceTransientError
     final: type[AgentforceError] = AgentforceRequestError
     unknown: type[AgentforceError] = DeliveryUnknownError
 
     @property
     def about_a_message(self) -> bool:
-        """Whether the delivery or answer of a message stays unknown; the remedy is then about the message."""
+        """Whether the delivery or answer of a message stays unknown."""
         return self.delivery in {Delivery.UNKNOWN, Delivery.DELIVERED}
 
     def cell(self, operation: Operation) -> Cell:
@@ -158,16 +152,6 @@ _CELLS = {
 
 _N, _R, _Q, _D = Delivery.NOT_SENT, Delivery.REFUSED, Delivery.UNKNOWN, Delivery.DELIVERED
 _AUTH = AgentforceAuthError
-_LOOK = (
-    "Look at the agent's session in Salesforce before you send the message again. In a task, "
-    'on_unknown_delivery="resend" allows a repetition, and clearing the task sends the message again.'
-)
-_SLOW_ACTION = "An Apex or Flow action may have timed out."
-_ANSWER_LOST = (
-    "Only the answer is lost, so the message is not sent again. Read the answer in the agent's session in "
-    'Salesforce. In a task, on_unknown_delivery="trace" can bring it back, and clearing the task sends the '
-    "message again."
-)
 _NEVER = "X X X X X X"
 _ALWAYS = "R3>T R3>T R3>T R3>T R3>T R3>T"
 
@@ -188,137 +172,52 @@ class Failure(str, Enum):
         return made
 
     # The cells are for token, start, send, end, feedback and query.
-    UNREACHABLE = Rule(
-        "host not found, refused or not reachable", _N, _ALWAYS, remedy="Check the host and the network."
-    )
-    BAD_ROUTE = Rule(
-        "proxy or CA bundle that cannot be used",
-        _N,
-        _NEVER,
-        remedy="Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
-    )
-    BAD_CERTIFICATE = Rule(
-        "certificate not valid",
-        _N,
-        _NEVER,
-        remedy="Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
-    )
-    WRONG_PROTOCOL = Rule(
-        "TLS on one side, plain HTTP on the other",
-        _N,
-        _NEVER,
-        remedy="Check whether the URL begins with http or https, and its port.",
-    )
+    UNREACHABLE = Rule("host not found, refused or not reachable", _N, _ALWAYS)
+    BAD_ROUTE = Rule("proxy or CA bundle that cannot be used", _N, _NEVER)
+    BAD_CERTIFICATE = Rule("certificate not valid", _N, _NEVER)
+    WRONG_PROTOCOL = Rule("TLS on one side, plain HTTP on the other", _N, _NEVER)
     TLS_BROKEN = Rule("connection lost before anything was sent", _N, _ALWAYS)
     STOPPED_BEFORE = Rule(
         "task stopped before anything was sent", _N, "T T T T T T", transient=TaskStoppedError
     )
-    CLIENT_CERTIFICATE = Rule(
-        "client certificate missing or refused",
-        _R,
-        _NEVER,
-        remedy="The host asks for a client certificate, which the client cannot send, or for another TLS "
-        "version.",
-    )
-    RESET = Rule("connection lost after something was sent", _Q, "R3>T R2>T! U R3>T R2>T R3>T", remedy=_LOOK)
-    NO_REPLY = Rule("no reply in time", _Q, "R2>T T! U R2>T R2>T R2>T", remedy=_LOOK)
-    STOPPED = Rule(
-        "task stopped while waiting for the reply",
-        _Q,
-        "T T! U T T T",
-        remedy=_LOOK,
-        transient=TaskStoppedError,
-    )
-    CUT_REPLY = Rule("reply cut or too slow", _D, "R2>T T! U OK OK R2>T", remedy=_ANSWER_LOST)
+    CLIENT_CERTIFICATE = Rule("client certificate missing or refused", _R, _NEVER)
+    RESET = Rule("connection lost after something was sent", _Q, "R3>T R2>T! U R3>T R2>T R3>T")
+    NO_REPLY = Rule("no reply in time", _Q, "R2>T T! U R2>T R2>T R2>T")
+    STOPPED = Rule("task stopped while waiting for the reply", _Q, "T T! U T T T", transient=TaskStoppedError)
+    CUT_REPLY = Rule("reply cut or too slow", _D, "R2>T T! U OK OK R2>T")
     BAD_REQUEST = Rule("400", _R, _NEVER, (400,))
     TOKEN_REFUSED = Rule("400 to a token request", _R, _NEVER, final=_AUTH)
     OAUTH_TEMPORARY = Rule("400, token service busy", _R, "R3>T X X X X X")
     LOGIN_RATE = Rule("login rate exceeded", _R, "T X X X X X", transient=RateLimitedError)
     ALREADY_DELIVERED = Rule(
-        "400, number of a repeated message already used",
-        _D,
-        "X X U X X X",
-        remedy="An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
-        "the answer back: look at the agent's session in Salesforce.",
-        unknown=AnswerLostError,
+        "400, number of a repeated message already used", _D, "X X U X X X", unknown=AnswerLostError
     )
-    UNAUTHORIZED = Rule(
-        "401",
-        _R,
-        "X RF1>X RF1>X RF1>X RF1>X RF1>X",
-        (401,),
-        remedy="The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
-        "As, or username.",
-        final=_AUTH,
-    )
+    UNAUTHORIZED = Rule("401", _R, "X RF1>X RF1>X RF1>X RF1>X RF1>X", (401,), final=_AUTH)
     INVALID_JWT = Rule("401 INVALID_JWT_FORMAT", _R, "X RF2>T RF2>T RF2>T RF2>T RF2>T", final=_AUTH)
     APP_NOT_ATTACHED = Rule("401, app not attached to the agent", _R, _NEVER, final=_AUTH)
-    FORBIDDEN = Rule(
-        "403",
-        _R,
-        _NEVER,
-        (403,),
-        remedy="The user (Run As, or username) or the app's scopes lack access to this agent.",
-        final=_AUTH,
-    )
+    FORBIDDEN = Rule("403", _R, _NEVER, (403,), final=_AUTH)
     NOT_FOUND = Rule("404 or 410", _R, _NEVER, (404, 410))
     SESSION_GONE = Rule(
-        "404 or 410 to a session, 500 V6Session not found",
-        _R,
-        "X X X OK X X",
-        remedy="The session has ended or expired. Start a new one; its context is gone.",
-        final=SessionNotFoundError,
+        "404 or 410 to a session, 500 V6Session not found", _R, "X X X OK X X", final=SessionNotFoundError
     )
     TOO_EARLY = Rule("408 or 425", _R, "R3>T R3>T R2>T R3>T R2>T R3>T", (408, 425))
     CONFLICT = Rule("409", _R, _NEVER, (409,))
     PRECONDITION = Rule("412", _R, _NEVER, (412,))
     PAYLOAD = Rule("413, 414 or 415", _R, _NEVER, (413, 414, 415))
-    UNPROCESSABLE = Rule("422", _Q, "X X U X X X", (422,), remedy=f"{_SLOW_ACTION} {_LOOK}")
-    LOCKED = Rule(
-        "423",
-        _R,
-        "T T L>T R3>T R3>T T",
-        (423,),
-        remedy="The session is still working on another message. Send one message at a time; do not map "
-        "sends.",
-        transient=SessionBusyError,
-    )
-    STILL_RUNNING = Rule(
-        "423 to a repeated message",
-        _Q,
-        "X X U X X X",
-        remedy=f"The session is still working, probably on the message of an earlier try. {_LOOK}",
-    )
-    THROTTLED = Rule(
-        "429",
-        _R,
-        _ALWAYS,
-        (429,),
-        remedy="Slow down: a limit of the org is reached.",
-        transient=RateLimitedError,
-    )
+    UNPROCESSABLE = Rule("422", _Q, "X X U X X X", (422,))
+    LOCKED = Rule("423", _R, "T T L>T R3>T R3>T T", (423,), transient=SessionBusyError)
+    STILL_RUNNING = Rule("423 to a repeated message", _Q, "X X U X X X")
+    THROTTLED = Rule("429", _R, _ALWAYS, (429,), transient=RateLimitedError)
     API_LIMIT = Rule("403 REQUEST_LIMIT_EXCEEDED", _R, "X X X X X R3>T", transient=RateLimitedError)
     SERVER_CONFIG = Rule("422 or 500 whose class names the configuration", _R, "R3>T X X X X X")
-    SERVER_ERROR = Rule(
-        "500",
-        _Q,
-        "R3>T T U R2>T R2>T R3>T",
-        (500,),
-        remedy=f"The API also answers 500 when its own timeout of 120 s ends. {_LOOK}",
-    )
-    BAD_GATEWAY = Rule("502 or 504", _Q, "R3>T R2>T! U R3>T R2>T R3>T", (502, 504), remedy=_LOOK)
-    UNAVAILABLE = Rule("503", _Q, "R3>T R2>T U R3>T R2>T R3>T", (503,), remedy=f"{_SLOW_ACTION} {_LOOK}")
-    REDIRECT = Rule(
-        "any 3xx",
-        _R,
-        _NEVER,
-        (3,),
-        remedy="The host answers with a redirect, which is never followed. Check host and api_url.",
-    )
+    SERVER_ERROR = Rule("500", _Q, "R3>T T U R2>T R2>T R3>T", (500,))
+    BAD_GATEWAY = Rule("502 or 504", _Q, "R3>T R2>T! U R3>T R2>T R3>T", (502, 504))
+    UNAVAILABLE = Rule("503", _Q, "R3>T R2>T U R3>T R2>T R3>T", (503,))
+    REDIRECT = Rule("any 3xx", _R, _NEVER, (3,))
     OTHER_CLIENT_ERROR = Rule("other 4xx", _R, _NEVER, (4,))
-    OTHER_SERVER_ERROR = Rule("other 5xx", _Q, "T T U T T T", (5,), remedy=_LOOK)
-    UNREADABLE = Rule("2xx, reply not readable", _D, "R2>T T! U OK OK R2>T", (1, 2), remedy=_ANSWER_LOST)
-    STREAM_CUT = Rule("2xx, stream without its end", _D, "X X U X X X", remedy=_ANSWER_LOST)
+    OTHER_SERVER_ERROR = Rule("other 5xx", _Q, "T T U T T T", (5,))
+    UNREADABLE = Rule("2xx, reply not readable", _D, "R2>T T! U OK OK R2>T", (1, 2))
+    STREAM_CUT = Rule("2xx, stream without its end", _D, "X X U X X X")
 
 
 _BY_STATUS = {status: failure for failure in Failure for status in failure.rule.statuses}
@@ -327,27 +226,3 @@ _BY_STATUS = {status: failure for failure in Failure for status in failure.rule.
 def failure_of_status(status: int) -> Failure:
     """Return the failure that an HTTP status means by itself."""
     return _BY_STATUS.get(status) or _BY_STATUS.get(status // 100, Failure.OTHER_SERVER_ERROR)
-
-
-def retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for, or ``None`` if it is missing or unreadable.
-
-    :param value: the header: whole seconds or an HTTP date.
-    :param date: the reply's ``Date`` header; a date is compared with it, so clocks need not agree.
-    :param now: the wall clock in seconds, used without a ``Date``.
-    """
-    text = (value or "").strip()
-    if re.fullmatch(r"[0-9]{1,10}", text):
-        return float(text)
-    then, base = _timestamp(text), _timestamp((date or "").strip())
-    if then is None:
-        return None
-    return max(0.0, then - (now if base is None else base))
-
-
-def _timestamp(text: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError, OSError):
-        return None

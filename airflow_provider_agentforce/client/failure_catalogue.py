@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from airflow_provider_agentforce.client.delivery_policy import Failure, Operation, failure_of_status
+from airflow_provider_agentforce.client.delivery_policy import Delivery, Failure, Operation, failure_of_status
 from airflow_provider_agentforce.client.responses import ErrorReply
 
 _ANY = frozenset(Operation)
@@ -52,6 +52,55 @@ OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
 )
+
+
+# For a message whose delivery or answer is not known, these say what to do about the message.
+_LOOK = (
+    "Look at the agent's session in Salesforce before you send the message again. In a task, "
+    'on_unknown_delivery="resend" allows a repetition, and clearing the task sends the message again.'
+)
+_SLOW_ACTION = "An Apex or Flow action may have timed out."
+ANSWER_LOST = (
+    "Only the answer is lost, so the message is not sent again. Read the answer in the agent's session in "
+    'Salesforce. In a task, on_unknown_delivery="trace" can bring it back, and clearing the task sends the '
+    "message again."
+)
+_BY_DELIVERY = {Delivery.UNKNOWN: _LOOK, Delivery.DELIVERED: ANSWER_LOST}
+_BY_FAILURE = {
+    Failure.UNREACHABLE: "Check the host and the network.",
+    Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
+    Failure.BAD_CERTIFICATE: "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
+    Failure.WRONG_PROTOCOL: "Check whether the URL begins with http or https, and its port.",
+    Failure.CLIENT_CERTIFICATE: (
+        "The host asks for a client certificate, which the client cannot send, or for another TLS version."
+    ),
+    Failure.ALREADY_DELIVERED: (
+        "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
+        "the answer back: look at the agent's session in Salesforce."
+    ),
+    Failure.UNAUTHORIZED: (
+        "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
+        "As, or username."
+    ),
+    Failure.FORBIDDEN: "The user (Run As, or username) or the app's scopes lack access to this agent.",
+    Failure.SESSION_GONE: "The session has ended or expired. Start a new one; its context is gone.",
+    Failure.UNPROCESSABLE: f"{_SLOW_ACTION} {_LOOK}",
+    Failure.LOCKED: (
+        "The session is still working on another message. Send one message at a time; do not map sends."
+    ),
+    Failure.STILL_RUNNING: (
+        f"The session is still working, probably on the message of an earlier try. {_LOOK}"
+    ),
+    Failure.THROTTLED: "Slow down: a limit of the org is reached.",
+    Failure.SERVER_ERROR: f"The API also answers 500 when its own timeout of 120 s ends. {_LOOK}",
+    Failure.UNAVAILABLE: f"{_SLOW_ACTION} {_LOOK}",
+    Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
+}
+
+
+def remedy_of_failure(failure: Failure) -> str:
+    """Return what to do, as far as the failure alone shows, or ``""``."""
+    return _BY_FAILURE.get(failure) or _BY_DELIVERY.get(failure.rule.delivery, "")
 
 
 @dataclass(frozen=True)
@@ -408,7 +457,7 @@ def in_doubt(operation: Operation, failure: Failure) -> str:
         return ""
     if operation is Operation.TEST:
         return RUN_IN_DOUBT
-    return failure.rule.remedy if operation is Operation.SEND else ""
+    return remedy_of_failure(failure) if operation is Operation.SEND else ""
 
 
 def remedy_of(
@@ -435,5 +484,5 @@ def remedy_of(
     ]
     # A more exact symptom comes before an earlier one; without either, the failure's own remedy is used.
     best = min(fitting, key=lambda one: not one.exact, default=None)
-    by_failure = "" if failure.rule.about_a_message else failure.rule.remedy
+    by_failure = "" if failure.rule.about_a_message else remedy_of_failure(failure)
     return (best.remedy_with(auth) if best else by_failure).format(agent=agent or "the agent")

@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
 
 from airflow_provider_agentforce.client import json_values, models
@@ -198,6 +200,31 @@ def error(body: bytes) -> ErrorReply:
         return ErrorReply("", "" if isinstance(parsed, dict) else _plain(body))
     words = [words_of(errors[0]), *map(reason_of, errors[1:])]
     return ErrorReply(code_of(errors[0])[:_LONGEST_ERROR], "; ".join(filter(None, words))[:_LONGEST_ERROR])
+
+
+def retry_after(value: str | None, date: str | None, now: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for, or ``None`` if it is missing or unreadable.
+
+    :param value: the header: whole seconds or an HTTP date.
+    :param date: the reply's ``Date`` header; a date is compared with it, so clocks need not agree.
+    :param now: the wall clock in seconds, used without a ``Date``.
+    """
+    text = (value or "").strip()
+    if re.fullmatch(r"[0-9]{1,10}", text):
+        return float(text)
+    then, base = timestamp(text), timestamp(date)
+    if then is None:
+        return None
+    return max(0.0, then - (now if base is None else base))
+
+
+def timestamp(date: str | None) -> float | None:
+    """Return the seconds since the epoch of an HTTP date, or ``None`` if it is missing or unreadable."""
+    try:
+        moment = parsedate_to_datetime((date or "").strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
+        return None
 
 
 def jwt_claims(access_token: str) -> dict[str, Any] | None:

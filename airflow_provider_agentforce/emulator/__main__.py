@@ -99,7 +99,7 @@ def _record(options: dict[str, Any]) -> int:
             f" Left out: {number} with status {status}." for status, number in sorted(script.refused.items())
         )
         replay = f"agentforce-emulator replay {shlex.quote(options['output'])}"
-        return f"Recorded {script.turns} answers.{refused} Read the file, then run: {replay}"
+        return f"Recorded {script.answers} answers.{refused} Read the file, then run: {replay}"
 
     return _serve(make, announcement, farewell)
 

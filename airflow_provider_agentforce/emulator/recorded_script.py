@@ -28,7 +28,7 @@ _PASSING = {"TextChunk", "ProgressIndicator", "EndOfTurn", "ValidationFailureChu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
+class RecordedCall:
     """A call that was passed on, and its answer. Names of headers are in lower case."""
 
     method: str
@@ -42,7 +42,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _RecordedAnswer:
     number: int
     text: str
     messages: list[dict[str, Any]]
@@ -58,39 +58,39 @@ class RecordedScript:
     refused: Counter[int] = field(default_factory=Counter)
     _scrubber: Scrubber = field(default_factory=Scrubber)
     _greeting: str | None = None
-    _turns: list[_Turn] = field(default_factory=list)
+    _answers: list[_RecordedAnswer] = field(default_factory=list)
     _numbers: Counter[str] = field(default_factory=Counter)
 
     @property
-    def turns(self) -> int:
+    def answers(self) -> int:
         """How many answers were recorded."""
-        return len(self._turns)
+        return len(self._answers)
 
-    def take(self, exchange: Exchange) -> None:
+    def take(self, call: RecordedCall) -> None:
         """Take in a call: learn the secrets in it, and keep a message with its answer."""
-        self._scrubber.learn(_secrets_in(exchange))
-        parts = exchange.path.strip("/").split("/")
-        if exchange.method != "POST" or "sessions" not in parts:
+        self._scrubber.learn(_secrets_in(call))
+        parts = call.path.strip("/").split("/")
+        if call.method != "POST" or "sessions" not in parts:
             return
         after = parts[parts.index("sessions") + 1 :]
         if not after:
-            self._take_start(exchange)
+            self._take_start(call)
         elif after[1:2] == ["messages"]:
-            self._take_message(after[0], exchange)
+            self._take_message(after[0], call)
 
-    def _take_start(self, exchange: Exchange) -> None:
-        messages = _mapping(_json(exchange.answer)).get("messages") or [{}]
-        if exchange.status == 200 and self._greeting is None:  # noqa: PLR2004
+    def _take_start(self, call: RecordedCall) -> None:
+        messages = _mapping(_json(call.answer)).get("messages") or [{}]
+        if call.status == 200 and self._greeting is None:  # noqa: PLR2004
             self._greeting = str(messages[0].get("message") or "")
 
-    def _take_message(self, session: str, exchange: Exchange) -> None:
-        sent = _mapping(_mapping(_json(exchange.body)).get("message"))
-        messages = list(_messages(exchange))
-        if exchange.status != 200 or not messages:  # noqa: PLR2004
-            self.refused[exchange.status] += 1
+    def _take_message(self, session: str, call: RecordedCall) -> None:
+        sent = _mapping(_mapping(_json(call.body)).get("message"))
+        messages = list(_messages(call))
+        if call.status != 200 or not messages:  # noqa: PLR2004
+            self.refused[call.status] += 1
             return
         self._numbers[session] += 1
-        self._turns.append(_Turn(self._numbers[session], str(sent.get("text") or ""), messages))
+        self._answers.append(_RecordedAnswer(self._numbers[session], str(sent.get("text") or ""), messages))
 
     def yaml(self) -> str:
         """Return the script.
@@ -115,9 +115,9 @@ class RecordedScript:
         same message in the same place, the first counts.
         """
         answers: dict[str, dict[int, Any]] = {}
-        for turn in self._turns:
-            messages = _as_template(self._scrubber.value(turn.messages))
-            answers.setdefault(self._scrubber.pattern(turn.text), {}).setdefault(turn.number, messages)
+        for answer in self._answers:
+            messages = _as_template(self._scrubber.value(answer.messages))
+            answers.setdefault(self._scrubber.pattern(answer.text), {}).setdefault(answer.number, messages)
         entries = []
         for pattern in sorted(answers, key=_vagueness):
             by_turn = answers[pattern]
@@ -146,14 +146,14 @@ def _as_template(value: Any) -> Any:
     return value.replace("{", '{{ "{" }}') if isinstance(value, str) else value
 
 
-def _messages(exchange: Exchange) -> Iterator[dict[str, Any]]:
+def _messages(call: RecordedCall) -> Iterator[dict[str, Any]]:
     """Yield the messages of an answer, also of one that was streamed, each once."""
-    if "text/event-stream" in exchange.answer_headers.get("content-type", ""):
-        lines = exchange.answer.decode("utf-8", "replace").splitlines()
+    if "text/event-stream" in call.answer_headers.get("content-type", ""):
+        lines = call.answer.decode("utf-8", "replace").splitlines()
         events = [_mapping(_json(line[5:].encode())) for line in lines if line.startswith("data:")]
         found = [one for event in events for one in event.get("messages") or [event.get("message")]]
     else:
-        found = _mapping(_json(exchange.answer)).get("messages") or []
+        found = _mapping(_json(call.answer)).get("messages") or []
     seen = []
     for message in found:
         if isinstance(message, dict) and message.get("type") not in _PASSING and message not in seen:
@@ -161,21 +161,21 @@ def _messages(exchange: Exchange) -> Iterator[dict[str, Any]]:
             yield message
 
 
-def _secrets_in(exchange: Exchange) -> Iterator[Any]:
-    headers = (exchange.headers, exchange.answer_headers)
+def _secrets_in(call: RecordedCall) -> Iterator[Any]:
+    headers = (call.headers, call.answer_headers)
     for text in (one.get(name, "") for one in headers for name in ("authorization", "cookie", "set-cookie")):
         yield from _credentials(text)
-    yield from (value for name, value in parse_qsl(exchange.query) if name in _SECRET_PARAMETERS)
-    if exchange.path.endswith("/oauth2/token"):
-        form = parse_qsl(exchange.body.decode("utf-8", "replace"))
+    yield from (value for name, value in parse_qsl(call.query) if name in _SECRET_PARAMETERS)
+    if call.path.endswith("/oauth2/token"):
+        form = parse_qsl(call.body.decode("utf-8", "replace"))
         for name, value in form:
             if name not in _SHOWN_FORM_FIELDS:
                 yield value
                 yield from _claims(value)
         # The address of the user, whose last two parts are the org and the user.
-        yield from urlsplit(str(_mapping(_json(exchange.answer)).get("id") or "")).path.split("/")[-2:]
-    if "/einstein/ai-agent/" not in exchange.path:
-        yield from _named(_json(exchange.answer))
+        yield from urlsplit(str(_mapping(_json(call.answer)).get("id") or "")).path.split("/")[-2:]
+    if "/einstein/ai-agent/" not in call.path:
+        yield from _named(_json(call.answer))
 
 
 def _credentials(header: str) -> Iterator[str]:

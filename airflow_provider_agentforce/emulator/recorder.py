@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from airflow_provider_agentforce.emulator.app import LoopbackOnly
 from airflow_provider_agentforce.emulator.exchange import OrgResponse
 from airflow_provider_agentforce.emulator.models import is_loopback
-from airflow_provider_agentforce.emulator.recorded_script import Exchange, RecordedScript
+from airflow_provider_agentforce.emulator.recorded_script import RecordedCall, RecordedScript
 from airflow_provider_agentforce.emulator.server import ThreadedServer
 from airflow_provider_agentforce.emulator.tls import is_salesforce
 
@@ -131,7 +131,7 @@ class Recorder:
             await lost.finish(scope, receive, send)
             return
         self.script.take(
-            Exchange(
+            RecordedCall(
                 method=request.method,
                 path=request.url.path,
                 query=request.url.query,

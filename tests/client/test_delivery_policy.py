@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_agentforce.client import delivery_policy, failure_catalogue
+from airflow_provider_agentforce.client import failure_catalogue, responses
 from airflow_provider_agentforce.client.delivery_policy import Delivery, Ending, Failure, Operation
 from airflow_provider_agentforce.client.responses import ErrorReply
 
@@ -61,34 +61,34 @@ NOW = 1445412480.0  # DATE
     ],
 )
 def test_retry_after_is_read(value, seconds):
-    assert delivery_policy.retry_after(value, DATE, NOW) == seconds
-    assert delivery_policy.retry_after(value, None, NOW) == seconds
+    assert responses.retry_after(value, DATE, NOW) == seconds
+    assert responses.retry_after(value, None, NOW) == seconds
 
 
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
 def test_date_of_the_reply_makes_up_for_a_wrong_clock(skew):
-    assert delivery_policy.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", DATE, NOW + skew) == 30.0
+    assert responses.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", DATE, NOW + skew) == 30.0
 
 
 @pytest.mark.parametrize("date", [None, "", "garbage", "Wed, 21 Oct 100000 07:28:00 GMT", "0"])
 def test_date_that_is_no_use_leaves_the_own_clock(date):
-    assert delivery_policy.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", date, NOW) == 30.0
+    assert responses.retry_after("Wed, 21 Oct 2015 07:28:30 GMT", date, NOW) == 30.0
 
 
 def test_seconds_do_not_depend_on_any_clock():
-    assert delivery_policy.retry_after("30", "Wed, 21 Oct 2099 07:28:00 GMT", 0.0) == 30.0
+    assert responses.retry_after("30", "Wed, 21 Oct 2099 07:28:00 GMT", 0.0) == 30.0
 
 
 @given(st.text(max_size=40) | st.none(), st.text(max_size=40) | st.none())
 def test_any_header_is_seconds_or_none(value, date):
-    found = delivery_policy.retry_after(value, date, NOW)
+    found = responses.retry_after(value, date, NOW)
     assert found is None or found >= 0
 
 
 def test_long_header_is_read_in_bounded_time():
     began = time.process_time()
     for value in ("1," * 32_000, "Wed, " * 13_000, ":" * 65_000, "(" * 65_000, "0" * 65_000, " " * 65_000):
-        delivery_policy.retry_after(value, value, NOW)
+        responses.retry_after(value, value, NOW)
     assert time.process_time() - began < 2
 
 

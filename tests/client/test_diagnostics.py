@@ -288,7 +288,9 @@ def remedies():
     for symptom in failure_catalogue.SYMPTOMS:
         yield from (symptom.remedy, symptom.jwt_remedy or "")
     # What is in doubt about a message is not for Setup.
-    yield from (one.rule.remedy for one in Failure if one.rule.delivery.applied is False)
+    yield from (
+        failure_catalogue.remedy_of_failure(one) for one in Failure if one.rule.delivery.applied is False
+    )
 
 
 def test_every_remedy_has_its_page_in_setup_or_is_none_for_salesforce():

@@ -19,7 +19,7 @@ from emulator_caller import BASE, Caller
 
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.emulator.__main__ import main
-from airflow_provider_agentforce.emulator.recorded_script import Exchange, RecordedScript
+from airflow_provider_agentforce.emulator.recorded_script import RecordedCall, RecordedScript
 from airflow_provider_agentforce.emulator.recorder import Recorder, Upstream
 
 QUESTION = "Where is order {4711}?"
@@ -188,7 +188,7 @@ def encoded(canary):
 
 
 def exchange(path, *, method="POST", body=b"", answer=None, headers=None, query=""):
-    return Exchange(
+    return RecordedCall(
         method=method,
         path=path,
         query=query,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -37,7 +38,9 @@ class CalledSource(Source):
 
 
 def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str]) -> JsonLinesSource:
-    """Return the records as a file in *folder*, which is written unless an earlier try has written it.
+    """Return the records as a file in *folder*, which is written unless another try has written it.
+
+    If two tries write them at once, both return those of the one that was ready first.
 
     :param records: an iterator of dicts, or a function without arguments that returns an iterable of them.
     :param storage: of the folder.
@@ -46,20 +49,46 @@ def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str
     :raises LedgerError: if they cannot be written.
     """
     of = hashlib.sha256(as_json(identity, ordered=True).encode()).hexdigest()[:12]
-    name, whole = f"records-{of}.jsonl", f"records-{of}.json"
     failure = f"The records of {folder} cannot be stored"
     prepared(storage, failure, _HINT)
-    # A store may keep the beginning of a file whose writing failed, so another file says that it is whole.
-    if guarded(lambda: storage.read(whole), failure, _HINT) is None:
-        lines = _Lines(records)
+    # A store may keep the beginning of a file whose writing failed, so an index names the one that is whole.
+    index = f"records-{of}.json"
+    found = guarded(lambda: _named_in(storage.read(index)), failure, _HINT)
+    if found is None:
+        name, lines = f"records-{of}-{uuid.uuid4().hex[:12]}.jsonl", _Lines(records)
         try:
             guarded(lambda: storage.write(name, lines), failure, _HINT)
         finally:
             lines.raise_failure()
-        guarded(
-            lambda: storage.write(whole, lambda: [json.dumps({"records": lines.count}).encode()]), failure
-        )
-    return JsonLinesSource(folder / name)
+        named = json.dumps({"file": name, "records": lines.count}).encode()
+        found = guarded(lambda: _first_named(storage, index, named), failure)
+        guarded(lambda: _remove_others(storage, f"records-{of}-", found), failure)
+    return JsonLinesSource(folder / found)
+
+
+def _first_named(storage: Storage, index: str, content: bytes) -> str:
+    """Write the index unless another try has, and return the name in it."""
+    storage.create(index, content)
+    found = _named_in(storage.read(index))
+    if found is not None:
+        return found
+    storage.write(index, lambda: [content])
+    return str(_named_in(content))
+
+
+def _named_in(index: bytes | None) -> str | None:
+    """Return the name in an index; ``None`` if there is none, or it is cut off."""
+    try:
+        return str(json.loads(index or b"")["file"])
+    except ValueError:
+        return None
+
+
+def _remove_others(storage: Storage, prefix: str, name: str) -> None:
+    """Remove the files of tries that were killed, or that were not the first."""
+    for other in storage.names():
+        if other.startswith(prefix) and other != name:
+            storage.remove(other)
 
 
 class _Lines:

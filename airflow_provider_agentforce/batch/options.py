@@ -111,6 +111,13 @@ class Options:
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
-        given = self.max_failures
-        # In decimal: 0.29 * 100 is 28.999999999999996.
-        return int(Decimal(repr(float(given))) * total) if isinstance(given, float) else given
+        return most_failures(self.max_failures, total)
+
+
+def most_failures(given: float | None, total: int) -> int | None:
+    """Return how many of *total* records may fail, ``None`` for all.
+
+    :param given: a number or a share.
+    """
+    # In decimal: 0.29 * 100 is 28.999999999999996.
+    return int(Decimal(repr(float(given))) * total) if isinstance(given, float) else given

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_agentforce.batch.options import most_failures
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.sobjects import ID, FieldInfo, SObjectInfo
+from airflow_provider_agentforce.client.sobjects import ID, FieldInfo, SObjectInfo, record_key
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
-_SHORT_ID = 15
 ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 Render = Callable[[Mapping[str, Any]], str]
@@ -32,8 +32,7 @@ class WriteOptions:
 
     def most_failures(self, total: int) -> int | None:
         """Return how many of *total* records may fail, ``None`` for all."""
-        given = validation.failures(self.max_failures)
-        return int(given * total) if isinstance(given, float) else given
+        return most_failures(self.max_failures, total)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class RecordWrite:
     @property
     def size(self) -> int:
         """Approximate number of bytes in a call."""
-        return len(ENCODER.encode(self.values))
+        return len(ENCODER.encode(self.values).encode())
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class RecordValues:
     def __init__(self, info: SObjectInfo, options: WriteOptions) -> None:
         by_name = {name.lower(): render for name, render in options.fields.items()}
         given = None if options.external_id is None else validation.external_id(options.external_id)
-        self._target = by_name.pop((given or ID).lower(), None)
+        target = by_name.pop((given or ID).lower(), _key_of)
         if given is not None and ID.lower() in by_name:
             raise AgentforceInputError(f"fields: Id is not given together with external_id ({given}).")
         if not by_name:
@@ -95,31 +94,46 @@ class RecordValues:
         self.info = info
         self.key = info.fields.get((given or ID).lower()) or FieldInfo(ID, "id")
         self.external_id = None if given is None else self.key.name
-        self._fields = [(one, by_name[one.name.lower()]) for one in found]
+        # The field that names the record is the first, so that a failure has its value.
+        self._fields = [(self.key, target), *((one, by_name[one.name.lower()]) for one in found)]
 
     def of(self, position: int, row: Mapping[str, Any]) -> RecordWrite | WriteFailure:
         """Return the record to write, or the reason why it cannot be written."""
-        key, target = row.get("key"), None
+        key, field = row.get("key"), self.key
+        values: dict[str, Any] = {}
         try:
-            named = self._target(row) if self._target else "" if key is None else str(key)
-            target = self._named(named)
-            values = {one.name: one.value_of(render(row)) for one, render in self._fields}
+            for field, render in self._fields:
+                values[field.name] = self._value(field, _rendered(field, render, row))
         except AgentforceInputError as error:
-            why = error.what
-        except Exception as error:  # noqa: BLE001 - whatever the template of the Dag raises
-            why = f"{type(error).__name__}: {error}"
-        else:
-            return RecordWrite(position, key, target, {self.key.name: target, **values})
-        return WriteFailure(key, target, "REFUSED", one_line(why))
+            target = values.get(self.key.name)
+            return WriteFailure(key, target, "REFUSED", one_line(error.what), (field.name,))
+        return RecordWrite(position, key, values[self.key.name], values)
 
     def identity_of(self, target: Any) -> Any:
         """Return a value that is equal for targets that name the same record."""
-        return target[:_SHORT_ID] if self.external_id is None else self.key.identity_of(target)
+        return record_key(target) if self.external_id is None else self.key.identity_of(target)
 
-    def _named(self, text: str) -> Any:
+    def _value(self, field: FieldInfo, text: str) -> Any:
+        if field is not self.key:
+            return field.value_of(text)
         if self.external_id is None:
             return self.info.check_id(text.strip())
-        target = self.key.value_of(text.strip())
+        target = field.value_of(text.strip())
         if target is None:
-            raise AgentforceInputError(f"{self.key.name}, which names the record, is empty.")
+            raise AgentforceInputError(f"{field.name}, which names the record, is empty.")
         return target
+
+
+def _rendered(field: FieldInfo, render: Render, row: Mapping[str, Any]) -> str:
+    try:
+        return render(row)
+    except AgentforceInputError as error:
+        raise AgentforceInputError(f"{field.name}: {error.what}") from None
+    except Exception as error:  # noqa: BLE001 - whatever the template of the Dag raises
+        what = f"{field.name}: the template failed with {type(error).__name__}: {error}"
+        raise AgentforceInputError(what) from None
+
+
+def _key_of(row: Mapping[str, Any]) -> str:
+    key = row.get("key")
+    return "" if key is None else str(key)

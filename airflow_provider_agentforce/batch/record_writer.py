@@ -13,6 +13,7 @@ import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -49,11 +50,13 @@ _CALLS_A_LINE = 50
 class _Tally:
     """The progress.
 
+    :ivar most_failures: how many records may fail, ``None`` for all.
     :ivar states: a byte for each row that qualifies.
     :ivar rows: a hash of each of them.
     """
 
     failures: WriteFailures
+    most_failures: int | None = None
     states: bytearray = field(default_factory=bytearray)
     rows: array[int] = field(default_factory=lambda: array("q"))
 
@@ -67,9 +70,9 @@ class _Tally:
         """Number of records that this try or an earlier one has written."""
         return self.states.count(_WRITTEN)
 
-    def exceeds(self, most: int | None) -> bool:
-        """Return whether more than *most* records have failed."""
-        return most is not None and self.failures.count > most
+    def exceeds(self) -> bool:
+        """Return whether more records have failed than may fail."""
+        return self.most_failures is not None and self.failures.count > self.most_failures
 
 
 class RecordWriter:
@@ -113,34 +116,25 @@ class RecordWriter:
                 "can create a record twice. Mark the field as unique.",
                 values.external_id,
             )
+        notes = WriteNotes(self._folder, self._storage_of, dry_run=dry_run)
         with WriteFailures() as failures:
-            return self._run(values, _Tally(failures), dry_run=dry_run)
-
-    def _run(self, values: RecordValues, tally: _Tally, *, dry_run: bool) -> dict[str, Any]:
-        notes = WriteNotes(self._folder, self._survey(values, tally), self._storage_of)
-        most = self._options.most_failures(tally.total)
-        stopped = tally.exceeds(most)
-        preview = self._preview(values) if dry_run and not stopped else None
-        if not dry_run and not stopped:
-            for begin, end in notes.spans(tally.total):
-                tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
-            stopped = self._write_all(values, notes, tally, most)
-            if not stopped and tally.written + tally.failures.count != tally.total:
-                raise _changed()
-        failed = tally.failures.count
-        if failed:
-            notes.write_errors(tally.failures)
-        elif not dry_run:
-            # Everything is written; another run of the task writes it again.
+            tally = _Tally(failures)
+            with notes.reporting(failures):
+                mark = self._survey(values, tally)
+                make = self._preview if dry_run else partial(self._write_all, notes, mark)
+                details = {} if tally.exceeds() else make(values, tally)
+            result = {
+                "written": 0 if dry_run else tally.written,
+                "failed": failures.count,
+                "records": tally.total,
+                "errors": notes.errors if failures.count else None,
+                **details,
+            }
+            _judge(result, tally)
+        if not dry_run:
+            # The task succeeds; when it is cleared, it writes all records.
             notes.forget()
-        result = {
-            "written": 0 if dry_run else tally.written,
-            "failed": failed,
-            "records": tally.total,
-            "errors": notes.errors if failed else None,
-            **(preview or {}),
-        }
-        return _judged(result, tally, stopped=stopped)
+        return result
 
     def _survey(self, values: RecordValues, tally: _Tally) -> str:
         """Make and check the values of all records, and return a hash of them.
@@ -166,6 +160,7 @@ class RecordWriter:
                 )
             named[identity] = one.key
             digest.update(f"{one.position} {ENCODER.encode(one.values)}".encode())
+        tally.most_failures = self._options.most_failures(tally.total)
         if not tally.total:
             log.warning("No row has an outcome that qualifies: %s.", ", ".join(self._options.outcomes))
         return digest.hexdigest()[:16]
@@ -180,19 +175,28 @@ class RecordWriter:
                     if line.strip():
                         yield _row(line, number, path)
 
-    def _write_all(self, values: RecordValues, notes: WriteNotes, tally: _Tally, most: int | None) -> bool:
-        """Write the remaining records; return whether too many failed to continue."""
+    def _write_all(self, notes: WriteNotes, mark: str, values: RecordValues, tally: _Tally) -> dict[str, Any]:
+        """Write the remaining records, unless too many fail."""
+        for begin, end in notes.spans(mark, tally.total):
+            tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
         if tally.written:
             log.info("Earlier tries have written %d of %d records.", tally.written, tally.total)
-        for calls, chunk in enumerate(_chunks(self._remaining(values, tally)), 1):
-            rows = [one.values for one in chunk]
-            results = self._records.write(values.info.name, rows, external_id=values.external_id)
-            notes.add(self._count(chunk, results, tally))
-            if calls % _CALLS_A_LINE == 0:
-                log.info("%d of %d records are written.", tally.written, tally.total)
-            if tally.exceeds(most):
-                return True
-        return tally.exceeds(most)
+        try:
+            for calls, chunk in enumerate(_chunks(self._remaining(values, tally)), 1):
+                rows = [one.values for one in chunk]
+                results = self._records.write(values.info.name, rows, external_id=values.external_id)
+                notes.add(mark, self._count(chunk, results, tally))
+                if calls % _CALLS_A_LINE == 0:
+                    log.info("%d of %d records are written.", tally.written, tally.total)
+                if tally.exceeds():
+                    return {}
+        finally:
+            log.info(
+                "%d of %d records are written, %d failed.", tally.written, tally.total, tally.failures.count
+            )
+        if not tally.exceeds() and tally.written + tally.failures.count != tally.total:
+            raise _changed()
+        return {}
 
     def _remaining(self, values: RecordValues, tally: _Tally) -> Iterator[RecordWrite]:
         """Yield what is to be written. A template may read more than the row, and fail only now.
@@ -226,8 +230,9 @@ class RecordWriter:
                 tally.failures.add(failure, locked=result.locked)
         return written
 
-    def _preview(self, values: RecordValues) -> dict[str, Any]:
+    def _preview(self, values: RecordValues, tally: _Tally) -> dict[str, Any]:
         """Return what would change in the first records."""
+        log.info("%d of %d records would be written.", tally.total - tally.failures.count, tally.total)
         made = (values.of(position, row) for position, row in enumerate(self._qualifying()))
         checked = (one for one in made if isinstance(one, RecordWrite))
         first = list(islice(checked, _PREVIEWED))
@@ -251,15 +256,14 @@ class RecordWriter:
         return list(self._records.query(f"SELECT {names} {where}"))
 
 
-def _judged(result: dict[str, Any], tally: _Tally, *, stopped: bool) -> dict[str, Any]:
-    """Return the result, or fail the task: all records failed, or more than are allowed."""
-    log.info("%(written)d of %(records)d records are written, %(failed)d failed.", result)
-    failed, reasons = tally.failures.count, tally.failures.reasons
+def _judge(result: dict[str, Any], tally: _Tally) -> None:
+    """Fail the task if all records failed, or more than are allowed."""
+    failed, reasons, stopped = tally.failures.count, tally.failures.reasons, tally.exceeds()
     if not failed:
-        return result
+        return
     if not stopped and failed < tally.total:
-        log.warning("Not written: %s. Errors: %s", reasons, result["errors"])
-        return result
+        log.warning("Failed: %s. Errors: %s", reasons, result["errors"])
+        return
     more = ", more than max_failures allows; the rest was not attempted" if stopped else ""
     raise BatchFailedError(
         f"{failed} of {tally.total} records could not be written{more}: {reasons}. "

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ CHECKPOINT = "_ledger"
 _ATTEMPTS = 4
 # Stores without folders: creating one there would create the bucket, even if its name is misspelt.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
-_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_FINAL = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _TEMPORARY = ".tmp"
 # No retry changes that the path cannot be used.
 _WRONG_PATH = {
@@ -122,6 +122,27 @@ class Storage:
 
         self._try(write)
 
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file unless there is one; of several processes that do this at once, one writes it.
+
+        A store that cannot decide this may keep the file of the last one.
+        """
+        path = self._folder / name
+
+        def create() -> None:
+            _forget_listing(path)
+            if path.exists():
+                return
+            try:
+                file = path.open("xb")
+            except (ValueError, NotImplementedError):  # of a store that does not know this mode
+                file = path.open("wb")
+            with file:
+                file.write(content)
+
+        with contextlib.suppress(FileExistsError):
+            self._try(create)
+
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
@@ -156,6 +177,24 @@ class LocalStorage(Storage):
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
         """Write a file beside the old one, and replace that."""
+        with self._written_beside(name, content) as temporary:
+            temporary.replace(self._folder / name)
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file unless there is one; of several processes that do this at once, one writes it."""
+        path = self._folder / name
+        with self._written_beside(name, lambda: [content]) as temporary:
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                if not path.exists():
+                    temporary.replace(path)
+
+    @contextlib.contextmanager
+    def _written_beside(self, name: str, content: Callable[[], Iterable[bytes]]) -> Iterator[Path]:
+        """Write a file for the block to put in its place, durably."""
         # Two processes may write the same file at once.
         temporary = self._folder / f"{name}.{uuid.uuid4().hex}{_TEMPORARY}"
         try:
@@ -163,11 +202,10 @@ class LocalStorage(Storage):
                 file.writelines(content())
                 file.flush()
                 self._sync(file.fileno())
-            temporary.replace(self._folder / name)
-        except BaseException:
+            yield temporary
+        finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise
         self._sync_folder(self._folder)
 
     def append(self, name: str, size: int, data: bytes, *, sync: bool = True) -> None:

@@ -1,17 +1,23 @@
-"""The notes beside the results while records are written: which are written, and why others are not."""
+"""The files of a write beside the results: which records are written, and why others are not."""
 
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared
 from airflow_provider_agentforce.batch.write_failures import WriteFailures
+from airflow_provider_agentforce.exceptions import LedgerError
 
-ERRORS = "write_errors.jsonl"
+log = logging.getLogger(__name__)
+
+_ERRORS = "write_errors.jsonl"
+_DRY_RUN_ERRORS = "dry_run_errors.jsonl"
 _NOTE = "written-"
 
 _T = TypeVar("_T")
@@ -23,44 +29,63 @@ class WriteNotes:
     Methods raise :class:`.LedgerError` if the store is not available.
 
     :param folder: path object of the folder.
-    :param mark: hash of all values to be written; notes about other values are ignored.
     :param storage_of: returns the storage for a path object.
+    :param dry_run: use the error file of dry runs.
     :ivar errors: URI of the error file.
     """
 
-    def __init__(self, folder: Any, mark: str, storage_of: Callable[[Any], Storage]) -> None:
-        self.errors = str(folder / ERRORS)
+    def __init__(self, folder: Any, storage_of: Callable[[Any], Storage], *, dry_run: bool) -> None:
+        self._errors = _DRY_RUN_ERRORS if dry_run else _ERRORS
+        self.errors = str(folder / self._errors)
         self._folder = folder
-        self._mark = mark
         self._storage = storage_of(folder)
         prepared(self._storage, self._failure("made"))
 
-    def spans(self, total: int) -> Iterator[tuple[int, int]]:
+    @contextmanager
+    def reporting(self, failures: WriteFailures) -> Iterator[None]:
+        """Make the error file that of *failures* when the block ends, also with an error."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self._report(failures)
+            except LedgerError as error:
+                log.warning("%s", error)
+            raise
+        self._report(failures)
+
+    def spans(self, mark: str, total: int) -> Iterator[tuple[int, int]]:
         """Yield the positions that earlier tries have written, as ranges of begin and end.
 
+        :param mark: hash of all values to be written; notes about other values are removed.
         :param total: the number of positions.
         """
         for name in self._names():
-            if name.startswith(f"{_NOTE}{self._mark}-"):
+            if name.startswith(f"{_NOTE}{mark}-"):
                 yield from _spans(self._do("read", partial(self._storage.read, name)) or b"", total)
             else:
                 self._remove(name)
 
-    def add(self, positions: Sequence[int]) -> None:
-        """Record durably that the records at these positions are written."""
+    def add(self, mark: str, positions: Sequence[int]) -> None:
+        """Record durably that the records at these positions are written.
+
+        :param mark: hash of all values to be written.
+        """
         if positions:
             content = json.dumps(_as_spans(positions)).encode()
-            name = f"{_NOTE}{self._mark}-{uuid.uuid4().hex[:12]}.json"
+            name = f"{_NOTE}{mark}-{uuid.uuid4().hex[:12]}.json"
             self._do("written", partial(self._storage.write, name, lambda: [content]))
 
-    def write_errors(self, failures: WriteFailures) -> None:
-        """Write the error file."""
-        self._do("written", partial(self._storage.write, ERRORS, failures.lines))
-
     def forget(self) -> None:
-        """Remove the notes and the errors."""
-        for name in [*self._names(), ERRORS]:
+        """Remove the notes."""
+        for name in self._names():
             self._remove(name)
+
+    def _report(self, failures: WriteFailures) -> None:
+        if failures.count:
+            self._do("written", partial(self._storage.write, self._errors, failures.lines))
+        else:
+            self._remove(self._errors)
 
     def _names(self) -> list[str]:
         return [name for name in self._do("read", self._storage.names) if name.startswith(_NOTE)]

@@ -152,7 +152,7 @@ class Records(OrgResource):
         :param sobject: API name, such as ``Account``.
         :raises AgentforceInputError: there is no such object, or the user may not see it.
         """
-        name = validation.name(sobject, "sobject")
+        name = validation.sobject(sobject)
         request = _DescribeRequest(url=f"{self._host}{DATA_PATH}/sobjects/{name}/describe")
         try:
             found: SObjectInfo = self._executor.execute(request).value

@@ -29,6 +29,26 @@ _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
 )
 _BOOLEANS = {"true": True, "false": False}
+_SHORT_ID = 15
+# Each of an id's last three characters stands for five bits: which of five characters are capitals.
+_CASES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+_CASES_BITS = 5
+# The largest number of decimal places that a field can have.
+_FINEST = 17
+
+
+def record_key(record_id: str) -> str:
+    """Return 15 characters that are the same for all forms of an id.
+
+    With 18 characters its case does not matter: the last three say which of the others are capitals.
+    """
+    first, suffix = record_id[:_SHORT_ID], record_id[_SHORT_ID:].upper()
+    bits = [_CASES.find(one) for one in suffix]
+    capitals = [bool(one >> at & 1) for one in bits for at in range(_CASES_BITS)]
+    pairs = list(zip(first, capitals, strict=False))
+    if not pairs or -1 in bits or any(capital and not one.isalpha() for one, capital in pairs):
+        return first
+    return "".join(one.upper() if capital else one.lower() for one, capital in pairs)
 
 
 def _record_id(text: str) -> str:
@@ -111,6 +131,7 @@ class FieldInfo:
     :param unique: no two records have the same value.
     :param case_sensitive: texts that differ only in case are different.
     :param values: the values of a restricted picklist, otherwise empty.
+    :param scale: decimal places of a number.
     """
 
     name: str
@@ -123,13 +144,14 @@ class FieldInfo:
     unique: bool = False
     case_sensitive: bool = False
     values: frozenset[str] = frozenset()
+    scale: int = _FINEST
 
     @classmethod
     def from_describe(cls, described: Mapping[str, Any]) -> FieldInfo:
         """Read one of the fields of a describe."""
         listed = described.get("picklistValues") if described.get("restrictedPicklist") is True else None
         values = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        length = described.get("length")
+        length, scale = described.get("length"), described.get("scale")
         return cls(
             name=str(described.get("name", "")),
             type=str(described.get("type", "string")).lower(),
@@ -141,6 +163,7 @@ class FieldInfo:
             unique=described.get("unique") is True,
             case_sensitive=described.get("caseSensitive") is True,
             values=frozenset(str(one.get("value")) for one in values if one.get("active") is not False),
+            scale=scale if isinstance(scale, int) else _FINEST,
         )
 
     def value_of(self, text: str) -> Any:
@@ -156,13 +179,23 @@ class FieldInfo:
             return self._text(text)
         parse, wanted = _FORMS[self.type]
         try:
-            return parse(text.strip())
+            value = parse(text.strip())
         except ValueError:
             raise self._refusal(f"accepts {wanted}, not {one_line(repr(text), 40)}") from None
+        if isinstance(value, float) and self._is_changed(text.strip(), value):
+            raise self._refusal(
+                f"would get {value!r} for {one_line(text, 40)}: a number with decimal places has at most 15 "
+                "digits. Round it, or write it to a field for text"
+            )
+        return value
 
     def identity_of(self, value: Any) -> Any:
         """Return a key that is equal for all values of an external id that identify the same record."""
         return value.lower() if isinstance(value, str) and not self.case_sensitive else value
+
+    def _is_changed(self, text: str, value: float) -> bool:
+        """Return whether *value* differs from its text in the decimal places that the field has."""
+        return 2 * abs(Decimal(text) - Decimal(repr(value))) >= Decimal(1).scaleb(-self.scale)
 
     def _text(self, text: str) -> str:
         validation.unicode_text(text, self.name)
@@ -242,10 +275,10 @@ class SObjectInfo:
         :raises AgentforceInputError: it cannot.
         """
         if _ID.fullmatch(record_id) is None:
-            raise AgentforceInputError(f"{one_line(repr(record_id), 60)} is not the id of a record.")
-        if self.prefix and not record_id.startswith(self.prefix):
+            raise AgentforceInputError(f"{ID}: {one_line(repr(record_id), 60)} is not the id of a record.")
+        if self.prefix and not record_key(record_id).startswith(self.prefix):
             raise AgentforceInputError(
-                f"{record_id} is not the id of a record of {self.name}, which begin with {self.prefix}."
+                f"{ID}: {record_id} is not the id of a record of {self.name}, which begin with {self.prefix}."
             )
         return record_id
 

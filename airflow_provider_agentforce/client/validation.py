@@ -209,14 +209,23 @@ def one_of(choices: Sequence[str], value: object, field: str) -> str:
     raise refusal(value, field, f"must be {', '.join(others)} or {last}")
 
 
-def name(value: object, field: str) -> str:
-    """Return a Salesforce name: letters, digits and underscores."""
-    return _matching(_NAME, value, field, "must be a name such as Custom")
+def name(value: object, field: str, example: str = "Custom") -> str:
+    """Return a Salesforce name.
+
+    :param example: a valid name.
+    """
+    form = f"must be an API name: letters, digits and '_', such as {example}"
+    return _matching(_NAME, value, field, form)
+
+
+def sobject(value: object) -> str:
+    """Return the name of an object."""
+    return name(value, "sobject", "Account or My_Object__c")
 
 
 def external_id(value: object) -> str:
     """Return the name of a field by which records are upserted."""
-    field = name(value, "external_id")
+    field = name(value, "external_id", "Order_Number__c")
     if field.lower() == "id":
         raise AgentforceInputError("external_id: leave it out, and records are updated by their Id.")
     return field

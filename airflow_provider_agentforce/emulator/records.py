@@ -157,8 +157,13 @@ class RecordStore:
         return next((one for one in records if str(one[field]).lower() == wanted), None)
 
     def by_id(self, name: str, record_id: str) -> Record | None:
-        """Return the record with this id, in either of its forms."""
-        return self._records[name].get(record_id[:_SHORT_ID])
+        """Return the record with this id: 15 characters, or 18 in any case."""
+        records = self._records[name]
+        found = records.get(record_id[:_SHORT_ID])
+        if found is None and len(record_id) > _SHORT_ID:
+            wanted = record_id.lower()
+            found = next((one for one in records.values() if one["Id"].lower() == wanted), None)
+        return found
 
     def _children_of(self, name: str) -> list[str]:
         """Return the names of an object's lists of children."""
@@ -227,8 +232,7 @@ class _RecordChange:
         # The org treats an empty string as null.
         self.changes = {self._field(key).name: None if value == "" else value for key, value in given}
         self._check_forms()
-        self.target = self._target()
-        self.record = self._found()
+        self.target, self.record = self._found()
 
     def check(self, targets: list[str]) -> None:
         """Refuse the record like the org does.
@@ -280,15 +284,12 @@ class _RecordChange:
             raise ApiError("rest_invalid_field", detail=detail)
         return field
 
-    def _target(self) -> str:
+    def _found(self) -> tuple[str, Record | None]:
         if self._upsert_by is None:
-            return str(self._id)[:_SHORT_ID]
-        return str(self.changes.get(self._upsert_by.name)).lower()
-
-    def _found(self) -> Record | None:
-        if self._upsert_by is None:
-            return self._store.by_id(self.sobject.name, str(self._id))
-        return self._store.find(self.sobject.name, self._upsert_by.name, self.target)
+            record = self._store.by_id(self.sobject.name, str(self._id))
+            return record["Id"] if record else str(self._id), record
+        target = str(self.changes.get(self._upsert_by.name)).lower()
+        return target, self._store.find(self.sobject.name, self._upsert_by.name, target)
 
     def _unknown_id(self) -> WriteError:
         given = str(self._id)

@@ -39,6 +39,7 @@ class SObjectField:
     :param required: it must not be empty.
     :param external_id: records can be upserted by it.
     :param unique: the describe says that an external id is unique; nothing checks it.
+    :param scale: decimal places of a number. Others are stored, too, as in a real org.
     :param values: values of a restricted picklist; empty: any text.
     :param references: the object of a ``reference``.
     :param children: name of the relationship from there back to these records.
@@ -47,6 +48,7 @@ class SObjectField:
     name: str
     type: str = "string"
     length: int = 255
+    scale: int = 2
     writable: bool = True
     required: bool = False
     external_id: bool = False
@@ -82,6 +84,7 @@ class SObjectField:
             "label": self.name.removesuffix("__c").replace("_", " "),
             "type": self.type,
             "length": self.length if JSON_TYPES[self.type] == (str,) else 0,
+            "scale": self.scale if float in JSON_TYPES[self.type] else 0,
             "createable": self.writable,
             "updateable": self.writable,
             "nillable": not self.required and self.type != "boolean",

@@ -91,16 +91,33 @@ class _Select:
     order: list[tuple[str, bool]]
     limit: int | None
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether its results are not single records."""
+        return self.groups is not None or any(isinstance(field, _Aggregate) for field in self.fields)
+
+    def check(self) -> None:
+        """Refuse fields that have no common value in a group.
+
+        :raises ApiError: there is one.
+        """
+        groups = {name.lower() for name in self.groups or ()}
+        fields = [*self.fields, *(partial(_add_field, name) for name, _ in self.order)]
+        for field in fields if self.is_grouped else ():
+            if isinstance(field, partial) and field.args[0].lower() not in groups:
+                detail = f"Field must be grouped or aggregated: {field.args[0]}"
+                raise ApiError("rest_malformed_query", detail=detail)
+
     def __call__(self, records: list[Record]) -> list[Record]:
         """Return the matches among *records*."""
         # A field that does not exist is refused even if no record matches.
         for record in records[:1]:
             _shown(record, self.fields)
         kept = list(filter(self.holds or (lambda _: True), records))
-        if self.groups is not None or any(isinstance(field, _Aggregate) for field in self.fields):
-            return _counted(kept, self.fields, self.groups or [])[: self.limit]
         for name, descending in reversed(self.order):
             kept.sort(key=partial(_sortable, name), reverse=descending)
+        if self.is_grouped:
+            return _counted(kept, self.fields, self.groups or [])[: self.limit]
         return [_shown(record, self.fields) for record in kept[: self.limit]]
 
 
@@ -120,13 +137,19 @@ class _Parser:
         """Return the type or relationship of the query, and the compiled query."""
         self._expect("select")
         fields = self._list(",", self._field)
+        if self.counts and len(fields) > 1:
+            raise ApiError(
+                "rest_malformed_query", detail="COUNT() must be the only element in the SELECT list"
+            )
         self._expect("from")
         source = self._take()
         holds = self._any_of() if self._accept("where") else None
         groups = self._list(",", self._take) if self._accept("group by") else None
         order = self._list(",", self._order) if self._accept("order by") else []
         limit = int(self._take(r"\d+")) if self._accept("limit") else None
-        return source, _Select(fields, holds, groups, order, limit)
+        selected = _Select(fields, holds, groups, order, limit)
+        selected.check()
+        return source, selected
 
     def end(self) -> None:
         if self._tokens:

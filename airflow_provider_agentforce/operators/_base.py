@@ -261,11 +261,18 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             return []
         return [f"salesforce://{urlsplit(self.hook.settings.host).netloc}/{path}"]
 
-    def tell_outlets(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+    def tell_outlets(
+        self, context: Context, result: dict[str, Any], *, nothing_changed: bool = False
+    ) -> dict[str, Any]:
         """Add counts and paths of *result* to the events of the task's outlets, and return it.
 
         Airflow sends the events when the task succeeds. A failure here must not fail it.
+
+        :param nothing_changed: the task was a dry run, so no event is sent.
         """
+        if nothing_changed and self.outlets:
+            self.log.info("A dry run changes nothing, so the outlets have no event.")
+            self.outlets = []
         try:
             events: Any = context.get("outlet_events")
             for outlet in self.outlets if events is not None else ():

@@ -36,6 +36,17 @@ def loop_of(task_instance: Any) -> str:
     return f"{region}:{task_instance.region_index}"
 
 
+def folders_of(task_instance: Any) -> list[str]:
+    """Return the names of nested folders for a task in a run, in the form of Airflow's logs."""
+    ti, loop = task_instance, loop_of(task_instance)
+    parts = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
+    if ti.map_index >= 0:
+        parts["map_index"] = ti.map_index
+    if loop:
+        parts["loop"] = loop
+    return [f"{name}={value}".replace("/", "_") for name, value in parts.items()]
+
+
 def task_identity(task_instance: Any) -> dict[str, str]:
     """Return what is the same for all tries of a task in a run, and different otherwise."""
     ti = task_instance

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
+from airflow_provider_agentforce.exceptions import AgentforceInputError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,7 +20,7 @@ def compiler(
     environment: Environment,
     context: Context,
     variable: str,
-    convert: Callable[[Any], Any] | None = None,
+    convert: Callable[[Any], Any] = lambda value: value,
 ) -> Callable[[str], Render]:
     """Return a compiler from a template to a function of a record.
 
@@ -29,11 +30,12 @@ def compiler(
     """
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
+    def finalize(value: Any) -> Any:
+        # One that is undefined raises its own error when it is rendered.
+        return value if isinstance(value, StrictUndefined) else convert(_with_text(value))
+
     # A field that a record lacks must fail the record, and a text is no HTML, whatever the Dag says.
-    chosen: dict[str, Any] = {"undefined": StrictUndefined, "autoescape": False}
-    if convert is not None:
-        chosen["finalize"] = convert
-    strict = environment.overlay(**chosen)
+    strict = environment.overlay(undefined=StrictUndefined, autoescape=False, finalize=finalize)
     strict.getattr = _fields_first(strict.getattr)  # type: ignore[method-assign, assignment]
     values: Any = copy.copy(context)
 
@@ -54,10 +56,49 @@ def compiler(
 
 
 def as_field_text(value: Any) -> Any:
-    """Return a value as the text of a field: empty for ``None``, JSON for collections."""
+    """Return a value as the text of a field: empty for ``None``, JSON for lists and mappings.
+
+    :raises AgentforceInputError: it has no order, as a set, or no text but one for programmers.
+    """
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, bytes | bytearray):
+        return json.dumps(value, ensure_ascii=False, default=_as_json)
+    if isinstance(value, Collection) or not _has_own_text(value):
+        raise _without_text(value)
+    return value
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return list(value)
+    raise _without_text(value)
+
+
+def _with_text(value: Any) -> Any:
+    """Return a value unless its text would be the address of an object, which differs in every try.
+
+    :raises AgentforceInputError: it is a generator, a function or the like.
+    """
+    if (isinstance(value, Iterator) or callable(value)) and not _has_own_text(value):
+        raise _without_text(value)
+    return value
+
+
+def _has_own_text(value: Any) -> bool:
+    own: object = type(value).__str__
+    return own is not object.__str__
+
+
+def _without_text(value: Any) -> AgentforceInputError:
+    way = "Call it, with ()" if callable(value) else "Add a filter, such as | list or | join(', ')"
+    return AgentforceInputError(
+        f"the template gives an object of the type {type(value).__name__} instead of a text. {way}."
+    )
 
 
 def _fields_first(getattr_: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:

@@ -356,7 +356,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
                 page.made(error.manifest)
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
-        return self.tell_outlets(context, manifest)
+        return self.tell_outlets(context, manifest, nothing_changed=self.only_plans)
 
     def _run(self, job: Job, page: BatchPage) -> dict[str, Any]:
         if self.only_plans:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
@@ -13,7 +12,7 @@ from airflow_provider_agentforce.client.models import OUTCOMES
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_choice, check_templates, check_values
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
-from airflow_provider_agentforce.operators._identity import task_identity
+from airflow_provider_agentforce.operators._identity import folders_of, task_identity
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 from airflow_provider_agentforce.operators._rendering import as_template
 from airflow_provider_agentforce.operators._row_templates import as_field_text, compiler
@@ -33,18 +32,19 @@ class WriteRecordsOperator(AgentforceBaseOperator):
     **Sends** the records with sObject Collections, 200 per call; a refused record does not prevent the others
     from being written. Records that another process has locked are tried again.
 
-    **Writes** beside the results, if any record failed, ``writes/<dag>.<task>/write_errors.jsonl``: ``key``,
-    ``target`` (the id of the record, or its external id), ``code`` and ``error`` (the org's words),
-    ``fields`` and ``values``.
+    **Writes** beside the results, if any record failed, ``write_errors.jsonl``: ``key``, ``target`` (the id
+    of the record, or its external id), ``code`` and ``error`` (the org's words), ``fields`` and ``values``.
+    It is in ``writes/dag_id=…/run_id=…/task_id=…/``, and has the failures of the last try, however that
+    ended. A dry run writes ``dry_run_errors.jsonl`` instead.
 
     **Returns** a dict: ``written``, ``failed`` and ``records`` (counts), and ``errors`` (a URI, or ``None``).
     The task fails if all records failed, or more than ``max_failures``; then the XCom ``result`` has the
     dict.
 
-    **A retry** continues where the last try ended, and tries failed records again. A record that was being
-    written when the process was killed is written once more, with the same values. If the templates render
-    other values, or the connection leads to another org, all records are written. When all records are
-    written, clearing the task writes them again.
+    **A retry**, or a clear of a failed task, continues where the last try ended, and tries failed records
+    again. A record that was being written when the process was killed is written once more, with the same
+    values. If the templates render other values, or the connection leads to another org, all records are
+    written. So they are when a task that has succeeded is cleared, also if some of its records failed.
 
     **Templated:** ``results``, ``sobject``, ``external_id``, ``agentforce_conn_id``. The values of ``fields``
     are separate templates, rendered for each row with ``row`` and the task's context. The contents of a row
@@ -56,15 +56,15 @@ class WriteRecordsOperator(AgentforceBaseOperator):
     :param sobject: API name of the object, such as ``Account``.
     :param fields: a template for each field, by its API name: ``{"Summary__c": "{{ row.text }}"}``. Its text
         is converted to a number, a boolean or a date if the field has that type; an empty text or ``None``
-        empties the field; a dict or list becomes JSON. ``Id``, or the field of ``external_id``, identifies
-        the record; default: the row's ``key``.
+        empties the field; a dict, list or tuple becomes JSON. ``Id``, or the field of ``external_id``,
+        identifies the record; default: the row's ``key``.
     :param external_id: upsert by this field, which should be unique in the org, and create a record that
         does not exist. Default: update by ``Id``.
     :param outcomes: the ``status`` values of the rows to write.
     :param max_failures: stop when more records than this have failed: a number (``0``: none may), or a share
         between 0 and 1. Default: never.
     :param dry_run: write nothing; render and check all values, and return as ``preview`` the changes of the
-        first ten records.
+        first ten records. The outlets have no event.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 
@@ -103,7 +103,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         check_values(
             self,
             results=_check_results,
-            sobject=partial(validation.name, field="sobject"),
+            sobject=validation.sobject,
             external_id=validation.external_id,
         )
 
@@ -118,7 +118,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
             except BatchFailedError as error:
                 self.push_in_failure(context, "result", error.manifest)
                 raise
-        return self.tell_outlets(context, result)
+        return self.tell_outlets(context, result, nothing_changed=self.dry_run_only)
 
     def lineage_uris(self) -> tuple[list[str], list[str]]:
         """Return the files of the results, and the object that is written."""
@@ -132,7 +132,6 @@ class WriteRecordsOperator(AgentforceBaseOperator):
 
         client, sources = self.open_client(), _sources(self.results)
         ti: Any = context["ti"]
-        mapped = "" if ti.map_index < 0 else f".{ti.map_index}"
         environment = self.get_template_env()
         compile_template = compiler(environment, context, "row", as_field_text)
         from_xcom = "fields" in self.mapped_from_xcom(context)
@@ -140,11 +139,11 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         return RecordWriter(
             client.records,
             sources,
-            sources[0].parent / "writes" / f"{ti.dag_id}.{ti.task_id}{mapped}",
+            sources[0].parent.joinpath("writes", *folders_of(ti)),
             WriteOptions(
                 sobject=self.sobject,
                 fields={name: compile_template(text) for name, text in fields.items()},
-                external_id=self.external_id or None,
+                external_id=self.external_id,
                 outcomes=self.outcomes,
                 max_failures=self.max_failures,
             ),
@@ -168,7 +167,7 @@ def _checked_fields(fields: Any) -> dict[str, str]:
             raise AgentforceInputError(
                 f"fields[{shown(name, 40)}] must be a template, a text, but is {type(template).__name__}."
             )
-        validation.name(name, "fields")
+        validation.name(name, "a name in fields", "Summary__c")
     return dict(fields)
 
 

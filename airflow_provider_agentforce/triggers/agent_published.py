@@ -25,9 +25,12 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
         Asset("agent", watchers=[AssetWatcher("published", AgentPublishedTrigger(agent_id="Service_Agent"))])
 
-    It only reads, so it may run twice. Each change sends one event, a dict with ``agent_id``, ``agent`` (API
-    name), ``version`` and ``previous_version`` (ids of a BotVersion), and ``seen_at`` (ISO 8601 in UTC). The
-    version that is active at the first poll sends none, and neither does an agent that is deactivated.
+    It only reads, so it may run twice. Each poll that finds another active version than the last one sends an
+    event, a dict with ``agent_id``, ``agent`` (API name), ``version`` and ``previous_version`` (ids of a
+    BotVersion), and ``seen_at`` (ISO 8601 in UTC). The version that is active at the first poll sends none,
+    and neither does an agent that is deactivated. The org does not say which versions were active between two
+    polls: several changes in that time are one event with the last version, or none if the first version is
+    active again.
 
     On Airflow 3.3 and later the last reported version is stored with the asset: after a restart, a triggerer
     reports nothing twice, and reports the version that was published while it was down. On older Airflow, and

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from quick import fields_of
-from writes import answered, errors_of, in_a_process, results_of, writer
+from real_airflow import until
+from writes import FIELDS, answered, errors_of, in_a_process, results_of, writer
 
 from airflow_provider_agentforce.batch.record_values import WriteFailure, WriteOptions
 from airflow_provider_agentforce.batch.record_writer import RecordWriter
@@ -146,6 +147,38 @@ def test_what_a_field_does_not_take_is_never_sent_and_has_its_reason(org, client
         assert words in one["error"]
 
 
+def test_an_error_of_a_template_names_field_and_row(org, client, tmp_path, ids):
+    rows = answered(ids[:2])
+    rows[0]["result"] = {"score": 0.5}
+    fields = {**FIELDS, "Agent_Score__c": "{{ record.result.score }}"}
+    (error,) = errors_of(writer(client, results_of(tmp_path, rows), fields=fields).run())
+    assert (error["key"], error["target"], error["fields"]) == (ids[1], ids[1], ["Agent_Score__c"])
+    assert error["error"].startswith("Agent_Score__c: the template failed with UndefinedError: ")
+    fields = {"Id": "{{ record.id }}", "Agent_Summary__c": "x"}
+    with pytest.raises(BatchFailedError, match=f"2 . Id: the template failed .*first: {ids[0]}"):
+        writer(client, results_of(tmp_path, rows), fields=fields).run()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("123456789012345.67", 123456789012345.67),
+        ("123456789012345678", 123456789012345678),
+        ("0.83333333333333333333", 0.8333333333333334),
+        ("1234567890123456.78", None),
+    ],
+)
+def test_an_amount_is_written_to_the_cent_or_refused(org, client, tmp_path, ids, text, kept):
+    fields = {"AnnualRevenue": text, "Agent_Summary__c": "x"}
+    work = writer(client, results_of(tmp_path, answered(ids[:1])), fields=fields)
+    if kept is None:
+        with pytest.raises(BatchFailedError, match=r"AnnualRevenue would get .*Round it"):
+            work.run()
+    else:
+        work.run()
+    assert next(one for one in org.records("Account") if one["Id"] == ids[0])["AnnualRevenue"] == kept
+
+
 def test_a_text_that_is_too_long_is_refused_and_not_cut(org, client, tmp_path, ids):
     rows = answered(ids[:2])
     rows[1]["text"] = "x" * 1001
@@ -154,8 +187,9 @@ def test_a_text_that_is_too_long_is_refused_and_not_cut(org, client, tmp_path, i
     assert summaries(org)[ids[1]] is None
 
 
-def test_long_texts_make_smaller_calls(org, client, tmp_path, ids):
-    rows = answered(ids[:200], "x" * 31_000)
+@pytest.mark.parametrize("text", ["x" * 31_000, "漢" * 10_500], ids=["latin", "chinese"])
+def test_long_texts_make_smaller_calls(org, client, tmp_path, ids, text):
+    rows = answered(ids[:200], text)
     fields = {"Id": "{{ record.key }}", "Description": "{{ record.text }}"}
     assert writer(client, results_of(tmp_path, rows), fields=fields).run()["written"] == 200
     assert len(sizes(org)) == 2
@@ -183,10 +217,10 @@ def test_the_id_is_no_external_id(org, client, tmp_path, ids):
         writer(client, results_of(tmp_path, answered(ids[:1])), fields=fields, external_id="id").run()
 
 
-@pytest.mark.parametrize("same", [lambda key: key, lambda key: key[:15]])
+@pytest.mark.parametrize("same", [str, lambda key: key[:15], str.lower, str.upper, " {}\n".format])
 def test_one_record_twice_is_refused_before_the_first_write(org, client, tmp_path, ids, same):
     rows = answered([*ids, same(ids[7])])
-    with pytest.raises(AgentforceInputError, match=f"both name.*{ids[7][:15]}"):
+    with pytest.raises(AgentforceInputError, match="both name the record"):
         writer(client, results_of(tmp_path, rows)).run()
     assert org.count("write") == 0
 
@@ -224,6 +258,19 @@ def test_a_row_without_a_key_names_no_record(org, client, tmp_path):
     assert "empty" in errors_of(result)[0]["error"]
 
 
+@pytest.mark.parametrize(("most", "stops"), [(0.29, False), (0.28, True), (29, False), (28, True)])
+def test_a_share_of_failures_means_more_than_it(org, client, tmp_path, ids, most, stops):
+    rows = answered(ids[:100])
+    for row in rows[:29]:
+        row["text"] = "x" * 1001
+    work = writer(client, results_of(tmp_path, rows), max_failures=most)
+    if stops:
+        with pytest.raises(BatchFailedError, match=r"29 of 100 .*more than max_failures"):
+            work.run()
+    else:
+        assert work.run()["written"] == 71
+
+
 @pytest.mark.parametrize(("most", "written"), [(0, 199), (0.001, 199), (5, 598)])
 def test_more_failures_than_allowed_stop_the_writing(org, client, tmp_path, ids, most, written):
     org.add_rule("Account", lambda record: "No." if record["Id"] in (ids[0], ids[599]) else None)
@@ -258,7 +305,7 @@ def test_a_record_that_stays_locked_is_left_to_the_next_try(org, client, tmp_pat
     result = writer(client, results_of(tmp_path, answered(ids[:3])), max_failures=0).run()
     assert (result["written"], result["errors"]) == (3, None)
     assert sizes(org) == [3, 1, 1, 1, 1, 1, 1, 1]
-    assert not (tmp_path / "writes" / "task" / "write_errors.jsonl").exists()
+    assert left_errors(tmp_path) == []
 
 
 def test_an_outage_is_left_to_the_next_try_which_writes_the_rest(org, client, tmp_path, ids):
@@ -302,30 +349,111 @@ def test_a_write_that_is_killed_between_calls_goes_on_where_it_was(org, client, 
 
 def test_other_values_are_all_written(org, client, tmp_path, ids):
     org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
-    assert writer(client, results_of(tmp_path, answered(ids[:3]))).run()["failed"] == 1
+    with pytest.raises(BatchFailedError):
+        writer(client, results_of(tmp_path, answered(ids[:3])), max_failures=0).run()
     result = writer(client, results_of(tmp_path, answered(ids[:3], "new {}"))).run()
     assert (result["written"], sizes(org)) == (2, [3, 3])
     assert summaries(org)[ids[1]] == f"new {ids[1]}"
 
 
-def test_a_finished_write_is_made_again_by_another_run(org, client, tmp_path, ids):
+@pytest.mark.parametrize("most", [None, 0])
+def test_a_write_that_succeeded_is_made_again_and_one_that_failed_goes_on(org, client, tmp_path, ids, most):
+    org.add_rule("Account", lambda record: "No." if record["Name"] == "Account 0" else None)
     path = results_of(tmp_path, answered(ids[:3]))
-    assert writer(client, path).run()["written"] == writer(client, path).run()["written"] == 3
-    assert sizes(org) == [3, 3]
+    first = writer(client, path, max_failures=most)
+    if most is None:
+        assert first.run()["written"] == 2
+    else:
+        with pytest.raises(BatchFailedError):
+            first.run()
+    # Somebody changes a record meanwhile.
+    client.records.write("Account", [{"Id": ids[1], "Agent_Summary__c": "changed"}])
+    assert writer(client, path).run()["written"] == 2
+    assert sizes(org) == [3, 1, 3 if most is None else 1]
+    assert summaries(org)[ids[1]] == (f"about {ids[1]}" if most is None else "changed")
+
+
+def left_errors(tmp_path, name="write_errors.jsonl"):
+    path = tmp_path / "writes" / "task" / name
+    return [one["error"] for one in errors_of({"errors": path})] if path.exists() else []
+
+
+REFUSED = "Agent_Summary__c accepts 1,000 characters, but the text has 1,001."
+READ_ONLY = {
+    "statusCode": "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE",
+    "message": "Later.",
+    "fields": [],
+}
+ENDINGS = {
+    "the org is read-only": {"body": [{"success": False, "errors": [READ_ONLY]}] * 200},
+    "an outage": {"status": 503, "times": 3},
+    "a stop": {"delay": 60},
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_try_leaves_its_failures_however_it_ends(org, client, tmp_path, ids, ending):
+    rows = answered(ids)
+    rows[0]["text"] = "x" * 1001
+    org.add_rule("Account", lambda record: "Too risky." if record["Id"] == ids[1] else None)
+    path = results_of(tmp_path, rows)
+    org.fail("write", delay=0)
+    org.fail("write", **ENDINGS[ending])
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(writer(client, path).run)
+        if ending == "a stop":
+            until("the second call is under way", lambda: org.count("write") == 2)
+            client.stop()
+        with pytest.raises(AgentforceTransientError):
+            writing.result()
+    assert left_errors(tmp_path) == [REFUSED, "Too risky."]
+
+
+def test_a_try_without_failures_leaves_none_of_an_earlier_one(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda record: "Too risky." if record["Agent_Summary__c"] == "old" else None)
+    with pytest.raises(BatchFailedError):
+        writer(client, results_of(tmp_path, answered(ids[:2], "old")), max_failures=0).run()
+    assert left_errors(tmp_path) == ["Too risky."] * 2
+    org.fail("write", status=503, times=3)
+    with pytest.raises(AgentforceTransientError):
+        writer(client, results_of(tmp_path, answered(ids[:2], "new"))).run()
+    assert left_errors(tmp_path) == []
+
+
+def test_a_dry_run_leaves_the_failures_and_the_notes_of_a_write(org, client, tmp_path, ids):
+    rows = answered(ids[:3])
+    rows[0]["text"] = "x" * 1001
+    path = results_of(tmp_path, rows)
+    org.add_rule("Account", lambda record: "Too risky." if record["Id"] == ids[1] else None)
+    with pytest.raises(BatchFailedError):
+        writer(client, path, max_failures=1).run()
+    tried = writer(client, path).run(dry_run=True)
+    assert (tried["failed"], tried["errors"].endswith("/dry_run_errors.jsonl")) == (1, True)
+    assert left_errors(tmp_path, "dry_run_errors.jsonl") == [REFUSED]
+    assert left_errors(tmp_path) == [REFUSED, "Too risky."]
+    assert writer(client, results_of(tmp_path, answered(ids[:3]))).run(dry_run=True)["failed"] == 0
+    assert left_errors(tmp_path, "dry_run_errors.jsonl") == []
+    assert left_errors(tmp_path) == [REFUSED, "Too risky."]
+    results_of(tmp_path, rows)
+    assert writer(client, path).run()["written"] == 1
+    assert sizes(org) == [2, 1]
 
 
 def test_what_another_run_has_written_is_written_again(org, client, tmp_path, ids):
     org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
     path = results_of(tmp_path, answered(ids[:3]))
     for identity in ("run 1", "run 1", "run 2"):
-        assert writer(client, path, identity=identity).run()["written"] == 2
+        with pytest.raises(BatchFailedError) as caught:
+            writer(client, path, identity=identity, max_failures=0).run()
+        assert caught.value.manifest["written"] == 2
     assert sizes(org) == [3, 1, 3]
 
 
 def test_a_record_is_not_taken_for_one_that_had_its_place(org, client, tmp_path, ids):
     org.add_rule("Account", lambda record: "No." if record["Name"] == "Account 1" else None)
     bad, *good = answered(["bad", *ids[:2]])
-    assert writer(client, results_of(tmp_path, [bad, *good])).run()["written"] == 1
+    with pytest.raises(BatchFailedError):
+        writer(client, results_of(tmp_path, [bad, *good]), max_failures=1).run()
     org.reset()
     org.add_records("Account", ({"Name": f"Account {number}"} for number in range(600)))
     result = writer(client, results_of(tmp_path, [*good, bad])).run()
@@ -335,7 +463,8 @@ def test_a_record_is_not_taken_for_one_that_had_its_place(org, client, tmp_path,
 def test_a_note_that_is_cut_costs_one_more_write(org, client, tmp_path, ids):
     org.add_rule("Account", lambda record: "No." if record["Id"] == ids[0] else None)
     path = results_of(tmp_path, answered(ids[:3]))
-    writer(client, path).run()
+    with pytest.raises(BatchFailedError):
+        writer(client, path, max_failures=0).run()
     (note,) = (tmp_path / "writes" / "task").glob("written-*")
     note.write_bytes(note.read_bytes()[:3])
     assert writer(client, path).run()["written"] == 2

@@ -3,13 +3,16 @@
 import json
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from batches import accounts, job, rows
+from upath import UPath
 
+from airflow_provider_agentforce.batch.kept_records import kept
 from airflow_provider_agentforce.batch.reader import read_records, survey
 from airflow_provider_agentforce.batch.sources import source_of
-from airflow_provider_agentforce.batch.storage import LocalStorage
+from airflow_provider_agentforce.batch.storage import LocalStorage, storage_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
 
 try:
@@ -238,6 +241,29 @@ def test_what_a_function_gives_is_kept_for_the_next_try(org, make_client, folder
     assert calls == [1]
     assert rows(folder)[2]["record"] == {"id": 2, "name": "of call 1"}
     assert org.applied() == 3
+
+
+@pytest.mark.parametrize("kind", ["local", "object store"])
+def test_of_two_tries_at_once_the_first_decides_for_both(tmp_path, kind):
+    folder = tmp_path if kind == "local" else UPath(f"memory://{tmp_path.name}/ledger")
+    storage = storage_of(folder)
+    read = partial(kept, folder=folder, storage=storage, identity={"task instance": "1"})
+
+    def slow():
+        yield {"id": "slow"}
+        assert fields(read(lambda: [{"id": "fast"}])) == [{"id": "fast"}]
+
+    assert fields(read(slow)) == [{"id": "fast"}]
+    assert fields(read(lambda: [{"id": "late"}])) == [{"id": "fast"}]
+    assert len(storage.names()) == 2
+    (index,) = (name for name in storage.names() if name.endswith(".json"))
+    storage.write(index, lambda: [b'{"fi'])
+    assert fields(read(lambda: [{"id": "again"}])) == [{"id": "again"}]
+    assert len(storage.names()) == 2
+
+
+def fields(source):
+    return [record for _, record in source.rows()]
 
 
 def test_an_iterator_is_read_once_and_every_try_sees_the_same(org, make_client, folder):

@@ -9,7 +9,7 @@ import wire
 from quick import secrets_of
 from telling import look_over
 
-from airflow_provider_agentforce.client.sobjects import FieldInfo, SObjectInfo
+from airflow_provider_agentforce.client.sobjects import FieldInfo, SObjectInfo, record_key
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -350,7 +350,7 @@ def test_an_object_is_described(org, client, records):
     assert account.fields["agent_summary__c"].length == 1000
     error = failing(client, lambda: records.describe("Acount"), AgentforceInputError)
     assert "has no object Acount" in str(error)
-    with pytest.raises(AgentforceInputError, match="sobject"):
+    with pytest.raises(AgentforceInputError, match=r"sobject must be an API name.*such as Account or My_Obj"):
         records.describe("../x")
 
 
@@ -366,6 +366,21 @@ def test_fields_that_cannot_be_written_are_all_named_at_once(records):
         account.writable(["Name"], external_id="Code__c")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("0015g00000XyZaB", "0015g00000XyZaBAAV", True),
+        ("0015g00000XyZaBAAV", "0015G00000XYZABAAV", True),
+        ("0015g00000XyZaBAAV", "0015g00000xyzabaav", True),
+        ("0015g00000XyZaB", "0015g00000xyzab", False),
+        ("0015g00000XyZaBAAV", "0015g00000xyzabAAA", False),
+        ("001EM0000000001ZZZ", "001EM0000000001", True),
+    ],
+)
+def test_two_forms_of_an_id_are_the_same_record(one, other, same):
+    assert (record_key(one) == record_key(other)) is same
+
+
 def test_an_object_that_may_not_be_written_says_so():
     described = {"name": "Log__c", "fields": [{"name": "Place__c", "type": "location"}], "updateable": False}
     log = SObjectInfo.from_describe(described)
@@ -378,7 +393,8 @@ def test_an_object_that_may_not_be_written_says_so():
 )
 def test_an_id_of_something_else_is_refused(records, given, words):
     account = records.describe("Account")
-    assert account.check_id("001EM0000000001AAA") == "001EM0000000001AAA"
+    for valid in ("001EM0000000001", "001EM0000000001YAA", "001em0000000001yaa"):
+        assert account.check_id(valid) == valid
     with pytest.raises(AgentforceInputError, match=words):
         account.check_id(given)
 
@@ -406,6 +422,8 @@ VALUES = [
     ("time", "15:00:00.500Z", "15:00:00.500Z"),
     ("long", "9007199254740993.0", 9007199254740993),
     ("double", ".5", 0.5),
+    ("double", "1e308", 1e308),
+    ("percent", "0.30000000000000004", 0.30000000000000004),
     ("double", "12345678901234567890", 12345678901234567890),
     ("reference", "001EM0000000001", "001EM0000000001"),
     ("picklist", "High", "High"),
@@ -423,6 +441,8 @@ REFUSED = [
     ("long", "1e999999999", "a whole number"),
     ("int", "1_000", "a whole number"),
     ("double", "1_000", "a number"),
+    ("currency", "1234567890123456.78", "would get 1234567890123456.8 for 1234567890123456.78"),
+    ("double", "1.0000000000000000123", "Round it"),
     ("double", "\u0661", "a number"),
     ("time", "3 pm", "a time of day"),
     ("time", "15:00:00+02:00", "a time of day"),

@@ -105,6 +105,42 @@ def test_soql_that_a_real_org_has_and_this_has_not_is_named(caller, soql, word):
     assert error["message"] == f"{word} is not supported here; a real org may accept the query"
 
 
+@pytest.mark.parametrize(
+    ("soql", "words"),
+    [
+        ("SELECT Id, COUNT(Id) FROM Account", "Field must be grouped or aggregated: Id"),
+        ("SELECT COUNT(Id), Owner.Name FROM Account", "Field must be grouped or aggregated: Owner.Name"),
+        (
+            "SELECT Name, COUNT(Id) FROM Account GROUP BY Industry",
+            "Field must be grouped or aggregated: Name",
+        ),
+        ("SELECT Name FROM Account GROUP BY Industry", "Field must be grouped or aggregated: Name"),
+        ("SELECT COUNT(Id) FROM Account ORDER BY Name", "Field must be grouped or aggregated: Name"),
+        ("SELECT COUNT(), Name FROM Account", "COUNT() must be the only element"),
+        ("SELECT Name, COUNT() FROM Account", "COUNT() must be the only element"),
+    ],
+)
+def test_a_field_beside_an_aggregate_is_grouped(caller, soql, words):
+    (error,) = ask(caller, soql)
+    assert (error["errorCode"], words in error["message"]) == ("MALFORMED_QUERY", True)
+
+
+def test_groups_are_in_the_order_of_their_fields(caller):
+    soql = "SELECT industry, COUNT(Id) FROM Account GROUP BY Industry ORDER BY Industry DESC LIMIT 2"
+    assert [one["Industry"] for one in ask(caller, soql)["records"]] == ["Technology", "Shipping"]
+
+
+def test_an_id_of_18_characters_is_valid_in_any_case(caller):
+    record_id = caller.org.records("Account")[0]["Id"]
+    for number, form in enumerate((record_id, record_id[:15], record_id.lower(), record_id.upper())):
+        (done,) = write(caller, {"Id": form, "Agent_Score__c": number}).json()
+        assert done == {"id": record_id, "success": True, "errors": []}
+    assert codes(write(caller, {"Id": record_id[:15].lower()})) == [["INVALID_CROSS_REFERENCE_KEY"]]
+    assert (
+        codes(write(caller, {"Id": record_id[:15]}, {"Id": record_id.upper()})) == [["DUPLICATE_VALUE"]] * 2
+    )
+
+
 def test_a_query_is_answered_in_pages(make_caller):
     caller = make_caller(query_page_size=300)
     caller.org.add_records("Account", ({"Name": f"More {number}"} for number in range(692)))

@@ -82,6 +82,20 @@ def test_each_change_is_told_once(org):
     assert len({first["previous_version"], first["version"], second["version"]}) == 3
 
 
+def test_changes_between_two_polls_are_one_event(org):
+    def publish_twice():
+        hold = org.hold("query")
+        hold.wait_until_held(60)
+        org.publish()
+        org.publish()
+        hold.release()
+
+    (event,) = asyncio.run(events_of(org, watching(), publish_twice))
+    assert event["version"] != event["previous_version"]
+    org.publish()
+    assert asyncio.run(events_of(org, watching(), events=0)) == []
+
+
 def test_the_version_of_the_beginning_and_an_agent_without_one_are_not_told(org):
     assert asyncio.run(events_of(org, watching(), events=0)) == []
     assert asyncio.run(events_of(org, watching(agent_id="Inactive_Agent"), events=0)) == []

@@ -97,7 +97,8 @@ def test_errors_lie_beside_the_results_and_each_task_has_its_own(org, run, asked
     org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
     done = run(write(results=asked))
     assert (done.value["written"], done.value["failed"]) == (7, 1)
-    assert done.value["errors"] == f"{asked['result_path']}/writes/dag.task/write_errors.jsonl"
+    folder = "writes/dag_id=dag/run_id=run/task_id=task"
+    assert done.value["errors"] == f"{asked['result_path']}/{folder}/write_errors.jsonl"
     (line,) = Path(done.value["errors"].removeprefix("file://")).read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["error"] == "Too risky."
 
@@ -110,19 +111,21 @@ def test_results_may_lie_in_an_object_store(org, run, asked):
     org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
     done = run(write(results=uri))
     assert done.value["written"] == 7
-    assert done.value["errors"].endswith("/b/writes/dag.task/write_errors.jsonl")
-    assert b"Too risky." in bucket.cat("/b/writes/dag.task/write_errors.jsonl")
+    folder = "/b/writes/dag_id=dag/run_id=run/task_id=task"
+    assert done.value["errors"].endswith(f"{folder}/write_errors.jsonl")
+    assert b"Too risky." in bucket.cat(f"{folder}/write_errors.jsonl")
     org.reset()
     assert run(write(results=uri)).value["written"] == 8
     sizes = [len(one.body["records"]) for one in org.requests if one.operation == "write"]
-    assert sizes == [1]
-    assert bucket.ls("/b/writes/dag.task", detail=False) == []
+    assert sizes == [8]
+    assert bucket.ls(folder, detail=False) == []
 
 
 def test_notes_count_for_their_run_and_their_org_alone(org, run, asked, make_org, monkeypatch):
     org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
     for run_id in ("first", "first", "second"):
-        assert run(write(results=asked), run_id=run_id).value["written"] == 7
+        done = run(write(results=asked, max_failures=0), run_id=run_id)
+        assert done.xcoms["result"]["written"] == 7
     assert [len(one.body["records"]) for one in org.requests if one.operation == "write"] == [8, 1, 8]
     other = make_org()
     monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", other.connection())
@@ -130,13 +133,69 @@ def test_notes_count_for_their_run_and_their_org_alone(org, run, asked, make_org
     assert None not in [record["Agent_Summary__c"] for record in other.records("Account")]
 
 
-def test_two_dags_keep_their_errors_apart(org, run, asked):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ({"dag_id": "one"}, {"dag_id": "two"}),
+        ({"run_id": "manual__1"}, {"run_id": "manual__2"}),
+        ({"map_index": 0}, {"map_index": 1}),
+        ({"dag_id": "a.b", "task_id": "c"}, {"dag_id": "a", "task_id": "b.c"}),
+    ],
+    ids=str,
+)
+def test_every_task_of_every_run_keeps_its_errors(org, run, asked, names):
     org.add_rule("Account", lambda record: "Too risky." if record["Name"] == "Acme" else None)
-    first, second = (run(write(results=asked), dag_id=name).value["errors"] for name in ("one", "two"))
+    first, second = (run(write(results=asked), **one).value["errors"] for one in names)
     org.reset()
-    assert run(write(results=asked), dag_id="two").value["errors"] is None
+    assert run(write(results=asked), **names[1]).value["errors"] is None
     assert Path(first.removeprefix("file://")).exists()
     assert not Path(second.removeprefix("file://")).exists()
+
+
+LAZY = [
+    (
+        "{{ row.request.text | map('upper') }}",
+        "type generator instead of a text. Add a filter, such as | list",
+    ),
+    ("{{ row.text.upper }}", "Call it, with ()"),
+    ("{{ row.request.keys() }}", "type dict_keys"),
+    ("{{ row.text.encode() }}", "type bytes"),
+    ("{{ [row.text | map('upper')] }}", "type generator"),
+]
+
+
+@pytest.mark.parametrize(("template", "words"), LAZY)
+def test_a_value_without_a_text_is_the_error_of_its_field(org, run, asked, template, words):
+    done = run(write(results=asked, fields={"Description": template, **FIELDS}))
+    assert isinstance(done.error, BatchFailedError)
+    assert "8 × Description: the template gives an object of the " in str(done.error)  # noqa: RUF001
+    assert words in str(done.error)
+    assert org.count("write") == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ (1, 'two') }}", '[1, "two"]'),
+        ("{{ row.request.text | map('upper') | join }}", "WHAT OF ACME?"),
+        ("{{ {'a': (1, 2)} }}", '{"a": [1, 2]}'),
+        ("{{ 'x' | upper }}", "X"),
+        ("{{ data_interval_end }}", "2026-11-28 00:00:00+00:00"),
+    ],
+)
+def test_a_value_with_a_text_is_that_text(org, run, asked, template, text):
+    context = {"data_interval_end": datetime(2026, 11, 28, tzinfo=timezone.utc)}
+    run(write(results=asked, fields={"Description": template}), context)
+    assert org.records("Account")[0]["Description"] == text
+
+
+def test_an_external_id_that_renders_to_nothing_is_refused(org, run, asked):
+    operator = write(results=asked, external_id="{{ params.external_id }}")
+    operator.external_id = ""  # as Airflow renders it
+    done = run(operator)
+    assert isinstance(done.error, AirflowFailException)
+    assert "external_id must be an API name" in str(done.error)
+    assert org.count("write") == 0
 
 
 def test_too_many_failures_end_the_task_and_leave_the_result(org, run, asked):
@@ -160,6 +219,19 @@ def test_a_dry_run_writes_nothing(org, run, asked):
     assert (done.value["written"], done.value["records"]) == (0, 8)
     assert done.value["preview"][0]["changes"]["Agent_Summary__c"]["now"] is None
     assert org.count("write") == 0
+
+
+def test_a_dry_run_sends_no_event(dag_test, org, tmp_path):
+    from airflow.models.asset import AssetEvent, AssetModel  # noqa: PLC0415
+    from airflow.utils.session import create_session  # noqa: PLC0415
+
+    code, output = dag_test("dry_runs", org)
+    assert code == 0, output
+    with create_session() as session:
+        found = session.query(AssetModel.name).join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+        names = {name for (name,) in found}
+    assert "dry_runs_written" in names
+    assert not {"dry_runs_planned", "dry_runs_tried"} & names
 
 
 def test_a_kill_before_it_runs_writes_nothing(org, run, asked):
@@ -203,10 +275,11 @@ def test_what_cannot_be_used_fails_before_the_first_write(org, run, asked, given
         ({"outcomes": None}, "outcomes must be some of"),
         ({"outcomes": 5}, "outcomes must be some of"),
         ({"fields": {"Name": "a", "name": "b"}}, "fields names name more than once"),
-        ({"sobject": "My Object"}, "sobject"),
+        ({"sobject": "My Object"}, "sobject must be an API name.*such as Account or My_Object__c"),
         ({"sobject": ""}, "sobject"),
         ({"external_id": "Id"}, "external_id: leave it out"),
-        ({"external_id": "My Id"}, "external_id"),
+        ({"external_id": "My Id"}, "external_id must be an API name"),
+        ({"fields": {"Owner.Name": "x"}}, "fields must be an API name.*such as Summary__c"),
         ({"results": "results.jsonl"}, "results must be a URI"),
         ({"max_failures": -1}, "max_failures"),
         ({"dry_run": "yes"}, "dry_run"),

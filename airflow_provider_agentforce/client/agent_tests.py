@@ -109,8 +109,8 @@ class AgentTestResults:
         # One API calls a run FAILED only because a case has failed.
         failed = run.status == "FAILED" and any(case.status != PASSED for case in self.cases)
         if run.error or not (run.completed or failed):
-            how = f"ended as {run.status}" if run.ended else f"has not ended ({run.status or 'no status'})"
-            return f"The run {run.run_id} {how}: {run.error.rstrip('.') or 'without a reason'}."
+            state = f"ended as {run.status}" if run.ended else f"has not ended ({run.status or 'no status'})"
+            return f"The run {run.run_id} {state}: {run.error.rstrip('.') or 'without a reason'}."
         if self.contradiction:
             return f"The results of the run {run.run_id} are not whole: {self.contradiction}."
         return "" if self.cases else f"The run {run.run_id} has no cases."

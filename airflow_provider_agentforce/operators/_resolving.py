@@ -312,8 +312,8 @@ class TaskServices:
         """Wait, without a worker slot if the wait is long enough."""
         end = time.monotonic() + (seconds := _seconds_to(moment))
         if seconds > _SHORT_WAIT and not keeps_slot:
-            how = "without a worker slot" if self._slotless else "in the worker slot"
-            self._task.log.info("Waiting until %s, %s.", moment.isoformat(timespec="seconds"), how)
+            where = "without a worker slot" if self._slotless else "in the worker slot"
+            self._task.log.info("Waiting until %s, %s.", moment.isoformat(timespec="seconds"), where)
             if self._slotless:
                 self._task.defer_until(moment, _compat.date_time_trigger(moment))
         while (left := end - time.monotonic()) > 0:

@@ -114,11 +114,11 @@ class ResumableConversation:
     :param store_requests: keep in each turn what was asked.
     :param explain: like that of an :class:`.OpenSession`.
     :param page: shows the conversation.
-    :ivar chat: the session.
+    :ivar open_session: its session.
     :ivar resumed: whether it is that of an earlier try.
     """
 
-    chat: OpenSession
+    open_session: OpenSession
     _journal: TaskJournal
 
     def __init__(
@@ -149,7 +149,7 @@ class ResumableConversation:
     @property
     def turns(self) -> list[Turn]:
         """The answers so far, including those of earlier tries."""
-        return self.chat.turns
+        return self.open_session.turns
 
     def restart(self) -> None:
         """Begin again in another session, and forget the answers so far.
@@ -182,17 +182,17 @@ class ResumableConversation:
                 "Clear the task to start again."
             )
         self._hold(_session(record), resumed=True, ended=not _open(record))
-        log.info("Continuing session %s of an earlier try.", self.chat.session.session_id)
+        log.info("Continuing session %s of an earlier try.", self.open_session.session.session_id)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        session = self.chat.session
+        session = self.open_session.session
         if self._left_open:
             log.info("Session %s stays open.", session.session_id)
             return
-        ended = self.chat.end_quietly()
+        ended = self.open_session.end_quietly()
         self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})
 
     def _start(self) -> None:
@@ -205,7 +205,7 @@ class ResumableConversation:
         )
         self.resumed = resumed
         self._page.began(session)
-        self.chat = OpenSession(
+        self.open_session = OpenSession(
             self._client,
             replace(session, sequence_id=0),
             journal=ShownJournal(self._journal, self._page),

@@ -167,35 +167,37 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         """Hold the conversation, or the rest of a recorded conversation."""
         following = self.next_message or in_order(self.messages)
         output = arguments.output_of(self.output_type)
-        with self._conversation(ledger, context) as talk:
+        with self._conversation(ledger, context) as conversation:
             try:
-                results = self._hold(talk, following, output, context, ledger)
-                self.page.add_plans(talk.turns)
-                return self.tell_outlets(context, self._values(talk, results, context))
+                results = self._hold(conversation, following, output, context, ledger)
+                self.page.add_plans(conversation.turns)
+                return self.tell_outlets(context, self._values(conversation, results, context))
             except waits():
-                talk.leave_open()
+                conversation.leave_open()
                 raise
             except BaseException as error:
-                if self._waits_for_limit(talk, error, ledger):
+                if self._waits_for_limit(conversation, error, ledger):
                     raise
                 if self.resolvable(error, ledger):
-                    self._turns = talk.turns
-                    if self._may_send_more(len(talk.turns)):
-                        talk.leave_open()
+                    self._turns = conversation.turns
+                    if self._may_send_more(len(conversation.turns)):
+                        conversation.leave_open()
                     raise
                 try:
-                    self._decide_on_a_retry(talk, error, recorded=ledger.keeps, context=context)
+                    self._decide_on_a_retry(conversation, error, recorded=ledger.keeps, context=context)
                 finally:
                     # Last, since an orphan of a dead supervisor cannot even log.
-                    self._keep(talk.turns, error, context)
+                    self._keep(conversation.turns, error, context)
                 raise
 
-    def _waits_for_limit(self, talk: ResumableConversation, error: BaseException, ledger: Ledger) -> bool:
+    def _waits_for_limit(
+        self, conversation: ResumableConversation, error: BaseException, ledger: Ledger
+    ) -> bool:
         """Return whether the conversation continues after a wait for a limit; then its session stays open."""
-        if self.pause_for(error) is None or (talk.turns and not ledger.keeps):
+        if self.pause_for(error) is None or (conversation.turns and not ledger.keeps):
             return False
-        if talk.turns:
-            talk.leave_open()
+        if conversation.turns:
+            conversation.leave_open()
         return True
 
     def answers_before(self) -> Sequence[Turn]:
@@ -243,13 +245,13 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     def _hold(
         self,
-        talk: ResumableConversation,
+        conversation: ResumableConversation,
         following: NextMessage,
         output: OutputType | None,
         context: Context,
         ledger: Ledger,
     ) -> dict[str, Any]:
-        session = talk.chat.session
+        session = conversation.open_session.session
         self.push(context, {"session_id": session.session_id, "agent_id": session.agent_id})
         self.link_to(session.agent_id, context)
         self.log.info(
@@ -260,38 +262,38 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         )
         from airflow_provider_agentforce.operators._asking import Decisions  # noqa: PLC0415 - not at parse time
 
-        send = partial(self._send, talk, context, ledger)
+        send = partial(self._send, conversation, context, ledger)
         ask = partial(self.ask, context=context, ledger=ledger)
         decisions = Decisions(self.deciders, ledger=ledger, ask=ask)
         try:
-            return self._exchange(talk, following, output, send, decisions)
+            return self._exchange(conversation, following, output, send, decisions)
         except SessionNotFoundError:
             # If nothing was answered yet, another session loses nothing.
-            if not talk.resumed or (talk.turns and self.on_session_lost == "fail"):
+            if not conversation.resumed or (conversation.turns and self.on_session_lost == "fail"):
                 raise
             self.log.warning("The session of the earlier try has ended; the conversation starts again.")
-            decisions.begin_again(len(talk.turns))
-            talk.restart()
-            self.push(context, {"session_id": talk.chat.session.session_id})
-            return self._exchange(talk, following, output, send, decisions)
+            decisions.begin_again(len(conversation.turns))
+            conversation.restart()
+            self.push(context, {"session_id": conversation.open_session.session.session_id})
+            return self._exchange(conversation, following, output, send, decisions)
 
     def _exchange(
         self,
-        talk: ResumableConversation,
+        conversation: ResumableConversation,
         following: NextMessage,
         output: OutputType | None,
         send: Callable[..., Turn],
         decisions: Decisions,
     ) -> dict[str, Any]:
         """Send the messages, then convert the last answer to data; return the keys that it adds."""
-        for said in iter_messages(following, talk.turns, decisions.on):
+        for said in iter_messages(following, conversation.turns, decisions.on):
             if send(said).session_ended:
                 self.log.info("The agent has ended the session.")
                 break
             if decisions.ends_with(said):
                 self.log.warning("No person decided in time, so no further message is sent.")
                 break
-        if not talk.turns:
+        if not conversation.turns:
             raise AgentforceInputError("messages: the function returned no message at all.")
         if output is None:
             return {}
@@ -299,7 +301,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
         result = read_or_ask(
             output,
-            talk.turns[-1],
+            conversation.turns[-1],
             lambda question: send(question, known_as=name_of_question(output)),
             retries=self.output_retries,
             most_messages=self.hook.settings.max_messages_per_session,
@@ -308,14 +310,16 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     def _send(
         self,
-        talk: ResumableConversation,
+        conversation: ResumableConversation,
         context: Context,
         ledger: Ledger,
         said: MessageLike,
         known_as: str = "",
     ) -> Turn:
         try:
-            turn = talk.chat.send(said, known_as=known_as, stream=self.stream, on_chunk=self.log_progress)
+            turn = conversation.open_session.send(
+                said, known_as=known_as, stream=self.stream, on_chunk=self.log_progress
+            )
         except DeliveryUnknownError as error:
             raise self.for_next_try(error, context, ledger) from error.__cause__
         self.log.info("The agent replied to message %d; outcome: %s.", turn.sequence_id, turn.outcome)
@@ -323,19 +327,19 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return turn
 
     def _values(
-        self, talk: ResumableConversation, results: dict[str, Any], context: Context
+        self, conversation: ResumableConversation, results: dict[str, Any], context: Context
     ) -> dict[str, Any]:
-        last = talk.turns[-1].to_dict()
+        last = conversation.turns[-1].to_dict()
         keys = ("session_id", "sequence_id", "agent_id", "text", "outcome")
         values = {**{key: last[key] for key in keys}, **results}
         self.push(context, values)
-        key = talk.chat.session.external_session_key
-        turns = [turn.to_dict() for turn in talk.turns]
+        key = conversation.open_session.session.external_session_key
+        turns = [turn.to_dict() for turn in conversation.turns]
         more = {"agent_version": last["agent_version"], "external_session_key": key, "turns": turns}
         return without_requests({**values, **more})
 
     def _decide_on_a_retry(
-        self, talk: ResumableConversation, error: BaseException, *, recorded: bool, context: Context
+        self, conversation: ResumableConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
         """Leave the session to a retry that can continue in it, and prevent one that could only repeat."""
         from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
@@ -347,17 +351,17 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
         follows = next_try(
             error,
-            answered=len(talk.turns),
+            answered=len(conversation.turns),
             recorded=recorded,
             resend=self.resends,
             restart=self.on_session_lost == "restart",
             tries_left=not self._killed and self.tries_left(context),
         )
         if isinstance(follows, Resume):
-            talk.leave_open()
+            conversation.leave_open()
         elif isinstance(follows, Stop):
             hint = f"{follows.hint} {_RESTART_ALLOWS_IT}" if follows.hint else ""
-            made = stopped(error, hint, talk.turns[-1])
+            made = stopped(error, hint, conversation.turns[-1])
             raise made from made.__cause__
 
     def _keep(self, turns: list[Turn], error: BaseException, context: Context) -> None:

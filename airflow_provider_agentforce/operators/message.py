@@ -181,24 +181,24 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         )
         self.page.began(session)
         # The session is not ended here, so its holder is no context manager.
-        chat = OpenSession(
+        open_session = OpenSession(
             client,
             session,
             journal=ShownJournal(journal, self.page),
             store_requests=self.store_requests,
             explain=self.explain(client),
         )
-        send = partial(self._send, context, chat, ledger)
+        send = partial(self._send, context, open_session, ledger)
         # A reply answers the last message, even if the Dag passes an older one as its session.
         answers = self.text is None and self.transfer is None
         newest = newest_number(self, session, context) if answers else None
         turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to, sequence_id=newest)
-        self.page.add_plans(chat.turns)
+        self.page.add_plans(open_session.turns)
         check_outcome(turn, self.fail_on)
         if output is None:
             return without_requests(turn.to_dict())
         most = client.settings.max_messages_per_session
-        return self._read(context, chat, output, send, most=most, recorded=lambda: ledger.keeps)
+        return self._read(context, open_session, ledger, output, send, most=most)
 
     def _said(self) -> MessageLike:
         """Return the message, with the turn that it answers."""
@@ -213,13 +213,13 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         )
 
     def _send(
-        self, context: Context, chat: OpenSession, ledger: Ledger, text: MessageLike, **options: Any
+        self, context: Context, open_session: OpenSession, ledger: Ledger, text: MessageLike, **options: Any
     ) -> Turn:
         """Send a message once and keep its answer in XCom."""
         # Without records, a second try must assume that the agent is still working on the first one.
         repeated = self.resends and not ledger.keeps and context["ti"].try_number > 1
         try:
-            turn = chat.send(
+            turn = open_session.send(
                 text, stream=self.stream, on_chunk=self.log_progress, repeated=repeated, **options
             )
         except DeliveryUnknownError as error:
@@ -232,12 +232,12 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     def _read(
         self,
         context: Context,
-        chat: OpenSession,
+        open_session: OpenSession,
+        ledger: Ledger,
         output: OutputType,
         send: Callable[..., Turn],
         *,
         most: int,
-        recorded: Callable[[], bool],
     ) -> dict[str, Any]:
         """Convert the answer, or the answer to a corrective question, to data."""
         from airflow_provider_agentforce.structured.corrective_question import read_or_ask  # noqa: PLC0415
@@ -247,14 +247,14 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             check_outcome(turn, self.fail_on)
             return turn
 
-        (answer,) = chat.turns
+        (answer,) = open_session.turns
         try:
             result = read_or_ask(output, answer, ask, retries=self.output_retries, most_messages=most)
-            self._push(context, chat.turns[-1], {"result": result}, recorded=recorded())
+            self._push(context, open_session.turns[-1], {"result": result}, recorded=ledger.keeps)
         except BaseException as error:  # noqa: BLE001 - raised again, unchanged or as one that says more
-            self.push_in_failure(context, "turns", [turn.to_dict() for turn in chat.turns])
-            raise self._after_the_answer(error, answer, recorded=recorded()) from error.__cause__
-        return without_requests({**chat.turns[-1].to_dict(), "result": result})
+            self.push_in_failure(context, "turns", [turn.to_dict() for turn in open_session.turns])
+            raise self._after_the_answer(error, answer, recorded=ledger.keeps) from error.__cause__
+        return without_requests({**open_session.turns[-1].to_dict(), "result": result})
 
     def _push(self, context: Context, turn: Turn, values: dict[str, Any], *, recorded: bool) -> None:
         try:

@@ -71,13 +71,13 @@ class ConversationTest:
         self._checks: list[CaseCheck] = []
         self._answered = 0
 
-    def start(self, **how: Any) -> Session:
+    def start(self, **options: Any) -> Session:
         """Start the session.
 
-        :param how: as of :meth:`.AgentforceClient.start`.
+        :param options: as of :meth:`.AgentforceClient.start`.
         :raises AgentforceError: it is not started, and nothing was said.
         """
-        return self._client.start(self._options, **how)
+        return self._client.start(self._options, **options)
 
     def hold(self, session: Session) -> Case:
         """Say everything in *session*, up to the first answer that is not as it must be, and end it.
@@ -85,9 +85,9 @@ class ConversationTest:
         :raises TaskStoppedError: the task was stopped.
         """
         began, error = time.monotonic(), ""
-        with OpenSession(self._client, session) as chat:
+        with OpenSession(self._client, session) as open_session:
             try:
-                self._say_all(chat)
+                self._say_all(open_session)
             except TaskStoppedError:
                 raise
             except AgentforceError as raised:
@@ -108,15 +108,15 @@ class ConversationTest:
         told = "an earlier try was cut in this conversation, and nothing is said twice"
         return self._case(0.0, left.session_id, told)
 
-    def _say_all(self, chat: OpenSession) -> None:
+    def _say_all(self, open_session: OpenSession) -> None:
         for number, turn in enumerate(self._conversation.turns, 1):
-            if chat.state == "ended":
+            if open_session.state == "ended":
                 ended = CaseCheck(
                     f"turn {number}", "session", FAILED, reason="the agent has ended the session"
                 )
                 self._checks.append(ended)
                 return
-            answer = chat.send(turn.said)
+            answer = open_session.send(turn.said)
             self._answered = number
             found = list(checks_of(answer, turn.expected, f"turn {number}"))
             self._checks += found

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +145,22 @@ class Services:
 
     def objects(self, prefix: str) -> dict[str, bytes]:
         """Return what the bucket holds below *prefix*, by name."""
+        listed = self._store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        names = [one["Key"] for page in listed for one in page.get("Contents", [])]
+        return {name: self._store.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
+
+    @cached_property
+    def _store(self) -> Any:
+        """A client of the S3 store, which is slow to make."""
         import boto3  # noqa: PLC0415 - in the extra `cluster` only
 
-        client = boto3.client(
+        return boto3.client(
             "s3",
             endpoint_url=self.addresses[S3],
             region_name="us-east-1",
             aws_access_key_id="anyone",
             aws_secret_access_key=self._password,
         )
-        listed = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        names = [one["Key"] for page in listed for one in page.get("Contents", [])]
-        return {name: client.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
 
     def _redis_answers(self) -> bool:
         import redis  # noqa: PLC0415 - in the extra `cluster` only

@@ -25,22 +25,26 @@ import requests
 
 BIN = Path(sys.executable).parent
 DONE = ("success", "failed")
-_POLL_S = 0.1
+_POLL_S, _LONGEST_POLL_S = 0.1, 0.5
 _STOP_S = 10
 
 Found = TypeVar("Found")
 
 
 def until(what: str, look: Callable[[], Found | None], *, timeout: float = 60) -> Found:
-    """Look again and again until there is something to see; the only place in this suite that sleeps."""
-    end = time.monotonic() + timeout
+    """Look again and again until there is something to see; the only place in this suite that sleeps.
+
+    The longer it takes, the less often: looking costs CPU time that what is waited for needs.
+    """
+    begun = time.monotonic()
+    end = begun + timeout
     while True:
         found = look()
         if found:
             return found
         if time.monotonic() > end:
             raise TimeoutError(f"Not within {timeout} s: {what}; last seen: {found!r}")
-        time.sleep(_POLL_S)
+        time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, (time.monotonic() - begun) / 20)))
 
 
 @contextlib.contextmanager

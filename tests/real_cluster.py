@@ -18,7 +18,7 @@ from process_guard import Guard, members
 from real_airflow import RealAirflow, kill, until
 
 WORKERS = ("worker-1", "worker-2")
-DELIVERED_AGAIN_S = 45
+DELIVERED_AGAIN_S = 30
 _WRONG_CLOCK = Path(__file__).with_name("wrong_clock")
 _WORKER = ("celery", "worker", "--skip-serve-logs", "--without-gossip", "--without-mingle")
 _SETTINGS = {
@@ -30,7 +30,7 @@ _SETTINGS = {
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(DELIVERED_AGAIN_S),
     # A busy machine takes its time to hand a task to the broker.
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
     # The next triggerer takes over what one that is gone has left.
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -62,8 +63,9 @@ def merge(
     parent = folders[0].parent
     storage = storage_of(parent)
     failure = f"The results in {parent} cannot be merged"
-    merger = _Merger(storage, [storage_of(one) for one in folders])
-    tables = guarded(merger.write, failure)
+    shards = [storage_of(one) for one in folders]
+    made = [guarded(partial(_tables_of, one, part), failure) for one, part in zip(shards, parts, strict=True)]
+    tables = guarded(_Merger(storage, shards, made).write, failure)
     dead_letter = guarded(lambda: _write_dead_letter(dead, storage), failure)
     twice = [storage_of(one) for one, part in zip(folders, parts, strict=True) if part["agreement"]]
     agreement = guarded(lambda: _write_agreement(twice, storage), failure)
@@ -129,13 +131,14 @@ def _counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 class _Merger:
     """Writes the rows of all shards as one file and its tables."""
 
-    def __init__(self, storage: Storage, shards: Sequence[Storage]) -> None:
+    def __init__(self, storage: Storage, shards: Sequence[Storage], tables: Sequence[WrittenTables]) -> None:
         self._storage = storage
         self._shards = shards
+        self._tables = tables
 
     def write(self) -> dict[str, str]:
         """Write all, and return the name of each table by its format."""
-        made = list(map(_tables_of, self._shards))
+        made = self._tables
         tables = WrittenTables(Table.joined(one.table for one in made), made[0].formats, made[0].bom)
         self._storage.write(RESULTS, self._joined)
         tables.write(self._storage, self._lines)
@@ -150,11 +153,25 @@ class _Merger:
         return chain.from_iterable(map(result_lines, self._shards))
 
 
-def _tables_of(storage: Storage) -> WrittenTables:
-    tables = WrittenTables.of(storage)
-    if tables is None:
-        raise AgentforceInputError(f"A shard's folder {CHECKPOINT} no longer exists.")
-    return tables
+def _tables_of(shard: Storage, part: Mapping[str, Any]) -> WrittenTables:
+    """Return the tables of a shard whose folder has all rows of its manifest."""
+    tables, rows = WrittenTables.of(shard), _rows_in(shard)
+    if tables is not None and rows == part["records"]:
+        return tables
+    found = f"it has {rows:,} of {part['records']:,} rows" if tables else f"it has no {CHECKPOINT}"
+    raise AgentforceInputError(
+        f"The folder {part['result_path']} does not have the results of shard {part['shard']}: {found}. "
+        "Clear the task of that shard: it writes its results again."
+    )
+
+
+def _rows_in(shard: Storage) -> int:
+    try:
+        with shard.open(RESULTS) as file:
+            # A row that is cut off has no line end.
+            return sum(line.endswith(b"\n") for line in iter(file.readline, b""))
+    except FileNotFoundError:
+        return 0
 
 
 def _write_dead_letter(sources: Sequence[Source], storage: Storage) -> str | None:

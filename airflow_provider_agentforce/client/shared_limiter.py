@@ -110,11 +110,14 @@ class SharedLimiter(ConcurrencyLimiter):
                     wanted=wanted or most_open,
                     wait=max(0.0, end - self._clock()),
                 )
-                refusal = self._ask(slot, most_open, most_per_hour)
-                if refusal is None:
+                grant = self._ask(slot, most_open, most_per_hour)
+                if grant is not None and grant.granted:
+                    return slot
+                if grant is None and self._has_a_share_for_all(most_open):
                     return slot
                 self.withdraw(slot)
-                self._wait_or_raise(refusal, end)
+                if grant is not None:
+                    self._wait_or_raise(grant, end)
         finally:
             self._gate.release()
 
@@ -132,7 +135,7 @@ class SharedLimiter(ConcurrencyLimiter):
             self._changed.wait(min(pause, left))
 
     def _ask(self, slot: Slot, most_open: int, most_per_hour: int) -> Grant | None:
-        """Take a lease for *slot*; return the refusal, ``None`` if the session may start."""
+        """Take a lease for *slot*; return what the store says, ``None`` while it is away."""
         lease = self._store.lease(self._process)
         self._used = True
         with self._exchange:
@@ -150,10 +153,9 @@ class SharedLimiter(ConcurrencyLimiter):
             if grant is None or grant.granted:
                 with self._changed:
                     self._leases[slot] = self._lease_of_start[slot] = lease
-        if grant is None:
-            return None
-        self._learn(grant, most_open, most_per_hour)
-        return None if grant.granted else grant
+        if grant is not None:
+            self._learn(grant, most_open, most_per_hour)
+        return grant
 
     def _learn(self, grant: Grant, most_open: int, most_per_hour: int) -> None:
         now = self._clock()
@@ -171,6 +173,11 @@ class SharedLimiter(ConcurrencyLimiter):
             self._age = grant.age
         elif grant.age != self._age:
             self._tell_all()
+
+    def _has_a_share_for_all(self, most_open: int) -> bool:
+        """Return whether all slots of this process are in its share, also one taken before it was known."""
+        with self._changed:
+            return len(self._starting) + len(self._open) <= self._most_open(most_open)
 
     def _most_open(self, most: int) -> int:
         if not self._away:

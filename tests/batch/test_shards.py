@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -38,6 +39,10 @@ def run(client, folder, text, records=ACCOUNTS, **replaced):
 def read_csv(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
 
 
 def asked(org):
@@ -245,6 +250,31 @@ MANIFEST = {
 def test_manifests_that_are_not_all_of_one_batch_are_not_merged(manifests, told):
     with pytest.raises(AgentforceInputError, match=told):
         merge(manifests, Path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda one, _other: shutil.rmtree(one), "it has no _ledger"),
+        (lambda one, _other: shutil.rmtree(one / "_ledger"), "it has no _ledger"),
+        (lambda one, _other: (one / "results.jsonl").unlink(), "it has 0 of 4 rows"),
+        (lambda one, _other: (one / "results.jsonl").write_text(""), "it has 0 of 4 rows"),
+        (lambda one, _other: cut(one / "results.jsonl"), "it has 3 of 4 rows"),
+        (lambda one, other: shutil.copy(other / "results.jsonl", one), "it has 6 of 4 rows"),
+    ],
+)
+def test_a_shard_whose_rows_are_not_those_of_its_manifest_is_named(make_client, folder, spoil, told):
+    manifests = [run(make_client(), folder, f"{n}/2", ACCOUNTS[:10]) for n in range(2)]
+    assert [one["records"] for one in manifests] == [6, 4]
+    spoil(folder / "shard-1-of-2", folder / "shard-0-of-2")
+    with pytest.raises(AgentforceInputError, match=f"results of shard 1/2: {told}"):
+        merge(manifests, Path)
+    assert not (folder / "results.jsonl").exists()
+    # The remedy that the error names.
+    if (folder / "shard-1-of-2" / "_ledger").exists():
+        run(make_client(), folder, "1/2", ACCOUNTS[:10])
+        assert len(rows(folder / "shard-1-of-2")) == 4
+        assert merge(manifests, Path)["records"] == len(rows(folder)) == 10
 
 
 @pytest.mark.parametrize("wrong", ["x", "[]", "{}", '{"columns": 5}', '{"columns": [[1]], "formats": []}'])

@@ -14,7 +14,7 @@ def started_batch(cluster, org, dag_id="batch"):
     """Have a batch run until it has as many messages on their way as sessions, and all are written down."""
     hold = org.hold("send")
     run = cluster.trigger(dag_id)
-    hold.wait_until_held(180, count=AT_ONCE)
+    hold.wait_until_held(300, count=AT_ONCE)
 
     def noted():
         written = b"".join(cluster.services.objects(f"{dag_id}/{run.run_id}").values())

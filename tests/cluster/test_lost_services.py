@@ -15,18 +15,18 @@ def test_a_batch_outlives_a_restart(cluster, org, service):
     (cluster.lose if service == "scheduler" else cluster.restart)(service)
     cluster.heal()
     hold.release()
-    assert run.wait(180) == "success"
+    assert run.wait(300) == "success"
 
     assert run.task("batch")["try_number"] == 1
     check_batch(cluster, org, run, unknown=0)
     # And the cluster takes the next one.
-    assert cluster.trigger("shared").wait(120) == "success"
+    assert cluster.trigger("shared").wait(300) == "success"
 
 
 def test_a_task_that_the_broker_delivers_twice_runs_once(cluster, org):
     hold = org.hold("send")
     run = cluster.trigger("talk")
-    hold.wait_until_held(180)
+    hold.wait_until_held(300)
     ti_id = run.task("talk")["id"]
 
     def deliveries():
@@ -35,7 +35,7 @@ def test_a_task_that_the_broker_delivers_twice_runs_once(cluster, org):
 
     until("it is delivered again", lambda: len(deliveries()) == 2, timeout=4 * DELIVERED_AGAIN_S)
     hold.release()
-    assert run.wait(120) == "success"
+    assert run.wait(300) == "success"
 
     assert run.task("talk")["try_number"] == 1
     assert (org.count("start"), org.count("send"), org.applied(), org.count("end")) == (1, 2, 2, 1)
@@ -44,11 +44,11 @@ def test_a_task_that_the_broker_delivers_twice_runs_once(cluster, org):
 def test_a_batch_that_waits_outlives_the_triggerer(cluster, org):
     org.fail("start", error="too_many_requests", headers={"Retry-After": "60"}, times=4)
     run = cluster.trigger("batch_deferred")
-    run.wait_for("batch", "deferred", timeout=90)
+    run.wait_for("batch", "deferred", timeout=300)
     until("no task is running", lambda: not cluster.task_runners())
     cluster.lose("triggerer")
     cluster.heal()
-    assert run.wait(240) == "success"
+    assert run.wait(300) == "success"
 
     assert run.task("batch")["try_number"] == 1
     check_batch(cluster, org, run, unknown=0)

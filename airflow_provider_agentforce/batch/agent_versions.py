@@ -68,16 +68,17 @@ def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], VersionLoo
 
 
 def versions_of(
-    client: AgentforceClient, checkpoint: Checkpoint, options: Options, *, cycle: int
+    client: AgentforceClient, checkpoint: Checkpoint, options: Options, *, task: str | None, cycle: int
 ) -> AgentVersions:
     """Return the versions of the agent that a batch asks, after the first read.
 
+    :param task: the task that continues the batch, if it is not the one that began it.
     :param cycle: changes when the task is cleared.
     :raises AgentforceInputError: if the batch must stop at a change that it could not detect.
     """
     look, pause = looks_at(client, str(options.start.agent_id)), client.timing.version_pause
     versions = AgentVersions(
-        checkpoint, look, pause=pause, stops=options.on_agent_change == STOP, cycle=cycle
+        checkpoint, look, pause=pause, stops=options.on_agent_change == STOP, task=task, cycle=cycle
     )
     versions.begin()
     return versions
@@ -102,7 +103,9 @@ class AgentVersions:
     :param look: reads the version, which may take a while.
     :param pause: seconds between two reads.
     :param stops: ask nothing more after the version has changed.
+    :param task: the task that continues the batch, if it is not the one that began it.
     :param cycle: changes when the task is cleared; the batch then continues with the version of that time.
+        A task that continues the batch of another one expects the version of that one.
     :ivar changed: the first version and a different one that was read, ``None`` while there is only one.
     """
 
@@ -113,6 +116,7 @@ class AgentVersions:
         *,
         pause: float,
         stops: bool = False,
+        task: str | None = None,
         cycle: int = 0,
     ) -> None:
         self.changed: tuple[str, str] | None = None
@@ -120,7 +124,7 @@ class AgentVersions:
         self._look = look
         self._pause = pause
         self._stops = stops
-        self._cycle = cycle
+        self._try = {"task": task, "cycle": cycle}
         self._seen: list[_Seen] = []
         self._note: dict[str, Any] = {}
         self._due = 0.0
@@ -181,8 +185,8 @@ class AgentVersions:
             )
         if note and note["version"] != look.version:
             self._doubtful.update(self._rows_since(note["at"], look.version))
-        expected = note.get("expected") if note.get("cycle") == self._cycle else None
-        self._note = {**note, "cycle": self._cycle, "expected": expected}
+        cleared = note.get("task") == self._try["task"] and note.get("cycle") != self._try["cycle"]
+        self._note = {**note, **self._try, "expected": None if cleared else note.get("expected")}
         self._take(look)
 
     def marked(self, row: Row, position: int, began: float, ended: float) -> Row:

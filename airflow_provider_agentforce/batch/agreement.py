@@ -24,10 +24,13 @@ TOLERANCE = 0.001
 CONFIDENCE = 0.95
 # With these statuses the agent has answered the record, in whatever way.
 COMPARED = {ANSWERED, NEEDS_INPUT, NEEDS_CONFIRMATION, ESCALATED, INVALID_OUTPUT}
+# Stands for the status of the row among the fields of the answer, which may have a field "status".
+STATUS = "(status)"
 _MOST_FIELDS = 50
 _SHOWN_FIELDS = 3
 _SHOWN = ("status", "text", "result", "session_id", "sequence_id", "error", "started_at", "agent_version")
-_ENDING = re.compile(r"[\s.!]+$")
+_FULL_STOP = re.compile(r"(?<=[^\s.])\.$")
+_WIDTHS = ("<wide>", "<narrow>")
 
 
 def asked_twice(names: Iterable[tuple[int, str]], number: int) -> frozenset[int]:
@@ -36,8 +39,13 @@ def asked_twice(names: Iterable[tuple[int, str]], number: int) -> frozenset[int]
     :param names: the position and the name of each eligible record.
     :param number: how many.
     """
-    hashes = ((stable_hash(name, "agreement"), position) for position, name in names)
-    return frozenset(position for _, position in heapq.nsmallest(number, hashes))
+    ranked = ((rank(name), position) for position, name in names)
+    return frozenset(position for _, position in heapq.nsmallest(number, ranked))
+
+
+def rank(name: str) -> int:
+    """Return the rank of a record among those to ask a second time. The lowest are asked."""
+    return stable_hash(name, "agreement")
 
 
 def records_in_share(share: float, total: int) -> int:
@@ -56,7 +64,7 @@ def compare(first: Row, second: Row) -> dict[str, bool] | None:
     if first.status not in COMPARED or second.status not in COMPARED or len(versions) > 1:
         return None
     if first.status != second.status:
-        return {"status": False}
+        return {STATUS: False}
     one, other = first.result, second.result
     if isinstance(one, dict) and isinstance(other, dict):
         return {name: same(one.get(name), other.get(name)) for name in {**one, **other}}
@@ -88,8 +96,13 @@ def _close(one: float, other: float) -> bool:
 
 
 def _normal(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _ENDING.sub("", " ".join(folded.split()))
+    # Of the compatible characters only those of another width are the same: 10² is not 102.
+    same_width = "".join(
+        unicodedata.normalize("NFKC", one) if unicodedata.decomposition(one).startswith(_WIDTHS) else one
+        for one in text
+    )
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", same_width).casefold())
+    return _FULL_STOP.sub("", " ".join(folded.split()))
 
 
 def _is_number(value: Any) -> bool:
@@ -130,7 +143,7 @@ class Agreement:
         """Count a comparison."""
         self.records += 1
         self.agreed += all(fields.values())
-        self.compared.update(fields.keys())
+        self.compared.update(fields.keys() - {STATUS})
         self.differed.update(name for name, agrees in fields.items() if not agrees)
 
     @property
@@ -141,13 +154,15 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """Return the values for the manifest: the share, its interval, and the share of each field."""
         low, high = wilson(self.agreed, self.records)
-        worst = sorted(self.compared, key=lambda name: -self.differed[name])[:_MOST_FIELDS]
+        # The status of every pair is compared.
+        compared = {**({STATUS: self.records} if self.differed[STATUS] else {}), **self.compared}
+        worst = sorted(compared, key=lambda name: -self.differed[name])[:_MOST_FIELDS]
         return {
             "records": self.records,
             "share": None if self.share is None else round(self.share, 4),
             "low": round(low, 4),
             "high": round(high, 4),
-            "fields": {name: round(1 - self.differed[name] / self.compared[name], 4) for name in worst},
+            "fields": {name: round(1 - self.differed[name] / compared[name], 4) for name in worst},
         }
 
     def judge(self, least: float | None, manifest: dict[str, Any]) -> None:
@@ -161,7 +176,10 @@ class Agreement:
             return
         where = manifest["agreement"]["results"]
         if share is None:
-            what = "No record has two answers that can be compared, so min_agreement cannot be checked."
+            what = (
+                "No record has two answers of the same version of the agent, so min_agreement cannot be "
+                "checked. Ask in another result_path, or leave min_agreement out."
+            )
         else:
             low, high = wilson(self.agreed, self.records)
             most = ", ".join(

@@ -44,6 +44,7 @@ class SecondAsking:
 
     :param folder: path object of the results.
     :param first: the checkpoint of the batch.
+    :param task: the task that continues the batch, if it is not the one that began it.
     :param cycle: changes when the task is cleared.
     """
 
@@ -53,6 +54,7 @@ class SecondAsking:
     options: Options
     asked: BatchInput
     first: Checkpoint
+    task: str | None = None
     cycle: int = 0
 
     def run(self, *, asks: bool, killed: Callable[[], bool]) -> Agreement:
@@ -79,23 +81,38 @@ class SecondAsking:
             return agreement
 
     def _ask(self, second: Checkpoint, pending: Any, *, killed: Callable[[], bool]) -> None:
-        asked, statuses = self.asked, self.first.rows.status
+        asked = self.asked
         names = ((one.position, one.name) for one in asked.records() if asked.asks(one.position))
         chosen = asked_twice(names, records_in_share(self.options.agreement_share, asked.total))
+        chosen = frozenset(one for one in chosen if self.first.rows.status(one) in COMPARED)
         # Pending records get a row, too, also if the first requests were those of a sample.
-        wanted = frozenset(one for one in chosen if statuses(one) in COMPARED).union(pending)
-        if not wanted:
+        if not chosen.union(pending):
             return
-        log.info("Asking %d of %d records a second time, in new sessions.", len(wanted), self.asked.total)
         # In a shared session, a record could see its first answer.
         options = replace(self.options, messages_per_session=1, max_failures=None)
+        versions = versions_of(self.client, second, options, task=self.task, cycle=self.cycle)
+        wanted = self._comparable(chosen, second, versions.current).union(pending)
+        log.info("Asking %d of %d records a second time, in new sessions.", len(wanted), asked.total)
         todo = PendingRecords(
             self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted
         )
-        versions = versions_of(self.client, second, options, cycle=self.cycle)
         run = partial(Runner, self.client, second, options, versions)
         ask_all(run(killed=killed, watcher=_Uncounted(), total=len(wanted)), todo)
         versions.finish()
+
+    def _comparable(self, chosen: frozenset[int], second: Checkpoint, version: str | None) -> frozenset[int]:
+        """Return the records that this *version* of the agent has answered, or that have a second answer."""
+        if version is None:
+            return chosen
+        rows = ((one, Row.from_line(self.first.row_at(one))) for one in chosen)
+        others = {one for one, row in rows if row.agent_version not in {None, version}}
+        others -= set(second.rows.having(*STATUSES))
+        if others:
+            log.warning(
+                "%d records are not asked a second time, because another version of the agent answered them.",
+                len(others),
+            )
+        return chosen - others
 
     def _pairs(self, second: Checkpoint) -> Iterator[tuple[Row, Row]]:
         for position in second.rows.having(*STATUSES):

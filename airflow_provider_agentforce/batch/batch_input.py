@@ -30,10 +30,10 @@ class BatchInput:
     sample: frozenset[int] | None
 
     @classmethod
-    def of(cls, source: Source, prompts: Prompts, options: Options, identity: dict[str, str]) -> BatchInput:
+    def of(cls, source: Source, prompts: Prompts, options: Options, marks: dict[str, str]) -> BatchInput:
         """Read the whole input once, and choose the sample.
 
-        :param identity: identifies the batch, in addition to its input, messages and agent.
+        :param marks: fingerprints that identify the batch, without that of its records.
         :raises AgentforceInputError: if it cannot be used.
         """
         sampler = None if options.sample is None else Sampler(options.sample)
@@ -45,7 +45,7 @@ class BatchInput:
             empty_allowed=options.empty_allowed,
             look=sampler.add if sampler else None,
         )
-        marks = {**identity, "records": found.fingerprint, **question_marks(prompts, options)}
+        marks = {**marks, "records": found.fingerprint}
         return cls(source, options.key, found, prompts, marks, sampler.chosen() if sampler else None)
 
     def records(self) -> Iterator[Record]:
@@ -62,6 +62,9 @@ class BatchInput:
         return len(self.found.positions if self.sample is None else self.sample)
 
 
-def question_marks(prompts: Prompts, options: Options) -> dict[str, str]:
-    """Return the fingerprints of a batch's questions, by the names that users know."""
-    return {"message or variables": prompts.fingerprint, "agent": str(options.start.agent_id)}
+def question_marks(prompts: Prompts, options: Options, host: str) -> dict[str, str]:
+    """Return the fingerprints of a batch's questions, by the names that users know.
+
+    :param host: of the org.
+    """
+    return {"message or variables": prompts.fingerprint, "agent": str(options.start.agent_id), "org": host}

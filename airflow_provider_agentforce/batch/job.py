@@ -89,19 +89,21 @@ class Job:
         options.check(self.client.settings)
         continuation = Continuation.of(folder, self.storage_of)
         prompts = Prompts(options, self.compile_template, self.client.settings.max_messages_per_session)
-        if self.begins is not None:
-            manifest = continuation.manifest(self.identity, question_marks(prompts, options))
+        questions = question_marks(prompts, options, self.client.settings.host)
+        if self.continues_as is None:
+            manifest = continuation.manifest(self.identity, questions)
             if manifest is not None:
                 return manifest
         self._check_split()
         storage = self.storage_of(folder / CHECKPOINT)
-        asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, self.identity)
+        marks = {**self.identity, **questions}
+        asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, marks)
         if self.continues_as is not None:
             continuation.take_over(self.continues_as, self.identity, asked.marks)
         with closing(self._checkpoint(storage, asked)) as checkpoint:
             past = self._open(checkpoint, continuation)
             watcher.known(checkpoint)
-            versions = versions_of(self.client, checkpoint, options, cycle=self.cycle)
+            versions = versions_of(self.client, checkpoint, options, task=self.continues_as, cycle=self.cycle)
             with self._reusing(lambda: versions.current) as reuse:
                 run = partial(Runner, self.client, checkpoint, options, versions)
                 run = partial(run, killed=killed, watcher=watcher)
@@ -138,7 +140,7 @@ class Job:
         if not self.options.agreement_share:
             return None
         where = self.client, self.result_folder, self.storage_of
-        second = SecondAsking(*where, self.options, asked, checkpoint, self.cycle)
+        second = SecondAsking(*where, self.options, asked, checkpoint, self.continues_as, self.cycle)
         return second.run(asks=asks, killed=killed)
 
     def _reusing(self, version: Callable[[], str | None]) -> AbstractContextManager[Reuse | None]:
@@ -233,8 +235,7 @@ class Job:
         source = source_of(self.records, self.source_path)
         if self.begins is not None and not source.paths:
             # The task that continues does not receive them again.
-            given = partial(_fields_of, source)
-            return kept(given, self.result_folder / CHECKPOINT, storage, self.identity)
+            kept(partial(_fields_of, source), self.result_folder / CHECKPOINT, storage, self.identity)
         written = {str(self.result_folder / name) for name in FILES}
         for path in source.paths:
             if str(path) in written:

@@ -73,6 +73,8 @@ class Output:
         """Write all files and return the manifest."""
         sample = self.asked.sample
         results, twice = self.folder / RESULTS, self.agreement
+        if twice is None:
+            self._remove(AGREEMENT)
         tables = self._write_tables()
         counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
         log.info("The batch is done. Results: %s\n%s", results, final_table(counts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
@@ -34,9 +33,9 @@ def pyarrow(needed_by: str) -> Any:
 
 
 def parquet_rows(file: Any, path: Any) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """Return the names of a file's columns, and its rows with JSON values.
+    """Return the names of a file's columns, and its rows.
 
-    Timestamps are read to the microsecond, maps as dicts. A value that JSON cannot represent stays unchanged.
+    Timestamps are read to the microsecond, maps as dicts.
 
     :raises AgentforceInputError: if it is not Parquet, or has timestamps with a finer resolution.
     """
@@ -52,19 +51,11 @@ def parquet_rows(file: Any, path: Any) -> tuple[list[str], Iterator[dict[str, An
         try:
             for batch in opened.iter_batches(_ROWS):
                 exact = batch if target.equals(schema) else batch.cast(target)
-                yield from map(_plain, exact.to_pylist(maps_as_pydicts="strict"))
+                yield from exact.to_pylist(maps_as_pydicts="strict")
         except (arrow.ArrowException, KeyError) as error:
             raise _unreadable(path, error) from None
 
     return list(schema.names), rows()
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    try:
-        plain: dict[str, Any] = json.loads(as_json(row))
-    except (ValueError, RecursionError):
-        return row  # refused by name when the input is checked
-    return plain
 
 
 def _to_microseconds(arrow: Any, kind: Any) -> Any:

@@ -11,6 +11,9 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+# A decimal is written without an exponent, unless it gets longer than this.
+_MOST_DIGITS = 400
+
 
 def as_json(value: Any, *, ordered: bool = False) -> str:
     """Return *value* as JSON text, the same in every process.
@@ -41,7 +44,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Decimal | UUID):
-        return str(value)
+        short = isinstance(value, Decimal) and abs(value.adjusted()) <= _MOST_DIGITS
+        return f"{value:f}" if short else str(value)
     if isinstance(value, Mapping):
         return dict(value)
     if kind.__module__.partition(".")[0] in {"numpy", "pandas"} and hasattr(value, "tolist"):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+import math
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_agentforce.batch.agreement import records_in_share
+from airflow_provider_agentforce.batch.agreement import rank, records_in_share
 from airflow_provider_agentforce.batch.hash_index import HashIndex
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.progress import duration
 from airflow_provider_agentforce.batch.prompts import Prompts
-from airflow_provider_agentforce.batch.reader import Inspection, check_form, read_all, refuse_same_key
+from airflow_provider_agentforce.batch.reader import Inspection, Record, read_all, refuse_same_key
 from airflow_provider_agentforce.batch.results import Row, short_reason
 from airflow_provider_agentforce.batch.reuse import Reuse
 from airflow_provider_agentforce.batch.sources import Source
@@ -64,15 +67,21 @@ class Plan:
         self._in_session = 0
         # With those of the records that use an earlier answer.
         self._all_messages = self._all_characters = 0
+        # Of all records, and of those that can be asked, if some are asked twice.
+        self._ranks, self._ranks_to_ask = array("Q"), array("Q")
         self._counted: Counter[str] = Counter()
         self._first: dict[str, Any] = {}
 
-    def add(self, item: WorkItem | Row, *, reused: bool = False) -> None:
+    def add(self, record: Record, item: WorkItem | Row, *, reused: bool = False) -> None:
         """Count a record.
 
         :param reused: it uses an earlier answer.
         """
         self.records += 1
+        if self.options.agreement_share:
+            self._ranks.append(rank(record.name))
+            if isinstance(item, WorkItem):
+                self._ranks_to_ask.append(self._ranks[-1])
         if isinstance(item, Row):
             self._add_failed(item)
             return
@@ -93,13 +102,23 @@ class Plan:
             self.sessions += 1
             self._in_session = len(texts)
 
-    def ask_twice(self) -> None:
-        """When all records are counted, add the second requests, each with the average length.
+    def finish(self) -> None:
+        """When all records are counted, add what does not depend on a single one."""
+        workers = min(self.options.workers(self.settings), self.asked)
+        if workers:
+            # Each worker fills its own sessions.
+            each = math.ceil(self.messages / workers / self.options.messages_per_session)
+            self.sessions = max(self.sessions, min(self.asked, workers * each))
+        self._ask_twice()
+
+    def _ask_twice(self) -> None:
+        """Add the second requests, each with the average length.
 
         Records that use an earlier answer are asked a second time, too.
         """
+        chosen = heapq.nsmallest(records_in_share(self.options.agreement_share, self.records), self._ranks)
+        self.asked_twice = sum(one <= chosen[-1] for one in self._ranks_to_ask) if chosen else 0
         answered = self.asked + self.reused
-        self.asked_twice = min(answered, records_in_share(self.options.agreement_share, self.records))
         if answered:
             self.messages += round(self._all_messages * self.asked_twice / answered)
             self.characters += round(self._all_characters * self.asked_twice / answered)
@@ -138,7 +157,7 @@ class Plan:
     def credits(self) -> float | None:
         """The cost of the messages, ``None`` without a rate."""
         rate = self.options.credits_per_message
-        return None if rate is None else round(self.messages * rate, 2)
+        return None if rate is None else round(self.messages * rate, 6)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of the file."""
@@ -221,12 +240,11 @@ def plan_of(
             continue
         if names.add(record.name):
             refuse_same_key(source, options.key, record)
-        check_form(record)
         item = prompts.about(record)
         reused = reuse is not None and isinstance(item, WorkItem) and reuse.has_answer(item)
-        plan.add(item, reused=reused)
+        plan.add(record, item, reused=reused)
     inspection.finish()
-    plan.ask_twice()
+    plan.finish()
     return plan
 
 

@@ -93,15 +93,8 @@ class Prompts:
 def _copy(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy for a function or a template, so that the record stays unchanged."""
     return {
-        name: value if type(value) in _UNCHANGING else _deep_copy(value) for name, value in fields.items()
+        name: value if type(value) in _UNCHANGING else copy.deepcopy(value) for name, value in fields.items()
     }
-
-
-def _deep_copy(value: Any) -> Any:
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # noqa: BLE001 - whatever the class of the value raises; JSON may have a form for it
-        return value
 
 
 def _maker(given: Any, field: str, compile_template: Compile) -> Callable[[Mapping[str, Any]], Any]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from airflow_provider_agentforce.batch.fields import Fields, kind_of
 from airflow_provider_agentforce.batch.hash_index import HashIndex
 from airflow_provider_agentforce.batch.plain_json import as_json
+from airflow_provider_agentforce.batch.plain_record import record_text
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.client.json_values import storable
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 _KEYLESS = "\ud800"
 _ELSEWHERE = -1
 _KEYS = (str, int, float, bool)
-_SCALARS = {*_KEYS, type(None)}
 # An int may have more digits than Python converts.
 _PLAIN_KEYS = frozenset({str, float, bool})
 
@@ -47,7 +47,7 @@ class Record:
 
     def line(self) -> bytes:
         """Return the record as a line of JSON."""
-        text = _written(self)
+        text = record_text(self.fields, self.where)
         try:
             return text.encode("utf-8") + b"\n"
         except UnicodeEncodeError:  # half of a surrogate pair, which JSON can only escape
@@ -138,7 +138,8 @@ def survey(
         if found.positions.add(record.name):
             refuse_same_key(source, key, record)
         found.kinds_of_keys |= kind_of(record.key)
-        digest.update(_written(record, ordered=True).encode("utf-8", "surrogatepass"))
+        text = record_text(record.fields, record.where, ordered=True)
+        digest.update(text.encode("utf-8", "surrogatepass"))
         found.fields.add(record.fields)
         if look is not None:
             look(record)
@@ -181,34 +182,6 @@ class Inspection:
                 f"key: no record has a value in the field {shown(self._key)}. "
                 f"The last one has the fields {fields}."
             )
-
-
-def check_form(record: Record) -> None:
-    """Check that JSON can represent a record.
-
-    :raises AgentforceInputError: if it cannot; the error names the field.
-    """
-    if not {*map(type, record.fields), *map(type, record.fields.values())} <= _SCALARS:
-        _written(record)
-
-
-def _written(record: Record, *, ordered: bool = False) -> str:
-    try:
-        return as_json(record.fields, ordered=ordered)
-    except (ValueError, RecursionError) as error:
-        field = next((name for name, value in record.fields.items() if not _has_json(value)), None)
-        of = "" if field is None else f", because of the field {one_line(repr(field), 80)},"
-        raise AgentforceInputError(
-            f"records: {record.where}{of} cannot be written as JSON ({one_line(str(error))})."
-        ) from None
-
-
-def _has_json(value: Any) -> bool:
-    try:
-        as_json(value)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def refuse_same_key(source: Source, key: str | None, record: Record) -> NoReturn:

@@ -33,7 +33,7 @@ class Questions:
         bypass = settings.bypass_user if start.bypass_user is None else start.bypass_user
         common = {
             "user": [settings.consumer_key, settings.username, bypass],
-            "start": [start.tz, start.surface_type],
+            "start": [start.tz, start.surface_type, options.shares_sessions],
             "output": None if options.output is None else [options.schema, options.output.sources],
         }
         self._common = hashlib.sha256(_bytes(common))

@@ -13,12 +13,15 @@ from typing import Any
 from airflow_provider_agentforce.batch.csv_text import csv_bytes
 from airflow_provider_agentforce.batch.files import lines_of, named, opened
 from airflow_provider_agentforce.batch.parquet import parquet_rows
+from airflow_provider_agentforce.batch.plain_record import plain
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _LONGEST_CELL = 10_000_000
+# What may be a number that is not finite: also one with a long exponent.
+_NOT_FINITE = re.compile(r"NaN|Infinity|\d[eE]\+?\d{3}")
 
 
 class Source(ABC):
@@ -48,7 +51,7 @@ class Source(ABC):
 
 
 class ListSource(Source):
-    """Records given as a list, or by an iterator that is read once."""
+    """Records given as a list, or by an iterator that is read once. Their values become those of JSON."""
 
     def __init__(self, records: Iterable[Any]) -> None:
         self._records = records
@@ -56,7 +59,8 @@ class ListSource(Source):
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
         for position, record in enumerate(self._records):
-            yield f"records[{position}]", dict(validation.record(record, position))
+            where = f"records[{position}]"
+            yield where, plain(validation.record(record, position), where)
 
 
 class FileSource(Source):
@@ -71,7 +75,7 @@ class FileSource(Source):
 
 
 class JsonLinesSource(FileSource):
-    """A file with one JSON object per line. Blank lines are skipped."""
+    """A file with one JSON object per line. Blank lines are skipped, and ``NaN`` is ``null``."""
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the records."""
@@ -91,7 +95,7 @@ class JsonLinesSource(FileSource):
                         f"records: {where} of {self._path} must be a JSON object, "
                         f"but is {type(record).__name__}."
                     )
-                yield where, record
+                yield where, plain(record, where) if _NOT_FINITE.search(text) else record
 
 
 class CsvSource(FileSource):
@@ -152,7 +156,8 @@ class ParquetSource(FileSource):
             names, rows = parquet_rows(file, self._path)
             _check_names(names, f"the schema of {self._path}")
             for number, row in enumerate(rows, 1):
-                yield f"row {number}", row
+                where = f"row {number}"
+                yield where, plain(row, where)
 
 
 class FilesSource(Source):

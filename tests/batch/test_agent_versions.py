@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from batches import accounts, in_a_process, job, rows
+from batches import accounts, in_a_process, job, rest, rows, trial
 from quick import QUICK
 
 from airflow_provider_agentforce.client.timing import use_timing
@@ -131,6 +131,19 @@ def test_a_batch_stops_at_another_version_and_goes_on_with_it_after_a_clear(
     assert org.applied() == 40
     assert manifest["agent_versions"] == [first, versions()]
     assert versions_in(folder, ["A0", "A39"]) == [first, versions()]
+
+
+@pytest.mark.parametrize(("cleared", "tries"), [(0, 0), (2, 0), (3, 2)])
+def test_the_rest_expects_the_version_of_the_sample(org, client, make_client, folder, cleared, tries):
+    given, stop = accounts(8), {"on_agent_change": "stop"}
+    trial(client, folder, given, 2, **stop, cycle=cleared).run(killed=never)
+    org.publish()
+    with pytest.raises(BatchFailedError, match="The agent has changed from version"):
+        rest(make_client(), folder, given, **stop, cycle=tries).run(killed=never)
+    assert org.applied() == 2
+    # Whoever clears it wants the version of today.
+    rest(make_client(), folder, given, **stop, cycle=tries + 1).run(killed=never)
+    assert org.applied() == 8
 
 
 @pytest.mark.parametrize("fault", [NOT_ALLOWED, NOTHING])

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from batches import accounts, job, rows
 
-from airflow_provider_agentforce.batch.agreement import compare, same, wilson
+from airflow_provider_agentforce.batch.agreement import Agreement, compare, same, wilson
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.exceptions import BatchFailedError
 
@@ -129,7 +129,7 @@ def test_nothing_is_asked_twice_when_nothing_has_an_answer_or_too_much_has_faile
 def test_an_agreement_that_nothing_shows_is_not_taken_for_one(org, client, folder):
     job(client, folder, accounts(2)).run(killed=never)
     org.fail("send", drop=True, after=True)
-    with pytest.raises(BatchFailedError, match="No record has two answers that can be compared"):
+    with pytest.raises(BatchFailedError, match="No record has two answers"):
         job(client, folder, accounts(2), agreement_share=0.1, min_agreement=0.5).run(killed=never)
 
 
@@ -142,14 +142,29 @@ def test_the_plan_counts_second_askings(org, client, folder):
     assert plan["sessions"] == manifest["sessions"] == 23
 
 
-def test_answers_of_two_versions_of_the_agent_are_not_compared(org, make_client, folder):
+def test_the_plan_leaves_out_second_questions_about_records_that_cannot_be_asked(org, client, folder):
+    given = [*accounts(50), *({"id": f"B{number}"} for number in range(50))]
+    plan = job(client, folder, given, agreement_share=0.2).plan()
+    manifest = job(client, folder, given, agreement_share=0.2).run(killed=never)
+    assert plan["failed"] == 50
+    assert 50 + plan["asked_twice"] == plan["messages"] == manifest["messages"] == org.applied()
+
+
+def test_the_comparison_of_an_earlier_try_is_removed(client, folder):
+    job(client, folder, accounts(2), agreement_share=1.0).run(killed=never)
+    assert len(pairs(folder)) == 2
+    job(client, folder, accounts(2)).run(killed=never)
+    assert not (folder / "agreement.jsonl").exists()
+
+
+def test_no_other_version_of_the_agent_is_asked_for_a_second_answer(org, make_client, folder, caplog):
     job(make_client(), folder, accounts(4)).run(killed=never)
     org.publish()
-    manifest = job(make_client(), folder, accounts(4), agreement_share=1.0).run(killed=never)
-    assert (manifest["agreement"]["records"], manifest["agreement"]["share"], org.applied()) == (0, None, 8)
-    for pair in pairs(folder).values():
-        assert pair["agrees"] is None
-        assert len({pair[which]["agent_version"] for which in ("first", "second")}) == 2
+    again = {"agreement_share": 1.0, "min_agreement": 0.5}
+    with pytest.raises(BatchFailedError, match=r"two answers of the same version .* another result_path"):
+        job(make_client(), folder, accounts(4), **again).run(killed=never)
+    assert org.applied() == 4
+    assert "4 records are not asked a second time, because another version" in caplog.text
 
 
 def answered(text="", result=None, status="answered", version=None):
@@ -164,8 +179,8 @@ def answered(text="", result=None, status="answered", version=None):
         (answered("x", {"a": "Öl", "b": 1}), answered("y", {"a": "öl ", "b": 2}), {"a": True, "b": False}),
         (answered("x", {"a": None}), answered("y", {"b": 0}), {"a": True, "b": False}),
         (answered("x", [1]), answered("x", [1.0]), {"result": True}),
-        (answered("x", {"a": 1}), answered("x", status="invalid_output"), {"status": False}),
-        (answered("x", status="escalated"), answered("x"), {"status": False}),
+        (answered("x", {"a": 1}), answered("x", status="invalid_output"), {"(status)": False}),
+        (answered("x", status="escalated"), answered("x"), {"(status)": False}),
         (answered("x", status="needs_input"), answered("X", status="needs_input"), {"text": True}),
         (answered("x"), answered(status="unknown"), None),
         (answered(status="answer_lost"), answered("x"), None),
@@ -178,12 +193,26 @@ def test_answers_are_compared_field_by_field(first, second, fields):
     assert compare(first, second) == fields
 
 
+def test_the_share_of_the_status_is_that_of_all_pairs():
+    agreement = Agreement()
+    for _ in range(19):
+        agreement.add({"status": True})
+    agreement.add({"(status)": False})
+    found = agreement.to_dict()
+    assert (found["share"], found["fields"]) == (0.95, {"(status)": 0.95, "status": 1.0})
+
+
 @pytest.mark.parametrize(
     ("one", "other", "agree"),
     [
         ("Energy  and\nGas.", "ENERGY AND GAS", True),
         ("straße", "STRASSE", True),
         ("\uff21\uff22", "ab", True),
+        ("\uff76\uff9e", "\u30ac", True),
+        ("10\u00b2", "102", False),
+        ("x", "x!!!", False),
+        ("", ".", False),
+        ("...", "!", False),
         ("1999", 1999, False),
         (1999, 2000, False),
         (1_000_000_000, 1_000_000_001, False),

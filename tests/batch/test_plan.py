@@ -1,11 +1,15 @@
 """A dry run: everything is looked at and counted, and nothing leaves."""
 
 import json
+from datetime import date
+from decimal import Decimal
 
 import pytest
 from batches import accounts, job
 
+from airflow_provider_agentforce.batch.continuation import Handover
 from airflow_provider_agentforce.batch.hash_index import HashIndex
+from airflow_provider_agentforce.batch.sample import Sample
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError
 
 
@@ -40,6 +44,32 @@ def test_variables_make_two_records_differ_and_are_no_characters(client, folder)
     given = [{"id": number, "of": number // 2} for number in range(4)]
     plan = job(client, folder, given, message="Hi", variables={"Of": "{{ record.of }}"}).plan()
     assert numbers(plan, "duplicates", "characters", "credits") == [2, 8, None]
+
+
+def test_each_worker_fills_its_own_sessions(org, client, folder):
+    arguments = {"messages_per_session": 20, "max_concurrency": 4}
+    plan = job(client, folder, accounts(20), **arguments).plan()
+    assert plan["sessions"] == 4
+
+
+@pytest.mark.parametrize("rate", [0.0004, 20])
+def test_a_small_cost_is_not_rounded_to_nothing(client, folder, rate):
+    assert job(client, folder, accounts(8), credits_per_message=rate).plan()["credits"] == rate * 8
+
+
+@pytest.mark.parametrize("kind", ["list", "function"])
+def test_a_dry_run_and_a_batch_see_the_values_of_json(org, client, folder, kind):
+    record = {"id": 1, "day": date(2026, 1, 2), "of": Decimal("0E-8"), "no": float("nan"), "pair": (1, None)}
+    given = [record] if kind == "list" else lambda: [record]
+    message = "{{ record.day }} {{ record.of }} {{ record.no }} {{ record.pair }}"
+    for sample in (None, Sample(1)):
+        arguments = {"sample": sample, "begins": Handover({}, {})} if sample else {}
+        job(client, folder.with_name(f"{bool(sample)}"), given, message=message, **arguments).run(
+            killed=lambda: False
+        )
+    assert org.applied("2026-01-02 0.00000000 None [1, None]") == 2
+    with pytest.raises(BatchFailedError, match=r"1 of 1 records cannot be asked: .* 'str object' has no"):
+        job(client, folder, given, message="{{ record.day.year }}").plan()
 
 
 def test_records_that_share_sessions_take_fewer(org, client, folder):

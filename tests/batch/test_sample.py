@@ -125,6 +125,31 @@ def test_records_that_are_in_no_file_are_kept_for_the_rest(org, client, folder):
     assert (calls, org.applied()) == ([1], 10)
 
 
+def test_a_first_task_whose_records_have_changed_is_refused(org, client, folder):
+    trial(client, folder, accounts(6), 2).run(killed=never)
+    changed = [{**one, "name": f"{one['name']} & Co"} for one in accounts(6)]
+    with pytest.raises(AgentforceInputError, match=r"What differs: records\."):
+        trial(client, folder, changed, 2).run(killed=never)
+    assert org.applied() == 2
+
+
+def test_the_first_task_asks_nothing_more_also_without_its_sample(org, client, folder):
+    first = trial(client, folder, accounts(6), 2).run(killed=never)
+    rest(client, folder, accounts(6)).run(killed=never)
+    assert job(client, folder, accounts(6)).run(killed=never) == first
+    assert org.applied() == 6
+
+
+def test_a_batch_does_not_go_on_in_another_org(org, make_org, client, make_client, folder):
+    other = make_org()
+    elsewhere = make_client(other, agent_id=client.settings.agent_id)
+    trial(client, folder, accounts(6), 2).run(killed=never)
+    for again in (rest(elsewhere, folder, accounts(6)), trial(elsewhere, folder, accounts(6), 2)):
+        with pytest.raises(AgentforceInputError, match=r"What differs: org\."):
+            again.run(killed=never)
+    assert (org.applied(), other.applied()) == (2, 0)
+
+
 def test_failures_are_counted_among_the_sample_and_nothing_else_is_skipped(org, client, folder):
     org.fail("send", body={"messages": [{"type": "Failure"}]}, times=2)
     with pytest.raises(BatchFailedError, match="2 of 2 records failed") as caught:

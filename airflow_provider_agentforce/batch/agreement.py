@@ -156,7 +156,7 @@ class Agreement:
         low, high = wilson(self.agreed, self.records)
         # The status of every pair is compared.
         compared = {**({STATUS: self.records} if self.differed[STATUS] else {}), **self.compared}
-        worst = sorted(compared, key=lambda name: -self.differed[name])[:_MOST_FIELDS]
+        worst = heapq.nlargest(_MOST_FIELDS, compared, key=lambda name: self.differed[name] / compared[name])
         return {
             "records": self.records,
             "share": None if self.share is None else round(self.share, 4),

@@ -25,7 +25,7 @@ from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.results import Row, is_moment, moment
 from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared, storage_of
 from airflow_provider_agentforce.client.json_values import decode_own
-from airflow_provider_agentforce.client.models import ANSWERED
+from airflow_provider_agentforce.client.models import ANSWERED, ENDED
 from airflow_provider_agentforce.exceptions import LedgerError, one_line
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Answer(NamedTuple):
     def _is_possible(self) -> bool:
         earlier: Any = self.earlier_answers
         texts = [*self[:5], *(earlier if isinstance(earlier, list) else [None])]
-        if self.outcome != ANSWERED or not all(isinstance(one, str) for one in texts):
+        if self.outcome not in {ANSWERED, ENDED} or not all(isinstance(one, str) for one in texts):
             return False
         return bool(_QUESTION.fullmatch(self.question)) and is_moment(self.at)
 

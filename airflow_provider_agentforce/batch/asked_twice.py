@@ -21,7 +21,7 @@ from airflow_provider_agentforce.batch.agreement import (
 from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.output import AGREEMENT
+from airflow_provider_agentforce.batch.output import AGREEMENT, ASKED_TWICE
 from airflow_provider_agentforce.batch.progress import ProgressSnapshot
 from airflow_provider_agentforce.batch.results import STATUSES, Row
 from airflow_provider_agentforce.batch.runner import Runner
@@ -73,6 +73,9 @@ class SecondAsking:
             if asks:
                 self._ask(second, past.pending, killed=killed)
             agreement = Agreement(sessions=len(past.starts) + second.sessions, messages=second.rows.messages)
+            # A later try, or the task that continues, may ask nothing a second time.
+            count = {"sessions": agreement.sessions, "messages": agreement.messages}
+            self.first.write_note(ASKED_TWICE, count)
             for first_row, second_row in self._pairs(second):
                 fields = compare(first_row, second_row)
                 if fields is not None:
@@ -89,7 +92,7 @@ class SecondAsking:
         if not chosen.union(pending):
             return
         # In a shared session, a record could see its first answer.
-        options = replace(self.options, messages_per_session=1, max_failures=None)
+        options = replace(self.options, messages_per_session=1, max_failures=None, resend_unknown=False)
         versions = versions_of(self.client, second, options, task=self.task, cycle=self.cycle)
         wanted = self._comparable(chosen, second, versions.current).union(pending)
         log.info("Asking %d of %d records a second time, in new sessions.", len(wanted), asked.total)

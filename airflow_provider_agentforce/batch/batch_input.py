@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Record, Survey, read_records, survey
+from airflow_provider_agentforce.batch.reuse import content_of
 from airflow_provider_agentforce.batch.sample import Sampler
 from airflow_provider_agentforce.batch.sources import Source
 from airflow_provider_agentforce.batch.table import PARQUET
+from airflow_provider_agentforce.batch.worker import WorkItem
+
+_FIRST = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,15 @@ class BatchInput:
     def records(self) -> Iterator[Record]:
         """Yield all records."""
         return read_records(self.source, self.key)
+
+    def first_question(self) -> str:
+        """Return a hash of the first question that can be asked, ``""`` if there is none at the beginning.
+
+        If templates and records are the same, it shows whether other values of the templates are.
+        """
+        items = map(self.prompts.about, islice(self.records(), _FIRST))
+        contents = (content_of(item) for item in items if isinstance(item, WorkItem))
+        return next((hashlib.sha256(one).hexdigest() for one in contents), "")
 
     def asks(self, position: int) -> bool:
         """Return whether the record at *position* is asked."""

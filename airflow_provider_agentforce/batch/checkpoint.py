@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _VERSION = 2
 HEADER = "header.json"
 _OWNER = "owner.json"
+_MIXED = "mixed"
 _MOST_FILES = 100
 _MERGED_BYTES = 8_000_000
 _OPEN_FILES = 8
@@ -110,6 +111,7 @@ class Checkpoint:
     :param shown: the folder as the user gave it.
     :param keeps_records: whether every row is stored with its record.
     :ivar rows: the positions of the rows.
+    :ivar is_mixed: whether rows of another input may be kept.
     :ivar sessions: how many sessions this try has started.
     :ivar open_sessions: ids of sessions without a recorded end.
     """
@@ -125,6 +127,7 @@ class Checkpoint:
     ) -> None:
         self.keeps_records = keeps_records
         self.rows = RowIndex(len(positions))
+        self.is_mixed = False
         self.sessions = 0
         self.open_sessions: dict[str, None] = {}
         self._storage = storage
@@ -164,7 +167,8 @@ class Checkpoint:
                 header = {"v": _VERSION, "began": time.time(), **self._marks}
             self._check_same(header, changes_allowed=changes_allowed)
             self._take_over()
-            self._notes.write(HEADER, {**header, **self._marks})
+            self.is_mixed = bool(header.get(_MIXED)) or bool(changed_marks(header, self._marks))
+            self._notes.write(HEADER, {**header, **self._marks, _MIXED: self.is_mixed})
         except LedgerError as error:
             if error.__cause__ is None:
                 raise

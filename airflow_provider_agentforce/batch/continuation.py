@@ -34,10 +34,12 @@ class Handover:
 
     :param identity: identifies the batch, in addition to its input, messages and agent.
     :param arguments: what it asks, as JSON.
+    :param question: hash of the first question that it asks, as rendered.
     """
 
     identity: dict[str, str]
     arguments: dict[str, Any]
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,15 @@ class Continuation:
         continued = None if kept is None else _as(Continued, kept, _CONTINUED)
         return continued if continued and continued.identity == identity else None
 
-    def take_over(self, by: str, identity: dict[str, str], marks: Mapping[str, str]) -> None:
+    def take_over(self, by: str, handover: Handover, marks: Mapping[str, str]) -> None:
         """Make *by* the task that continues the batch.
 
-        :param identity: identity of the batch.
+        :param handover: the batch, with the first question as *by* renders it.
         :param marks: fingerprints of the batch as *by* sees it.
         :raises AgentforceInputError: if that is another batch, or it has not ended, or another task continues
             it.
         """
-        continued = self._continued(identity)
+        continued = self._continued(handover.identity)
         if continued is not None and continued.by != by:
             raise AgentforceInputError(
                 f"continue_from: the task {continued.by} already continues the batch in {self._shown}, "
@@ -149,13 +151,20 @@ class Continuation:
             )
         if continued is not None:
             return
+        first = (self._notes.read(_BEGUN) or {}).get("question")
+        if first and handover.question and first != handover.question:
+            raise AgentforceInputError(
+                "continue_from: the first message or its variables differ from those of the first task, "
+                "although the templates are the same: they also contain a value that has changed, such as "
+                "params, a Variable, the time or the name of the task. Put such values into the records."
+            )
         manifest = self._notes.read(_FINISHED)
         if manifest is None:
             raise AgentforceInputError(
                 f"continue_from: the batch in {self._shown} has not ended. Its task is still running or "
                 "was cut off; let it finish first."
             )
-        self._notes.write(_CONTINUED, asdict(Continued(by, identity, manifest)))
+        self._notes.write(_CONTINUED, asdict(Continued(by, handover.identity, manifest)))
 
 
 def _as(kind: Callable[..., _T], kept: dict[str, Any], name: str) -> _T:

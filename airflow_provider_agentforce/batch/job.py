@@ -26,12 +26,12 @@ from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.reuse import Reuse
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
-from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of
+from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of, would_read
 from airflow_provider_agentforce.batch.split_folder import check_split
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, prepared, storage_of
 from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, take_up
 from airflow_provider_agentforce.batch.unknown import UnknownRows
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -90,18 +90,18 @@ class Job:
         continuation = Continuation.of(folder, self.storage_of)
         prompts = Prompts(options, self.compile_template, self.client.settings.max_messages_per_session)
         questions = question_marks(prompts, options, self.client.settings.host)
-        if self.continues_as is None:
-            manifest = continuation.manifest(self.identity, questions)
-            if manifest is not None:
-                return manifest
+        manifest = self._handed_over(continuation, questions)
+        if manifest is not None:
+            return manifest
         self._check_split()
         storage = self.storage_of(folder / CHECKPOINT)
         marks = {**self.identity, **questions}
         asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, marks)
-        if self.continues_as is not None:
-            continuation.take_over(self.continues_as, self.identity, asked.marks)
+        begins = self._begins(asked)
+        if self.continues_as is not None and begins is not None:
+            continuation.take_over(self.continues_as, begins, asked.marks)
         with closing(self._checkpoint(storage, asked)) as checkpoint:
-            past = self._open(checkpoint, continuation)
+            past = self._open(checkpoint, continuation, begins)
             watcher.known(checkpoint)
             versions = versions_of(self.client, checkpoint, options, task=self.continues_as, cycle=self.cycle)
             with self._reusing(lambda: versions.current) as reuse:
@@ -123,14 +123,36 @@ class Job:
             versions.judge(manifest)
             return manifest
 
-    def _open(self, checkpoint: Checkpoint, continuation: Continuation) -> EarlierTries:
+    def _handed_over(self, continuation: Continuation, questions: dict[str, str]) -> dict[str, Any] | None:
+        """Return the manifest of this task if another one continues its batch, else ``None``."""
+        if self.continues_as is not None:
+            return None
+        try:
+            return continuation.manifest(self.identity, questions)
+        except LedgerError:
+            if self.begins is not None:
+                raise
+            return None  # opening the checkpoint says what is wrong with the folder
+
+    def _begins(self, asked: BatchInput) -> Handover | None:
+        """Return what this task hands over, or takes over; ``None`` if it does neither."""
+        begins = self.begins
+        if self.continues_as is not None:
+            begins = Handover(self.identity, {})
+        if begins is None:
+            return None
+        return replace(begins, question=asked.first_question())
+
+    def _open(
+        self, checkpoint: Checkpoint, continuation: Continuation, begins: Handover | None
+    ) -> EarlierTries:
         """Open the checkpoint, and settle what earlier tries left open."""
         past = checkpoint.open(changes_allowed=self.options.changes_allowed)
         # Another split may have begun meanwhile: at least one of two sees the other's checkpoint.
         self._check_split()
         self.check_folder(past.began)
-        if self.begins is not None:
-            continuation.begin(self.begins)
+        if self.begins is not None and begins is not None:
+            continuation.begin(begins)
         take_up(self.client, past, checkpoint)
         return past
 
@@ -236,11 +258,10 @@ class Job:
         if self.begins is not None and not source.paths:
             # The task that continues does not receive them again.
             kept(partial(_fields_of, source), self.result_folder / CHECKPOINT, storage, self.identity)
-        written = {str(self.result_folder / name) for name in FILES}
-        for path in source.paths:
-            if str(path) in written:
+        for written in (str(self.result_folder / name) for name in FILES if source.paths):
+            if written in map(str, source.paths) or would_read(self.source_path, written):
                 raise AgentforceInputError(
-                    f"records: {path} is a file that this batch writes. Choose another result_path."
+                    f"records: {written} is a file that this batch writes. Choose another result_path."
                 )
         return source
 

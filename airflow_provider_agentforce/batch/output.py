@@ -12,6 +12,7 @@ from typing import Any
 from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.batch_input import BatchInput
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
+from airflow_provider_agentforce.batch.fields import kind_of
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.parts import unreadable_file
 from airflow_provider_agentforce.batch.progress import final_table
@@ -26,6 +27,7 @@ from airflow_provider_agentforce.batch.results import (
 from airflow_provider_agentforce.batch.sample import sample_result
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
 from airflow_provider_agentforce.batch.table import CSV, FORMATS, JSON_LINES, PARQUET, Line, Table
+from airflow_provider_agentforce.client.json_values import decode_own
 from airflow_provider_agentforce.client.models import FAILED
 from airflow_provider_agentforce.exceptions import BatchFailedError, one_line
 
@@ -38,6 +40,8 @@ _TABLES = f"{CHECKPOINT}/tables.json"
 DEAD_LETTER = "dead_letter"
 # Both answers of the records that were asked twice.
 AGREEMENT = "agreement.jsonl"
+# How many sessions and messages the second requests took.
+ASKED_TWICE = "asked_twice.json"
 FILES = (
     *(f"{_RESULTS}{form}" for form in FORMATS),
     *(f"{DEAD_LETTER}{form}" for form in (".jsonl", ".csv")),
@@ -67,6 +71,11 @@ class Output:
         self._counts = self._rows.counts
         found, options = self.asked.found, self.options
         fields = found.fields if options.include_record else None
+        if self.checkpoint.is_mixed:
+            # Rows of other records are kept, which the first reading has not seen.
+            for line in self._lines():
+                found.fields.add(line.fields())
+                found.kinds_of_keys |= kind_of(decode_own(line.row)["key"])
         self._table = Table.of(fields, options.schema, found.kinds_of_keys)
 
     def write(self, past: EarlierTries) -> dict[str, Any]:
@@ -75,6 +84,7 @@ class Output:
         results, twice = self.folder / RESULTS, self.agreement
         if twice is None:
             self._remove(AGREEMENT)
+        second = self.checkpoint.read_note(ASKED_TWICE)
         tables = self._write_tables()
         counts = {status: self._counts[status] for status in STATUSES if self._counts[status]}
         log.info("The batch is done. Results: %s\n%s", results, final_table(counts))
@@ -88,8 +98,8 @@ class Output:
             "records": self._counts.total(),
             "reused": self._rows.reused,
             "counts": counts,
-            "sessions": len(past.starts) + self.checkpoint.sessions + (twice.sessions if twice else 0),
-            "messages": self._rows.messages + (twice.messages if twice else 0),
+            "sessions": len(past.starts) + self.checkpoint.sessions + second.get("sessions", 0),
+            "messages": self._rows.messages + second.get("messages", 0),
             # The batch may have begun on another worker, whose clock may be ahead.
             "duration": max(0.0, round(time.time() - past.began, 3)),
             "sample": None if sample is None else sample_result(self.checkpoint, sample),

@@ -52,7 +52,7 @@ def parquet_rows(file: Any, path: Any) -> tuple[list[str], Iterator[dict[str, An
             for batch in opened.iter_batches(_ROWS):
                 exact = batch if target.equals(schema) else batch.cast(target)
                 yield from exact.to_pylist(maps_as_pydicts="strict")
-        except (arrow.ArrowException, KeyError) as error:
+        except (arrow.ArrowException, KeyError, OverflowError, ValueError) as error:
             raise _unreadable(path, error) from None
 
     return list(schema.names), rows()

@@ -231,6 +231,10 @@ class RowIndex:
         """Return whether the next try asks the record again."""
         return bool(self._status[position] and self._again[position])
 
+    def is_asked_next(self, position: int) -> bool:
+        """Return whether the next try asks the record, also if it was skipped."""
+        return self.status(position) in {None, SKIPPED} or self.asked_again(position)
+
     def question(self, position: int) -> str:
         """Return the hash of the question about a record with a row, ``""`` if it is not known."""
         found = bytes(self._questions[_HASHED * position : _HASHED * (position + 1)])

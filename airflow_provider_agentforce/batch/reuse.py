@@ -40,9 +40,8 @@ class Questions:
 
     def hash_of(self, item: WorkItem) -> str:
         """Return the hash of the question about a record."""
-        variables = item.variables or item.messages[0].variables
         digest = self._common.copy()
-        digest.update(_bytes([[message.text for message in item.messages], variables]))
+        digest.update(content_of(item))
         return digest.hexdigest()[:32]
 
 
@@ -137,6 +136,12 @@ class Reuse:
             agent_version=version,
             reused_from={"session_id": answer.session_id, "at": answer.at},
         )
+
+
+def content_of(item: WorkItem) -> bytes:
+    """Return the messages and variables of a record as JSON."""
+    variables = item.variables or item.messages[0].variables
+    return _bytes([[message.text for message in item.messages], variables])
 
 
 def _answers_at(checkpoint: Checkpoint, positions: array[int]) -> Iterator[Answer]:

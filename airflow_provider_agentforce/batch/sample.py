@@ -145,14 +145,14 @@ def shares(counts: Counter[str], size: int) -> Counter[str]:
 def sample_result(checkpoint: Checkpoint, chosen: frozenset[int]) -> dict[str, Any]:
     """Return the manifest's entry for a sample whose records have their rows.
 
-    :returns: ``size``; ``remaining``: the number of records without a row; ``preview``: the first rows in the
-        order of the input, each with ``key``, ``text``, ``outcome`` and ``error``.
+    :returns: ``size``; ``remaining``: the number of records that the rest asks; ``preview``: the first rows
+        in the order of the input, each with ``key``, ``text``, ``outcome`` and ``error``.
     """
     rows = checkpoint.rows
     shown = islice((position for position in sorted(chosen) if rows.status(position)), _MOST_SHOWN)
     return {
         "size": len(chosen),
-        "remaining": len(rows) - rows.counts.total(),
+        "remaining": sum(map(rows.is_asked_next, range(len(rows)))),
         "preview": [_shown(json.loads(checkpoint.row_at(position))) for position in shown],
     }
 

@@ -127,7 +127,8 @@ class CsvSource(FileSource):
     def encode(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield records as CSV with the header of the input."""
         header = self._header or next(self._lines(), (0, []))[1]
-        return csv_bytes(itertools.chain([header], (_cells(json.loads(line), header) for line in lines)))
+        places = {name: place for place, name in enumerate(header)}
+        return csv_bytes(itertools.chain([header], (_cells(json.loads(line), places) for line in lines)))
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the values of each row with the number of its first line."""
@@ -214,6 +215,8 @@ _FORMS: dict[str, type[FileSource]] = {
 }
 _SUFFIXES = f"{', '.join([*_FORMS][:-1])} or {[*_FORMS][-1]}"
 _PATTERN = re.compile(r"[*?\[]")
+# Spark and other tools use such names for files that are not data.
+_HIDDEN = re.compile(r"(^|/)[._]")
 
 
 def source_of(given: Any, path: Any = None) -> Source:
@@ -241,11 +244,22 @@ def _source_at(path: Any) -> Source:
     return FilesSource([_form(one)(one) for one in sorted(paths, key=str)])
 
 
+def would_read(path: Any, file: str) -> bool:
+    """Return whether a folder or a pattern also stands for *file* once that exists.
+
+    :param path: its path object.
+    """
+    given = str(path).rstrip("/")
+    if not _PATTERN.search(given) or path.exists():
+        return file.rpartition("/")[0] == given
+    regex = re.escape(given).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    return re.fullmatch(re.sub(r"\\\[(.*?)\\\]", r"[\1]", regex), file) is not None
+
+
 def _listed(path: Any) -> list[Any] | None:
     """Return the files of a folder or a pattern, ``None`` for a single file."""
     if path.is_dir():
-        # Spark and other tools use such names for files that are not data.
-        return [one for one in path.iterdir() if one.name[0] not in "._" and not one.is_dir()]
+        return [one for one in path.iterdir() if not _HIDDEN.search(one.name) and not one.is_dir()]
     if _PATTERN.search(str(path)) and not path.exists():
         return [one for one in _matching(path) if not one.is_dir()]
     return None
@@ -253,12 +267,17 @@ def _listed(path: Any) -> list[Any] | None:
 
 def _matching(path: Any) -> Iterable[Any]:
     """Return the files whose names match the pattern *path*."""
-    pattern: list[str] = []
+    given, parts = path, list[str]()
     while _PATTERN.search(str(path)):
-        pattern.insert(0, path.name)
+        if str(path.parent) == str(path):
+            raise AgentforceInputError(f"records: {given} has a pattern in the name of its bucket.")
+        parts.insert(0, path.name)
         path = path.parent
-    found: Iterable[Any] = path.glob("/".join(pattern))
-    return found
+    pattern, begin = "/".join(parts), len(str(path))
+    found: Iterable[Any] = path.glob(pattern)
+    if _HIDDEN.search(pattern):
+        return found
+    return (one for one in found if not _HIDDEN.search(str(one)[begin:]))
 
 
 def _form(path: Any) -> type[FileSource]:
@@ -279,7 +298,10 @@ def _check_names(names: Sequence[str], of: str) -> None:
             )
 
 
-def _cells(fields: Mapping[str, Any], header: list[str]) -> list[Any]:
-    """Return the values of a row, which ends after the record's last field."""
-    width = 1 + max(map(header.index, fields.keys() & set(header)), default=-1)
-    return [fields.get(name, "") for name in header[:width]]
+def _cells(fields: Mapping[str, Any], places: Mapping[str, int]) -> list[Any]:
+    """Return the values of a row, which ends after the record's last field.
+
+    :param places: the place of each column by its name.
+    """
+    width = 1 + max((places[name] for name in fields if name in places), default=-1)
+    return [fields.get(name, "") for name in itertools.islice(places, width)]

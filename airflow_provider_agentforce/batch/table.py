@@ -84,6 +84,8 @@ class _Column(NamedTuple):
 
 
 _RECORD, _ROW, _PROPERTY, _OTHER = range(4)
+# The columns of the row and of its result are the same in all tables.
+_ORDER = {_RECORD: 0, _OTHER: 1, _ROW: 2, _PROPERTY: 2}
 
 
 class Table:
@@ -131,15 +133,18 @@ class Table:
                 columns[place] = known._replace(kind=known.kind | column.kind)
             else:
                 columns[place] = column._replace(name=_free(column.name, taken))
-        return cls(columns.values())
+        # As in each of them: first the fields of the records, then those of the row.
+        return cls(sorted(columns.values(), key=lambda column: _ORDER[column.part]))
 
     def csv(self, lines: Iterable[Line], *, bom: bool) -> Iterator[bytes]:
         """Yield the table as CSV, with an apostrophe before each text that would be a formula.
 
         :param bom: begin with a byte order mark, so that Excel recognizes UTF-8.
         """
-        rows = itertools.chain([self.names], map(self._values, lines))
-        return csv_bytes(([_cell(value) for value in row] for row in rows), bom=bom)
+        taken: set[str] = set()
+        header = [_free(_cell(name), taken) for name in self.names]
+        rows = ([_cell(value) for value in self._values(line)] for line in lines)
+        return csv_bytes(itertools.chain([header], rows), bom=bom)
 
     def parquet(self, lines: Iterable[Line]) -> Iterator[bytes]:
         """Yield the table as Parquet."""

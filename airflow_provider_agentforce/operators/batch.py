@@ -182,10 +182,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     :param continue_from: instead of ``records``: the output of a task with ``sample``, or its
         ``result_path``. This task takes over its folder and asks the remaining records, with the records,
         ``message``, ``variables``, ``key``, agent, connection and session options of the first task. If you
-        give one of these, it must be equal; functions and ``output_type`` must be given again. ``reuse`` and
-        ``on_agent_change`` are those of the first task, too, unless you give others. The first task must have
-        ended, and only one task can continue it. From then on a later try of the first task returns its
-        manifest and asks nothing.
+        give one of these except the records, it must be equal; functions and ``output_type`` must be given
+        again. ``reuse`` and ``on_agent_change`` are those of the first task, too, unless you give others. The
+        first task must have ended, and only one task can continue it. From then on a later try of the first
+        task returns its manifest and asks nothing.
     :param agreement_share: ask this share of the records a second time, each in a separate session, and
         compare both answers. **An agent that acts, acts twice on them.** Every try chooses the same records.
     :param min_agreement: fail the task, with all results written, if the share of records whose answers agree

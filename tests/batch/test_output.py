@@ -220,13 +220,26 @@ def test_parquet_has_the_types_of_the_values(typed, folder):
 
 
 @needs["pyarrow"]
-def test_parquet_leaves_out_a_value_that_its_column_cannot_hold(client, folder):
+def test_a_table_holds_the_rows_of_earlier_records_too(client, folder):
     parquet = importlib.import_module("pyarrow.parquet")
-    asked(client, folder, [{"id": 1, "value": "text"}], output_formats=["parquet"])
+    asked(client, folder, [{"id": "1", "value": "text", "old": True}])
     changed = [{"id": 1, "value": 5}, {"id": 2, "value": 6}]
-    asked(client, folder, changed, output_formats=["parquet"], changes_allowed=True)
-    assert parquet.read_table(folder / "results.parquet")["value"].to_pylist() == [None, 6]
-    assert rows(folder)[1]["record"] == {"id": 1, "value": "text"}
+    for _ in range(2):
+        asked(client, folder, changed, output_formats=["csv", "parquet"], changes_allowed=True)
+        found = parquet.read_table(folder / "results.parquet")
+        assert [found[name].to_pylist() for name in ("value", "old", "key")] == [
+            ["text", "6"],
+            [True, None],
+            ["1", "2"],
+        ]
+        assert [line["old"] for line in table(folder)[1]] == ["true", ""]
+    assert rows(folder)["1"]["record"] == {"id": "1", "value": "text", "old": True}
+
+
+def test_no_two_columns_of_csv_have_one_name_after_formulas_are_escaped(client, folder):
+    asked(client, folder, [{"id": 1, "=a": "x", "'=a": "y"}])
+    (line,) = table(folder)[1]
+    assert (line["'=a"], line["'=a_2"]) == ("x", "y")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is not None, reason="pyarrow is installed")

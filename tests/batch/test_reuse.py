@@ -194,6 +194,14 @@ def test_what_is_unknown_is_not_reused(org, run):
     assert run(accounts(3), day=2)["reused"] == 2
 
 
+def test_an_answer_that_ends_the_session_is_reused(make_org, make_client, run, caplog):
+    org = make_org(script=lambda turn: ["Bye.", {"type": "SessionEnded"}])
+    client = make_client(org, max_sessions_per_hour=100_000)
+    assert run(accounts(3), client=client)["counts"] == {"answered": 3}
+    assert run(accounts(3), client=client, day=2)["reused"] == 3
+    assert (org.applied(), "incomplete or changed" in caplog.text) == (3, False)
+
+
 def test_several_answers_of_a_conversation_come_back(run, tmp_path):
     given = {"message": ["Of {{ record.name }}.", "More?"], "variables": {"Of": "{{ record.id }}"}}
     run(accounts(2), **given)

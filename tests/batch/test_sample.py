@@ -150,6 +150,23 @@ def test_a_batch_does_not_go_on_in_another_org(org, make_org, client, make_clien
     assert (org.applied(), other.applied()) == (2, 0)
 
 
+def test_what_remains_is_what_the_rest_asks(org, client, folder):
+    given = [{"id": number, **({"name": "x"} if number % 2 else {})} for number in range(40)]
+    with pytest.raises(BatchFailedError) as caught:
+        trial(client, folder, given, 20, max_failures=0, max_concurrency=1).run(killed=never)
+    manifest = caught.value.manifest
+    answered = manifest["counts"].get("answered", 0)
+    assert manifest["sample"]["remaining"] == 40 - answered
+    second = rest(client, folder, given).run(killed=never)
+    assert (second["counts"], second["messages"]) == ({"answered": 20, "failed": 20}, org.applied())
+
+
+def test_the_rest_counts_the_second_requests_of_the_sample(org, client, folder):
+    trial(client, folder, accounts(8), 4, agreement_share=0.5).run(killed=never)
+    second = rest(client, folder, accounts(8)).run(killed=never)
+    assert second["messages"] == second["sessions"] == org.applied() == 10
+
+
 def test_failures_are_counted_among_the_sample_and_nothing_else_is_skipped(org, client, folder):
     org.fail("send", body={"messages": [{"type": "Failure"}]}, times=2)
     with pytest.raises(BatchFailedError, match="2 of 2 records failed") as caught:

@@ -125,6 +125,15 @@ def test_samples_and_agreements_of_all_shards_are_joined(org, make_client, folde
     assert org.applied() == merged["messages"] == merged["records"] + 3
 
 
+def test_a_merged_table_has_the_fields_of_all_records_before_those_of_the_rows(make_client, folder):
+    given = [{**one, f"only_{one['id']}": 1} for one in ACCOUNTS[:6]]
+    merge([run(make_client(), folder, f"{n}/3", given) for n in range(3)], Path)
+    header = (folder / "results.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    begin = header.index("key")
+    assert {f"only_{one['id']}" for one in given} <= set(header[:begin])
+    assert header[begin + 1 :][-1] == "agent_version"
+
+
 def test_a_shard_without_records_has_no_sample_and_nothing_to_compare(org, make_client, folder):
     how = {"sample": Sample(2), "begins": Handover(IDENTITY, {}), "agreement_share": 0.5}
     manifests = [run(make_client(), folder, f"{n}/4", ACCOUNTS[:1], **how) for n in range(4)]

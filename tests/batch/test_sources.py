@@ -13,7 +13,7 @@ from airflow_provider_agentforce.batch.kept_records import kept
 from airflow_provider_agentforce.batch.reader import read_records, survey
 from airflow_provider_agentforce.batch.sources import source_of
 from airflow_provider_agentforce.batch.storage import LocalStorage, storage_of
-from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError, LedgerError
 
 try:
     import pyarrow as pa
@@ -92,6 +92,13 @@ def test_a_pattern_stands_for_the_files_that_match_it(put, pattern, found):
     assert [key for key, _ in records(source_of(None, folder / pattern))] == found
 
 
+def test_a_pattern_passes_over_what_is_marked_as_no_data_unless_it_names_it(put):
+    names = (".h__d", "_tmp__e", "_f", "x__.g", "x__b")
+    folder = put(**{f"{name}_dot_csv": f"id\n{name}\n" for name in names})
+    for pattern, found in (("**/*.csv", ["x__b"]), ("*/*.csv", ["x__b"]), ("_*.csv", ["_f"])):
+        assert [key for key, _ in records(source_of(None, folder / pattern))] == found
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(put):
     folder = put(**{"a[1]_dot_csv": "id\nright\n", "a1_dot_csv": "id\nwrong\n"})
     assert [key for key, _ in records(source_of(None, folder / "a[1].csv"))] == ["right"]
@@ -130,6 +137,49 @@ def test_a_batch_does_not_read_a_folder_into_which_it_writes(org, client, folder
     with pytest.raises(AgentforceInputError, match="is a file that this batch writes"):
         job(client, folder, None, source_path=folder).run(killed=never)
     assert org.requests == []
+
+
+@pytest.mark.parametrize("pattern", ["", "*.csv", "r*s.jsonl", "**/*.csv"])
+def test_a_batch_does_not_write_where_its_next_try_would_read(put, org, client, pattern):
+    folder = put(a_dot_csv="id\n1\n", ran_dots_dot_jsonl='{"id": 2}\n')
+    given = folder / pattern if pattern else folder
+    with pytest.raises(AgentforceInputError, match="is a file that this batch writes"):
+        job(client, folder, None, source_path=given).run(killed=never)
+    assert org.requests == []
+    below = job(client, folder / "results", None, source_path=folder / "[a].csv", message="{{ record.id }}")
+    assert below.run(killed=never)["counts"] == {"answered": 1}
+
+
+class InBucket:
+    """A path in a bucket, whose root is its own parent, as with s3fs."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __str__(self):
+        return f"s3://buck*t/{self.name}"
+
+    @property
+    def parent(self):
+        return InBucket("")
+
+    def is_dir(self):
+        return False
+
+    exists = is_dir
+
+
+def test_a_pattern_in_the_name_of_a_bucket_is_refused():
+    with pytest.raises(AgentforceInputError, match=r"buck\*t/a.csv has a pattern in the name of its bucket"):
+        source_of(None, InBucket("a.csv"))
+
+
+def test_a_dead_letter_of_wide_records_has_their_fields(put, client, folder):
+    names = [f"f{number}" for number in range(300)]
+    given = put(a_dot_csv=f"id,{','.join(names)}\n1,{','.join(names)}\n2,x\n") / "a.csv"
+    with pytest.raises(BatchFailedError):
+        job(client, folder, None, source_path=given, message="{{ record.nothing }}").run(killed=never)
+    assert (folder / "dead_letter.csv").read_bytes() == given.read_bytes().replace(b"\n", b"\r\n")
 
 
 def test_a_file_that_comes_into_the_folder_between_two_tries_makes_another_batch(put, org, client, folder):

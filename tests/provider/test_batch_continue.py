@@ -160,6 +160,23 @@ def test_the_rest_reuses_answers_as_the_sample_does(trial, rest, org, folder, tm
     assert (begun["max_age"], begun["on_agent_change"]) == (max_age.total_seconds(), "stop")
 
 
+@pytest.mark.parametrize("given", ["{{ params.tone }}", "{{ ti.task_id }}"])
+def test_a_message_that_the_context_has_changed_is_refused(run, org, folder, given):
+    arguments = {"records": ACCOUNTS, "key": "id", "result_path": f"file://{folder}", "sample": 3}
+    arguments["message"] = f"{{{{ record.name }}}} {given}"
+    operator = ConversationBatchOperator(task_id="trial", **arguments)
+    first = run(operator, {"params": {"tone": "kind"}}).value
+    for params in ({"tone": "cross"}, {"tone": "kind"}):
+        operator = ConversationBatchOperator(task_id="rest", continue_from=first)
+        operator.render_template_fields({"run_id": "run"})
+        done = run(operator, {"params": params}, task_id="rest")
+        if params["tone"] == "cross" or "task_id" in given:
+            assert "a value that has changed" in str(done.error)
+            assert len(texts(org)) == 3
+        else:
+            assert len(texts(org)) == done.value["records"] == 8
+
+
 def test_functions_and_types_are_given_again(trial, rest, org):
     org_answer = '{"account": "x", "employees": 7}'
     org.fail("send", body={"messages": [{"type": "Inform", "message": org_answer}]}, times=8)

@@ -482,7 +482,7 @@ def test_a_batch_does_not_read_the_file_that_it_writes(ask, org, tmp_path, folde
         ({"records": f"file:///tmp/{'x' * 300}.csv"}, "cannot be read (OSError: File name too long)"),
         ({"records": "file:///nowhere/a\x85ERROR.csv"}, "a ERROR.csv does not exist"),
         ({"records": [{"id": 10**5000}]}, "records[0]: the id cannot be a key"),
-        ({"records": [{"id": DEEP}]}, "records[0]: the id cannot be a key"),
+        ({"records": [{"id": DEEP}]}, "records[0], because of the field 'id', cannot be written"),
         ({"records": [{"id": 1, "a": DEEP}]}, "because of the field 'a', cannot be written as JSON"),
         ({"records": "nope://bucket/a.csv"}, "records: 'nope://bucket/a.csv' cannot be used: Unsupported"),
         ({"records": "memory://b/a.csv"}, "cannot be used: No filesystem registered for scheme memory"),

@@ -22,6 +22,7 @@ def _first(modules: Iterable[str], name: str) -> Any:
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
+    from uuid import UUID
 
     from airflow.sdk import (
         BaseHook,
@@ -243,7 +244,7 @@ def _version() -> tuple[int, int]:
 
 
 def questions_change() -> bool:
-    """Tell whether each question of a task is shown, and belongs to its try: Airflow 3.4 and later."""
+    """Tell whether each question of a task is shown, and ends with its try: Airflow 3.4 and later."""
     return _version() >= (3, 4)
 
 
@@ -280,13 +281,14 @@ def ask_person(
     )
 
 
-def answer_trigger(task_instance: Any, until: datetime | None, **form: Any) -> Any:
+def answer_trigger(ti_id: UUID, until: datetime | None, **form: Any) -> Any:
     """Return Airflow's trigger that waits for the answer to a question, also for one that is there already.
 
+    :param ti_id: id of the task instance that asked; from Airflow 3.4 on, also one whose try has ended.
     :param form: as of :func:`ask_person`.
     """
     trigger = _first(("airflow.providers.standard.triggers.hitl",), "HITLTrigger")
-    return trigger(ti_id=task_instance.id, timeout_datetime=until, poke_interval=1.0, **form)
+    return trigger(ti_id=ti_id, timeout_datetime=until, poke_interval=1.0, **form)
 
 
 def awaiting_input(method_name: str, timeout: timedelta | None) -> BaseException:

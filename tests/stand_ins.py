@@ -17,11 +17,11 @@ class TaskInstance:
     :ivar pages_written: how often.
     """
 
-    id = uuid.UUID(int=1)
     dag_id, run_id, task_id, map_index = "dag", "run", "task", -1
 
     def __init__(self, try_number=1, max_tries=0, breaks_after=None, **names):
         vars(self).update(names)
+        self.id = uuid.UUID(int=try_number)
         self.try_number, self.max_tries = try_number, max_tries
         self.breaks_after = breaks_after
         self.xcoms = {}
@@ -113,19 +113,20 @@ class Task:
         assert self.is_killed(), "the try ended before that write"
         self.store.ends_at = None
 
-    def is_killed(self, prepare=lambda: None):
+    def is_killed(self, prepare=lambda: None, again=None):
         """Run a try in a process, and tell whether something has ended that with ``KILLED``.
 
         :param prepare: is called in the process.
+        :param again: runs the rest of the present try in the place of a new one.
         """
         child = os.fork()
         if child == 0:
             try:
                 prepare()
-                self.run()
+                (again or self.run)()
             finally:
                 os._exit(0)
-        self.try_number += 1
+        self.try_number += again is None
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status) == KILLED
 
@@ -160,16 +161,18 @@ class Task:
 class RequiredActions:
     """What Airflow's supervisor takes the questions of a task with.
 
-    :ivar then: is called when a question is there.
+    :ivar before: is called before a question is there, and *then* when it is.
     """
 
     def __init__(self, folder):
         self._file = folder / "asked"  # also for tries that are processes
-        self.then = None
+        self.before = self.then = None
 
     def send(self, msg):
         if msg.type != "CreateHITLDetailPayload":
             return
+        if self.before is not None:
+            self.before()
         with self._file.open("a") as file:
             file.write(msg.model_dump_json() + "\n")
         if self.then is not None:

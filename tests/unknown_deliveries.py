@@ -70,7 +70,7 @@ def sending(org, steps, text="change it", **more):
 
 
 def talking(org, steps, text="change it", **more):
-    return Task(ConversationOperator, messages=[text], on_unknown_delivery=steps, **more)
+    return Task(ConversationOperator, on_unknown_delivery=steps, **{"messages": [text], **more})
 
 
 def accounts(number):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce._compat import INTERRUPTIONS, Context
@@ -147,16 +148,17 @@ def decided(
     """
     if event.get("chosen_options"):
         return Decision.of(event)
-    if event.get("error_type") == "timeout":
+    asked, of_a_try = _AskedQuestion(context, question), _compat.questions_change()
+    if event.get("error_type") == "timeout" and (not asked.ended or (until is not None and until <= _now())):
         return None
-    asked, of_a_try = _AskedQuestion(Ledger.of(context), question), _compat.questions_change()
     if asked.another and not of_a_try:
         raise AgentforceInputError(f"{ASKED_BEFORE} Nothing was sent.", hint=question.hint)
-    if asked.begun and not of_a_try and "error" not in event:
+    if (asked.ended or (asked.begun and not of_a_try)) and "error" not in event:
         # Asking again would delete an existing answer, and only a trigger can read it.
         task.log.info("An earlier try asked a person, or was about to ask. Looking for the decision.")
         asked.notify(step, context, task)
-        task.defer_until(_now(), _compat.answer_trigger(context["ti"], until, **question.form()))
+        end = _now() if asked.ended else until
+        task.defer_until(_now(), _compat.answer_trigger(asked.ti_id, end, **question.form()))
     if of_a_try or not asked.done("asked"):
         asked.put(question, step, context)
     asked.notify(step, context, task)
@@ -167,7 +169,7 @@ def decided(
 
 def asks_second(question: Question, context: Context) -> bool:
     """Return whether the task instance has asked another question, which this Airflow would show."""
-    return _AskedQuestion(Ledger.of(context), question).another and not _compat.questions_change()
+    return _AskedQuestion(context, question).another and not _compat.questions_change()
 
 
 class _AskedQuestion:
@@ -179,16 +181,24 @@ class _AskedQuestion:
 
     :ivar another: the task instance has asked another question.
     :ivar begun: an earlier try, or this one before a wait, was about to ask it.
+    :ivar ti_id: id of the task instance that Airflow has the question under.
+    :ivar ended: it ended with its try, and a person can no longer answer it (Airflow 3.4 and later).
     """
 
-    def __init__(self, ledger: Ledger, question: Question) -> None:
-        self._ledger, self._mark = ledger, fingerprint(*question.about_what)
+    def __init__(self, context: Context, question: Question) -> None:
+        self._ledger, self._mark = (ledger := Ledger.of(context)), fingerprint(*question.about_what)
         record = ledger.read_any_cycle(QUESTION)
         self.begun = record is not None and (record.fingerprint, record.cycle) == (self._mark, ledger.cycle)
         self.another = record is not None and not self.begun
         self._state: dict[str, Any] = {}
         if record is not None and self.begun:
             self._state = dict(record.value or {})
+        self._this_try = self.ti_id = context["ti"].id
+        asked_by = ((record.value if record is not None else None) or {}).get("asked_by")
+        self._asked_in_this_try = asked_by == str(self._this_try)
+        if _compat.questions_change() and self.begun and asked_by is not None:
+            self.ti_id = UUID(asked_by)
+        self.ended = self.ti_id != self._this_try
 
     def done(self, what: str) -> bool:
         """Return whether there is a record."""
@@ -196,15 +206,17 @@ class _AskedQuestion:
 
     def put(self, question: Question, step: Ask, context: Context) -> None:
         """Add the question to the Required Actions, after recording that it may exist."""
-        if not self.begun:
-            self._ledger.decide(QUESTION, self._mark, self._state, done=False)
+        if not self.begun or self.ended:
+            # Until it is replaced, the question before it and its answer are there in its place.
+            self._note("asked_by", None if self._asked_in_this_try else str(self._this_try))
         texts = {"subject": question.subject, "body": question.body}
         users = list(step.assigned_users)
         _compat.ask_person(context["ti"], **texts, assigned_users=users, **question.form())
+        self._state["asked_by"] = str(self._this_try)
         self._note("asked")
 
-    def _note(self, what: str) -> None:
-        self._state[what] = True
+    def _note(self, what: str, value: str | bool | None = True) -> None:
+        self._state[what] = value
         self._ledger.decide(QUESTION, self._mark, self._state, done=False)
 
     def notify(self, step: Ask, context: Context, task: AgentforceBaseOperator) -> None:

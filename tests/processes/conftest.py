@@ -36,6 +36,7 @@ DAG_IDS = {
     "talk_looks",
     "shared_asks",
     "batch_asks",
+    *("one_slot_asks", "one_slot_looks", "one_slot_batch"),
     "agent_tests",
     *("records", "records_written", "agent_published"),
     *(
@@ -150,11 +151,9 @@ def killed_while_asking(airflow, gates, figures):
         gates.open("asking")
         airflow.start_part("triggerer")
         try:
-            if questions_change():
-                run.asked("talk")  # each try has its own question there
-            elif not early:
-                run.asked("talk", "deferred")
-            if questions_change() or not early:
+            if not early:
+                # From 3.4 on, each try has its own question.
+                run.asked("talk", "awaiting_input" if questions_change() else "deferred")
                 run.answer("talk", option, fields)
             assert run.wait() == "success", run.log("talk", 2)
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from real_airflow import until
 
@@ -11,6 +13,14 @@ pytestmark = pytest.mark.usefixtures("figures")
 
 ACTED, DID_NOT_ACT = {"drop": True, "after": True}, {"drop": True}
 DONE, NOT_DONE, FAIL = "It was done", "It was not: send it", "Fail"
+
+
+@pytest.fixture
+def one_slot(airflow):
+    """A pool of one slot, for two tasks."""
+    airflow.ask("POST", "pools", {"name": "one_slot", "slots": 1})
+    yield
+    airflow.ask("DELETE", "pools/one_slot")
 
 
 def actions(org):
@@ -98,6 +108,95 @@ def test_a_task_that_is_killed_while_it_asks_asks_once(airflow, org, killed_whil
     killed_while_asking(run, DONE, {"answer": ""}, early=early)
     assert (org.count("send"), run.xcom("talk")["outcome"]) == (1, "answer_lost")
     assert run.log("talk", 1).count("Waiting for a person") == 0
+
+
+def test_the_second_of_two_decisions_is_refused(airflow, org):
+    org.fail("send", **ACTED)
+    run = airflow.trigger("talk_asks")
+    run.asked("talk")
+    run.answer("talk", DONE, {"answer": "Changed."})
+    with pytest.raises(AssertionError, match="409"):
+        run.answer("talk", NOT_DONE, {"answer": ""})
+    assert run.wait() == "success", run.log("talk", 1)
+    with pytest.raises(AssertionError, match="409"):
+        run.answer("talk", NOT_DONE, {"answer": ""})
+    assert (org.count("send"), run.xcom("talk")["text"]) == (1, "Changed.")
+
+
+def test_a_decision_before_the_task_waits_counts_once(airflow, org, gates):
+    org.fail("send", **DID_NOT_ACT)
+    airflow.start_part("triggerer")  # reads it in the next try, where Airflow has failed this one
+    try:
+        run = airflow.trigger("talk_asks_stopping")
+        gates.wait_for("asking")
+        run.answer("talk", NOT_DONE, {"answer": ""})
+        gates.open("asking")
+        assert run.wait() == "success", run.log("talk", 1)
+    finally:
+        airflow.stop_part("triggerer")
+    assert org.count("send") == 2
+    assert list(actions(org).values()) == [1]
+    assert run.xcom("talk")["turns"][0]["resolution"]["by"] == "ask"
+
+
+def test_a_decision_after_the_time_changes_nothing(airflow, org):
+    org.fail("send", **DID_NOT_ACT)
+    run = airflow.trigger("talk_asks_in_time")
+    assert run.wait() == "failed"
+    with contextlib.suppress(AssertionError):  # some Airflows refuse it
+        run.answer("talk", NOT_DONE, {"answer": ""})
+    assert (run.task("talk")["state"], org.count("send")) == ("failed", 1)
+    until("no task runs", lambda: not airflow.task_runners())
+    assert set(actions(org).values()) <= {0}
+
+
+@pytest.mark.parametrize("option", [DONE, NOT_DONE])
+def test_a_decision_after_a_clear_is_not_about_the_message_of_the_next_run(airflow, org, option):
+    org.fail("send", times=2, **ACTED)
+    run = airflow.trigger("talk_asks")
+    first = run.asked("talk")["body"]
+    run.clear("talk")
+    if questions_change():
+        until("it is another one", lambda: run.asked("talk")["body"] != first)
+        run.answer("talk", DONE, {"answer": "Changed."})
+        assert run.wait() == "success", run.log("talk", 2)
+    else:
+        assert run.wait() == "failed"
+        with contextlib.suppress(AssertionError):
+            run.answer("talk", option, {"answer": "Changed."})
+        assert "has asked a question before" in run.log("talk", 2)
+        assert run.task("talk")["state"] == "failed"
+    until("no task runs", lambda: not airflow.task_runners())
+    # A clear sends the message again, as another text here.
+    assert list(actions(org).values()) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "task", "waits", "number"),
+    [
+        ("one_slot_asks", "talk", "awaiting_input", 1),
+        ("one_slot_looks", "talk", "deferred", 1),
+        ("one_slot_batch", "batch", "deferred", 2),
+    ],
+)
+def test_another_task_uses_the_only_slot_meanwhile(airflow, org, one_slot, dag_id, task, waits, number):
+    org.fail("send", times=number, **ACTED)
+    if waits == "deferred":
+        org.fail("session_trace", times=number, status=404)
+    run = airflow.trigger(dag_id)
+    waiting = run.asked(task) if waits == "awaiting_input" else run.wait_for(task, waits)
+    run.wait_for("other", "success")
+    assert waiting and run.task(task)["state"] == waits
+    airflow.start_part("triggerer")
+    try:
+        if waits == "awaiting_input":
+            run.answer(task, DONE, {"answer": ""})
+        assert run.wait(120) == "success", run.log(task, 1)
+    finally:
+        airflow.stop_part("triggerer")
+    assert run.task("other")["end_date"] < run.task(task)["end_date"]
+    assert {run.task(one)["pool"] for one in (task, "other")} == {"one_slot"}
+    assert set(actions(org).values()) == {1}
 
 
 @pytest.mark.parametrize(("truth", "outcome"), [(ACTED, "answer_lost"), (DID_NOT_ACT, "answered")])

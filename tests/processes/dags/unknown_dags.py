@@ -40,10 +40,29 @@ def stop(_context):
     gate("asking")
 
 
+def talking(steps, messages=(CHANGE,), **more):
+    """Make a task that holds a conversation."""
+    return ConversationOperator(task_id="talk", messages=list(messages), on_unknown_delivery=steps, **more)
+
+
 def talk(dag_id, steps, messages=(CHANGE,)):
     """Make a Dag that holds a conversation."""
     with DAG(dag_id, schedule=None, **SETTINGS):
-        ConversationOperator(task_id="talk", messages=list(messages), on_unknown_delivery=steps)
+        talking(steps, messages)
+
+
+def batch(steps, name, **more):
+    """Make a task that asks about four records."""
+    return ConversationBatchOperator(
+        task_id="batch",
+        records=[{"id": f"A{number}"} for number in range(4)],
+        key="id",
+        message="record {{ record.id }}",
+        result_path=f"file://{os.environ['AIRFLOW_HOME']}/results/{name}/{{{{ ti.run_id }}}}",
+        max_concurrency=1,
+        on_unknown_delivery=steps,
+        **more,
+    )
 
 
 talk("talk_asks", "ask")
@@ -61,12 +80,19 @@ with DAG("shared_asks", schedule=None, **SETTINGS):
     start >> send >> after >> end.as_teardown(setups=start)
 
 with DAG("batch_asks", schedule=None, **SETTINGS):
-    ConversationBatchOperator(
-        task_id="batch",
-        records=[{"id": f"A{number}"} for number in range(4)],
-        key="id",
-        message="record {{ record.id }}",
-        result_path=f"file://{os.environ['AIRFLOW_HOME']}/results/batch_asks/{{{{ ti.run_id }}}}",
-        max_concurrency=1,
-        on_unknown_delivery="ask",
-    )
+    batch("ask", "batch_asks")
+
+# Two tasks that have one slot for both, of which the first one waits.
+FIRST = {"pool": "one_slot", "priority_weight": 2}
+# Its first pause is longer than what a task waits in its slot.
+LOOKS = Trace(timeout=timedelta(minutes=4))
+WAITING = {
+    "one_slot_asks": lambda: talking("ask", **FIRST),
+    "one_slot_looks": lambda: talking(LOOKS, **FIRST),
+    "one_slot_batch": lambda: batch(LOOKS, "one_slot_batch", **FIRST),
+}
+for dag_id, first in WAITING.items():
+    with DAG(dag_id, schedule=None, **SETTINGS) as dag:
+        first()
+        ConversationOperator(task_id="other", messages=["meanwhile"], pool="one_slot")
+    globals()[dag_id] = dag

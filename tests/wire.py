@@ -141,7 +141,8 @@ class Server:
         host = "localhost" if self.scheme == "https" else f"[{address}]" if ":" in address else address
         self.url = f"{self.scheme}://{host}:{self.port}"
         self.requests: list[Request] = []
-        self.accepted = 0
+        self.accepted = self.most_at_once = self._now = 0
+        self._counting = threading.Lock()
         self.stopping = threading.Event()
         self._socks: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -182,8 +183,14 @@ class Server:
             self._threads.append(thread)
             thread.start()
 
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._now += change
+            self.most_at_once = max(self.most_at_once, self._now)
+
     def _serve(self, sock: socket.socket) -> None:
         sock.settimeout(10)
+        self._count(1)
         try:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
@@ -192,6 +199,7 @@ class Server:
         except OSError:
             pass  # the client is gone, which is what many of these tests are about
         finally:
+            self._count(-1)
             with contextlib.suppress(OSError):
                 sock.close()
 

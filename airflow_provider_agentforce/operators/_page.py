@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_agentforce._compat import Context, conf, has_pages
 from airflow_provider_agentforce.client.models import JournalEntry, Session, Turn
 from airflow_provider_agentforce.client.open_session import Journal
-from airflow_provider_agentforce.delivery import Check, Step, Trace, UnknownDelivery
+from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
 from airflow_provider_agentforce.links.page import PAGE_XCOM, page_url
 
@@ -131,7 +131,7 @@ class ConversationPage(TaskPage):
         self._sending = None
         self.tell()
 
-    def resolves(self, delivery: UnknownDelivery, state: ResolverState, *, steps: tuple[Step, ...]) -> None:
+    def resolves(self, delivery: UnknownDelivery, state: ResolverState) -> None:
         """Set the state of the steps that resolve a message."""
         self._unknown = {
             "sequence_id": delivery.sequence_id,
@@ -141,7 +141,7 @@ class ConversationPage(TaskPage):
             "sent_at": delivery.to_dict()["sent_at"],
             "error": delivery.error,
             "partial_text": _cut(delivery.partial_text or "", _MOST_TEXT)[0],
-            **how_far(state, steps),
+            **how_far(state),
         }
         self.tell()
 
@@ -206,17 +206,10 @@ class ShownJournal:
         self._journal.doubt(number, asked, error)
 
 
-def how_far(state: ResolverState, steps: tuple[Step, ...]) -> dict[str, Any]:
+def how_far(state: ResolverState) -> dict[str, Any]:
     """Return the state of the steps of ``on_unknown_delivery``, and their findings."""
     findings = dict.fromkeys(one for found in state.findings.values() for one in found)
-    names = [_step_name(step) for step in steps]
-    return {"steps": names, "step": state.step, "findings": list(findings)[:_MOST_FINDINGS]}
-
-
-def _step_name(step: Step) -> str:
-    if isinstance(step, str):
-        return step
-    return "check" if isinstance(step, Check) else "trace" if isinstance(step, Trace) else "ask"
+    return {"steps": state.steps, "step": state.step, "findings": list(findings)[:_MOST_FINDINGS]}
 
 
 def _shown(turn: Turn) -> dict[str, Any]:

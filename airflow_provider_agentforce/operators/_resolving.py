@@ -176,7 +176,7 @@ class ResolvesDeliveries(SendsMessages):
     ) -> None:
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415 - not at parse time
 
-        shows = partial(self.page.resolves, store.delivery, steps=self.steps)
+        shows = partial(self.page.resolves, store.delivery)
         resolver = Resolver(self.steps, store, services, shows)
         left = resolver.run()
         if left is None:

@@ -114,6 +114,7 @@ class TraceLookup:
 class ResolverState:
     """The state of the steps.
 
+    :ivar steps: their names; the state is that of these steps only.
     :ivar step: the current step.
     :ivar since: when it began, ISO 8601.
     :ivar looks: how often the trace was looked at.
@@ -123,6 +124,7 @@ class ResolverState:
     :ivar findings: what the steps saw, by the name of the message.
     """
 
+    steps: list[str]
     step: int = 0
     since: str | None = None
     looks: int = 0
@@ -158,7 +160,11 @@ class Resolver:
         self._steps = steps
         self._store = store
         self._services = services
-        self._state = ResolverState(**(store.read() or {}))
+        names = [_name_of_step(step) for step in steps]
+        progress = store.read() or {}
+        # The Dag may change during a wait.
+        same = progress.get("steps") == names
+        self._state = ResolverState(**progress) if same else ResolverState(names)
 
     @property
     def findings(self) -> dict[str, list[str]]:
@@ -179,8 +185,7 @@ class Resolver:
             if self._state.since is None:
                 self._state.since = _now().isoformat()
                 self._save()
-            kind = type(step).__name__.lower()
-            log.info("Step %d of on_unknown_delivery: %s.", self._state.step + 1, kind)
+            log.info("Step %d of on_unknown_delivery: %s.", self._state.step + 1, _name_of_step(step))
             if not self._take(step):
                 return FAIL
             self._state.next_step()
@@ -378,6 +383,10 @@ class Resolver:
     def _save(self) -> None:
         self._store.write(vars(self._state))
         self._shows(self._state)
+
+
+def _name_of_step(step: Step) -> str:
+    return step if isinstance(step, str) else type(step).__name__.lower()
 
 
 def _verdict_by(decision: Decision) -> Verdict:

@@ -501,7 +501,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
 
         def show(state: ResolverState) -> None:
             keys = [one_line(str(one.record_key), 80) for one in unknown.open().values()]
-            found = {"records": len(keys), "keys": keys[:_SHOWN_KEYS], **how_far(state, self.steps)}
+            found = {"records": len(keys), "keys": keys[:_SHOWN_KEYS], **how_far(state)}
             if self.page is not None:
                 self.page.tell(unknown=found if keys else None)
 

@@ -41,6 +41,7 @@ from unknown_deliveries import (
     talking,
     until_decided,
 )
+from wire import Relay
 
 from airflow_provider_agentforce._compat import questions_change
 from airflow_provider_agentforce.decorators.agentforce import AgentforceDecoratedOperator
@@ -1187,6 +1188,58 @@ def test_ten_thousand_messages_are_looked_up_in_the_memory_of_a_few():
     finally:
         tracemalloc.stop()
     assert (org.left, org.at_once < 1_000, peak < 30_000_000) == ({}, True, True)
+
+
+def test_many_messages_are_looked_up_over_a_few_connections(traced_org, tmp_path, monkeypatch):
+    number, most = 300, 3
+    org = traced_org()
+    org.fail("send", times=number, **ACTED)
+    with pytest.raises(BatchFailedError):
+        batch("fail", tmp_path, records=number)
+    with Relay(int(org.url.rpartition(":")[2])) as relay:
+        reached = org.connection(timeout=5).replace(org.url, relay.url)
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", reached)
+        manifest, _ = batch(NOW, tmp_path, records=number, try_number=2, max_concurrency=most)
+    assert (manifest["counts"], org.count("session_trace")) == ({"answered": number}, number)
+    assert 0 < relay.most_at_once <= most
+
+
+def trace_of(size):
+    """Return a trace of about *size* bytes with the message and its answer, most of it something else."""
+    said = {"agent.messages.user.0.content": "change it", "agent.messages.assistant.1.content": "Done."}
+    told = [{"key": key, "value": {"stringValue": text}} for key, text in said.items()]
+    other = [{"key": "input.value", "value": {"stringValue": "x" * size}}]
+    at = str(time.time_ns() + 60 * 10**9)
+    times = {"startTimeUnixNano": at, "endTimeUnixNano": at}
+    spans = [{"spanId": str(n), **times, "attributes": one} for n, one in enumerate((told, other))]
+    return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+
+
+@TASKS
+@pytest.mark.parametrize(
+    ("megabytes", "outcome", "text", "by"),
+    [(12, "answered", "Done.", "trace"), (17, "answer_lost", "", "check")],
+)
+def test_a_long_trace_gives_the_answer_or_the_next_step(traced_org, task_of, megabytes, outcome, text, by):
+    org = traced_org()
+    body = trace_of(megabytes * 1024 * 1024)
+    org.fail("session_trace", body=body, content_type="application/json")
+    task = task_of(org, [Trace(timeout=timedelta(hours=1)), Org(org).looks])
+    org.fail("send", **ACTED)
+    result = task.run()
+    assert (result["outcome"], result["text"], org.count("session_trace")) == (outcome, text, 1)
+    turn = result.get("turns", [result])[0]
+    assert turn["resolution"]["by"] == by
+
+
+@TASKS
+def test_steps_that_change_during_a_wait_begin_again(org, crm, task_of):
+    task = task_of(org, [cannot_tell, Check(crm.looks, after=timedelta(minutes=2)), "resend"])
+    org.fail("send", **ACTED)
+    with pytest.raises(TaskDeferred) as wait:
+        task.run()
+    assert task.resume(wait.value, on_unknown_delivery=crm.looks)["outcome"] == "answer_lost"
+    assert crm.sends() == 1
 
 
 def test_an_org_that_refuses_all_traces_is_asked_once(traced_org, tmp_path):

@@ -211,8 +211,9 @@ class Job:
     def _resolved(self, unknown: UnknownRows) -> list[Record]:
         """Have unknown rows resolved, and return the records to ask again."""
         unknown.load()
-        if self.resolve is not None and unknown.open():
+        while self.resolve is not None and unknown.open() and not unknown.refusal:
             self.resolve(unknown)
+            unknown.go_on()
         return unknown.ask_again
 
     def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class UnknownRows:
         self._records: dict[str, Record] = {}
         self._messages: dict[str, tuple[Message, ...]] = {}
         self._open: dict[str, UnknownDelivery] = {}
+        self._later: dict[str, UnknownDelivery] = {}
         self._note = checkpoint.read_note(_NOTE)
 
     def add(self, record: Record) -> None:
@@ -62,6 +63,15 @@ class UnknownRows:
             self._messages[name] = () if isinstance(item, Row) else item.messages
             self._rows[name] = Row.from_line(self._checkpoint.row_at(record.position))
         self._open = {name: self._delivery(name) for name in self._rows}
+        # A wait, and a person's decision after it, concern only those that were unknown before it.
+        begun = set(self._note.get("names", ())) if self._progress is not None else set()
+        if begun & self._open.keys():
+            self._later = {name: one for name, one in self._open.items() if name not in begun}
+            self._open = {name: one for name, one in self._open.items() if name in begun}
+
+    def go_on(self) -> None:
+        """Continue with the rows that became unknown during the steps for the others, if there are any."""
+        self._open, self._later = self._later, {}
 
     @property
     def resolved(self) -> int:
@@ -78,11 +88,12 @@ class UnknownRows:
 
     def read(self) -> dict[str, Any] | None:
         """Return the state of the steps for these records."""
-        progress: dict[str, Any] | None = self._note.get("progress")
-        same = self._note.get("cycle") == self._cycle and self._open.keys() <= set(
-            self._note.get("names", ())
-        )
-        return progress if same else None
+        same = self._open.keys() <= set(self._note.get("names", ()))
+        return self._progress if same else None
+
+    @property
+    def _progress(self) -> dict[str, Any] | None:
+        return self._note.get("progress") if self._note.get("cycle") == self._cycle else None
 
     def write(self, progress: dict[str, Any]) -> None:
         """Store their state."""

@@ -146,9 +146,9 @@ def decided(
     :param event: the event that resumes the task.
     :raises AgentforceInputError: as :func:`asks_second` says.
     """
-    if event.get("chosen_options"):
-        return Decision.of(event)
     asked, of_a_try = _AskedQuestion(context, question), _compat.questions_change()
+    if event.get("chosen_options") and asked.begun:
+        return Decision.of(event)
     if event.get("error_type") == "timeout" and (not asked.ended or (until is not None and until <= _now())):
         return None
     if asked.another and not of_a_try:

@@ -382,8 +382,7 @@ class TaskServices:
                 "No person can be asked: the answers so far are not on record, or too long to be, and would "
                 "be lost during the wait."
             )
-        waited = self._event.get("chosen_options") or self._event.get("error_type") == "timeout"
-        return ASKED_BEFORE if not waited and asks_second(question, self._context) else ""
+        return ASKED_BEFORE if asks_second(question, self._context) else ""
 
     def ask(self, step: Ask, question: Question, until: datetime | None) -> Decision | None:
         """Return a person's decision, or wait for it."""

@@ -200,6 +200,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     """
 
     operator_extra_links = (BatchLink(), AgentLink())
+    _event: Any = None
     template_fields: Sequence[str] = (
         "records",
         "soql",
@@ -336,9 +337,10 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a wait."""
-        return self._ask(context, event)  # only Airflow may call execute()
+        self._event = event
+        return self._ask(context)  # only Airflow may call execute()
 
-    def _ask(self, context: Context, event: Any = None) -> dict[str, Any]:
+    def _ask(self, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.batch.todo import LongWait  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.exceptions import BatchFailedError  # noqa: PLC0415
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
@@ -348,7 +350,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         page.tell()
         with airflow_errors():
             try:
-                manifest = self._run(self._job(context, event), page)
+                manifest = self._run(self._job(context), page)
                 page.made(manifest)
             except LongWait as wait:
                 self.wait_without_slot(wait.seconds)
@@ -376,7 +378,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         folder = folder_of(path_of(self.result_path, "result_path"), self._the_shard())
         return inputs, [str(folder / name) for name in result_names(self.output_formats)]
 
-    def _job(self, context: Context, event: Any) -> Job:
+    def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.operators._sharding import folder_of, with_share  # noqa: PLC0415
 
@@ -400,7 +402,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             continues_as=" ".join(task.values()) if handover else None,
             begins=self._begins(identity, agent_id) if self.sample else None,
             compile_template=compiler(self.get_template_env(), context, "record"),
-            resolve=partial(self._resolve, context, event) if self.resolves else None,
+            resolve=partial(self._resolve, context) if self.resolves else None,
             check_folder=check_folder(folder, remote_executor(self), context),
             cycle=getattr(context["ti"], "max_tries", 0),
             reuse=None if self.reuse is None else folder_at(self.reuse, self.max_age),
@@ -480,7 +482,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         in_files = self.given_records is None and batch_arguments.names_a_file(self.records)
         return Handover(identity, arguments_of(self, agent_id, self.records if in_files else None))
 
-    def _resolve(self, context: Context, event: Any, unknown: UnknownRows) -> None:
+    def _resolve(self, context: Context, unknown: UnknownRows) -> None:
         """Take the steps of ``on_unknown_delivery`` for all records at once."""
         from airflow_provider_agentforce.operators._resolving import TaskServices  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415
@@ -490,6 +492,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             "find out.",
             len(unknown.open()),
         )
+        # The event belongs to the records that waited, which come first.
+        event, self._event = self._event, None
         services = TaskServices(self, context, slotless=can_ask(), event=event)
         resolver = Resolver(self.steps, unknown, services, self._shows(unknown))
         left = resolver.run()

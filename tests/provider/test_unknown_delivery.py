@@ -15,6 +15,7 @@ import threading
 import time
 import tracemalloc
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 from airflow.sdk.exceptions import (
@@ -1030,6 +1031,25 @@ class TestAsk:
         assert manifest["counts"] == {"answered": 2, "unknown": 1}
         assert "cannot ask a second one" in (tmp_path / "results" / "results.jsonl").read_text()
         assert len(actions.asked) == 1
+
+    def test_a_decision_is_not_about_a_record_that_is_lost_afterwards(self, org, crm, actions, tmp_path):
+        task = batch_task(tmp_path, ["ask", crm.looks], records=accounts(2))
+        org.fail("send", **DID_NOT_ACT)
+        org.fail("send", status=400)
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.run()
+        assert ("A0" in actions.asked[0]["body"], "A1" in actions.asked[0]["body"]) == (True, False)
+        # It is asked again, and the agent acts.
+        org.fail("send", **ACTED)
+        go = partial(task.resume, wait.value, chosen(NOT_DONE))
+        if questions_change():
+            with pytest.raises(TaskAwaitingInput) as wait:
+                go()
+            assert "A1" in actions.asked[1]["body"]
+            go = partial(task.resume, wait.value, chosen(DONE))
+        manifest = go()
+        assert manifest["counts"] == {"answered": 1, "answer_lost": 1}
+        assert [crm.actions(f"change A{number}") for number in range(2)] == [1, 1]
 
     def test_the_question_of_a_batch_says_where_to_look(self, org, actions, tmp_path):
         org.fail("send", **ACTED)

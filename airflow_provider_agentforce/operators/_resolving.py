@@ -256,13 +256,20 @@ class RecordedDelivery:
         record = self._ledger.read(UNKNOWN)
         if record is None or record.fingerprint != self._mark or record.value is None:
             return None
+        # A message that was sent again begins at the first step.
+        if record.value["sent_at"] != self._value.get("sent_at"):
+            return None
         self._received = self._received or bool(record.value["received"])
         progress: dict[str, Any] = record.value["progress"]
         return progress
 
     def write(self, progress: dict[str, Any]) -> None:
         """Record the state of the steps."""
-        value = {"received": self._received, "progress": progress}
+        value = {
+            "sent_at": self._value.get("sent_at"),
+            "received": self._received,
+            "progress": progress,
+        }
         self._ledger.decide(UNKNOWN, self._mark, value, done=False)
 
     def settle(self, verdicts: Mapping[str, Verdict]) -> None:

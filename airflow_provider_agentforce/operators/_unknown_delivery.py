@@ -27,6 +27,7 @@ _KEYS_A_LINE = 100
 # Messages that are looked up before what was found is settled: answers may be long.
 _LOOKS_AT_ONCE = 100
 
+_TRACED = "The org's trace has the message by now, so the agent did act. It is not sent again."
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
 
@@ -244,7 +245,7 @@ class Resolver:
             self._settle(verdicts)
             self._pass_over(step, checked[-1])
             raise
-        self._settle(verdicts)
+        self._settle_unless_traced(verdicts)
 
     def _checked(self, step: Check, name: str, delivery: UnknownDelivery) -> bool | None:
         said, finding = _called(step.function, self._with_findings(name, delivery), self._services.redact)
@@ -353,8 +354,29 @@ class Resolver:
             self.refusal = f"{who} decided to fail the task."
             self._note_all(unknown, self.refusal)
             return False
-        self._settle(dict.fromkeys(unknown, _verdict_by(decision)))
+        self._settle_unless_traced(dict.fromkeys(unknown, _verdict_by(decision)))
         return True
+
+    def _settle_unless_traced(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Settle verdicts, but look into the trace before a message is sent again, if that is a step.
+
+        All are settled at once: a person's decision about many messages is one.
+        """
+        step = next((one for one in self._steps if isinstance(one, Trace)), None)
+        if step is None:
+            self._settle(verdicts)
+            return
+        unknown = self._store.open()
+        names = iter([name for name, said in verdicts.items() if said.acted is False])
+        found: dict[str, Verdict] = {}
+        while part := {name: unknown[name] for name in islice(names, _LOOKS_AT_ONCE)}:
+            seen = self._services.look_up(part)
+            found |= {name: said for name, one in seen.items() if (said := _verdict_of(one, last=True))}
+            if any(one.for_all for one in seen.values()):
+                break
+        if found:
+            log.warning("%s Messages: %d.", _TRACED, len(found))
+        self._settle_with_outcomes(step, {**verdicts, **found})
 
     def _note_all(self, names: Iterable[str], note: str) -> None:
         for name in names:

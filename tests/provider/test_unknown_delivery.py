@@ -1086,6 +1086,22 @@ class TestAsk:
         assert org.count("send") == 3
 
     @TASKS
+    @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
+    def test_a_message_that_is_in_the_trace_by_now_is_not_sent_again(
+        self, traced_org, actions, task_of, truth
+    ):
+        org = traced_org()
+        task = task_of(org, [NOW, "ask"])
+        org.fail("send", **truth)
+        org.fail("session_trace", status=404)
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.run()
+        result = task.resume(wait.value, chosen(NOT_DONE))
+        assert (result["text"], org.applied("change it")) == (HEARD, 1)
+        turn = result.get("turns", [result])[0]
+        assert turn["resolution"]["by"] == ("trace" if truth is ACTED else "ask")
+
+    @TASKS
     @pytest.mark.parametrize("answer", ["It is open.", '{"open": "perhaps"}', ""])
     def test_an_answer_of_a_person_that_does_not_fit_asks_the_agent_nothing(
         self, org, actions, task_of, answer

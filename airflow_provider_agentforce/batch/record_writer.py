@@ -28,7 +28,7 @@ from airflow_provider_agentforce.batch.record_values import (
 from airflow_provider_agentforce.batch.storage import Storage, storage_of
 from airflow_provider_agentforce.batch.write_failures import WriteFailures
 from airflow_provider_agentforce.batch.write_notes import WriteNotes
-from airflow_provider_agentforce.client.records import MOST_PER_CALL, Records, WriteResult
+from airflow_provider_agentforce.client.records import MOST_PER_CALL, Records, WriteResult, check_writable
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     AgentforceTransientError,
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4 * 1024 * 1024
 _PREVIEWED = 10
+_LONGEST_PREVIEW = 1000
 # The states of a row.
 _OPEN, _WRITTEN, _FAILED = range(3)
 # Calls between two lines about the progress.
@@ -186,6 +187,7 @@ class RecordWriter:
                 rows = [one.values for one in chunk]
                 results = self._records.write(values.info.name, rows, external_id=values.external_id)
                 notes.add(mark, self._count(chunk, results, tally))
+                check_writable(results)
                 if calls % _CALLS_A_LINE == 0:
                     log.info("%d of %d records are written.", tally.written, tally.total)
                 if tally.exceeds():
@@ -242,7 +244,10 @@ class RecordWriter:
         for one in first:
             now = present.get(values.identity_of(one.target), {})
             changed = [field for field in one.values if field != name]
-            changes = {field: {"now": now.get(field), "then": one.values[field]} for field in changed}
+            changes = {
+                field: {"now": _beginning(now.get(field)), "then": _beginning(one.values[field])}
+                for field in changed
+            }
             shown.append({"key": one.key, name: one.target, "exists": bool(now), "changes": changes})
             log.info("Would write %s: %s", one.target, one_line(ENCODER.encode(changes), 400))
         return {"preview": shown}
@@ -250,7 +255,7 @@ class RecordWriter:
     def _present(self, writes: Sequence[RecordWrite], values: RecordValues) -> list[dict[str, Any]]:
         if not writes:
             return []
-        wanted = ", ".join(_literal(one.target) for one in writes)
+        wanted = ", ".join(_literal(values.identity_of(one.target)) for one in writes)
         names = ", ".join(dict.fromkeys([values.key.name, *writes[0].values]))
         where = f"FROM {values.info.name} WHERE {values.key.name} IN ({wanted})"
         return list(self._records.query(f"SELECT {names} {where}"))
@@ -311,6 +316,13 @@ def _chunks(writes: Iterable[RecordWrite]) -> Iterator[list[RecordWrite]]:
         size += one.size
     if chunk:
         yield chunk
+
+
+def _beginning(value: Any) -> Any:
+    """Return a value; of a long text, the beginning and its length."""
+    if isinstance(value, str) and len(value) > _LONGEST_PREVIEW:
+        return f"{value[:_LONGEST_PREVIEW]}… ({len(value):,} characters)"
+    return value
 
 
 def _literal(value: Any) -> str:

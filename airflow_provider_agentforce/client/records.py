@@ -8,7 +8,7 @@ Writing a record by its id or an external id has the same result however often i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -177,7 +177,8 @@ class Records(OrgResource):
         :param rows: values by the names of fields, each with ``Id``, or with the field *external_id*.
         :param external_id: upsert by this field: a record that does not exist is created.
         :raises ValueError: more than 200 rows.
-        :raises AgentforceTransientError: the org is under maintenance, or cannot be reached.
+        :raises AgentforceTransientError: the org is under maintenance, or cannot be reached. Maintenance that
+            begins during the call is in the results: see :func:`check_writable`.
         """
         if len(rows) > MOST_PER_CALL:
             raise ValueError(f"At most {MOST_PER_CALL} records are written at once, not {len(rows)}.")
@@ -200,9 +201,6 @@ class Records(OrgResource):
             sleep=self._executor.deadline.sleep,
             retry_error_callback=lambda _: True,
         )(attempt)
-        for one in results.values():
-            if one.code == _MAINTENANCE:
-                raise _read_only(f"{one.code}: {one.message}")
         return [results[at] for at in range(len(rows))]
 
     def _written(self, url: str, rows: Sequence[Mapping[str, Any]]) -> list[WriteResult]:
@@ -265,6 +263,16 @@ class Records(OrgResource):
         if isinstance(value.get("records"), list) and "done" in value:
             return list(self._all(value))
         return self._plain(value)
+
+
+def check_writable(results: Iterable[WriteResult]) -> None:
+    """Raise an error if records were not written because the org is under maintenance.
+
+    :raises AgentforceTransientError: some were not.
+    """
+    for one in results:
+        if one.code == _MAINTENANCE:
+            raise _read_only(f"{one.code}: {one.message}")
 
 
 def _read_only(said: str) -> AgentforceTransientError:

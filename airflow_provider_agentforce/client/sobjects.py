@@ -24,7 +24,9 @@ _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 # Types whose values cannot be written as a text.
 _COMPOUND = {"address", "location", "base64", "complexvalue", "json"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
-# Python 3.10 reads fewer forms than the org writes.
+# Which forms Python reads depends on its version.
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_CLOCK = re.compile(r"(\d\d:\d\d)(:\d\d)?(\.\d{1,9})?Z?", re.ASCII)
 _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
 )
@@ -79,6 +81,8 @@ def _boolean(text: str) -> bool:
 
 
 def _date(text: str) -> str:
+    if _DAY.fullmatch(text) is None:
+        raise ValueError(text)
     return date.fromisoformat(text).isoformat()
 
 
@@ -87,17 +91,22 @@ def _datetime(text: str) -> str:
     if match is None:
         raise ValueError(text)
     day, clock, seconds, fraction, zone = match.groups()
-    fraction = (fraction or ".").ljust(7, "0")[:7]
     zone = "+00:00" if zone in "Zz" else f"{zone[:3]}:{zone[-2:]}"
-    moment = datetime.fromisoformat(f"{day}T{clock}{seconds or ':00'}{fraction}{zone}")
+    moment = datetime.fromisoformat(f"{day}T{clock}{seconds or ':00'}{_microseconds(fraction)}{zone}")
     return moment.isoformat(timespec="milliseconds")
 
 
 def _time(text: str) -> str:
-    moment = time.fromisoformat(text.removesuffix("Z"))
-    if moment.tzinfo is not None:
+    match = _CLOCK.fullmatch(text)
+    if match is None:
         raise ValueError(text)
+    clock, seconds, fraction = match.groups()
+    moment = time.fromisoformat(f"{clock}{seconds or ':00'}{_microseconds(fraction)}")
     return f"{moment.isoformat(timespec='milliseconds')}Z"
+
+
+def _microseconds(fraction: str | None) -> str:
+    return (fraction or ".").ljust(7, "0")[:7]
 
 
 # For each type, the parser of a text and the description of valid texts. All other types are texts.

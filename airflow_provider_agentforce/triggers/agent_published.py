@@ -122,7 +122,8 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
     @property
     def _key(self) -> str:
-        return f"agentforce_version_of_{self.agent_id}"
+        # An asset may have watchers of several orgs.
+        return f"agentforce_version_of_{self.agent_id}.{self.agentforce_conn_id}"
 
 
 def _event(agent: AgentInfo, previous: str) -> TriggerEvent:

@@ -391,8 +391,10 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_every_try_leaves_its_failures_however_it_ends(org, client, tmp_path, ids, ending):
+@pytest.mark.parametrize(
+    ("ending", "other"), [("the org is read-only", ["Later."] * 200), ("an outage", []), ("a stop", [])]
+)
+def test_every_try_leaves_its_failures_however_it_ends(org, client, tmp_path, ids, ending, other):
     rows = answered(ids)
     rows[0]["text"] = "x" * 1001
     org.add_rule("Account", lambda record: "Too risky." if record["Id"] == ids[1] else None)
@@ -406,7 +408,24 @@ def test_every_try_leaves_its_failures_however_it_ends(org, client, tmp_path, id
             client.stop()
         with pytest.raises(AgentforceTransientError):
             writing.result()
-    assert left_errors(tmp_path) == [REFUSED, "Too risky."]
+    assert left_errors(tmp_path) == [REFUSED, "Too risky.", *other]
+
+
+def test_an_org_that_becomes_read_only_during_a_call_loses_no_result(org, client, tmp_path, ids):
+    def rule(record):
+        org.read_only = record["Id"] == ids[2]
+        return "Too risky." if record["Id"] == ids[1] else None
+
+    org.add_rule("Account", rule)
+    path = results_of(tmp_path, answered(ids[:5]))
+    with pytest.raises(AgentforceTransientError, match="read-only"):
+        writer(client, path).run()
+    first, *others = left_errors(tmp_path)
+    assert (first, len(others), "maintenance" in others[1]) == ("Too risky.", 2, True)
+    org.read_only = False
+    assert writer(client, path).run()["written"] == 4
+    assert sizes(org) == [5, 3]
+    assert left_errors(tmp_path) == ["Too risky."]
 
 
 def test_a_try_without_failures_leaves_none_of_an_earlier_one(org, client, tmp_path, ids):
@@ -511,6 +530,15 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(org, client, tmp_p
         "changes": {"Agent_Summary__c": {"now": None, "then": "it's \\ new"}},
     }
     assert len(result["preview"]) == 10
+    forms = [ids[1][:15], ids[2].lower(), ids[3]]
+    rows = answered(forms, "x" * 2000)
+    shown = writer(
+        client,
+        results_of(tmp_path, rows),
+        fields={"Id": "{{ record.key }}", "Description": "{{ record.text }}"},
+    ).run(dry_run=True)["preview"]
+    assert [one["exists"] for one in shown] == [True] * 3
+    assert shown[0]["changes"]["Description"]["then"] == "x" * 1000 + "… (2,000 characters)"
     assert org.count("write") == 0
     rows = answered(["A-001", "it's"])
     path = results_of(tmp_path, rows)

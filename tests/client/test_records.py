@@ -9,6 +9,7 @@ import wire
 from quick import secrets_of
 from telling import look_over
 
+from airflow_provider_agentforce.client.records import check_writable
 from airflow_provider_agentforce.client.sobjects import FieldInfo, SObjectInfo, record_key
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
@@ -316,9 +317,8 @@ def test_a_write_that_fails_is_one_error(org, client, records, fault, kind):
 
 def test_an_org_under_maintenance_is_a_transient_error(org, client, records):
     org.read_only = True
-    error = failing(
-        client, lambda: records.write("Account", rows_of(org, Name="x")), AgentforceTransientError
-    )
+    results = records.write("Account", rows_of(org, Name="x"))
+    error = failing(client, lambda: check_writable(results), AgentforceTransientError)
     assert "read-only" in error.hint
     org.read_only = False
     code = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
@@ -420,6 +420,7 @@ VALUES = [
     ("datetime", "2026-11-28T15:00z", "2026-11-28T15:00:00.000+00:00"),
     ("time", "15:00", "15:00:00.000Z"),
     ("time", "15:00:00.500Z", "15:00:00.500Z"),
+    ("time", "15:00:00.1234567", "15:00:00.123Z"),
     ("long", "9007199254740993.0", 9007199254740993),
     ("double", ".5", 0.5),
     ("double", "1e308", 1e308),
@@ -452,6 +453,10 @@ REFUSED = [
     ("double", "high", "a number"),
     ("double", "1" + "0" * 400, "a number"),
     ("date", "28.11.2026", "a date such as"),
+    ("date", "20261128", "a date such as"),
+    ("date", "2026-W48-6", "a date such as"),
+    ("date", "2026-02-30", "a date such as"),
+    ("time", "1500", "a time of day"),
     ("datetime", "2026-11-28T15:00:00", "with its zone"),
     ("reference", "Acme", "the id of a record"),
     ("picklist", "Urgent", "accepts one of High, Low"),

@@ -44,9 +44,11 @@ class AssetStore:
             raise ValueError("which asset?")
 
 
-def watching(*, store=None, agent_id="Service_Agent"):
+def watching(*, store=None, agent_id="Service_Agent", connection="agentforce_default"):
     """Return a trigger as the triggerer makes it."""
-    path, arguments = AgentPublishedTrigger(agent_id=agent_id, poke_interval=OFTEN).serialize()
+    path, arguments = AgentPublishedTrigger(
+        agent_id=agent_id, agentforce_conn_id=connection, poke_interval=OFTEN
+    ).serialize()
     assert path == f"{AgentPublishedTrigger.__module__}.AgentPublishedTrigger"
     trigger = AgentPublishedTrigger(**arguments)
     trigger.asset_state_store = store
@@ -64,7 +66,7 @@ async def events_of(org, trigger, *acts, events=1):
     note = found.append
     listening = asyncio.create_task(listen())
     for act in (lambda: None, *acts):
-        act()
+        await asyncio.to_thread(act)
         end = org.count("query") + 2
         await asyncio.to_thread(until, "two more looks", lambda end=end: org.count("query") >= end)
     await asyncio.to_thread(until, "the events", lambda: len(found) >= events)
@@ -110,6 +112,16 @@ def test_a_triggerer_that_starts_again_tells_nothing_twice_and_what_it_missed(or
     org.publish()
     (second,) = asyncio.run(events_of(org, watching(store=store)))
     assert second["previous_version"] == first["version"]
+
+
+def test_watchers_of_two_orgs_may_belong_to_one_asset(org, make_org, monkeypatch):
+    other = make_org()
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER_ORG", other.connection())
+    other.publish()
+    store = AssetStore()
+    for _ in range(2):
+        assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
+        assert asyncio.run(events_of(other, watching(store=store, connection="other_org"), events=0)) == []
 
 
 def test_a_version_that_cannot_be_stored_at_first_is_told_once(org):

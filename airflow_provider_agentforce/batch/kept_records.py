@@ -80,7 +80,7 @@ def _named_in(index: bytes | None) -> str | None:
     """Return the name in an index; ``None`` if there is none, or it is cut off."""
     try:
         return str(json.loads(index or b"")["file"])
-    except ValueError:
+    except (ValueError, LookupError, TypeError):
         return None
 
 

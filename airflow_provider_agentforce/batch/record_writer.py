@@ -13,7 +13,6 @@ import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -122,14 +121,17 @@ class RecordWriter:
             tally = _Tally(failures)
             with notes.reporting(failures):
                 mark = self._survey(values, tally)
-                make = self._preview if dry_run else partial(self._write_all, notes, mark)
-                details = {} if tally.exceeds() else make(values, tally)
+                if dry_run:
+                    preview = {} if tally.exceeds() else self._preview(values, tally)
+                else:
+                    self._write_all(notes, mark, values, tally)
+                    preview = {}
             result = {
-                "written": 0 if dry_run else tally.written,
+                "written": tally.written,
                 "failed": failures.count,
                 "records": tally.total,
                 "errors": notes.errors if failures.count else None,
-                **details,
+                **preview,
             }
             _judge(result, tally)
         if not dry_run:
@@ -176,12 +178,14 @@ class RecordWriter:
                     if line.strip():
                         yield _row(line, number, path)
 
-    def _write_all(self, notes: WriteNotes, mark: str, values: RecordValues, tally: _Tally) -> dict[str, Any]:
+    def _write_all(self, notes: WriteNotes, mark: str, values: RecordValues, tally: _Tally) -> None:
         """Write the remaining records, unless too many fail."""
         for begin, end in notes.spans(mark, tally.total):
             tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
         if tally.written:
             log.info("Earlier tries have written %d of %d records.", tally.written, tally.total)
+        if tally.exceeds():
+            return
         try:
             for calls, chunk in enumerate(_chunks(self._remaining(values, tally)), 1):
                 rows = [one.values for one in chunk]
@@ -191,14 +195,13 @@ class RecordWriter:
                 if calls % _CALLS_A_LINE == 0:
                     log.info("%d of %d records are written.", tally.written, tally.total)
                 if tally.exceeds():
-                    return {}
+                    return
         finally:
             log.info(
                 "%d of %d records are written, %d failed.", tally.written, tally.total, tally.failures.count
             )
         if not tally.exceeds() and tally.written + tally.failures.count != tally.total:
             raise _changed()
-        return {}
 
     def _remaining(self, values: RecordValues, tally: _Tally) -> Iterator[RecordWrite]:
         """Yield what is to be written. A template may read more than the row, and fail only now.

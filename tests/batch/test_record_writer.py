@@ -439,6 +439,16 @@ def test_a_try_without_failures_leaves_none_of_an_earlier_one(org, client, tmp_p
     assert left_errors(tmp_path) == []
 
 
+def test_a_try_that_writes_nothing_counts_what_earlier_ones_wrote(org, client, tmp_path, ids):
+    org.add_rule("Account", lambda record: "No." if record["Id"] == ids[1] else None)
+    path = results_of(tmp_path, answered([*ids[:4], "bad"]))
+    for most in (1, 0):
+        with pytest.raises(BatchFailedError) as caught:
+            writer(client, path, max_failures=most).run()
+        assert caught.value.manifest["written"] == 3
+    assert sizes(org) == [4]
+
+
 def test_a_dry_run_leaves_the_failures_and_the_notes_of_a_write(org, client, tmp_path, ids):
     rows = answered(ids[:3])
     rows[0]["text"] = "x" * 1001

@@ -741,6 +741,17 @@ def test_a_field_with_the_name_of_a_method_is_the_field(ask, org):
     assert texts(org) == ["three two one None"]
 
 
+def test_a_value_without_a_text_is_not_sent(ask, org):
+    records = [{"id": 1, "tags": ["a", "b"]}, {"id": 2, "tags": None}]
+    done = ask(records, message="{% if record.tags %}{{ record.tags | map('upper') }}{% else %}Hi{% endif %}")
+    assert done.lines[0]["error"].startswith("records[0]: the template gives an object of the type generator")
+    assert "| join(', ')" in done.lines[0]["error"]
+    ask(
+        records[:1], message="{{ record.tags | map('upper') | list }} {{ record.tags }}", on_change="continue"
+    )
+    assert texts(org) == ["Hi", "['A', 'B'] ['a', 'b']"]
+
+
 def test_a_function_gets_the_record(ask, org):
     ask(
         message=lambda record: [f"{record['name']}?", "{{ more }}"],

@@ -103,25 +103,40 @@ class Job:
         with closing(self._checkpoint(storage, asked)) as checkpoint:
             past = self._open(checkpoint, continuation, begins)
             watcher.known(checkpoint)
-            versions = versions_of(self.client, checkpoint, options, task=self.continues_as, cycle=self.cycle)
-            with self._reusing(lambda: versions.current) as reuse:
-                run = partial(Runner, self.client, checkpoint, options, versions)
-                run = partial(run, killed=killed, watcher=watcher)
-                stopped_early, resolved, refusal = self._ask(run, asked, checkpoint, past, reuse)
-                versions.finish()
-                asks = not (stopped_early or versions.must_stop)
-                agreement = self._agreement(asked, checkpoint, asks=asks, killed=killed)
-                output = self._output(asked, checkpoint, agreement)
-                shard = self.shard and str(self.shard)
-                manifest = {**output.write(past), **versions.summary(), "resolved": resolved, "shard": shard}
-                watcher.known(checkpoint)
-                if self.begins is not None:
-                    continuation.finish(manifest)
-                if reuse is not None:
-                    reuse.keep(checkpoint)
-            output.judge(manifest, stopped_early=stopped_early, refusal=refusal)
-            versions.judge(manifest)
-            return manifest
+            return self._ask_and_write(asked, checkpoint, past, continuation, killed=killed, watcher=watcher)
+
+    def _ask_and_write(
+        self,
+        asked: BatchInput,
+        checkpoint: Checkpoint,
+        past: EarlierTries,
+        continuation: Continuation,
+        *,
+        killed: Callable[[], bool],
+        watcher: Watcher,
+    ) -> dict[str, Any]:
+        """Ask about the records that have no row yet, write the results, and return the manifest."""
+        versions = versions_of(
+            self.client, checkpoint, self.options, task=self.continues_as, cycle=self.cycle
+        )
+        with self._reusing(lambda: versions.current) as reuse:
+            run = partial(Runner, self.client, checkpoint, self.options, versions)
+            run = partial(run, killed=killed, watcher=watcher)
+            stopped_early, resolved, refusal = self._ask(run, asked, checkpoint, past, reuse)
+            versions.finish()
+            asks = not (stopped_early or versions.must_stop)
+            agreement = self._agreement(asked, checkpoint, asks=asks, killed=killed)
+            output = self._output(asked, checkpoint, agreement)
+            shard = self.shard and str(self.shard)
+            manifest = {**output.write(past), **versions.summary(), "resolved": resolved, "shard": shard}
+            watcher.known(checkpoint)
+            if self.begins is not None:
+                continuation.finish(manifest)
+            if reuse is not None:
+                reuse.keep(checkpoint)
+        output.judge(manifest, stopped_early=stopped_early, refusal=refusal)
+        versions.judge(manifest)
+        return manifest
 
     def _handed_over(self, continuation: Continuation, questions: dict[str, str]) -> dict[str, Any] | None:
         """Return the manifest of this task if another one continues its batch, else ``None``."""

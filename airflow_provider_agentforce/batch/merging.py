@@ -87,6 +87,18 @@ def merge(
 
 def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
     """Return the manifests of all shards in order."""
+    by_shard = _by_shard(manifests)
+    of = max(shard.of for shard in by_shard)
+    shards = [Shard(number, of) for number in range(of)]
+    missing = [str(one) for one in shards if one not in by_shard]
+    folders = {str(one["result_path"]).rpartition("/")[0] for one in by_shard.values()}
+    if missing or len(by_shard) > of or len(folders) > 1:
+        what = f"shard {', '.join(missing[:10])} is missing" if missing else "they are of several batches"
+        raise AgentforceInputError(f"manifests must be those of all shards of one batch, but {what}.")
+    return [by_shard[one] for one in shards]
+
+
+def _by_shard(manifests: Iterable[Any]) -> dict[Shard, Mapping[str, Any]]:
     if isinstance(manifests, str | Mapping) or not isinstance(manifests, Iterable):
         raise AgentforceInputError(
             f"manifests must be the output of a batch mapped over shards(n), but is {shown(manifests)}."
@@ -94,13 +106,7 @@ def _in_order(manifests: Iterable[Any]) -> list[Mapping[str, Any]]:
     by_shard = {_shard_of(manifest): manifest for manifest in manifests}
     if not by_shard:
         raise AgentforceInputError("manifests is empty. Give the output of a batch mapped over shards(n).")
-    of = max(shard.of for shard in by_shard)
-    missing = [str(one) for number in range(of) if (one := Shard(number, of)) not in by_shard]
-    folders = {str(one["result_path"]).rpartition("/")[0] for one in by_shard.values()}
-    if missing or len(by_shard) > of or len(folders) > 1:
-        what = f"shard {', '.join(missing[:10])} is missing" if missing else "they are of several batches"
-        raise AgentforceInputError(f"manifests must be those of all shards of one batch, but {what}.")
-    return [by_shard[Shard(number, of)] for number in range(of)]
+    return by_shard
 
 
 def _shard_of(manifest: Any) -> Shard:

@@ -183,19 +183,19 @@ class SessionTraces:
         left = [one for one in self._sought.values() if not one.complete]
         waiting, failed = 0, 0
         for sought, finding in self._findings(left):
-            error = finding.error
-            if error is not None:
-                failed += error.retryable
-                if trace_lookup.concerns_all(error) or (last and failed == len(left)):
-                    raise error
+            if finding.error is not None:
+                failed += finding.error.retryable
+                if trace_lookup.concerns_all(finding.error) or (last and failed == len(left)):
+                    raise finding.error
             sought.take(finding, self._messages, self._rate)
             done = sought.complete or finding.final
             waiting += not done
-            if finding.trace is not None and (done or last):
+            if done or last:
                 self._hand_on(finding.trace)
         log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
-        self._write(over=last or not waiting)
-        return last or not waiting
+        over = last or not waiting
+        self._write(over=over)
+        return over
 
     def _write(self, *, over: bool) -> None:
         if self._files is not None:
@@ -205,9 +205,9 @@ class SessionTraces:
             for trace in self._held:
                 self._on_trace(trace)  # type: ignore[misc] # without it none is held
 
-    def _hand_on(self, trace: SessionTrace) -> None:
+    def _hand_on(self, trace: SessionTrace | None) -> None:
         """Hand a trace on; that of a single session in the end, as nothing notes that it was complete."""
-        if self._on_trace is None:
+        if self._on_trace is None or trace is None:
             return
         if self._files is None:
             self._held.append(trace)
@@ -342,17 +342,13 @@ def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[
     """Return a row with the answer that was found, or with a lost answer."""
     recovered = found.answered
     read = f" What could be read: {one_line(found.answer)}" if found.answer and not recovered else ""
-    earlier = list(row.get("earlier_answers") or [])
-    if row.get("outcome") is not None and len(earlier) < len(row.get("earlier_requests") or []):
-        # The text is that of the earlier answer: nothing of this one was read.
-        earlier.append(row.get("text") or "")
     outcome = ANSWERED if recovered else ANSWER_LOST
     return {
         **row,
         "status": outcome,
         "outcome": outcome,
         "text": found.answer if recovered else "",
-        "earlier_answers": earlier,
+        "earlier_answers": _earlier_answers(row),
         "sequence_id": position,
         "error": None,
         "applied": True,
@@ -365,6 +361,14 @@ def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[
             "note": f"The message is in the org's trace of its session.{read or f' {trace_lookup.NO_KIND}'}",
         },
     }
+
+
+def _earlier_answers(row: dict[str, Any]) -> list[str]:
+    earlier = list(row.get("earlier_answers") or [])
+    if row.get("outcome") is not None and len(earlier) < len(row.get("earlier_requests") or []):
+        # The text is that of the earlier answer: nothing of the last one was read.
+        earlier.append(row.get("text") or "")
+    return earlier
 
 
 def _line(

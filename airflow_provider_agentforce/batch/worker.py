@@ -255,7 +255,7 @@ class Worker:
         attempt = _RecordAttempt(item, self._checkpoint)
         try:
             session = self._open(attempt, item)
-            row = self._talk(session, attempt, item)
+            row = self._hold_conversation(session, attempt, item)
         except AgentforceError as error:
             early = None if attempt.turns else self._not_asked(item, error)
             if early is not None:
@@ -303,7 +303,7 @@ class Worker:
         self._checkpoint.started(session.session_id, session.external_session_key)
         return session
 
-    def _talk(self, session: OpenSession, attempt: _RecordAttempt, item: WorkItem) -> Row:
+    def _hold_conversation(self, session: OpenSession, attempt: _RecordAttempt, item: WorkItem) -> Row:
         for message in item.messages:
             last = self._send(session, message)
             if last.outcome == FAILED or last.session_ended:
@@ -356,9 +356,12 @@ class Worker:
             return None
         if isinstance(error, AgentforceTransientError | SessionNotFoundError):
             return self._later(item, error.retry_after or 0.0)
-        # Before the first session has started: the setup is wrong for every record.
-        starts_fail = error.operation == "start" and isinstance(error, AgentforceRequestError)
-        return Fatal(error) if starts_fail and not self._checkpoint.sessions else None
+        return Fatal(error) if self._concerns_all(error) else None
+
+    def _concerns_all(self, error: AgentforceError) -> bool:
+        """Return whether a start failed before any has succeeded: the setup is wrong for every record."""
+        refused = error.operation == "start" and isinstance(error, AgentforceRequestError)
+        return refused and not self._checkpoint.sessions
 
     def _later(self, item: WorkItem, asked: float) -> Outcome | None:
         """Ask the record again, unless it was tried often or must wait for long."""

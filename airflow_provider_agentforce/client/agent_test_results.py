@@ -143,11 +143,15 @@ def contradiction(results: Mapping[str, Any], cases: Sequence[Case]) -> str:
         word = name.replace("_", "").lower()
         if isinstance(count, bool) or not isinstance(count, int | float) or _NOT_A_COUNT.search(word):
             continue
-        fewer = "pass" in word and count < passed
-        more = re.search("fail|error", word) is not None and count > len(cases) - passed
-        if fewer or more or (_TOTAL.fullmatch(word) and count != len(cases)):
+        if _contradicts(word, count, passed, len(cases)):
             return f"its summary says {name}: {count:g}, but {passed} of the {len(cases)} cases given passed"
     return ""
+
+
+def _contradicts(word: str, count: float, passed: int, total: int) -> bool:
+    fewer = "pass" in word and count < passed
+    more = re.search("fail|error", word) is not None and count > total - passed
+    return fewer or more or (_TOTAL.fullmatch(word) is not None and count != total)
 
 
 def _case(case: dict[str, Any], position: int) -> Case:

@@ -71,6 +71,11 @@ class AgentTestRun:
         return self.status in _ENDED or (bool(self.ended_at) and self.status not in _NOT_ENDED)
 
     @property
+    def state(self) -> str:
+        """Its status in words."""
+        return f"ended as {self.status}" if self.ended else f"has not ended ({self.status or 'no status'})"
+
+    @property
     def completed(self) -> bool:
         """Whether the run completed normally, which says nothing about its cases."""
         return self.status in _GOOD
@@ -109,8 +114,7 @@ class AgentTestResults:
         # One API calls a run FAILED only because a case has failed.
         failed = run.status == "FAILED" and any(case.status != PASSED for case in self.cases)
         if run.error or not (run.completed or failed):
-            state = f"ended as {run.status}" if run.ended else f"has not ended ({run.status or 'no status'})"
-            return f"The run {run.run_id} {state}: {run.error.rstrip('.') or 'without a reason'}."
+            return f"The run {run.run_id} {run.state}: {run.error.rstrip('.') or 'without a reason'}."
         if self.contradiction:
             return f"The results of the run {run.run_id} are not whole: {self.contradiction}."
         return "" if self.cases else f"The run {run.run_id} has no cases."

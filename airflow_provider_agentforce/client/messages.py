@@ -252,9 +252,8 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
     """
     asked = asked_in(question)
     if given is None:
-        if question["type"] == "Inquire" and not all(_is_value(item["value"]) for item in asked):
-            names = ", ".join(str(item["property"]) for item in asked) or "nothing by name"
-            raise AgentforceInputError(f"The agent asks for {names} and proposes no value. {_GIVE_ITEMS}")
+        if question["type"] == "Inquire":
+            _check_proposed(asked)
         return asked
     values = asked if question["type"] == "Confirm" else []
     items = [_fitting(item, number, asked, values) for number, item in enumerate(_checked_items(given))]
@@ -264,6 +263,12 @@ def _items(given: object, question: dict[str, Any]) -> list[dict[str, Any]]:
                 f"{_item_name(number)} is for the same as an earlier item of the reply."
             )
     return items
+
+
+def _check_proposed(asked: list[dict[str, Any]]) -> None:
+    if not all(_is_value(item["value"]) for item in asked):
+        names = ", ".join(str(item["property"]) for item in asked) or "nothing by name"
+        raise AgentforceInputError(f"The agent asks for {names} and proposes no value. {_GIVE_ITEMS}")
 
 
 def _like(item: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> int:

@@ -14,7 +14,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
-from airflow_provider_agentforce.client.messages import MessageLike, message_of
+from airflow_provider_agentforce.client.messages import Message, MessageLike, message_of
 from airflow_provider_agentforce.client.models import JournalEntry, Session, SessionOptions, Turn
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -79,17 +79,30 @@ class NoJournal:
 class _JournaledMessage:
     """A message and its record in a journal.
 
+    :param known_as: as for :meth:`OpenSession.send`.
+    :param keeps_request: keep the message in the record and in the turn.
     :ivar earlier: the record of earlier tries.
     """
 
     def __init__(
-        self, journal: Journal, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None
+        self, journal: Journal, number: int, message: Message, *, known_as: str | None, keeps_request: bool
     ) -> None:
-        self.earlier = journal.replay(number, asked)
+        self._message = (number, message.asked(known_as))
+        self.earlier = journal.replay(*self._message)
         self._journal = journal
-        self._message = (number, asked)
-        self._request = request
+        self._request = message.request if keeps_request else None
         self._intended = False
+
+    def call_options(
+        self, *, repeated: bool, on_chunk: Callable[[dict[str, Any]], None] | None
+    ) -> CallOptions:
+        """Return the options of a send that records the message."""
+        return CallOptions(
+            before_send=self.intend,
+            before_every_attempt=True,
+            on_chunk=on_chunk,
+            repeated=repeated or self.earlier.sent,
+        )
 
     def intend(self, _key: str | None) -> None:
         """Record that the message is about to leave; if this raises, it does not leave."""
@@ -218,14 +231,10 @@ class OpenSession:
             number = max(self.session.sequence_id, sequence_id or 0)
             held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
             message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=held, last=last)
-            request = message.request if self._store_requests else None
-            journaled = _JournaledMessage(self._journal, number + 1, message.asked(known_as), request)
-            options = CallOptions(
-                before_send=journaled.intend,
-                before_every_attempt=True,
-                on_chunk=on_chunk,
-                repeated=repeated or journaled.earlier.sent,
+            journaled = _JournaledMessage(
+                self._journal, number + 1, message, known_as=known_as, keeps_request=self._store_requests
             )
+            options = journaled.call_options(repeated=repeated, on_chunk=on_chunk)
             turn = self._answer_to(journaled, partial(sender.send, held, message, options, stream=stream))
             if self._explain is not None:
                 self.turns[-1] = turn = self._explain(turn)

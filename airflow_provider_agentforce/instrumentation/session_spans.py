@@ -17,6 +17,7 @@ from airflow_provider_agentforce.instrumentation.tracing import PROVIDER, messag
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.trace import Span
 
     from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedSpan
 
@@ -48,15 +49,19 @@ def export_trace(trace: SessionTrace, *, capture_content: bool = False) -> None:
             continue
         name, attributes = _described(trace, span, capture_content=capture_content)
         made = tracer.start_span(name, context=above, attributes=attributes, start_time=int(span.began * _NS))
-        if span.action is not None and span.action.success is False:
-            made.set_attribute("error.type", "action_failed")
-            made.set_status(StatusCode.ERROR)
+        _mark_failure(made, span)
         made.end(int(max(span.began, span.ended or 0.0) * _NS))
         here = otel_trace.set_span_in_context(made, above)
         waiting += [(one, here) for one in inside.pop(span.span_id, [])]
         if number % _MOST_UNSENT == 0:
             _flush()
     _flush()
+
+
+def _mark_failure(made: Span, span: TracedSpan) -> None:
+    if span.action is not None and span.action.success is False:
+        made.set_attribute("error.type", "action_failed")
+        made.set_status(StatusCode.ERROR)
 
 
 def _described(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from typing_extensions import Self
 
-from airflow_provider_agentforce.client import responses
+from airflow_provider_agentforce.client import otlp, responses
 from airflow_provider_agentforce.client.answer_reader import (
     MAX_BODY_BYTES,
     MAX_TRACE_BYTES,
@@ -289,7 +289,7 @@ class SessionTraceRequest(ApiRequest):
         """Return the trace, ``None`` if it is too long to be read."""
         if reader.too_long:
             return None
-        return SessionTrace.from_otlp(responses.decode_reply(reader.body), self.session_id)
+        return otlp.read_trace(responses.decode_reply(reader.body), self.session_id)
 
 
 def _session(api_url: str, session_id: str) -> str:

@@ -22,6 +22,7 @@ PURE = (
     "json_values",
     "messages",
     "models",
+    "otlp",
     "plans",
     "responses",
     "session_trace",

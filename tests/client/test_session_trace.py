@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from telling import failing
 
 from airflow_provider_agentforce.client.answer_reader import MAX_TRACE_BYTES
+from airflow_provider_agentforce.client.otlp import read_trace
 from airflow_provider_agentforce.client.responses import UnreadableReplyError
-from airflow_provider_agentforce.client.session_trace import SessionTrace, TracedAction
+from airflow_provider_agentforce.client.session_trace import TracedAction
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceRequestError,
@@ -53,7 +54,7 @@ def otlp(*spans, resource=(), scopes="scopeSpans"):
 
 
 def read(*spans, **more):
-    return SessionTrace.from_otlp(otlp(*spans, **more), SESSION)
+    return read_trace(otlp(*spans, **more), SESSION)
 
 
 def step(kind="LLM_STEP", name="step", *, parent="", at=0.0, took=0.5, **values):
@@ -84,7 +85,7 @@ def step(kind="LLM_STEP", name="step", *, parent="", at=0.0, took=0.5, **values)
     ],
 )
 def test_a_text_is_found_as_it_was_sent_whatever_the_trace_makes_of_it(sent, shown):
-    trace = SessionTrace.from_otlp(
+    trace = read_trace(
         otlp(
             {
                 "startTimeUnixNano": nanoseconds(1),
@@ -349,14 +350,14 @@ def test_spans_of_another_session_are_passed_over():
     ],
 )
 def test_other_shapes_are_read(value):
-    trace = SessionTrace.from_otlp(value, SESSION)
+    trace = read_trace(value, SESSION)
     assert [(one.text, one.answer) for one in trace.messages] == [("a", "A")]
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], {}, {"resourceSpans": None}, [[]], {"error": "x"}])
 def test_what_is_no_trace_is_refused(value):
     with pytest.raises(UnreadableReplyError, match="resourceSpans"):
-        SessionTrace.from_otlp(value, SESSION)
+        read_trace(value, SESSION)
 
 
 NAMES = st.sampled_from(
@@ -375,7 +376,7 @@ ANYTHING = st.recursive(
 
 @given(st.lists(ANYTHING, max_size=3))
 def test_any_shape_of_spans_is_read(resources):
-    trace = SessionTrace.from_otlp({"resourceSpans": resources}, SESSION)
+    trace = read_trace({"resourceSpans": resources}, SESSION)
     found = trace.find_message("a", 1, 0.0)
     assert found is None or found in trace.messages
     assert [one.position for one in trace.messages] == list(range(1, len(trace.messages) + 1))

@@ -127,9 +127,9 @@ class _NotPassedError(Exception):
         self.case = case
 
     def in_words(self) -> str:
-        told = [f"{check.status}: {check.told}" for check in self.case.checks]
+        checks = [f"{check.status}: {check.summary}" for check in self.case.checks]
         return "\n".join(
-            [*told, f"{self.case.status}: {self.case.reason}", f"session {self.case.session_id}"]
+            [*checks, f"{self.case.status}: {self.case.reason}", f"session {self.case.session_id}"]
         )
 
 

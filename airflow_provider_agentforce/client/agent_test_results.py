@@ -70,7 +70,7 @@ class CaseCheck:
     reason: str = ""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Its result, in words."""
         if self.status == PASSED:
             return self.name
@@ -127,8 +127,8 @@ def case_of(  # noqa: PLR0917 - the fields of a case
     if not error and not bad and not any(check.status == PASSED for check in checks):
         error = "nothing was checked"
     status = ERROR if error or any(check.status == ERROR for check in bad) else FAILED if bad else PASSED
-    told = "; ".join(filter(None, [error, *(check.told for check in bad)]))
-    reason = one_line(told, _LONGEST_REASON)
+    reasons = "; ".join(filter(None, [error, *(check.summary for check in bad)]))
+    reason = one_line(reasons, _LONGEST_REASON)
     return Case(number, name, status, reason, seconds, session_id, checks, repetition)
 
 

@@ -135,11 +135,15 @@ class _StartRunRequest(ApiRequest):
         return post(self.url, {parameter: self.name})
 
     def read(self, reader: JsonReader) -> str | None:
-        told = responses.decode_object(reader.body)
-        run_id = told.get("runId")
+        reply = responses.decode_object(reader.body)
+        run_id = reply.get("runId")
         if run_id is None and self.api == CONVERSATION:
-            run_id = told.get("worksheetId")
-        if run_id is None and self.api == TESTING and str(told.get("status")).strip().upper() == _IN_PROGRESS:
+            run_id = reply.get("worksheetId")
+        if (
+            run_id is None
+            and self.api == TESTING
+            and str(reply.get("status")).strip().upper() == _IN_PROGRESS
+        ):
             return None
         if not isinstance(run_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", run_id):
             raise responses.UnreadableReplyError("a JSON object without a usable runId")
@@ -212,7 +216,7 @@ class AgentTests(OrgResource):
         :raises AgentforceRequestError: the run no longer exists.
         """
         request = _RunRequest(doing=f"Looking at the test run {run.run_id}", url=self._url(run))
-        return _as_told(run, self._executor.execute(request).value)
+        return _updated(run, self._executor.execute(request).value)
 
     def find(self, run_id: str, *, api: str | None = None, path: str | None = None) -> AgentTestRun:
         """Return a run by its id.
@@ -229,18 +233,20 @@ class AgentTests(OrgResource):
         """Return the results of a run that has ended."""
         doing = f"Reading the results of the test run {run.run_id}"
         request = _ResultsRequest(doing=doing, url=f"{self._url(run)}/results")
-        told: dict[str, Any] | None = self._executor.execute(request).value
-        if told is None:
+        reply: dict[str, Any] | None = self._executor.execute(request).value
+        if reply is None:
             raise AgentforceRequestError(
                 f"The results of the test run {run.run_id} are longer than {_MAX_RESULTS >> 20} MiB "
                 "and are not read.",
                 hint="Look at them in Testing Center, or split the test.",
                 operation=request.operation.value,
             )
-        ended, cases = _as_told(run, told), cases_of(told)
+        ended, cases = _updated(run, reply), cases_of(reply)
         if run.ended and not run.completed and ended.completed:
             ended = replace(ended, status=run.status)
-        return AgentTestResults(ended, cases, str(told.get("subjectName") or ""), contradiction(told, cases))
+        return AgentTestResults(
+            ended, cases, str(reply.get("subjectName") or ""), contradiction(reply, cases)
+        )
 
     def cancel(self, run: AgentTestRun, *, during_cleanup: bool = False) -> None:
         """Cancel a run.
@@ -349,7 +355,7 @@ def _candidates(api: str | None, path: str | None) -> list[AgentTestRun]:
     return [AgentTestRun("", one, path or _PATHS[one]) for one in ([api] if api else [TESTING, LEGACY])]
 
 
-def _as_told(run: AgentTestRun, told: dict[str, Any]) -> AgentTestRun:
-    status, error = told.get("status") or run.status, told.get("errorMessage") or run.error
-    ended_at = told.get("endTime") or run.ended_at
+def _updated(run: AgentTestRun, reply: dict[str, Any]) -> AgentTestRun:
+    status, error = reply.get("status") or run.status, reply.get("errorMessage") or run.error
+    ended_at = reply.get("endTime") or run.ended_at
     return replace(run, status=str(status).strip().upper(), error=str(error), ended_at=str(ended_at))

@@ -290,11 +290,11 @@ class AgentforceClient:
         """
         known, ended_for = session_from(session), validation.end_reason(reason)
         try:
-            hurry = not self._executor.deadline.allows(CLEANUP_SECONDS)
+            during_cleanup = not self._executor.deadline.allows(CLEANUP_SECONDS)
             try:
-                self._end(known, ended_for, during_cleanup=hurry)
+                self._end(known, ended_for, during_cleanup=during_cleanup)
             except AgentforceTransientError:
-                if hurry or not self._executor.deadline.stopped:
+                if during_cleanup or not self._executor.deadline.stopped:
                     raise
                 # The stop came during the end, or while it waited for the session's lock.
                 self._end(known, ended_for, during_cleanup=True)

@@ -261,7 +261,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             return []
         return [f"salesforce://{urlsplit(self.hook.settings.host).netloc}/{path}"]
 
-    def tell_outlets(
+    def update_outlet_events(
         self, context: Context, result: dict[str, Any], *, nothing_changed: bool = False
     ) -> dict[str, Any]:
         """Add counts and paths of *result* to the events of the task's outlets, and return it.

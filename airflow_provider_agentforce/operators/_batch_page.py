@@ -61,7 +61,7 @@ class BatchPage(TaskPage):
         """Set the progress."""
         self.add(**vars(snapshot))
         if time.monotonic() - self._written >= _PAUSE:
-            self.tell()
+            self.write()
             self._written = time.monotonic()
 
     def known(self, checkpoint: Checkpoint) -> None:

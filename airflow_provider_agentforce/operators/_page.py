@@ -40,20 +40,20 @@ class TaskPage:
     def __init__(self, task: AgentforceBaseOperator, context: Context, kind: str) -> None:
         self._task = task
         self._context = context
-        self._told: dict[str, Any] = {"version": _VERSION, "kind": kind, "state": RUNNING}
-        self._told["try"] = context["ti"].try_number
+        self._facts: dict[str, Any] = {"version": _VERSION, "kind": kind, "state": RUNNING}
+        self._facts["try"] = context["ti"].try_number
 
     def add(self, **facts: Any) -> None:
         """Add facts to the page, as JSON values, to be written with the next update."""
-        self._told |= facts
+        self._facts |= facts
 
-    def tell(self, **facts: Any) -> None:
+    def write(self, **facts: Any) -> None:
         """Add facts to the page and write it."""
         self.add(**facts)
         if has_pages():
             task, at = self._task, _now()
             agent = {"org": task.org, "agent": task.agent_in_words, "at": at}
-            task.push_in_failure(self._context, PAGE_XCOM, {**self._told, **agent, **self.body()})
+            task.push_in_failure(self._context, PAGE_XCOM, {**self._facts, **agent, **self.body()})
 
     @property
     def url(self) -> str:
@@ -71,7 +71,7 @@ class TaskPage:
         :param result: its result.
         """
         read = result.get("result") if isinstance(result, Mapping) else None
-        self.tell(state=FINISHED, **({"result": read} if read is not None and _small(read) else {}))
+        self.write(state=FINISHED, **({"result": read} if read is not None and _small(read) else {}))
 
     def fail(self, error: BaseException) -> None:
         """Set why the task fails; only the type of an error from elsewhere, because it could contain
@@ -82,7 +82,7 @@ class TaskPage:
         else:
             what, hint = f"The task failed with {type(error).__name__}.", "See the log of the task."
         unknown = isinstance(error, DeliveryUnknownError) and not error.applied
-        self.tell(state=FAILED, error={"what": what, "hint": hint, "unknown": unknown})
+        self.write(state=FAILED, error={"what": what, "hint": hint, "unknown": unknown})
 
 
 class ConversationPage(TaskPage):
@@ -97,7 +97,7 @@ class ConversationPage(TaskPage):
 
     def began(self, session: Session) -> None:
         """Set the session."""
-        self.tell(
+        self.write(
             session_id=session.session_id,
             external_session_key=session.external_session_key,
             greeting=_cut(session.greeting, _MOST_TEXT)[0],
@@ -113,7 +113,7 @@ class ConversationPage(TaskPage):
     def sends(self, number: int, request: Mapping[str, Any] | None) -> None:
         """Set the message that is about to leave."""
         self._sending = {"sequence_id": number, "request": _request(request)[0], "sent_at": _now()}
-        self.tell()
+        self.write()
 
     def knows(self, turn: Turn, *, kept: bool = False, kept_from: int | None = None) -> None:
         """Add an answer.
@@ -124,12 +124,12 @@ class ConversationPage(TaskPage):
         sent_at = self._sending and self._sending["sent_at"]
         self._note(turn, {"kept_from": kept_from} if kept else {"sent_at": sent_at, "at": _now()})
         if not kept:
-            self.tell()
+            self.write()
 
     def not_acted(self) -> None:
         """Set that the agent did not act on the last message."""
         self._sending = None
-        self.tell()
+        self.write()
 
     def resolves(self, delivery: UnknownDelivery, state: ResolverState) -> None:
         """Set the state of the steps that resolve a message."""
@@ -143,7 +143,7 @@ class ConversationPage(TaskPage):
             "partial_text": _cut(delivery.partial_text or "", _MOST_TEXT)[0],
             **how_far(state),
         }
-        self.tell()
+        self.write()
 
     def add_plans(self, turns: list[Turn]) -> None:
         """Add what became known about the turns after their answers."""

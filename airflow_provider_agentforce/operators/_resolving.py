@@ -106,7 +106,7 @@ class ResolvesDeliveries(SendsMessages):
     ) -> Decision | None:
         """Return a person's decision, ``None`` if it does not come in time; wait for it without a slot."""
         self._remember(ledger)
-        self.page.tell()
+        self.page.write()
         return self._services(context, ledger).ask(step, question, until)
 
     def resolvable(self, error: BaseException, ledger: Ledger) -> bool:

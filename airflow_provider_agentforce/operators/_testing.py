@@ -104,7 +104,7 @@ class AgentTesting(AgentforceBaseOperator):
             return None
         self.log.info("%s", report.skipped)
         self._write_junit(report)
-        return self._told(context, {**kept.result, "skipped": True}, versions)
+        return self._with_outlet_events(context, {**kept.result, "skipped": True}, versions)
 
     def conclude(
         self,
@@ -131,7 +131,7 @@ class AgentTesting(AgentforceBaseOperator):
             at = datetime.now(timezone.utc).isoformat()
             passed = _LastPass(mark, dict(versions), at, result, report.name, report.details())
             _write_json(self._storage(), _LAST_PASS, vars(passed))
-        return self._told(context, result, versions)
+        return self._with_outlet_events(context, result, versions)
 
     def forget_pass(self) -> None:
         """Remove an earlier pass, which a failure has invalidated, even if the task stores none."""
@@ -146,12 +146,13 @@ class AgentTesting(AgentforceBaseOperator):
         """Return the fingerprint of *what* and the org, which an earlier try or pass must share."""
         return fingerprint(self.agentforce_conn_id, self.hook.plain_client.settings.host, *what)
 
-    def _told(
+    def _with_outlet_events(
         self, context: Context, result: dict[str, Any], versions: Mapping[str, str | None]
     ) -> dict[str, Any]:
         """Return the result, and add it to the events of the outlets, with the agent's version."""
         known = set(versions.values())
-        self.tell_outlets(context, {**result, "agent_version": known.pop() if len(known) == 1 else None})
+        version = known.pop() if len(known) == 1 else None
+        self.update_outlet_events(context, {**result, "agent_version": version})
         return result
 
     def version_of(self, client: AgentforceClient, agent: str | None, *, newest: bool = False) -> str | None:

@@ -347,7 +347,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         from airflow_provider_agentforce.operators._batch_page import BatchPage  # noqa: PLC0415
 
         page = self.page = BatchPage(self, context)
-        page.tell()
+        page.write()
         with airflow_errors():
             try:
                 manifest = self._run(self._job(context), page)
@@ -358,7 +358,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
                 page.made(error.manifest)
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
-        return self.tell_outlets(context, manifest, nothing_changed=self.only_plans)
+        return self.update_outlet_events(context, manifest, nothing_changed=self.only_plans)
 
     def _run(self, job: Job, page: BatchPage) -> dict[str, Any]:
         if self.only_plans:
@@ -507,7 +507,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             keys = [one_line(str(one.record_key), 80) for one in unknown.open().values()]
             found = {"records": len(keys), "keys": keys[:_SHOWN_KEYS], **how_far(state)}
             if self.page is not None:
-                self.page.tell(unknown=found if keys else None)
+                self.page.write(unknown=found if keys else None)
 
         return show
 

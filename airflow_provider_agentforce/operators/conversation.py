@@ -171,7 +171,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             try:
                 results = self._hold(conversation, following, output, context, ledger)
                 self.page.add_plans(conversation.turns)
-                return self.tell_outlets(context, self._values(conversation, results, context))
+                return self.update_outlet_events(context, self._values(conversation, results, context))
             except waits():
                 conversation.leave_open()
                 raise

@@ -90,7 +90,7 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
             client = self.open_client()
             self.link_to(rated.get("agent_id"), context)
             self.page = TaskPage(self, context, "feedback")
-            self.page.tell(session_id=rated["session_id"], feedback_id=rated["feedback_id"])
+            self.page.write(session_id=rated["session_id"], feedback_id=rated["feedback_id"])
             client.submit_feedback(rated, rated["feedback_id"], feedback, self.text or None)
             self.page.add(feedback=feedback, text=(self.text or "")[:_MOST_SHOWN])
             self.log.info("Rated an answer of session %s: %s.", rated["session_id"], feedback)

@@ -149,7 +149,7 @@ class EndSessionOperator(TakesSession):
                 return {"session_id": None, "ended": False}
             self.link_to(session.agent_id, context)
             self.page = TaskPage(self, context, "end")
-            self.page.tell(session_id=session.session_id)
+            self.page.write(session_id=session.session_id)
             ended = self.open_client().end_session(session, reason)
             self.log.info(
                 "Session %s %s.", session.session_id, "has been ended" if ended else "had already ended"

@@ -118,7 +118,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
             except BatchFailedError as error:
                 self.push_in_failure(context, "result", error.manifest)
                 raise
-        return self.tell_outlets(context, result, nothing_changed=self.dry_run_only)
+        return self.update_outlet_events(context, result, nothing_changed=self.dry_run_only)
 
     def lineage_uris(self) -> tuple[list[str], list[str]]:
         """Return the files of the results, and the object that is written."""

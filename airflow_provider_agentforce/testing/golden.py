@@ -223,8 +223,8 @@ def _parsed(text: str, source: str) -> _Node:
         raise AgentforceInputError(f"{source}, line {line}: not YAML: {error.problem or error}.") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        told = f"the character {chr(error.character)!a} is not allowed"
-        raise AgentforceInputError(f"{source}, line {line}: not YAML: {told}.") from None
+        reason = f"the character {chr(error.character)!a} is not allowed"
+        raise AgentforceInputError(f"{source}, line {line}: not YAML: {reason}.") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise AgentforceInputError(f"{source}: not YAML: {one_line(str(error), 200)}.") from None
     return _Node(value, source, {(): 1, **lines})

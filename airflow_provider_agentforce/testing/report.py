@@ -162,9 +162,9 @@ def _add_case(suite: ET.Element, classname: str, case: Case, skipped: str = "") 
     if skipped:
         ET.SubElement(element, "skipped", {"message": _xml(skipped)})
     elif case.status != PASSED:
-        told = "\n".join(check.told for check in case.checks if check.status in {FAILED, ERROR})
+        failures = "\n".join(check.summary for check in case.checks if check.status in {FAILED, ERROR})
         kind = "failure" if case.status == FAILED else "error"
-        ET.SubElement(element, kind, {"message": _xml(case.reason)}).text = _xml(told or case.reason)
+        ET.SubElement(element, kind, {"message": _xml(case.reason)}).text = _xml(failures or case.reason)
     measured = [f"{check.kind}: {check.score:g}" for check in case.checks if check.score is not None]
     where = [f"session: {case.session_id}"] if case.session_id else []
     if measured or where:

@@ -105,8 +105,8 @@ class ConversationTest:
         """
         left = Session.from_dict(session)
         self._client.end_quietly(left)
-        told = "an earlier try was cut in this conversation, and nothing is said twice"
-        return self._case(0.0, left.session_id, told)
+        reason = "an earlier try was cut in this conversation, and nothing is said twice"
+        return self._case(0.0, left.session_id, reason)
 
     def _say_all(self, open_session: OpenSession) -> None:
         for number, turn in enumerate(self._conversation.turns, 1):

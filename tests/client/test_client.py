@@ -633,7 +633,9 @@ def test_kill_in_the_handshake_of_any_call_is_transient(org, make_client, some_s
     assert (type(error), error.applied, server.accepted) == (TaskStoppedError, False, 1)
 
 
-def test_kill_in_the_handshake_is_transient_and_nothing_was_sent(org, make_client, some_session, killer):
+@contextlib.contextmanager
+def stalled_handshake():
+    """Serve a host that stops answering during the TLS handshake; yield it, and the event of a handshake."""
     begun = threading.Event()
 
     def stall(peer):
@@ -642,6 +644,11 @@ def test_kill_in_the_handshake_is_transient_and_nothing_was_sent(org, make_clien
         peer.hang()
 
     with wire.Server(stall, scheme="https") as server:
+        yield server, begun
+
+
+def test_kill_in_the_handshake_is_transient_and_nothing_was_sent(org, make_client, some_session, killer):
+    with stalled_handshake() as (server, begun):
         client = make_client(org, api_url=server.url, timeout=20)
         with killer(client, begun.wait):
             error = failing(client, "send", some_session)
@@ -817,14 +824,7 @@ def test_alarm_in_a_back_off_stays_an_alarm(org, make_client):
 # CPython does not close the socket of a handshake that a signal handler leaves with an exception.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_alarm_before_anything_is_sent_stays_an_alarm(org, make_client, some_session):
-    begun = threading.Event()
-
-    def stall(peer):
-        peer.sock.recv(1)
-        begun.set()
-        peer.hang()
-
-    with wire.Server(stall, scheme="https") as server:
+    with stalled_handshake() as (server, begun):
         client = make_client(org, api_url=server.url, timeout=20)
         client.authenticate()
         with alarm(begun.wait), pytest.raises(Overrun):

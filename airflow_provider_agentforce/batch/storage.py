@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -109,16 +110,19 @@ class Storage:
         return path.open("rb")
 
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        """Write a whole file, durably: closing it is the store's acknowledgement.
+        """Write a whole file, durably: when this returns, the store has acknowledged it.
 
         :param content: called again for each attempt to write.
         """
         path = self._folder / name
 
         def write() -> None:
-            with path.open("wb") as file:
-                for chunk in content():
-                    file.write(chunk)
+            # A file of the store would be stored as far as it goes, also when an error or a timeout of the
+            # task closes it.
+            with tempfile.NamedTemporaryFile() as whole:
+                whole.writelines(content())
+                whole.flush()
+                path.fs.put_file(whole.name, path.path)
 
         self._try(write)
 

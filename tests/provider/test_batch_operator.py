@@ -6,16 +6,18 @@ import json
 from collections import OrderedDict
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 from airflow.sdk import DAG, ObjectStoragePath
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from airflow.sdk.io import attach, store
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
+from airflow_provider_agentforce.batch.storage import storage_of
 from airflow_provider_agentforce.client.org_state import forget_orgs
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
@@ -61,10 +63,16 @@ class Bucket(MemoryFileSystem):
         self.pseudo_dirs = [""]
 
     def _open(self, path, mode="rb", **options):
+        if mode == "xb":
+            raise NotImplementedError("this store replaces files that are there")
         assert mode in {"rb", "wb"}, f"{mode}: an object store cannot append"
         if path.startswith("/misspelt"):
             raise FileNotFoundError("no bucket")
         return super()._open(path, mode=mode, **options)
+
+    def put_file(self, lpath, rpath, **_):
+        # Others also make the folder.
+        self.pipe_file(rpath, Path(lpath).read_bytes())
 
     def mv(self, *_, **__):
         raise AssertionError("an object store cannot rename")
@@ -881,6 +889,19 @@ def test_a_function_takes_what_it_wants_of_the_context_and_is_kept_in_the_store(
 
 def test_an_iterator_gives_the_records(ask, org):
     assert ask(iter(ACCOUNTS)).value["counts"] == {"answered": 3}
+
+
+def test_a_file_of_a_store_is_replaced_as_a_whole_or_not_at_all(bucket):
+    storage = storage_of(ObjectStoragePath("memory://the_store@bucket/out"))
+    storage.write("results.jsonl", lambda: [b"one", b"two"])
+
+    def interrupted():
+        yield b"on"
+        raise AirflowTaskTimeout
+
+    with pytest.raises(AirflowTaskTimeout):
+        storage.write("results.jsonl", interrupted)
+    assert storage.read("results.jsonl") == b"onetwo"
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_is_not_made(ask, org, bucket, monkeypatch):

@@ -1,5 +1,8 @@
 """Runs the example Dags, each with ``airflow dags test`` against a separate org; one needs a scheduler.
 
+Two run side by side, each in a separate Airflow: an Airflow stores every Dag of its folder, and two Dags at
+once would collide in that.
+
 A Dag that not every Airflow can load says so in its file, ``# needs: apache-airflow>=3.1`` for instance.
 Where that is missing, the Dag is not run; its file still has to load without an error.
 """
@@ -9,10 +12,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import runpy
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +28,9 @@ import scheduled
 from packaging.requirements import Requirement
 
 from airflow_provider_agentforce.emulator import Emulator, SessionRecord
+
+sys.path.append(str(scheduled.ROOT / "tests"))
+from airflow_commands import AIRFLOW, start
 
 PERSON = Path(__file__).with_name("person.py")
 ASKS_PEOPLE = {"example_agentforce_enrichment_sample", "example_agentforce_person"}
@@ -37,12 +44,9 @@ STORY = (
     *("unknown_delivery", "session_trace"),
 )
 FOLDER = Path(__file__).resolve().parent.parent / "example_dags"
-AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 _NEEDS = re.compile(r"^# needs: (.+)$", re.MULTILINE)
 
-# Each command has a separate process, forked from one that has imported Airflow, which takes the most time.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["warm_airflow"])
+_SIDE_BY_SIDE = 2
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Run:
 
 
 class Examples:
-    """The example Dags, with a separate Airflow beside the running Python.
+    """The example Dags, with separate Airflows beside the running Python.
 
-    :param home: folder for Airflow, emptied.
+    :param home: folder for the Airflows, emptied.
     :param out: folder for what the Dags write, and for the logs; emptied.
     """
 
@@ -68,41 +72,44 @@ class Examples:
         self.home = home.resolve()
         self.out = out.resolve()
 
-    def set_up(self) -> Run:
-        """Make Airflow's database."""
+    def run(self) -> Iterator[Run]:
+        """Run all of them, and yield them in the order of the story."""
         for folder in (self.home, self.out):
             shutil.rmtree(folder, ignore_errors=True)
+        self.home.mkdir(parents=True)
         (self.out / "logs").mkdir(parents=True)
-        # Airflow reads them when it is imported for the first time.
-        os.environ["AIRFLOW_HOME"] = str(self.home)
-        os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(FOLDER)
-        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")
-        os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where it finds warm_airflow
-        worked, output = self._call({}, "migrate", AIRFLOW, "db", "migrate")
-        return Run("airflow db migrate", worked, output=output)
+        story = sorted(FOLDER.glob("example_*.py"), key=_place)
+        with ProcessPoolExecutor(
+            _SIDE_BY_SIDE, multiprocessing.get_context("spawn"), _choose_airflow, (self.home,)
+        ) as pool:
+            # The one with a scheduler takes the longest, so it begins first.
+            runs = {
+                path: pool.submit(self._run, path)
+                for path in sorted(story, key=lambda path: path.stem != scheduled.WRITES)
+            }
+            for path in story:
+                yield runs[path].result()
 
-    def run(self) -> Iterator[Run]:
-        """Run one after the other: each stores every Dag of the folder, and two at once collide in that."""
-        for path in sorted(FOLDER.glob("example_*.py"), key=_place):
-            missing = tuple(
-                one for one in _NEEDS.findall(path.read_text()) if not _is_there(Requirement(one))
-            )
-            if missing:
-                yield self._load(path, missing)
-            elif path.stem == scheduled.WRITES:
-                yield self._schedule(path.stem)
-            else:
-                yield self._test(path.stem)
+    def _run(self, path: Path) -> Run:
+        missing = tuple(one for one in _NEEDS.findall(path.read_text()) if not _is_there(Requirement(one)))
+        if missing:
+            return self._load(path, missing)
+        if path.stem == scheduled.WRITES:
+            return self._schedule(path.stem)
+        return self._test(path.stem)
 
     def _test(self, dag_id: str) -> Run:
+        if not _database().exists():
+            worked, output = self._call({}, f"{_database().parent.name}.migrate", AIRFLOW, "db", "migrate")
+            if not worked:
+                return Run(dag_id, worked=False, output=output)
         with Emulator() as org, self._person(dag_id) as person:
             command = AIRFLOW, "dags", "test", dag_id
             worked, output = self._call(self._settings(org), dag_id, *command, beside=person)
         return _run_in(org, dag_id, output, worked=worked)
 
     def _schedule(self, dag_id: str) -> Run:
-        home = self.home / "scheduled"  # the other one knows the Dags in the form for "airflow dags test"
+        home = self.home / "scheduled"
         dags = home / "dags"  # without those that the scheduler would start by their own schedule
         dags.mkdir(parents=True)
         shutil.copy(FOLDER / f"{dag_id}.py", dags)
@@ -123,8 +130,7 @@ class Examples:
             yield None
             return
         log = self.out / "logs" / f"{dag_id}.person.log"
-        person = _PROCESSES.Process(target=_run, args=({}, log, (str(PERSON), dag_id)))
-        person.start()
+        person = start([str(PERSON), dag_id], {**os.environ}, log)
         try:
             yield person
         finally:
@@ -139,8 +145,7 @@ class Examples:
         self, env: dict[str, str], name: str, *command: str, beside: BaseProcess | None = None
     ) -> tuple[bool, str]:
         log = self.out / "logs" / f"{name}.log"
-        process = _PROCESSES.Process(target=_run, args=(env, log, command))
-        process.start()
+        process = start([*command], {**os.environ, **env}, log)
         if beside is not None:
             wait([process.sentinel, beside.sentinel])
             if not beside.is_alive():
@@ -149,18 +154,21 @@ class Examples:
         return process.exitcode == 0, log.read_text()
 
 
+def _choose_airflow(home: Path) -> None:
+    """Choose a separate Airflow for this process. Airflow reads the choice when it is first imported."""
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-", dir=home)
+    os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(FOLDER)
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+
+
+def _database() -> Path:
+    return Path(os.environ["AIRFLOW_HOME"], "airflow.db")
+
+
 def _run_in(org: Emulator, dag_id: str, output: str, *, worked: bool) -> Run:
     left_open = tuple(org.open_sessions)
     return Run(dag_id, worked and not left_open, (), tuple(org.sessions.values()), left_open, output)
-
-
-def _run(env: dict[str, str], log: Path, command: tuple[str, ...]) -> None:
-    with log.open("wb") as output:
-        os.dup2(output.fileno(), sys.stdout.fileno())
-        os.dup2(output.fileno(), sys.stderr.fileno())
-    os.environ.update(env)
-    sys.argv = [*command]
-    runpy.run_path(command[0], run_name="__main__")
 
 
 def _place(path: Path) -> tuple[int, str]:

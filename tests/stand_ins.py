@@ -1,5 +1,6 @@
 """What the operators use of Airflow's task instance and its task state store, and what a Dag calls."""
 
+import gc
 import json
 import os
 import uuid
@@ -121,6 +122,7 @@ class Task:
         """
         child = os.fork()
         if child == 0:
+            gc.freeze()  # a collection would copy every page of the objects of all tests
             try:
                 prepare()
                 (again or self.run)()

@@ -10,33 +10,35 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+from airflow_commands import AIRFLOW, start
 from stand_ins import RequiredActions, Task, TaskInstance
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TESTING = ROOT / "docs" / "snippets" / "testing"
-AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 # Airflow reads these when it is imported for the first time.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-# Airflow runs a Dag in this process only if it finds it in one of its bundles.
-os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
-    [
-        {
-            "name": f"tests-{folder.name}",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(folder)},
-        }
-        for folder in (HERE / "dags", HERE / "llm_dags", ROOT / "example_dags", TESTING)
-    ]
-)
+BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
+
+
+def bundles(*paths):
+    """Return the value of ``BUNDLES``, in which Airflow has to find a Dag to run it in this process."""
+    kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    return json.dumps(
+        [{"name": f"tests-{path.stem}", "classpath": kind, "kwargs": {"path": str(path)}} for path in paths]
+    )
+
+
+os.environ[BUNDLES] = bundles(HERE / "dags", HERE / "llm_dags", ROOT / "example_dags", TESTING)
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 
@@ -73,16 +75,26 @@ def dag_bag(airflow_db):
     return DagBag
 
 
+@pytest.fixture(scope="session")
+def files():
+    """Return the file of each Dag, by folder. Loading a file is a matter of seconds where there are many."""
+    return {}
+
+
 @pytest.fixture
-def dag_test(dag_bag, environment, monkeypatch, capfd):
+def dag_test(dag_bag, environment, files, monkeypatch, capfd):
     """Run a Dag in this process against an org, and give its exit status and output."""
 
     def run(dag_id, org, folder=HERE / "dags", conf=None, **variables):
-        for name, value in environment(org, **variables).items():
+        if folder not in files:
+            bag = dag_bag(folder)
+            assert bag.import_errors == {}
+            files[folder] = {dag.dag_id: dag.fileloc for dag in bag.dags.values()}
+        file = files[folder][dag_id]
+        for name, value in {**environment(org, **variables), BUNDLES: bundles(Path(file))}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
-        bag = dag_bag(folder)
-        assert bag.import_errors == {}
+        bag = dag_bag(file)
         capfd.readouterr()
         with warnings.catch_warnings():
             # Airflow leaves an event loop, with a pair of sockets, to the garbage collector.
@@ -97,15 +109,36 @@ def dag_test(dag_bag, environment, monkeypatch, capfd):
 
 
 @pytest.fixture
-def dag_command(airflow_db, environment):
-    """Run ``airflow dags test`` against an org, and give its exit status and output."""
+def command(tmp_path):
+    """Run a Python program, such as an Airflow command, to its end; give its exit status and output."""
 
-    def run(dag_id, org, folder=HERE / "dags", conf=None, **variables):
-        env = {**os.environ, **environment(org, **variables), "AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
-        del env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"]
-        command = [AIRFLOW, "dags", "test", dag_id, *(("-c", json.dumps(conf)) if conf else ())]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+    def run(*command, **environment):
+        environment = {**os.environ, **environment}
+        if any(name.startswith("AIRFLOW__METRICS__") for name in environment):
+            # Airflow reads these when it is imported.
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout + done.stderr
+        log = tmp_path / f"{uuid.uuid4()}.log"
+        process = start([*command], environment, log)
+        process.join()
+        output = log.read_text()
+        log.unlink()
+        return process.exitcode, output
+
+    return run
+
+
+@pytest.fixture
+def dag_command(airflow_db, environment, command):
+    """Run ``airflow dags test`` against an org, and give its exit status and output.
+
+    ``path`` is a file or a folder with the Dag.
+    """
+
+    def run(dag_id, org, path=HERE / "dags", conf=None, **variables):
+        more = ["-c", json.dumps(conf)] if conf else []
+        env = {**environment(org, **variables), BUNDLES: bundles(path)}
+        return command(AIRFLOW, "dags", "test", dag_id, *more, **env)
 
     return run
 
@@ -138,7 +171,9 @@ def same_environment():
 
 @pytest.fixture(autouse=True)
 def unmasked(monkeypatch):
-    """Spare Airflow's masker hundreds of tokens: it compiles one pattern of all secrets for each."""
+    """Spare Airflow's masker the secrets of all tests: it compiles one pattern of all of them for each."""
+    if masker := sys.modules.get("airflow.sdk._shared.secrets_masker"):  # not in Airflow 2
+        masker.reset_secrets_masker()
     monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
 
 

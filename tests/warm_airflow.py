@@ -9,4 +9,5 @@ with contextlib.suppress(ImportError, AttributeError):
     importlib.import_module("airflow.cli.commands.dag_command")
     # `airflow dags test` of Airflow 3 talks to its own API server, which is built at its first request.
     supervisor = importlib.import_module("airflow.sdk.execution_time.supervisor")
-    supervisor.in_process_api_server().app._cadwyn_initialize()  # noqa: SLF001
+    supervisor.in_process_api_server().app._cadwyn_initialize()
+    importlib.import_module("airflow.api_fastapi.app")  # of the person

@@ -17,7 +17,7 @@ from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``python -m airflow_provider_agentforce``.
 
-    :raises SystemExit: with 0 if the connection is good, 1 if it is not, 2 for arguments that are wrong.
+    :raises SystemExit: with 0 if the connection is good, 1 if it is not, 2 if the arguments are wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_agentforce")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -33,7 +33,7 @@ def check(args: argparse.Namespace) -> None:
     :param args: ``conn_id``, ``start_session``, ``json``.
     :raises SystemExit: with 0 if the connection is good, else 1.
     """
-    # Airflow logs to the standard output, which is for the result alone.
+    # Airflow logs to standard output, which is reserved for the result.
     with contextlib.redirect_stdout(sys.stderr):
         found = _Hook(args.conn_id).diagnose(start_session=args.start_session)
     if args.json:

@@ -1,4 +1,4 @@
-"""What the commands are called and take. Read by every ``airflow`` command, so it imports little."""
+"""The names and arguments of the commands. Read by every ``airflow`` command, so it imports little."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--start-session",),
         {
             "action": "store_true",
-            "help": "also start a session with the default agent and end it; it may be charged for",
+            "help": "also start a session with the default agent and end it; Salesforce may charge for it",
         },
     ),
     (("--json",), {"action": "store_true", "help": "print JSON"}),

@@ -42,7 +42,7 @@ _IN_PROGRESS = "IN_PROGRESS"
 _NOT_ENDED = {"", "NEW", "CREATED", _IN_PROGRESS}
 _STOPPED = {"TERMINATED", "CANCELLED", "CANCELED"}
 _ENDED = {*_GOOD, "ERROR", "FAILED", *_STOPPED}
-# One API says in a 400 that it does not know a test, as it says much else.
+# One API answers 400 for a test that it does not know, as it does for many other errors.
 _NO_SUCH_TEST = re.compile(r"invalid \w*definition\w* identifier", re.IGNORECASE)
 
 
@@ -172,7 +172,7 @@ class _RunRequest(ApiRequest):
 class _ResultsRequest(OrgRead):
     """``GET …/results``. It returns ``None`` for results that are too long to be read."""
 
-    # The reader gives up first, and says so better.
+    # The reader stops first, with a clearer message.
     max_body = _MAX_RESULTS + MAX_BODY_BYTES
     doing: str  # type: ignore[misc] # of each call
 

@@ -223,7 +223,7 @@ class FeedbackRequest(ApiRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class OrgRead(ApiRequest):
-    """A ``GET`` of what the org's own host has."""
+    """A ``GET`` from the org's own host."""
 
     operation = Operation.READ
     url: str
@@ -270,7 +270,7 @@ class SessionTraceRequest(ApiRequest):
     """``GET …/einstein/audit/otel/{id}``, which the org's own host serves, for 72 hours after the start."""
 
     operation = Operation.SESSION_TRACE
-    # The reader gives up first, and says so better.
+    # The reader stops first, with a clearer message.
     max_body = MAX_TRACE_BYTES + MAX_BODY_BYTES
     doing = "Reading the session's trace"
     session_id: str

@@ -14,17 +14,17 @@ from airflow_provider_agentforce.exceptions import RateLimitedError
 
 _FIRST_PAUSE = 1.0
 _MOST_CALM = 64.0
-# An hourly limit cannot ask for more; what does is a mistake.
+# No hourly limit needs a longer pause, so a longer one is a mistake.
 LONGEST_REQUEST = 7200.0
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """The right to start one session, and then the session's place.
+    """The right to start one session, and then its place among the open ones.
 
     :ivar at: when the start was allowed, then when it was answered, by the limiter's clock; the org may count
         it at any time between.
-    :ivar wanted: how many slots its caller means to hold.
+    :ivar wanted: how many slots its caller intends to hold.
     :ivar round: refusals of one round count once.
     :ivar session_id: once the session has started.
     """
@@ -38,11 +38,11 @@ class Slot:
 class ConcurrencyLimiter:
     """Counts the open sessions and the starts of the last hour of one org, for all threads of a process.
 
-    What is allowed is the caller's, since clients of one org may be set differently. Below that, the limiter
-    finds out how many sessions the org accepts: additive increase, multiplicative decrease. A refusal (HTTP
-    429) lowers the limit to the slots that the org has not refused, but by no more than half a round; each
-    session that starts adds a little, less and less often while the org refuses at the same height. So a
-    limit that is right is never left, and one that is too high comes down to the org's within a few rounds.
+    The caller gives the allowed maximum, because clients of one org may be configured differently. Below it,
+    the limiter finds out how many sessions the org accepts: additive increase, multiplicative decrease. A
+    refusal (HTTP 429) lowers the limit to the slots that the org has not refused, but by no more than half a
+    round; each session that starts raises it a little, less and less often while the org refuses at the same
+    level. A correct limit is therefore kept, and one that is too high falls to the org's within a few rounds.
 
     :param clock: counts seconds.
     :ivar window: seconds of the hourly limit.
@@ -71,7 +71,7 @@ class ConcurrencyLimiter:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Start over in a forked child. What is open is the parent's, and the child never sees it end."""
+        """Start over in a forked child: the open sessions are the parent's, which alone sees them end."""
         self._changed = threading.Condition()
         self._starting = set()
         self._open = {}

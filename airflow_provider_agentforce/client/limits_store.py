@@ -1,8 +1,8 @@
-"""What all processes that use an org know of its limits, kept in Redis. Needs the extra ``redis``.
+"""The state of an org's limits that all its processes share, kept in Redis. Needs the extra ``redis``.
 
-Every question is one script, so that nothing can come between looking and taking, and the time is that of
-Redis, so that the clocks of the workers do not matter. A lease has an id that its process has chosen: what
-is said twice, since a reply was lost, counts once.
+Each operation is one script, so that it is atomic, and the time is that of Redis, so that the clocks of the
+workers do not matter. A lease has an id that its process has chosen: a request that is repeated because its
+reply was lost counts once.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 _CALL_SECONDS = 2.0
 _LEASE_SECONDS = 45.0
 _BEAT_SECONDS = 5.0
-# Beats after which a process that is silent is not counted.
+# Beats after which a silent process no longer counts.
 _SILENT_BEATS = 3
-# After a restart in which Redis has lost its data: beats until all processes have said what they hold.
+# After a restart in which Redis lost its data: beats until all processes have reported their leases.
 _SETTLING_BEATS = 2
 # For how long a group that was refused counts as waiting.
 _WANTING_SECONDS = 1.5
@@ -177,7 +177,7 @@ return answer(1, 0)
 """
 )
 
-# Says which leases a process holds, and with `all` also that it has no others and when it started sessions.
+# Reports the leases of a process, and with `all` also that it has no others, and when it started sessions.
 _SYNC = (
     _COMMON
     + """
@@ -245,7 +245,7 @@ def _impatient(client: Any) -> Any:
         **pool.connection_kwargs,
         "socket_timeout": _CALL_SECONDS,
         "socket_connect_timeout": _CALL_SECONDS,
-        # A connection that Redis has closed meanwhile is made again once. What is said twice counts once.
+        # A connection that Redis has closed meanwhile is opened again once. A repeated request counts once.
         "retry": Retry(NoBackoff(), 1),
     }
     return redis.Redis(
@@ -293,7 +293,7 @@ _DAY = 86400.0
 
 
 class _Spent(NamedTuple):
-    """What a process knows to be used of a budget.
+    """The use of a budget that a process knows of.
 
     :param age: changes when the store has lost its data.
     """
@@ -309,7 +309,7 @@ class StoreAwayError(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """What the store says of a start.
+    """The store's answer to a request for a start.
 
     :param granted: whether it may be made.
     :param free_in: seconds until the next one may be, if that is known.
@@ -333,10 +333,10 @@ class LimitsStore:
     """The limits of one org in Redis. Safe to share between threads.
 
     :param client: a ``redis.Redis``. Its address and credentials are used, not its timeouts and retries.
-    :param org: what tells the org from others.
+    :param org: identifies the org.
     :param name: of the place, by which a process knows it again.
-    :param lease: seconds after which what a process that died has held is free.
-    :param beat: every so many seconds a process says what it holds.
+    :param lease: seconds after which the leases of a dead process are free.
+    :param beat: seconds between two reports of a process.
     :param group: whose sessions these are. Groups that wait share what is free: the ids of Dags, for example.
     """
 
@@ -371,9 +371,9 @@ class LimitsStore:
         self._client.close()
 
     def spend(self, kind: str, per_day: int, one: str | None) -> float | None:
-        """Count *one* of today's budget of a kind, ``None`` to look only.
+        """Count *one* towards today's budget of a kind; ``None`` only looks.
 
-        :param one: its id, with which it counts once however often it is said.
+        :param one: its id; it counts once, however often it is sent.
         :returns: 0 if it is counted, seconds until tomorrow if nothing is left, ``None`` without the store.
         """
         said: dict[str, Any] = {"per_day": per_day, "day": _ms(_DAY)}
@@ -395,7 +395,7 @@ class LimitsStore:
         return float(free_in) / 1000
 
     def refund(self, kind: str, one: str) -> None:
-        """Count *one* no more. A failure leaves it counted."""
+        """Stop counting *one*. If that fails, it stays counted."""
         try:
             self._client.srem(self._keys_of(kind)[0], one)
         except redis.RedisError as error:
@@ -459,7 +459,7 @@ class LimitsStore:
         window: float,
         age: str | None,
     ) -> str:
-        """Keep leases for another while, also such as have run out.
+        """Renew leases, including those that have expired.
 
         :param starts: ages in seconds of the starts of this process, by lease; then the store also forgets
             other leases and starts of it. ``None``: leave them.
@@ -489,7 +489,7 @@ class LimitsStore:
         """Give back a lease, if one is given.
 
         :param forget: the start that it was taken for was refused, or never made.
-        :param started: the org takes sessions again.
+        :param started: the org accepts sessions again.
         :param pause: seconds for which no process may start a session.
         :param asked_for: seconds for which the org asked to be left alone.
         :raises StoreAwayError: if it is not known whether this was done.

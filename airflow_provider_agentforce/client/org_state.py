@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class OrgState:
-    """What is known of one org.
+    """The known state of one org.
 
-    :param limits: where the limits are kept for all processes; ``None``: this process holds them alone.
+    :param limits: the store of the limits for all processes; ``None``: this process keeps them itself.
     :ivar limits: the same; all its clients count in this one store.
     :ivar limiter: its open sessions and recent starts, and how many it accepts.
     :ivar agent_ids: the ids of its agents by API name.
@@ -39,7 +39,7 @@ _states: dict[tuple[str, ...], OrgState] = {}
 
 
 def state_of(settings: Settings, limits: LimitsStore | None = None) -> OrgState:
-    """Return the state that all clients with this host, consumer key and place of the limits share."""
+    """Return the state that all clients with this host, consumer key and store of limits share."""
     key = (settings.host, settings.consumer_key, "" if limits is None else limits.name)
     known = _states.get(key)
     # Of two threads that both make a state, the first one's is kept.

@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A process that waits asks so often, one of its threads for all.
+# Seconds between two requests of a waiting process; one thread asks for all.
 _POLL = 0.1
 _LONGEST_POLL = 1.0
-# Sessions of other processes may last so long after the store is lost.
+# For so long after the store is lost, sessions of other processes may be open.
 _KNOWN_SECONDS = 60.0
 
 
@@ -37,7 +37,7 @@ class _Share:
 
     :param most_open: sessions at once, ``None`` if nothing is known of the others.
     :param most_starts: in an hour.
-    :param until: by the limiter's clock, until when the first holds.
+    :param until: until when *most_open* holds, by the limiter's clock.
     """
 
     processes: int = 1
@@ -194,7 +194,7 @@ class SharedLimiter(ConcurrencyLimiter):
         return max(1, most // self._least_processes)
 
     def expect(self, processes: int) -> None:
-        """Take at least so many processes to use the org, as long as the store does not say how many do."""
+        """Assume that at least so many processes use the org, until the store says how many do."""
         self._least_processes = max(self._least_processes, processes)
 
     def withdraw(self, slot: Slot) -> None:
@@ -225,12 +225,12 @@ class SharedLimiter(ConcurrencyLimiter):
         super().release(slot)
 
     def refused(self, slot: Slot, retry_after: float | None) -> None:
-        """Note that the org refused a start or a message for its limits, and free the slot."""
+        """Note that the org refused a start or a message because of its limits, and free the slot."""
         self._give_back(slot, forget=slot.session_id is None, retry_after=retry_after)
         super().refused(slot, retry_after)
 
     def throttled(self, retry_after: float | None) -> None:
-        """Note that the org refused a call for its limits; until it asks, no process starts a session."""
+        """Note that the org refused a call because of its limits. While it asks for that, nothing starts."""
         super().throttled(retry_after)
         if retry_after:
             self._return(None, retry_after=retry_after)
@@ -275,7 +275,7 @@ class SharedLimiter(ConcurrencyLimiter):
             return None
 
     def _tell_all(self) -> bool:
-        """Tell the store what this process holds and has started; return whether it was heard."""
+        """Tell the store what this process holds and has started; return whether it received that."""
         self._forget_old_starts()
         with self._exchange:
             now = self._clock()

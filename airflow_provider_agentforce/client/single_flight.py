@@ -31,7 +31,7 @@ class SingleFlight(Generic[T]):
         self._flights: dict[str, Future[T]] = {}
 
     def share(self, make: Callable[[], T], deadline: Deadline, *, longest: float) -> T:
-        """Return what *make* returns, or what the call of another thread that is under way brings.
+        """Return what *make* returns, or the result of another thread's call in progress.
 
         :param deadline: of the calling thread.
         :param longest: seconds to wait for another thread's call.

@@ -2,6 +2,6 @@
 
 ``agentforce`` reads the connection and gives its settings, observers and shared ``limits`` to a client;
 ``managed_agent`` and ``agent_conversation`` put the client behind the contract of Airflow's Common AI
-provider. What comes back is the client's; only its errors become those that end an Airflow task
-(``errors``), and ``task_session`` ends the sessions that a task leaves open.
+provider. They return what the client returns; only its errors become those that end an Airflow
+task (``errors``), and ``task_session`` ends the sessions that a task leaves open.
 """

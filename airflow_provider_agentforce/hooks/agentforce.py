@@ -37,7 +37,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
     It has the methods of :class:`~airflow_provider_agentforce.client.AgentforceClient`. An error that a retry
     cannot fix and a message whose delivery is unknown end the task without a retry by Airflow.
 
-    A copy or pickle of a hook creates its own client at its first use, and does not share the sessions.
+    A copy or pickle of a hook creates its own client on first use, and does not share the sessions.
 
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
@@ -80,7 +80,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
 
     @cached_property
     def plain_client(self) -> AgentforceClient:
-        """A client whose errors do not end the task by their class, for callers that decide themselves."""
+        """A client whose errors do not end the task, for callers that decide about a retry themselves."""
         with airflow_errors():
             settings = self.settings
             limits = limits_store(settings)
@@ -185,7 +185,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         return _HookConversation(self, agent_id, **options)
 
     def diagnose(self, *, start_session: bool = False) -> Diagnosis:
-        """Check the connection step by step. The result contains no secret and not the connection's id.
+        """Check the connection step by step. The result contains neither a secret nor the connection's id.
 
         :param start_session: also start a session with the default agent, and end it. Salesforce may charge
             for it.

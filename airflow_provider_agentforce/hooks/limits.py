@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def limits_store(settings: Settings) -> LimitsStore | None:
-    """Return where the limits of the org are kept for all workers, ``None`` if each process holds them alone.
+    """Return the store of the org's limits for all workers, ``None`` if each process keeps them by itself.
 
     :raises AgentforceInputError: if the connection does not exist, or the extra is not installed.
     """
@@ -44,6 +44,6 @@ def limits_store(settings: Settings) -> LimitsStore | None:
         client,
         f"{settings.host}\n{settings.consumer_key}",
         name=settings.limits_conn_id,
-        # Airflow says in the environment of a task whose it is. The sessions of a Dag count together.
+        # Airflow puts the id of the Dag into a task's environment. The sessions of a Dag count together.
         group=os.environ.get("AIRFLOW_CTX_DAG_ID", ""),
     )

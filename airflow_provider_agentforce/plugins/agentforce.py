@@ -9,7 +9,7 @@ from airflow_provider_agentforce.links.page import ROUTE
 from airflow_provider_agentforce.plugins.pages import Pages
 
 _NAME = "Agentforce"
-# Airflow shows a tab of a task by the name of its operator.
+# Airflow shows a tab on the tasks whose operator has one of these names.
 _OPERATORS = (
     "ConversationOperator",
     "@task.agentforce",

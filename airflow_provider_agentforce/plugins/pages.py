@@ -36,7 +36,7 @@ HEADERS = {
 
 
 class Pages:
-    """An ASGI application. It loads nothing of a web framework before its first request: Airflow loads its
+    """An ASGI application. It imports no web framework before its first request, because Airflow loads its
     plugins in every process.
     """
 
@@ -46,7 +46,7 @@ class Pages:
 
         if scope["type"] != "http":
             return
-        # Airflow may itself be served under a path, and frameworks differ in what of it they leave here.
+        # Airflow may itself be served under a path, of which frameworks leave more or less here.
         name = scope["path"].rpartition("/")[2]
         answer: Response
         if scope["method"] not in ("GET", "HEAD"):

@@ -124,8 +124,10 @@ class SecondAsking:
 
     def _write(self, second: Checkpoint) -> None:
         def lines() -> Iterator[bytes]:
-            return (comparison_line(*rows) for rows in self._pairs(second))
+            yield from (comparison_line(*rows) for rows in self._pairs(second))
+            self.first.check_owner()
 
+        self.first.check_owner()
         guarded(
             lambda: self.storage_of(self.folder).write(AGREEMENT, lines),
             f"The results in {self.folder} cannot be written",

@@ -31,7 +31,7 @@ from airflow_provider_agentforce.batch.parts import (
     blocks,
     unreadable_file,
 )
-from airflow_provider_agentforce.batch.results import SKIPPED, Entry, Row, RowIndex
+from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Entry, Row, RowIndex
 from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded, is_unusable, prepared
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -218,6 +218,18 @@ class Checkpoint:
             self._pending.rows.append((entry, line + record))
             self.rows.put(self._positions[name], entry)
 
+    def resolve(self, row: Row) -> None:
+        """Replace the row of a record, if it is unknown, by one of the same session that is not.
+
+        It is written by :meth:`flush`.
+        """
+        position = self._positions.get(str(row.key))
+        if position is None or self.rows.status(position) != UNKNOWN:
+            return
+        line, record = self.line_at(position)
+        if row.session_id and Row.from_line(line).session_id == row.session_id:
+            self.settle(str(row.key), row, record, self.rows.question(position))
+
     def withdraw(self, name: str) -> None:
         """Record that a claimed record is not asked."""
         with self._changed:
@@ -256,7 +268,9 @@ class Checkpoint:
         """Store a value beside the rows, durably.
 
         :raises LedgerError: if it cannot be written.
+        :raises TaskStoppedError: if another process has taken over.
         """
+        self.check_owner()
         self._notes.write(name, value)
 
     def read_note(self, name: str) -> dict[str, Any]:
@@ -327,7 +341,7 @@ class Checkpoint:
         try:
             self._put(write)
             if write.claims or write.starting:
-                self._check_owner()
+                self.check_owner()
             error = None
             self._merge()
         except AgentforceError as caught:
@@ -339,9 +353,13 @@ class Checkpoint:
                 write.error, write.done, self._writing = error, True, False
                 self._changed.notify_all()
 
-    def _check_owner(self) -> None:
+    def check_owner(self) -> None:
+        """Check that no other process has taken over.
+
+        :raises TaskStoppedError: if one has; this one must send and write nothing more.
+        """
         if self.read_note(_OWNER).get("owner") != self._me:
-            raise TaskStoppedError("Another process has taken over this batch; nothing more is sent.")
+            raise TaskStoppedError("Another process has taken over this batch; this one stops.")
 
     def _put(self, write: _PendingBlock) -> None:
         self._bound = max(self._bound, write.bound)

@@ -19,10 +19,11 @@ from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTrie
 from airflow_provider_agentforce.batch.continuation import Continuation, Handover
 from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
 from airflow_provider_agentforce.batch.options import Options
-from airflow_provider_agentforce.batch.output import FILES, Output
+from airflow_provider_agentforce.batch.output import FILES, Output, traced_rows
 from airflow_provider_agentforce.batch.plan import PLAN, plan_files, plan_of
 from airflow_provider_agentforce.batch.prompts import Compile, Prompts
 from airflow_provider_agentforce.batch.reader import Record
+from airflow_provider_agentforce.batch.results import UNKNOWN
 from airflow_provider_agentforce.batch.reuse import Reuse
 from airflow_provider_agentforce.batch.runner import Runner, Watcher
 from airflow_provider_agentforce.batch.shard import Shard
@@ -131,6 +132,7 @@ class Job:
             manifest = {**output.write(past), **versions.summary(), "resolved": resolved, "shard": shard}
             watcher.known(checkpoint)
             if self.begins is not None:
+                checkpoint.check_owner()
                 continuation.finish(manifest)
             if reuse is not None:
                 reuse.keep(checkpoint)
@@ -167,9 +169,22 @@ class Job:
         self._check_split()
         self.check_folder(past.began)
         if self.begins is not None and begins is not None:
+            checkpoint.check_owner()
             continuation.begin(begins)
+        if checkpoint.rows.counts[UNKNOWN]:
+            self._keep_traced(checkpoint)
         take_up(self.client, past, checkpoint)
         return past
+
+    def _keep_traced(self, checkpoint: Checkpoint) -> None:
+        """Keep the answers that traces have given for unknown rows since the last try."""
+        folder = self.result_folder
+        rows = guarded(
+            lambda: traced_rows(self.storage_of(folder)), f"The results in {folder} cannot be read"
+        )
+        for row in rows:
+            checkpoint.resolve(row)
+        checkpoint.flush()
 
     def _agreement(
         self, asked: BatchInput, checkpoint: Checkpoint, *, asks: bool, killed: Callable[[], bool]

@@ -183,9 +183,16 @@ class Output:
         return f"{number} × {reason} (first: {where}{has})"  # noqa: RUF001 - as people write it
 
     def _write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
-        self._do("written", lambda: self.storage.write(name, content))
+        def owned() -> Iterator[bytes]:
+            yield from content()
+            # On a disk the file replaces the old one only after this.
+            self.checkpoint.check_owner()
+
+        self.checkpoint.check_owner()
+        self._do("written", lambda: self.storage.write(name, owned))
 
     def _remove(self, name: str) -> None:
+        self.checkpoint.check_owner()
         self._do("removed", lambda: self.storage.remove(name))
 
     def _do(self, what: str, call: Callable[[], None]) -> None:
@@ -256,6 +263,19 @@ def _contents(
 ) -> dict[str, Callable[[], Iterable[bytes]]]:
     """Return the function that renders each table, except the rows as JSON."""
     return {CSV: lambda: table.csv(lines(), bom=bom), PARQUET: lambda: table.parquet(lines())}
+
+
+def traced_rows(storage: Storage) -> list[Row]:
+    """Return the rows of a batch's results that traces have resolved; none if there are no results.
+
+    :raises OSError: or an error of the store's library.
+    """
+    try:
+        lines = [line.row for line in result_lines(storage) if b'"trace"' in line.row]
+    except FileNotFoundError:
+        return []
+    rows = map(Row.from_line, lines)
+    return [row for row in rows if (row.resolution or {}).get("by") == "trace"]
 
 
 def result_lines(storage: Storage) -> Iterator[Line]:

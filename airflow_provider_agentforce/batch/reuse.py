@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.answer_folder import Answer, AnswerFolder, VersionAnswers
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.worker import WorkItem
-from airflow_provider_agentforce.client.models import ANSWERED
+from airflow_provider_agentforce.client.models import ANSWERED, Turn
+from airflow_provider_agentforce.exceptions import InvalidOutputError
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.checkpoint import Checkpoint
@@ -78,7 +81,7 @@ class Reuse:
                 log.warning("No earlier answer is reused while the agent's version is not known.")
             return None
         answer = self._answers(version).find(question)
-        return None if answer is None else self._row(item, answer, version)
+        return self._row(item, answer, version) if answer is not None and self._fits(answer) else None
 
     def has_answer(self, item: WorkItem) -> bool:
         """Return whether there is an earlier answer to the same question.
@@ -118,6 +121,20 @@ class Reuse:
             agent_id = str(self._options.start.agent_id)
             self._of_version[version] = self._folder.answers(self._host, agent_id, version)
         return self._of_version[version]
+
+    def _fits(self, answer: Answer) -> bool:
+        """Return whether ``output_type`` still reads the same result.
+
+        Its code may depend on values that no hash of a question contains.
+        """
+        output = self._options.output
+        if output is None:
+            return True
+        for text in (answer.text, json.dumps(answer.result)):
+            with suppress(InvalidOutputError):
+                if output.read(Turn(answer.session_id, 1, None, text, ANSWERED)) == answer.result:
+                    return True
+        return False
 
     def _row(self, item: WorkItem, answer: Answer, version: str) -> Row:
         *earlier, last = [

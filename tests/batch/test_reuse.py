@@ -7,14 +7,15 @@ import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Annotated
 
 import pytest
 from batches import accounts, in_a_process, job, rows
-from pydantic import BaseModel, field_validator
+from pydantic import AfterValidator, BaseModel, field_validator
 
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.storage import LocalStorage
-from airflow_provider_agentforce.exceptions import LedgerError
+from airflow_provider_agentforce.exceptions import BatchFailedError, LedgerError
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -142,6 +143,29 @@ def test_a_check_of_the_answer_that_no_schema_shows_is_a_part_of_the_question(
     assert run(accounts(3), day=2, **given, output_type=make(Strict))["reused"] == 0
     assert run(accounts(3), day=3, **given, output_type=make(Base))["reused"] == 3
     assert run(accounts(3), day=4, **given, output_type=make(Strict))["reused"] == 3
+
+
+def at_most(limit):
+    def check(value):
+        if value > limit:
+            raise ValueError("too many")
+        return value
+
+    class Seats(BaseModel):
+        seats: Annotated[int, AfterValidator(check)]
+
+    return Seats
+
+
+def test_an_answer_that_the_type_of_today_refuses_is_not_reused(make_org, make_client, run):
+    org = make_org(script=lambda turn: 'Here it is: {"seats": 5}')
+    client = make_client(org, max_sessions_per_hour=100_000)
+    given = {"client": client, "output_retries": 0}
+    run(accounts(2), **given, output_type=at_most(9))
+    assert run(accounts(2), day=2, **given, output_type=at_most(8))["reused"] == 2
+    with pytest.raises(BatchFailedError, match="2 of 2 records failed"):
+        run(accounts(2), day=3, **given, output_type=at_most(1))
+    assert org.applied() == 4
 
 
 def test_only_the_key_and_other_fields_may_differ(run, org):

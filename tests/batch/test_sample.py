@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from functools import partial
 
 import pytest
 from batches import accounts, client_of, job, rest, rows, trial
@@ -10,6 +11,7 @@ from quick import fields_of
 from steps import each_step
 
 from airflow_provider_agentforce.batch.sample import Sample, sample_of
+from airflow_provider_agentforce.batch.storage import LocalStorage
 from airflow_provider_agentforce.exceptions import (
     AgentforceInputError,
     BatchFailedError,
@@ -148,6 +150,48 @@ def test_a_batch_does_not_go_on_in_another_org(org, make_org, client, make_clien
         with pytest.raises(AgentforceInputError, match=r"What differs: org\."):
             again.run(killed=never)
     assert (org.applied(), other.applied()) == (2, 0)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.suffix != ".tmp"}
+
+
+class Paused(LocalStorage):
+    """A folder in which a process is paused once, before a file is written or in the middle of it."""
+
+    def __init__(self, folder, name, *, before, meanwhile):
+        super().__init__(folder)
+        self._name, self._before, self._meanwhile = name, before, meanwhile
+
+    def write(self, name, content):
+        def paused():
+            for chunk in content():
+                yield chunk
+                if name == self._name and not self._before:
+                    next(self._meanwhile, None)
+
+        if name == self._name and self._before:
+            next(self._meanwhile, None)
+        super().write(name, paused)
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "results.csv", "agreement.jsonl", "_ledger/tables.json"])
+def test_a_process_that_resumes_after_the_rest_has_ended_writes_nothing(org, client, folder, name):
+    given, files = accounts(8), {}
+
+    def others():
+        trial(client, folder, given, 2, agreement_share=1.0).run(killed=never)
+        rest(client, folder, given, agreement_share=1.0).run(killed=never)
+        files.update(contents(folder))
+        yield
+
+    meanwhile = others()
+    paused = partial(Paused, name=name, before=name != "results.csv", meanwhile=meanwhile)
+    with pytest.raises(TaskStoppedError, match="Another process has taken over"):
+        trial(client, folder, given, 2, agreement_share=1.0, storage_of=paused).run(killed=never)
+    assert contents(folder) == files
+    assert len(rows(folder)) == 8
+    assert org.applied() == 16
 
 
 def test_what_remains_is_what_the_rest_asks(org, client, folder):

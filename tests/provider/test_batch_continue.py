@@ -11,7 +11,12 @@ from pydantic import BaseModel
 
 from airflow_provider_agentforce._compat import AirflowFailException
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
-from airflow_provider_agentforce.operators import AnswerStore, ConversationBatchOperator, Sample
+from airflow_provider_agentforce.operators import (
+    AnswerStore,
+    ConversationBatchOperator,
+    Sample,
+    SessionTraceOperator,
+)
 
 ACCOUNTS = [{"id": f"A{number}", "name": f"Account{number}", "seat": number % 2} for number in range(8)]
 QUESTION = "What do you know of account {{ record.name }}?"
@@ -158,6 +163,20 @@ def test_the_rest_reuses_answers_as_the_sample_does(trial, rest, org, folder, tm
     assert (first.value["reused"], second.value["reused"], len(texts(org))) == (3, 8, 8)
     begun = json.loads((folder / "_ledger" / "begun.json").read_text())["arguments"]
     assert (begun["max_age"], begun["on_agent_change"]) == (max_age.total_seconds(), "stop")
+
+
+@pytest.mark.parametrize("policy", ["fail", "resend"])
+def test_the_rest_keeps_an_answer_that_a_trace_has_given(trial, rest, run, org, folder, policy):
+    org.fail("send", drop=True, after=True)
+    first = trial(max_concurrency=1).value
+    assert first["counts"] == {"answered": 2, "unknown": 1}
+    look = SessionTraceOperator(task_id="trace", results=first, timeout=timedelta(seconds=30))
+    assert run(look, task_id="trace").error is None
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert rest(first, on_unknown_delivery=policy).value["counts"] == {"answered": 8}
+    after = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert all(line in after for line in lines)
+    assert texts(org) == ALL
 
 
 @pytest.mark.parametrize("given", ["{{ params.tone }}", "{{ ti.task_id }}"])

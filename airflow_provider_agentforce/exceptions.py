@@ -206,8 +206,13 @@ class AgentforceError(Exception):
     @property
     def fact(self) -> str:
         """What happened, whether the agent acted, and how long the org asks to wait, as one line."""
+        return " ".join(self.facts)
+
+    @property
+    def facts(self) -> list[str]:
+        """The parts of :attr:`fact`."""
         parts = (self.what, self._about_the_agent(), self._about_time())
-        return _printable(" ".join(filter(None, parts)))
+        return [_printable(part) for part in parts if part]
 
     def __copy__(self) -> Self:
         """Return an error of the same class, even if pickle cannot find the class by name."""

@@ -39,6 +39,8 @@ class VersionLookup(NamedTuple):
     :param at: wall-clock time at which it began.
     :param version: id of the active version, ``None`` if there is none or it cannot be read.
     :param error: the reason if there is none.
+    :param hint: what to do about it.
+    :param stops_all: whether no session can start for the same reason.
     """
 
     began: float
@@ -46,23 +48,28 @@ class VersionLookup(NamedTuple):
     at: float
     version: str | None
     error: str = ""
+    hint: str = _MAY_SEE
+    stops_all: bool = False
 
 
 def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], VersionLookup]:
     """Return a function that reads an agent's version."""
 
     def look() -> VersionLookup:
-        began, at, version, error = time.monotonic(), time.time(), None, ""
+        began, at = time.monotonic(), time.time()
+        version: str | None = None
+        facts: dict[str, Any] = {}
         try:
             found = client.within(_LOOK_SECONDS).find_agents(agent_id)
             version = found[0].version if len(found) == 1 else None
-            error = "" if version else f"{client.settings.host} shows no active version of {agent_id}."
+            if version is None:
+                facts["error"] = f"{client.settings.host} shows no active version of {agent_id}."
         except AgentforceError as caught:
-            error = caught.what
+            facts = {"error": caught.what, "hint": caught.hint, "stops_all": caught.operation == "token"}
         except Exception as caught:
             log.exception("Reading the agent's version failed.")
-            error = f"Unexpected {type(caught).__name__}."
-        return VersionLookup(began, time.monotonic(), at, version, error)
+            facts["error"] = f"Unexpected {type(caught).__name__}."
+        return VersionLookup(began, time.monotonic(), at, version, **facts)
 
     return look
 
@@ -181,7 +188,7 @@ class AgentVersions:
         if self._stops and look.version is None and rows.counts.total() < len(rows):
             raise AgentforceInputError(
                 f'on_agent_change="stop": the version of the agent cannot be read. {look.error}',
-                hint=_MAY_SEE,
+                hint=look.hint,
             )
         if note and note["version"] != look.version:
             self._doubtful.update(self._rows_since(note["at"], look.version))
@@ -239,7 +246,7 @@ class AgentVersions:
             if look.version is not None:
                 self._confirm(look)
         if look.version is None:
-            self._say_once(look.error)
+            self._say_once(look)
             return
         self._correct()
         self._compare(look.version)
@@ -267,10 +274,11 @@ class AgentVersions:
                 " Nothing more is asked." if self._stops else " Each row names the version that answered.",
             )
 
-    def _say_once(self, error: str) -> None:
-        if not self._said:
+    def _say_once(self, look: VersionLookup) -> None:
+        # The batch itself then says why it cannot start.
+        if not self._said and not look.stops_all:
             self._said = True
-            log.warning("The agent's version is not known, and rows name none: %s %s", error, _MAY_SEE)
+            log.warning("The agent's version is not known, and rows name none: %s %s", look.error, look.hint)
 
     def _correct(self) -> None:
         """Remove the version from rows where it is not certain."""

@@ -190,7 +190,13 @@ class Agreement:
                 f"{share:.1%} (95 % interval: {low:.1%} to {high:.1%}), and min_agreement is {least:.1%}. "
                 f"They differ in: {most}."
             )
-        raise BatchFailedError(f"{what} Both answers: {where}.", manifest=manifest, retryable=False)
+        raise BatchFailedError(
+            f"{what} Both answers: {where}.",
+            hint="Compare the answers. Make the message or the agent's instructions clearer, or lower "
+            "min_agreement.",
+            manifest=manifest,
+            retryable=False,
+        )
 
 
 def comparison_line(first: Row, second: Row) -> bytes:

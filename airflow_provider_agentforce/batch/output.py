@@ -116,21 +116,41 @@ class Output:
             raise BatchFailedError(
                 f"{refusal} For {self._counts[UNKNOWN]} records it is not known whether the agent acted. "
                 f"Results: {manifest['results']}.",
+                hint=self._what_to_do(),
                 manifest=manifest,
                 retryable=False,
             )
         failures, total = sum(self._counts[status] for status in FAILURES), self._counts.total()
         partial = failures and self.options.fail_on_partial_error
         if not (stopped_early or partial or 0 < failures == total):
+            if failures:
+                log.warning("%d of %d records failed: %s.", failures, total, self._reasons())
             if self.agreement is not None and total:
                 self.agreement.judge(self.options.min_agreement, manifest)
             return
         more = ", more than max_failures allows; the rest was skipped" if stopped_early else ""
         raise BatchFailedError(
             f"{failures} of {total} records failed{more}: {self._reasons()}. Results: {manifest['results']}.",
+            hint=self._what_to_do(),
             manifest=manifest,
             retryable=self._rows.again > 0,
         )
+
+    def _what_to_do(self) -> str:
+        """Return what to do about the records that failed, and about those whose delivery is unknown."""
+        again = sum(map(self._rows.is_asked_next, range(len(self._rows))))
+        unknown = self._counts[UNKNOWN]
+        parts = [
+            f"Clearing the task asks about {again} records, on which the agent did not act."
+            if again
+            else "Clearing the task asks about none again: the agent may have acted on each."
+        ]
+        if unknown:
+            parts.append(
+                f"For {unknown} it is not known whether the agent acted: look at what they were to change. "
+                'With on_unknown_delivery="resend" they are asked again, too.'
+            )
+        return " ".join(parts)
 
     def _write_tables(self) -> dict[str, str]:
         """Write the requested tables, remove those of an earlier try, and return their names."""

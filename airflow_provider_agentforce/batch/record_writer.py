@@ -276,6 +276,7 @@ def _judge(result: dict[str, Any], tally: _Tally) -> None:
     raise BatchFailedError(
         f"{failed} of {tally.total} records could not be written{more}: {reasons}. "
         f"Errors: {result['errors']}.",
+        hint="Correct what the reasons name, then clear the task.",
         manifest=result,
         operation="write",
         retryable=tally.failures.locked > 0,

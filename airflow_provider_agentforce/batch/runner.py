@@ -280,7 +280,11 @@ class Runner:
             self._say(progress)
         refused_for = min(self._client.limiter.refused_for, time.monotonic() - self._began)
         if refused_for > _REFUSED_SECONDS:
-            self._error = RateLimitedError("The org has refused every session for two hours.", status=429)
+            self._error = RateLimitedError(
+                "The org has refused every session for two hours.",
+                hint="Clear the task when the org has room again: the rest is asked then.",
+                status=429,
+            )
 
     def _long_wait(self) -> float | None:
         limiter = self._client.limiter

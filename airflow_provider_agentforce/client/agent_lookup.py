@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 # An agent that is deleted and created again keeps its name and gets another id.
 _KEPT_SECONDS = 600.0
 _LOOK = (
-    "Check the agent's API Name (not its label) in its builder, that the connection is to the right org, and "
-    "that the Run As user may see the agent."
+    "Check the agent's {} in Setup > Agentforce Agents, that the connection is to the right org, and that "
+    "the user (Run As, or username) may see the agent."
 )
 
 
@@ -69,9 +69,11 @@ def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
     :raises AgentforceRequestError: if it is not active.
     """
     if not found:
-        what = "id" if validation.is_agent_id(agent) else "API name"
+        by_id = validation.is_agent_id(agent)
         raise AgentforceInputError(
-            f"agent_id: no agent of {host} has the {what} {agent}.", hint=_LOOK, operation="query"
+            f"agent_id: no agent of {host} has the {'id' if by_id else 'API name'} {agent}.",
+            hint=_LOOK.format("id" if by_id else "API Name (not its label)"),
+            operation="query",
         )
     if len(found) > 1:
         ids = ", ".join(one.agent_id for one in found)

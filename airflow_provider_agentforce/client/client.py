@@ -149,7 +149,10 @@ class AgentforceClient:
         except AgentforceError as error:
             if error.operation == "token" and not error.retryable:
                 raise
-            log.info("The version of the agent is not known: %s", error.what)
+            # Where the start fails for the same reason, its error says so.
+            same = error.operation == "token" or error.failure is None
+            level = logging.DEBUG if same else logging.INFO
+            log.log(level, "The version of the agent is not known: %s", error.what)
             return None
         return self._agent_versions.of(agent, self.timing.clock())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from airflow_provider_agentforce.client import failure_catalogue, jwt_bearer, setup_paths, validation
@@ -17,7 +18,7 @@ from airflow_provider_agentforce.client.checklist import (
 )
 from airflow_provider_agentforce.client.client import AgentforceClient
 from airflow_provider_agentforce.client.delivery_policy import Failure, Operation
-from airflow_provider_agentforce.client.responses import TokenReply
+from airflow_provider_agentforce.client.responses import ErrorReply, TokenReply
 from airflow_provider_agentforce.client.settings import JWT_BEARER, Settings
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError
 
@@ -47,7 +48,8 @@ def diagnose(client: AgentforceClient, settings: Settings, *, start_session: boo
 
 def unusable(error: AgentforceInputError) -> Diagnosis:
     """Return the diagnosis of a connection that cannot be read as settings."""
-    return _completed([_failed("settings", error)], None)
+    path = setup_paths.path_for_setting(error.what)
+    return _completed([ConnectionCheck("settings", FAILED, error.fact, error.hint, path)], None)
 
 
 def _completed(found: list[ConnectionCheck], settings: Settings | None) -> Diagnosis:
@@ -117,7 +119,7 @@ def _without_token(error: AgentforceError, settings: Settings) -> Iterator[Conne
     failures = {one.name.lower(): one for one in Failure}
     failure, login = failures.get(error.failure or ""), _login(settings)
     if failure in _NO_ORG or (error.status is None and failure not in _NO_TLS):
-        yield _failed("host", error)
+        yield _no_org(error, settings)
         return
     yield _host_answers(settings)
     if failure in _NO_TLS:
@@ -126,8 +128,16 @@ def _without_token(error: AgentforceError, settings: Settings) -> Iterator[Conne
     yield _tls(settings)
     about_login = setup_paths.is_about_secret(error.hint)
     if not about_login:
-        yield ConnectionCheck(login, WARNING, "may be wrong; the org issued no token.")
+        yield ConnectionCheck(login, WARNING, "not verified, because the org issued no token.")
     yield _failed(login if about_login else "token", error, _asked(settings))
+
+
+def _no_org(error: AgentforceError, settings: Settings) -> ConnectionCheck:
+    found, address = _failed("host", error), validation.address(settings.host)
+    if address in found.fact:
+        return found
+    how = "does not answer" if error.status is None else "answers, but not like an org"
+    return replace(found, fact=f"{address} {how}. {found.fact}")
 
 
 def _reached(settings: Settings, token: TokenReply | None = None) -> Iterator[ConnectionCheck]:
@@ -196,12 +206,18 @@ def _api_host(client: AgentforceClient, api: str) -> ConnectionCheck:
     if "session" in said.text.lower():
         return ConnectionCheck("API host", OK, f"{api} takes the token.")
     fact = f"{api} does not answer like an Agent API: {said.text or 'no explanation'}."
+    remedy = _without_api(client.settings, said)
     # A gateway or another server answers without the class that each error of the API has.
-    remedy = failure_catalogue.remedy_of(
-        Operation.START, Failure.NOT_FOUND, status=404, said=said, agent=client.settings.agent_id
-    )
     return ConnectionCheck(
         "API host", WARNING if said.error else FAILED, fact, remedy, setup_paths.path_for(remedy)
+    )
+
+
+def _without_api(settings: Settings, said: ErrorReply) -> str:
+    if settings.api_url is not None and not said.error:
+        return failure_catalogue.NO_AGENT_API
+    return failure_catalogue.remedy_of(
+        Operation.START, Failure.NOT_FOUND, status=404, said=said, agent=settings.agent_id
     )
 
 

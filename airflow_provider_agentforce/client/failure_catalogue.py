@@ -48,6 +48,7 @@ RUN_IN_DOUBT = (
     "Look in Testing Center. If there is such a run, AgentTestSensor waits for it by its id; clearing the "
     "task starts another run."
 )
+NO_AGENT_API = "That host does not serve the Agent API. Remove the extra api_url, or correct it."
 OPAQUE_TOKEN = (
     "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
@@ -55,9 +56,13 @@ OPAQUE_TOKEN = (
 
 
 # For a message whose delivery or answer is not known, these say what to do about the message.
+HOW_TO_LOOK = (
+    "Look at the record that the message was to change, and at the session in Salesforce: the agent's event "
+    "log (Agentforce Builder) finds it by the session's id or its external session key."
+)
 _LOOK = (
-    "Look at the agent's session in Salesforce before you send the message again. In a task, "
-    'on_unknown_delivery="resend" allows a repetition, and clearing the task sends the message again.'
+    f'{HOW_TO_LOOK} In a task, on_unknown_delivery="resend" allows a repetition, and clearing the task sends '
+    "the message again."
 )
 _SLOW_ACTION = "An Apex or Flow action may have timed out."
 ANSWER_LOST = (
@@ -65,15 +70,31 @@ ANSWER_LOST = (
     'Salesforce. In a task, on_unknown_delivery="trace" can bring it back, and clearing the task sends the '
     "message again."
 )
+_CONNECT = "Check the host, its port, and what is between: a proxy or a firewall."
+_NOT_AN_ORG = (
+    "The host does not answer like an org. Check host and api_url, and any proxy or gateway between."
+)
+_LATER = (
+    "Try again later. If it stays, look at https://status.salesforce.com, or open a case with Salesforce."
+)
+_AGAIN = "Clear the task to run it again."
+_CALL = "The org refuses the call itself: correct what its words name, or open a case with Salesforce."
 _BY_DELIVERY = {Delivery.UNKNOWN: _LOOK, Delivery.DELIVERED: ANSWER_LOST}
 _BY_FAILURE = {
     Failure.UNREACHABLE: "Check the host and the network.",
     Failure.BAD_ROUTE: "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
     Failure.BAD_CERTIFICATE: "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
     Failure.WRONG_PROTOCOL: "Check whether the URL begins with http or https, and its port.",
+    Failure.TLS_BROKEN: _CONNECT,
+    Failure.STOPPED_BEFORE: _AGAIN,
     Failure.CLIENT_CERTIFICATE: (
         "The host asks for a client certificate, which the client cannot send, or for another TLS version."
     ),
+    Failure.BAD_REQUEST: _CALL,
+    Failure.TOKEN_REFUSED: (
+        "Check the consumer key (login), and the flow and the user that the app allows."
+    ),
+    Failure.OAUTH_TEMPORARY: _LATER,
     Failure.ALREADY_DELIVERED: (
         "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "
         "the answer back: look at the agent's session in Salesforce."
@@ -82,8 +103,16 @@ _BY_FAILURE = {
         "The token is refused. Check the app's scopes (chatbot_api, sfap_api, api) and the user: Run "
         "As, or username."
     ),
-    Failure.FORBIDDEN: "The user (Run As, or username) or the app's scopes lack access to this agent.",
+    Failure.FORBIDDEN: (
+        "Give the user (Run As, or username) access to the agent, and the app the scopes api, chatbot_api, "
+        "sfap_api."
+    ),
+    Failure.NOT_FOUND: _NOT_AN_ORG,
     Failure.SESSION_GONE: "The session has ended or expired. Start a new one; its context is gone.",
+    Failure.TOO_EARLY: _LATER,
+    Failure.CONFLICT: _CALL,
+    Failure.PRECONDITION: _CALL,
+    Failure.PAYLOAD: _CALL,
     Failure.UNPROCESSABLE: f"{_SLOW_ACTION} {_LOOK}",
     Failure.LOCKED: (
         "The session is still working on another message. Send one message at a time; do not map sends."
@@ -91,16 +120,40 @@ _BY_FAILURE = {
     Failure.STILL_RUNNING: (
         f"The session is still working, probably on the message of an earlier try. {_LOOK}"
     ),
-    Failure.THROTTLED: "Slow down: a limit of the org is reached.",
+    Failure.THROTTLED: (
+        "A limit of the org is reached. Run fewer tasks at once, or set max_concurrent_sessions and "
+        "max_sessions_per_hour of the connection; a retry of the task may come through."
+    ),
+    Failure.SERVER_CONFIG: _CALL,
     Failure.SERVER_ERROR: f"The API also answers 500 when its own timeout of 120 s ends. {_LOOK}",
     Failure.UNAVAILABLE: f"{_SLOW_ACTION} {_LOOK}",
     Failure.REDIRECT: "The host answers with a redirect, which is never followed. Check host and api_url.",
+    Failure.OTHER_CLIENT_ERROR: _CALL,
+}
+# For a call that may be repeated, instead of those above.
+_IF_HARMLESS = {
+    Failure.RESET: _CONNECT,
+    Failure.NO_REPLY: _CONNECT,
+    Failure.STOPPED: _AGAIN,
+    Failure.CUT_REPLY: _CONNECT,
+    Failure.UNPROCESSABLE: _CALL,
+    Failure.SERVER_ERROR: _LATER,
+    Failure.BAD_GATEWAY: _LATER,
+    Failure.UNAVAILABLE: _LATER,
+    Failure.OTHER_SERVER_ERROR: _LATER,
+    Failure.UNREADABLE: _NOT_AN_ORG,
+    Failure.STREAM_CUT: _CONNECT,
 }
 
 
 def remedy_of_failure(failure: Failure) -> str:
     """Return what to do, as far as the failure alone shows, or ``""``."""
     return _BY_FAILURE.get(failure) or _BY_DELIVERY.get(failure.rule.delivery, "")
+
+
+def remedy_if_harmless(failure: Failure) -> str:
+    """Return what to do about a call that may be repeated, or ``""``."""
+    return _IF_HARMLESS.get(failure, "") if failure.rule.about_a_message else remedy_of_failure(failure)
 
 
 @dataclass(frozen=True)
@@ -353,7 +406,7 @@ SYMPTOMS = (
     ),
     Symptom(
         _ANY - _TEST - _READ - _TRACE - _WRITE,
-        "That host does not serve the Agent API. Remove the extra api_url, or correct it.",
+        NO_AGENT_API,
         (404,),
         words=r"url no longer exists",
     ),
@@ -413,14 +466,20 @@ SYMPTOMS = (
     Symptom(
         _START,
         "Check agent_id ({agent}), that Agentforce is on, the app's scopes (chatbot_api, sfap_api, api), and "
-        "for Government Cloud the extra api_url=https://api.gov.salesforce.com.",
+        "the extra api_url: https://api.gov.salesforce.com for Government Cloud, else none.",
         (404,),
     ),
     Symptom(
         _START,
         "The org also gives this answer for an unknown agent id. Check in Setup > Agentforce Agents "
         "that {agent} is an active agent of this org.",
-        tuple(range(500, 600)),
+        (500,),
+    ),
+    Symptom(_TOKEN, _MY_DOMAIN, (404, 410)),
+    Symptom(
+        _TOKEN,
+        f"The host answers with a redirect, which is never followed: {_MY_DOMAIN}",
+        tuple(range(300, 400)),
     ),
 )
 
@@ -484,5 +543,5 @@ def remedy_of(
     ]
     # A more exact symptom comes before an earlier one; without either, the failure's own remedy is used.
     best = min(fitting, key=lambda one: not one.exact, default=None)
-    by_failure = "" if failure.rule.about_a_message else remedy_of_failure(failure)
+    by_failure = remedy_if_harmless(failure)
     return (best.remedy_with(auth) if best else by_failure).format(agent=agent or "the agent")

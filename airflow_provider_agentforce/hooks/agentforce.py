@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TEST_SECONDS = 20.0
+_CREATE_IT = "Create it under Admin > Connections, or give the id of another one."
+_CHECK_IT = "Then check it: python -m airflow_provider_agentforce check {}."
 
 
 class AgentforceHook(BaseHook, ManagedAgentMixin):
@@ -68,14 +70,15 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             return self._read_settings()
         except AgentforceInputError as error:
             name = one_line(self.agentforce_conn_id, 80)
-            raise AgentforceInputError(f"Connection {name}: {error}") from None
+            hint = f"{error.hint or 'Correct the connection.'} {_CHECK_IT.format(name)}"
+            raise AgentforceInputError(f"Connection {name}: {error.what}", hint=hint) from None
 
     def _read_settings(self) -> Settings:
         # Airflow's Test button invents an id, which would be confusing in an error.
         try:
             connection = self.get_connection(self.agentforce_conn_id)
         except AirflowNotFoundException:
-            raise AgentforceInputError(f"it {_missing(self.agentforce_conn_id)}.") from None
+            raise _missing(self.agentforce_conn_id) from None
         return settings_of(connection)
 
     @cached_property
@@ -241,9 +244,12 @@ def settings_of(connection: Any) -> Settings:
     """
     conn_type = AgentforceHook.conn_type
     if connection.conn_type and connection.conn_type != conn_type:
-        raise AgentforceInputError(f"its type is {connection.conn_type}, not {conn_type}.")
+        raise AgentforceInputError(
+            f"its type is {connection.conn_type}, not {conn_type}.",
+            hint=f"Choose the type {AgentforceHook.hook_name} for it, or give the id of another one.",
+        )
     if connection.schema:
-        raise AgentforceInputError("schema is not used; leave it empty.")
+        raise AgentforceInputError("schema is not used.", hint="Leave it empty.")
     return Settings.from_fields(
         host=_with_port(connection.host, connection.port),
         login=connection.login,
@@ -252,14 +258,17 @@ def settings_of(connection: Any) -> Settings:
     )
 
 
-def _missing(conn_id: str) -> str:
-    """Say what is wrong with a connection that Airflow does not find, because it skips unreadable ones."""
+def _missing(conn_id: str) -> AgentforceInputError:
+    """Return the error of a connection that Airflow does not find, because it skips unreadable ones."""
     name = f"AIRFLOW_CONN_{conn_id.upper()}"
     text = os.environ.get(name)
     if text is None:
-        return "does not exist"
+        return AgentforceInputError("it does not exist.", hint=_CREATE_IT)
     form = "JSON" if text.lstrip().startswith("{") else "a URI"
-    return f"cannot be read: the environment variable {name} does not contain a connection as {form}"
+    return AgentforceInputError(
+        f"it cannot be read: the environment variable {name} does not contain a connection as {form}.",
+        hint="Correct the variable.",
+    )
 
 
 def _mask(settings: Settings) -> None:

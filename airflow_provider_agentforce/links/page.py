@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from airflow_provider_agentforce._compat import BaseOperatorLink, has_pages
+from airflow_provider_agentforce._compat import BaseOperatorLink, conf, has_pages
 
 ROUTE = "agentforce"
 # What the page shows of a task.
@@ -24,6 +24,13 @@ def page_url(task_instance: Any) -> str:
     ti = task_instance
     task = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
     return f"{ROUTE}/?{urlencode({**task, 'tab': 1}, quote_via=quote)}"
+
+
+def full_page_url(task_instance: Any) -> str:
+    """Return the address of a task's page for its log, ``""`` if this worker does not know it."""
+    base = conf.get("api", "base_url", fallback="")
+    path = page_url(task_instance) if base else ""
+    return f"{base.rstrip('/')}/{path}" if path else ""
 
 
 class ConversationLink(BaseOperatorLink):

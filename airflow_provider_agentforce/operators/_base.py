@@ -19,7 +19,7 @@ from airflow_provider_agentforce.exceptions import (
     one_line,
 )
 from airflow_provider_agentforce.links.agent import LINK_XCOM, AgentLink, agent_url
-from airflow_provider_agentforce.links.page import ConversationLink
+from airflow_provider_agentforce.links.page import ConversationLink, full_page_url
 from airflow_provider_agentforce.operators._arguments import (
     check_connection_id,
     check_names,
@@ -146,9 +146,19 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     def pre_execute(self, context: Any) -> None:
         """Store the link to the task's page, which Airflow itself does when the task ends."""
         super().pre_execute(context)
-        for link in self.operator_extra_links:
-            if isinstance(link, ConversationLink) and (url := link.get_link(self, ti_key=context["ti"])):
+        for link in self._page_links:
+            if url := link.get_link(self, ti_key=context["ti"]):
                 self.push_in_failure(context, link.xcom_key, url)
+
+    @property
+    def _page_links(self) -> list[ConversationLink]:
+        return [link for link in self.operator_extra_links if isinstance(link, ConversationLink)]
+
+    def tell_page(self, context: Context) -> None:
+        """Log the address of the task's page, if it has one."""
+        url = full_page_url(context["ti"]) if self._page_links else ""
+        if url:
+            self.log.info("Messages, answers and their state: %s", url)
 
     @cached_property
     def hook(self) -> AgentforceHook:
@@ -320,4 +330,4 @@ def check_outcome(turn: Turn, fail_on: Iterable[str]) -> None:
     :raises AgentFailedError: with the whole answer as ``turn``.
     """
     if turn.outcome in fail_on:
-        raise turn.as_error("fail_on says which outcomes fail the task.")
+        raise turn.as_error("Read the conversation; fail_on of the task says which outcomes fail it.")

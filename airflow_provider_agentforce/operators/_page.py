@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce._compat import Context, conf, has_pages
+from airflow_provider_agentforce._compat import Context, has_pages
 from airflow_provider_agentforce.client.models import JournalEntry, Session, Turn
 from airflow_provider_agentforce.client.open_session import Journal
 from airflow_provider_agentforce.delivery import UnknownDelivery
 from airflow_provider_agentforce.exceptions import AgentforceError, DeliveryUnknownError
-from airflow_provider_agentforce.links.page import PAGE_XCOM, page_url
+from airflow_provider_agentforce.links.page import PAGE_XCOM
+from airflow_provider_agentforce.operators._reporting import what_to_do
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
@@ -55,12 +56,6 @@ class TaskPage:
             agent = {"org": task.org, "agent": task.agent_in_words, "at": at}
             task.push_in_failure(self._context, PAGE_XCOM, {**self._facts, **agent, **self.body()})
 
-    @property
-    def url(self) -> str:
-        """The address of the page, ``""`` if this worker does not know it."""
-        base, path = conf.get("api", "base_url", fallback=""), page_url(self._context["ti"])
-        return f"{base.rstrip('/')}/{path}" if base and path else ""
-
     def body(self) -> dict[str, Any]:
         """Return the other contents of the page."""
         return {}
@@ -78,7 +73,7 @@ class TaskPage:
         anything.
         """
         if isinstance(error, AgentforceError):
-            what, hint = error.fact, error.hint
+            what, hint = error.fact, what_to_do(error)
         else:
             what, hint = f"The task failed with {type(error).__name__}.", "See the log of the task."
         unknown = isinstance(error, DeliveryUnknownError) and not error.applied

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce._compat import INTERRUPTIONS, Context
+from airflow_provider_agentforce.client.failure_catalogue import HOW_TO_LOOK
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint
 
@@ -30,10 +31,6 @@ _MOST_KEYS = 100
 # Airflow needs a wait longer than zero.
 _SOON = timedelta(seconds=1)
 _MOST_TEXT = 4000
-_HOW_TO_LOOK = (
-    "Look at the record that the message was to change, and at the session in Salesforce: the agent's event "
-    "log (Agentforce Builder) finds it by the session's id or its external session key."
-)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Question:
             "The decision applies to all of them. Their keys:",
             quoted("\n".join([*keys, *more])),
             *(["What was found out:", quoted("\n".join(list(seen)[:20]))] if seen else []),
-            _HOW_TO_LOOK,
+            HOW_TO_LOOK,
         ]
         return cls(f"Did the agent act on these {len(unknown)} records?", "\n\n".join(body), options, what)
 
@@ -256,7 +253,7 @@ def _body(delivery: UnknownDelivery) -> str:
     ]
     if delivery.partial_text:
         body += ["The part of the answer that could be read:", quoted(delivery.partial_text)]
-    return "\n\n".join([*body, _HOW_TO_LOOK])
+    return "\n\n".join([*body, HOW_TO_LOOK])
 
 
 def _shown(moment: datetime | None) -> str | None:

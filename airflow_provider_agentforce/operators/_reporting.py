@@ -1,15 +1,22 @@
-"""The end of a task's log: the error in two lines, or that the agent still waits."""
+"""What the log of a task says to people: where its page is, what failed and what to do, or that the agent
+still waits.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_agentforce._compat import waits
+from airflow_provider_agentforce._compat import Context, waits
 from airflow_provider_agentforce.client.models import NEEDS_CONFIRMATION, NEEDS_INPUT
-from airflow_provider_agentforce.exceptions import AgentforceError
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceTransientError,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
@@ -18,9 +25,18 @@ _OURS = __name__.partition(".")[0]
 _OPEN = (NEEDS_CONFIRMATION, NEEDS_INPUT)
 _WAITS = "%s: the agent waits for an answer and has not done what it asked about."
 _ANSWER_IT = (
-    "What to do: answer with a reply, a cancel or another message, on_needs_confirmation or on_needs_input; "
-    "fail_on makes it a failure."
+    "Answer with a reply, a cancel or another message, on_needs_confirmation or on_needs_input; fail_on "
+    "makes it a failure."
 )
+# Of errors that say no more.
+_USUAL: dict[type[AgentforceError], str] = {
+    AgentforceInputError: "Correct this in the Dag or in its data, then clear the task.",
+    AgentforceTransientError: "Nothing was done. A retry of the task, or clearing it, tries again.",
+}
+# Airflow's page cuts a line at its right edge.
+_WIDTH = 84
+_INDENT = "    "
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 # The frame of this module is a third one.
 _KEPT_FRAMES = 2
 
@@ -31,16 +47,19 @@ def reported(execute: _Execute) -> _Execute:
     """Make the log say how *execute*, a method of an operator, ended; a nested call adds nothing.
 
     An error is logged before it is raised, with what to do about it. Its traceback has few frames of this
-    package; the complete one is logged at DEBUG.
+    package; the complete one is logged at DEBUG. The log begins with the address of the task's page, so that
+    it is there while the task runs and after it was killed.
     """
 
     @wraps(execute)
-    def wrapper(self: AgentforceBaseOperator, *args: Any, **options: Any) -> Any:
+    def wrapper(self: AgentforceBaseOperator, context: Context, *args: Any, **options: Any) -> Any:
         if self.is_reported:
-            return execute(self, *args, **options)
+            return execute(self, context, *args, **options)
         self.is_reported = True
         try:
-            result = execute(self, *args, **options)
+            if execute.__name__ == "execute":
+                self.tell_page(context)
+            result = execute(self, context, *args, **options)
         except AgentforceError as error:
             _tell_error(self, error)
             _show_error(self, error)
@@ -60,26 +79,39 @@ def reported(execute: _Execute) -> _Execute:
     return wrapper  # type: ignore[return-value]
 
 
+def what_to_do(error: AgentforceError) -> str:
+    """Return what to do about an error."""
+    usual = (text for kind, text in _USUAL.items() if isinstance(error, kind))
+    return error.hint or next(usual, "")
+
+
 def _tell_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
     task.log.debug("The complete traceback:", exc_info=error)
-    facts = {
+    ids = {
         "host": error.host,
         "org": task.org,
         "agent": task.agent_in_words,
         "session": error.session_id,
         "request": error.request_id,
     }
-    known = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
-    task.log.error("%s%s", error.fact, f" [{known}]" if known else "")
-    if error.hint:
-        task.log.error("What to do: %s", error.hint)
+    known = [f"{name} {value}".replace(" ", _NO_BREAK) for name, value in ids.items() if value]
+    where = [_folded(f"[{', '.join(known)}]").replace(_NO_BREAK, " ")] if known else []
+    # The facts are not folded: Airflow masks only secrets that are in one line.
+    task.log.error("%s", f"\n{_INDENT}".join([*error.facts, *where]))
+    hint = what_to_do(error)
+    if hint:
+        task.log.error("%s", _folded(f"What to do: {hint}"))
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(
+        text, _WIDTH, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _show_error(task: AgentforceBaseOperator, error: BaseException) -> None:
     if task.page is not None:
         task.page.fail(error)
-        if task.page.url:
-            task.log.info("Messages, answers and their state: %s", task.page.url)
 
 
 def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:
@@ -90,8 +122,8 @@ def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:
     if waiting:
         task.log.warning(_WAITS, f"{waiting:,} records end with a question")
     elif result.get("outcome") in _OPEN:
-        task.log.warning(_WAITS, f"The outcome is {result['outcome']}")
-        task.log.warning(_ANSWER_IT)
+        task.log.warning("%s", _folded(_WAITS % f"The outcome is {result['outcome']}"))
+        task.log.warning("%s", _folded(f"What to do: {_ANSWER_IT}"))
 
 
 def _shortened(error: BaseException) -> TracebackType | None:

@@ -12,10 +12,7 @@ from airflow_provider_agentforce.exceptions import (
     InvalidOutputError,
 )
 
-_NOT_AGAIN = (
-    "Messages 1 to {} are answered, see the XCom turns; another try would send them again, so the task ends "
-    "here."
-)
+_NOT_AGAIN = "{} answered, see the XCom turns; another try would send {} again, so the task ends here."
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,13 @@ def next_try(
     if not answered or restart or (resend and not recorded):
         return Retry()
     says_so_itself = isinstance(error, DeliveryUnknownError | InvalidOutputError)
-    return Stop("" if says_so_itself else _NOT_AGAIN.format(answered))
+    return Stop("" if says_so_itself else _not_again(answered))
+
+
+def _not_again(answered: int) -> str:
+    if answered == 1:
+        return _NOT_AGAIN.format("Message 1 is", "it")
+    return _NOT_AGAIN.format(f"Messages 1 to {answered} are", "them")
 
 
 def _passes(error: BaseException) -> bool:

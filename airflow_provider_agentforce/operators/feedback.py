@@ -85,11 +85,11 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
         from airflow_provider_agentforce.operators._page import TaskPage  # noqa: PLC0415
 
         with airflow_errors():
+            self.page = TaskPage(self, context, "feedback")
             rated = _rated(self.turn, self.session_id, self.feedback_id)
             feedback = validation.feedback(self.feedback)
             client = self.open_client()
             self.link_to(rated.get("agent_id"), context)
-            self.page = TaskPage(self, context, "feedback")
             self.page.write(session_id=rated["session_id"], feedback_id=rated["feedback_id"])
             client.submit_feedback(rated, rated["feedback_id"], feedback, self.text or None)
             self.page.add(feedback=feedback, text=(self.text or "")[:_MOST_SHOWN])

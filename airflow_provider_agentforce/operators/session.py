@@ -70,6 +70,7 @@ class StartSessionOperator(StartsSessions):
         from airflow_provider_agentforce.operators._resumable import resume_or_start  # noqa: PLC0415
 
         with airflow_errors():
+            page = self.page = ConversationPage(self, context, "session")
             client = self.open_client()
             agent_id = client.settings.agent(self.agent_id)
             self.link_to(agent_id, context)
@@ -83,9 +84,8 @@ class StartSessionOperator(StartsSessions):
                 if pause is None:
                     raise
                 self.wait_without_slot(pause)
-            self.page = ConversationPage(self, context, "session")
             try:
-                self.page.began(session)
+                page.began(session)
                 values = session.to_dict()
                 self.push(context, values)
                 self.link_to(session.agent_id, context)

@@ -238,8 +238,8 @@ def test_what_became_of_a_request_is_what_an_error_tells():
         (SEND, 500, "x", "120 s"),
         (SEND, 503, "x", "Apex or Flow"),
         (SEND, 422, "x", "Apex or Flow"),
-        (SEND, 502, "", "before you send the message again"),
-        (SEND, 504, "", "before you send the message again"),
+        (SEND, 502, "", "Look at the record"),
+        (SEND, 504, "", "Look at the record"),
         (SEND, 404, "", "Start a new one"),
         (SEND, 410, "", "Start a new one"),
         (START, 404, "", "Government Cloud"),
@@ -257,8 +257,8 @@ def test_what_became_of_a_request_is_what_an_error_tells():
         (READ, 403, "REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.", "24 hours"),
         (WRITE, 403, "REQUEST_LIMIT_EXCEEDED: ConcurrentRequests Limit exceeded.", "at once"),
         (WRITE, 403, "INSUFFICIENT_ACCESS: x", "permission for what is read or written"),
-        (START, 403, "", "lack access"),
-        (START, 429, "", "Slow down"),
+        (START, 403, "", "access to the agent"),
+        (START, 429, "", "A limit of the org is reached"),
         (TOKEN, 400, "invalid_grant: no client credentials user enabled", "Run As user"),
         (TOKEN, 400, "invalid_grant: request not supported on this domain", "My Domain"),
         (TOKEN, 400, "invalid_client: invalid client credentials", "consumer secret"),
@@ -314,3 +314,19 @@ def test_a_test_run_is_started_as_a_message_is_sent_and_records_are_written_as_q
     rule = failure.rule
     assert rule.cell(TEST) is rule.cell(SEND)
     assert rule.cell(READ) is rule.cell(WRITE) is rule.cell(QUERY)
+
+
+# Of these, a reply's own words say what to do.
+BY_THEIR_WORDS = {Failure.LOGIN_RATE, Failure.INVALID_JWT, Failure.APP_NOT_ATTACHED, Failure.API_LIMIT}
+OF_MESSAGES = {Failure.ALREADY_DELIVERED, Failure.STILL_RUNNING}
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("failure", [one for one in Failure if one not in BY_THEIR_WORDS])
+def test_every_failure_says_what_to_do_even_if_the_reply_says_nothing(failure, operation):
+    if failure in OF_MESSAGES and operation not in (Operation.SEND, Operation.TEST):
+        return
+    first = next(iter(failure.rule.statuses), None)
+    status = first * 100 if first is not None and first < 10 else first
+    remedy = failure_catalogue.remedy_of(operation, failure, status=status, said=ErrorReply("", ""))
+    assert remedy.endswith(".")

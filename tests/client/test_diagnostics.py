@@ -87,8 +87,8 @@ def test_a_start_that_the_org_refuses_is_a_failure_of_the_start(org, client):
         ({"error": "wrong_grant_type"}, "token", "Client Credentials Flow", f"{APP} > Settings"),
         ({"error": "wrong_domain"}, "token", "My Domain", "Setup > My Domain"),
         ({"error": "login_rate"}, "token", "3,600", ""),
-        ({"status": 503, "times": 3}, "token", "HTTP 503", f"{APP} > Settings"),
-        ({"status": 404}, "host", "HTTP 404", "Setup > My Domain"),
+        ({"status": 503, "times": 3}, "token", "Try again later", ""),
+        ({"status": 404}, "host", "answers, but not like an org. Getting", "Setup > My Domain"),
         ({"status": 302}, "host", "redirect", "Setup > My Domain"),
     ],
     ids=lambda value: str(value)[:30],
@@ -143,6 +143,27 @@ def test_api_host_is_known_by_what_it_says_of_a_session_that_never_was(org, make
     check = next(check for check in found.checks if check.name == "API host")
     assert check.status == status
     assert status == "ok" or check.remedy
+    # The address was given by hand.
+    by_hand = "does not answer like" in check.fact and status == "failed"
+    assert ("Remove the extra api_url" in check.remedy) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("what", "setup"),
+    [
+        ("The connection lacks host (My Domain URL), login (consumer key).", "My Domain > Current; OAuth"),
+        ("The connection lacks password (consumer secret).", "OAuth"),
+        ("Unknown extra agentid; known are agent_id, private_key, username.", ""),
+        ("agent_id must be an agent's id, but is 'x y'.", "Agentforce Agents"),
+        ("host must look like https://acme.my.salesforce.com, but is 'x y'.", "My Domain > Current"),
+        ("timeout must be a number, but is 'x'.", ""),
+    ],
+)
+def test_a_wrong_setting_leads_to_the_page_that_shows_its_value(what, setup):
+    found = setup_paths.path_for_setting(what).split("; also ")
+    wanted = setup.split("; ")
+    assert len(found) == len(wanted)
+    assert all(part in path for part, path in zip(wanted, found, strict=True))
 
 
 def test_opaque_token_is_told_with_the_setting(make_org, make_client):
@@ -176,7 +197,8 @@ def test_agent_that_no_task_could_use_is_a_failure(org, make_client, agent, name
     check = failed(diagnosis(make_client(org, agent_id=agent), start_session=True))
     assert check.name == name
     assert words in check.fact
-    assert check.setup.startswith("Setup > Agentforce Agents")
+    of_agent = " > the agent > Open in Builder > Activate" if name == "active" else ""
+    assert check.setup == f"Setup > Agentforce Agents{of_agent}"
     assert org.count("start") == 0
 
 
@@ -225,7 +247,16 @@ def test_what_is_not_an_org_fails_at_the_host_or_at_tls(make_client, server, sch
         with wire.Server(server, scheme=scheme) as running:
             check = failed(diagnosis(make_client(host=running.url.replace("localhost", "127.0.0.1"))))
     assert check.name == name
-    assert check.remedy or check.setup
+    assert check.remedy
+    assert "127.0.0.1:" in check.fact
+
+
+def test_a_server_that_says_nothing_fails_at_the_host_and_is_named(make_client):
+    with wire.Server(wire.Peer.hang) as silent:
+        check = failed(diagnosis(make_client(host=silent.url, timeout=0.3)))
+    assert check.name == "host"
+    assert check.fact.startswith(f"127.0.0.1:{silent.port} does not answer. ")
+    assert check.remedy.startswith("Check the host, its port")
 
 
 def test_a_certificate_that_is_not_trusted_fails_at_tls(make_client, make_org, tmp_path):
@@ -265,7 +296,9 @@ def test_no_token_is_shown(make_client):
 
 
 NOT_DONE_IN_SALESFORCE = {
-    *("", "Check the host and the network.", "Slow down: a limit of the org is reached."),
+    *("", "Check the host and the network.", "Clear the task to run it again."),
+    "Check the host, its port, and what is between: a proxy or a firewall.",
+    "The host does not answer like an org. Check host and api_url, and any proxy or gateway between.",
     "Check whether the URL begins with http or https, and its port.",
     "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
     "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
@@ -273,7 +306,8 @@ NOT_DONE_IN_SALESFORCE = {
     "Clock: to the org, the assertion was not valid at that time. Set the clock of this machine.",
 }
 BEGINNINGS = (
-    "It does not exist in this org",
+    *("It does not exist in this org", "A limit of the org is reached.", "Try again later."),
+    "The org refuses the call itself",
     *("Make the query smaller", "An address and its headers"),
     *("The host asks for a client certificate", "The host answers with a redirect", "The session "),
     *(
@@ -291,6 +325,7 @@ def remedies():
     yield from (
         failure_catalogue.remedy_of_failure(one) for one in Failure if one.rule.delivery.applied is False
     )
+    yield from map(failure_catalogue.remedy_if_harmless, Failure)
 
 
 def test_every_remedy_has_its_page_in_setup_or_is_none_for_salesforce():

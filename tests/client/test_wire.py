@@ -135,7 +135,7 @@ def test_message_that_may_have_arrived_is_unknown_and_sent_once(serve, org, make
     assert (error.applied, error.status, error.turn) == (None, None, None)
     assert cause in str(error)
     assert "cannot be known" in str(error)
-    assert "Look at the agent's session" in error.hint
+    assert "Look at the record that the message was to change" in error.hint
     # A first connection that closes before the message leaves is not written on.
     assert server.accepted in ({1, 2} if "accept" in name else {1})
     assert len(server.requests) == (0 if "accept" in name else 1)

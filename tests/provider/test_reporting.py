@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_agentforce._compat import has_pages
 from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
@@ -26,10 +27,14 @@ TESTS = Path(__file__).resolve().parents[1]
 CANARY = "canary/secret+42 %"
 
 
-# A line of Airflow's log in a shell, of version 3 and 2.
+# An entry of Airflow's log in a shell, of version 3 and 2. Its other lines are indented.
 LINE = re.compile(
-    r"^\S+ \[(\w+) *\] (.*?)(?: \[[\w.]+\] loc=\S+)?$|(ERROR|WARNING|INFO) - (.*)$", re.MULTILINE
+    r"^\S+ \[(\w+) *\] (.*?(?:\n    .*?)*?)(?: +\[[\w.]+\] loc=\S+)?$(?!\n    )"
+    r"|(ERROR|WARNING|INFO) - (.*(?:\n    .*)*)$",
+    re.MULTILINE,
 )
+# As many characters as Airflow's page shows of a line in a window of 1,280 pixels.
+SHOWN = 84
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -41,7 +46,9 @@ def logged(run, capfd):
         capfd.readouterr()
         done = run(operator, **options)
         done.log = ANSI.sub("", "".join(capfd.readouterr()))
-        lines = [(one[0].upper() or one[2], one[1] or one[3]) for one in LINE.findall(done.log)]
+        found = [(one[0].upper() or one[2], one[1] or one[3]) for one in LINE.findall(done.log)]
+        done.entries = [text for _, text in found]
+        lines = [(level, re.sub(r"\n +", " ", text)) for level, text in found]
         done.errors = [text for level, text in lines if level == "ERROR"]
         # Airflow warns of a test that calls execute() itself.
         warnings = [text for level, text in lines if level == "WARNING"]
@@ -82,6 +89,74 @@ def test_an_error_is_two_lines_and_three_frames(org, logged, name):
     assert "execute" in frames_of_ours(done.error)
 
 
+def test_what_to_do_is_not_cut_off_at_the_edge_of_the_page(org, logged):
+    org.fail("send", status=503)
+    done = logged(ConversationOperator(task_id="t", agent_id="Service_Agent", messages=["hi"]))
+    (remedy,) = [text for text in done.entries if text.startswith("What to do")]
+    (fact,) = [text for text in done.entries if text.startswith("Sending the message failed")]
+    assert len(remedy.splitlines()) > 2
+    assert [line for line in (*remedy.splitlines(), *fact.splitlines()[1:]) if len(line) > SHOWN] == []
+    (session,) = org.sessions
+    assert f"session {session}" in fact
+
+
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [
+        ({"conn_type": "http"}, "Choose the type Salesforce Agentforce for it"),
+        ({"host": "https://login.salesforce.com"}, "Correct the connection."),
+        ({"password": None}, "Correct the connection."),
+        ({"schema": "x"}, "Leave it empty."),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_error_of_the_connection_says_how_to_check_it(org, logged, monkeypatch, fields, remedy):
+    connection = json.dumps({**json.loads(org.connection()), **fields})
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", connection)
+    fact, told = logged(OPERATORS["start"]()).errors
+    assert fact.startswith("Connection agentforce_default: ")
+    assert told.startswith(f"What to do: {remedy}")
+    assert told.endswith("Then check it: python -m airflow_provider_agentforce check agentforce_default.")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConversationOperator(task_id="t", messages=lambda turns: 7),
+        lambda: ConversationBatchOperator(
+            task_id="t", records=list, message=lambda record: "x", result_path="file:///dev/null/x"
+        ),
+        lambda: SendMessageOperator(task_id="t", text="hi", session_id="s-1", sequence_id=100),
+    ],
+    ids=["messages", "result_path", "limit"],
+)
+def test_an_argument_that_is_wrong_is_two_lines_too(org, logged, make):
+    errors = logged(make()).errors
+    assert len(errors) == 2
+    assert errors[1].startswith("What to do: ")
+
+
+def test_nothing_is_told_twice_of_an_agent_that_is_not_there(org, logged):
+    for agent in ("Nobody", "Inactive_Agent"):
+        done = logged(ConversationOperator(task_id="t", agent_id=agent, messages=["hi"]))
+        assert len([text for text in done.entries if f"agent {agent}" in text or agent in text]) == 1
+
+
+def test_the_log_begins_with_the_page_of_the_task(org, logged, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example/af")
+    for make in (
+        lambda: ConversationOperator(task_id="t", messages=["order 7?"]),
+        lambda: StartSessionOperator(task_id="t", agentforce_conn_id="typo"),
+    ):
+        done = logged(make())
+        told = [text for text in done.entries if text.startswith("Messages, answers and their state: ")]
+        if has_pages():
+            assert len(told) == 1
+            assert "https://airflow.example/af/agentforce/?dag_id=" in told[0]
+        else:
+            assert told == []
+
+
 def test_an_error_names_agent_session_and_request(org, logged):
     org.fail("send", status=503)
     done = logged(ConversationOperator(task_id="t", agent_id="Service_Agent", messages=["hi"]))
@@ -105,7 +180,12 @@ def test_a_host_that_is_not_there_is_named_with_its_port(logged, org, monkeypatc
 
 def test_a_connection_that_is_missing_is_told_without_an_org(logged):
     done = logged(StartSessionOperator(task_id="t", agentforce_conn_id="typo"))
-    assert done.errors == ["Connection typo: it does not exist."]
+    fact, remedy = done.errors
+    assert fact == "Connection typo: it does not exist."
+    assert remedy == (
+        "What to do: Create it under Admin > Connections, or give the id of another one. Then check it: "
+        "python -m airflow_provider_agentforce check typo."
+    )
     assert len(frames_of_ours(done.error)) <= 3
 
 
@@ -163,6 +243,7 @@ def test_a_batch_that_fails_is_told_too(org, logged, tmp_path):
         )
     )
     assert done.errors[0].startswith("2 of 2 records failed")
+    assert done.errors[1].startswith("What to do: Clearing the task asks about 2 records")
     assert f"org {org.url}, agent {org.agent_id}]" in done.errors[0]
     assert len(frames_of_ours(done.error)) <= 3
 
@@ -178,7 +259,7 @@ class TestAnOpenQuestion:
             assert done.value["outcome"] == "needs_confirmation"
             fact, remedy = done.warnings
             assert fact.startswith("The outcome is needs_confirmation: the agent waits for an answer")
-            assert remedy.startswith("What to do: answer")
+            assert remedy.startswith("What to do: Answer")
 
     def test_of_a_batch_is_counted(self, org, logged, tmp_path):
         done = logged(

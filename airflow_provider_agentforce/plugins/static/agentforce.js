@@ -491,7 +491,7 @@ function unknownView(one) {
   const number = unknown.sequence_id ?? one.page.sending?.sequence_id;
   const ended = Boolean(one.page.error) || stopped(one);
   const hint = one.page.error?.hint || (one.ti?.state === "up_for_retry" ? "The next try finds out, as on_unknown_delivery says, or fails and says so."
-    : stopped(one) ? "Look at the record that the message was to change, and at the agent's session in Salesforce. Clearing the task sends the message again." : "");
+    : stopped(one) ? "Look at the record that the message was to change, and at the session in Salesforce: the agent's event log (Agentforce Builder) finds it by the session's id or its external session key. Clearing the task sends the message again." : "");
   const sees = one.page.error?.what ?? unknown.error ?? "The task was stopped while the message was under way.";
   return el("section", { class: "box alarm", role: "alert", "aria-labelledby": "unknown" },
     el("h2", { id: "unknown" }, `It is not known whether the agent acted on message ${number ?? ""}`.trim()),

@@ -93,7 +93,16 @@ SECTIONS = {
         row(TOKEN, "a proxy adds a scope parameter", "scope_not_supported"),
         row(TOKEN, "wrong host, or the network blocks the connection", Failure.UNREACHABLE),
         row(TOKEN, "a proxy opens TLS, or a different host answers", Failure.BAD_CERTIFICATE),
-        row(TOKEN, "the host is an old or a custom domain", Failure.REDIRECT),
+        row(TOKEN, "the host is mistyped, or is not a My Domain", Failure.NOT_FOUND),
+        row(TOKEN, "the host is an old or a custom domain", (302, "")),
+        row(TOKEN, "something else answers, such as a login page of the network", Failure.UNREADABLE),
+        row(
+            TOKEN,
+            "a wrong port, or something in between that is silent",
+            *(Failure.TLS_BROKEN, Failure.RESET, Failure.NO_REPLY, Failure.CUT_REPLY),
+        ),
+        row(TOKEN, "the org, or a gateway before it, has a problem", "service_unavailable", "bad_gateway"),
+        row(TOKEN, "the org refuses the login for another reason", Failure.TOKEN_REFUSED),
         row(TOKEN, "the URL's scheme or port is wrong", Failure.WRONG_PROTOCOL),
         row(TOKEN, "the host asks for a client certificate", Failure.CLIENT_CERTIFICATE),
         row(TOKEN, "a SOCKS proxy, or a file that does not exist", Failure.BAD_ROUTE),
@@ -138,6 +147,9 @@ SECTIONS = {
         row(START, "often a wrong agent id", "script_error"),
         row(START, "an internal error in the org, or a wrong agent id", "unexpected_error"),
         row(START, "too many sessions, or starts in an hour", "too_many_requests"),
+        row(START, "an argument that the org does not take, such as a variable", Failure.BAD_REQUEST),
+        row(START, "`api_url` is an old or a custom domain", Failure.REDIRECT),
+        row(START, "the task was stopped", Failure.STOPPED_BEFORE, Failure.STOPPED),
     ],
     "Sending a message": [
         row(
@@ -207,6 +219,7 @@ def unexplained() -> list[str]:
     names = {kind for one in rows for kind in one.kinds}
     shown = {one.remedy for one in rows}
     known = {failure_catalogue.remedy_of_failure(failure) for failure in Failure}
+    known |= set(map(failure_catalogue.remedy_if_harmless, Failure))
     for symptom in failure_catalogue.SYMPTOMS:
         known |= {_for_people(symptom.remedy), _for_people(symptom.jwt_remedy or "")}
     return sorted({*ERRORS} - names - NOT_OURS) + sorted(known - shown - {""})

@@ -191,7 +191,7 @@ class TestWait:
         (session_id,) = org.sessions
         AgentforceHook().end_session({"session_id": session_id})
         if on_lost == "fail":
-            with pytest.raises(SessionNotFoundError, match="Messages 1 to 1 are answered"):
+            with pytest.raises(SessionNotFoundError, match="Message 1 is answered"):
                 task.resume(wait, chosen(APPROVE))
             assert said(org) == [[REFUND]]
         else:

@@ -319,7 +319,7 @@ class TestConversation:
         with pytest.raises(SessionNotFoundError) as caught:
             task.run()
         assert isinstance(caught.value, AirflowFailException)
-        assert "Messages 1 to 1 are answered" in str(caught.value)
+        assert "Message 1 is answered" in str(caught.value)
         assert 'on_session_lost="restart"' in str(caught.value)
         assert len(task.xcoms["turns"]) == 1
 

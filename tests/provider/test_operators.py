@@ -513,7 +513,7 @@ class TestConversation:
         done = run(ConversationOperator(task_id="talk", messages=["order 7?", "order 8?"]))
         assert isinstance(done.error, RateLimitedError)
         assert ends_the_task(done.error)
-        assert "Messages 1 to 1 are answered" in str(done.error)
+        assert "Message 1 is answered" in str(done.error)
         assert [turn["sequence_id"] for turn in done.xcoms["turns"]] == [1]
         assert org.open_sessions == []
 

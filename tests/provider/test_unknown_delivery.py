@@ -489,7 +489,7 @@ class TestConversation:
             return False
 
         task = Task(ConversationOperator, messages=["one", "two"], on_unknown_delivery=ends_the_session)
-        with pytest.raises(SessionNotFoundError, match="Messages 1 to 1 are answered"):
+        with pytest.raises(SessionNotFoundError, match="Message 1 is answered"):
             run_with_fault_at(org, task, 2)
         assert (crm.actions("one"), crm.actions("two")) == (1, 0)
 

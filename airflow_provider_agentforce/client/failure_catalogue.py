@@ -91,9 +91,7 @@ _BY_FAILURE = {
         "The host asks for a client certificate, which the client cannot send, or for another TLS version."
     ),
     Failure.BAD_REQUEST: _CALL,
-    Failure.TOKEN_REFUSED: (
-        "Check the consumer key (login), and the flow and the user that the app allows."
-    ),
+    Failure.TOKEN_REFUSED: ("Check the consumer key (login), and the flow and the user that the app allows."),
     Failure.OAUTH_TEMPORARY: _LATER,
     Failure.ALREADY_DELIVERED: (
         "An earlier try delivered the message, and its answer is lost. Sending it again cannot bring "

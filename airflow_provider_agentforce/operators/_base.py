@@ -154,7 +154,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     def _page_links(self) -> list[ConversationLink]:
         return [link for link in self.operator_extra_links if isinstance(link, ConversationLink)]
 
-    def tell_page(self, context: Context) -> None:
+    def log_page(self, context: Context) -> None:
         """Log the address of the task's page, if it has one."""
         url = full_page_url(context["ti"]) if self._page_links else ""
         if url:

@@ -58,7 +58,7 @@ def reported(execute: _Execute) -> _Execute:
         self.is_reported = True
         try:
             if execute.__name__ == "execute":
-                self.tell_page(context)
+                self.log_page(context)
             result = execute(self, context, *args, **options)
         except AgentforceError as error:
             _tell_error(self, error)

@@ -157,7 +157,10 @@ class Settings:
         """
         chosen = self.agent_id if agent_id is None or agent_id == "" else agent_id
         if chosen is None:
-            raise AgentforceInputError("No agent: give agent_id, or set the connection's extra agent_id.")
+            raise AgentforceInputError(
+                "Neither the call nor the connection names an agent.",
+                hint="Give agent_id, or set the connection's extra agent_id.",
+            )
         return validation.agent(chosen)
 
 

@@ -300,7 +300,8 @@ def message_count(sequence_id: int, most: int, session_id: str | None = None) ->
     if sequence_id > most:
         raise AgentforceInputError(
             f"This would be message {sequence_id} of the session, and the connection allows {most} "
-            "(extra max_messages_per_session). Start a new session.",
+            "(extra max_messages_per_session).",
+            hint="Start a new session, or raise the extra.",
             operation="send",
             session_id=session_id,
         )

@@ -14,6 +14,8 @@ import requests
 from agentforce_tab import AgentforceTab
 from real_airflow import RealAirflow, kill, until
 
+from airflow_provider_agentforce._compat import tabs_choose_operators
+
 HERE = Path(__file__).resolve().parent
 PATIENCE_MS = 20_000
 PHONE = {"width": 390, "height": 844}
@@ -110,6 +112,20 @@ def test_a_person_finds_out_from_the_task_what_an_agent_said(tab, seen, told, or
         seen(item).to_contain_text(of_org.text)
         seen(item).to_contain_text(of_org.messages[0]["message"])
     seen(tab.main.get_by_role("heading", level=1)).to_have_text("Conversation")
+
+
+def test_our_tasks_have_the_tab_where_a_plugin_can_choose_them(tab, seen, told):
+    tab.page.goto(f"/dags/{told.dag_id}/runs/{told.run_id}/tasks/ask/details")
+    seen(tab.page.get_by_role("link", name="Conversation", exact=True)).to_be_visible()
+    of_task = tab.page.get_by_role("link", name="Agentforce", exact=True)
+    seen(of_task).to_have_count(1 if tabs_choose_operators() else 0)
+    if tabs_choose_operators():
+        of_task.click()
+        seen(tab.main).to_contain_text("And of order 4712?")
+        seen(tab.main.get_by_role("heading", level=1)).to_have_text("Conversation")
+    tab.page.goto(f"/dags/{told.dag_id}/runs/{told.run_id}/tasks/use/details")
+    seen(tab.page.get_by_text("use", exact=True).first).to_be_visible()
+    seen(of_task).to_have_count(0)
 
 
 def test_the_tab_of_the_run_leads_to_its_conversations_with_the_keyboard_alone(tab, seen, told):
@@ -210,6 +226,31 @@ def test_a_doubt_is_decided_on_airflows_page_and_shown_on_ours(tab, seen, connec
     seen(first).to_contain_text("Recovered")
     seen(first).to_contain_text("Order 4711 has shipped.")
     assert [one.text for one in next(iter(org.sessions.values())).turns].count(MAIL) == 1
+
+
+# -- an open question
+
+
+@pytest.mark.parametrize(("outcome", "told"), [("needs_confirmation", True), ("answered", False)])
+def test_a_question_that_is_left_open_is_told_with_what_to_do(tab, seen, foreign, outcome, told):
+    page = conversation(turn(1), turn(2, "Shall I go ahead?", outcome=outcome))
+    main = tab.alone(foreign(page), "said")
+    seen(main).to_contain_text("Shall I go ahead?")
+    note = main.get_by_role("heading", name="The agent still waits for an answer")
+    seen(note).to_have_count(1 if told else 0)
+    seen(main.get_by_text("on_needs_confirmation")).to_have_count(1 if told else 0)
+
+
+def test_a_session_that_did_not_start_says_why_and_not_that_it_started(tab, seen, foreign):
+    error = {
+        "what": "Starting a session failed: HTTP 403.",
+        "hint": "Give the user access.",
+        "unknown": False,
+    }
+    page = conversation(kind="session", state="failed", error=error, session_id=None)
+    main = tab.alone(foreign(page), "said")
+    seen(main.get_by_role("alert")).to_contain_text("Give the user access.")
+    seen(main).to_contain_text("Nothing has been said yet.")
 
 
 # -- a batch

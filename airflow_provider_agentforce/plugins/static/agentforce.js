@@ -13,6 +13,7 @@ const MOST_TURNS = 50;
 const MOST_ROWS = 100;
 const OVER = ["success", "failed", "skipped", "upstream_failed", "removed"];
 const WAITS = ["awaiting_input", "deferred"];
+const OPEN = ["needs_confirmation", "needs_input"];
 const OUTCOMES = {
   answered: ["Answered", "green"], needs_input: ["Asks for input", "amber"],
   needs_confirmation: ["Asks for approval", "amber"], escalated: ["Escalated", "violet"], failed: ["Failed", "red"],
@@ -568,6 +569,12 @@ function topView(title, one, parts, ...more_) {
       one.page.agent ? [" · agent ", line(one.page.agent, 120)] : null, one.page.try > 1 ? ` · try ${Number(one.page.try)}` : null));
 }
 
+function openView() {
+  return el("section", { class: "box note" }, el("h2", {}, "The agent still waits for an answer"),
+    el("p", {}, "It has not done what it asked about."),
+    el("h3", {}, "What to do"), el("p", {}, "Answer it in the Dag: with on_needs_confirmation or on_needs_input, a reply, a cancel or another message. fail_on makes it a failure."));
+}
+
 function conversationView(parts) {
   const main = parts.filter((one) => ["conversation", "message"].includes(one.page.kind));
   const start = parts.find((one) => one.page.greeting) ?? null;
@@ -584,11 +591,12 @@ function conversationView(parts) {
   return [
     topView("Conversation", selected, parts, last ? outcomeBadge(last.outcome) : null),
     parts.map((one) => troubleView(one, several)),
+    OPEN.includes(last?.outcome) && !flights.length && !parts.some((one) => one.page.state === "running" || one.asked) ? openView() : null,
     result === undefined ? null : el("section", { class: "box" }, el("h2", {}, "Result"), table(result, "Result")),
     earlierView(main, all.length - shown.length),
     start ? el("div", { class: "turn" }, el("div", { class: "answer" }, el("div", { class: "who" }, el("b", {}, "Agent"), "greeting"), long(start.page.greeting, "greeting"))) : null,
     el("ol", { "aria-label": "Messages" }, shown.map(({ one, turn }) => turnView(one, turn, several, ratings)), flights),
-    all.length || flights.length ? null : el("p", { class: "soft" }, about.kind === "session" ? "The session has started. Nothing has been said in it yet." : "Nothing has been said yet."),
+    all.length || flights.length ? null : el("p", { class: "soft" }, about.kind === "session" && about.session_id ? "The session has started. Nothing has been said in it yet." : "Nothing has been said yet."),
     end ? el("p", { class: "soft small" }, end.page.ended === false ? "The session had ended before." : end.page.ended ? ["The session was ended by the task ", line(end.task.task_id, 60), "."] : "The session is being ended.") : null,
     more("facts", "Session and agent", facts([
       ["Session", code(about.session_id)], ["External session key", code(parts.map((one) => one.page.external_session_key).find(Boolean))],

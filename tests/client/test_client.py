@@ -192,7 +192,7 @@ def test_bad_arguments_are_refused_before_anything_is_sent(org, client):
 
 
 def test_no_agent_is_told_before_anything_is_sent(org, make_client):
-    with pytest.raises(AgentforceInputError, match="names an agent. Give agent_id"):
+    with pytest.raises(AgentforceInputError, match=r"names an agent\. Give agent_id"):
         make_client(org, agent_id=None).start_session()
     assert org.requests == []
 

@@ -18,6 +18,8 @@ _MOST_ADDED = 4
 # An escape inside an escape inside an escape, such as JSON in a URL in HTML.
 _MOST_LAYERS = 4
 _SHORTEST_BASE64 = 4
+# The id of the org, before the secret part of an opaque token. Every id of the org shares characters with it.
+_ORG_ID = re.compile(r"\A00D[A-Za-z0-9]{12}(?:[A-Za-z0-9]{3})?!(?=.)")
 _ESCAPE = re.compile(
     r"""
     %(?P<percent>[0-9A-Fa-f]{2})
@@ -74,7 +76,7 @@ class Redactor:
         hidden = bytearray(len(text))
         wanted: dict[int, list[frozenset[str]]] = {}
         for secret in (*self._lasting, *self._added):
-            for length, runs in _runs(secret).items():
+            for length, runs in _runs(_ORG_ID.sub("", secret, 1)).items():
                 wanted.setdefault(length, []).append(runs)
         for layer, edges in layers(text):
             for length, of_secrets in wanted.items():

@@ -39,7 +39,8 @@ class ConnectionCheck:
 
     def __str__(self) -> str:
         """Return the line."""
-        where = f"In Salesforce: {self.setup}." if self.setup else ""
+        is_named = self.setup in self.remedy
+        where = f"In Salesforce: {self.setup}." if self.setup and not is_named else ""
         parts = (f"{_MARKS[self.status]} {self.name}: {self.fact}", self.remedy, where)
         return " ".join(part for part in parts if part)
 

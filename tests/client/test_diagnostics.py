@@ -167,8 +167,16 @@ def test_a_wrong_setting_leads_to_the_page_that_shows_its_value(what, setup):
 
 
 def test_opaque_token_is_told_with_the_setting(make_org, make_client):
-    check = failed(diagnosis(make_client(make_org(opaque_tokens=True))))
+    org = make_org(opaque_tokens=True)
+    found = diagnosis(make_client(org))
+    check = failed(found)
     assert (check.name, check.setup) == ("token", f"{APP} > Settings > OAuth Settings")
+    assert f"✓ agent: Service_Agent, {org.agent_id}." in str(found)
+
+
+def test_a_page_of_setup_is_named_once(org, make_client):
+    line = str(failed(diagnosis(make_client(org, agent_id="Nobody"))))
+    assert line.count("Setup > Agentforce Agents") == 1
 
 
 @pytest.mark.parametrize("by", ["developer_name", "id"])

@@ -64,6 +64,16 @@ def test_beginning_of_a_token_is_masked(kept):
     assert redactor.redact(f"bad token {TOKEN[:kept]}...") == "bad token ***..."
 
 
+def test_ids_are_shown_that_share_characters_with_the_org_id_in_an_opaque_token():
+    redactor = Redactor()
+    redactor.add("00D5e000000HEvZ!AQcAQH0dMHZfz9Tg6UHgbs2")
+    said = "agent 0Xx5e000000XyZ1AAK of org 00D5e000000HEvZ; token 00D5e000000HEvZ!AQcAQH0dMHZfz9Tg6UHgbs2"
+    assert (
+        redactor.redact(said) == "agent 0Xx5e000000XyZ1AAK of org 00D5e000000HEvZ; token 00D5e000000HEvZ!***"
+    )
+    assert "AQcAQH0d" not in redactor.redact("the part AQcAQH0dMHZf alone")
+
+
 @pytest.mark.parametrize("key", ["", "k", "ke", "key", "3MVG9.consumer_key"])
 @pytest.mark.parametrize("url", [False, True])
 @pytest.mark.parametrize("padded", [False, True])

@@ -3,6 +3,7 @@
 from contextlib import ExitStack, closing
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 from batches import accounts, job
 
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
@@ -13,7 +14,11 @@ from airflow_provider_agentforce.exceptions import LedgerError
 NAMES = {name: position for position, name in enumerate("abcdefgh")}
 
 
-@pytest.fixture(params=[LocalStorage, Storage])
+def store(folder):
+    return Storage(ObjectStoragePath(f"file://{folder}"))
+
+
+@pytest.fixture(params=[LocalStorage, store])
 def opened(request, folder):
     """Open the checkpoint of the folder, as another process would."""
     with ExitStack() as open_now:
@@ -149,7 +154,7 @@ def test_a_part_that_is_missing_leaves_in_doubt_what_it_could_have_claimed(folde
 
 
 def test_of_many_parts_one_that_is_lost_leaves_no_more_in_doubt_than_came_before_it(folder, opened):
-    checkpoint, _ = opened(storage=Storage)
+    checkpoint, _ = opened(storage=store)
     for name in "abcd":
         checkpoint.claim(name)
         answered(checkpoint, name)
@@ -217,8 +222,7 @@ def test_many_parts_become_few_and_nothing_of_them_is_lost(folder, opened):
 def test_a_merge_that_was_killed_before_it_removed_the_old_files_changes_nothing(folder, opened, monkeypatch):
     names = {f"r{number}": number for number in range(30_000)}
     checkpoint, _ = opened(names)
-    for kind in (LocalStorage, Storage):
-        monkeypatch.setattr(kind, "remove", lambda *_: None)
+    monkeypatch.setattr(Storage, "remove", lambda *_: None)
     for name in list(names)[::200]:
         checkpoint.claim(name)
         answered(checkpoint, name)

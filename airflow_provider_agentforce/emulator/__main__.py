@@ -1,4 +1,4 @@
-"""The command ``agentforce-emulator``: the stand-in org, and the recorder of a real one."""
+"""The command ``agentforce-emulator``: the emulated org, and the recorder of a real one."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _stops_kept() -> Iterator[None]:
 def _announcement(emulator: Emulator) -> str:
     proxy = f"Proxy for Salesforce's hosts: HTTPS_PROXY={emulator.proxy_url}\n" if emulator.proxy_url else ""
     return (
-        f"The stand-in org is running. Open {emulator.url}/ to watch it; Ctrl-C stops it.\n"
+        f"The emulated org is running. Open {emulator.url}/ to watch it; Ctrl-C stops it.\n"
         f"{proxy}In the terminal that runs Airflow:\n\n"
         f"export {_VARIABLE}={shlex.quote(emulator.connection())}\n\n"
     )

@@ -1,4 +1,4 @@
-"""The stand-in org: its settings, and its state: agents, sessions, limits and requests. It does not use HTTP.
+"""The emulated org: its settings, and its state: agents, sessions, limits and requests. It does not use HTTP.
 
 Requests change it from the server's thread while a test reads it from another, hence the lock.
 """
@@ -122,7 +122,7 @@ class EmulatorSettings:
 
 
 class Org:
-    """One stand-in org."""
+    """One emulated org."""
 
     def __init__(
         self,

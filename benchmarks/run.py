@@ -43,20 +43,20 @@ are for comparison. The goals apply to an idle machine: other load slows down al
 with a share of an ideal time.
 
 - **A message** (`benchmarks/message.py`): {messages} messages in one open conversation. The server is a
-separate process that answers a fixed `Inform` in one write; there is no agent behind it.
+  separate process that answers a fixed `Inform` in one write; there is no agent behind it.
   `requests.Session.post` on a kept connection sends the same JSON and does not parse the reply. It reads
   proxies and the CA bundle from the environment for every request, our client once per host; the row without
-the environment shows the difference. With `NO_PROXY` for the host, `requests` finds more quickly that it
-needs no proxy. Through a proxy it sends head and body in two segments and waits
+  the environment shows the difference. With `NO_PROXY` for the host, `requests` finds more quickly that it
+  needs no proxy. Through a proxy it sends head and body in two segments and waits
   40 ms for the acknowledgement of the first; our client sends one. The figure includes what else the
-client does: numbering, a deadline for the whole call, reading the answer.
+  client does: numbering, a deadline for the whole call, reading the answer.
 - **Connections**: the connections that the server accepted while the messages were sent. A connection that
-was idle for more than 1.5 s is not used again, because a message on a connection that the server is closing
-cannot be distinguished from one that arrived. So a pause between two messages costs a new connection.
+  was idle for more than 1.5 s is not used again, because a message on a connection that the server is closing
+  cannot be distinguished from one that arrived. So a pause between two messages costs a new connection.
 - **Imports** (`benchmarks/imports.py`): fresh interpreters. The additional time is measured inside the
   process after
   `from airflow.sdk import DAG, BaseOperator`, with everything compiled before. Whole processes are
-also compared; compared with the start of Airflow, the additional time is lost in the noise.
+  also compared; compared with the start of Airflow, the additional time is lost in the noise.
 - **Metrics and traces** (`benchmarks/observing.py`): the hook's observers around a call that takes no time,
   as CPU time of the thread.
 - **Token exchanges** (`benchmarks/tokens.py`): the emulator counts them while {threads} threads need a
@@ -65,29 +65,29 @@ also compared; compared with the start of Airflow, the additional time is lost i
   loaded what a task's process has, frozen for the garbage collector as `LocalExecutor` does before it
   forks; files on the local disk. A conversation is a start, one message and the end. The org
   (`benchmarks/org.py`) is a separate process that answers each call after a fixed time, but tokens at
-once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal*
+  once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal*
   is the time in which all sessions of the org are always in use. The time is that of all of `execute`:
   loading libraries,
   reading and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a
   semaphore) keeps its answers in memory and has no retry, no ledger and no limit except the semaphore. CPU
-time is that of the whole process, compared with bare `requests` calls at the same pace: most of both is
-waking a thread and HTTP. A call after a wait costs twice the CPU time of a call after another call, in both,
-and more while other programs use the CPU.
+  time is that of the whole process, compared with bare `requests` calls at the same pace: most of both is
+  waking a thread and HTTP. A call after a wait costs twice the CPU time of a call after another call, in both,
+  and more while other programs use the CPU.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
-that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
+  that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
   before its message leaves, and records that wait at the same time share a sync.
 - **A try that finds all records done** reads the input and the ledger and writes the results. Memory grows
-with the number of records, so two sizes show what a million would take.
+  with the number of records, so two sizes show what a million would take.
 - **A limit that is wrong**: the org refuses at once and does not say how long to wait.
 - **Killed**: of a session that was being started at the kill, only the external key is known, so it cannot be
-ended; the org ends it after a while. The shorter the calls, the larger their share.
+  ended; the org ends it after a while. The shorter the calls, the larger their share.
 - **Two workers** (`benchmarks/workers.py`): each runs the operator for one shard, with its half of the cap
   and no service between them, as in *A batch*. They are two processes of this machine, not a cluster.
 - **Shared limits** (`benchmarks/limits.py`): a Redis without persistence on this machine. The processes that
   share an org start at once, take as many sessions as it grants to all, and end each after one message.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
   SQLite. The cost of a task depends on the machine and the executor, so the ratio is only an order of
-magnitude.
+  magnitude.
 """
 
 BENCHMARKS = {

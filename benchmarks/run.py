@@ -64,15 +64,14 @@ with a share of an ideal time.
 - **A batch** (`benchmarks/batch.py`): `ConversationBatchOperator.execute` in a fresh process that has
   loaded what a task's process has, frozen for the garbage collector as `LocalExecutor` does before it
   forks; files on the local disk. A conversation is a start, one message and the end. The org
-  (`benchmarks/org.py`) is a separate process that answers each call after a fixed time, but tokens at
-  once, and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal*
-  is the time in which all sessions of the org are always in use. The time is that of all of `execute`:
-  loading libraries,
-  reading and checking the input, writing the results. The loop beside it (aiohttp {aiohttp}, asyncio, a
-  semaphore) keeps its answers in memory and has no retry, no ledger and no limit except the semaphore. CPU
-  time is that of the whole process, compared with bare `requests` calls at the same pace: most of both is
-  waking a thread and HTTP. A call after a wait costs twice the CPU time of a call after another call, in both,
-  and more while other programs use the CPU.
+  (`benchmarks/org.py`) is a separate process that answers each call after a fixed time, but tokens at once,
+  and counts. A session is open there from the arrival of its start to the reply to its end. *Ideal* is the
+  time in which all sessions of the org are always in use. The time is that of all of `execute`: loading
+  libraries, reading and checking the input, writing the results. The loop beside it (aiohttp {aiohttp},
+  asyncio, a semaphore) keeps its answers in memory and has no retry, no ledger and no limit except the
+  semaphore. CPU time is that of the whole process, compared with bare `requests` calls at the same pace:
+  most of both is waking a thread and HTTP. A call after a wait costs twice the CPU time of a call after
+  another call, in both, and more while other programs use the CPU.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
   that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
   before its message leaves, and records that wait at the same time share a sync.

@@ -55,8 +55,11 @@ class BatchInput:
         return cls(source, options.key, found, prompts, marks, sampler.chosen() if sampler else None)
 
     def records(self) -> Iterator[Record]:
-        """Yield all records."""
-        return read_records(self.source, self.key)
+        """Yield all records.
+
+        :raises AgentforceInputError: if they are not those of the first reading.
+        """
+        return self.found.unchanged(read_records(self.source, self.key))
 
     def first_question(self) -> str:
         """Return a hash of the first question that can be asked, ``""`` if there is none at the beginning.

@@ -207,6 +207,10 @@ class Runner:
                 item = next(items)
             except StopIteration:
                 return True
+            except AgentforceError as error:
+                # What is on its way is finished.
+                self._error = self._error or error
+                return True
             if item is None:
                 return False
             if isinstance(item, Row):

@@ -376,3 +376,78 @@ def test_a_function_in_the_folder_of_another_batch_is_refused_and_harms_nothing(
     assert job(make_client(), folder, lambda: accounts(5)).run(killed=never)["counts"] == {"answered": 2}
     assert json.loads((folder / "results.jsonl").read_text().splitlines()[0])["record"] == accounts(1)[0]
     assert org.applied() == 2
+
+
+# An input that changes while the batch runs
+
+
+def _other_keys(lines):
+    return [line.replace('"A', '"B') for line in lines]
+
+
+def _other_contents(lines):
+    return [line.replace("account", "person") for line in lines]
+
+
+def _fewer(lines):
+    return lines[:-7]
+
+
+def _more(lines):
+    return [*lines, '{"id": "N1", "name": "new"}\n']
+
+
+def _inserted(lines):
+    return ['{"id": "N1", "name": "new"}\n', *lines]
+
+
+@pytest.mark.parametrize("change", [_other_keys, _other_contents, _fewer, _more, _inserted])
+@pytest.mark.parametrize("key", ["id", None])
+def test_an_input_that_changed_after_it_was_checked_is_noticed_and_nothing_of_it_is_lost(
+    client, org, folder, put, change, key
+):
+    lines = [json.dumps(one) + "\n" for one in accounts(20)]
+    path = put(a_dot_jsonl="".join(lines)) / "a.jsonl"
+
+    def batch(**given):
+        return job(client, folder, str(path), source_path=path, key=key, **given).run(killed=never)
+
+    def changed(_began):
+        path.write_text("".join(change(lines)))
+
+    with pytest.raises(AgentforceInputError, match="the input has changed since this try began") as caught:
+        batch(check_folder=changed)
+    assert 'choose another result_path, or set on_change="continue"' in str(caught.value)
+    with pytest.raises(AgentforceInputError, match="What differs: records"):
+        batch()
+    path.write_text("".join(lines))
+    assert batch()["counts"] == {"answered": 20}
+    assert all(org.applied(f"Tell me of {one['name']}.") == 1 for one in accounts(20))
+    assert org.applied() == 20
+
+
+@pytest.mark.parametrize("at", [0, 49])
+def test_what_is_on_its_way_when_the_input_changes_is_answered(make_org, make_client, folder, put, at):
+    """Change it at the first message, and at the last one before the second requests of the agreement."""
+    # A file of many buffers.
+    lines = [json.dumps({**one, "more": "x" * 1000}) + "\n" for one in accounts(50)]
+    path = put(a_dot_jsonl="".join(lines)) / "a.jsonl"
+
+    def script(turn):
+        if org.applied() == at:
+            path.write_text("".join(_other_contents(lines)))
+        return "Yes."
+
+    org = make_org(script=script)
+    client = make_client(org)
+
+    def batch():
+        given = {"source_path": path, "agreement_share": 0.1, "max_concurrency": 1}
+        return job(client, folder, str(path), **given).run(killed=never)
+
+    with pytest.raises(AgentforceInputError, match="the input has changed"):
+        batch()
+    assert at < org.applied() <= 50
+    path.write_text("".join(lines))
+    assert batch()["counts"] == {"answered": 50}
+    assert org.applied() == 55

@@ -167,10 +167,10 @@ RUNS = {
     ),
     # A try that fails once the agent has answered.
     "message_that_changes": with_records(
-        "failed", ["first in try 1"], CHANGED, below=Run("failed", ["first in try 1"], "are answered")
+        "failed", ["first in try 1"], CHANGED, below=Run("failed", ["first in try 1"], "Message 1 is answered")
     ),
     "fails_between": with_records(
-        "success", ["first", "second"], below=Run("failed", ["first"], "are answered")
+        "success", ["first", "second"], below=Run("failed", ["first"], "Message 1 is answered")
     ),
     "talk_then_fail": with_records(
         "success", ["first", "second"], below=Run("success", ["first", "second"] * 2, starts=2)

@@ -167,7 +167,10 @@ RUNS = {
     ),
     # A try that fails once the agent has answered.
     "message_that_changes": with_records(
-        "failed", ["first in try 1"], CHANGED, below=Run("failed", ["first in try 1"], "Message 1 is answered")
+        "failed",
+        ["first in try 1"],
+        CHANGED,
+        below=Run("failed", ["first in try 1"], "Message 1 is answered"),
     ),
     "fails_between": with_records(
         "success", ["first", "second"], below=Run("failed", ["first"], "Message 1 is answered")

@@ -66,8 +66,8 @@ def compare(first: Row, second: Row) -> dict[str, bool] | None:
     if first.status != second.status:
         return {STATUS: False}
     one, other = first.result, second.result
-    if isinstance(one, dict) and isinstance(other, dict):
-        return {name: same(one.get(name), other.get(name)) for name in {**one, **other}}
+    if _are(dict, one, other):
+        return _same_fields(one, other)
     if one is not None or other is not None:
         return {"result": same(one, other)}
     return {"text": same(first.text, second.text)}
@@ -79,15 +79,23 @@ def same(one: Any, other: Any) -> bool:
     Texts are compared without case, width, whitespace and a final full stop; numbers with a fraction with a
     tolerance, whole numbers exactly; lists in their order. A missing field is ``null``.
     """
-    if isinstance(one, str) and isinstance(other, str):
+    if _are(str, one, other):
         return _normal(one) == _normal(other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(same(one.get(name), other.get(name)) for name in {**one, **other})
-    if isinstance(one, list) and isinstance(other, list):
+    if _are(dict, one, other):
+        return all(_same_fields(one, other).values())
+    if _are(list, one, other):
         return len(one) == len(other) and all(map(same, one, other))
     if _is_number(one) and _is_number(other):
         return _close(one, other)
     return type(one) is type(other) and bool(one == other)
+
+
+def _are(kind: type, one: Any, other: Any) -> bool:
+    return isinstance(one, kind) and isinstance(other, kind)
+
+
+def _same_fields(one: dict[str, Any], other: dict[str, Any]) -> dict[str, bool]:
+    return {name: same(one.get(name), other.get(name)) for name in {**one, **other}}
 
 
 def _close(one: float, other: float) -> bool:

@@ -63,11 +63,11 @@ def merge(
     parent = folders[0].parent
     storage = storage_of(parent)
     failure = f"The results in {parent} cannot be merged"
-    shards = [storage_of(one) for one in folders]
-    made = [guarded(partial(_tables_of, one, part), failure) for one, part in zip(shards, parts, strict=True)]
-    tables = guarded(_Merger(storage, shards, made).write, failure)
+    shards = list(zip(map(storage_of, folders), parts, strict=True))
+    made = [guarded(partial(_tables_of, shard, part), failure) for shard, part in shards]
+    tables = guarded(_Merger(storage, [shard for shard, _ in shards], made).write, failure)
     dead_letter = guarded(lambda: _write_dead_letter(dead, storage), failure)
-    twice = [storage_of(one) for one, part in zip(folders, parts, strict=True) if part["agreement"]]
+    twice = [shard for shard, part in shards if part["agreement"]]
     agreement = guarded(lambda: _write_agreement(twice, storage), failure)
     return {
         "result_path": str(parent),
@@ -75,9 +75,7 @@ def merge(
         "tables": {form: str(parent / name) for form, name in tables.items()},
         "plan": None,
         "dead_letter": dead_letter and str(parent / dead_letter),
-        **{name: sum(part[name] for part in parts) for name in _SUMS},
-        "counts": _counts(parts),
-        "duration": max(part["duration"] for part in parts),
+        **_totals(parts),
         "sample": joined_samples(part["sample"] for part in parts),
         "agreement": agreement and {**agreement, "results": str(parent / AGREEMENT)},
         "shard": None,
@@ -127,11 +125,15 @@ def _versions(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
+def _totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
     for part in parts:
-        total.update(part["counts"])
-    return {status: total[status] for status in STATUSES if total[status]}
+        counts.update(part["counts"])
+    return {
+        **{name: sum(part[name] for part in parts) for name in _SUMS},
+        "counts": {status: counts[status] for status in STATUSES if counts[status]},
+        "duration": max(part["duration"] for part in parts),
+    }
 
 
 class _Merger:

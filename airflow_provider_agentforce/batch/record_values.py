@@ -82,9 +82,10 @@ class RecordValues:
     def __init__(self, info: SObjectInfo, options: WriteOptions) -> None:
         by_name = {name.lower(): render for name, render in options.fields.items()}
         given = None if options.external_id is None else validation.external_id(options.external_id)
-        target = by_name.pop((given or ID).lower(), _key_of)
-        if given is not None and ID.lower() in by_name:
-            raise AgentforceInputError(f"fields: Id is not given together with external_id ({given}).")
+        key = (given or ID).lower()
+        target = by_name.pop(key, _key_of)
+        if ID.lower() in by_name:
+            raise AgentforceInputError(f"fields: Id cannot be given together with external_id ({given}).")
         if not by_name:
             raise AgentforceInputError(
                 "fields must name at least one field beside the one that names the record."
@@ -92,7 +93,7 @@ class RecordValues:
         names = [name for name in options.fields if name.lower() in by_name]
         found = info.writable(names, external_id=given)
         self.info = info
-        self.key = info.fields.get((given or ID).lower()) or FieldInfo(ID, "id")
+        self.key = info.fields.get(key) or FieldInfo(ID, "id")
         self.external_id = None if given is None else self.key.name
         # The field that names the record is the first, so that a failure has its value.
         self._fields = [(self.key, target), *((one, by_name[one.name.lower()]) for one in found)]

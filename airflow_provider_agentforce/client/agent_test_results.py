@@ -177,10 +177,12 @@ def _unjudged(part: dict[str, Any], checks: Iterable[CaseCheck]) -> str:
         return "" if not checks else "a turn of it cannot be read"
     if part.get("errorMessage") or part.get("errorCode") not in _NO_ERROR:
         return _text(_plain(part.get("errorMessage"))) or f"it ended with errorCode {part['errorCode']}"
-    has_failed = any(check.status == FAILED for check in checks)
-    for word in (_word(part.get(name)) for name in _VERDICT_NAMES):
+    # A verdict that the checks explain.
+    explained = {PASSED} | ({check.status for check in checks} & {FAILED})
+    for name in _VERDICT_NAMES:
+        word = _word(part.get(name))
         verdict = _VERDICTS.get(word)
-        if word not in _ENDED and verdict != PASSED and not (verdict == FAILED and has_failed):
+        if word not in _ENDED and verdict not in explained:
             ended = "the case ended with an error"
             return ended if verdict == ERROR else f"the case is not judged ({one_line(word, 60)})"
     return ""

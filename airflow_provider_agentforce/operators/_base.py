@@ -32,8 +32,6 @@ from airflow_provider_agentforce.operators._rendering import RendersOnlyTemplate
 from airflow_provider_agentforce.operators._reporting import reported
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from airflow_provider_agentforce.client.client import AgentforceClient
     from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
     from airflow_provider_agentforce.operators._page import TaskPage
@@ -131,11 +129,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             raise AgentforceInputError(f"{field} is nested too deeply, or contains itself.") from None
 
     def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: Environment | None = None,
-        seen_oids: set[int] | None = None,
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Render, and let Airflow mask a private key in the wrong place. Called by Airflow."""
         return mask_keys(super().render_template(content, context, jinja_env, seen_oids))

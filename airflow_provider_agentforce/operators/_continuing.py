@@ -94,23 +94,27 @@ def take_over(operator: ConversationBatchOperator, handover: Handover) -> None:
 
     :raises AgentforceInputError: if arguments differ, or must be given again.
     """
-    defaults = _defaults(type(operator))
     first = {**handover.arguments, _CONNECTION: handover.identity["connection"]}
     if operator.reuse is None and first["max_age"] is not None:
         # The seconds of timedelta.max are rounded up.
         operator.max_age = min(first["max_age"], _LONGEST.total_seconds()) * timedelta(seconds=1)
-    for name in (_CONNECTION, *_ASKED, *_MAY_DIFFER):
-        own = getattr(operator, name)
-        if operator.given_arguments.get(name) is None and own == defaults[name]:
-            setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
-        elif name not in _MAY_DIFFER and own != first[name]:
-            _refuse(name, f"is {shown(own)}, and the first task has {shown(first[name])}")
+    _take_over_values(operator, first)
     _take_over_templates(operator, first)
     if _hash_of_type(operator) != first["output_type"]:
         _refuse("output_type", "is not that of the first task. A file cannot contain it, so give it again")
     operator.agent_id = operator.agent_id or first["agent_id"]
     operator.records = first["records"]
     operator.given_records = None if first["records"] else _records_gone
+
+
+def _take_over_values(operator: ConversationBatchOperator, first: Mapping[str, Any]) -> None:
+    defaults = _defaults(type(operator))
+    for name in (_CONNECTION, *_ASKED, *_MAY_DIFFER):
+        own = getattr(operator, name)
+        if operator.given_arguments.get(name) is None and own == defaults[name]:
+            setattr(operator, name, tuple(first[name]) if isinstance(own, tuple) else first[name])
+        elif name not in _MAY_DIFFER and own != first[name]:
+            _refuse(name, f"is {shown(own)}, and the first task has {shown(first[name])}")
 
 
 def _take_over_templates(operator: ConversationBatchOperator, first: Mapping[str, Any]) -> None:

@@ -143,21 +143,20 @@ def decided(
     :param event: the event that resumes the task.
     :raises AgentforceInputError: as :func:`asks_second` says.
     """
-    asked, of_a_try = _AskedQuestion(context, question), _compat.questions_change()
+    asked = _AskedQuestion(context, question)
     if event.get("chosen_options") and asked.begun:
         return Decision.of(event)
-    if event.get("error_type") == "timeout" and (not asked.ended or (until is not None and until <= _now())):
+    if event.get("error_type") == "timeout" and asked.is_over(until):
         return None
-    if asked.another and not of_a_try:
+    if asked.comes_second:
         raise AgentforceInputError(f"{ASKED_BEFORE} Nothing was sent.", hint=question.hint)
-    if (asked.ended or (asked.begun and not of_a_try)) and "error" not in event:
+    if asked.may_be_answered and "error" not in event:
         # Asking again would delete an existing answer, and only a trigger can read it.
         task.log.info("An earlier try asked a person, or was about to ask. Looking for the decision.")
         asked.notify(step, context, task)
         end = _now() if asked.ended else until
         task.defer_until(_now(), _compat.answer_trigger(asked.ti_id, end, **question.form()))
-    if of_a_try or not asked.done("asked"):
-        asked.put(question, step, context)
+    asked.put(question, step, context)
     asked.notify(step, context, task)
     how_long = "without a time limit" if until is None else f"until {until.isoformat(timespec='seconds')}"
     task.log.info("Waiting for a person's decision under Airflow's Required Actions, %s.", how_long)
@@ -166,7 +165,7 @@ def decided(
 
 def asks_second(question: Question, context: Context) -> bool:
     """Return whether the task instance has asked another question, which this Airflow would show."""
-    return _AskedQuestion(context, question).another and not _compat.questions_change()
+    return _AskedQuestion(context, question).comes_second
 
 
 class _AskedQuestion:
@@ -176,26 +175,33 @@ class _AskedQuestion:
     called. Wherever a try is killed, the next one knows whether a question may exist, and what remains to be
     done.
 
-    :ivar another: the task instance has asked another question.
+    :ivar comes_second: the task instance has asked another question, which this Airflow would show.
     :ivar begun: an earlier try, or this one before a wait, was about to ask it.
+    :ivar may_be_answered: it may have an answer that only a trigger can read.
     :ivar ti_id: id of the task instance that Airflow has the question under.
     :ivar ended: it ended with its try, and a person can no longer answer it (Airflow 3.4 and later).
     """
 
     def __init__(self, context: Context, question: Question) -> None:
         self._ledger, self._mark = (ledger := Ledger.of(context)), fingerprint(*question.about_what)
+        # Each try asks for itself (Airflow 3.4 and later).
+        self._per_try = _compat.questions_change()
         record = ledger.read_any_cycle(QUESTION)
+        recorded = {} if record is None else dict(record.value or {})
         self.begun = record is not None and (record.fingerprint, record.cycle) == (self._mark, ledger.cycle)
-        self.another = record is not None and not self.begun
-        self._state: dict[str, Any] = {}
-        if record is not None and self.begun:
-            self._state = dict(record.value or {})
+        self.comes_second = record is not None and not self.begun and not self._per_try
+        self._state: dict[str, Any] = recorded if self.begun else {}
         self._this_try = self.ti_id = context["ti"].id
-        asked_by = ((record.value if record is not None else None) or {}).get("asked_by")
+        asked_by = recorded.get("asked_by")
         self._asked_in_this_try = asked_by == str(self._this_try)
-        if _compat.questions_change() and self.begun and asked_by is not None:
+        if self._per_try and self.begun and asked_by is not None:
             self.ti_id = UUID(asked_by)
         self.ended = self.ti_id != self._this_try
+        self.may_be_answered = self.ended or (self.begun and not self._per_try)
+
+    def is_over(self, until: datetime | None) -> bool:
+        """Return whether no one can answer any more, after a wait that has timed out."""
+        return not self.ended or (until is not None and until <= _now())
 
     def done(self, what: str) -> bool:
         """Return whether there is a record."""
@@ -203,6 +209,8 @@ class _AskedQuestion:
 
     def put(self, question: Question, step: Ask, context: Context) -> None:
         """Add the question to the Required Actions, after recording that it may exist."""
+        if self.done("asked") and not self._per_try:
+            return
         if not self.begun or self.ended:
             # Until it is replaced, the question before it and its answer are there in its place.
             self._note("asked_by", None if self._asked_in_this_try else str(self._this_try))

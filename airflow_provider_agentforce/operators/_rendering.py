@@ -34,11 +34,7 @@ class RendersOnlyTemplates(BaseOperator):
         return operator
 
     def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: Environment | None = None,
-        seen_oids: set[int] | None = None,
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Render a template, or resolve a reference; leave data unchanged. Called by Airflow."""
         if is_reference(content):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_agentforce._compat import Context, XComNotFound
 from airflow_provider_agentforce.client import validation
@@ -14,9 +14,6 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 from airflow_provider_agentforce.operators._arguments import check_values, has_template
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._rendering import task_of
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 # How a template renders a missing value.
 _NOTHING = ("", "None", "null")
@@ -48,11 +45,7 @@ class TakesSession(AgentforceBaseOperator):
         check_values(self, session=session_from, session_id=partial(validation.path_id, field="session_id"))
 
     def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: Environment | None = None,
-        seen_oids: set[int] | None = None,
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Render; the output of a task that left none is ``None``, also in a template. Called by Airflow."""
         from jinja2 import UndefinedError  # noqa: PLC0415 - not at parse time

@@ -33,8 +33,6 @@ from airflow_provider_agentforce.operators._row_templates import compiler
 from airflow_provider_agentforce.operators._shared import SendsMessages, StartsSessions
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from airflow_provider_agentforce.batch.continuation import Handover
     from airflow_provider_agentforce.batch.job import Job
     from airflow_provider_agentforce.batch.options import Options
@@ -306,11 +304,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         batch_arguments.check_message(self.message)
 
     def render_template(
-        self,
-        content: Any,
-        context: Context,
-        jinja_env: Environment | None = None,
-        seen_oids: set[int] | None = None,
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Resolve references; render what is not rendered per record. As Airflow calls it."""
         fields = self.fields_with(content)

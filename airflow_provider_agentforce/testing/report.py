@@ -165,10 +165,13 @@ def _add_case(suite: ET.Element, classname: str, case: Case, skipped: str = "") 
         failures = "\n".join(check.summary for check in case.checks if check.status in {FAILED, ERROR})
         kind = "failure" if case.status == FAILED else "error"
         ET.SubElement(element, kind, {"message": _xml(case.reason)}).text = _xml(failures or case.reason)
-    measured = [f"{check.kind}: {check.score:g}" for check in case.checks if check.score is not None]
-    where = [f"session: {case.session_id}"] if case.session_id else []
-    if measured or where:
-        ET.SubElement(element, "system-out").text = _xml("\n".join([*where, *measured]))
+    if output := _output_of(case):
+        ET.SubElement(element, "system-out").text = _xml("\n".join(output))
+
+
+def _output_of(case: Case) -> list[str]:
+    session = [f"session: {case.session_id}"] if case.session_id else []
+    return session + [f"{one.kind}: {one.score:g}" for one in case.checks if one.score is not None]
 
 
 def _xml(text: str) -> str:

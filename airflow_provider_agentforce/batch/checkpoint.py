@@ -47,6 +47,8 @@ _VERSION = 2
 HEADER = "header.json"
 _OWNER = "owner.json"
 _MIXED = "mixed"
+# Earlier builds did not write them.
+_LATER_MARKS = frozenset({"org"})
 _MOST_FILES = 100
 _MERGED_BYTES = 8_000_000
 _OPEN_FILES = 8
@@ -572,4 +574,5 @@ class Checkpoint:
 
 def changed_marks(header: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
     """Return the names of *marks* that differ from the batch with this *header*."""
-    return [name for name, mark in marks.items() if header.get(name) != mark]
+    unknown = _LATER_MARKS - header.keys()
+    return [name for name, mark in marks.items() if name not in unknown and header.get(name) != mark]

@@ -147,7 +147,8 @@ class Continuation:
         if changed:
             raise AgentforceInputError(
                 f"continue_from: {self._shown} has another batch. What differs: {', '.join(changed)}. "
-                "Leave these arguments out, or give the values of the first task."
+                "Leave these arguments out or give the values of the first task, or let that task ask its "
+                "sample again in another folder."
             )
         if continued is not None:
             return

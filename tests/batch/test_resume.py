@@ -1,11 +1,12 @@
 """What a try finds of the one before it: nothing is asked twice, and nothing answered is lost."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from batches import accounts, in_a_process, job, rows
+from batches import accounts, in_a_process, job, rest, rows, trial
 from quick import quick_process
 from real_airflow import until
 
@@ -239,6 +240,32 @@ def test_a_batch_that_has_changed_is_refused_and_nothing_is_sent(org, client, fo
     with pytest.raises(AgentforceInputError, match=f"result_path: .*What differs: {named}"):
         job(client, folder, given.pop("records"), **given).run(killed=never)
     assert len(org.requests) == before
+
+
+def _without(mark, folder):
+    """Make the headers in a folder those of a build that did not write a mark."""
+    for header in folder.rglob("header.json"):
+        marks = json.loads(header.read_text())
+        del marks[mark]
+        header.write_text(json.dumps(marks))
+
+
+def test_a_folder_of_a_build_that_did_not_note_the_org_goes_on(org, client, make_org, make_client, folder):
+    given = {"agreement_share": 0.5}
+    trial(client, folder, accounts(4), 2, **given).run(killed=never)
+    _without("org", folder)
+    trial(client, folder, accounts(4), 2, **given).run(killed=never)
+    _without("org", folder)
+    assert rest(client, folder, accounts(4), **given).run(killed=never)["counts"] == {"answered": 4}
+    assert org.applied() == 6
+
+    elsewhere = make_client(make_org(), agent_id=client.settings.agent_id)
+    with pytest.raises(AgentforceInputError, match="What differs: org") as caught:
+        rest(elsewhere, folder, accounts(4), **given).run(killed=never)
+    assert "or let that task ask its sample again in another folder" in str(caught.value)
+    _without("agent", folder)
+    with pytest.raises(AgentforceInputError, match="What differs: agent"):
+        rest(client, folder, accounts(4), **given).run(killed=never)
 
 
 def test_a_changed_batch_keeps_its_rows_and_asks_for_the_rest_if_told_so(org, client, folder):

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, field_validator
 
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.storage import LocalStorage
+from airflow_provider_agentforce.delivery import Verdict
 from airflow_provider_agentforce.exceptions import BatchFailedError, LedgerError
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -216,6 +217,26 @@ def test_what_is_unknown_is_not_reused(org, run):
     org.fail("send", status=500, after=True)
     assert run(accounts(3), max_concurrency=1)["counts"] == {"answered": 2, "unknown": 1}
     assert run(accounts(3), day=2)["reused"] == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "counts"),
+    [
+        ({"answer": "lost"}, {"answered": 2, "answer_lost": 1}),
+        ({"answer": "given", "text": "Yes."}, {"answered": 3}),
+        ({"answer": "recovered", "text": "Yes."}, {"answered": 3}),
+    ],
+)
+def test_what_a_step_has_resolved_is_not_reused(org, run, store, found, counts):
+    def resolve(unknown):
+        verdict = Verdict("ask", acted=True, **found)
+        unknown.settle(dict.fromkeys(unknown.open(), verdict))
+
+    org.fail("send", status=500, after=True)
+    first = run(accounts(3), max_concurrency=1, resolve=resolve)
+    assert (first["counts"], first["resolved"]) == (counts, 1)
+    second = run(accounts(3), day=2)
+    assert (second["counts"], second["reused"], org.applied()) == ({"answered": 3}, 2, 4)
 
 
 def test_an_answer_that_ends_the_session_is_reused(make_org, make_client, run, caplog):

@@ -189,9 +189,15 @@ class RecordWriter:
         try:
             for calls, chunk in enumerate(_chunks(self._remaining(values, tally)), 1):
                 rows = [one.values for one in chunk]
-                results = self._records.write(values.info.name, rows, external_id=values.external_id)
-                notes.add(mark, self._count(chunk, results, tally))
-                check_writable(results)
+                results: dict[int, WriteResult] = {}
+                try:
+                    self._records.write(
+                        values.info.name, rows, external_id=values.external_id, results=results
+                    )
+                finally:
+                    known = [(chunk[at], results[at]) for at in sorted(results)]
+                    notes.add(mark, self._count(known, tally))
+                check_writable(results.values())
                 if calls % _CALLS_A_LINE == 0:
                     log.info("%d of %d records are written.", tally.written, tally.total)
                 if tally.exceeds():
@@ -219,12 +225,10 @@ class RecordWriter:
             else:
                 yield one
 
-    def _count(
-        self, chunk: Sequence[RecordWrite], results: Sequence[WriteResult], tally: _Tally
-    ) -> list[int]:
+    def _count(self, results: Iterable[tuple[RecordWrite, WriteResult]], tally: _Tally) -> list[int]:
         """Count the results of a call, and return the positions of the records that are written."""
         written = []
-        for one, result in zip(chunk, results, strict=True):
+        for one, result in results:
             if result.written:
                 tally.states[one.position] = _WRITTEN
                 written.append(one.position)

@@ -166,7 +166,12 @@ class Records(OrgResource):
         return found
 
     def write(
-        self, sobject: str, rows: Sequence[Mapping[str, Any]], *, external_id: str | None = None
+        self,
+        sobject: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        external_id: str | None = None,
+        results: dict[int, WriteResult] | None = None,
     ) -> list[WriteResult]:
         """Write records, and return the result of each, in the order of *rows*.
 
@@ -176,6 +181,7 @@ class Records(OrgResource):
         :param sobject: API name of the object.
         :param rows: values by the names of fields, each with ``Id``, or with the field *external_id*.
         :param external_id: upsert by this field: a record that does not exist is created.
+        :param results: filled with the result of each row, by its position, as soon as the org gives it.
         :raises ValueError: more than 200 rows.
         :raises AgentforceTransientError: the org is under maintenance, or cannot be reached. Maintenance that
             begins during the call is in the results: see :func:`check_writable`.
@@ -185,13 +191,12 @@ class Records(OrgResource):
         path = f"/{sobject}/{external_id}" if external_id else ""
         url = f"{self._host}{DATA_PATH}/composite/sobjects{path}"
         typed = [{"attributes": {"type": sobject}, **row} for row in rows]
-        results: dict[int, WriteResult] = {}
+        known = {} if results is None else results
 
         def attempt() -> bool:
-            left = [at for at in range(len(rows)) if at not in results or results[at].locked]
-            found = self._written(url, [typed[at] for at in left])
-            results.update(zip(left, found, strict=True))
-            return any(one.locked for one in found)
+            left = {at: row for at, row in enumerate(typed) if at not in known or known[at].locked}
+            self._write(url, left, known)
+            return any(one.locked for one in known.values())
 
         # The last results count, whatever they are.
         tenacity.Retrying(
@@ -201,11 +206,13 @@ class Records(OrgResource):
             sleep=self._executor.deadline.sleep,
             retry_error_callback=lambda _: True,
         )(attempt)
-        return [results[at] for at in range(len(rows))]
+        return [known[at] for at in range(len(rows))]
 
-    def _written(self, url: str, rows: Sequence[Mapping[str, Any]]) -> list[WriteResult]:
+    def _write(
+        self, url: str, rows: Mapping[int, Mapping[str, Any]], results: dict[int, WriteResult]
+    ) -> None:
         """Write records; if the org cannot read a value of one, find that one by halving the call."""
-        request = _WriteRequest(url=url, rows=rows)
+        request = _WriteRequest(url=url, rows=list(rows.values()))
         try:
             found: list[WriteResult] = self._executor.execute(request).value
         except AgentforceRequestError as error:
@@ -214,13 +221,16 @@ class Records(OrgResource):
                 raise _read_only(said.text) from error
             if _UNREADABLE not in error.what:
                 raise
-            if len(rows) == 1:
-                return [WriteResult(None, _UNREADABLE, one_line(said.message, _LONGEST_MESSAGE))]
-            half = len(rows) // 2
-            found = [*self._written(url, rows[:half]), *self._written(url, rows[half:])]
-            if len(rows) == MOST_PER_CALL and all(one.code == _UNREADABLE for one in found):
-                raise
-        return [replace(one, message=self._executor.redactor.redact(one.message)) for one in found]
+            if len(rows) > 1:
+                for half in _halves(rows):
+                    self._write(url, half, results)
+                if len(rows) == MOST_PER_CALL and all(results[at].code == _UNREADABLE for at in rows):
+                    raise
+                return
+            found = [WriteResult(None, _UNREADABLE, one_line(said.message, _LONGEST_MESSAGE))]
+        redact = self._executor.redactor.redact
+        shown = (replace(one, message=redact(one.message)) for one in found)
+        results.update(zip(rows, shown, strict=True))
 
     def _all(self, page: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the records of *page* and of the following pages."""
@@ -263,6 +273,13 @@ class Records(OrgResource):
         if isinstance(value.get("records"), list) and "done" in value:
             return list(self._all(value))
         return self._plain(value)
+
+
+def _halves(rows: Mapping[int, Mapping[str, Any]]) -> Iterator[Mapping[int, Mapping[str, Any]]]:
+    items = list(rows.items())
+    half = len(items) // 2
+    yield dict(items[:half])
+    yield dict(items[half:])
 
 
 def check_writable(results: Iterable[WriteResult]) -> None:

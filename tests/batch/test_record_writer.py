@@ -428,6 +428,31 @@ def test_an_org_that_becomes_read_only_during_a_call_loses_no_result(org, client
     assert left_errors(tmp_path) == ["Too risky."]
 
 
+READ_ONLY_CALL = {"status": 400, "body": [{**READ_ONLY, "errorCode": READ_ONLY["statusCode"]}]}
+
+
+@pytest.mark.parametrize("fault", [{"status": 503, "times": 3}, READ_ONLY_CALL], ids=["outage", "read-only"])
+@pytest.mark.parametrize("again", ["a locked record", "half of a call"])
+def test_what_the_org_has_said_counts_when_the_rest_of_a_call_is_lost(
+    org, client, tmp_path, ids, fault, again
+):
+    org.add_rule("Account", lambda record: "Too risky." if record["Id"] == ids[1] else None)
+    if again == "a locked record":
+        org.lock_record(ids[3])
+    else:
+        org.fail("write", error="rest_json_parser")
+    org.fail("write", delay=0)
+    org.fail("write", **fault)
+    path = results_of(tmp_path, answered(ids[:4]))
+    with pytest.raises(AgentforceTransientError):
+        writer(client, path).run()
+    assert left_errors(tmp_path)[0] == "Too risky."
+    before = len(sizes(org))
+    assert writer(client, path).run()["written"] == 3
+    assert sizes(org)[before:] == [2 if again == "a locked record" else 3]
+    assert left_errors(tmp_path) == ["Too risky."]
+
+
 def test_a_try_without_failures_leaves_none_of_an_earlier_one(org, client, tmp_path, ids):
     org.add_rule("Account", lambda record: "Too risky." if record["Agent_Summary__c"] == "old" else None)
     with pytest.raises(BatchFailedError):

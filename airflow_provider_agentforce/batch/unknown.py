@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -85,6 +85,13 @@ class UnknownRows:
     def was_received(self, name: str) -> bool:
         """Return whether the org is known to have a message."""
         return self._rows[name].applied is True
+
+    def received(self, names: Iterable[str]) -> None:
+        """Record that the org has received messages."""
+        for name in names:
+            self._rows[name] = replace(self._rows[name], applied=True)
+            self._settle(name, self._rows[name])
+        self._checkpoint.flush()
 
     def read(self) -> dict[str, Any] | None:
         """Return the state of the steps for these records."""

@@ -97,6 +97,10 @@ class _Span:
             return False
         return later.began == self.began or self.ended is None or later.began < self.ended
 
+    def holds_more_than(self, earlier: _Span) -> bool:
+        """Tell whether the org wrote it after an earlier form of the same span, which lacked something."""
+        return not earlier.whole or (self.whole and len(self.said) > len(earlier.said))
+
     def tokens(self) -> dict[str, int]:
         """Return the tokens of a model call, by their names without the prefix."""
         found = {key.rpartition(".")[2]: _number(_ending(self.named, key)) for key in _TOKEN_KEYS}
@@ -160,7 +164,7 @@ class _SessionSpans:
         found: dict[str, _Span] = {}
         for number, span in enumerate(self.spans):
             name = span.span_id or f"#{number}"
-            if name not in found or not found[name].whole:
+            if name not in found or span.holds_more_than(found[name]):
                 found[name] = span
         return list(found.values())
 
@@ -184,7 +188,7 @@ class _SessionSpans:
             if place is None or not kept[place].overlaps(span):
                 places[span.said[0]] = len(kept)
                 kept.append(span)
-            elif not kept[place].whole:
+            elif span.holds_more_than(kept[place]):
                 kept[place] = span
         return kept
 

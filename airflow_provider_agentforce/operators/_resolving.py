@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -250,6 +250,12 @@ class RecordedDelivery:
     def was_received(self, name: str) -> bool:  # noqa: ARG002 - there is one
         """Return whether the org is known to have the message."""
         return self._received
+
+    def received(self, names: Iterable[str]) -> None:  # noqa: ARG002 - there is one
+        """Record that the org has received the message."""
+        self._received = True
+        self._value = {**self._value, "applied": True}
+        self._ledger.decide(self._key, self._mark, self._value, done=False)
 
     def read(self) -> dict[str, Any] | None:
         """Return the state of the steps."""

@@ -27,6 +27,7 @@ _KEYS_A_LINE = 100
 # Messages that are looked up before what was found is settled: answers may be long.
 _LOOKS_AT_ONCE = 100
 
+_SEEN_BEFORE = "The message was in the trace of its session, so it was delivered; its answer was not complete."
 _TRACED = "The org's trace has the message by now, so the agent did act. It is not sent again."
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
@@ -39,6 +40,9 @@ class DeliveryStore(Protocol):
 
     def was_received(self, name: str) -> bool:
         """Return whether the org is known to have received a message, so that only its answer is lost."""
+
+    def received(self, names: Iterable[str]) -> None:
+        """Record that the org has received messages, durably when this returns. Raises if it cannot."""
 
     def read(self) -> dict[str, Any] | None:
         """Return what :meth:`write` wrote about these messages, ``None`` if there is nothing."""
@@ -122,6 +126,7 @@ class ResolverState:
     :ivar lost_waits: the number of its waits that ended early, without their event.
     :ivar checked: the messages that a check has seen, if it used up the time of a try.
     :ivar outcome_hangs: whether ``outcome_of`` has used up the time of a try.
+    :ivar traced: the messages that the trace has shown without their answers.
     :ivar findings: what the steps saw, by the name of the message.
     """
 
@@ -132,6 +137,7 @@ class ResolverState:
     lost_waits: int = 0
     checked: list[str] = field(default_factory=list)
     outcome_hangs: bool = False
+    traced: list[str] = field(default_factory=list)
     findings: dict[str, list[str]] = field(default_factory=dict)
 
     def next_step(self) -> None:
@@ -286,8 +292,9 @@ class Resolver:
         refused: TraceLookup | None = None
         names = iter(wanted)
         while part := {name: wanted[name] for name in islice(names, _LOOKS_AT_ONCE)}:
-            seen = dict.fromkeys(part, refused) if refused else self._services.look_up(part)
-            refused = next((one for one in seen.values() if one.for_all), None)
+            looked = dict.fromkeys(part, refused) if refused else self._services.look_up(part)
+            refused = next((one for one in looked.values() if one.for_all), None)
+            seen = self._with_seen_before(looked)
             found = {name: said for name in part if (said := _verdict_of(seen[name], last=over))}
             self._settle_with_outcomes(step, found)
             unknown = self._store.open()
@@ -297,6 +304,18 @@ class Resolver:
         for note, number in notes.items():
             log.info("The org's trace does not show it: %s Messages: %d.", note, number)
         return left
+
+    def _with_seen_before(self, seen: Mapping[str, TraceLookup]) -> dict[str, TraceLookup]:
+        """Let a message that the trace has shown before stay found, whatever became of the trace."""
+        before = set(self._state.traced)
+        unanswered = [name for name, one in seen.items() if one.found and one.answer is None]
+        if new := [name for name in unanswered if name not in before]:
+            self._store.received(new)
+            self._state.traced += new
+        return {
+            name: one if one.found or name not in before else replace(one, found=True, note=_SEEN_BEFORE)
+            for name, one in seen.items()
+        }
 
     def _note_unseen(self, seen: Mapping[str, TraceLookup], *, over: bool) -> list[str]:
         """Note what the trace has not settled and will not settle; return the notes."""
@@ -366,17 +385,22 @@ class Resolver:
         if step is None:
             self._settle(verdicts)
             return
+        # A step that is still to come waits for the answer.
+        waits = any(isinstance(one, Trace) for one in self._steps[self._state.step :])
         unknown = self._store.open()
         names = iter([name for name, said in verdicts.items() if said.acted is False])
-        found: dict[str, Verdict] = {}
+        found: dict[str, Verdict | None] = {}
         while part := {name: unknown[name] for name in islice(names, _LOOKS_AT_ONCE)}:
-            seen = self._services.look_up(part)
-            found |= {name: said for name, one in seen.items() if (said := _verdict_of(one, last=True))}
-            if any(one.for_all for one in seen.values()):
+            looked = self._services.look_up(part)
+            for name, one in self._with_seen_before(looked).items():
+                if one.found:
+                    found[name] = _verdict_of(one, last=not waits)
+            if any(one.for_all for one in looked.values()):
                 break
         if found:
             log.warning("%s Messages: %d.", _TRACED, len(found))
-        self._settle_with_outcomes(step, {**verdicts, **found})
+        said = {**verdicts, **found}
+        self._settle_with_outcomes(step, {name: one for name, one in said.items() if one is not None})
 
     def _note_all(self, names: Iterable[str], note: str) -> None:
         for name in names:

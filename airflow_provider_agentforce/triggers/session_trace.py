@@ -74,7 +74,7 @@ class SessionTraceTrigger(BaseTrigger):
         try:
             finding = await self._find()
             message = finding.message
-            seen = {} if message is None else {"answer": _short(message.answer), "complete": message.complete}
+            seen = {} if message is None else {"answer": _short(message.answer), "complete": message.answered}
             event = self._event(NOT_FOUND if message is None else FOUND, note=finding.note, **seen)
         except Exception as error:  # noqa: BLE001 - finding nothing does not fail the task
             event = self._event(NOT_FOUND, note=_words_for(error))
@@ -95,11 +95,15 @@ class SessionTraceTrigger(BaseTrigger):
             self.session_id, self.text, self.position, self.sent_at, self.same_before
         )
         pause = self.poll_interval or trace_lookup.first_pause(self.end_time - time.time())
+        seen: TraceFinding | None = None
         while True:
             is_last = time.time() >= self.end_time
             finding = await asyncio.to_thread(trace_lookup.look, client, sought)
+            if finding.message is not None:
+                seen = finding
             if finding.final or is_last:
-                return finding
+                # A message that was there was delivered, whatever became of the trace.
+                return seen or finding
             await asyncio.sleep(max(0.0, min(pause, self.end_time - time.time())))
             pause = trace_lookup.next_pause(pause)
 

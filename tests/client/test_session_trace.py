@@ -161,6 +161,18 @@ SOUGHT = {
         SENT,
         None,
     ),
+    "itself, written again with its answer": (
+        [turn("yes", at=1, span_id="1"), turn("yes", "B", at=1, span_id="1")],
+        *(1, 0, SENT, "B"),
+    ),
+    "itself, written again with its answer, as another span": (
+        [turn("yes", at=1), turn("yes", "B", at=1)],
+        *(1, 0, SENT, "B"),
+    ),
+    "itself, written again without its answer": (
+        [turn("yes", "B", at=1, span_id="1"), turn("yes", at=1, span_id="1")],
+        *(1, 0, SENT, "B"),
+    ),
     "itself, written twice": (
         [turn("yes", at=1, ended=False), turn("yes", "B", at=1.5)],
         1,

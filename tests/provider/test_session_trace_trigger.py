@@ -8,6 +8,7 @@ import time
 
 import pytest
 from airflow.triggers.base import BaseTrigger
+from unknown_deliveries import trace
 
 from airflow_provider_agentforce.client.trace_lookup import NO_KIND, first_pause, next_pause
 from airflow_provider_agentforce.hooks import agentforce
@@ -111,6 +112,15 @@ def test_a_message_whose_answer_is_not_there_was_delivered(make_trigger):
     session.turns[0].received_at -= 4000
     event = only_event(trigger)
     assert (event["status"], event["answer"], event["complete"]) == ("found", None, False)
+
+
+@pytest.mark.parametrize("then", [{"trace_delay": 3600}, {"session_tracing": "forbidden"}])
+def test_a_message_stays_delivered_when_its_trace_is_gone(make_trigger, then):
+    org, trigger = make_trigger(seconds=0.3, **then)
+    org.fail("session_trace", status=200, body=trace(TEXT), content_type="application/json")
+    event = only_event(trigger)
+    assert (event["status"], event["answer"], event["complete"]) == ("found", None, False)
+    assert org.count("session_trace") > 1
 
 
 @pytest.mark.parametrize(

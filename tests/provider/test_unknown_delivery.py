@@ -40,6 +40,7 @@ from unknown_deliveries import (
     cannot_tell,
     sending,
     talking,
+    trace,
     until_decided,
 )
 from wire import Relay
@@ -885,6 +886,45 @@ class TestTrace:
         assert (result["text"], org.count("send")) == (HEARD, 1)
 
 
+@TASKS
+class TestTraceInStages:
+    """First the trace has only the message, and the answer comes later."""
+
+    def lost(self, org, task_of, steps):
+        """Return a task whose reply is lost, and whose first look finds only the message."""
+        task = task_of(org, steps)
+        org.fail("send", **ACTED)
+        org.fail("session_trace", status=200, body=trace("change it"), content_type="application/json")
+        return task
+
+    @pytest.mark.parametrize("last", ["fail", "resend"])
+    @pytest.mark.parametrize(
+        "then", [{"trace_delay": 3600}, {"session_tracing": "forbidden"}, {"trace_without": "change it"}]
+    )
+    def test_a_trace_that_is_gone_does_not_undo_the_delivery(self, traced_org, task_of, then, last):
+        org = traced_org(**then)
+        result = self.lost(org, task_of, [Trace(timeout=timedelta(seconds=0.5)), last]).run()
+        turn = result.get("turns", [result])[0]
+        assert (turn["outcome"], turn["resolution"]["by"]) == ("answer_lost", "trace")
+        assert (org.count("send"), org.applied("change it")) == (1, 1)
+
+    @pytest.mark.parametrize("steps", ["resend", [lambda _: False, "resend"], [NOW, "resend"]])
+    def test_nor_do_other_steps(self, traced_org, task_of, steps):
+        org = traced_org(trace_without="change it")
+        task = self.lost(org, task_of, "trace")
+        with pytest.raises(TaskDeferred) as wait:
+            task.run()
+        with pytest.raises(DeliveryUnknownError) as caught:
+            task.resume(wait.value, {"status": "found"}, on_unknown_delivery=steps)
+        assert (caught.value.applied, isinstance(caught.value, AirflowFailException)) == (True, True)
+        assert (org.count("send"), org.applied("change it")) == (1, 1)
+
+    def test_a_check_that_comes_before_it_leaves_the_answer_to_it(self, traced_org, task_of):
+        org = traced_org()
+        result = self.lost(org, task_of, [lambda _: False, SOON]).run()
+        assert (result["text"], org.count("send"), org.count("session_trace")) == (HEARD, 1, 2)
+
+
 def asks_back(text):
     return "needs_confirmation" if "heard" in text else "answered"
 
@@ -1242,17 +1282,6 @@ def test_many_messages_are_looked_up_over_a_few_connections(traced_org, tmp_path
     assert 0 < relay.most_at_once <= most
 
 
-def trace_of(size):
-    """Return a trace of about *size* bytes with the message and its answer, most of it something else."""
-    said = {"agent.messages.user.0.content": "change it", "agent.messages.assistant.1.content": "Done."}
-    told = [{"key": key, "value": {"stringValue": text}} for key, text in said.items()]
-    other = [{"key": "input.value", "value": {"stringValue": "x" * size}}]
-    at = str(time.time_ns() + 60 * 10**9)
-    times = {"startTimeUnixNano": at, "endTimeUnixNano": at}
-    spans = [{"spanId": str(n), **times, "attributes": one} for n, one in enumerate((told, other))]
-    return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
-
-
 @TASKS
 @pytest.mark.parametrize(
     ("megabytes", "outcome", "text", "by"),
@@ -1260,7 +1289,7 @@ def trace_of(size):
 )
 def test_a_long_trace_gives_the_answer_or_the_next_step(traced_org, task_of, megabytes, outcome, text, by):
     org = traced_org()
-    body = trace_of(megabytes * 1024 * 1024)
+    body = trace("change it", "Done.", more="x" * megabytes * 1024 * 1024)
     org.fail("session_trace", body=body, content_type="application/json")
     task = task_of(org, [Trace(timeout=timedelta(hours=1)), Org(org).looks])
     org.fail("send", **ACTED)

@@ -69,7 +69,9 @@ talk("talk_asks", "ask")
 talk("talk_asks_in_time", Ask(timeout=timedelta(seconds=3)))
 talk("talk_asks_twice", "ask", ["one", "two"])
 talk("talk_asks_stopping", Ask(notifiers=[stop]))
-talk("talk_looks", Trace(timeout=timedelta(minutes=10)))
+# Its first pause is longer than what a task waits in its slot.
+LOOKS = Trace(timeout=timedelta(minutes=4))
+talk("talk_looks", LOOKS, ["change it"])
 talk("talk_checks_later", Check(acted, after=timedelta(seconds=12)))
 
 with DAG("shared_asks", schedule=None, **SETTINGS):
@@ -84,8 +86,6 @@ with DAG("batch_asks", schedule=None, **SETTINGS):
 
 # Two tasks that have one slot for both, of which the first one waits.
 FIRST = {"pool": "one_slot", "priority_weight": 2}
-# Its first pause is longer than what a task waits in its slot.
-LOOKS = Trace(timeout=timedelta(minutes=4))
 WAITING = {
     "one_slot_asks": lambda: talking("ask", **FIRST),
     "one_slot_looks": lambda: talking(LOOKS, **FIRST),

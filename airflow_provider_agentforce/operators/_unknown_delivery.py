@@ -27,7 +27,9 @@ _KEYS_A_LINE = 100
 # Messages that are looked up before what was found is settled: answers may be long.
 _LOOKS_AT_ONCE = 100
 
-_SEEN_BEFORE = "The message was in the trace of its session, so it was delivered; its answer was not complete."
+_SEEN_BEFORE = (
+    "The message was in the trace of its session, so it was delivered; its answer was not complete."
+)
 _TRACED = "The org's trace has the message by now, so the agent did act. It is not sent again."
 _KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 

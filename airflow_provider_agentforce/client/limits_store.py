@@ -102,10 +102,11 @@ end
 _ACQUIRE = (
     _COMMON
     + """
-local wanting = KEYS[8]
+local wanting, turns = KEYS[8], KEYS[9]
 not_after(open, now + asked.ttl)
 not_after(starts, now)
 not_after(wanting, now)
+not_after(turns, now)
 redis.call('ZREMRANGEBYSCORE', open, '-inf', now)
 redis.call('ZREMRANGEBYSCORE', starts, '-inf', now - asked.window)
 redis.call('ZREMRANGEBYSCORE', wanting, '-inf', now - asked.wanting)
@@ -140,37 +141,37 @@ if free <= 0 then
   return refuse(-1)
 end
 
--- A group that has less than the one that asks, and waits, has one of the free slots.
-local others = {}
+-- A slot is kept for each group that waits and comes first: the one with fewer sessions open, or of two with
+-- as many the one whose last start is longer ago. If the starts of the hour run out first, groups take turns.
+local others, held = {}, {}
 for _, group in ipairs(redis.call('ZRANGE', wanting, 0, -1)) do
   if group ~= asked.group then
     others[#others + 1] = group
   end
 end
-if #others > 0 then
-  local function counted(key)
-    local counts = {}
-    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-      local group = string.match(member, '^[^|]*')
-      counts[group] = (counts[group] or 0) + 1
-    end
-    return counts
-  end
-  local held, begun = counted(open), counted(starts)
-  local needier = 0
-  for _, group in ipairs(others) do
-    local more = (held[asked.group] or 0) - (held[group] or 0)
-    if more == 0 then
-      more = (begun[asked.group] or 0) - (begun[group] or 0)
-    end
-    if more > 0 then
-      needier = needier + 1
-    end
-  end
-  if free <= needier or asked.most_per_hour - started <= needier then
-    return refuse(-1)
-  end
+for _, lease in ipairs(#others > 0 and redis.call('ZRANGE', open, 0, -1) or {}) do
+  local group = string.match(lease, '^[^|]*')
+  held[group] = (held[group] or 0) + 1
 end
+local in_turns = asked.most_per_hour - started <= free
+local function last_start(group)
+  return tonumber(redis.call('ZSCORE', turns, group) or 0)
+end
+local function comes_first(group)
+  local fewer = (held[asked.group] or 0) - (held[group] or 0)
+  if in_turns or fewer == 0 then
+    return last_start(group) < last_start(asked.group)
+  end
+  return fewer > 0
+end
+local kept = 0
+for _, group in ipairs(others) do
+  kept = kept + (comes_first(group) and 1 or 0)
+end
+if free <= kept or in_turns and kept > 0 then
+  return refuse(-1)
+end
+put(turns, now, asked.group, asked.window)
 put(open, now + asked.ttl, asked.lease, 2 * asked.ttl)
 put(starts, now, asked.lease, asked.window)
 return answer(1, 0)
@@ -357,7 +358,7 @@ class LimitsStore:
         self.group = hashlib.sha256(group.encode()).hexdigest()[:8]
         # In one slot of a cluster.
         self._prefix = f"agentforce:{{{digest}}}"
-        names = ("open", "starts", "processes", "pause", "wish", "born", "settle", "waiting")
+        names = ("open", "starts", "processes", "pause", "wish", "born", "settle", "waiting", "turns")
         self._keys = [f"{self._prefix}:{name}" for name in names]
         self._client = _impatient(client)
         register = self._client.register_script

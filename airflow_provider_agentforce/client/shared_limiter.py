@@ -266,11 +266,11 @@ class SharedLimiter(ConcurrencyLimiter):
                 was_away, self._away = self._away, True
             if was_away:
                 return None
+            processes = max(self._share.processes, self._least_processes)
             log.warning(
-                "The Redis of limits_conn_id cannot be reached (%s). Until it is back, this process takes "
-                "one of %d shares of the org's limits.",
+                "The Redis of limits_conn_id cannot be reached (%s). Until it is back, this task uses %s.",
                 error,
-                max(self._share.processes, self._least_processes),
+                f"1/{processes} of the org's limits" if processes > 1 else "the org's limits for itself",
             )
             return None
 

@@ -1,4 +1,4 @@
-"""A Redis of its own for each of these tests.
+"""A Redis for these tests, empty for each of them.
 
 They need Debian's package ``redis-server``, so they run with ``make test-cluster``; without it they fail.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,30 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from real_airflow import left_out  # noqa: E402
-from redis_and_takers import BEAT, LEASE, Redis, Taker  # noqa: E402
+from redis_and_takers import BEAT, LEASE, Redis, Taker, until  # noqa: E402
 
 
 def pytest_ignore_collect(collection_path, config):
     return left_out(HERE, "AGENTFORCE_CLUSTER_TESTS", collection_path, config)
 
 
-@pytest.fixture
-def store(tmp_path):
-    server = Redis(str(tmp_path))
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    server = Redis(tmp_path_factory.mktemp("redis"))
     server.start()
-    # Right after its start, it might have lost what others hold.
-    time.sleep(3 * BEAT)
     yield server
     server.stop()
     server.client.close()
+
+
+@pytest.fixture
+def store(redis_server):
+    """The Redis, empty, and up for so long that it lets sessions start at once."""
+    redis_server.empty()
+    until(lambda: redis_server.up_for() >= 3 * BEAT)
+    yield redis_server
+    redis_server.signal(signal.SIGCONT)
+    redis_server.start()
 
 
 @pytest.fixture

@@ -39,13 +39,25 @@ class Redis:
             "--save",
             "",
             "--dir",
-            folder,
+            str(folder),
         ]
+        self._saved = folder / "dump.rdb"
+        self._process = None
         self.client = redis.Redis(port=self.port)
 
     def start(self):
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        """Start it, if it does not run."""
+        if self._process is None:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         until(self.answers)
+
+    def empty(self):
+        self.client.flushall()
+        self._saved.unlink(missing_ok=True)
+
+    def up_for(self):
+        """Return for how many whole seconds it has been running."""
+        return self.client.info("server")["uptime_in_seconds"]
 
     def answers(self):
         try:
@@ -56,9 +68,11 @@ class Redis:
     def stop(self):
         self._process.kill()
         self._process.wait()
+        self._process = None
 
     def signal(self, number):
-        self._process.send_signal(number)
+        if self._process is not None:
+            self._process.send_signal(number)
 
 
 def until(holds, seconds=60.0):

@@ -19,7 +19,7 @@ def database(store, org, tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(limits_conn_id="the_limits"))
     monkeypatch.setenv("AIRFLOW_CONN_THE_LIMITS", f"redis://127.0.0.1:{store.port}/?db=3")
     # A Redis that has just begun lets nothing start for a while.
-    until(lambda: store.client.info("server")["uptime_in_seconds"] > 10)
+    until(lambda: store.up_for() > 10)
     with redis.Redis(port=store.port, db=3) as client:
         yield client
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import BaseEventTrigger, TriggerEvent
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.exceptions import AgentforceError
 from airflow_provider_agentforce.triggers._client import client_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class AgentPublishedTrigger(BaseEventTrigger):
     reports nothing twice, and reports the version that was published while it was down. On older Airflow, and
     if several assets have the same watcher, it starts with the version that it finds.
 
+    A poll that fails is a warning, and the next one reads the connection again.
+
     :param agent_id: id (``0Xx…``) or API name of the agent.
     :param agentforce_conn_id: connection of type ``agentforce``.
     :param poke_interval: pause between two polls; each counts as a call to the org.
@@ -52,6 +55,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
         self.agent_id = validation.agent(agent_id)
         self.agentforce_conn_id = validation.connection_id(agentforce_conn_id, "agentforce_conn_id")
         self.poke_interval = validation.duration(poke_interval, "poke_interval")
+        self._client: AgentforceClient | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments."""
@@ -60,14 +64,15 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look again and again, and give an event for each change."""
-        client = await client_of(self.agentforce_conn_id)
+        announced = kept = await self._kept()
         try:
-            announced = kept = await self._kept()
             while True:
-                found = await self._look(client)
+                found = await self._look()
                 if found is not None and found.version != announced:
                     previous, announced = announced, found.version
-                    if previous is not None:
+                    # A triggerer that Airflow takes for dead may still run this, and may have sent the event.
+                    kept = await self._kept()
+                    if previous is not None and kept != announced:
                         yield _event(found, previous)
                         # Airflow takes it a moment later; if it is stopped before, the event comes again.
                         await asyncio.sleep(min(_TAKEN_SECONDS, self.poke_interval.total_seconds()))
@@ -75,22 +80,28 @@ class AgentPublishedTrigger(BaseEventTrigger):
                     kept = announced
                 await asyncio.sleep(self.poke_interval.total_seconds())
         finally:
-            # A call that is under way would outlive a trigger that is cancelled.
-            client.stop()
+            self._stop_client()
 
-    async def _look(self, client: AgentforceClient) -> AgentInfo | None:
+    async def _look(self) -> AgentInfo | None:
         """Return the agent, ``None`` when it has no active version or cannot be read."""
-        from airflow_provider_agentforce.exceptions import AgentforceError  # noqa: PLC0415 - beside the loop
-
         try:
-            found = await asyncio.to_thread(client.find_agents, self.agent_id)
+            self._client = self._client or await client_of(self.agentforce_conn_id)
+            found = await asyncio.to_thread(self._client.find_agents, self.agent_id)
         except AgentforceError as error:
             self.log.warning("The agent %s cannot be read: %s", self.agent_id, error)
+            # The next look reads the connection again, because somebody may have corrected it.
+            self._stop_client()
             return None
         if len(found) != 1:
             self.log.warning("The org has %d agents named %s.", len(found), self.agent_id)
             return None
         return found[0] if found[0].version is not None else None
+
+    def _stop_client(self) -> None:
+        if self._client is not None:
+            # A call that is under way would outlive a trigger that is cancelled.
+            self._client.stop()
+            self._client = None
 
     async def _kept(self) -> str | None:
         """Return the version announced last, ``None`` when nothing is known of one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from airflow.sdk import Asset, AssetWatcher
@@ -21,16 +22,19 @@ class AssetStore:
 
     :param watched: by how many assets.
     :param failures: how many writes fail.
+    :ivar first: what the next reading finds instead, because it is from before the last writes.
     """
 
     def __init__(self, watched=1, failures=0):
         self.watched = watched
         self.failures = failures
         self.values = {}
+        self.first = None
 
     async def aget(self, key, default=None):
         self._check()
-        return self.values.get(key, default)
+        values, self.first = self.first or self.values, None
+        return values.get(key, default)
 
     async def aset(self, key, value):
         self._check()
@@ -67,8 +71,8 @@ async def events_of(org, trigger, *acts, events=1):
     listening = asyncio.create_task(listen())
     for act in (lambda: None, *acts):
         await asyncio.to_thread(act)
-        end = org.count("query") + 2
-        await asyncio.to_thread(until, "two more looks", lambda end=end: org.count("query") >= end)
+        end = len(org.requests) + 4
+        await asyncio.to_thread(until, "more looks", lambda end=end: len(org.requests) >= end)
     await asyncio.to_thread(until, "the events", lambda: len(found) >= events)
     listening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -131,6 +135,22 @@ def test_a_version_that_cannot_be_stored_at_first_is_told_once(org):
     assert len(asyncio.run(events_of(org, watching(store=store), org.publish, lambda: None))) == 1
     assert store.failures == 0
     assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
+
+
+def test_what_another_triggerer_has_told_is_not_told_again(org):
+    store = AssetStore()
+    asyncio.run(events_of(org, watching(store=store), events=0))
+    before = dict(store.values)
+    assert len(asyncio.run(events_of(org, watching(store=store), org.publish))) == 1
+    store.first = before
+    assert asyncio.run(events_of(org, watching(store=store), events=0)) == []
+
+
+def test_a_connection_that_is_corrected_is_read_again(org, monkeypatch):
+    name, right = "AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection()
+    monkeypatch.setenv(name, right.replace(org.consumer_secret, "expired"))
+    correct = partial(monkeypatch.setenv, name, right)
+    assert len(asyncio.run(events_of(org, watching(), correct, org.publish))) == 1
 
 
 def test_several_assets_of_one_watcher_begin_with_what_is_there(org):

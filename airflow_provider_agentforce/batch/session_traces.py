@@ -33,6 +33,7 @@ TRACES = "traces.jsonl"
 _AT_ONCE = 8
 # Failures of a single session: its trace is too long, or missing.
 _SHOWN_NOTES = 3
+_TRACE = "trace"
 _EMPTY = "The org has an empty trace of the session."
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
@@ -70,6 +71,7 @@ class _Doubt:
     :ivar same_before: how many messages with this text the session has had before, or ``None``.
     :ivar place: where the message that was found is kept, ``None`` if none was.
     :ivar settled: whether it was found with its whole answer.
+    :ivar noted: whether its row says that it was found.
     """
 
     text: str | None
@@ -78,6 +80,12 @@ class _Doubt:
     same_before: int | None = None
     place: int | None = None
     settled: bool = False
+    noted: bool = False
+
+    @property
+    def found(self) -> bool:
+        """Whether a trace has shown it, so that it was delivered."""
+        return self.noted or self.place is not None
 
     def look(self, trace: SessionTrace, messages: _FoundMessages) -> None:
         """Look for it at its position."""
@@ -121,7 +129,8 @@ class _Sought:
         text = (row.get("request") or {}).get("text")
         sent_at = _seconds(row.get("started_at")) if row.get("outcome") is None else None
         before = trace_lookup.same_before(text, position, row.get("earlier_requests") or [])
-        self.doubts[number] = _Doubt(text, position, sent_at, before)
+        noted = (row.get("resolution") or {}).get("by") == _TRACE
+        self.doubts[number] = _Doubt(text, position, sent_at, before, noted=noted)
 
     def take(self, finding: TraceFinding, messages: _FoundMessages, rate: float | None) -> None:
         """Store the result of a read; if it is empty, an earlier result stays."""
@@ -282,8 +291,9 @@ def _settled_in(files: _Files) -> dict[str, int]:
     """Count the rows that traces have resolved, and those that are still unknown."""
     counts = Counter[str]()
     for row in files.rows():
-        counts["resolved"] += (row.get("resolution") or {}).get("by") == "trace"
-        counts["unknown"] += row.get("status") == UNKNOWN
+        unknown = row.get("status") == UNKNOWN
+        counts["unknown"] += unknown
+        counts["resolved"] += not unknown and (row.get("resolution") or {}).get("by") == _TRACE
     return {name: counts[name] for name in ("resolved", "unknown")}
 
 
@@ -315,22 +325,19 @@ class _Files:
         """Write the traces, and resolve the rows whose message was found."""
         lines = [one.line for one in sought if one.line is not None]
         self._ask(lambda: self._storage.write(TRACES, lambda: map(_encoded, lines)))
-        found = {
-            number: (doubt.position, doubt.place)
-            for one in sought
-            for number, doubt in one.doubts.items()
-            if doubt.place is not None and (over or doubt.settled)
-        }
-        if not found:
+        doubts = {number: doubt for one in sought for number, doubt in one.doubts.items() if doubt.found}
+        news = {number for number, one in doubts.items() if over or one.settled or not one.noted}
+        if not news:
             return
         # Some stores truncate a file before anything is written to it, so the rows are saved first.
         with tempfile.TemporaryFile() as aside:
             for number, row in enumerate(self.rows()):
-                if number in found and row.get("status") == UNKNOWN:
-                    position, place = found[number]
-                    row = _resolved(row, position, messages.get(place))  # noqa: PLW2901 - what became of it
+                if number in news and row.get("status") == UNKNOWN:
+                    row = _found(row, doubts[number], messages, over=over)  # noqa: PLW2901 - what became of it
                 aside.write(_encoded(row))
             self._ask(lambda: self._storage.write(RESULTS, lambda: _again(aside)))
+        for number in news:
+            doubts[number].noted = True
         self._ask(lambda: rewrite_tables(self._storage))
 
     def _ask(self, call: Callable[[], Any]) -> Any:
@@ -338,28 +345,32 @@ class _Files:
         return guarded(call, f"The results in {self.folder} cannot be used", hint)
 
 
-def _resolved(row: dict[str, Any], position: int, found: TracedMessage) -> dict[str, Any]:
-    """Return a row with the answer that was found, or with a lost answer."""
-    recovered = found.answered
-    read = f" What could be read: {one_line(found.answer)}" if found.answer and not recovered else ""
-    outcome = ANSWERED if recovered else ANSWER_LOST
+def _found(row: dict[str, Any], doubt: _Doubt, messages: _FoundMessages, *, over: bool) -> dict[str, Any]:
+    """Return the row of a message that was delivered: with its answer, without it, or still unknown."""
+    found = None if doubt.place is None else messages.get(doubt.place)
+    answer = found.answer if found is not None else None
+    read = f" What could be read: {one_line(answer)}" if answer and not doubt.settled else ""
+    resolution = {
+        "by": _TRACE,
+        "acted": True,
+        "answer": None,
+        "user": None,
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "note": f"The message is in the org's trace of its session.{read or f' {trace_lookup.NO_KIND}'}",
+    }
+    if not (doubt.settled or over):
+        return {**row, "applied": True, "resolution": resolution}
+    outcome = ANSWERED if doubt.settled else ANSWER_LOST
     return {
         **row,
         "status": outcome,
         "outcome": outcome,
-        "text": found.answer if recovered else "",
+        "text": answer if doubt.settled else "",
         "earlier_answers": _earlier_answers(row),
-        "sequence_id": position,
+        "sequence_id": doubt.position,
         "error": None,
         "applied": True,
-        "resolution": {
-            "by": "trace",
-            "acted": True,
-            "answer": "recovered" if recovered else "lost",
-            "user": None,
-            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "note": f"The message is in the org's trace of its session.{read or f' {trace_lookup.NO_KIND}'}",
-        },
+        "resolution": {**resolution, "answer": "recovered" if doubt.settled else "lost"},
     }
 
 

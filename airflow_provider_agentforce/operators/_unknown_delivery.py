@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice
@@ -426,7 +427,9 @@ class Resolver:
         self._state.findings.setdefault(name, []).append(finding)
 
     def _with_findings(self, name: str, delivery: UnknownDelivery) -> UnknownDelivery:
-        return delivery.found(*self._state.findings.get(name, ()))
+        # A person's code may change what it gets.
+        own = replace(delivery, request=deepcopy(delivery.request))
+        return own.found(*self._state.findings.get(name, ()))
 
     def _save(self) -> None:
         self._store.write(vars(self._state))

@@ -21,6 +21,8 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.io import attach, store
 from fsspec.implementations.memory import MemoryFileSystem
+from stand_ins import TaskInstance
+from unknown_deliveries import trace
 
 from airflow_provider_agentforce.client.trace_lookup import NO_KIND
 from airflow_provider_agentforce.exceptions import (
@@ -215,6 +217,31 @@ def test_a_message_without_its_answer_has_lost_it_when_the_time_is_over(batch, f
     assert row["resolution"]["answer"] == "lost"
     assert done.value["resolved"] == 1
     assert [line["complete"] for line in done.traces] == [False] * 3
+
+
+@pytest.mark.parametrize("then", [404, 503])
+def test_a_message_that_a_trace_has_shown_stays_delivered(batch, fetch, then):
+    question = "What do you know of account Acme?"
+    org, manifest = batch(DROPPED, settings={"trace_delay": 3600}, on_unknown_delivery="fail")
+    org.fail("session_trace", status=200, body=trace(question), content_type="application/json")
+    waits = fetch(manifest, timeout=timedelta(hours=1), deferrable=True)
+    assert isinstance(waits.error, TaskDeferred)
+    row = waits.rows["A1"]
+    assert (row["status"], row["applied"], row["resolution"]["answer"]) == ("unknown", True, None)
+    # A batch that goes on now does not send it again.
+    batch_of = {"records": ACCOUNTS, "key": "id", "message": "What do you know of account {{ record.name }}?"}
+    again = ConversationBatchOperator(
+        task_id="ask", result_path=manifest["result_path"], on_unknown_delivery="resend", **batch_of
+    )
+    assert again.execute({"ti": TaskInstance(2, 3)})["counts"] == {"answered": 2, "unknown": 1}
+    # The trace never comes back.
+    if then == 503:
+        org.fail("session_trace", status=then)
+    over = {**waits.error.trigger.event, "end_time": time.time()}
+    done = fetch(manifest, deferrable=True, resume=over)
+    row = done.rows["A1"]
+    assert (row["status"], row["resolution"]["answer"]) == ("answer_lost", "lost")
+    assert (done.value["resolved"], done.value["unknown"], org.applied(question)) == (1, 0, 1)
 
 
 def test_in_a_conversation_of_several_messages_the_right_one_is_found(batch, fetch, make_org):

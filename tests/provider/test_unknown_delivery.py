@@ -148,6 +148,12 @@ class TestCheck:
         assert isinstance(caught.value, AirflowFailException)
         assert (crm.sends(), crm.actions("change it"), len(crm.seen)) == (2, 0, 1)
 
+    def test_it_may_take_what_it_gets_to_pieces(self, org, crm, task_of, with_store):
+        task = task_of(org, [lambda delivery: delivery.request.clear(), crm.looks])
+        org.fail("send", **ACTED)
+        result = self.run(task, with_store=with_store)
+        assert result.get("turns", [result])[0]["request"]["text"] == "change it"
+
     @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT])
     @pytest.mark.parametrize(
         ("says", "why"),
@@ -1205,6 +1211,23 @@ def test_a_batch_looks_all_its_records_up(traced_org, tmp_path):
         f"I am the emulator's agent and heard: change A{n}" for n in range(8)
     }
     assert {row["resolution"]["answer"] for row in found} == {"recovered"}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_record_that_its_trace_has_shown_is_not_asked_again(traced_org, tmp_path, waits):
+    org = traced_org(trace_delay=3600)
+    org.fail("send", **ACTED)
+    org.fail("session_trace", status=200, body=trace("change A0"), content_type="application/json")
+    steps = [Trace(timeout=timedelta(minutes=30 if waits else 0.01)), "resend"]
+    if waits:
+        with pytest.raises(TaskDeferred):
+            batch(steps, tmp_path, max_concurrency=1)
+        # The Dag has other steps by then.
+        manifest, rows = batch("resend", tmp_path, max_concurrency=1)
+    else:
+        manifest, rows = batch(steps, tmp_path, max_concurrency=1)
+    assert (rows["A0"]["status"], rows["A0"]["applied"]) == ("unknown" if waits else "answer_lost", True)
+    assert (manifest["counts"]["answered"], org.count("send"), org.applied("change A0")) == (2, 3, 1)
 
 
 def test_a_function_that_hangs_is_called_for_no_other_record(traced_org, tmp_path):

@@ -191,10 +191,10 @@ class FieldInfo:
             value = parse(text.strip())
         except ValueError:
             raise self._refusal(f"accepts {wanted}, not {one_line(repr(text), 40)}") from None
-        if isinstance(value, float) and self._is_changed(text.strip(), value):
+        if parse is _number and self._is_changed(text.strip(), float(value)):
             raise self._refusal(
-                f"would get {value!r} for {one_line(text, 40)}: a number with decimal places has at most 15 "
-                "digits. Round it, or write it to a field for text"
+                f"would get {float(value)!r} for {one_line(text, 40)}: the org keeps about 15 digits of a "
+                "number. Round it, or write it to a field for text"
             )
         return value
 
@@ -203,7 +203,11 @@ class FieldInfo:
         return value.lower() if isinstance(value, str) and not self.case_sensitive else value
 
     def _is_changed(self, text: str, value: float) -> bool:
-        """Return whether *value* differs from its text in the decimal places that the field has."""
+        """Return whether *value* differs from its text in the decimal places that the field has.
+
+        The org's numbers are of double precision, whole ones too:
+        https://help.salesforce.com/s/articleView?id=000394530
+        """
         return 2 * abs(Decimal(text) - Decimal(repr(value))) >= Decimal(1).scaleb(-self.scale)
 
     def _text(self, text: str) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import Context
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_agentforce.batch.record_values import Render
+
+_FILTER = "Add a filter, such as | list or | join(', ')"
+_ADDRESS = re.compile(r"<([^<>\n]{1,200}) at 0x[0-9a-fA-F]{4,16}>")
 
 
 def compiler(
@@ -48,7 +52,9 @@ def compiler(
             values[variable] = record
             # As Airflow does, but always to text, also in a Dag that renders to native objects.
             within = strict.context_class(strict, values, template.name, template.blocks)
-            return "".join(map(str, template.root_render_func(within)))
+            text = "".join(map(str, template.root_render_func(within)))
+            _check_addresses(text, record)
+            return text
 
         return render
 
@@ -72,11 +78,27 @@ def as_field_text(value: Any) -> Any:
 
 
 def _as_json(value: Any) -> Any:
+    from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
+
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return list(value)
-    raise _without_text(value)
+    # One that is undefined raises its own error.
+    return str(value if isinstance(value, StrictUndefined) else as_field_text(value))
+
+
+def _check_addresses(text: str, record: Mapping[str, Any]) -> None:
+    """Refuse a text with the address of an object, such as that of ``"a" ~ (row.text | map("upper"))``.
+
+    :raises AgentforceInputError: it has one, and the record has not.
+    """
+    found = _ADDRESS.search(text)
+    if found is not None and found[0] not in json.dumps(record, ensure_ascii=False, default=str):
+        raise AgentforceInputError(
+            f"the template gives a {one_line(found[1], 80)} instead of its value. {_FILTER}; a function is "
+            "called with ()."
+        )
 
 
 def _with_text(value: Any) -> Any:
@@ -95,7 +117,7 @@ def _has_own_text(value: Any) -> bool:
 
 
 def _without_text(value: Any) -> AgentforceInputError:
-    way = "Call it, with ()" if callable(value) else "Add a filter, such as | list or | join(', ')"
+    way = "Call it, with ()" if callable(value) else _FILTER
     return AgentforceInputError(
         f"the template gives an object of the type {type(value).__name__} instead of a text. {way}."
     )

@@ -161,6 +161,9 @@ LAZY = [
     ("{{ row.request.keys() }}", "type dict_keys"),
     ("{{ row.text.encode() }}", "type bytes"),
     ("{{ [row.text | map('upper')] }}", "type generator"),
+    ("{{ 'a' ~ (row.text | map('upper')) }}", "gives a generator object sync_do_map instead of its value"),
+    ("{{ '%s' | format(row.text.upper) }}", "gives a built-in method upper of str object instead"),
+    ("{{ [row.nowhere] }}", "no attribute 'nowhere'"),
 ]
 
 
@@ -168,7 +171,7 @@ LAZY = [
 def test_a_value_without_a_text_is_the_error_of_its_field(org, run, asked, template, words):
     done = run(write(results=asked, fields={"Description": template, **FIELDS}))
     assert isinstance(done.error, BatchFailedError)
-    assert "8 × Description: the template gives an object of the " in str(done.error)  # noqa: RUF001
+    assert "8 × Description: the template " in str(done.error)  # noqa: RUF001
     assert words in str(done.error)
     assert org.count("write") == 0
 
@@ -179,6 +182,7 @@ def test_a_value_without_a_text_is_the_error_of_its_field(org, run, asked, templ
         ("{{ (1, 'two') }}", '[1, "two"]'),
         ("{{ row.request.text | map('upper') | join }}", "WHAT OF ACME?"),
         ("{{ {'a': (1, 2)} }}", '{"a": [1, 2]}'),
+        ("{{ [data_interval_end] }}", '["2026-11-28 00:00:00+00:00"]'),
         ("{{ 'x' | upper }}", "X"),
         ("{{ data_interval_end }}", "2026-11-28 00:00:00+00:00"),
     ],
@@ -187,6 +191,15 @@ def test_a_value_with_a_text_is_that_text(org, run, asked, template, text):
     context = {"data_interval_end": datetime(2026, 11, 28, tzinfo=timezone.utc)}
     run(write(results=asked, fields={"Description": template}), context)
     assert org.records("Account")[0]["Description"] == text
+
+
+def test_an_answer_may_show_the_address_of_an_object(org, run, asked):
+    path = Path(asked["results"].removeprefix("file://"))
+    said = 'It prints "<generator object at 0x7f00aa11>".'
+    rows = [{**json.loads(line), "text": said} for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run(write(results=asked, fields={"Description": "He says: {{ row.text }}"}))
+    assert org.records("Account")[0]["Description"] == f"He says: {said}"
 
 
 def test_an_external_id_that_renders_to_nothing_is_refused(org, run, asked):

@@ -38,6 +38,7 @@ _SLICE = 0.1
 # Look-ups at once.
 _LOOKERS = 8
 _AGAIN = "The message was sent once more in this try{why}; the new delivery is also unknown."
+_CUT_SHORT = "The task was stopped during the steps of on_unknown_delivery."
 _NOT_ACTED = ", because the agent had not acted"
 
 
@@ -169,6 +170,10 @@ class ResolvesDeliveries(SendsMessages):
             passes = failure.retryable if isinstance(failure, AgentforceError) else True
             retried = passes and ledger.keeps and not self._killed and self.tries_left(context)
             self.unresolved(context, ledger, retried=retried)
+            may_be_sent = self.steps[-1] == RESEND and not store.was_received(store.name)
+            if passes and not ledger.keeps and not may_be_sent:
+                # Without a record, another try would send the message again.
+                raise error.replaced(hint=f"{_CUT_SHORT} {error.hint}".strip()) from failure
             raise
 
     def _take_steps(

@@ -75,7 +75,7 @@ class Redis:
             self._process.send_signal(number)
 
 
-def until(holds, seconds=60.0):
+def until(holds, seconds=180.0):
     """Wait for something to be so, and return what it is."""
     end = time.monotonic() + seconds
     while not (found := holds()):
@@ -108,7 +108,7 @@ class Taker:
     def finish(self):
         """Have it end its sessions and stop."""
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(180) == 0
 
 
 def most_at_once(*takers):

@@ -81,6 +81,7 @@ class Taker:
         if throttled:
             self._notes.note("throttled")
             self._limiter.refused(slot, self._asked["retry_after"])
+            self._notes.note("reported")
         else:
             self._limiter.started(slot, session)
             self._stop.wait(self._asked["hold"])

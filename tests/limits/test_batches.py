@@ -60,7 +60,7 @@ def refused(org):
 
 def test_two_batches_do_not_get_in_each_others_way(org, start, tmp_path):
     both = [start(name) for name in ("one", "two")]
-    assert [process.wait(120) for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     assert all(len(answered(tmp_path / name)) == 60 for name in ("one", "two"))
     assert org.applied() == 120
     assert refused(org) == 0
@@ -73,7 +73,7 @@ def test_a_batch_goes_on_without_redis_and_nothing_is_sent_twice_or_lost(org, st
     applied = org.applied()
     until(lambda: org.applied() > applied + 20)
     store.start()
-    assert [process.wait(120) for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     assert all(len(answered(tmp_path / name)) == 60 for name in ("one", "two"))
     assert org.applied() == 120
     assert refused(org) == 0
@@ -87,7 +87,7 @@ def test_the_next_try_of_a_killed_batch_waits_for_no_lease_that_another_needs(or
     one.send_signal(signal.SIGKILL)
     one.wait()
     again, other = start("one"), start("two")
-    assert [process.wait(120) for process in (again, other)] == [0, 0]
+    assert [process.wait(300) for process in (again, other)] == [0, 0]
     assert len(answered(tmp_path / "one")) >= 60 - CAP
     assert len(answered(tmp_path / "two")) == 60
     assert all(len(session.turns) <= 1 for session in org.sessions.values())

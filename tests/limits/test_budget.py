@@ -185,20 +185,20 @@ def test_a_kill_neither_refunds_nor_counts_twice(make_org, store, tmp_path):
     def answer(turn):
         if turn.text.endswith("-6."):
             reached.set()
-            go_on.wait(60)
+            go_on.wait(180)
         return f"This is about: {turn.text}"
 
     org = make_org(script=answer)
     fields = fields_of(org, timeout=20.0)
     paying = {**fields, "redis": {"port": store.port, "group": "a"}, "budget": 15}
     process = in_a_process(paying, tmp_path / "one", ACCOUNTS, max_concurrency=1)
-    assert reached.wait(60)
+    assert reached.wait(180)
     process.kill()
     process.wait()
     go_on.set()
     assert used(store) == org.count("send") == 7
     again = in_a_process(paying, tmp_path / "one", ACCOUNTS, max_concurrency=1)
-    assert again.wait(60) == 0
+    assert again.wait(180) == 0
     assert used(store) == org.count("send") == 15
     statuses = Counter(row["status"] for row in rows(tmp_path / "one").values())
     assert statuses == {"answered": 14, "unknown": 1, "skipped": 5}

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from redis_and_takers import BEAT, LEASE, most_at_once, until
+from redis_and_takers import LEASE, most_at_once, until
 
 
 def open_in(store):
@@ -26,12 +26,12 @@ def test_processes_hold_the_cap_together_and_use_it(taker):
 
 
 def test_no_more_sessions_start_within_an_hour_than_are_allowed_to_all(taker):
-    hour = 2.0
+    hour = 3.0
     takers = [taker(most_per_hour=10, window=hour, hold=0.0) for _ in range(2)]
     until(lambda: sum(one.count("started") for one in takers) >= 30)
     starts = sorted(event["at"] for one in takers for event in one.events("started"))
-    # What is noted a moment later than it was allowed.
-    assert all(later - first > hour - 0.5 for first, later in zip(starts, starts[10:], strict=False))
+    # A start is noted a moment after it was allowed.
+    assert all(later - first > hour - 1 for first, later in zip(starts, starts[10:], strict=False))
     waits = [event["retry_after"] for one in takers for event in one.events("refused")]
     assert any(wait is not None and wait <= hour for wait in waits)
 
@@ -39,13 +39,14 @@ def test_no_more_sessions_start_within_an_hour_than_are_allowed_to_all(taker):
 def test_all_obey_what_the_org_asks_of_one(taker):
     one, other = taker(threads=2), taker(threads=2, sessions=10**6)
     until(lambda: one.count("ending") and other.count("ending"))
-    told = taker(threads=1, throttled_at=0, retry_after=2.0)
-    until(lambda: told.count("throttled"))
-    (at,) = (event["at"] for event in told.events("throttled"))
-    until(lambda: all(any(e["at"] > at + 1 for e in t.events("started")) for t in (one, other)))
-    late = [event["at"] - at for t in (one, other, told) for event in t.events("started")]
+    seconds = 4.0
+    told = taker(threads=1, throttled_at=0, retry_after=seconds)
+    until(lambda: told.count("reported"))
+    throttled, reported = (event["at"] for event in told.events("throttled", "reported"))
+    until(lambda: all(any(e["at"] > reported + seconds for e in t.events("started")) for t in (one, other)))
+    starts = [event["at"] for t in (one, other, told) for event in t.events("started")]
     # Those that were just being started, and none more before the time is up.
-    assert [after for after in late if 0.3 < after < 1.9] == []
+    assert [at for at in starts if reported + 1 < at < throttled + seconds] == []
 
 
 def test_what_a_dead_process_held_comes_back(store, taker):
@@ -57,7 +58,7 @@ def test_what_a_dead_process_held_comes_back(store, taker):
     at = time.monotonic()
     until(lambda: other.count("started"))
     (came,) = (event["at"] for event in other.events("started"))
-    assert came - at > LEASE - 2 * BEAT - 0.2
+    assert came - at > LEASE / 3
     assert dead.count("ending") == 0
 
 

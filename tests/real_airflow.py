@@ -31,7 +31,7 @@ _STOP_S = 10
 Found = TypeVar("Found")
 
 
-def until(what: str, look: Callable[[], Found | None], *, timeout: float = 60) -> Found:
+def until(what: str, look: Callable[[], Found | None], *, timeout: float = 300) -> Found:
     """Look again and again until there is something to see; the only place in this suite that sleeps.
 
     The longer it takes, the less often: looking costs CPU time that what is waited for needs.
@@ -109,9 +109,9 @@ class RealAirflow:
             self._spawn("db", [str(BIN / "airflow"), "db", "migrate"], out).wait(120)
         for name in self.at_start:
             self.start_part(name)
-        until("the API server answers", self._log_in, timeout=120)
-        until("its other parts run", self._healthy, timeout=120)
-        until("the Dags are known", lambda: dag_ids <= self._dag_ids(), timeout=120)
+        until("the API server answers", self._log_in)
+        until("its other parts run", self._healthy)
+        until("the Dags are known", lambda: dag_ids <= self._dag_ids())
 
     def start_part(self, name: str) -> None:
         """Start one of its processes."""
@@ -207,14 +207,14 @@ class RealAirflow:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make one call."""
-        answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=30)
+        answer = self._http.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=60)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json() if answer.content else {}
 
     def _log_in(self) -> bool:
         self._check_alive()
         try:
-            answer = self._http.get(f"{self.url}/auth/token", timeout=5)
+            answer = self._http.get(f"{self.url}/auth/token", timeout=30)
         except (requests.ConnectionError, requests.Timeout):
             return False
         if answer.ok:
@@ -246,7 +246,7 @@ class Run:
         self.run_id = run_id
         self._path = f"dags/{dag_id}/dagRuns/{run_id}"
 
-    def wait(self, timeout: float = 90) -> str:
+    def wait(self, timeout: float = 300) -> str:
         """Wait for the end of the run and return its state."""
 
         def state() -> str | None:
@@ -259,7 +259,7 @@ class Run:
         """Return a task instance as the REST API shows it."""
         return self.airflow.ask("GET", f"{self._path}/taskInstances/{task_id}")
 
-    def wait_for(self, task_id: str, *states: str, timeout: float = 60) -> dict[str, Any]:
+    def wait_for(self, task_id: str, *states: str, timeout: float = 300) -> dict[str, Any]:
         """Wait until a task is in one of the states."""
 
         def there() -> dict[str, Any] | None:

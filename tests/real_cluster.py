@@ -18,7 +18,6 @@ from process_guard import Guard, members
 from real_airflow import RealAirflow, kill, until
 
 WORKERS = ("worker-1", "worker-2")
-DELIVERED_AGAIN_S = 30
 _WRONG_CLOCK = Path(__file__).with_name("wrong_clock")
 _WORKER = ("celery", "worker", "--skip-serve-logs", "--without-gossip", "--without-mingle")
 _SETTINGS = {
@@ -27,7 +26,7 @@ _SETTINGS = {
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "3",
     "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
     # Redis delivers again what a worker has had for so long, whether it is lost or at work.
-    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(DELIVERED_AGAIN_S),
+    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "30",
     # A busy machine takes its time to hand a task to the broker.
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
@@ -93,9 +92,9 @@ class Cluster(RealAirflow):
         if name in SERVICES:
             until(f"{name} answers", lambda: self.services.answers(name))
         elif name in WORKERS:
-            until(f"{name} takes tasks", lambda: f"{name} ready." in self.printed(name), timeout=120)
+            until(f"{name} takes tasks", lambda: f"{name} ready." in self.printed(name))
         else:
-            until(f"{name} is well", self._healthy, timeout=120)
+            until(f"{name} is well", self._healthy)
 
     def printed(self, name: str) -> str:
         """Return what a part has printed since it was started."""
@@ -110,7 +109,7 @@ class Cluster(RealAirflow):
 
     def restart(self, name: str) -> None:
         """Stop a part, and start it again."""
-        self.shut_down(name).wait(60)
+        self.shut_down(name).wait(300)
         self.start_part(name)
         self.wait_for_part(name)
 

@@ -42,6 +42,7 @@ PAIR_RECORDS = 2000
 PAIR_DELAY = 0.05
 KILL_AT = 5000
 RESUMED = (10_000, 50_000, 100_000)
+FORMATS = ("csv", "jsonl", "parquet")
 KILL_DELAY = 0.2
 _LONGEST_SECONDS = 600
 _PROGRAM = str(Path(__file__).with_name("batch_process.py"))
@@ -86,15 +87,17 @@ class Bench:
             for process in processes:
                 process.kill()
 
-    def resume(self) -> dict[str, Any]:
+    def resume(self, *output_formats: str) -> dict[str, Any]:
         """Run the operator on a ledger that says that all records are answered.
 
+        :param output_formats: the tables to write, if not the default.
         :returns: what it took.
         """
         ledger = f"{self.folder}/results/_ledger"
         self._finished(self._start("fill", {"records": str(self._input()), "ledger": ledger}, ""))
         options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/results"}
         options |= {"on_change": "continue", "syncs": True}
+        options |= {"output_formats": output_formats} if output_formats else {}
         return self._finished(self._start("operator", options, self.org.connection()))
 
     def by_hand(self, way: str) -> dict[str, Any]:
@@ -395,13 +398,39 @@ def resumed() -> list[Row]:
     ]
 
 
+def tables() -> list[Row]:
+    """Write the tables of batches whose records are all answered."""
+    peaks: dict[int, float] = {}
+    for records in (RESUMED[0], RESUMED[-1]):
+        with bench(records) as it:
+            done = it.resume(*FORMATS)
+        peaks[records] = done["peak_mb"]
+    seconds = {name: done["inside"][f"results.{name}"] for name in FORMATS}
+    fewest, most = peaks
+    grown = peaks[most] - peaks[fewest]
+    return [
+        Row(
+            f"The tables of {most:,} rows: seconds to write {', '.join(FORMATS)}",
+            "at most 5 s each",
+            ", ".join(f"{one:.2f} s" for one in seconds.values()),
+            max(seconds.values()) <= 5,
+        ),
+        Row(
+            f"The same: memory above a batch with tables of {fewest:,} rows",
+            "at most 40 MB",
+            f"{grown:.0f} MB",
+            grown <= 40,
+        ),
+    ]
+
+
 def _cpu_ms(run: dict[str, Any], conversations: int) -> float:
     return float(run["cpu"]) * 1000 / conversations
 
 
 def main() -> list[Row]:
     warm_up("loop", "threads")
-    return [*at_the_cap(), *wrong_limit(), *many(), *cost_of_syncs(), *killed(), *resumed()]
+    return [*at_the_cap(), *wrong_limit(), *many(), *cost_of_syncs(), *killed(), *resumed(), *tables()]
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) ->
     _time(Checkpoint, "open", noted)
     _time(job, "take_up", noted)
     _time(LocalStorage, "append", noted)
+    _time_files(LocalStorage, noted)
     if not syncs:
         LocalStorage.__init__.__defaults__ = (_nothing,)
     operator = ConversationBatchOperator(
@@ -125,6 +126,20 @@ def _time(owner: object, name: str, noted: dict[str, float]) -> None:
             noted[name] = noted.get(name, 0.0) + time.perf_counter() - begun
 
     setattr(owner, name, timed)
+
+
+def _time_files(storage: Any, noted: dict[str, float]) -> None:
+    """Add what it takes to write each file to *noted*."""
+    write = storage.write
+
+    def timed(self: Any, name: str, content: Any) -> None:
+        begun = time.perf_counter()
+        try:
+            write(self, name, content)
+        finally:
+            noted[name] = noted.get(name, 0.0) + time.perf_counter() - begun
+
+    storage.write = timed
 
 
 def _loop(*, records: str, url: str, agent_id: str, limit: int, result_path: str) -> dict[str, Any]:

@@ -76,7 +76,8 @@ with a share of an ideal time.
   that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
   before its message leaves, and records that wait at the same time share a sync.
 - **A try that finds all records done** reads the input and the ledger and writes the results. Memory grows
-  with the number of records, so two sizes show what a million would take.
+  with the number of records, so two sizes show what a million would take. The tables are those of such a try,
+  in every format.
 - **A limit that is wrong**: the org refuses at once and does not say how long to wait.
 - **Killed**: of a session that was being started at the kill, only the external key is known, so it cannot be
   ended; the org ends it after a while. The shorter the calls, the larger their share.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 ASK = """
-from batch import bench
+from batch import FORMATS, bench
 with bench(2, delay=0.0) as it:
-    print(it.operator()["counts"], it.resume()["counts"])
+    print(it.operator()["counts"], it.resume(*FORMATS)["counts"])
 """
 
 

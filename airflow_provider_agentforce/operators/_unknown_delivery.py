@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 300.0
 _KEYS_A_LINE = 100
-# Messages that are looked up before what was found is settled: answers may be long.
-_LOOKS_AT_ONCE = 100
+# Messages after which what was found is settled: a kill loses no more, and answers may be long.
+_AT_ONCE = 100
 
 _SEEN_BEFORE = (
     "The message was in the trace of its session, so it was delivered; its answer was not complete."
@@ -242,12 +242,19 @@ class Resolver:
         unknown = self._store.open()
         if (end := self._end_of(step)) is not None:
             self._services.wait_until(end)
+        seen = set(self._state.checked)
+        names = iter([name for name in unknown if name not in seen])
+        # A kill may repeat the last of them.
+        while part := {name: unknown[name] for name in islice(names, _AT_ONCE)}:
+            self._check_some(step, part)
+
+    def _check_some(self, step: Check, unknown: Mapping[str, UnknownDelivery]) -> None:
         verdicts: dict[str, Verdict] = {}
         checked = self._state.checked
         try:
-            for name in [name for name in unknown if name not in set(checked)]:
+            for name, delivery in unknown.items():
                 checked.append(name)
-                said = self._checked(step, name, unknown[name])
+                said = self._checked(step, name, delivery)
                 if said is not None:
                     verdicts[name] = Verdict("check", said, answer="lost" if said else None)
         except AirflowTaskTimeout:
@@ -294,7 +301,7 @@ class Resolver:
         notes: Counter[str] = Counter()
         refused: TraceLookup | None = None
         names = iter(wanted)
-        while part := {name: wanted[name] for name in islice(names, _LOOKS_AT_ONCE)}:
+        while part := {name: wanted[name] for name in islice(names, _AT_ONCE)}:
             looked = dict.fromkeys(part, refused) if refused else self._services.look_up(part)
             refused = next((one for one in looked.values() if one.for_all), None)
             seen = self._with_seen_before(looked)
@@ -393,7 +400,7 @@ class Resolver:
         unknown = self._store.open()
         names = iter([name for name, said in verdicts.items() if said.acted is False])
         found: dict[str, Verdict | None] = {}
-        while part := {name: unknown[name] for name in islice(names, _LOOKS_AT_ONCE)}:
+        while part := {name: unknown[name] for name in islice(names, _AT_ONCE)}:
             looked = self._services.look_up(part)
             for name, one in self._with_seen_before(looked).items():
                 if one.found:

@@ -62,7 +62,7 @@ from airflow_provider_agentforce.operators import (
     ConversationBatchOperator,
     ConversationOperator,
 )
-from airflow_provider_agentforce.operators._unknown_delivery import _LOOKS_AT_ONCE, Resolver, TraceLookup
+from airflow_provider_agentforce.operators._unknown_delivery import _AT_ONCE, Resolver, TraceLookup
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
@@ -848,6 +848,25 @@ class TestBatch:
         assert sorted(row["status"] for row in rows.values()) == ["answer_lost", "answered", "answered"]
         assert [crm.actions(f"change A{number}") for number in range(3)] == [1, 1, 1]
 
+    def test_a_process_killed_among_many_checks_repeats_few(self, org, crm, tmp_path):
+        number, called = _AT_ONCE + 5, []
+        org.fail("send", times=number, **ACTED)
+
+        def dies_at_the_last(delivery):
+            called.append(delivery)
+            return os._exit(KILLED) if len(called) == number else crm.looks(delivery)
+
+        child = os.fork()
+        if child == 0:
+            try:
+                batch(dies_at_the_last, tmp_path, records=number)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == KILLED
+        manifest, _ = batch(crm.looks, tmp_path, records=number, try_number=2)
+        assert (manifest["counts"], len(crm.seen), crm.sends()) == ({"answer_lost": number}, 5, number)
+
 
 @pytest.fixture
 def traced_org(make_org, monkeypatch):
@@ -1268,7 +1287,7 @@ def test_a_function_that_hangs_is_called_for_no_other_record(traced_org, tmp_pat
         called.append(text)
         signal.raise_signal(signal.SIGUSR1)
 
-    step, number = Trace(timeout=timedelta(0), outcome_of=hangs), _LOOKS_AT_ONCE + 5
+    step, number = Trace(timeout=timedelta(0), outcome_of=hangs), _AT_ONCE + 5
     org = traced_org()
     org.fail("send", times=number, **ACTED)
     with pytest.raises(AirflowTaskTimeout), time_is_up():
@@ -1365,7 +1384,7 @@ def test_steps_that_change_during_a_wait_begin_again(org, crm, task_of):
 
 def test_an_org_that_refuses_all_traces_is_asked_once(traced_org, tmp_path):
     org = traced_org(session_tracing="forbidden")
-    number = _LOOKS_AT_ONCE + 5
+    number = _AT_ONCE + 5
     org.fail("send", times=number, **ACTED)
     manifest, _ = batch([NOW, cannot_tell, "resend"], tmp_path, records=number)
     assert (manifest["counts"]["answered"], org.count("session_trace")) == (number, 1)

@@ -458,6 +458,9 @@ def test_a_try_without_failures_leaves_none_of_an_earlier_one(org, client, tmp_p
     org.add_rule("Account", lambda record: "Too risky." if record["Agent_Summary__c"] == "old" else None)
     with pytest.raises(BatchFailedError):
         writer(client, results_of(tmp_path, answered(ids[:2], "old")), max_failures=0).run()
+    org.fail("query", status=503, times=3)  # the description of the object
+    with pytest.raises(AgentforceTransientError):
+        writer(client, results_of(tmp_path, answered(ids[:2], "new"))).run()
     assert left_errors(tmp_path) == ["Too risky."] * 2
     org.fail("write", status=503, times=3)
     with pytest.raises(AgentforceTransientError):

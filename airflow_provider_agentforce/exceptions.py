@@ -44,7 +44,7 @@ _ACTED = {
 }
 _LONGEST_TEXT = 300
 _HIDDEN_KEY = "(a private key)"
-# A PEM, its Base64, or the inside of either, also with the escapes of a repr(), of JSON or of a URL.
+# A PEM, its Base64, or the inside of either, also with the escapes of repr(), JSON or a URL.
 _END_OF_LINE = r"(?: \s | \\+[nr] | %0[ADad] )"
 _OF_A_KEY = r"(?:[ +]|%20)KEY-----"
 # Unlike a long path or a hash, Base64 has letters of both cases and digits in every line.
@@ -63,7 +63,7 @@ _MARKED = r"PRIVATE|^LS0tLS1CRUdJTi|^.{0,80}(?<![A-Za-z0-9+])MII"
 SHORTEST_KEY_LINE = 8
 _FENCE = "-----[^-]*-----"
 _LONGEST_SEARCHED = 100_000
-# The rest of a longer text is not read, so that megabytes take little time.
+# The rest of a longer text is not read, so that megabytes do not take long.
 _LONGEST_READ = 10_000
 
 
@@ -307,7 +307,7 @@ class AgentforceInputError(AgentforceError, ValueError):
 
 
 class AgentforceRequestError(AgentforceError):
-    """The org refused the call for a reason that remains if the call is repeated."""
+    """The org refused the call, and would refuse it again."""
 
 
 class AgentforceAuthError(AgentforceRequestError):
@@ -373,7 +373,7 @@ class BatchFailedError(AgentforceError):
 
 
 class DeliveryUnknownError(AgentforceError):
-    """A message left, and either it is not known whether the agent acted (``applied`` is ``None``), or its
+    """A message was sent. Either it is not known whether the agent acted (``applied`` is ``None``), or its
     answer could not be read (``applied`` is ``True``). It is never sent again unless
     ``on_unknown_delivery="resend"`` says so.
 
@@ -431,4 +431,4 @@ class SessionBusyError(AgentforceTransientError):
 
 
 class TaskStoppedError(AgentforceTransientError):
-    """The task was stopped while nothing was on its way."""
+    """The task was stopped before anything was sent."""

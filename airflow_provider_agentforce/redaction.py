@@ -12,7 +12,7 @@ from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
-# A shorter part of a secret is not worth anything, and common words must stay readable.
+# A shorter part of a secret is worthless, and common words must stay readable.
 _SHORTEST_RUN = 8
 _MOST_ADDED = 4
 # An escape inside an escape inside an escape, such as JSON in a URL in HTML.

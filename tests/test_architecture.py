@@ -166,6 +166,15 @@ def test_the_promise_names_every_module_that_the_picture_numbers():
     assert sorted(numbered) == explained
 
 
+def test_what_the_path_names_is_in_the_module_beside_it():
+    named = re.findall(r"`([A-Za-z_]+)(?:\.([a-z_]+))?`\s+\(`([a-z_.]+)`\)", PAGE)
+    assert len(named) > 20
+    for name, method, module in named:
+        found = getattr(importlib.import_module(f"{NAME}.{module}"), name)
+        assert found.__module__ == f"{NAME}.{module}"
+        assert not method or hasattr(found, method), f"{name} has no {method}"
+
+
 def package_of(name):
     return name.split(".")[0]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.options import most_failures
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.sobjects import ID, FieldInfo, SObjectInfo, record_key
+from airflow_provider_agentforce.client.sobjects import ID, FieldInfo, SObjectInfo, id_key
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -112,7 +112,7 @@ class RecordValues:
 
     def identity_of(self, target: Any) -> Any:
         """Return a value that is equal for targets that name the same record."""
-        return record_key(target) if self.external_id is None else self.key.identity_of(target)
+        return id_key(target) if self.external_id is None else self.key.identity_of(target)
 
     def _value(self, field: FieldInfo, text: str) -> Any:
         if field is not self.key:

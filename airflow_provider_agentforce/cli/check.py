@@ -1,4 +1,4 @@
-"""Checks a connection and prints what was found."""
+"""Checks a connection and prints the findings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 class _Hook(AgentforceHook):
-    """A hook that finds the connections of Airflow's database, too, which a task asks its supervisor for."""
+    """A hook that also finds the connections in Airflow's database, which a task gets from its supervisor."""
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:

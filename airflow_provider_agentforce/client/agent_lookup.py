@@ -92,7 +92,7 @@ def only_match(agent: str, found: Sequence[AgentInfo], host: str) -> AgentInfo:
 
 
 def _agent(record: dict[str, Any]) -> AgentInfo:
-    # A query leaves out the list of a record's children when there are none.
+    # A query omits the list of a record's children if there are none.
     found = record.get("BotVersions")
     records = found.get("records") if isinstance(found, dict) else None
     versions = [one for one in records if isinstance(one, dict)] if isinstance(records, list) else []

@@ -103,7 +103,7 @@ class Case:
 def cases_of(results: Mapping[str, Any]) -> list[Case]:
     """Return the cases of a run's results.
 
-    :param results: the JSON object that the org answered.
+    :param results: the JSON object that the org returned.
     """
     found = results.get("testCases")
     cases = found if isinstance(found, list) else []

@@ -2,9 +2,8 @@
 
 Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-connect.html for the first
 generation (``ai-evaluations``), and https://github.com/forcedotcom/agents for its successor (``ai-testing``).
-Of the third only that its start returns the ids of a workbook, a worksheet (the run) and rows, from
-https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-conversational.html; its paths and its
-other fields are not known.
+Of the third, only the start is known: it returns the ids of a workbook, a worksheet (the run) and rows
+(https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-conversational.html).
 No call accepts a key by which the org recognizes a repetition, and none lists the runs.
 """
 
@@ -67,7 +66,7 @@ class AgentTestRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the run has ended, also with a status that is not known."""
+        """Whether the run has ended, even with an unknown status."""
         return self.status in _ENDED or (bool(self.ended_at) and self.status not in _NOT_ENDED)
 
     @property
@@ -82,7 +81,7 @@ class AgentTestRun:
 
     @property
     def stopped(self) -> bool:
-        """Whether someone has stopped the run."""
+        """Whether someone stopped the run."""
         return self.status in _STOPPED
 
     @property
@@ -97,7 +96,7 @@ class AgentTestResults:
 
     :param run: the run after its end.
     :param subject: API name of the agent, ``""`` if the API does not say.
-    :param contradiction: what the results say against their cases, ``""`` if they agree.
+    :param contradiction: how the results contradict their cases, ``""`` if they agree.
     """
 
     run: AgentTestRun
@@ -116,7 +115,7 @@ class AgentTestResults:
         if run.error or not (run.completed or failed):
             return f"The run {run.run_id} {run.state}: {run.error.rstrip('.') or 'without a reason'}."
         if self.contradiction:
-            return f"The results of the run {run.run_id} are not whole: {self.contradiction}."
+            return f"The results of the run {run.run_id} are incomplete: {self.contradiction}."
         return "" if self.cases else f"The run {run.run_id} has no cases."
 
 
@@ -263,7 +262,7 @@ class AgentTests(OrgResource):
 
     @property
     def start_pause(self) -> float:
-        """How many seconds after a start whose answer is lost the API is asked for it again."""
+        """The seconds between a start whose answer is lost and the second request for it."""
         return self._executor.deadline.start_pause
 
     def now(self) -> float:
@@ -271,7 +270,7 @@ class AgentTests(OrgResource):
         return self._executor.deadline.clock()
 
     def wait(self, seconds: float) -> None:
-        """Wait.
+        """Wait for *seconds*.
 
         :raises TaskStoppedError: as soon as the client is stopped.
         """

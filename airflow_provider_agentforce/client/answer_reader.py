@@ -24,7 +24,7 @@ MAX_TRACE_BYTES = 4 * MAX_BODY_BYTES
 # A string is one token, closed or not, so that the brackets in it are not counted.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|(?P<opens>[\[{])|[\]}]', re.DOTALL)
 _BEGINS_A_VALUE = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
-# What may precede JSON or an event stream: a byte order mark and blank lines.
+# May precede JSON or an event stream: a byte order mark and blank lines.
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _PROGRESS = "PROGRESS_INDICATOR"
 _LAST = {"EndOfTurn", "SessionEnded", "Error"}
@@ -48,7 +48,7 @@ class JsonReader:
 
     @property
     def body(self) -> bytes:
-        """The bytes that arrived, up to the maximum."""
+        """The bytes received so far, up to the maximum."""
         return bytes(self._body)
 
     @cached_property
@@ -153,7 +153,7 @@ class AnswerReader:
 
     @property
     def body(self) -> bytes:
-        """The bytes that arrived, at most 4 MiB."""
+        """The bytes received so far, at most 4 MiB."""
         return self._answer.body
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:

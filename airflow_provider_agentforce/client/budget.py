@@ -43,7 +43,7 @@ class Budget:
 
 
 class Spending:
-    """The use of a budget by one client.
+    """One client's use of a budget.
 
     :param store: the store that counts.
     """
@@ -79,7 +79,7 @@ class Spending:
         left = self._store.spend(budget.kind, budget.per_day, one)
         if left is None:
             raise AgentforceTransientError(
-                "The budget cannot be counted, since the Redis of limits_conn_id cannot be reached; nothing "
+                "The budget cannot be counted because the Redis of limits_conn_id cannot be reached; nothing "
                 "was sent."
             )
         if left > 0:

@@ -64,7 +64,7 @@ def error_of(call: CallState, attempt: Attempt, ending: Ending, redactor: Redact
 
 
 def _clock_difference(call: CallState, attempt: Attempt) -> str:
-    """Return by how much the clocks differ, if an assertion was refused, because its times depend on them."""
+    """Return the difference of the clocks if an assertion was refused, because its times depend on it."""
     if call.request.auth != JWT_BEARER or attempt.failure is not Failure.TOKEN_REFUSED:
         return ""
     theirs = responses.timestamp(attempt.headers.get("date"))

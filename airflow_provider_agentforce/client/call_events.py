@@ -53,9 +53,9 @@ class CallEvent:
 
 
 Observer = Callable[[CallEvent], Callable[[CallEvent], None]]
-"""Is given a call before its first attempt, and returns what is given the same call at its end.
+"""Receives a call before its first attempt, and returns a function that receives the same call at its end.
 
-All runs in the thread of the call. An exception that it raises is logged and changes nothing.
+Both run in the thread of the call. An exception that they raise is logged and changes nothing.
 """
 
 

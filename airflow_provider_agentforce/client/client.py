@@ -503,7 +503,7 @@ class AgentforceClient:
         return last.failure is not Failure.SESSION_GONE
 
     def _after_failed_start(self, agent_id: str, error: BaseException) -> None:
-        """End a session that was started all the same, and say so if the org does not know the agent.
+        """End the session if it was started after all, and raise a clearer error if the agent is the cause.
 
         :raises AgentforceRequestError: if the org has no such agent, or no active version of it.
         """

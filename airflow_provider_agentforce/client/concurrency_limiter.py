@@ -64,7 +64,8 @@ class ConcurrencyLimiter:
         self._floor = self._calm = 1.0
         self._round = 0
         self._pause = _FIRST_PAUSE
-        # Two ends of a pause: one that the org asked for, and a guess, which the next start proves wrong.
+        # The end of the pause, and of the pause that the org asked for. The first may be a guess, which the
+        # next successful start proves wrong.
         self._not_before = self._asked_until = 0.0
         self._guessed = False
         self._refused_since: float | None = None
@@ -88,7 +89,7 @@ class ConcurrencyLimiter:
 
     @property
     def asked_for(self) -> float:
-        """Seconds for which the org has asked to be left alone, at most two hours. 0 for none."""
+        """The seconds that the org has asked to wait, at most two hours; 0 for none."""
         return max(0.0, self._asked_until - self._clock())
 
     def limit(self, most_open: int) -> int:
@@ -166,10 +167,10 @@ class ConcurrencyLimiter:
             self._free(slot)
 
     def expect(self, processes: int) -> None:
-        """Note that at least so many processes use the org. Of interest where they share a store."""
+        """Note that at least this many processes use the org. Only a shared limiter needs to know."""
 
     def refused(self, slot: Slot, retry_after: float | None) -> None:
-        """Note that the org refused a start or a message for its limits, and free the slot.
+        """Note that the org refused a start or a message because of its limits, and free the slot.
 
         :param retry_after: seconds that the org asked to wait.
         """
@@ -189,7 +190,7 @@ class ConcurrencyLimiter:
             self._wait_as_asked(retry_after)
 
     def throttled(self, retry_after: float | None) -> None:
-        """Note that the org refused a call for its limits, be it that of a session which stays open.
+        """Note that the org refused a call because of its limits, even one in a session that stays open.
 
         :param retry_after: seconds that the org asked to wait; until then no session starts.
         """
@@ -216,7 +217,7 @@ class ConcurrencyLimiter:
         self._calm = min(_MOST_CALM, self._calm * 2)
 
     def _guess_pause(self, now: float) -> None:
-        """Wait, although neither the org nor the end of a session tells how long."""
+        """Pause for a time that neither the org nor the end of a session determines."""
         until = now + min(self._pause, self.longest_pause)
         if until > self._not_before:
             self._not_before, self._guessed = until, True
@@ -234,5 +235,5 @@ class ConcurrencyLimiter:
         if free_in is not None and len(self._starts) >= most_per_hour:
             return f"{most_per_hour} sessions were started within an hour."
         if free_in is not None:
-            return "The org refuses sessions for its limits."
+            return "The org refuses sessions because of its limits."
         return f"{self.limit(most_open)} sessions are open (extra max_concurrent_sessions)."

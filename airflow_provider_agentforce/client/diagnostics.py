@@ -53,7 +53,7 @@ def unusable(error: AgentforceInputError) -> Diagnosis:
 
 
 def _completed(found: list[ConnectionCheck], settings: Settings | None) -> Diagnosis:
-    """Put the checks in order, and add those that were skipped."""
+    """Return the checks in order, with those that were skipped."""
     known = {check.name: check for check in found}
     login = "secret" if settings is None else _login(settings)
     names = ("settings", "host", "TLS", login, "token", "scopes", "API host", "agent", "active", "start")
@@ -204,7 +204,7 @@ def _api_host(client: AgentforceClient, api: str) -> ConnectionCheck:
     except AgentforceError as error:
         return _failed("API host", error)
     if "session" in said.text.lower():
-        return ConnectionCheck("API host", OK, f"{api} takes the token.")
+        return ConnectionCheck("API host", OK, f"{api} accepts the token.")
     fact = f"{api} does not answer like an Agent API: {said.text or 'no explanation'}."
     remedy = _without_api(client.settings, said)
     # A gateway or another server answers without the class that each error of the API has.

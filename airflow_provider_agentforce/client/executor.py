@@ -33,22 +33,22 @@ _CLEANUP_PAUSE = 0.2
 _USUAL = CallOptions()
 
 GetAccess = Callable[[Access | None, bool], Access]
-"""Gives access: other than the one that was refused, and whether it is for a clean-up."""
+"""Returns an access other than the refused one. The second argument says whether it is for a cleanup."""
 
 
 @dataclass
 class CallState:
-    """How far a call has come. Belongs to the thread that makes it.
+    """The progress of a call. It belongs to the thread that makes the call.
 
     :param clock: counts seconds.
     :ivar key: external session key of the last attempt at a start.
     :ivar announced: the keys that ``before_send`` was called with.
     :ivar sent_at: when the first byte of the last attempt was about to leave.
-    :ivar attempts: attempts begun.
-    :ivar losses: attempts that may have been acted on, without an answer.
+    :ivar attempts: number of attempts begun.
+    :ivar losses: number of attempts without an answer that may have been acted on.
     :ivar renewals: how often the token was renewed because of a 401.
     :ivar refused: the access that the last attempt was refused with.
-    :ivar reader: of the last attempt that was begun.
+    :ivar reader: the reader of the last attempt that was begun.
     :ivar last: the last attempt that came to an end.
     """
 
@@ -89,7 +89,7 @@ class CallState:
 
     @property
     def cell(self) -> Cell:
-        """What the retry table says of the last attempt, which failed."""
+        """The cell of the retry table for the last attempt, which failed."""
         return self.failure.rule.cell(self.request.operation)
 
     def announce(self) -> None:
@@ -117,9 +117,9 @@ class CallState:
             error=error,
             duration=self.taken,
         )
-        return event if self.last is None or error is not None else replace(event, **self._came_to(last))
+        return event if self.last is None or error is not None else replace(event, **self._result_of(last))
 
-    def _came_to(self, last: Attempt) -> dict[str, Any]:
+    def _result_of(self, last: Attempt) -> dict[str, Any]:
         """Return what the answer adds to the event."""
         if isinstance(last.value, Session):
             return {"session_id": last.value.session_id}
@@ -133,7 +133,7 @@ class CallState:
 
 
 class _RetryRules:
-    """What tenacity asks about a call whose last attempt failed, answered by the retry table."""
+    """Answers tenacity's questions about a call whose last attempt failed, from the retry table."""
 
     def __init__(self, call: CallState, deadline: Deadline, timing: Timing) -> None:
         self._call = call
@@ -141,7 +141,7 @@ class _RetryRules:
         self._timing = timing
 
     def retrying(self) -> tenacity.Retrying:
-        """Return what repeats the attempts; it gives the last one, whatever came of it."""
+        """Return the loop that repeats the attempts; it returns the last one, whatever its result."""
         return tenacity.Retrying(
             retry=self._may_repeat,
             wait=self._pause,

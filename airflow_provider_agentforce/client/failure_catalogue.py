@@ -50,7 +50,7 @@ RUN_IN_DOUBT = (
 )
 NO_AGENT_API = "That host does not serve the Agent API. Remove the extra api_url, or correct it."
 OPAQUE_TOKEN = (
-    "The token is opaque, and the Agent API takes JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
+    "The token is opaque, and the Agent API accepts only JWTs: enable “Issue JSON Web Token (JWT)-based "  # noqa: S105
     "access tokens for named users” in the app."
 )
 
@@ -70,15 +70,13 @@ ANSWER_LOST = (
     'Salesforce. In a task, on_unknown_delivery="trace" can bring it back, and clearing the task sends the '
     "message again."
 )
-_CONNECT = "Check the host, its port, and what is between: a proxy or a firewall."
+_CONNECT = "Check the host, its port, and anything in between, such as a proxy or a firewall."
 _NOT_AN_ORG = (
-    "The host does not answer like an org. Check host and api_url, and any proxy or gateway between."
+    "The host does not answer like an org. Check host and api_url, and any proxy or gateway in between."
 )
-_LATER = (
-    "Try again later. If it stays, look at https://status.salesforce.com, or open a case with Salesforce."
-)
+_LATER = "Try again later. If it persists, see https://status.salesforce.com, or open a case with Salesforce."
 _AGAIN = "Clear the task to run it again."
-_CALL = "The org refuses the call itself: correct what its words name, or open a case with Salesforce."
+_CALL = "The org refuses the call itself: correct what the error names, or open a case with Salesforce."
 _BY_DELIVERY = {Delivery.UNKNOWN: _LOOK, Delivery.DELIVERED: ANSWER_LOST}
 _BY_FAILURE = {
     Failure.UNREACHABLE: "Check the host and the network.",
@@ -120,7 +118,7 @@ _BY_FAILURE = {
     ),
     Failure.THROTTLED: (
         "A limit of the org is reached. Run fewer tasks at once, or set max_concurrent_sessions and "
-        "max_sessions_per_hour of the connection; a retry of the task may come through."
+        "max_sessions_per_hour of the connection; a retry of the task may succeed."
     ),
     Failure.SERVER_CONFIG: _CALL,
     Failure.SERVER_ERROR: f"The API also answers 500 when its own timeout of 120 s ends. {_LOOK}",
@@ -260,30 +258,30 @@ SYMPTOMS = (
         failure=Failure.SESSION_GONE,
     ),
     Symptom(_SESSION, "", (404, 410), failure=Failure.SESSION_GONE),
-    # The limit of a day, or of calls at the same time.
+    # The daily limit, or the limit of concurrent calls.
     Symptom(
         _TRACE,
-        "The org's API calls of this day are used up. Try again tomorrow.",
+        "The org has used up its API calls for today. Try again tomorrow.",
         (403,),
         words=r"REQUEST_LIMIT_EXCEEDED",
         failure=Failure.API_LIMIT,
     ),
     Symptom(
         _QUERY,
-        "The org's API calls of this day are used up. Give the agent's id (0Xx…), which is not looked up.",
+        "The org has used up its API calls for today. Give the agent's id (0Xx…), which is not looked up.",
         (403,),
         words=r"REQUEST_LIMIT_EXCEEDED",
         failure=Failure.API_LIMIT,
     ),
     Symptom(
         _READ | _WRITE,
-        "The org's API calls of 24 hours are used up, or too many are made at once. Let the task's retries "
-        "wait longer, or have Salesforce raise the limit.",
+        "The org has used up its daily API calls, or too many are made at once. Let the task's "
+        "retries wait longer, or have Salesforce raise the limit.",
         (403,),
         words=r"REQUEST_LIMIT_EXCEEDED",
         failure=Failure.API_LIMIT,
     ),
-    # Symptoms that only explain.
+    # Symptoms that only add a remedy.
     Symptom(
         _TRACE,
         "No data space is chosen for the audit data. Switch on Data 360, then Agentforce Session Tracing and "
@@ -358,8 +356,8 @@ SYMPTOMS = (
     Symptom(
         _TOKEN,
         words=r"\bscope\b",
-        remedy="The client-credentials flow takes no scope parameter; the app's own scopes apply. This "
-        "client sends none, so look for a proxy or gateway that adds it.",
+        remedy="The client-credentials flow accepts no scope parameter; the app's own scopes apply. This "
+        "client sends none, so look for a proxy or gateway that adds one.",
         jwt_remedy="",
     ),
     Symptom(
@@ -413,8 +411,8 @@ SYMPTOMS = (
     # Remedies that follow from an operation and its status.
     Symptom(
         _TRACE,
-        "A trace comes 5 to 15 minutes after a message, sometimes hours, and only for a session that started "
-        f"within 72 hours. {_TRACES}.",
+        "A trace appears 5 to 15 minutes after a message, sometimes hours after it, and only for a session "
+        f"that started within 72 hours. {_TRACES}.",
         (404, 410),
     ),
     Symptom(
@@ -434,7 +432,7 @@ SYMPTOMS = (
         "username) has the permission sets for AI testing and the AI workbench.",
         (400, 403, 404),
     ),
-    Symptom(_READ, "It does not exist in this org, or no longer does.", (404,)),
+    Symptom(_READ, "It does not exist in this org, or no longer exists.", (404,)),
     Symptom(
         _READ,
         "Correct the SOQL. An object or field may also be hidden from the user (Run As, or username).",

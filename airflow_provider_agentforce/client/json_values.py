@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-# What databases take, and far below what Python follows.
+# Databases accept this depth, and Python can recurse much deeper.
 _DEEPEST = 100
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -63,7 +63,7 @@ def decoder(parse_constant: Callable[[str], Any]) -> json.JSONDecoder:
 def decode_own(line: bytes) -> Any:
     """Parse a line of JSON that this package has written.
 
-    What stands behind the value is not looked at, and bytes are not searched for their encoding.
+    Anything after the value is ignored, and the encoding of bytes is not detected.
 
     :raises ValueError: if it does not begin with JSON.
     """
@@ -73,7 +73,7 @@ def decode_own(line: bytes) -> Any:
 def decode_unambiguous(text: str) -> Any:
     """Parse JSON in which no object has a name twice. Nothing in it is replaced.
 
-    :raises ValueError: if it is not such JSON; the text names the name that is there twice.
+    :raises ValueError: if it is not such JSON; the text gives the name that occurs twice.
     """
     return _UNAMBIGUOUS.decode(text)
 
@@ -82,7 +82,7 @@ def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the name {twice!r:.80} is there twice in an object")
+        raise ValueError(f"the name {twice!r:.80} occurs twice in an object")
     return value
 
 

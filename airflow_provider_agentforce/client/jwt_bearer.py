@@ -1,4 +1,4 @@
-"""The JWT-bearer flow: reads the private key and signs what asks for a token of a named user.
+"""The JWT-bearer flow: reads the private key, and signs the request for a token of a named user.
 
 PyJWT and cryptography are imported by the functions that need them, so that only this flow pays for them.
 https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_jwt_flow.htm
@@ -54,7 +54,7 @@ def read_key(text: str | None, path: str | None) -> str:
 
 
 def assertion(pem: str, *, consumer_key: str, username: str, audience: str, now: float) -> str:
-    """Return what is exchanged for a token: a JWT signed with RS256.
+    """Return the assertion that is exchanged for a token: a JWT signed with RS256.
 
     :param now: wall clock in seconds.
     """
@@ -67,7 +67,7 @@ def assertion(pem: str, *, consumer_key: str, username: str, audience: str, now:
 def key_fingerprint(pem: str) -> str:
     """Return the SHA-256 of the public key that belongs to *pem*, in hexadecimal digits.
 
-    It is that of the DER of the public key, which a certificate holds, too.
+    It is the hash of the DER of the public key, which a certificate also contains.
     """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see the module
 
@@ -77,7 +77,7 @@ def key_fingerprint(pem: str) -> str:
 
 
 def key_parts(pem: str, given: str | None) -> tuple[str, ...]:
-    """Return what must not be seen in part: the key's lines, as they stand and as one, and what was *given*.
+    """Return texts that must not be shown even in part: the key's lines, separate and joined, and *given*.
 
     :param given: the key as the connection has it, ``None`` for a file.
     """
@@ -87,7 +87,7 @@ def key_parts(pem: str, given: str | None) -> tuple[str, ...]:
 
 
 def key_forms(pem: str, given: str | None) -> set[str]:
-    """Return few texts without which no form of the key can be quoted: its lines, and those of its Base64.
+    """Return a few texts, one of which is in every quotation of the key: its lines, and its Base64 lines.
 
     A log that masks exact texts takes time for each. A line is a part of the PEM with line ends of any kind.
     """
@@ -98,7 +98,7 @@ def key_forms(pem: str, given: str | None) -> set[str]:
 
 
 def without_pieces(text: str, given: object) -> str:
-    """Return *text* without what it quotes of a private key: 40 or more characters in a row.
+    """Return *text* without any part of a private key: 40 or more characters in a row.
 
     :param given: the key as the connection has it, or anything else.
     """
@@ -137,7 +137,7 @@ def _file(path: str) -> str:
 
 
 def _decoded(given: str) -> str:
-    """Return the PEM in *given*, with line ends that are line ends."""
+    """Return the PEM in *given*, with real line ends."""
     text = _ESCAPED_LINE_END.sub("\n", given)
     if "-----" in text:
         return text
@@ -159,7 +159,7 @@ def _private_block(text: str, field: str) -> str:
             "END PRIVATE KEY, each between five dashes, or be the Base64 of such a text."
         )
     if not private:
-        raise AgentforceInputError(f"{field} holds a {blocks[0][0].lower()} only. {_PRIVATE}")
+        raise AgentforceInputError(f"{field} holds only a {blocks[0][0].lower()}. {_PRIVATE}")
     if len(private) > 1:
         raise AgentforceInputError(f"{field} holds several private keys. {_PRIVATE}")
     label, body = private[0]
@@ -180,7 +180,7 @@ def _check(pem: str, field: str) -> None:
         key = load_pem_private_key(pem.encode("ascii"), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise AgentforceInputError(
-            f"{field} cannot be read as a private key: the PEM is damaged or cut. Copy it again, as a whole."
+            f"{field} cannot be read as a private key: the PEM is damaged or cut. Copy all of it again."
         ) from None
     if not isinstance(key, RSAPrivateKey):
         raise AgentforceInputError(f"{field} is not an RSA key, which the JWT-bearer flow needs (RS256).")

@@ -32,7 +32,7 @@ _BEAT_SECONDS = 5.0
 _SILENT_BEATS = 3
 # After a restart in which Redis lost its data: beats until all processes have reported their leases.
 _SETTLING_BEATS = 2
-# For how long a group that was refused counts as waiting.
+# How long a group that was refused counts as waiting.
 _WANTING_SECONDS = 1.5
 _BORN_SECONDS = 30 * 86400.0
 
@@ -238,7 +238,7 @@ return 0
 
 
 def _impatient(client: Any) -> Any:
-    """Return a client of the same Redis that waits for it only so long; by default it waits forever."""
+    """Return a client of the same Redis with a timeout; by default there is none."""
     if not isinstance(client, redis.Redis):  # a cluster, which keeps its connections itself
         return client
     pool = client.connection_pool
@@ -294,7 +294,7 @@ _DAY = 86400.0
 
 
 class _Spent(NamedTuple):
-    """The use of a budget that a process knows of.
+    """A process's knowledge of the use of a budget.
 
     :param age: changes when the store has lost its data.
     """
@@ -305,7 +305,7 @@ class _Spent(NamedTuple):
 
 
 class StoreAwayError(Exception):
-    """The store cannot be asked now."""
+    """The store cannot be reached now."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ class Grant:
     :param granted: whether it may be made.
     :param free_in: seconds until the next one may be, if that is known.
     :param processes: how many use the org.
-    :param asked_for: seconds for which the org has asked to be left alone.
+    :param asked_for: seconds that the org has asked to wait.
     :param age: changes when the store has lost its data.
     :param open: sessions that are open, of all processes.
     :param starts: of all processes within the hour.
@@ -492,7 +492,7 @@ class LimitsStore:
         :param forget: the start that it was taken for was refused, or never made.
         :param started: the org accepts sessions again.
         :param pause: seconds for which no process may start a session.
-        :param asked_for: seconds for which the org asked to be left alone.
+        :param asked_for: seconds that the org asked to wait.
         :raises StoreAwayError: if it is not known whether this was done.
         """
         said = {"forget": forget, "started": started, "pause": _ms(pause), "wish": _ms(asked_for)}

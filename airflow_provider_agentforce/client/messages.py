@@ -184,7 +184,7 @@ def message_of(
         return replace(text_message(said, given), in_reply_to=answered)
     kind = type(said).__name__.lower()
     if in_reply_to is not None:
-        raise AgentforceInputError(f"in_reply_to is for a text only; a {kind} finds the question by itself.")
+        raise AgentforceInputError(f"in_reply_to is only for a text; a {kind} finds the question by itself.")
     if isinstance(said, Transfer):
         return _transfer_message(said, given)
     turn = _turn(said.turn)

@@ -163,7 +163,7 @@ class Turn:
 
     @property
     def failure_reason(self) -> str:
-        """The reason of a failure in the words of the agent or the org; ``""`` without one."""
+        """The reason for a failure in the words of the agent or the org; ``""`` if there is none."""
         reasons = [
             reason_of(message) for message in self.messages if message.get("type") in ("Failure", "Error")
         ]

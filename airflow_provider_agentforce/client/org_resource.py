@@ -1,4 +1,4 @@
-"""What the org's own host serves, beside the Agent API."""
+"""Resources that the org's own host serves, in addition to the Agent API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from airflow_provider_agentforce.client.executor import RequestExecutor
 
 
 class OrgResource:
-    """One kind of things of an org. Methods raise :class:`.AgentforceError` for what org or network do.
+    """A kind of resource of an org. Methods raise :class:`.AgentforceError` if the org or the network fails.
 
     :param host: the org's My Domain.
     :param executor: carries out the calls.

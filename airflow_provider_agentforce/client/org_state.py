@@ -1,4 +1,4 @@
-"""What all clients of one org share in a process: its limits, and the agents that were looked up."""
+"""The state that all clients of an org share in a process: its limits, and the agents looked up so far."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def state_of(settings: Settings, limits: LimitsStore | None = None) -> OrgState:
     """Return the state that all clients with this host, consumer key and store of limits share."""
     key = (settings.host, settings.consumer_key, "" if limits is None else limits.name)
     known = _states.get(key)
-    # Of two threads that both make a state, the first one's is kept.
+    # If two threads make a state, the first one's is kept.
     return known or _states.setdefault(key, OrgState(limits))
 
 

@@ -1,8 +1,8 @@
 """Reads the trace of a session from the org's reply, which is OTLP in JSON. Pure.
 
-The call is https://developer.salesforce.com/docs/ai/agentforce/guide/otel-api.html, which promises OTLP and
-no attribute. Their names are those that public exporters of such traces read, so every one may be absent:
-unknown parts are ignored.
+The call is https://developer.salesforce.com/docs/ai/agentforce/guide/otel-api.html, which promises OTLP but
+no attributes. The names of the attributes are those that public exporters of such traces read, so each of
+them may be absent. Unknown parts are ignored.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Span:
         )
 
     def overlaps(self, later: _Span) -> bool:
-        """Tell whether a span that began later, or at once, began before this one ended."""
+        """Tell whether a span that began later, or at the same time, began before this one ended."""
         if self.began is None or later.began is None:
             return False
         return later.began == self.began or self.ended is None or later.began < self.ended
@@ -107,7 +107,7 @@ class _Span:
         return {name: number for name, number in found.items() if number}
 
     def traced(self) -> TracedSpan:
-        """Return it as others see it."""
+        """Return the span in its public form."""
         model = next((str(found) for key in _MODEL_KEYS if (found := _ending(self.named, key))), None)
         return TracedSpan(
             self.span_id,
@@ -177,9 +177,9 @@ class _SessionSpans:
                 yield TracedMessage(position, text, answer, span.whole, None if number else span.began)
 
     def _turns(self) -> list[_Span]:
-        """Keep one of the spans with the same messages at the same time: a session has one turn at once.
+        """Keep one of the spans with the same messages at the same time: a session has one turn at a time.
 
-        So whatever its clock says, the org has written a turn again, and not had another one.
+        So, whatever the times of a span, it is the same turn, written again.
         """
         kept: list[_Span] = []
         places: dict[tuple[int, bool, str], int] = {}

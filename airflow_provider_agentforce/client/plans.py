@@ -1,6 +1,6 @@
-"""What the agent's planner did in one turn. Pure.
+"""The steps of the agent's planner in one turn. Pure.
 
-The call is not documented, and may be gone one day. Source: https://github.com/forcedotcom/agents (path,
+The call is not documented, and may disappear. Source: https://github.com/forcedotcom/agents (path,
 header, and the types of the steps).
 """
 
@@ -27,7 +27,7 @@ class PlanRequest(ApiRequest):
     """``GET …/preview/sessions/{id}/plans/{plan id}``, which serves sessions of the Agent API, too."""
 
     operation = Operation.READ
-    doing = "Reading what the planner did"
+    doing = "Reading the planner's steps"
     session_id: str
     plan_id: str
 
@@ -37,7 +37,7 @@ class PlanRequest(ApiRequest):
         return HttpCall("GET", url, {"Accept": "application/json", "x-client-name": "afdx"})
 
     def read(self, reader: JsonReader) -> dict[str, Any]:
-        """Return the plan as it came."""
+        """Return the plan as received."""
         return responses.decode_object(reader.body)
 
 
@@ -59,7 +59,7 @@ def request_for(turn: object) -> PlanRequest:
 def summary_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return the subagent that the planner chose, ``None`` if it names none, and the actions that it took.
 
-    :param plan: as it came.
+    :param plan: as received.
     """
     steps = plan.get("plan")
     taken = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []

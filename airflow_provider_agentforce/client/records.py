@@ -45,7 +45,7 @@ _UNREADABLE = "JSON_PARSER_ERROR"
 _MAINTENANCE = "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE"
 _CURSOR_GONE = "INVALID_QUERY_LOCATOR"
 _LOCK_ATTEMPTS = 5
-# Apex says at the end of a long text what its trigger met.
+# Apex names the error of its trigger at the end of a long text.
 _LONGEST_MESSAGE = 2000
 _LONGEST_ADDRESS = 16_384
 _NEXT_PAGE = re.compile(r"/services/data/v[0-9]{2,3}\.[0-9]/query/[A-Za-z0-9_-]{1,200}")
@@ -85,7 +85,7 @@ class WriteResult:
             code,
             one_line(message, _LONGEST_MESSAGE),
             tuple(map(str, named)) if isinstance(named, list) else (),
-            # Apex wraps the lock that its own write meets.
+            # Apex wraps the error for a lock that its own write meets.
             locked=_LOCKED in code or _LOCKED in message,
         )
 
@@ -141,7 +141,7 @@ class Records(OrgResource):
         url = query_url(self._host, validation.soql(soql))
         if len(url) > _LONGEST_ADDRESS:
             raise AgentforceInputError(
-                f"soql makes an address of {len(url):,} characters; the org accepts {_LONGEST_ADDRESS:,}.",
+                f"soql results in a URL of {len(url):,} characters; the org accepts {_LONGEST_ADDRESS:,}.",
                 hint="Split the query, for instance by ids.",
             )
         return self._all(self._page(url))
@@ -198,7 +198,7 @@ class Records(OrgResource):
             self._write(url, left, known)
             return any(one.locked for one in known.values())
 
-        # The last results count, whatever they are.
+        # The last results count.
         tenacity.Retrying(
             retry=tenacity.retry_if_result(bool),
             wait=self._executor.timing.back_off,

@@ -35,7 +35,7 @@ _OUTCOMES = (
 
 
 class UnreadableReplyError(ValueError):
-    """A reply differs from what the API promises. The text says what it is.
+    """A reply differs from what the API promises. The text says how.
 
     :param failure: its row in the retry table.
     """
@@ -271,7 +271,7 @@ def _scopes(scope: Any, claims: dict[str, Any]) -> frozenset[str] | None:
 def _outcome(messages: list[dict[str, Any]]) -> str:
     types = {str(message.get("type")) for message in messages}
     if any(one.get("type") == "Failure" and one.get("code") == "ESCALATE" for one in messages):
-        # A failure that hands over is an escalation; an error beside it is one all the same.
+        # A failure that hands over is an escalation, but an error beside it still counts.
         types = types - {"Failure"} | {"Escalate"}
     return next((outcome for kinds, outcome in _OUTCOMES if kinds & types), models.ANSWERED)
 

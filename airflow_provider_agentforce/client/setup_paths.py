@@ -28,7 +28,7 @@ _BY_REMEDY = {
     r"^User: ": _USER,
     r"^Clock: |scope parameter|3,600 logins|limit of the org|again in a few seconds|try again later": "",
     r"extra api_url, or correct it|^The org refuses the call": "",
-    r"API calls of (this day|24 hours)": "Setup > Company Information > API Requests, Last 24 Hours",
+    r"used up its (daily )?API calls": "Setup > Company Information > API Requests, Last 24 Hours",
     r"^Check the agent's ": _AGENTS,
     r"Connections tab|custom connection": f"{_AGENT} > Connections",
     r"Activate (a version|it)": f"{_AGENT} > Open in Builder > Activate",
@@ -69,7 +69,7 @@ def path_for(remedy: str, check: str = "") -> str:
 
 
 def path_for_setting(what: str) -> str:
-    """Return the pages of Setup with the values that an error about the settings is about, or ``""``."""
+    """Return the pages of Setup with the values that an error about the settings names, or ``""``."""
     return "; also ".join(path for words, path in _BY_SETTING.items() if re.search(words, what))
 
 

@@ -1,4 +1,4 @@
-"""Holds the session limits of an org together with all other processes that use it."""
+"""Keeps to the session limits of an org together with all other processes that use it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ T = TypeVar("T")
 # Seconds between two requests of a waiting process; one thread asks for all.
 _POLL = 0.1
 _LONGEST_POLL = 1.0
-# For so long after the store is lost, sessions of other processes may be open.
+# How long sessions of other processes may be open after the store is lost.
 _KNOWN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class _Share:
-    """What this process may use while the store is away.
+    """The share of this process while the store is away.
 
     :param most_open: sessions at once, ``None`` if nothing is known of the others.
     :param most_starts: in an hour.
@@ -84,7 +84,7 @@ class SharedLimiter(ConcurrencyLimiter):
 
     @property
     def asked_for(self) -> float:
-        """Seconds for which the org has asked any of the processes to be left alone."""
+        """The seconds that the org has asked any of the processes to wait."""
         return max(super().asked_for, self._asked_by_all - self._clock())
 
     def paused_for(self, most_per_hour: int) -> float:
@@ -175,7 +175,7 @@ class SharedLimiter(ConcurrencyLimiter):
             self._tell_all()
 
     def _has_a_share_for_all(self, most_open: int) -> bool:
-        """Return whether all slots of this process are in its share, also one taken before it was known."""
+        """Return whether the share has room for all slots, even those taken before the share was known."""
         with self._changed:
             return len(self._starting) + len(self._open) <= self._most_open(most_open)
 
@@ -194,7 +194,7 @@ class SharedLimiter(ConcurrencyLimiter):
         return max(1, most // self._least_processes)
 
     def expect(self, processes: int) -> None:
-        """Assume that at least so many processes use the org, until the store says how many do."""
+        """Assume that at least this many processes use the org, until the store says how many do."""
         self._least_processes = max(self._least_processes, processes)
 
     def withdraw(self, slot: Slot) -> None:
@@ -339,7 +339,7 @@ class SharedLimiter(ConcurrencyLimiter):
     def _return_to_store(self) -> None:
         if self._tell_all():
             self._away = False
-            # Also what other threads have taken between.
+            # Including leases that other threads have taken since.
             self._tell_all()
             log.info("The Redis of limits_conn_id is back; all processes share the org's limits again.")
 

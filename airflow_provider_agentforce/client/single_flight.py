@@ -1,4 +1,4 @@
-"""Lets threads that need the same thing share one call for it, and its failure."""
+"""Lets threads that need the same result share one call, and its failure."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SingleFlight(Generic[T]):
                     raise _AbandonedError from None
                 if deadline.clock() < end:
                     continue
-                raise AgentforceTransientError("Another thread's call takes too long.") from None
+                raise AgentforceTransientError("Another thread's call is taking too long.") from None
             except AgentforceError as error:
                 # Each thread raises its own error, because a traceback belongs to one thread.
                 raise copy(error) from error.__cause__

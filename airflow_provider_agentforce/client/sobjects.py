@@ -24,7 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
 # Types whose values cannot be written as a text.
 _COMPOUND = {"address", "location", "base64", "complexvalue", "json"}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
-# Which forms Python reads depends on its version.
+# The forms that Python reads depend on its version.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CLOCK = re.compile(r"(\d\d:\d\d)(:\d\d)?(\.\d{1,9})?Z?", re.ASCII)
 _MOMENT = re.compile(
@@ -39,7 +39,7 @@ _CASES_BITS = 5
 _FINEST = 17
 
 
-def record_key(record_id: str) -> str:
+def id_key(record_id: str) -> str:
     """Return 15 characters that are the same for all forms of an id.
 
     With 18 characters its case does not matter: the last three say which of the others are capitals.
@@ -250,7 +250,7 @@ class SObjectInfo:
         """
         listed = described.get("fields")
         if not isinstance(listed, list) or not isinstance(described.get("name"), str):
-            raise UnreadableReplyError("a JSON object that describes no object")
+            raise UnreadableReplyError("a JSON object that does not describe an object")
         found = [FieldInfo.from_describe(one) for one in listed if isinstance(one, dict)]
         return cls(
             name=described["name"],
@@ -289,7 +289,7 @@ class SObjectInfo:
         """
         if _ID.fullmatch(record_id) is None:
             raise AgentforceInputError(f"{ID}: {one_line(repr(record_id), 60)} is not the id of a record.")
-        if self.prefix and not record_key(record_id).startswith(self.prefix):
+        if self.prefix and not id_key(record_id).startswith(self.prefix):
             raise AgentforceInputError(
                 f"{ID}: {record_id} is not the id of a record of {self.name}, which begin with {self.prefix}."
             )

@@ -51,7 +51,7 @@ def default_timing() -> Timing:
 @contextmanager
 def use_timing(timing: Timing) -> Iterator[None]:
     """Make *timing* the default inside the ``with`` block, for all threads."""
-    global _default  # noqa: PLW0603 - a default is what it is
+    global _default  # noqa: PLW0603 - a default for the process
     previous, _default = _default, timing
     try:
         yield
@@ -60,7 +60,7 @@ def use_timing(timing: Timing) -> Iterator[None]:
 
 
 class Deadline:
-    """Waits that a kill ends at once and that never outlast the caller's own time.
+    """Waits that a kill ends at once and that never exceed the caller's own time.
 
     A wait that is too long is neither begun nor shortened: a call that comes back earlier than the server
     asked is only refused again.
@@ -100,7 +100,7 @@ class Deadline:
         return not self.stopped and seconds <= min(self.longest_wait, self._end - self.clock())
 
     def stop(self) -> None:
-        """End the present wait and refuse every later one. Safe in a signal handler: it takes no lock."""
+        """End the current wait and refuse every later one. Safe in a signal handler: it takes no lock."""
         self.stopped = True
 
     def check(self) -> None:

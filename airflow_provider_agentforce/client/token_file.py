@@ -1,7 +1,7 @@
 """Keeps an access token in a file for all processes of one user on one machine, encrypted.
 
-The key is derived from the connection's secret, so the file is of use only to who could log in anyway. A file
-or folder that others could have written is not used, and one that cannot be read is written again.
+The key is derived from the connection's secret, so the file is useful only to someone who could log in
+anyway. A file or folder that others could have written is not used; an unreadable one is written again.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class TokenFile:
 
     @contextlib.contextmanager
     def lock(self, deadline: Deadline, *, longest: float) -> Iterator[None]:
-        """Keep other processes from getting a token meanwhile. Continues without that if they take too long.
+        """Keep other processes from getting a token meanwhile; continue without that if they take too long.
 
         :param deadline: of the caller.
         :param longest: seconds to wait for another process.
@@ -151,7 +151,7 @@ class TokenFile:
 
 
 def _cipher(secret: str, identity: bytes) -> Any:
-    """Return what encrypts with a key that only who knows the secret can derive."""
+    """Return a cipher whose key only someone who knows the secret can derive."""
     from cryptography.fernet import Fernet  # noqa: PLC0415 - only where a token is shared
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415

@@ -131,7 +131,7 @@ class TokenSource:
     def access(self, refused: Access | None = None, during_cleanup: bool = False) -> Access:
         """Return an access: the current token, or a new one.
 
-        :param refused: the access that the org refused; a token that another thread got meanwhile serves.
+        :param refused: the access that the org refused; a newer token of another thread is returned.
         :param during_cleanup: return the current token, whatever its age.
         :raises AgentforceError: the org issues no token. Threads that wait for the same call share its error.
         """
@@ -182,8 +182,8 @@ class TokenSource:
         except AgentforceTransientError:
             if old is None or old.access is refused or self._now() >= old.ends_at:
                 raise
-            log.warning("The access token could not be renewed early; it is used until it ends.")
-            # The assertions of the attempts have taken its place among the last secrets.
+            log.warning("The access token could not be renewed early; it is used until it expires.")
+            # Among the secrets added last, the assertions of the attempts have replaced it.
             self._executor.redactor.add(old.reply.access_token)
             self._cache.token = new = replace(old, renew_at=self._now() + _PAUSE)
         return new
@@ -196,7 +196,7 @@ class TokenSource:
         if not reply.is_jwt:
             log.warning(failure_catalogue.OPAQUE_TOKEN)
         lifetime = UNTOLD_LIFETIME if reply.lifetime is None else reply.lifetime
-        # A short life (a test org, a lowered setting) must leave most of itself for use.
+        # Most of a short lifetime (a test org, a lowered setting) must remain usable.
         early = min(_LEEWAY, lifetime / 4) + random.uniform(0, min(_JITTER, lifetime / 8))  # noqa: S311
         token = self._token(reply, asked_at + lifetime - early, asked_at + lifetime)
         if self._cache.file is not None:

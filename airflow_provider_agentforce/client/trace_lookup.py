@@ -26,7 +26,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 30.0, 300.0, 2.0
 # The first pause is at most this share of the available time.
 _SHARE = 1 / 20
 _LONGEST_NOTE = 600
-NO_KIND = "The trace does not hold the kind of the answer: it may ask for something, or tell of a failure."
+NO_KIND = "The trace does not say what kind of answer it is: it may be a question, or report a failure."
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def username(value: object, field: str = "username") -> str:
 
 
 def audience(value: object, field: str = "audience") -> str:
-    """Return the URL of a login host, a My Domain or a site, without a slash at its end."""
+    """Return the URL of a login host, a My Domain or a site, without a trailing slash."""
     match = re.fullmatch(_AUDIENCE, _text(value, field).strip())
     if match is None:
         raise refusal(value, field, "must be a URL such as https://login.salesforce.com")
@@ -194,7 +194,7 @@ def audience(value: object, field: str = "audience") -> str:
 
 
 def path_of_key(value: object, field: str = "private_key_path") -> str:
-    """Return the path of a file. The key itself instead of its path is refused."""
+    """Return the path of a file. A key instead of a path is refused."""
     path = _text(value, field, shown=False).strip()
     if looks_like_key(path):
         raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
@@ -317,7 +317,7 @@ def switch(value: object, field: str) -> bool:
 
 
 def duration(value: object, field: str) -> timedelta:
-    """Return a time that is more than none."""
+    """Return a duration above zero."""
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise refusal(value, field, "must be a timedelta above 0")
     return value

@@ -1,4 +1,4 @@
-"""A managed-agent client that keeps one session over its calls."""
+"""A managed-agent client whose calls share one session."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AgentConversation:
 
     @property
     def capabilities(self) -> ManagedAgentCapabilities:
-        """The capabilities of the agent. The caller cannot choose a session; the conversation has its own."""
+        """The capabilities of the agent, without sessions: the conversation has its own."""
         return replace(self._bound.capabilities, sessions=False)
 
     def invoke(self, request: ManagedAgentRequest) -> ManagedAgentResponse:

@@ -315,7 +315,7 @@ class TaskConversation(Conversation):
 
 
 class _HookConversation(TaskConversation):
-    """Shares its numbers with :meth:`AgentforceHook.invoke_agent`."""
+    """Shares its message numbers with :meth:`AgentforceHook.invoke_agent`."""
 
     def __init__(self, hook: AgentforceHook, *args: Any, **options: Any) -> None:
         super().__init__(hook.client, *args, **options)

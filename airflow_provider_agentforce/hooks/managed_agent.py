@@ -33,7 +33,7 @@ from airflow_provider_agentforce.hooks.task_session import TaskSession
 
 
 class MissingExtraError(AirflowOptionalProviderFeatureException, AirflowFailException):
-    """The extra ``common-ai`` is not installed. No retry of the task follows."""
+    """The extra ``common-ai`` is not installed. Airflow does not retry the task."""
 
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class FinalAgentError(ManagedAgentInvocationError, AirflowFailException):
 
 
 class DeliveryUnknownStop(AirflowTaskTerminated):
-    """A message left, and whether the agent acted on it cannot be known.
+    """A message was sent, and whether the agent acted on it cannot be known.
 
     It ends the task without a retry by Airflow (Airflow 3). It is not an ``Exception``, because a failover
     group would catch that and send the message to the next member, which would also act on it.
@@ -110,7 +110,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
     held_sessions: dict[str, OpenSession]
 
     def agent(self, agent: str | None = None) -> BoundManagedAgent:
-        """Bind an agent for ``ManagedAgentToolset`` or ``FailoverManagedAgentClient``. Makes no call.
+        """Bind an agent for ``ManagedAgentToolset`` or ``FailoverManagedAgentClient``. No call is made.
 
         :param agent: its id (``0Xx…``) or API name. Default: the connection's extra ``agent_id``.
         :raises AirflowOptionalProviderFeatureException: without the extra ``common-ai``.
@@ -119,7 +119,7 @@ class ManagedAgentMixin(BaseManagedAgentHook):
 
     @airflow_errors()
     def resolve_agent(self, agent: str) -> ManagedAgentRef:
-        """Return the agent's identity. It may ask Airflow for the connection, but never calls the org.
+        """Return the agent's identity. This may ask Airflow for the connection, but never calls the org.
 
         :returns: platform ``salesforce.agentforce``, and the name as it was given.
         :raises AgentforceInputError: if *agent* cannot be an agent's id or API name.
@@ -184,12 +184,12 @@ class ManagedAgentMixin(BaseManagedAgentHook):
         return kept
 
     def hold(self, known: Session) -> OpenSession:
-        """Return the only holder of a session, which knows its numbers and its state."""
+        """Return the one holder of a session, which knows the number of its last message and its state."""
         held = self.held_sessions.get(known.session_id)
         return held or self.held_sessions.setdefault(known.session_id, OpenSession(self.client, known))
 
     def forget_session(self, known: SessionLike) -> None:
-        """Forget a session that ends."""
+        """Forget a session that is about to end."""
         self.held_sessions.pop(session_from(known).session_id, None)
 
     def _session(self, session_id: str, last: int | None) -> OpenSession:
@@ -225,7 +225,7 @@ def _in_contract(error: AgentforceError) -> type[BaseException]:
     if isinstance(error, DeliveryUnknownError):
         return DeliveryUnknownStop
     if isinstance(error, AgentFailedError) or (error.operation == "send" and error.status in _REPHRASE):
-        # Not the terminal class: a group would send the message to its next member.
+        # Not the terminal class, because a group would send the message to its next member.
         return ManagedAgentRejected
     return FinalAgentError
 

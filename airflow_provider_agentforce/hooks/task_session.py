@@ -49,7 +49,7 @@ class TaskSession(OpenSession):
     def end_at_once(self) -> None:
         """End the session with the task."""
         log.warning(
-            "The task ends while session %s is open, so the session is ended.", self.session.session_id
+            "The task is ending while session %s is open; the session is ended, too.", self.session.session_id
         )
         self._client.stop()
         self.end_quietly()

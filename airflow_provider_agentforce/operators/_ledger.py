@@ -100,7 +100,7 @@ def turn_key(number: int) -> str:
 def unreadable_entry(key: str) -> LedgerError:
     """Return the error for a record that cannot be parsed: it must not count as missing."""
     return LedgerError(
-        f"The record {_PREFIX}{key} of the task state store cannot be read as one. Nothing was sent.",
+        f"The record {_PREFIX}{key} of the task state store cannot be read. Nothing was sent.",
         hint="Delete it once you know what the agent did.",
         retryable=False,
     )
@@ -157,6 +157,11 @@ class Ledger:
         if record is None or record.cycle != self.cycle:
             return None
         return replace(record, value=self._long[key]) if record.done and key in self._long else record
+
+    def value_of(self, key: str) -> dict[str, Any]:
+        """Return the value that an earlier try of this cycle left, ``{}`` if there is none."""
+        entry = self.read(key)
+        return {} if entry is None else entry.value or {}
 
     def read_any_cycle(self, key: str) -> LedgerEntry | None:
         """Return the record in the store, also one from before a clear."""

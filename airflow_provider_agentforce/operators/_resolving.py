@@ -60,8 +60,8 @@ class ResolvesDeliveries(SendsMessages):
         """Send the messages that are not recorded, and return the task's result."""
 
     @abstractmethod
-    def record_key(self, number: int) -> str:
-        """Return the key of a message's record."""
+    def entry_key(self, number: int) -> str:
+        """Return the key of a message's entry in the ledger."""
 
     def answers_before(self) -> Sequence[Turn] | None:
         """Return the earlier answers of the session; ``None``: other tasks use it, too."""
@@ -144,8 +144,7 @@ class ResolvesDeliveries(SendsMessages):
 
     def _sent_again(self, delivery: UnknownDelivery, ledger: Ledger) -> dict[str, Any] | None:
         """Return the verdict by which a message was sent again in this try, ``None`` if it was not."""
-        record = ledger.read(self.record_key(delivery.sequence_id or 0))
-        value = (record.value if record is not None else None) or {}
+        value = ledger.value_of(self.entry_key(delivery.sequence_id or 0))
         again = value.get("sent_again") and value.get("try") == ledger.try_number
         return value["resolution"] if again else None
 
@@ -158,7 +157,7 @@ class ResolvesDeliveries(SendsMessages):
         """Run the steps; return when the message is resolved or may be sent again."""
         where = f" [session {error.session_id}]" if error.session_id else ""
         self.log.warning("%s The steps of on_unknown_delivery try to find out.%s", error.fact, where)
-        key = self.record_key(error.delivery.sequence_id)
+        key = self.entry_key(error.delivery.sequence_id)
         store = RecordedDelivery(ledger, key, error, self.answers_before())
         services = self._services(context, ledger)
         try:
@@ -205,8 +204,7 @@ class ResolvesDeliveries(SendsMessages):
         ledger.decide(RENDERED, "", kept, done=False)
 
     def _restore(self, ledger: Ledger) -> None:
-        record = ledger.read(RENDERED)
-        for name, value in ((record.value if record is not None else None) or {}).items():
+        for name, value in ledger.value_of(RENDERED).items():
             setattr(self, name, value)
 
 

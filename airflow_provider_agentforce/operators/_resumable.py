@@ -157,7 +157,7 @@ class ResumableConversation:
         A first message that may be sent again because the agent did not act on it keeps its resolution.
         """
         first = self._ledger.read(turn_key(1))
-        resolution = ((first.value if first is not None else None) or {}).get("resolution")
+        resolution = self._ledger.value_of(turn_key(1)).get("resolution")
         for number in range(1, len(self.turns) + 2):
             self._ledger.forget(turn_key(number))
         self._ledger.forget(SESSION)

@@ -82,8 +82,7 @@ class ResumableRun:
 
     def versions(self) -> dict[str, str | None] | None:
         """Return the versions that the agents had when the run was started, ``None`` if that is not known."""
-        record = self._ledger.read(_RUN)
-        return None if record is None else (record.value or {}).get("versions")
+        return self._ledger.value_of(_RUN).get("versions")
 
     def forget(self) -> None:
         """Make the next try start another run."""

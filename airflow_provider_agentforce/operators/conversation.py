@@ -159,8 +159,8 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         """Whether the task may free its slot and continue later."""
         return self.resolves or any(isinstance(one, Ask) for one in self.deciders.values())
 
-    def record_key(self, number: int) -> str:
-        """Return the key of a message's record."""
+    def entry_key(self, number: int) -> str:
+        """Return the key of a message's entry in the ledger."""
         return turn_key(number)
 
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:

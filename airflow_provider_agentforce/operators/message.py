@@ -157,8 +157,8 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         """Continue after a wait."""
         return self.until_known(context, event)
 
-    def record_key(self, number: int) -> str:
-        """Return the key of a message's record."""
+    def entry_key(self, number: int) -> str:
+        """Return the key of a message's entry in the ledger."""
         return TURN if number == self._number else CORRECTION
 
     def attempt(self, context: Context, ledger: Ledger) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             self.agentforce_conn_id,
             session.session_id,
             session=session,
-            key_of=self.record_key,
+            key_of=self.entry_key,
             resend_unknown=self.resends,
         )
         self.page.began(session)

@@ -9,7 +9,7 @@ from airflow_provider_agentforce.links.page import ROUTE
 from airflow_provider_agentforce.plugins.pages import Pages
 
 _NAME = "Agentforce"
-# Airflow shows a tab on the tasks whose operator has one of these names.
+# Airflow shows the tab on tasks whose operator has one of these names.
 _OPERATORS = (
     "ConversationOperator",
     "@task.agentforce",
@@ -47,7 +47,7 @@ def _tabs() -> list[dict[str, Any]]:
 
 
 class AgentforcePlugin(AirflowPlugin):
-    """The tab *Agentforce*, and what it shows. Below Airflow 3.1 there is neither."""
+    """The tab *Agentforce* and its pages. They need Airflow 3.1 or later."""
 
     name = ROUTE
     fastapi_apps = _apps()

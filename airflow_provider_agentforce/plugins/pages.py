@@ -46,7 +46,7 @@ class Pages:
 
         if scope["type"] != "http":
             return
-        # Airflow may itself be served under a path, of which frameworks leave more or less here.
+        # Airflow may itself be served under a path, and frameworks differ in how much of it they leave here.
         name = scope["path"].rpartition("/")[2]
         answer: Response
         if scope["method"] not in ("GET", "HEAD"):

@@ -47,7 +47,7 @@ def test_good_connection_is_told_with_its_facts(org, client):
         f"✓ host: {address} answers.",
         "✓ token: a JWT for 30 minutes.",
         "✓ scopes: api chatbot_api sfap_api.",
-        f"✓ API host: {org.url} takes the token.",
+        f"✓ API host: {org.url} accepts the token.",
         f"✓ agent: Service_Agent, {org.agent_id}.",
         "- start: not tried; no session was started.",
     ):
@@ -305,8 +305,8 @@ def test_no_token_is_shown(make_client):
 
 NOT_DONE_IN_SALESFORCE = {
     *("", "Check the host and the network.", "Clear the task to run it again."),
-    "Check the host, its port, and what is between: a proxy or a firewall.",
-    "The host does not answer like an org. Check host and api_url, and any proxy or gateway between.",
+    "Check the host, its port, and anything in between, such as a proxy or a firewall.",
+    "The host does not answer like an org. Check host and api_url, and any proxy or gateway in between.",
     "Check whether the URL begins with http or https, and its port.",
     "Correct the environment variable: HTTPS_PROXY, ALL_PROXY or REQUESTS_CA_BUNDLE.",
     "Fix the server's certificate, or name your CA in REQUESTS_CA_BUNDLE.",
@@ -319,7 +319,7 @@ BEGINNINGS = (
     *("Make the query smaller", "An address and its headers"),
     *("The host asks for a client certificate", "The host answers with a redirect", "The session "),
     *(
-        "The client-credentials flow takes no",
+        "The client-credentials flow accepts no",
         "More than 3,600 logins",
         "The token was refused several",
     ),

@@ -10,7 +10,7 @@ from quick import secrets_of
 from telling import look_over
 
 from airflow_provider_agentforce.client.records import check_writable
-from airflow_provider_agentforce.client.sobjects import FieldInfo, SObjectInfo, record_key
+from airflow_provider_agentforce.client.sobjects import FieldInfo, SObjectInfo, id_key
 from airflow_provider_agentforce.exceptions import (
     AgentforceAuthError,
     AgentforceError,
@@ -378,7 +378,7 @@ def test_fields_that_cannot_be_written_are_all_named_at_once(records):
     ],
 )
 def test_two_forms_of_an_id_are_the_same_record(one, other, same):
-    assert (record_key(one) == record_key(other)) is same
+    assert (id_key(one) == id_key(other)) is same
 
 
 def test_an_object_that_may_not_be_written_says_so():

@@ -493,7 +493,7 @@ class TestEndOfTask:
             assert isinstance(asked.exception(5), DeliveryUnknownStop)
             assert org.open_sessions == []
             assert org.applied() == 1
-        assert "The task ends while session" in caplog.text
+        assert "The task is ending while session" in caplog.text
 
     def test_a_conversation_whose_run_was_cut_off_is_ended(self, org, agent):
         conversation = AgentforceToolset(agent, tool_name="ask").client

@@ -995,7 +995,7 @@ class TestKind:
         org.fail("send", **ACTED)
         result = task.run()
         resolution = result.get("turns", [result])[0]["resolution"]
-        assert "does not hold the kind of the answer" in resolution["note"]
+        assert "does not say what kind of answer it is" in resolution["note"]
         assert [one.levelname for one in caplog.records if "Read the answer" in one.message] == ["WARNING"]
 
     def test_a_function_may_know_it(self, traced_org, task_of, caplog):

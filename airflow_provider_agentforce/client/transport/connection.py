@@ -38,9 +38,9 @@ MAX_IDLE_SECONDS = 1.5
 class Connection:
     """A connection to a host or, through a proxy, to a host behind it.
 
-    :ivar connected: whether only TLS is between it and a request.
+    :ivar connected: whether a request can be sent, or only TLS is missing.
     :ivar kept: whether it was used before.
-    :ivar cut: whether it was cut from outside.
+    :ivar cut: whether it was cut from another thread or a signal handler.
     :ivar max_body: bytes that the content of the reply under way may have.
     :ivar head: bytes of the reply's head, as far as they have arrived.
     :param check: raises when the exchange was stopped; called while connecting.
@@ -78,14 +78,14 @@ class Connection:
             self._sock = secure = self.route.context.wrap_socket(
                 self._sock, server_hostname=self.route.host, do_handshake_on_connect=False
             )
-            # A stop while it was wrapped has found a socket that is detached.
+            # A stop during the wrapping cut only the socket that is now detached.
             self._check()
             with _ours(end):
                 secure.do_handshake()
 
     @property
     def open_at_peer(self) -> bool:
-        """Whether the peer has not sent its end. What it says may be a part of TLS."""
+        """Whether the peer has not closed its side. Bytes from it may be a part of TLS."""
         return not self._readable(0.0, _CLOSED_BY_PEER)
 
     def usable(self) -> bool:

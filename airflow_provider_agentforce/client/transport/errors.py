@@ -17,7 +17,7 @@ _CLIENT_CERTIFICATE = (
     "ALERT_UNKNOWN_CA",
     "ALERT_BAD_CERTIFICATE",
     "ALERT_CERTIFICATE",
-    "ALERT_HANDSHAKE_FAILURE",  # the only word of TLS 1.2 for a certificate that is missing
+    "ALERT_HANDSHAKE_FAILURE",  # how TLS 1.2 reports a missing certificate
 )
 _CLOSED = "the other side closed the connection"
 _QUOTE = re.compile(r"\s*(?:[:(]|\bb['\"]|\bbytearray)")
@@ -39,7 +39,7 @@ class TransportError(Exception):
 
 
 class WireError(Exception):
-    """Something that this package finds itself, in words that can be shown."""
+    """A fault that this package finds itself, in words that can be shown."""
 
 
 class DeadlineError(WireError):
@@ -54,7 +54,7 @@ class RouteError(WireError):
     """The environment names a proxy or a CA bundle that cannot be used."""
 
 
-# What the wire and its libraries raise. Anything else comes from a signal handler and is passed on.
+# The errors of the wire and its libraries. Any other error comes from a signal handler and is passed on.
 WIRE_ERRORS = (OSError, h11.ProtocolError, WireError)
 
 

@@ -78,7 +78,7 @@ class Exchange:
         self._framing = ""
         self._broken_write = False
         self._connection: Connection | None = None
-        # Who takes it out may cut it or pass it on, so that a late stop cannot meet the next exchange.
+        # Whoever takes it out may cut it or pass it on, so that a late stop cannot cut the next exchange.
         self._cuttable: list[Connection] = []
         self._length = 0
 
@@ -90,7 +90,7 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         connection, self._connection = self._connection, None
-        # The call that it belongs to holds the exchange: without a cycle, a long reply is freed at once.
+        # It belongs to a call that refers to the exchange: without the cycle, a long reply is freed at once.
         self._before_send = None
         try:
             if connection is not None and self._uncut() and self._is_clean(connection, kind):
@@ -115,7 +115,7 @@ class Exchange:
         if self._before_send is not None:
             self._before_send()
             if not (connection.usable() if connection.kept else connection.open_at_peer):
-                # That took long enough for the other side to close it.
+                # Meanwhile the other side may have closed it.
                 connection.close()
                 connection, data = self._ready()
         self._raise_if_stopped()
@@ -178,7 +178,7 @@ class Exchange:
             self._cuttable.pop().shut()
 
     def _uncut(self) -> bool:
-        """Take the connection out, and tell whether nothing has cut it."""
+        """Take the connection out; return whether it was not cut."""
         try:
             self._cuttable.pop()
         except IndexError:
@@ -271,7 +271,7 @@ class Exchange:
 
 
 def _framing_problem(head: bytes) -> str:
-    """Return what h11 accepts although a proxy on the way may have read it in another way."""
+    """Return why a head is ambiguous: h11 accepts it, but a proxy may have read it differently."""
     found = _FRAMING.findall(head)
     lengths = [value for name, value in found if name[:1] in b"cC"]
     if len(lengths) > 1 or any(b"," in value for value in lengths):
@@ -282,7 +282,7 @@ def _framing_problem(head: bytes) -> str:
 
 
 def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
-    """Return what decodes one layer of *encoding*, to a given number of bytes at most."""
+    """Return a function that decodes one layer of *encoding*, up to a given number of bytes."""
     if encoding.strip().lower() in {"", "identity"}:
         return lambda data, _most: data
     if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
@@ -298,7 +298,7 @@ class _Inflater:
         self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def decode(self, data: bytes, most: int) -> bytes:
-        """Return what the next bytes hold, *most* bytes of it.
+        """Return the content of the next bytes, at most *most* bytes.
 
         :raises FramingError: they are not valid.
         """

@@ -40,7 +40,7 @@ class Route:
 
     @property
     def address(self) -> str:
-        """What is connected to, for a person."""
+        """The address to connect to, for a person."""
         proxy = "proxy " if self.tunnelled or self.absolute else ""
         return proxy + _address(*self.first)
 
@@ -50,7 +50,7 @@ class Route:
         return _address(self.host, self.port)
 
     def target(self, url: str) -> str:
-        """Return what the first line of a request for *url* names."""
+        """Return the target in the first line of a request for *url*."""
         return url if self.absolute else url[len(self.origin) :] or "/"
 
 
@@ -103,7 +103,7 @@ def _authorization(proxy: SplitResult) -> str | None:
 
 @cache
 def _context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLContext:
-    # Not create_default_context: from Python 3.13 on it refuses CAs of companies that work today.
+    # Not create_default_context: from Python 3.13 on, it refuses company CAs that work today.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     bundle = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)

@@ -1,4 +1,4 @@
-"""What exchanges share: connections that are kept for the next ones, and a stop for all."""
+"""Shared by all exchanges: connections that are kept for the next ones, and a stop."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Transport:
     def __init__(self, *, max_idle: int, pool: _Pool | None = None) -> None:
         self._pool = pool or _Pool(max_idle)
         self._max_idle = max_idle
-        # Weak, so that an exchange that a signal kept from its end is closed with the error that holds it.
+        # Weak: an exchange whose end a signal interrupts is closed together with the error that refers to it.
         self._under_way: dict[int, weakref.ref[Exchange]] = {}
         self._stopped = False
 
@@ -148,7 +148,7 @@ class Transport:
             self._pool.put(connection)
 
     def add(self, exchange: Exchange) -> None:
-        """Take note of an exchange, and stop it if it comes too late."""
+        """Note an exchange, and stop it if the transport is stopped."""
         self._under_way[id(exchange)] = weakref.ref(exchange)
         if self._stopped and not exchange.during_cleanup:
             exchange.stop()

@@ -247,8 +247,8 @@ def test_key_in_a_file_with_a_byte_order_mark(tmp_path):
 SECP = keys.pem_of(ec.generate_private_key(ec.SECP256R1()))
 LOCKED = BestAvailableEncryption(b"passphrase")
 BAD_KEYS = {
-    "public": (keys.public_pem(keys.rsa_key()), "a public key only"),
-    "certificate": (keys.certificate(keys.rsa_key()), "a certificate only"),
+    "public": (keys.public_pem(keys.rsa_key()), "only a public key"),
+    "certificate": (keys.certificate(keys.rsa_key()), "only a certificate"),
     "passphrase": (keys.pem_of(keys.rsa_key(), encryption=LOCKED), "passphrase"),
     "old passphrase": (
         keys.pem_of(keys.rsa_key(), PrivateFormat.TraditionalOpenSSL, LOCKED),

@@ -184,7 +184,7 @@ def test_a_page_of_many_megabytes_is_read(org, records):
 def test_a_limit_of_the_org_is_a_transient_error_that_holds_up_no_agent(org, client, records):
     org.fail("query", error="rest_request_limit", times=3)
     error = failing(client, lambda: records.query("SELECT Id FROM Account"), RateLimitedError)
-    assert "24 hours" in error.hint
+    assert "daily API calls" in error.hint
     client.end_session(client.start_session())
 
 

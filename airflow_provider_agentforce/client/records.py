@@ -192,12 +192,6 @@ class Records(OrgResource):
         url = f"{self._host}{DATA_PATH}/composite/sobjects{path}"
         typed = [{"attributes": {"type": sobject}, **row} for row in rows]
         known = {} if results is None else results
-
-        def attempt() -> bool:
-            left = {at: row for at, row in enumerate(typed) if at not in known or known[at].locked}
-            self._write(url, left, known)
-            return any(one.locked for one in known.values())
-
         # The last results count.
         tenacity.Retrying(
             retry=tenacity.retry_if_result(bool),
@@ -205,8 +199,14 @@ class Records(OrgResource):
             stop=tenacity.stop_after_attempt(_LOCK_ATTEMPTS),
             sleep=self._executor.deadline.sleep,
             retry_error_callback=lambda _: True,
-        )(attempt)
+        )(self._attempt, url, typed, known)
         return [known[at] for at in range(len(rows))]
+
+    def _attempt(self, url: str, rows: Sequence[dict[str, Any]], results: dict[int, WriteResult]) -> bool:
+        """Write the records that have no result or were locked; return whether some are locked now."""
+        left = {at: row for at, row in enumerate(rows) if at not in results or results[at].locked}
+        self._write(url, left, results)
+        return any(one.locked for one in results.values())
 
     def _write(
         self, url: str, rows: Mapping[int, Mapping[str, Any]], results: dict[int, WriteResult]

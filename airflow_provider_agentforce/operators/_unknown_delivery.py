@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -395,22 +395,24 @@ class Resolver:
         if step is None:
             self._settle(verdicts)
             return
-        # A step that is still to come waits for the answer.
+        traced = self._traced(name for name, said in verdicts.items() if said.acted is False)
+        if traced:
+            log.warning("%s Messages: %d.", _TRACED, len(traced))
+        said = {**verdicts, **traced}
+        self._settle_with_outcomes(step, {name: one for name, one in said.items() if one is not None})
+
+    def _traced(self, names: Iterator[str]) -> dict[str, Verdict | None]:
+        """Return the verdicts on messages in the trace; ``None`` if a later step waits for the answer."""
         waits = any(isinstance(one, Trace) for one in self._steps[self._state.step :])
         unknown = self._store.open()
-        names = iter([name for name, said in verdicts.items() if said.acted is False])
         found: dict[str, Verdict | None] = {}
         while part := {name: unknown[name] for name in islice(names, _AT_ONCE)}:
             looked = self._services.look_up(part)
-            for name, one in self._with_seen_before(looked).items():
-                if one.found:
-                    found[name] = _verdict_of(one, last=not waits)
+            seen = self._with_seen_before(looked).items()
+            found |= {name: _verdict_of(one, last=not waits) for name, one in seen if one.found}
             if any(one.for_all for one in looked.values()):
                 break
-        if found:
-            log.warning("%s Messages: %d.", _TRACED, len(found))
-        said = {**verdicts, **found}
-        self._settle_with_outcomes(step, {name: one for name, one in said.items() if one is not None})
+        return found
 
     def _note_all(self, names: Iterable[str], note: str) -> None:
         for name in names:

@@ -88,6 +88,7 @@ class Task:
     """One task instance with its tries; every try is a new operator, as in Airflow.
 
     :ivar keeps: whether this Airflow has a task state store.
+    :ivar page: what the last process left for its page.
     """
 
     folder: Path
@@ -104,6 +105,7 @@ class Task:
         self.store = StateStore(lambda: os._exit(KILLED), self.folder / f"{uuid.uuid4()}.json")
         self.try_number, self.max_tries = 0, 3
         self.xcoms = {}
+        self.page = None
 
     def clear(self):
         self.max_tries = self.try_number + 3
@@ -139,7 +141,7 @@ class Task:
         try:
             return operator.execute(self._context(ti))
         finally:
-            self.xcoms = ti.xcoms
+            self.xcoms, self.page = ti.xcoms, ti.page
 
     def resume(self, wait, event=None, *, error=None, **changed):
         """Go on in the same try after a *wait* that the task has raised, in another process as it were.
@@ -154,7 +156,7 @@ class Task:
         try:
             return operator.resume_execution(method, given, self._context(ti))
         finally:
-            self.xcoms = ti.xcoms
+            self.xcoms, self.page = ti.xcoms, ti.page
 
     def _context(self, ti):
         return {"ti": ti, **({"task_state_store": self.store} if self.keeps else {})}

@@ -90,7 +90,8 @@ class Question:
             name: {
                 "value": self.proposed.get(name, ""),
                 "description": title,
-                "schema": {"type": "string", "title": title},
+                # Airflow offers no option while a field that must not be null is blank.
+                "schema": {"type": ["null", "string"], "title": title},
             }
             for name, title in self.fields.items()
         }

@@ -153,7 +153,7 @@ class Resolver:
     """Runs the steps in order until one resolves it.
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
-    :param shows: receives the state whenever it is recorded.
+    :param shows: receives the state at the beginning and whenever it is recorded.
     :ivar refusal: says that a person has decided to fail the task; ``""`` if none has.
     """
 
@@ -186,6 +186,8 @@ class Resolver:
 
         :returns: ``None`` if all are resolved; otherwise the last step, ``"fail"`` or ``"resend"``.
         """
+        # A wait or an earlier try has left the page without it.
+        self._shows(self._state)
         if self._services.woken_in_vain:
             self._wait_before_another()
         while self._store.open():

@@ -1170,6 +1170,17 @@ class TestAsk:
             task.run()
         assert len(calls) == 1
 
+    def test_a_task_that_a_person_fails_still_shows_what_it_was_about(self, org, actions):
+        task = talking(org, [lambda _: None, "ask"])
+        org.fail("send", **ACTED)
+        with pytest.raises(TaskAwaitingInput) as wait:
+            task.run()
+        with pytest.raises(DeliveryUnknownError, match="decided to fail the task"):
+            task.resume(wait.value, chosen("Fail"))
+        unknown = task.page["unknown"]
+        assert (unknown["sequence_id"], unknown["request"]["text"]) == (1, "change it")
+        assert (unknown["steps"], unknown["step"]) == (["check", "ask", "fail"], 1)
+
     def test_a_batch_that_a_person_fails_fails_with_its_results(self, org, actions, tmp_path):
         task = batch_task(tmp_path, ["ask", "resend"])
         org.fail("send", **ACTED)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote, urlencode
 
+# A machine that does much else is slow, and this costs nothing elsewhere.
+PATIENCE_MS = 60_000
 FRAME = "iframe[title=Agentforce]"
 READY = "main[aria-busy=false]"
 

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from agentforce_tab import PATIENCE_MS
 from form import CONN_ID, Form, Pictures
 from real_airflow import RealAirflow, left_out, running
 
@@ -31,7 +32,6 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 20_000
 VIEW = {"width": 1000, "height": 1300}
 
 

@@ -11,13 +11,12 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from agentforce_tab import AgentforceTab
+from agentforce_tab import PATIENCE_MS, AgentforceTab
 from real_airflow import RealAirflow, kill, until
 
 from airflow_provider_agentforce._compat import tabs_choose_operators
 
 HERE = Path(__file__).resolve().parent
-PATIENCE_MS = 20_000
 PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
 LOOKS = {"": ("light", WIDE), "-dark": ("dark", WIDE), "-phone": ("light", PHONE)}
@@ -213,10 +212,13 @@ def test_a_doubt_is_decided_on_airflows_page_and_shown_on_ours(tab, seen, connec
     alarm = tab.main.get_by_role("alert")
     seen(alarm).to_contain_text("It is not known whether the agent acted on message 1")
     seen(alarm).to_contain_text("The check _the_crm_cannot_say cannot tell.")
+    seen(alarm).to_contain_text("Then decide.")
     pictures("unknown-delivery-page", run, "refund")
     tab.open(run, "refund")
     alarm.get_by_role("link", name="Decide in Airflow's Required Actions").click()
     tab.page.wait_for_url("**/required_actions")
+    # Who does not know the answer can decide, too.
+    seen(tab.page.get_by_role("button", name="Fail", exact=True)).to_be_enabled()
     tab.page.locator('[name="element_answer"]').fill("Order 4711 has shipped.")
     tab.page.get_by_role("button", name="It was done", exact=True).click()
     assert run.wait() == "success"
@@ -482,7 +484,7 @@ def elsewhere(airflow, tmp_path_factory):
     other = RealAirflow(airflow.home, airflow.home, environment, path="/airflow")
     try:
         other.start_part("api-server")
-        until("the server answers", lambda: answers(f"{other.url}/api/v2/monitor/health"), timeout=120)
+        until("the server answers", lambda: answers(f"{other.url}/api/v2/monitor/health"))
         yield other
     finally:
         other.stop()

@@ -480,27 +480,46 @@ function flightView(one) {
         : el("div", { class: "answer waiting" }, el("div", { class: "who" }, badge(["Under way", "blue pulse"])), el("p", { class: "soft" }, "Waiting for the agent's answer…")));
 }
 
-function stepsView(unknown) {
+function stepState(index, unknown, ended) {
+  if (ended && index === unknown.steps.length - 1) return ["→", ""];
+  if (index < unknown.step || ended && index === unknown.step) return ["?", " (did not settle it)"];
+  if (index === unknown.step) return ["→", " (now)"];
+  return ["·", ended ? " (not tried)" : " (next, if needed)"];
+}
+
+function stepsView(unknown, ended) {
   return el("ol", { class: "steps" }, list(unknown.steps).map((name, index) => {
-    const [mark, state] = index < unknown.step ? ["✓", "could not tell"] : index === unknown.step ? ["→", "now"] : ["·", "next, if needed"];
-    return el("li", { class: index > unknown.step ? "soft" : "" }, el("span", { class: "mark", "aria-hidden": "true" }, mark), el("span", {}, STEPS[name] ?? line(name, 40), el("span", { class: "soft small" }, ` (${state})`)));
+    const [mark, state] = stepState(index, unknown, ended);
+    return el("li", { class: mark === "·" ? "soft" : "" }, el("span", { class: "mark", "aria-hidden": "true" }, mark), el("span", {}, STEPS[name] ?? line(name, 40), el("span", { class: "soft small" }, state)));
   }));
+}
+
+const LOOK = "Look at the record that the message was to change, and at the session in Salesforce: the agent's event log (Agentforce Builder) finds it by the session's id or its external session key.";
+
+// What the steps are and found, and what to do: also for the records of a batch.
+function findingOut(one) {
+  const unknown = one.page.unknown ?? {};
+  const ended = Boolean(one.page.error) || stopped(one);
+  const hint = one.page.error?.hint || (one.asked ? `${LOOK} Then decide.`
+    : one.ti?.state === "up_for_retry" ? "The next try finds out, as on_unknown_delivery says, or fails and says so."
+      : stopped(one) ? `${LOOK} Clearing the task sends the message again.` : "Nothing yet: the task is still finding out.");
+  const findings = list(unknown.findings);
+  return [
+    unknown.steps ? [el("h3", {}, "Steps of on_unknown_delivery"), stepsView(unknown, ended)] : null,
+    findings.length ? [el("h3", {}, "What was found"), el("ul", {}, findings.map((finding) => el("li", {}, "• ", line(finding, 400))))] : null,
+    el("h3", {}, "What to do"), el("p", {}, line(hint, 800)),
+    one.asked ? el("p", {}, el("a", { class: "button strong", href: taskUrl(one.task, "/required_actions") }, "Decide in Airflow's Required Actions")) : null,
+  ];
 }
 
 function unknownView(one) {
   const unknown = one.page.unknown ?? {};
   const number = unknown.sequence_id ?? one.page.sending?.sequence_id;
-  const ended = Boolean(one.page.error) || stopped(one);
-  const hint = one.page.error?.hint || (one.ti?.state === "up_for_retry" ? "The next try finds out, as on_unknown_delivery says, or fails and says so."
-    : stopped(one) ? "Look at the record that the message was to change, and at the session in Salesforce: the agent's event log (Agentforce Builder) finds it by the session's id or its external session key. Clearing the task sends the message again." : "");
-  const sees = one.page.error?.what ?? unknown.error ?? "The task was stopped while the message was under way.";
+  const what = one.page.error?.what ?? unknown.error ?? "The task was stopped while the message was under way.";
   return el("section", { class: "box alarm", role: "alert", "aria-labelledby": "unknown" },
-    el("h2", { id: "unknown" }, `It is not known whether the agent acted on message ${number ?? ""}`.trim()),
-    el("p", {}, line(sees, 600)),
-    unknown.steps ? [el("h3", {}, "How it is found out"), stepsView({ ...unknown, step: ended ? unknown.steps.length - 1 : unknown.step })] : null,
-    list(unknown.findings).length ? [el("h3", {}, "What was found"), el("ul", {}, list(unknown.findings).map((finding) => el("li", {}, "• ", line(finding, 400))))] : null,
-    hint ? [el("h3", {}, "What to do"), el("p", {}, line(hint, 800))] : null,
-    one.asked ? el("p", {}, el("a", { class: "button strong", href: taskUrl(one.task, "/required_actions") }, "Decide in Airflow's Required Actions")) : null,
+    el("h2", { id: "unknown" }, `It is not known whether the agent acted on ${number ? `message ${number}` : "the message"}`),
+    el("p", {}, line(what, 600)),
+    findingOut(one),
     facts([["Session", code(unknown.session_id ?? one.page.session_id)], ["External session key", code(unknown.external_session_key ?? one.page.external_session_key)], ["Sent", time(unknown.sent_at ?? one.page.sending?.sent_at)]]));
 }
 
@@ -726,9 +745,8 @@ function unknownRecordsView(one) {
   if (!isObject(unknown) || one.page.state === "finished") return null;
   return el("section", { class: "box alarm", role: "alert" }, el("h2", {}, `Of ${count(Number(unknown.records))} records it is not known whether the agent acted`),
     el("p", {}, list(unknown.keys).flatMap((key, index) => [index ? ", " : "", line(key, 60)])),
-    el("h3", {}, "How it is found out"), stepsView(unknown),
-    list(unknown.findings).length ? [el("h3", {}, "What was found"), el("ul", {}, list(unknown.findings).map((finding) => el("li", {}, "• ", line(finding, 400))))] : null,
-    one.asked ? el("p", {}, el("a", { class: "button strong", href: taskUrl(one.task, "/required_actions") }, "Decide in Airflow's Required Actions")) : null);
+    one.page.error ? el("p", {}, line(one.page.error.what, 600)) : null,
+    findingOut(one));
 }
 
 function batchView(one) {
@@ -771,7 +789,7 @@ function entryView(group) {
 function conversationLine(group) {
   const { turns, said } = firstWords(group);
   const last = turns.at(-1);
-  const count = turns.length + group.reduce((sum, one) => sum + (Number(one.page.left_out) || 0), 0);
+  const count = turns.length + group.reduce((sum, one) => sum + (Number(one.page.left_out) || 0) + (one.page.sending || one.page.unknown ? 1 : 0), 0);
   return {
     badge: last ? outcomeBadge(last.outcome) : null,
     lines: [

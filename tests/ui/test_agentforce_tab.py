@@ -154,7 +154,7 @@ def test_the_tab_is_dark_when_airflow_is(tab, seen, told):
 
 def test_the_tasks_of_one_session_are_one_conversation(tab, seen, connected, airflow):
     run = airflow.trigger("example_agentforce_session")
-    assert run.wait(150) == "success"
+    assert run.wait() == "success"
     tab.open(run)
     seen(tab.main.get_by_role("list", name="Conversations and batches").get_by_role("link")).to_have_count(1)
     tab.open(run, "second")

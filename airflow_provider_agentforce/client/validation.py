@@ -195,10 +195,7 @@ def audience(value: object, field: str = "audience") -> str:
 
 def path_of_key(value: object, field: str = "private_key_path") -> str:
     """Return the path of a file. A key instead of a path is refused."""
-    path = _text(value, field, shown=False).strip()
-    if looks_like_key(path):
-        raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
-    return path
+    return _without_key(value, field)
 
 
 def one_of(choices: Sequence[str], value: object, field: str) -> str:
@@ -345,9 +342,7 @@ def share(value: Any, field: str) -> float:
 
 def secret(value: object, field: str) -> str:
     """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
-    text = _text(value, field, shown=False).strip()
-    if looks_like_key(text):
-        raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
+    text = _without_key(value, field)
     if not text or not text.isprintable() or not text.isascii():
         raise AgentforceInputError(f"{field} is empty or contains characters that no Salesforce key has.")
     return text
@@ -436,6 +431,13 @@ def _text(value: object, field: str, *, shown: bool = True) -> str:
     if shown:
         raise refusal(value, field, "must be text")
     raise AgentforceInputError(f"{field} must be text, but is of type {type(value).__name__}.")
+
+
+def _without_key(value: object, field: str) -> str:
+    text = _text(value, field, shown=False).strip()
+    if looks_like_key(text):
+        raise AgentforceInputError(f"{field} holds a private key; move it to the extra private_key.")
+    return text
 
 
 def _has_surrogate(text: str) -> bool:

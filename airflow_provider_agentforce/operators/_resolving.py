@@ -37,7 +37,8 @@ _SHORT_WAIT = 10.0
 _SLICE = 0.1
 # Look-ups at once.
 _LOOKERS = 8
-_AGAIN = "The message was sent once more in this try{why}; the new delivery is also unknown."
+_AGAIN = "The message was sent once more in this try{why}; {known}."
+_UNKNOWN_AGAIN, _RECEIVED = "the new delivery is also unknown", "the org has it, and its answer is lost"
 _CUT_SHORT = "The task was stopped during the steps of on_unknown_delivery."
 _NOT_ACTED = ", because the agent had not acted"
 
@@ -130,7 +131,8 @@ class ResolvesDeliveries(SendsMessages):
         again = None if error.delivery is None else self._sent_again(error.delivery, ledger)
         if again is not None:
             why = "" if again["acted"] is None else _NOT_ACTED
-            return error.replaced(hint=f"{_AGAIN.format(why=why)} {error.hint}")
+            known = _UNKNOWN_AGAIN if error.applied is None else _RECEIVED
+            return error.replaced(hint=f"{_AGAIN.format(why=why, known=known)} {error.hint}")
         return error
 
     def tries_left(self, context: Context) -> bool:

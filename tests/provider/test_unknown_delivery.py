@@ -217,6 +217,17 @@ def test_a_message_that_the_org_has_is_not_sent_again_though_a_check_says_so(org
 
 
 @TASKS
+@pytest.mark.parametrize("second", [{"cut": 20}, {"error": "sequence_id_used"}])
+def test_a_message_that_the_org_has_after_all_is_said_to_be_there(org, crm, task_of, second):
+    task = task_of(org, lambda _: False)
+    org.fail("send", **ACTED)
+    org.fail("send", **second)
+    with pytest.raises(DeliveryUnknownError, match="sent once more in this try.*the org has it"):
+        task.run()
+    assert crm.sends() == 2
+
+
+@TASKS
 @pytest.mark.parametrize("steps", ["resend", [cannot_tell, "resend"]])
 def test_a_message_that_the_org_has_is_not_sent_again_by_a_retry(org, crm, task_of, steps):
     task = task_of(org, steps)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
 import requests
 from stand_ins import Task, chosen
 
-from airflow_provider_agentforce._compat import waits
+from airflow_provider_agentforce._compat import AirflowTaskTimeout, waits
 from airflow_provider_agentforce.delivery import Trace
 from airflow_provider_agentforce.exceptions import DeliveryUnknownError
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
@@ -63,6 +64,20 @@ def trace(text, answer=None, *, more=""):
     times = {"startTimeUnixNano": at, "endTimeUnixNano": at}
     spans = [{"spanId": str(n), **times, "attributes": one} for n, one in enumerate((told, other))]
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+
+
+@contextmanager
+def time_is_up():
+    """Have SIGUSR1 raise what Airflow raises when the time of a task is up."""
+
+    def interrupt(*_):
+        raise AirflowTaskTimeout
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
 
 
 def cannot_tell(_delivery):

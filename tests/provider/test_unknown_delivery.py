@@ -40,6 +40,7 @@ from unknown_deliveries import (
     cannot_tell,
     sending,
     talking,
+    time_is_up,
     trace,
     until_decided,
 )
@@ -73,20 +74,6 @@ pytestmark = [
 @pytest.fixture
 def crm(org):
     return Org(org)
-
-
-@contextlib.contextmanager
-def time_is_up():
-    """Have SIGUSR1 raise what Airflow raises when the time of a task is up."""
-
-    def interrupt(*_):
-        raise AirflowTaskTimeout
-
-    previous = signal.signal(signal.SIGUSR1, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, previous)
 
 
 def raised(error):
@@ -222,7 +209,7 @@ def test_a_message_that_the_org_has_after_all_is_said_to_be_there(org, crm, task
     task = task_of(org, lambda _: False)
     org.fail("send", **ACTED)
     org.fail("send", **second)
-    with pytest.raises(DeliveryUnknownError, match="sent once more in this try.*the org has it"):
+    with pytest.raises(DeliveryUnknownError, match=r"sent once more in this try.*the org has it"):
         task.run()
     assert crm.sends() == 2
 
@@ -275,37 +262,6 @@ def test_a_check_that_takes_the_time_of_a_try_is_not_called_in_the_next(org, crm
     result = task.run()
     assert (result["outcome"], len(called), crm.sends()) == ("answer_lost", 1, 1)
     assert "The check hangs did not end" in crm.seen[0].findings[0]
-
-
-def too_late(_given):
-    signal.raise_signal(signal.SIGUSR1)
-
-
-@TASKS
-@pytest.mark.parametrize("last", ["fail", "resend"])
-@pytest.mark.parametrize(
-    "step", [too_late, Trace(timedelta(0), outcome_of=too_late), Trace(timedelta(seconds=30)), "killed"]
-)
-def test_without_a_store_no_try_follows_that_would_send_it_again(traced_org, task_of, step, last):
-    org = traced_org()
-    operators = []
-
-    def is_killed(_delivery):
-        operators[0].on_kill()
-
-    task = task_of(org, [is_killed, SOON, last] if step == "killed" else [step, last])
-    org.fail("send", **ACTED)
-    if step == Trace(timedelta(seconds=30)):
-        org.fail("session_trace", delay=2)
-        threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
-    operators.append(task.kind(task_id="task", **task.arguments))
-    with time_is_up(), pytest.raises(BaseException) as caught:  # noqa: PT011 - what Airflow sees of it
-        operators[0].execute({"ti": TaskInstance(1, 3)})
-    assert isinstance(caught.value, AirflowFailException) == (last == "fail")
-    if last == "fail":
-        assert isinstance(caught.value, DeliveryUnknownError)
-        assert "stopped during the steps" in str(caught.value)
-    assert org.count("send") == 1
 
 
 @TASKS

@@ -8,24 +8,28 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import sys
+import threading
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from stand_ins import KILLED, chosen
+from stand_ins import KILLED, TaskInstance, chosen
 from unknown_deliveries import (
     ACTED,
     DID_NOT_ACT,
     DONE,
     NOT_DONE,
     NOW,
+    SOON,
     Org,
     batch_task,
     cannot_tell,
     sending,
     talking,
+    time_is_up,
     until_decided,
     use_up,
 )
@@ -242,6 +246,41 @@ class TestQuestionOfAnEarlierTry:
         assert "    two\n" in people.asked[-1]["body"]
         result = task.resume(wait, chosen(DONE, answer="second"))
         assert [turn["text"] for turn in result["turns"]] == ["first", "second"]
+
+
+def too_late(_given):
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("task_of", [sending, talking])
+@pytest.mark.parametrize("last", ["fail", "resend"])
+@pytest.mark.parametrize(
+    "step", [too_late, Trace(timedelta(0), outcome_of=too_late), Trace(timedelta(seconds=30)), "killed"]
+)
+def test_without_a_record_no_try_follows_that_would_send_it_again(
+    make_org, monkeypatch, task_folder, task_of, step, last
+):
+    """Stop a try while a step runs, below Airflow 3.3."""
+    org = make_org()
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+    operators = []
+
+    def is_killed(_delivery):
+        operators[0].on_kill()
+
+    task = task_of(org, [is_killed, SOON, last] if step == "killed" else [step, last])
+    org.fail("send", **ACTED)
+    if step == Trace(timedelta(seconds=30)):
+        org.fail("session_trace", delay=2)
+        threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+    operators.append(task.kind(task_id="task", **task.arguments))
+    with time_is_up(), pytest.raises(BaseException) as caught:  # noqa: PT011 - what Airflow sees of it
+        operators[0].execute({"ti": TaskInstance(1, 3)})
+    assert isinstance(caught.value, AirflowFailException) == (last == "fail")
+    if last == "fail":
+        assert isinstance(caught.value, DeliveryUnknownError)
+        assert "stopped during the steps" in str(caught.value)
+    assert org.count("send") == 1
 
 
 @pytest.mark.parametrize("truth", [ACTED, DID_NOT_ACT], ids=["acted", "did not act"])

@@ -9,6 +9,8 @@ READY_CLUSTER := $(VENV)/.ready-cluster
 CLIENTS := .venv-clients
 PYPI_CLIENTS := salesforce-agentforce agentforce-probe
 OPERATOR_PAGES := docs/operators.md docs/batch.md docs/how-to/agent-tests.md docs/how-to/records.md
+# Where it is set, each process compiles what it imports, and pytest rewrites each test again.
+export PYTHONDONTWRITEBYTECODE :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 

@@ -1,7 +1,6 @@
 """Runs the example Dags, each with ``airflow dags test`` against a separate org; one needs a scheduler.
 
-Two run side by side, each in a separate Airflow: an Airflow stores every Dag of its folder, and two Dags at
-once would collide in that.
+Two run side by side, each in a separate Airflow, since SQLite lets only one of them write.
 
 A Dag that not every Airflow can load says so in its file, ``# needs: apache-airflow>=3.1`` for instance.
 Where that is missing, the Dag is not run; its file still has to load without an error.
@@ -30,7 +29,7 @@ from packaging.requirements import Requirement
 from airflow_provider_agentforce.emulator import Emulator, SessionRecord
 
 sys.path.append(str(scheduled.ROOT / "tests"))
-from airflow_commands import AIRFLOW, start
+from airflow_commands import AIRFLOW, BUNDLES, bundles, start
 
 PERSON = Path(__file__).with_name("person.py")
 ASKS_PEOPLE = {"example_agentforce_enrichment_sample", "example_agentforce_person"}
@@ -105,7 +104,8 @@ class Examples:
                 return Run(dag_id, worked=False, output=output)
         with Emulator() as org, self._person(dag_id) as person:
             command = AIRFLOW, "dags", "test", dag_id
-            worked, output = self._call(self._settings(org), dag_id, *command, beside=person)
+            env = {**self._settings(org), BUNDLES: bundles(FOLDER / f"{dag_id}.py")}
+            worked, output = self._call(env, dag_id, *command, beside=person)
         return _run_in(org, dag_id, output, worked=worked)
 
     def _schedule(self, dag_id: str) -> Run:
@@ -159,6 +159,7 @@ def _choose_airflow(home: Path) -> None:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-", dir=home)
     os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(FOLDER)
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+    os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 

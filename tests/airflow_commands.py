@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import runpy
@@ -11,9 +12,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
+BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["warm_airflow"])
+
+
+def bundles(*paths: Path) -> str:
+    """Return the value of ``BUNDLES`` for files and folders. A run parses and stores every Dag of one."""
+    kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    return json.dumps(
+        [{"name": f"tests-{path.stem}", "classpath": kind, "kwargs": {"path": str(path)}} for path in paths]
+    )
 
 
 def start(command: list[str], environment: dict[str, str], log: Path) -> BaseProcess:

@@ -3,6 +3,7 @@
 The folder of this file is on the path, so that every test can import ``wire``, ``quick`` and ``stand_ins``.
 """
 
+import gc
 import signal
 
 import pytest
@@ -21,6 +22,12 @@ PROXIES_AND_AUTHORITIES = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("requests_ca_bundle", "curl_ca_bundle"),
 )
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector from visiting what Airflow and all tests consist of, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -389,6 +389,8 @@ def _settings(home: Path, dags: Path, url: str) -> dict[str, str]:
             "WORKERS": "1",
         },
         "API_AUTH": {"JWT_SECRET": secrets.token_hex(64)},
+        # Each process would import the tools of migrations for it.
+        "DATABASE": {"CHECK_MIGRATIONS": "False"},
         "DAG_PROCESSOR": {"MIN_FILE_PROCESS_INTERVAL": "3600"},
         # A task that is gone without a word is noticed within seconds.
         "SCHEDULER": {

@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 
+from sqlalchemy.orm import configure_mappers
+
 with contextlib.suppress(ImportError, AttributeError):
     importlib.import_module("airflow.cli.commands.dag_command")
+    importlib.import_module("airflow_provider_agentforce.operators")
+    importlib.import_module("airflow.models").import_all_models()
+    configure_mappers()
     # `airflow dags test` of Airflow 3 talks to its own API server, which is built at its first request.
     supervisor = importlib.import_module("airflow.sdk.execution_time.supervisor")
     supervisor.in_process_api_server().app._cadwyn_initialize()

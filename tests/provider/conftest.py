@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
-from airflow_commands import AIRFLOW, start
+from airflow_commands import AIRFLOW, BUNDLES, bundles, start
 from stand_ins import RequiredActions, Task, TaskInstance
 
 HERE = Path(__file__).resolve().parent
@@ -27,20 +27,11 @@ TESTING = ROOT / "docs" / "snippets" / "testing"
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
-
-
-def bundles(*paths):
-    """Return the value of ``BUNDLES``, in which Airflow has to find a Dag to run it in this process."""
-    kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
-    return json.dumps(
-        [{"name": f"tests-{path.stem}", "classpath": kind, "kwargs": {"path": str(path)}} for path in paths]
-    )
-
-
 os.environ[BUNDLES] = bundles(HERE / "dags", HERE / "llm_dags", ROOT / "example_dags", TESTING)
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
+# Every command would import the tools of migrations for it.
+os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
 
 from airflow_provider_agentforce._compat import mask_secret  # noqa: E402
 from airflow_provider_agentforce.hooks import agentforce  # noqa: E402

@@ -399,7 +399,8 @@ def _settings(home: Path, dags: Path, url: str) -> dict[str, str]:
             "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "6",
             "TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
         },
-        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": "1"},
+        # On a busy machine the API server takes longer than the default of 5 s, which fails the task.
+        "WORKERS": {"MIN_HEARTBEAT_INTERVAL": "1", "EXECUTION_API_TIMEOUT": "30"},
         "USAGE_DATA_COLLECTION": {"ENABLED": "False"},
     }
     options = {

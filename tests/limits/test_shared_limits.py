@@ -161,6 +161,7 @@ def test_a_store_that_comes_back_with_old_data_is_told_what_has_started_since(st
     until(lambda: more.count("started") == 2)
     store.stop()
     store.start()
+    until(lambda: starts_in(store) == 5)
     other = taker(most_per_hour=6, threads=2, hold=0.0)
     until(lambda: other.count("started"))
     until(lambda: other.count("refused") > 5)

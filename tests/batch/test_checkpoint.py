@@ -3,8 +3,8 @@
 from contextlib import ExitStack, closing
 
 import pytest
-from airflow.sdk import ObjectStoragePath
 from batches import accounts, job
+from upath import UPath
 
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.results import Row
@@ -15,7 +15,7 @@ NAMES = {name: position for position, name in enumerate("abcdefgh")}
 
 
 def store(folder):
-    return Storage(ObjectStoragePath(f"file://{folder}"))
+    return Storage(UPath(f"file://{folder}"))
 
 
 @pytest.fixture(params=[LocalStorage, store])

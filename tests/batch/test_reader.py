@@ -263,7 +263,7 @@ def test_a_store_that_fails_while_it_is_read_is_one_clear_error_and_may_be_tried
 def test_a_name_twice_in_an_object_is_refused_with_its_line(written, tmp_path, line, name):
     told = refusal(written("a.jsonl", f'{{"id": 1, "x": {{"id": 1}}}}\n{line}\n'), "id")
     where = f"records: line 2 of {tmp_path}/a.jsonl is not JSON"
-    assert told == f"{where} (the name {name} is there twice in an object)."
+    assert told == f"{where} (the name {name} occurs twice in an object)."
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])

@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TESTING = ROOT / "docs" / "snippets" / "testing"
 # Airflow reads these when it is imported for the first time.
+assert "airflow.configuration" not in sys.modules, "A module of another folder imports Airflow."
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="agentforce-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"

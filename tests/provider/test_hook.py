@@ -121,7 +121,7 @@ class TestConnection:
             ({"schema": "https"}, "schema"),
             ({"extra": "{not json"}, "extra"),
             ({"extra": "[1]"}, "extra"),
-            ({"extra": '{"timeout": 50, "timeout": 5}'}, "extra .* the name 'timeout' is there twice"),
+            ({"extra": '{"timeout": 50, "timeout": 5}'}, "extra .* the name 'timeout' occurs twice"),
             ({"extra": {"timeout": 0}}, "timeout"),
             ({"extra": {"max_sessions_per_hour": 0}}, "max_sessions_per_hour"),
             ({"extra": {"max_messages_per_session": "many"}}, "max_messages_per_session"),

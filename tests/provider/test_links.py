@@ -131,7 +131,7 @@ def test_the_agent_of_the_connection_is_linked_when_the_task_names_none(connecte
 def test_a_task_that_did_not_get_to_its_agent_has_no_link(connected, run):
     connected(MY_DOMAIN)
     operator = StartSessionOperator(task_id="t")
-    assert "No agent" in str(run(operator).error)
+    assert "names an agent" in str(run(operator).error)
     assert shown(operator) == ""
 
 

@@ -145,7 +145,7 @@ def test_files_that_may_not_grow_any_more_stop_the_batch_with_every_answer_in_th
     client, records, log = make_client(talkative), accounts(120), tmp_path / "log"
     # The rows that are left cannot go into a file either.
     process = in_a_process(
-        vars(client.settings), folder, records, most_bytes=40_000, temporary="/nowhere", log=log
+        vars(client.settings), folder, records, most_bytes=40_000, temporary=str(tmp_path / "absent"), log=log
     )
     assert process.wait(60)
     said = log.read_text()

@@ -66,7 +66,7 @@ def test_short_sessions_of_a_killed_batch_are_ended_by_the_next_try(org, fields,
 
 
 def test_no_temporary_file_is_needed(org, client, folder, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "absent"))
     assert job(client, folder, accounts(12)).run(killed=never)["counts"] == {"answered": 12}
 
 

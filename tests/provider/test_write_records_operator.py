@@ -260,15 +260,17 @@ def test_a_kill_before_it_runs_writes_nothing(org, run, asked):
         ({"results": None}, "results must be"),
         ({"results": {}}, "results has no results"),
         ({"results": []}, "results must be"),
-        ({"results": "/nowhere/results.jsonl"}, "does not exist"),
+        ({"results": "{}/absent/results.jsonl"}, "does not exist"),
         ({"sobject": "Acount"}, "no object Acount"),
         ({"fields": {"Agent_Sumary__c": "x"}}, "did you mean Agent_Summary__c"),
         ({"external_id": "Industry"}, "not an external id"),
     ],
 )
-def test_what_cannot_be_used_fails_before_the_first_write(org, run, asked, given, words):
+def test_what_cannot_be_used_fails_before_the_first_write(org, run, asked, tmp_path, given, words):
+    results = given.get("results", asked)
     operator = write(**{**given, "results": asked})
-    operator.results = given.get("results", asked)  # as Airflow renders it
+    # As Airflow renders it.
+    operator.results = results.format(tmp_path) if isinstance(results, str) else results
     done = run(operator)
     assert isinstance(done.error, AirflowFailException)
     assert words in str(done.error)

@@ -7,10 +7,12 @@ before it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +28,6 @@ INSTALL, EMULATOR, PORT = (
 BLOCK = re.compile(r"(?:<!-- (?P<note>.+?) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 PROLOGUE = """
 set -e
-trap 'kill $(jobs -p)' EXIT
 printed() {
     for _ in $(seq 150); do
         grep -qF -- "$1" "$out" && return
@@ -45,17 +46,24 @@ def follow(wheel: Path, folder: Path) -> None:
         _step(folder / f"{number}.out", block) for number, block in enumerate(BLOCK.finditer(_page(wheel)))
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(  # noqa: S603 - the page's own commands
+    shell = subprocess.Popen(  # noqa: S603 - the page's own commands
         [shutil.which("bash") or "bash", "-c", "\n".join([PROLOGUE, *steps])],
         cwd=folder,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode:
+    try:
+        said, _ = shell.communicate()
+    finally:
+        # What keeps running is in the shell's process group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGTERM)
+    if shell.returncode:
         last = max(folder.glob("*.out"), key=lambda path: path.stat().st_mtime).read_text()
-        sys.exit(f"{PAGE.name} does not work:\n{last[-3000:]}\n{done.stdout}{done.stderr}")
+        sys.exit(f"{PAGE.name} does not work:\n{last[-3000:]}\n{said}")
 
 
 def _page(wheel: Path) -> str:

@@ -72,7 +72,7 @@ local function left(key)
   return math.max(0, redis.call('PTTL', key))
 end
 
--- What the clock showed before it was put back is no later than now.
+-- If the clock has been set back, a time that it showed before counts as the latest possible one.
 local function not_after(key, latest)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. latest, '+inf')) do
     redis.call('ZADD', key, latest, member)

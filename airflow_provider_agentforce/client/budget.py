@@ -11,7 +11,7 @@ from airflow_provider_agentforce.client import validation
 from airflow_provider_agentforce.exceptions import AgentforceTransientError, BudgetExceededError
 
 if TYPE_CHECKING:
-    from airflow_provider_agentforce.client.limits_store import LimitsStore
+    from airflow_provider_agentforce.client.budget_store import BudgetStore
 
 MESSAGES, SESSIONS = KINDS = ("messages", "sessions")
 STOP, WAIT = _AT_LIMIT = ("stop", "wait")
@@ -48,7 +48,7 @@ class Spending:
     :param store: the store that counts.
     """
 
-    def __init__(self, budget: Budget, store: LimitsStore) -> None:
+    def __init__(self, budget: Budget, store: BudgetStore) -> None:
         self.budget = budget
         self._store = store
 

@@ -428,7 +428,7 @@ class AgentforceClient:
                 "budget is counted for all workers in Redis: set the connection's extra limits_conn_id."
             )
         other = copy(self)
-        vars(other).update(_spending=Spending(budget, self._limits))
+        vars(other).update(_spending=Spending(budget, self._limits.budgets))
         return other
 
     def within(self, seconds: float | None) -> AgentforceClient:

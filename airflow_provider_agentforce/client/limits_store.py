@@ -1,31 +1,20 @@
-"""The state of an org's limits that all its processes share, kept in Redis. Needs the extra ``redis``.
+"""The sessions and starts of an org's processes, kept in Redis. Needs the extra ``redis``.
 
-Each operation is one script, so that it is atomic, and the time is that of Redis, so that the clocks of the
-workers do not matter. A lease has an id that its process has chosen: a request that is repeated because its
-reply was lost counts once.
+A lease has an id that its process has chosen: a request that is repeated because its reply was lost counts
+once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from airflow_provider_agentforce.client.budget_store import BudgetStore
+from airflow_provider_agentforce.client.redis_scripts import RedisScripts, ms, text
 
-from airflow_provider_agentforce.client.after_fork import ForkSafeLock
-from airflow_provider_agentforce.exceptions import one_line
-
-log = logging.getLogger(__name__)
-
-# A worker that waits for its Redis does nothing else, and its share is known.
-_CALL_SECONDS = 2.0
 _LEASE_SECONDS = 45.0
 _BEAT_SECONDS = 5.0
 # Beats after which a silent process no longer counts.
@@ -34,33 +23,8 @@ _SILENT_BEATS = 3
 _SETTLING_BEATS = 2
 # How long a group that was refused counts as waiting.
 _WANTING_SECONDS = 1.5
-_BORN_SECONDS = 30 * 86400.0
 
-_BEGIN = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local asked = cjson.decode(ARGV[1])
-
--- Returns the age of the data, whether it is new, and the seconds since Redis began. A Redis that has begun
--- again, or has taken the place of another one, may have lost what was written last.
-local function age_of(key, ttl, more)
-  local info = redis.pcall('INFO', 'server')
-  info = type(info) == 'string' and info or ''
-  local run = string.match(info, 'run_id:(%x+)') or ''
-  local age = redis.call('GET', key)
-  local is_new = not age or string.match(age, '^%x*') ~= run
-  if is_new then
-    age = table.concat({run, now, more}, '|')
-    redis.call('SET', key, age)
-  end
-  redis.call('PEXPIRE', key, ttl)
-  return age, is_new, tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or math.huge
-end
-"""
-
-_COMMON = (
-    _BEGIN
-    + """
+_COMMON = """
 local open, starts, members, pause, wish, born, settle = unpack(KEYS)
 
 local function put(key, score, member, ttl)
@@ -95,7 +59,6 @@ local function known()
   return at
 end
 """
-)
 
 # Grants a lease, or says why not. Returns {granted, ms until one may come free or -1, processes, ms that the
 # org asked to wait, age of the data, open sessions, starts within the hour}.
@@ -237,77 +200,6 @@ return 0
 )
 
 
-def _impatient(client: Any) -> Any:
-    """Return a client of the same Redis with a timeout; by default there is none."""
-    if not isinstance(client, redis.Redis):  # a cluster, which keeps its connections itself
-        return client
-    pool = client.connection_pool
-    options = {
-        **pool.connection_kwargs,
-        "socket_timeout": _CALL_SECONDS,
-        "socket_connect_timeout": _CALL_SECONDS,
-        # A connection that Redis has closed meanwhile is opened again once. A repeated request counts once.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    return redis.Redis(
-        connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options)
-    )
-
-
-# Counts a member of today's budget. Returns {ms until tomorrow if it is used up, else 0, how many are used,
-# age of the data, day}. What is lost is what a process knows to be used beyond what is there since the loss.
-_SPEND = (
-    _BEGIN
-    + """
-local used, day, lost, born = unpack(KEYS)
-local today = math.floor(now / asked.day)
-local before = tonumber(redis.call('GET', day))
--- A clock that is put back across midnight makes no new day.
-if before == today + 1 then
-  today = before
-end
-if before ~= today then
-  redis.call('DEL', used, lost)
-  redis.call('SET', day, today, 'PX', 2 * asked.day)
-end
-local counted = redis.call('SCARD', used)
-local more = tonumber(redis.call('GET', lost) or 0)
-local age = age_of(born, asked.born, counted)
-if asked.age and asked.age ~= age and asked.today == today then
-  more = math.max(more, asked.known - string.match(age, '(%d+)$'))
-  redis.call('SET', lost, more, 'PX', 2 * asked.day)
-end
-local free_in = 0
-if asked.one == nil or redis.call('SISMEMBER', used, asked.one) == 0 then
-  if counted + more >= asked.per_day then
-    free_in = (today + 1) * asked.day - now
-  elseif asked.one then
-    redis.call('SADD', used, asked.one)
-    redis.call('PEXPIRE', used, 2 * asked.day)
-    counted = counted + 1
-  end
-end
-return {free_in, counted + more, age, today}
-"""
-)
-_DAY = 86400.0
-
-
-class _Spent(NamedTuple):
-    """A process's knowledge of the use of a budget.
-
-    :param age: changes when the store has lost its data.
-    """
-
-    used: int
-    age: str
-    day: int
-
-
-class StoreAwayError(Exception):
-    """The store cannot be reached now."""
-
-
 @dataclass(frozen=True)
 class Grant:
     """The store's answer to a request for a start.
@@ -339,6 +231,7 @@ class LimitsStore:
     :param lease: seconds after which the leases of a dead process are free.
     :param beat: seconds between two reports of a process.
     :param group: whose sessions these are. Groups that wait share what is free: the ids of Dags, for example.
+    :ivar budgets: the org's budgets, in the same Redis.
     """
 
     def __init__(
@@ -354,57 +247,17 @@ class LimitsStore:
         self.beat = beat
         self._lease_seconds = lease
         self.name = name
-        digest = hashlib.sha256(org.encode()).hexdigest()[:16]
         self.group = hashlib.sha256(group.encode()).hexdigest()[:8]
-        # In one slot of a cluster.
-        self._prefix = f"agentforce:{{{digest}}}"
+        self._scripts = RedisScripts(client, org)
+        self.budgets = BudgetStore(self._scripts)
         names = ("open", "starts", "processes", "pause", "wish", "born", "settle", "waiting", "turns")
-        self._keys = [f"{self._prefix}:{name}" for name in names]
-        self._client = _impatient(client)
-        register = self._client.register_script
+        self._keys = self._scripts.keys(*names)
+        register = self._scripts.register
         self._acquire, self._sync, self._return = map(register, (_ACQUIRE, _SYNC, _RETURN))
-        self._spend = register(_SPEND)
-        self._spent: dict[str, _Spent] = {}
-        self._learning = ForkSafeLock()
 
     def close(self) -> None:
         """Close the connections to Redis."""
-        self._client.close()
-
-    def spend(self, kind: str, per_day: int, one: str | None) -> float | None:
-        """Count *one* towards today's budget of a kind; ``None`` only looks.
-
-        :param one: its id; it counts once, however often it is sent.
-        :returns: 0 if it is counted, seconds until tomorrow if nothing is left, ``None`` without the store.
-        """
-        said: dict[str, Any] = {"per_day": per_day, "day": _ms(_DAY)}
-        if one is not None:
-            said["one"] = one
-        known = self._spent.get(kind)
-        if known is not None:
-            said |= {"known": known.used, "age": known.age, "today": known.day}
-        try:
-            free_in, used, age, day = self._run(self._spend, said, self._keys_of(kind))
-        except StoreAwayError:
-            return None
-        spent = _Spent(used, _text(age), day)
-        with self._learning:
-            latest = self._spent.get(kind)
-            # Another thread may know of a later use.
-            if latest is None or latest[1:] != spent[1:] or latest.used < used:
-                self._spent[kind] = spent
-        return float(free_in) / 1000
-
-    def refund(self, kind: str, one: str) -> None:
-        """Stop counting *one*. If that fails, it stays counted."""
-        try:
-            self._client.srem(self._keys_of(kind)[0], one)
-        except redis.RedisError as error:
-            log.warning("A refused call stays counted in the budget: %s", type(error).__name__)
-
-    def _keys_of(self, kind: str) -> list[str]:
-        names = (f"budget:{kind}", f"budget:{kind}:day", f"budget:{kind}:lost", f"budget:{kind}:born")
-        return [f"{self._prefix}:{name}" for name in names]
+        self._scripts.client.close()
 
     def lease(self, process: str) -> str:
         """Return the id of a new lease.
@@ -430,23 +283,23 @@ class LimitsStore:
             all processes have said what they hold.
         :raises StoreAwayError: if it is not known whether it is taken.
         """
-        said = {
+        asked = {
             "lease": lease,
             "process": process,
             "group": self.group,
             "most_open": most_open,
             "most_per_hour": most_per_hour,
-            "window": _ms(window),
-            "wanting": _ms(_WANTING_SECONDS),
+            "window": ms(window),
+            "wanting": ms(_WANTING_SECONDS),
             **_known(age),
         }
-        granted, free_in, processes, wish, age, is_open, starts = self._run(self._acquire, said)
+        granted, free_in, processes, wish, age, is_open, starts = self._run(self._acquire, asked)
         return Grant(
             granted=bool(granted),
             free_in=free_in / 1000 if free_in > 0 else None,
             processes=processes,
             asked_for=wish / 1000,
-            age=_text(age),
+            age=text(age),
             open=is_open,
             starts=starts,
         )
@@ -468,15 +321,15 @@ class LimitsStore:
         :returns: what changes when the store has lost its data.
         :raises StoreAwayError: if it cannot be asked.
         """
-        said = {
+        asked = {
             "process": process,
             "leases": list(leases),
             "all": starts is not None,
-            "starts": [[lease, _ms(age)] for lease, age in (starts or {}).items()],
-            "window": _ms(window),
+            "starts": [[lease, ms(age)] for lease, age in (starts or {}).items()],
+            "window": ms(window),
             **_known(age),
         }
-        return _text(self._run(self._sync, said))
+        return text(self._run(self._sync, asked))
 
     def give_back(
         self,
@@ -495,30 +348,18 @@ class LimitsStore:
         :param asked_for: seconds that the org asked to wait.
         :raises StoreAwayError: if it is not known whether this was done.
         """
-        said = {"forget": forget, "started": started, "pause": _ms(pause), "wish": _ms(asked_for)}
-        self._run(self._return, {**said, **({"lease": lease} if lease else {})})
+        asked = {"forget": forget, "started": started, "pause": ms(pause), "wish": ms(asked_for)}
+        self._run(self._return, {**asked, **({"lease": lease} if lease else {})})
 
-    def _run(self, script: Any, said: dict[str, Any], keys: list[str] | None = None) -> Any:
+    def _run(self, script: Any, asked: dict[str, Any]) -> Any:
         common = {
-            "ttl": _ms(self._lease_seconds),
-            "silent": _ms(_SILENT_BEATS * self.beat),
-            "settle": _ms(_SETTLING_BEATS * self.beat),
-            "born": _ms(_BORN_SECONDS),
+            "ttl": ms(self._lease_seconds),
+            "silent": ms(_SILENT_BEATS * self.beat),
+            "settle": ms(_SETTLING_BEATS * self.beat),
         }
-        try:
-            return script(keys=keys or self._keys, args=[json.dumps({**common, **said})])
-        except (redis.RedisError, OSError) as error:
-            raise StoreAwayError(f"{type(error).__name__}: {one_line(str(error), 120)}") from error
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
+        return self._scripts.run(script, self._keys, {**common, **asked})
 
 
 def _known(age: str | None) -> dict[str, str]:
     # Lua would take a null for a value.
     return {} if age is None else {"age": age}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -17,7 +17,8 @@ from airflow_provider_agentforce.client.concurrency_limiter import (
     ConcurrencyLimiter,
     Slot,
 )
-from airflow_provider_agentforce.client.limits_store import Grant, LimitsStore, StoreAwayError
+from airflow_provider_agentforce.client.limits_store import Grant, LimitsStore
+from airflow_provider_agentforce.client.redis_scripts import StoreAwayError
 from airflow_provider_agentforce.exceptions import RateLimitedError
 
 log = logging.getLogger(__name__)

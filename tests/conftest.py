@@ -9,6 +9,7 @@ import signal
 import pytest
 from hypothesis import settings
 from quick import fields_of, quick_process, watched_client
+from real_airflow import RealAirflow
 
 from airflow_provider_agentforce.client import Settings
 from airflow_provider_agentforce.emulator import Emulator
@@ -28,6 +29,17 @@ def pytest_collection_finish():
     """Keep the garbage collector from visiting what Airflow and all tests consist of, again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Show with a failure what the processes of a real Airflow printed."""
+    report = yield
+    if report.failed:
+        for name, used in getattr(item, "funcargs", {}).items():
+            if isinstance(used, RealAirflow):
+                report.sections.append((name, used.output(lines=60)))
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -30,16 +30,6 @@ def pytest_ignore_collect(collection_path, config):
     return left_out(HERE, "AGENTFORCE_CLUSTER_TESTS", collection_path, config)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Show with a failure what the parts of the cluster printed."""
-    report = yield
-    cluster = getattr(item, "funcargs", {}).get("cluster")
-    if report.failed and cluster is not None:
-        report.sections.append(("the cluster", cluster.output(lines=60)))
-    return report
-
-
 @pytest.fixture(scope="session")
 def org_server():
     """An org that refuses more sessions than it allows."""

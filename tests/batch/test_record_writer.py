@@ -53,16 +53,16 @@ def test_ten_thousand_answers_cost_fifty_calls(make_org, make_client, tmp_path):
     assert org.count("write") == 50
 
 
-def test_a_hundred_thousand_rows_are_checked_in_little_memory(client, tmp_path):
-    rows = answered(f"001EM{number:010d}" for number in range(100_000))
+def test_rows_are_checked_in_little_memory(client, tmp_path):
+    rows = answered(f"001EM{number:010d}" for number in range(10_000))
     path = results_of(tmp_path, rows)
     del rows
     tracemalloc.start()
     result = writer(client, path).run(dry_run=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (result["records"], result["written"]) == (100_000, 0)
-    assert peak < 60 * 2**20
+    assert (result["records"], result["written"]) == (10_000, 0)
+    assert peak / 10_000 < 200
 
 
 @pytest.mark.parametrize("outcomes", [("answered",), ("answered", "escalated")])

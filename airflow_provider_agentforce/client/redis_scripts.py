@@ -25,8 +25,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local asked = cjson.decode(ARGV[1])
 
--- Returns the age of the data, whether it is new, and the seconds since Redis began. A Redis that has begun
--- again, or has taken the place of another one, may have lost what was written last.
+-- Returns the age of the data, whether it is new, and the seconds since Redis began, at least: its uptime is
+-- the difference of two times in whole seconds. A Redis that has begun again, or has taken the place of
+-- another one, may have lost what was written last.
 local function age_of(key, ttl, more)
   local info = redis.pcall('INFO', 'server')
   info = type(info) == 'string' and info or ''
@@ -38,7 +39,8 @@ local function age_of(key, ttl, more)
     redis.call('SET', key, age)
   end
   redis.call('PEXPIRE', key, ttl)
-  return age, is_new, tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or math.huge
+  local up = tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or math.huge
+  return age, is_new, up - 1
 end
 """
 

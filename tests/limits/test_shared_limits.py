@@ -5,7 +5,10 @@ import signal
 import time
 
 import pytest
-from redis_and_takers import LEASE, most_at_once, until
+import redis
+from redis_and_takers import BEAT, LEASE, most_at_once, until
+
+from airflow_provider_agentforce.client.limits_store import LimitsStore
 
 
 def open_in(store):
@@ -139,6 +142,21 @@ def test_a_store_that_comes_back_empty_is_told_what_is_open_before_anything_star
     until(lambda: other.count("refused") > 10)
     until(lambda: open_in(store) == 4)
     assert other.count("started") == 0
+
+
+def test_a_store_that_has_begun_right_before_a_full_second_waits_as_long_as_any_other(store):
+    limits = LimitsStore(redis.Redis(port=store.port), "org", lease=LEASE, beat=BEAT)
+    took = 1.0
+    while took > BEAT:
+        store.stop()
+        until(lambda: time.time() % 1 > 0.8)
+        began = time.monotonic()
+        store.start()
+        until(lambda: store.up_for() == 1)
+        took = time.monotonic() - began
+    grant = limits.acquire("a lease", "a process", most_open=1, most_per_hour=1, window=1.0, age=None)
+    assert not grant.granted or time.monotonic() - began > 2 * BEAT
+    limits.close()
 
 
 def test_a_store_that_loses_its_data_while_it_runs_is_told_what_is_open_before_anything_starts(store, taker):

@@ -396,7 +396,7 @@ def _settings(home: Path, dags: Path, url: str) -> dict[str, str]:
         "SCHEDULER": {
             "SCHEDULER_HEARTBEAT_SEC": "1",
             "SCHEDULER_IDLE_SLEEP_TIME": "0.2",
-            "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "6",
+            "TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
             "TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
         },
         # On a busy machine the API server takes longer than the default of 5 s, which fails the task.

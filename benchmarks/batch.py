@@ -8,6 +8,7 @@ places are never free: calls times seconds per call, over places.
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,33 +55,41 @@ class Bench:
     """One org, one set of records and a folder for the results.
 
     :param folder: a new one.
+    :param form: suffix of the file with the records.
     """
 
     org: LimitedOrg
     folder: Path
     records: int
+    form: str = "jsonl"
 
-    def operator(self, *, syncs: bool = True, results: str = "results", **limits: int) -> dict[str, Any]:
-        """Run the operator in a new process and return what it took.
-
-        :param limits: extras of the connection.
-        """
-        return self._finished(self.begin(syncs=syncs, results=results, **limits))
+    def operator(self, **given: Any) -> dict[str, Any]:
+        """Run the operator in a new process, as :meth:`begin` does, and return what it took."""
+        return self._finished(self.begin(**given))
 
     def begin(
-        self, *, syncs: bool = True, results: str = "results", shard: str | None = None, **limits: int
+        self,
+        *,
+        syncs: bool = True,
+        results: str = "results",
+        limits: dict[str, int] | None = None,
+        **options: Any,
     ) -> subprocess.Popen[str]:
-        """Start a process that runs the operator."""
-        options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/{results}"}
-        options |= {"shard": shard} if shard else {}
-        return self._start("operator", {**options, "syncs": syncs}, self.org.connection(**limits))
+        """Start a process that runs the operator.
+
+        :param limits: extras of the connection.
+        :param options: arguments of the operator.
+        """
+        files = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/{results}"}
+        connection = self.org.connection(**limits or {})
+        return self._start("operator", {**files, **options, "syncs": syncs}, connection)
 
     def in_shards(self, number: int, **limits: int) -> list[dict[str, Any]]:
         """Run the operator for each shard at once, in a process each, and return what each took.
 
         :param limits: extras of the connection.
         """
-        processes = [self.begin(shard=shard, **limits) for shard in shards(number)]
+        processes = [self.begin(shard=shard, limits=limits) for shard in shards(number)]
         try:
             return [self._finished(process) for process in processes]
         finally:
@@ -95,10 +104,8 @@ class Bench:
         """
         ledger = f"{self.folder}/results/_ledger"
         self._finished(self._start("fill", {"records": str(self._input()), "ledger": ledger}, ""))
-        options = {"records": f"file://{self._input()}", "result_path": f"file://{self.folder}/results"}
-        options |= {"on_change": "continue", "syncs": True}
-        options |= {"output_formats": output_formats} if output_formats else {}
-        return self._finished(self._start("operator", options, self.org.connection()))
+        options = {"output_formats": output_formats} if output_formats else {}
+        return self.operator(on_change="continue", **options)
 
     def by_hand(self, way: str) -> dict[str, Any]:
         """Run the ``loop`` of aiohttp or the ``threads`` of requests in a new process.
@@ -120,10 +127,11 @@ class Bench:
         return Counter(json.loads(line)["status"] for line in lines)
 
     def _input(self) -> Path:
-        path = self.folder / "records.jsonl"
+        path = self.folder / f"records.{self.form}"
         if not path.exists():
             rows = ({"id": f"O-{n}", "name": f"Customer {n}", "city": "Berlin"} for n in range(self.records))
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in _lines(rows, self.form))
         return path
 
     def _start(self, way: str, options: dict[str, Any], connection: str) -> subprocess.Popen[str]:
@@ -157,6 +165,12 @@ class Bench:
         return found
 
 
+def _lines(rows: Iterable[dict[str, str]], form: str) -> Iterable[str]:
+    if form == "csv":
+        return itertools.chain(["id,name,city"], (",".join(row.values()) for row in rows))
+    return map(json.dumps, rows)
+
+
 @lru_cache
 def _bytecode() -> str:
     """Return a folder with the byte code of all that the processes load, as that of a package is there."""
@@ -174,10 +188,10 @@ def warm_up(*by_hand: str) -> None:
 
 
 @contextmanager
-def bench(records: int, **terms: Any) -> Iterator[Bench]:
+def bench(records: int, *, form: str = "jsonl", **terms: Any) -> Iterator[Bench]:
     """Give an org with *terms*, and so many records."""
     with tempfile.TemporaryDirectory() as folder, LimitedOrg(Terms(**terms)) as org:
-        yield Bench(org, Path(folder), records)
+        yield Bench(org, Path(folder), records, form)
 
 
 def at_the_cap() -> list[Row]:
@@ -301,7 +315,7 @@ def cost_of_syncs() -> list[Row]:
 def wrong_limit() -> list[Row]:
     """Ask an org that grants less than the connection says."""
     with bench(WRONG_RECORDS, cap=WRONG_CAP) as it:
-        batch = it.operator(max_concurrent_sessions=50)
+        batch = it.operator(limits={"max_concurrent_sessions": 50})
         counts = it.org.counts()
         ideal = it.org.ideal(WRONG_RECORDS)
         rows = it.statuses()

@@ -2,8 +2,9 @@
 
 A session is open from the arrival of its start to the reply to its end, the strictest way to count. A start
 above the cap is refused at once (HTTP 429); every other call but the token is answered after the delay, and
-no thread waits for it. A message names its record in its first word, so that one asked twice is seen. It
-answers every message and checks nothing else; the emulator does that.
+no thread waits for it. A message names its record in its first word, so that one asked twice is seen. A
+query finds the agent with its version. It answers every message and checks nothing else; the emulator does
+that.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ KEY = "key"
 SECRET = "secret"  # noqa: S105 - made up
 _ANSWER = json_reply({"messages": [INFORM], "_links": {}})
 _ENDED = json_reply({"messages": [{"type": "SessionEnded", "reason": "ClientRequest"}], "_links": {}})
-# It has no records, and so no versions of its agents.
-_NOT_FOUND = json_reply([{"errorCode": "NOT_FOUND", "message": "No such resource"}], "404 Not Found")
+_VERSION = {"Id": "0X9EM0000000001", "Status": "Active", "VersionNumber": 1}
+_AGENT = {"Id": AGENT_ID, "DeveloperName": "Agent", "BotVersions": {"records": [_VERSION]}}
+_FOUND = json_reply({"records": [_AGENT], "done": True})
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ class _Org:
         if method == b"DELETE":
             self._counts["ends"] += 1
             return _ENDED, self._terms.delay, path.rpartition(b"/")[2].decode()
-        if not path.endswith(b"/token"):
-            return _NOT_FOUND, 0.0, ""
+        if b"/query" in path:
+            return _FOUND, 0.0, ""
         self._counts["tokens"] += 1
         token = access_token(self._terms.token_lifetime)
         return json_reply({"access_token": token, "token_type": "Bearer"}), 0.0, ""

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import batch
+import enrichment
 import imports
 import limits
 import mapped
@@ -81,6 +82,11 @@ with a share of an ideal time.
 - **A limit that is wrong**: the org refuses at once and does not say how long to wait.
 - **Killed**: of a session that was being started at the kill, only the external key is known, so it cannot be
   ended; the org ends it after a while. The shorter the calls, the larger their share.
+- **A dry run and reuse** (`benchmarks/enrichment.py`): the same operator. The dry run reads the input,
+  renders every message and counts; its memory is compared with that of a dry run of ten rows. For reuse, one
+  batch asks about all records and stores its answers; a second one with another folder for its results
+  reuses them. The CPU time is that of the second one's whole `execute`, with `results.jsonl` and
+  `results.csv`.
 - **Two workers** (`benchmarks/workers.py`): each runs the operator for one shard, with its half of the cap
   and no service between them, as in *A batch*. They are two processes of this machine, not a cluster.
 - **Shared limits** (`benchmarks/limits.py`): a Redis without persistence on this machine. The processes that
@@ -96,6 +102,7 @@ BENCHMARKS = {
     "observing": observing,
     "tokens": tokens,
     "batch": batch,
+    "enrichment": enrichment,
     "workers": workers,
     "limits": limits,
     "mapped": mapped,

@@ -21,6 +21,13 @@ for row in workers.main(20):
 """
 
 
+ASK_AGAIN = """
+import enrichment
+for row in enrichment.main(20, 20):
+    print(row.measured)
+"""
+
+
 def measured(program):
     command = [sys.executable, "-c", program]
     return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
@@ -37,3 +44,10 @@ def test_a_batch_of_two_workers_is_measured():
     assert "%" in time
     assert lost.startswith("0, 0, 0 and 0 ")
     assert logins == "1"
+
+
+def test_a_dry_run_and_reuse_are_measured():
+    done = measured(ASK_AGAIN)
+    planned, reused = done.stdout.splitlines() or [done.stderr, ""]
+    assert " s (CPU " in planned
+    assert reused.endswith(" s, 0 and 20")

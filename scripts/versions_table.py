@@ -19,7 +19,7 @@ from noxfile import PAIRS, result_folder  # noqa: E402 - a file of the checkout,
 
 PAGE = ROOT / "docs" / "versions.md"
 NOT_RUN = {"not run": {"worked": False, "missing": []}}
-TITLES = ["Airflow", "Python", "example Dags that ran", "border tests", "not there"]
+TITLES = ["Airflow", "Python", "example Dags that ran", "border tests", "not run"]
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ with DAG(
 
     @task
     def show(answer: dict) -> None:
-        """Print the answers; a Dag of yours does something with them."""
+        """Print the answers; your Dag would do something with them."""
         for turn in answer["turns"]:
             print(turn["sequence_id"], turn["text"])
 

@@ -22,7 +22,7 @@ def test_the_dag_asks_once_and_ends_its_session(agentforce_emulator):
 @pytest.mark.parametrize(
     ("fault", "state", "acted"),
     [
-        ({"status": 429, "headers": {"Retry-After": "0"}}, "success", 1),  # refused: sent again by itself
+        ({"status": 429, "headers": {"Retry-After": "0"}}, "success", 1),  # refused: sent again automatically
         ({"status": 500, "after": True}, "failed", 1),  # unknown: not sent again
         ({"drop": True, "after": True}, "failed", 1),
     ],

@@ -130,9 +130,9 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         if context.get("task_state_store") is None or (not final and ti.try_number <= ti.max_tries):
             return
         try:
-            record = Ledger.of(context).read(SESSION)
-            if record is not None:
-                end_left(self.open_client(), record)
+            entry = Ledger.of(context).read(SESSION)
+            if entry is not None:
+                end_left(self.open_client(), entry)
         except Exception as second:  # noqa: BLE001 - it must not hide the first error
             self.log.warning("A session of an earlier try may still be open: %s", type(second).__name__)
 

@@ -1,10 +1,10 @@
 """The operators. A Dag file loads those that it uses, and neither an HTTP library nor the client's I/O.
 
 An operator checks its arguments (``_arguments``) when the Dag is parsed, and its rendered values when the
-task runs. It sends through a session that the task's ledger records (``_resumable``, ``_ledger``), and
-gives the answer to XCom as a dict, and to its page (``_page``). A message whose delivery is unknown goes
-through the steps of ``_resolving``. After a failure ``_retries`` says whether another try of the task may
-follow.
+task runs. It sends through a session that the task's ledger records (``_resumable``, ``_ledger``), pushes the
+answer to XCom as a dict, and shows it on the task's page (``_page``). ``_unknown_delivery`` runs the steps
+for a message whose delivery is unknown; ``_resolving`` connects them to the task. After a failure
+``_retries`` decides whether another try of the task may follow.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ __all__ = [
     "shards",
 ]
 
-# A Dag file loads the operators that it uses, and no others.
 _MODULES = {
     "AnswerStore": "operators._answer_store",
     "Budget": "client.budget",

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _Given = TypeVar("_Given")
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
-# Names of the same thing in different operators.
-_WORDS = ("text", "message", "messages")
+# The argument for a message has a different name in each operator.
+_MESSAGE_ARGUMENTS = ("text", "message", "messages")
 
 
 def check_names(operator: type, given: Iterable[str]) -> None:
@@ -35,7 +35,8 @@ def check_names(operator: type, given: Iterable[str]) -> None:
     known = _known(operator)
     for name in given:
         if name not in known and not name.startswith("_"):
-            near = [word for word in _WORDS if name in _WORDS and word in known] or _close(name, known)
+            renamed = [one for one in _MESSAGE_ARGUMENTS if name in _MESSAGE_ARGUMENTS and one in known]
+            near = renamed or _close(name, known)
             meant = f" Did you mean {near[0]}?" if near else ""
             raise AgentforceInputError(f"{operator.__name__} has no argument {name}.{meant}")
 
@@ -79,7 +80,7 @@ def _known(operator: type) -> frozenset[str]:
 
 
 def check_budget(budget: Any) -> Any:
-    """Refuse a value that is not a budget."""
+    """Return *budget* if it is a budget or ``None``."""
     if budget is None:
         return None
     from airflow_provider_agentforce.client.budget import Budget  # noqa: PLC0415 - rarely given
@@ -157,7 +158,7 @@ def check_decider(field: str, given: Any) -> Any:
 
 
 def check_output_type(output_type: Any) -> Any:
-    """Return *output_type* if it is the form of an answer."""
+    """Return *output_type* if answers can be parsed with it."""
     if isinstance(output_type, str | bytes | int | float | list):
         raise AgentforceInputError(
             f"output_type must be a type or a JSON schema as a dict, but is {shown(output_type)}. "

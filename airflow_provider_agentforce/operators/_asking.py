@@ -74,6 +74,8 @@ class Decisions:
     def begin_again(self, answered: int) -> None:
         """Forget the decisions before the conversation begins again: an approval counts once.
 
+        The decision about the last answer is kept, because it has not been sent.
+
         :param answered: the number of the last message that has an answer.
         :raises LedgerError: if that cannot be recorded.
         """
@@ -88,8 +90,8 @@ class Decisions:
         question = question_about(turn, asked)
         # Without the session: a decision that could not be sent is sent in the next session.
         key, mark = _key(turn.sequence_id), fingerprint(*question.about_what[1:])
-        record = self._ledger.read(key)
-        value = record.value if record is not None and record.fingerprint == mark else None
+        entry = self._ledger.read(key)
+        value = entry.value if entry is not None and entry.fingerprint == mark else None
         if value is None:
             value = {"since": datetime.now(timezone.utc).isoformat(), "decision": None}
             self._ledger.decide(key, mark, value, done=False)
@@ -98,18 +100,18 @@ class Decisions:
             since = datetime.fromisoformat(value["since"])
             until = None if step.timeout is None else since + step.timeout
             made = self._ask(step, question, until)
-            _tell(made)
+            _log_decision(made)
             value |= {"decision": asdict(made or Decision(_IN_TIME))}
             self._ledger.decide(key, mark, value, done=False)
-        return _said(Decision(**value["decision"]), asked)
+        return _reply_of(Decision(**value["decision"]), asked)
 
     def _check_kept(self, turn: Turn) -> None:
         """Refuse to ask if an answer would be lost during the wait."""
         if not self._ledger.keeps:
             raise LedgerError("An answer could not be recorded, so the task cannot wait for a person.")
-        records = [self._ledger.read_any_cycle(turn_key(number)) for number in range(1, turn.sequence_id + 1)]
-        kept = [record.value for record in records if record is not None and record.value is not None]
-        if len(kept) < len(records) or Turn.from_dict(kept[-1]).question is None:
+        entries = [self._ledger.read_any_cycle(turn_key(number)) for number in range(1, turn.sequence_id + 1)]
+        kept = [entry.value for entry in entries if entry is not None and entry.value is not None]
+        if len(kept) < len(entries) or Turn.from_dict(kept[-1]).question is None:
             raise _cannot_ask(turn, "the answers so far are too long to be stored")
 
 
@@ -141,8 +143,8 @@ def _inquiry(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "subject": "The agent asks",
         "options": (SEND, DECLINE),
-        "fields": {_place(item): str(item["property"]) for item in items} or {ANSWER: "Your answer"},
-        "proposed": {_place(item): _as_text(item["value"]) for item in items},
+        "fields": {_field_name(item): str(item["property"]) for item in items} or {ANSWER: "Your answer"},
+        "proposed": {_field_name(item): _as_text(item["value"]) for item in items},
     }
 
 
@@ -157,14 +159,14 @@ def _cannot_ask(turn: Turn, why: str) -> AgentforceInputError:
     )
 
 
-def _tell(made: Decision | None) -> None:
+def _log_decision(made: Decision | None) -> None:
     if made is None:
         log.warning("No person decided in time. The agent's question is cancelled.")
     else:
         log.info("%s has decided: %s", made.user or "Somebody", made.option)
 
 
-def _said(decision: Decision, asked: Mapping[str, Any]) -> MessageLike:
+def _reply_of(decision: Decision, asked: Mapping[str, Any]) -> MessageLike:
     if decision.option == _IN_TIME:
         return _NOT_IN_TIME
     if decision.option == DECLINE:
@@ -173,9 +175,9 @@ def _said(decision: Decision, asked: Mapping[str, Any]) -> MessageLike:
         return Reply()
     values = decision.values
     filled = [
-        {**item, "value": _read(values[_place(item)], item["value"])}
+        {**item, "value": _parsed(values[_field_name(item)], item["value"])}
         for item in asked_in(asked)
-        if values.get(_place(item))
+        if values.get(_field_name(item))
     ]
     if decision.option != SEND or not (filled or decision.answer):
         raise AgentforceInputError(
@@ -185,13 +187,13 @@ def _said(decision: Decision, asked: Mapping[str, Any]) -> MessageLike:
     return Reply(filled) if filled else decision.answer
 
 
-def _place(item: Mapping[str, Any]) -> str:
+def _field_name(item: Mapping[str, Any]) -> str:
     return f"{item['type']}/{item['property']}"
 
 
 def _shown(item: Mapping[str, Any]) -> str:
     value = item["value"]
-    return _place(item) + ("" if value is None else f": {json.dumps(value, ensure_ascii=False)}")
+    return _field_name(item) + ("" if value is None else f": {json.dumps(value, ensure_ascii=False)}")
 
 
 def _as_text(proposed: Any) -> str:
@@ -201,7 +203,7 @@ def _as_text(proposed: Any) -> str:
     return proposed if isinstance(proposed, str) else json.dumps(proposed, ensure_ascii=False)
 
 
-def _read(written: str, proposed: Any) -> Any:
+def _parsed(written: str, proposed: Any) -> Any:
     """Parse a person's input, as JSON if the agent proposed a number, a boolean or an object."""
     if not _as_text(proposed) or isinstance(proposed, str):
         return written

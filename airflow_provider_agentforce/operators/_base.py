@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.operators._page import TaskPage
 
 _OURS = __name__.partition(".")[0] + "."
-# How late a trigger may be.
+# How late a trigger may fire before the scheduler resumes the task without it.
 _LATE = timedelta(minutes=1)
 # The kind of the event for a trigger that never fired.
 _LOST = "lost"
@@ -50,7 +50,7 @@ _SHORT_KEYS = ("session_id", "sequence_id", "agent_id", "text", "outcome", "gree
 
 
 def _checked(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Make what an operator refuses an error that no retry of the task follows."""
+    """Make an invalid argument a final error, which Airflow does not retry."""
 
     @wraps(make)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -82,9 +82,11 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     linked_agent_id: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make the log of every operator's task say how it ended, and a wrong value end it."""
+        """Wrap ``execute`` and ``execute_complete`` so that the log reports the result, and ``__init__`` so
+        that an invalid argument is final.
+        """
         super().__init_subclass__(**kwargs)
-        # Airflow makes an operator of a mapped task when the task runs.
+        # Airflow creates the operator of a mapped task when the task runs, so __init__ may fail there, too.
         if "__init__" in vars(cls):
             cls.__init__ = _checked(cls.__init__)  # type: ignore[method-assign]
         for name in ("execute", "execute_complete"):
@@ -121,7 +123,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     def _check_templates(self, field: str) -> None:
         value = getattr(self, field, None)
         try:
-            # What a decorated function is given is its own affair.
+            # A decorated function may receive arguments of any kind.
             if not field.startswith("op_"):
                 check_renderable(field, value)
             check_templates(field, value, lambda text: self.get_template_env().parse(text))
@@ -131,14 +133,14 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Render, and let Airflow mask a private key in the wrong place. Called by Airflow."""
+        """Render, and have Airflow mask a private key in the wrong place. Called by Airflow."""
         return mask_keys(super().render_template(content, context, jinja_env, seen_oids))
 
     def check_arguments(self) -> None:
         """Refuse other invalid literals when the Dag is parsed."""
 
     def pre_execute(self, context: Any) -> None:
-        """Store the link to the task's page, which Airflow itself does when the task ends."""
+        """Store the link to the task's page now; Airflow stores it only when the task ends."""
         super().pre_execute(context)
         for link in self._page_links:
             if url := link.get_link(self, ti_key=context["ti"]):
@@ -162,9 +164,9 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return AgentforceHook(check_connection_id(self.agentforce_conn_id))
 
     def defer_until(self, moment: datetime, trigger: Any) -> NoReturn:
-        """Free the worker slot until *trigger* fires, or until a little after *moment*.
+        """Free the worker slot until *trigger* fires, at most until a minute after *moment*.
 
-        The scheduler enforces that end, so it also happens without a triggerer.
+        The scheduler enforces that limit, so the task also resumes without a triggerer.
         """
         left = max(moment - datetime.now(timezone.utc), timedelta(0))
         self.defer(trigger=trigger, method_name="execute_complete", timeout=left + _LATE)
@@ -227,7 +229,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
             raise TaskStoppedError("The task was stopped.")
 
     def push(self, context: Context, values: Mapping[str, Any]) -> None:
-        """Push the short ones of *values* as separate XComs."""
+        """Push those of *values* that are short as separate XComs."""
         if self.do_xcom_push:
             for key in _SHORT_KEYS:
                 if key in values:
@@ -260,7 +262,9 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return [], []
 
     def uri_in_org(self, path: str) -> list[str]:
-        """Return the URI of something in the org; nothing as long as the task has not used its connection."""
+        """Return the URI of *path* in the org, in a list that is empty until the task has used its
+        connection.
+        """
         if "hook" not in vars(self):
             return []
         return [f"salesforce://{urlsplit(self.hook.settings.host).netloc}/{path}"]
@@ -298,7 +302,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
 
 
 def mask_keys(value: Any) -> Any:
-    """Let Airflow mask the private keys in *value*, at any depth of its collections; return it."""
+    """Have Airflow mask the private keys in *value*, at any depth of its collections; return it."""
     for one in leaves(value):
         for line in key_lines(one) if isinstance(one, str) else ():
             mask_secret(line)

@@ -15,7 +15,7 @@ from airflow_provider_agentforce.operators._rendering import has_reference, is_r
 if TYPE_CHECKING:
     from airflow_provider_agentforce.batch.sample import Sample
 
-# What the output of a task becomes in an f-string.
+# The output of a task becomes this in an f-string.
 _OUTPUT_IN_TEXT = "{{ task_instance.xcom_pull("
 
 
@@ -82,17 +82,17 @@ def check_continue_from(given: Any) -> None:
 
 
 def copied(given: Any) -> Any:
-    """Return a copy of a text: ``render_template`` knows a field by its value."""
+    """Return a copy of a text: ``render_template`` recognizes a field by the identity of its value."""
     return f"{given} "[:-1] if isinstance(given, str) else given
 
 
 def no_function(given: Any) -> Any:
-    """Return what is given in another way than by a function."""
+    """Return *given*, or ``None`` if it is a function."""
     return None if callable(given) else copied(given)
 
 
 def check_message(message: Any) -> None:
-    """Refuse what cannot be the messages of each record, if they are no function."""
+    """Refuse templates that cannot be the messages of each record."""
     if message is None:
         return
     texts = message if isinstance(message, list | tuple) else [message]
@@ -131,7 +131,7 @@ def rate(given: Any) -> float | None:
 def sample_of(given: Any) -> Sample | None:
     if given is None:
         return None
-    from airflow_provider_agentforce.batch import sample  # noqa: PLC0415 - only for who wants one
+    from airflow_provider_agentforce.batch import sample  # noqa: PLC0415 - only if one is given
 
     return sample.sample_of(given)
 

@@ -43,7 +43,7 @@ class BatchPage(TaskPage):
         super().__init__(task, context, "batch")
         self._written = 0.0
         self._checkpoint: Checkpoint | None = None
-        # By their keys.
+        # Rows as the page shows them, by key.
         self._problems: dict[Any, dict[str, Any]] = {}
         self._others: dict[Any, dict[str, Any]] = {}
         self._recent: deque[Row] = deque(maxlen=_RECENT)

@@ -90,7 +90,7 @@ def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: An
 
 
 def take_over(operator: ConversationBatchOperator, handover: Handover) -> None:
-    """Give *operator* the arguments of the first task that it does not have.
+    """Set the arguments that *operator* does not give to those of the first task.
 
     :raises AgentforceInputError: if arguments differ, or must be given again.
     """

@@ -1,8 +1,8 @@
-"""The ledger of a task: a record before every request that acts, and one after it.
+"""The ledger of a task: an entry is written before every request that acts, and completed after it.
 
-The records are in Airflow's task state store (3.3 and later), which survives a retry and a killed process;
+The entries are in Airflow's task state store (3.3 and later), which survives a retry and a killed process;
 XCom does not, because every try begins by deleting it. A *clear* begins a new cycle, recognized by the task's
-``max_tries``, and finds nothing. A store that cannot be read is an error, never "there is no record".
+``max_tries``, and finds nothing. A store that cannot be read is an error, never a missing entry.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ CORRECTION = "correction"
 UNKNOWN = "unknown"
 RENDERED = "rendered"
 QUESTION = "question"
-# Airflow asks for values below 64 kB.
+# Below the 65,535 bytes of [state_store] max_value_storage_bytes, above which Airflow logs a warning.
 _MOST_BYTES = 48_000
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One entry.
+    """The entry of one request.
 
     :param fingerprint: fingerprint of the request.
     :param done: ``False``: about to be sent, and nothing more is known; ``True``: answered.
     :param value: the outcome, ``None`` if it was too long to store; for an intent what identifies it.
+    :param cycle: the task's ``max_tries`` when it was written; a clear raises it.
     """
 
     fingerprint: str
@@ -72,10 +73,10 @@ def fingerprint(*parts: Any) -> str:
 
 
 def name_of_question(output: OutputType) -> str:
-    """Return the record of the corrective question without its words, which differ from try to try.
+    """Return the name of the corrective question in the ledger, which has to be the same in every try.
 
-    They come from the answer and from libraries. The order of lists in the schema may differ between
-    processes, too, where a type holds sets.
+    It does not contain the question's text, which comes from the answer and from libraries. The schema's
+    lists are sorted, because their order may differ between processes if a type contains sets.
     """
     return fingerprint("corrective question", _sorted(json.loads(json.dumps(output.schema, default=_name))))
 
@@ -98,7 +99,7 @@ def turn_key(number: int) -> str:
 
 
 def unreadable_entry(key: str) -> LedgerError:
-    """Return the error for a record that cannot be parsed: it must not count as missing."""
+    """Return the error for an entry that cannot be parsed: it must not count as missing."""
     return LedgerError(
         f"The record {_PREFIX}{key} of the task state store cannot be read. Nothing was sent.",
         hint="Delete it once you know what the agent did.",
@@ -107,7 +108,7 @@ def unreadable_entry(key: str) -> LedgerError:
 
 
 class Ledger:
-    """The records of one task instance. Without a store there are none.
+    """The entries of one task instance. Without a store there are none.
 
     :param store: Airflow's ``task_state_store``, or ``None`` below Airflow 3.3.
     :param cycle: the task's ``max_tries``, which a clear raises.
@@ -149,14 +150,14 @@ class Ledger:
         return self.keeps and not any(_fitting(value) is None for value in self._long.values())
 
     def read(self, key: str) -> LedgerEntry | None:
-        """Return the record that an earlier try of this cycle left.
+        """Return the entry that an earlier try of this cycle left.
 
-        :raises LedgerError: if the store cannot be read, or has other contents.
+        :raises LedgerError: if the store cannot be read, or the entry cannot be parsed.
         """
-        record = self.read_any_cycle(key)
-        if record is None or record.cycle != self.cycle:
+        entry = self.read_any_cycle(key)
+        if entry is None or entry.cycle != self.cycle:
             return None
-        return replace(record, value=self._long[key]) if record.done and key in self._long else record
+        return replace(entry, value=self._long[key]) if entry.done and key in self._long else entry
 
     def value_of(self, key: str) -> dict[str, Any]:
         """Return the value that an earlier try of this cycle left, ``{}`` if there is none."""
@@ -164,7 +165,7 @@ class Ledger:
         return {} if entry is None else entry.value or {}
 
     def read_any_cycle(self, key: str) -> LedgerEntry | None:
-        """Return the record in the store, also one from before a clear."""
+        """Return the entry in the store, also one from before a clear."""
         if self._store is None:
             return None
         stored = self._ask(lambda: self._store.get(self._prefix + key))
@@ -173,12 +174,12 @@ class Ledger:
         try:
             version, done, value = stored["v"], stored["done"], stored["value"]
             usable = version == _VERSION and isinstance(done, bool) and isinstance(value, dict | None)
-            record = LedgerEntry(str(stored["fingerprint"]), done, value, int(stored["cycle"]))
+            entry = LedgerEntry(str(stored["fingerprint"]), done, value, int(stored["cycle"]))
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
             raise unreadable_entry(key)
-        return record
+        return entry
 
     def intend(self, key: str, mark: str, value: dict[str, Any] | None = None) -> None:
         """Record that a request is about to be sent.
@@ -189,9 +190,9 @@ class Ledger:
             return
         try:
             kept = self._write(key, self._entry(mark, done=False, value=value))
-        except LedgerError:
+        except LedgerError as error:
             self.forget(key)
-            raise
+            raise error.replaced(what=f"{error.what} Nothing was sent.") from error.__cause__
         if not kept:
             raise LedgerError("The task state store lost a write. Nothing was sent.")
 
@@ -199,19 +200,19 @@ class Ledger:
         """Record the result of a request, before anything depends on it.
 
         :param done: *value* is its outcome; otherwise it may be sent again.
-        :raises LedgerError: if it cannot be recorded; the request's record is then as it was.
+        :raises LedgerError: if it cannot be recorded; the task must not continue then.
         """
         kept = self._fitting(key, value) if done else without_requests(value)
         if not self._write(key, self._entry(mark, done=done, value=kept)):
             raise LedgerError("The task state store lost a write. The task does not continue.")
 
     def amend(self, key: str, mark: str, known: dict[str, Any]) -> None:
-        """Add to the record of a request that has left. A failure is logged: the request stays on record."""
+        """Add to the entry of a request that has left. A failure is only logged: the entry itself exists."""
         try:
-            record = self.read(key)
-            if record is None or record.done or record.fingerprint != mark:
+            entry = self.read(key)
+            if entry is None or entry.done or entry.fingerprint != mark:
                 return
-            value = without_requests({**(record.value or {}), **known})
+            value = without_requests({**(entry.value or {}), **known})
             if not _fits(value):
                 value = {**value, "partial_text": None}
             self._ask(lambda: self._store.set(self._prefix + key, self._entry(mark, done=False, value=value)))
@@ -230,7 +231,7 @@ class Ledger:
             log.warning("The outcome could not be recorded for a later try: %s", type(error).__name__)
 
     def forget(self, key: str) -> None:
-        """Remove the record of a request that is known not to have been made."""
+        """Remove the entry of a request that is known not to have been made."""
         if self._store is None:
             return
         try:
@@ -267,29 +268,27 @@ class Ledger:
         try:
             return call()
         except Exception as error:
-            raise LedgerError(
-                f"The task state store cannot be used ({type(error).__name__}). Nothing was sent."
-            ) from error
+            raise LedgerError(f"The task state store cannot be used ({type(error).__name__}).") from error
 
 
 class _OfThisTry(dict[str, Any]):
-    """A store that ends with the process."""
+    """A store in memory, which ends with the process."""
 
     def set(self, key: str, value: dict[str, Any]) -> None:
         """Store a value."""
         self[key] = value
 
     def delete(self, key: str) -> None:
-        """Forget it."""
+        """Remove a value."""
         self.pop(key, None)
 
 
 class TaskJournal:
     """The messages of one session in a task's ledger, as the session's :class:`.Journal`.
 
-    :param place: what the next try must have in common: connection, agent or session.
-    :param session: an intent names it.
-    :param key_of: returns the key of a message's record by its number.
+    :param place: JSON values that must be the same in the next try: connection, agent or session.
+    :param session: the session, which an intent names.
+    :param key_of: returns the key of a message's entry by its number.
     :param resend_unknown: allow a message that an earlier try may have sent to be sent again.
     """
 
@@ -306,7 +305,8 @@ class TaskJournal:
         self._session = session
         self._key_of = key_of
         self._resend_unknown = resend_unknown
-        # What earlier tries left of messages that may be sent again: a resolution, or none.
+        # Messages of earlier tries that may be sent again, by number, with the resolution that allows it, if
+        # any.
         self._earlier: dict[int, dict[str, Any] | None] = {}
         # When they were first sent, ISO 8601.
         self._first_sent: dict[int, str | None] = {}
@@ -315,24 +315,25 @@ class TaskJournal:
         """Return what is recorded of the message.
 
         :raises DeliveryUnknownError: if an earlier try may have sent it and left no answer.
-        :raises AgentforceInputError: if it sent something else.
+        :raises AgentforceInputError: if an earlier try sent a different one.
+        :raises LedgerError: if the entry cannot be read.
         """
-        record = self._ledger.read(self._key_of(number))
-        if record is None:
+        entry = self._ledger.read(self._key_of(number))
+        if entry is None:
             return JournalEntry(sent=number in self._earlier, resolution=self._earlier.get(number))
-        value = record.value or {}
+        value = entry.value or {}
         resolution = value.get("resolution")
         self._first_sent[number] = value.get("first_sent_at") or value.get("sent_at")
-        self._check_same(record, number, asked, resolution)
-        if record.done and record.value is not None:
+        self._check_same(entry, number, asked, resolution)
+        if entry.done and entry.value is not None:
             log.info("The answer to message %d is recorded; the message is not sent again.", number)
-            return JournalEntry(Turn.from_dict(record.value), sent=True, try_number=record.value.get("try"))
+            return JournalEntry(Turn.from_dict(entry.value), sent=True, try_number=entry.value.get("try"))
         if resolution is not None and not value.get("sent_again"):
             self.send_again(number, resolution)
         elif self._resend_unknown and value.get("applied") is not True:
             self._earlier[number] = None
         else:
-            raise _unknown(record)
+            raise _unknown(entry)
         return JournalEntry(sent=True, resolution=resolution)
 
     def send_again(self, number: int, resolution: dict[str, Any]) -> None:
@@ -340,7 +341,10 @@ class TaskJournal:
         self._earlier[number] = resolution
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
-        """Record that the message is about to leave."""
+        """Record that the message is about to leave.
+
+        :raises LedgerError: if it cannot be recorded; the message must not leave then.
+        """
         delivery = UnknownDelivery(
             request=request,
             session_id=self._session.session_id,
@@ -376,31 +380,31 @@ class TaskJournal:
         )
 
     def _check_same(
-        self, record: LedgerEntry, number: int, asked: Mapping[str, Any], resolution: dict[str, Any] | None
+        self, entry: LedgerEntry, number: int, asked: Mapping[str, Any], resolution: dict[str, Any] | None
     ) -> None:
         """Refuse a message that differs from the one an earlier try sent.
 
         A message that was or is being resolved is not compared, unless it would be sent.
         """
-        known = resolution or self._is_being_resolved(record)
-        sends = not record.done and (resolution is not None or self._resend_unknown)
-        if record.fingerprint != self._mark(number, asked) and (sends or not known):
+        known = resolution or self._is_being_resolved(entry)
+        sends = not entry.done and (resolution is not None or self._resend_unknown)
+        if entry.fingerprint != self._mark(number, asked) and (sends or not known):
             raise AgentforceInputError(
                 "The message, its session or the connection has changed since an earlier try sent it. "
                 "Clear the task to send it as a new one."
             )
 
-    def _is_being_resolved(self, record: LedgerEntry) -> bool:
+    def _is_being_resolved(self, entry: LedgerEntry) -> bool:
         """Return whether the steps for an unknown delivery are running, with the message as it was sent."""
         progress = self._ledger.read(UNKNOWN)
-        return progress is not None and progress.fingerprint == record.fingerprint
+        return progress is not None and progress.fingerprint == entry.fingerprint
 
     def _mark(self, number: int, asked: Mapping[str, Any]) -> str:
         return fingerprint(*self._place, number, asked)
 
 
-def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
-    if record.done:
+def _unknown(entry: LedgerEntry) -> DeliveryUnknownError:
+    if entry.done:
         return DeliveryUnknownError(
             "An earlier try sent the message and received an answer that was too long to store.",
             operation="send",
@@ -408,7 +412,7 @@ def _unknown(record: LedgerEntry) -> DeliveryUnknownError:
             hint="No step of on_unknown_delivery can recover it. Read it in the agent's session. Clearing "
             "the task sends the message again.",
         )
-    value = record.value or {}
+    value = entry.value or {}
     hint = "Look at the agent's session. Clearing the task sends the message again"
     if value.get("applied") is not True:
         hint += ', and so does a retry with on_unknown_delivery="resend"'
@@ -437,9 +441,9 @@ def _fitting(value: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def without_requests(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the value for XCom or the store: if it is too long, first without plans, then without requests.
+    """Return the value for XCom or the store: above 48 kB first without plans, then without requests.
 
-    Airflow stores both in its database and asks for values below 48 kB.
+    Airflow stores both in its database by default.
     """
     for name in ("plan", "request"):
         if _fits(value):

@@ -69,7 +69,7 @@ class TaskPage:
         self.write(state=FINISHED, **({"result": read} if read is not None and _small(read) else {}))
 
     def fail(self, error: BaseException) -> None:
-        """Set why the task fails; only the type of an error from elsewhere, because it could contain
+        """Set why the task fails. Of another library's error only the type is shown, as its text may contain
         anything.
         """
         if isinstance(error, AgentforceError):
@@ -157,7 +157,7 @@ class ConversationPage(TaskPage):
         }
 
     def _note(self, turn: Turn, more: Mapping[str, Any]) -> None:
-        # The newest ones stay.
+        # The XCom is bounded, so the oldest turns are dropped.
         self._turns[turn.sequence_id] = json.dumps({**_shown(turn), **more}, ensure_ascii=False)
         size = sum(len(one.encode()) for one in self._turns.values())
         while size > _MOST_BYTES and len(self._turns) > 1:
@@ -184,7 +184,7 @@ class ShownJournal:
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:
         """Record that the message is about to leave."""
-        # First, so that nothing happens between the record and the message.
+        # First, so that nothing else happens between the intent and the message.
         self._page.sends(number, request)
         self._journal.intend(number, asked, request)
 

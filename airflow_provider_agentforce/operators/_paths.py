@@ -51,7 +51,7 @@ def path_of(given: Any, field: str) -> Any:
     """Return Airflow's path object for a URI.
 
     :param field: name of the argument, for errors.
-    :raises AgentforceInputError: it is not a URI, or nothing here can open it.
+    :raises AgentforceInputError: it is not a URI, or no installed file system can open it.
     """
     uri = str(given)
     check_uri(uri, field)

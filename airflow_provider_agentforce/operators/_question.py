@@ -35,8 +35,11 @@ _MOST_TEXT = 4000
 
 @dataclass(frozen=True)
 class Question:
-    """A question.
+    """A question to a person.
 
+    :param subject: its title.
+    :param body: Markdown.
+    :param options: the answers to choose from.
     :param about_what: identifies the question, as JSON values.
     :param fields: text fields that the person may fill in: their titles by their names.
     :param proposed: the initial values of these fields, by their names.
@@ -102,6 +105,7 @@ class Question:
 class Decision:
     """A person's decision.
 
+    :param option: the chosen option.
     :param values: the values of the fields, by their names.
     :param user: the person's name.
     """
@@ -172,9 +176,9 @@ def asks_second(question: Question, context: Context) -> bool:
 class _AskedQuestion:
     """The recorded state of a task's question.
 
-    The record says that a question is about to be asked, that it was asked, and that the notifiers were
-    called. Wherever a try is killed, the next one knows whether a question may exist, and what remains to be
-    done.
+    The ledger's entry says that a question is about to be asked, that it was asked, and that the notifiers
+    were called. Wherever a try is killed, the next one knows whether a question may exist, and what remains
+    to be done.
 
     :ivar comes_second: the task instance has asked another question, which this Airflow would show.
     :ivar begun: an earlier try, or this one before a wait, was about to ask it.
@@ -187,10 +191,10 @@ class _AskedQuestion:
         self._ledger, self._mark = (ledger := Ledger.of(context)), fingerprint(*question.about_what)
         # Each try asks for itself (Airflow 3.4 and later).
         self._per_try = _compat.questions_change()
-        record = ledger.read_any_cycle(QUESTION)
-        recorded = {} if record is None else dict(record.value or {})
-        self.begun = record is not None and (record.fingerprint, record.cycle) == (self._mark, ledger.cycle)
-        self.comes_second = record is not None and not self.begun and not self._per_try
+        entry = ledger.read_any_cycle(QUESTION)
+        recorded = {} if entry is None else dict(entry.value or {})
+        self.begun = entry is not None and (entry.fingerprint, entry.cycle) == (self._mark, ledger.cycle)
+        self.comes_second = entry is not None and not self.begun and not self._per_try
         self._state: dict[str, Any] = recorded if self.begun else {}
         self._this_try = self.ti_id = context["ti"].id
         asked_by = recorded.get("asked_by")
@@ -205,7 +209,7 @@ class _AskedQuestion:
         return not self.ended or (until is not None and until <= _now())
 
     def done(self, what: str) -> bool:
-        """Return whether there is a record."""
+        """Return whether it is recorded: ``asked`` or ``notified``."""
         return bool(self._state.get(what))
 
     def put(self, question: Question, step: Ask, context: Context) -> None:
@@ -213,7 +217,7 @@ class _AskedQuestion:
         if self.done("asked") and not self._per_try:
             return
         if not self.begun or self.ended:
-            # Until it is replaced, the question before it and its answer are there in its place.
+            # Until this question replaces it, Airflow still has the previous one with its answer.
             self._note("asked_by", None if self._asked_in_this_try else str(self._this_try))
         texts = {"subject": question.subject, "body": question.body}
         users = list(step.assigned_users)
@@ -232,7 +236,7 @@ class _AskedQuestion:
         for notifier in step.notifiers:
             try:
                 notifier(context)
-            except INTERRUPTIONS:  # noqa: PERF203 - each gets its chance
+            except INTERRUPTIONS:  # noqa: PERF203 - each notifier is called
                 raise
             except BaseException:
                 task.log.exception("A notifier failed. The question is still asked.")
@@ -270,11 +274,11 @@ def _shown(moment: datetime | None) -> str | None:
 
 
 def listed(facts: Mapping[str, Any], longest: int = 100) -> str:
-    """Return the known facts as Markdown, one per line."""
+    """Return the known facts as a Markdown list."""
     return "\n".join(f"* {name}: {one_line(str(value), longest)}" for name, value in facts.items() if value)
 
 
 def quoted(text: str) -> str:
-    """Return foreign text so that Markdown shows it unchanged."""
+    """Return foreign text as a code block, so that Markdown shows it unchanged."""
     shown = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…\n(truncated)"
     return "\n".join(f"    {line}" for line in shown.splitlines())

@@ -38,11 +38,11 @@ class RendersOnlyTemplates(BaseOperator):
     ) -> Any:
         """Render a template, or resolve a reference; leave data unchanged. Called by Airflow."""
         if is_reference(content):
-            # Airflow takes one in a row of expand_kwargs for data that it has resolved.
+            # Airflow treats a reference in a row of expand_kwargs as data that is already resolved.
             return super().render_template(content, context, jinja_env, None)
         arguments: Any = getattr(self, "op_kwargs", None)
         if arguments and content is arguments:
-            # Arguments of a decorated function, those of its partial() among them.
+            # Arguments of a decorated function, including those of its partial().
             data = _from_xcom(context, self.task_id, arguments)
             return {
                 name: value

@@ -1,5 +1,5 @@
-"""What the log of a task says to people: where its page is, what failed and what to do, or that the agent
-still waits.
+"""Logs the address of a task's page, what failed and what to do about it, or that the agent still waits for
+an answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ANSWER_IT = (
     "Answer with a reply, a cancel or another message, on_needs_confirmation or on_needs_input; fail_on "
     "makes it a failure."
 )
-# Of errors that say no more.
+# For errors without a hint.
 _USUAL: dict[type[AgentforceError], str] = {
     AgentforceInputError: "Correct this in the Dag or in its data, then clear the task.",
     AgentforceTransientError: "Nothing was done. A retry of the task, or clearing it, tries again.",
@@ -61,7 +61,7 @@ def reported(execute: _Execute) -> _Execute:
                 self.log_page(context)
             result = execute(self, context, *args, **options)
         except AgentforceError as error:
-            _tell_error(self, error)
+            _log_error(self, error)
             _show_error(self, error)
             raise error.with_traceback(_shortened(error))  # noqa: B904 - the same error
         except waits():
@@ -71,7 +71,7 @@ def reported(execute: _Execute) -> _Execute:
             raise
         finally:
             self.is_reported = False
-        _tell_open_questions(self, result)
+        _log_open_question(self, result)
         if self.page is not None:
             self.page.finish(result)
         return result
@@ -85,7 +85,7 @@ def what_to_do(error: AgentforceError) -> str:
     return error.hint or next(usual, "")
 
 
-def _tell_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
+def _log_error(task: AgentforceBaseOperator, error: AgentforceError) -> None:
     task.log.debug("The complete traceback:", exc_info=error)
     ids = {
         "host": error.host,
@@ -114,7 +114,7 @@ def _show_error(task: AgentforceBaseOperator, error: BaseException) -> None:
         task.page.fail(error)
 
 
-def _tell_open_questions(task: AgentforceBaseOperator, result: Any) -> None:
+def _log_open_question(task: AgentforceBaseOperator, result: Any) -> None:
     if not isinstance(result, Mapping):
         return
     counts = result.get("counts")
@@ -138,7 +138,7 @@ def _shortened(error: BaseException) -> TracebackType | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what Python shows above the error."""
+    """Yield the errors that Python's traceback shows above this one."""
     seen = {id(error)}
     while True:
         above = error.__cause__ if error.__suppress_context__ else error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Resolves unknown deliveries as ``on_unknown_delivery`` says: it sends, waits and asks."""
+"""Connects the steps of ``on_unknown_delivery`` to a task: its ledger, its waits, and its sends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Seconds: a shorter wait is not worth another start of the task's process.
 _SHORT_WAIT = 10.0
 _SLICE = 0.1
-# Look-ups at once.
+# Concurrent lookups.
 _LOOKERS = 8
 _AGAIN = "The message was sent once more in this try{why}; {known}."
 _UNKNOWN_AGAIN, _RECEIVED = "the new delivery is also unknown", "the org has it, and its answer is lost"
@@ -75,7 +75,7 @@ class ResolvesDeliveries(SendsMessages):
         """
 
     def until_known(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Attempt it, resolve unknown deliveries, and continue.
+        """Call :meth:`attempt`, resolve unknown deliveries, and repeat until none is left.
 
         :param event: the event that resumes the task.
         """
@@ -106,7 +106,7 @@ class ResolvesDeliveries(SendsMessages):
     def ask(
         self, step: Ask, question: Question, until: datetime | None, *, context: Context, ledger: Ledger
     ) -> Decision | None:
-        """Return a person's decision, ``None`` if it does not come in time; wait for it without a slot."""
+        """Return a person's decision, ``None`` if none comes in time; defer the task until then."""
         self._remember(ledger)
         self.page.write()
         return self._services(context, ledger).ask(step, question, until)
@@ -153,7 +153,7 @@ class ResolvesDeliveries(SendsMessages):
     def _services(self, context: Context, ledger: Ledger) -> TaskServices:
         # The event belongs to the message that waited, which comes first.
         event, self._event = self._event, None
-        return TaskServices(self, context, slotless=ledger.keeps_all, event=event)
+        return TaskServices(self, context, can_defer=ledger.keeps_all, event=event)
 
     def _resolve(self, error: DeliveryUnknownError, context: Context, ledger: Ledger) -> None:
         """Run the steps; return when the message is resolved or may be sent again."""
@@ -173,7 +173,7 @@ class ResolvesDeliveries(SendsMessages):
             self.unresolved(context, ledger, retried=retried)
             may_be_sent = self.steps[-1] == RESEND and not store.was_received(store.name)
             if passes and not ledger.keeps and not may_be_sent:
-                # Without a record, another try would send the message again.
+                # Without an entry, another try would send the message again.
                 raise error.replaced(hint=f"{_CUT_SHORT} {error.hint}".strip()) from failure
             raise
 
@@ -211,8 +211,10 @@ class ResolvesDeliveries(SendsMessages):
 
 
 class RecordedDelivery:
-    """One message in a task's ledger, for the steps.
+    """One message in a task's ledger, as the :class:`.DeliveryStore` of the steps.
 
+    :param key: key of its entry.
+    :param error: says why its delivery is unknown.
     :param before: the earlier answers of its session, ``None`` if they are not known.
     :ivar name: name of the message, for the log.
     :ivar delivery: what is known about it.
@@ -223,12 +225,12 @@ class RecordedDelivery:
     ) -> None:
         from airflow_provider_agentforce.client.trace_lookup import same_before  # noqa: PLC0415
 
-        record = ledger.read(key)
-        assert record is not None  # noqa: S101 - its intent was written before it left
+        entry = ledger.read(key)
+        assert entry is not None  # noqa: S101 - its intent was written before it left
         self._ledger = ledger
         self._key = key
-        self._mark = record.fingerprint
-        self._value = record.value or {}
+        self._mark = entry.fingerprint
+        self._value = entry.value or {}
         seen: UnknownDelivery = error.delivery
         sent = UnknownDelivery.from_dict(self._value)
         self.delivery = replace(
@@ -264,14 +266,14 @@ class RecordedDelivery:
 
     def read(self) -> dict[str, Any] | None:
         """Return the state of the steps."""
-        record = self._ledger.read(UNKNOWN)
-        if record is None or record.fingerprint != self._mark or record.value is None:
+        entry = self._ledger.read(UNKNOWN)
+        if entry is None or entry.fingerprint != self._mark or entry.value is None:
             return None
         # A message that was sent again begins at the first step.
-        if record.value["sent_at"] != self._value.get("sent_at"):
+        if entry.value["sent_at"] != self._value.get("sent_at"):
             return None
-        self._received = self._received or bool(record.value["received"])
-        progress: dict[str, Any] = record.value["progress"]
+        self._received = self._received or bool(entry.value["received"])
+        progress: dict[str, Any] = entry.value["progress"]
         return progress
 
     def write(self, progress: dict[str, Any]) -> None:
@@ -284,7 +286,7 @@ class RecordedDelivery:
         self._ledger.decide(UNKNOWN, self._mark, value, done=False)
 
     def settle(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Record the verdict in the message's own record."""
+        """Record the verdict in the message's own entry."""
         verdict = verdicts[self.name]
         if verdict.acted:
             turn = _turn_of(self.delivery, verdict, self._value.get("agent_version"))
@@ -297,18 +299,18 @@ class RecordedDelivery:
 
 
 class TaskServices:
-    """The interface between the steps and a task.
+    """The :class:`.StepServices` of a task.
 
-    :param slotless: a wait frees the worker slot; everything so far is recorded.
+    :param can_defer: everything so far is recorded, so a wait may free the worker slot.
     :param event: the event that resumes the task.
     """
 
     def __init__(
-        self, task: AgentforceBaseOperator, context: Context, *, slotless: bool, event: Any = None
+        self, task: AgentforceBaseOperator, context: Context, *, can_defer: bool, event: Any = None
     ) -> None:
         self._task = task
         self._context = context
-        self._slotless = slotless
+        self._can_defer = can_defer
         self._event: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
 
     @property
@@ -321,8 +323,8 @@ class TaskServices:
         return self._task.hook.plain_client.redact(text)
 
     @property
-    def woken_in_vain(self) -> bool:
-        """Whether the last wait ended without its event, and maybe early."""
+    def woke_early(self) -> bool:
+        """Whether the last wait ended before its time, without the event it waited for."""
         lost = self._event.get("error_type") == "lost" and not self._event.get("late")
         return lost or self._event.get("status") == "not_found"
 
@@ -330,9 +332,9 @@ class TaskServices:
         """Wait, without a worker slot if the wait is long enough."""
         end = time.monotonic() + (seconds := _seconds_to(moment))
         if seconds > _SHORT_WAIT and not keeps_slot:
-            where = "without a worker slot" if self._slotless else "in the worker slot"
+            where = "without a worker slot" if self._can_defer else "in the worker slot"
             self._task.log.info("Waiting until %s, %s.", moment.isoformat(timespec="seconds"), where)
-            if self._slotless:
+            if self._can_defer:
                 self._task.defer_until(moment, _compat.date_time_trigger(moment))
         while (left := end - time.monotonic()) > 0:
             self._task.check_not_killed()
@@ -369,7 +371,7 @@ class TaskServices:
         """Wait before the next look; for one message a trigger looks meanwhile."""
         sought = [_sought(delivery) for delivery in deliveries.values()]
         one = sought[0] if len(sought) == 1 and self._task.store_requests else None
-        if one is None or not self._slotless or _seconds_to(until) <= _SHORT_WAIT:
+        if one is None or not self._can_defer or _seconds_to(until) <= _SHORT_WAIT:
             self.wait_until(until)
             return
         from airflow_provider_agentforce.triggers.session_trace import SessionTraceTrigger  # noqa: PLC0415
@@ -395,7 +397,7 @@ class TaskServices:
             asks_second,
         )
 
-        if not self._slotless:
+        if not self._can_defer:
             return (
                 "No person can be asked: the answers so far are not on record, or too long to be, and would "
                 "be lost during the wait."

@@ -1,4 +1,4 @@
-"""Whether the next try of a batch will find its folder, if tasks run on several machines."""
+"""Checks that the next try of a batch will find its folder if tasks run on several machines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHARED = {
     "ocfs2",
     "smb3",
 }
-# Those that are lost with a pod: the container's own files, and memory.
+# File systems that are lost with a pod: the container's own files, and memory.
 _GONE_WITH_POD = {"overlay", "ramfs", "tmpfs"}
 _RECORD = "result_folder"
 _REMEDY = "Use object storage (s3://, gs://, abfs://) or a file system that all workers share."
@@ -71,7 +71,7 @@ def check_folder(path: Any, executor: str | None, context: Context) -> Callable[
 
 def remote_executor(task: Any) -> str | None:
     """Return the name of the executor that runs *task*, ``None`` if it does so on the scheduler's machine."""
-    # Inside of a pod the configuration names another one.
+    # Inside a pod the configuration names LocalExecutor.
     if os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD"):
         return "KubernetesExecutor"
     configured = conf.get("core", "executor", fallback="LocalExecutor")
@@ -104,7 +104,7 @@ def _check_same(ledger: Ledger, path: str, began: float) -> None:
 
 
 def _own_disk(path: Any) -> str | None:
-    """Return the kind of the file system, if it is a disk of this machine."""
+    """Return the type of the file system if it is a disk of this machine, else ``None``."""
     from airflow_provider_agentforce.batch.storage import local_path  # noqa: PLC0415 - not at parse time
 
     local = local_path(path)

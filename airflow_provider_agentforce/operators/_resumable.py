@@ -34,22 +34,26 @@ log = logging.getLogger(__name__)
 def resume_or_start(
     client: AgentforceClient, ledger: Ledger, mark: str, options: SessionOptions
 ) -> tuple[Session, bool]:
-    """Start a session, unless an earlier try did; end a session that was left open before a clear.
+    """Start a session, unless an earlier try did.
+
+    A session that was left open before a clear, or with another agent or connection, is ended.
 
     :param mark: fingerprint of the connection and the agent.
     :returns: the session, and whether it is the one of an earlier try.
+    :raises LedgerError: if the ledger cannot be used.
+    :raises AgentforceError: if the session could not be started.
     """
-    record = ledger.read_any_cycle(SESSION)
-    if record is not None and _open(record):
-        if record.fingerprint == mark and ledger.read(SESSION) is not None:
+    entry = ledger.read_any_cycle(SESSION)
+    if entry is not None and _open(entry):
+        if entry.fingerprint == mark and ledger.read(SESSION) is not None:
             log.info("Using the session that an earlier try started.")
-            return _session(record), True
-        end_left(client, record)
-    elif record is not None and not record.done and ledger.read(SESSION) is not None:
+            return _session(entry), True
+        end_left(client, entry)
+    elif entry is not None and not entry.done and ledger.read(SESSION) is not None:
         log.warning(
             "An earlier try lost the start of a session, which may be open until it expires. "
             "Its external session key and those of its repetitions: %s",
-            ", ".join(_keys(record)),
+            ", ".join(_keys(entry)),
         )
     client.agent_version(options.agent_id)
     start = _RecordedStart(ledger, mark)
@@ -63,7 +67,9 @@ def resume_or_start(
 
 
 class _RecordedStart:
-    """The start of a session, in the ledger with every key under which a session may have been opened."""
+    """The start of a session. Its entry has every external session key that a session may have been opened
+    with.
+    """
 
     def __init__(self, ledger: Ledger, mark: str) -> None:
         self._ledger = ledger
@@ -76,34 +82,34 @@ class _RecordedStart:
         self._write()
 
     def take_back(self, key: str | None) -> None:
-        """Forget a key under which no session was opened."""
+        """Forget a key with which no session was opened."""
         if key in self._keys:
             self._keys.remove(key)
             if not self._keys:
                 self._ledger.forget(SESSION)
                 return
-            with suppress(LedgerError):  # the error of the start says more
+            with suppress(LedgerError):  # the error of the start is the one to raise
                 self._write()
 
     def _write(self) -> None:
         self._ledger.intend(SESSION, self._mark, {"external_session_keys": list(self._keys)})
 
 
-def end_left(client: AgentforceClient, record: LedgerEntry) -> None:
+def end_left(client: AgentforceClient, entry: LedgerEntry) -> None:
     """End the session that an earlier try left open."""
-    if _open(record):
-        session = _session(record)
+    if _open(entry):
+        session = _session(entry)
         log.info("Ending session %s, which an earlier try left open.", session.session_id)
         client.end_quietly(session)
 
 
 def end_session(client: AgentforceClient, ledger: Ledger) -> None:
     """End the session on record, if it is open, and record that."""
-    record = ledger.read(SESSION)
-    if record is not None and _open(record):
-        session = _session(record)
+    entry = ledger.read(SESSION)
+    if entry is not None and _open(entry):
+        session = _session(entry)
         ended = client.end_quietly(session)
-        ledger.settle(SESSION, record.fingerprint, {**session.to_dict(), "ended": ended})
+        ledger.settle(SESSION, entry.fingerprint, {**session.to_dict(), "ended": ended})
 
 
 class ResumableConversation:
@@ -112,10 +118,10 @@ class ResumableConversation:
     :param mark: fingerprint of the connection and the agent.
     :param resend_unknown: send a message again that an earlier try may have sent.
     :param store_requests: keep in each turn what was asked.
-    :param explain: like that of an :class:`.OpenSession`.
+    :param explain: as for :class:`.OpenSession`.
     :param page: shows the conversation.
-    :ivar open_session: its session.
-    :ivar resumed: whether it is that of an earlier try.
+    :ivar open_session: the session, which numbers and sends the messages.
+    :ivar resumed: whether the session is that of an earlier try.
     """
 
     open_session: OpenSession
@@ -171,17 +177,17 @@ class ResumableConversation:
         self._left_open = True
 
     def __enter__(self) -> Self:
-        record = self._ledger.read(SESSION)
-        if record is None or not record.done or self._ledger.read(turn_key(1)) is None:
+        entry = self._ledger.read(SESSION)
+        if entry is None or not entry.done or self._ledger.read(turn_key(1)) is None:
             self._start()
             return self
-        if record.fingerprint != self._mark:
-            end_left(self._client, record)
+        if entry.fingerprint != self._mark:
+            end_left(self._client, entry)
             raise AgentforceInputError(
                 "The agent or the connection has changed since an earlier try began this conversation. "
                 "Clear the task to start again."
             )
-        self._hold(_session(record), resumed=True, ended=not _open(record))
+        self._hold(_session(entry), resumed=True, ended=not _open(entry))
         log.info("Continuing session %s of an earlier try.", self.open_session.session.session_id)
         return self
 
@@ -216,16 +222,16 @@ class ResumableConversation:
         )
 
 
-def _open(record: LedgerEntry) -> bool:
-    return record.done and record.value is not None and not record.value.get("ended")
+def _open(entry: LedgerEntry) -> bool:
+    return entry.done and entry.value is not None and not entry.value.get("ended")
 
 
-def _keys(record: LedgerEntry) -> list[str]:
-    return list((record.value or {}).get("external_session_keys", ()))
+def _keys(entry: LedgerEntry) -> list[str]:
+    return list((entry.value or {}).get("external_session_keys", ()))
 
 
-def _session(record: LedgerEntry) -> Session:
+def _session(entry: LedgerEntry) -> Session:
     try:
-        return Session.from_dict(record.value or {})
+        return Session.from_dict(entry.value or {})
     except AgentforceInputError:
         raise unreadable_entry(SESSION) from None

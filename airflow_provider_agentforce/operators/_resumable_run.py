@@ -30,8 +30,8 @@ class ResumableRun:
 
     :param mark: fingerprint of the connection, test and API.
     :param test: API name of the test.
-    :param api: as of :meth:`.AgentTests.start`.
-    :param path: as of :meth:`.AgentTests.start`.
+    :param api: as for :meth:`.AgentTests.start`.
+    :param path: as for :meth:`.AgentTests.start`.
     """
 
     def __init__(self, ledger: Ledger, mark: str, *, test: str, api: str | None, path: str | None) -> None:
@@ -50,17 +50,17 @@ class ResumableRun:
         :param versions: the active version of each agent, stored with the run.
         :raises DeliveryUnknownError: a run may have been started, and its id is not known.
         """
-        record = self._ledger.read(_RUN)
-        if record is not None and record.fingerprint != self._mark:
+        entry = self._ledger.read(_RUN)
+        if entry is not None and entry.fingerprint != self._mark:
             raise AgentforceInputError(
                 "The test or the connection has changed since an earlier try started a run. Clear the task "
                 "to start another."
             )
-        if record is not None and record.done:
-            run, until = _run_in(record)
+        if entry is not None and entry.done:
+            run, until = _run_in(entry)
             log.info("Continuing with the test run %s of an earlier try.", run.run_id)
             return run, until
-        if record is not None:
+        if entry is not None:
             raise unknown_run(f"An earlier try may have started a run of the agent test {self._test}.")
         run = self._start(tests)
         until = datetime.now(timezone.utc) + timeout
@@ -76,9 +76,9 @@ class ResumableRun:
         return run, until
 
     def known(self) -> tuple[AgentTestRun, datetime] | None:
-        """Return the run on record and when to give up, ``None`` if there is no record."""
-        record = self._ledger.read(_RUN)
-        return _run_in(record) if record is not None and record.done else None
+        """Return the recorded run and when to give up, ``None`` if no run is recorded."""
+        entry = self._ledger.read(_RUN)
+        return _run_in(entry) if entry is not None and entry.done else None
 
     def versions(self) -> dict[str, str | None] | None:
         """Return the versions that the agents had when the run was started, ``None`` if that is not known."""
@@ -98,7 +98,7 @@ class ResumableRun:
         try:
             return tests.start(self._test, api=self._api, path=self._path, before_send=self._intend)
         except DeliveryUnknownError as lost:
-            # An org that answers in any way may have started a run that has already ended.
+            # An org that answers 2xx has started a run, which may have ended before it is asked once more.
             answered = lost.status is not None and 200 <= lost.status < 300  # noqa: PLR2004
             if self._asked != _STARTS_NO_SECOND or answered:
                 raise
@@ -122,7 +122,7 @@ class ResumableRun:
                 raise lost
 
         try:
-            # The lost request may be one that the org is still working on.
+            # The org may still be working on the lost request.
             tests.wait(min(began + tests.start_pause - tests.now(), tests.start_pause))
         except AgentforceError:
             raise lost from None
@@ -139,11 +139,11 @@ class ResumableRun:
         return run
 
 
-def _run_in(record: LedgerEntry) -> tuple[AgentTestRun, datetime]:
+def _run_in(entry: LedgerEntry) -> tuple[AgentTestRun, datetime]:
     from airflow_provider_agentforce.client.agent_tests import AgentTestRun  # noqa: PLC0415 - not at parse time
 
     try:
-        kept = dict(record.value or {})
+        kept = dict(entry.value or {})
         return AgentTestRun(kept["run_id"], kept["api"], kept["path"]), datetime.fromisoformat(kept["until"])
     except (KeyError, TypeError, ValueError):
         raise unreadable_entry(_RUN) from None

@@ -47,7 +47,7 @@ def next_try(
     :param tries_left: another try follows if the error allows it.
     """
     if isinstance(error, AirflowFailException | AirflowSkipException):
-        return Retry()  # the Dag's own word that no try follows
+        return Retry()  # the Dag's author has decided that no try follows
     repeatable = resend and isinstance(error, DeliveryUnknownError) and error.may_be_resent
     if recorded and tries_left and (repeatable or (answered and _passes(error))):
         return Resume()

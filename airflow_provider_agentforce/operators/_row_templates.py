@@ -35,10 +35,10 @@ def compiler(
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
     def finalize(value: Any) -> Any:
-        # One that is undefined raises its own error when it is rendered.
+        # Rendering an undefined value raises its own error.
         return value if isinstance(value, StrictUndefined) else convert(_with_text(value))
 
-    # A field that a record lacks must fail the record, and a text is no HTML, whatever the Dag says.
+    # A missing field must fail the record, and text is not HTML, whatever the Dag's Jinja options say.
     strict = environment.overlay(undefined=StrictUndefined, autoescape=False, finalize=finalize)
     strict.getattr = _fields_first(strict.getattr)  # type: ignore[method-assign, assignment]
     values: Any = copy.copy(context)
@@ -64,7 +64,8 @@ def compiler(
 def as_field_text(value: Any) -> Any:
     """Return a value as the text of a field: empty for ``None``, JSON for lists and mappings.
 
-    :raises AgentforceInputError: it has no order, as a set, or no text but one for programmers.
+    :raises AgentforceInputError: it is a set, whose order may differ, or its only text is its address in
+        memory.
     """
     if value is None:
         return ""
@@ -84,14 +85,14 @@ def _as_json(value: Any) -> Any:
         return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return list(value)
-    # One that is undefined raises its own error.
+    # An undefined value raises its own error.
     return str(value if isinstance(value, StrictUndefined) else as_field_text(value))
 
 
 def _check_addresses(text: str, record: Mapping[str, Any]) -> None:
     """Refuse a text with the address of an object, such as that of ``"a" ~ (row.text | map("upper"))``.
 
-    :raises AgentforceInputError: it has one, and the record has not.
+    :raises AgentforceInputError: it contains one that is not in the record.
     """
     found = _ADDRESS.search(text)
     if found is not None and found[0] not in json.dumps(record, ensure_ascii=False, default=str):

@@ -15,7 +15,7 @@ from airflow_provider_agentforce.operators._arguments import check_values, has_t
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
 from airflow_provider_agentforce.operators._rendering import task_of
 
-# How a template renders a missing value.
+# A template renders a missing value to one of these.
 _NOTHING = ("", "None", "null")
 _PULLED = re.compile(r"""xcom_pull\(\s*(?:task_ids\s*=\s*)?\[?\s*["']([^"']+)["']""")
 

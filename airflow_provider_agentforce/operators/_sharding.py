@@ -32,13 +32,14 @@ def shards(n: int) -> list[str]:
 def merge_shards(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge the results of all shards of a batch. For a ``@task`` after the mapped batch.
 
-    Writes ``results.jsonl``, the tables and the dead letter to ``result_path``, which contains the folders of
-    the shards. The rows are in the order of the shards, and within a shard in the order of the input. Calling
-    it again writes the same files again.
+    Writes ``results.jsonl``, the tables, the dead letter and ``agreement.jsonl`` to ``result_path``, which
+    contains the folders of the shards. The rows are in the order of the shards, and within a shard in the
+    order of the input. Calling it again writes the same files again.
 
     :param manifests: the output of the mapped :class:`ConversationBatchOperator`.
     :returns: the manifest of the whole batch, like that of a batch without shards.
     :raises AgentforceInputError: if a shard is missing, or they are not of one batch.
+    :raises LedgerError: if a file cannot be read or written.
     """
     from airflow_provider_agentforce.batch.merging import merge  # noqa: PLC0415 - not at parse time
     from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
@@ -71,6 +72,6 @@ def share_of(limit: int | None, shard: Shard | None, field: str) -> int | None:
 def folder_of(folder: Any, shard: Shard | None) -> Any:
     """Return the path object of the task's folder.
 
-    :param folder: of the batch.
+    :param folder: path object of the batch's folder.
     """
     return folder if shard is None else folder / shard.folder

@@ -27,7 +27,7 @@ _WORTH_A_DEFERRAL = 60.0
 class UsesLimits(AgentforceBaseOperator):
     """An operator that starts sessions or sends messages, and may have to wait for a limit.
 
-    :param budget: limit of the use per day, a :class:`~airflow_provider_agentforce.client.budget.Budget`.
+    :param budget: limit on the use per day, a :class:`~airflow_provider_agentforce.client.budget.Budget`.
     :param deferrable: free the worker slot during a wait of a minute or more. Default: ``[operators]
         default_deferrable``.
     """
@@ -47,7 +47,7 @@ class UsesLimits(AgentforceBaseOperator):
     def pause_for(self, error: BaseException) -> float | None:
         """Return the seconds for which the task may free its slot because a limit is reached.
 
-        ``None``: the agent may have acted, it is not such a limit, or the wait is too short.
+        ``None``: the agent may have acted, the error is not such a limit, or the wait is too short.
         """
         if self._killed or not isinstance(error, RateLimitedError | BudgetExceededError):
             return None
@@ -57,7 +57,7 @@ class UsesLimits(AgentforceBaseOperator):
         return pause if wanted and error.retryable and error.applied is False else None
 
     def wait_without_slot(self, pause: float) -> NoReturn:
-        """Free the worker slot for this many seconds. Nothing is sent meanwhile."""
+        """Free the worker slot for *pause* seconds. Nothing is sent meanwhile."""
         until = datetime.now(timezone.utc) + timedelta(seconds=pause)
         self.log.info(
             "Waiting until %s for a limit, without a worker slot.", until.isoformat(timespec="seconds")

@@ -117,8 +117,8 @@ class AgentTesting(AgentforceBaseOperator):
         """Log, store and return the result of the test.
 
         :param versions: the version of each agent that was tested, ``None`` where that is not certain.
-        :param more: further parts of the result.
-        :raises AgentTestFailedError: not enough has passed.
+        :param more: more keys of the result.
+        :raises AgentTestFailedError: not enough cases passed.
         """
         self.log.info("%s", report.in_words())
         result = {**report.to_dict(self.min_pass_rate), **more}

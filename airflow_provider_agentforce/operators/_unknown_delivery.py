@@ -25,18 +25,19 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 300.0
 _KEYS_A_LINE = 100
-# Messages after which what was found is settled: a kill loses no more, and answers may be long.
+# Messages whose verdicts are recorded together: a kill loses no more, and their answers fit into memory.
 _AT_ONCE = 100
 
 _SEEN_BEFORE = (
     "The message was in the trace of its session, so it was delivered; its answer was not complete."
 )
 _TRACED = "The org's trace has the message by now, so the agent did act. It is not sent again."
-_KINDS = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
+# What outcome_of may return.
+_ANSWER_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != ANSWER_LOST)
 
 
 class DeliveryStore(Protocol):
-    """Where the messages and their verdicts are recorded."""
+    """Where the messages and their verdicts are recorded. Methods raise :class:`.LedgerError` if it fails."""
 
     def open(self) -> dict[str, UnknownDelivery]:
         """Return the messages that are still unknown, by name."""
@@ -45,16 +46,16 @@ class DeliveryStore(Protocol):
         """Return whether the org is known to have received a message, so that only its answer is lost."""
 
     def received(self, names: Iterable[str]) -> None:
-        """Record that the org has received messages, durably when this returns. Raises if it cannot."""
+        """Record that the org has received messages, durably when this returns."""
 
     def read(self) -> dict[str, Any] | None:
         """Return what :meth:`write` wrote about these messages, ``None`` if there is nothing."""
 
     def write(self, progress: dict[str, Any]) -> None:
-        """Store the state of the steps. Raises if it cannot."""
+        """Store the state of the steps."""
 
     def settle(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Record verdicts, durably when this returns. Raises if it cannot."""
+        """Record verdicts, durably when this returns."""
 
 
 class StepServices(Protocol):
@@ -69,8 +70,8 @@ class StepServices(Protocol):
         """Where a batch writes its results; ``""`` for other tasks."""
 
     @property
-    def woken_in_vain(self) -> bool:
-        """Whether the last wait ended without its event, and maybe early."""
+    def woke_early(self) -> bool:
+        """Whether the last wait ended before its time, without the event it waited for."""
 
     def redact(self, text: str) -> str:
         """Return *text* without the secrets of the connection."""
@@ -78,7 +79,7 @@ class StepServices(Protocol):
     def wait_until(self, moment: datetime, *, keeps_slot: bool = False) -> None:
         """Wait; if the task can free its slot, this does not return.
 
-        :param keeps_slot: it must not free it.
+        :param keeps_slot: wait in the worker slot.
         """
 
     def look_up(self, deliveries: Mapping[str, UnknownDelivery]) -> dict[str, TraceLookup]:
@@ -127,10 +128,10 @@ class ResolverState:
     :ivar since: when it began, ISO 8601.
     :ivar looks: how often the trace was looked at.
     :ivar lost_waits: the number of its waits that ended early, without their event.
-    :ivar checked: the messages that a check has seen, if it used up the time of a try.
+    :ivar checked: names of the messages that a check has seen; saved if the check used up the time of a try.
     :ivar outcome_hangs: whether ``outcome_of`` has used up the time of a try.
-    :ivar traced: the messages that the trace has shown without their answers.
-    :ivar findings: what the steps saw, by the name of the message.
+    :ivar traced: names of the messages that the trace has shown without their answers.
+    :ivar findings: sentences about what the steps saw, by the name of the message.
     """
 
     steps: list[str]
@@ -150,9 +151,11 @@ class ResolverState:
 
 
 class Resolver:
-    """Runs the steps in order until one resolves it.
+    """Runs the steps in order until every message is resolved.
 
     :param steps: the last one is ``"fail"`` or ``"resend"``.
+    :param store: where the messages and their verdicts are recorded.
+    :param services: what the steps need from their task.
     :param shows: receives the state at the beginning and whenever it is recorded.
     :ivar refusal: says that a person has decided to fail the task; ``""`` if none has.
     """
@@ -186,10 +189,10 @@ class Resolver:
 
         :returns: ``None`` if all are resolved; otherwise the last step, ``"fail"`` or ``"resend"``.
         """
-        # A wait or an earlier try has left the page without it.
+        # The page of a new process does not have it yet.
         self._shows(self._state)
-        if self._services.woken_in_vain:
-            self._wait_before_another()
+        if self._services.woke_early:
+            self._wait_after_an_early_wake()
         while self._store.open():
             step = self._steps[self._state.step]
             if not isinstance(step, Check | Trace | Ask):
@@ -215,7 +218,7 @@ class Resolver:
             return self._ask(step)
         return True
 
-    def _wait_before_another(self) -> None:
+    def _wait_after_an_early_wake(self) -> None:
         """Wait in the worker slot, each time longer.
 
         Otherwise a trigger that fails at once would cause an endless loop.
@@ -246,7 +249,7 @@ class Resolver:
             self._services.wait_until(end)
         seen = set(self._state.checked)
         names = iter([name for name in unknown if name not in seen])
-        # A kill may repeat the last of them.
+        # Verdicts are recorded after each part, so a kill loses those of one part at most.
         while part := {name: unknown[name] for name in islice(names, _AT_ONCE)}:
             self._check_some(step, part)
 
@@ -256,17 +259,17 @@ class Resolver:
         try:
             for name, delivery in unknown.items():
                 checked.append(name)
-                said = self._checked(step, name, delivery)
+                said = self._run_check(step, name, delivery)
                 if said is not None:
                     verdicts[name] = Verdict("check", said, answer="lost" if said else None)
         except AirflowTaskTimeout:
             self._settle(verdicts)
-            self._pass_over(step, checked[-1])
+            self._skip_check(step, checked[-1])
             raise
         self._settle_unless_traced(verdicts)
 
-    def _checked(self, step: Check, name: str, delivery: UnknownDelivery) -> bool | None:
-        said, finding = _called(step.function, self._with_findings(name, delivery), self._services.redact)
+    def _run_check(self, step: Check, name: str, delivery: UnknownDelivery) -> bool | None:
+        said, finding = _call_check(step.function, self._with_findings(name, delivery), self._services.redact)
         if said is False and self._store.was_received(name):
             said, finding = None, "A check says that the agent did not act, but the org has the message."
             log.warning("%s It is not sent again.", finding)
@@ -274,7 +277,7 @@ class Resolver:
             self._note(name, finding)
         return said
 
-    def _pass_over(self, step: Check, name: str) -> None:
+    def _skip_check(self, step: Check, name: str) -> None:
         """Skip the check of a message in the next try, because it would use up its time, too."""
         finding = f"The check {_name_of(step.function)} did not end within the task's execution_timeout."
         log.warning("%s It is not called for this message again.", finding)
@@ -318,7 +321,7 @@ class Resolver:
         return left
 
     def _with_seen_before(self, seen: Mapping[str, TraceLookup]) -> dict[str, TraceLookup]:
-        """Let a message that the trace has shown before stay found, whatever became of the trace."""
+        """Return *seen*, in which a message that the trace has shown before stays found."""
         before = set(self._state.traced)
         unanswered = [name for name, one in seen.items() if one.found and one.answer is None]
         if new := [name for name in unanswered if name not in before]:
@@ -389,7 +392,7 @@ class Resolver:
         return True
 
     def _settle_unless_traced(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Settle verdicts, but look into the trace before a message is sent again, if that is a step.
+        """Settle verdicts. Before a message is sent again, look into the trace, if that is one of the steps.
 
         All are settled at once: a person's decision about many messages is one.
         """
@@ -438,7 +441,7 @@ class Resolver:
         self._state.findings.setdefault(name, []).append(finding)
 
     def _with_findings(self, name: str, delivery: UnknownDelivery) -> UnknownDelivery:
-        # A person's code may change what it gets.
+        # The author's function may change its argument.
         own = replace(delivery, request=deepcopy(delivery.request))
         return own.found(*self._state.findings.get(name, ()))
 
@@ -481,21 +484,21 @@ def _with_outcome(step: Trace, verdict: Verdict, redact: Callable[[str], str]) -
 def _outcome(
     function: Callable[[str], Any], text: str, redact: Callable[[str], str]
 ) -> tuple[str | None, str]:
-    """Ask a function for the outcome of an answer; return it, and why there is none."""
+    """Call ``outcome_of`` with an answer; return the outcome, and the reason if there is none."""
     name = _name_of(function)
     try:
         said = function(text)
-        if isinstance(said, str) and said in _KINDS:
+        if isinstance(said, str) and said in _ANSWER_OUTCOMES:
             return said, ""
         return None, f"outcome_of, {name}, returned {one_line(repr(said), 40)}, which is not an outcome."
     except INTERRUPTIONS:
         raise
-    except BaseException as error:  # noqa: BLE001 - a person's code
+    except BaseException as error:  # noqa: BLE001 - the author's code
         return None, f"outcome_of, {name}, failed: {_words_of(error, redact)}."
 
 
 def _in_words(verdict: Verdict) -> tuple[str, bool]:
-    """Return the text of a verdict, and whether somebody should look at it."""
+    """Return the text of a verdict for the log, and whether it is a warning."""
     from airflow_provider_agentforce.client.trace_lookup import NO_KIND  # noqa: PLC0415 - not at parse time
 
     who = {"check": "Your check", "trace": "The org's trace", "ask": "A person"}[verdict.by]
@@ -512,10 +515,10 @@ def _in_words(verdict: Verdict) -> tuple[str, bool]:
     return f"{who} says that the agent acted, and has its answer.", False
 
 
-def _called(
+def _call_check(
     function: Callable[[UnknownDelivery], Any], delivery: UnknownDelivery, redact: Callable[[str], str]
 ) -> tuple[bool | None, str]:
-    """Ask a check function; return its result, and why there is none."""
+    """Call a check function; return its result, and the reason if that is ``None``."""
     name = _name_of(function)
     try:
         said = function(delivery)
@@ -526,7 +529,7 @@ def _called(
         finding = f"The check {name} returned {one_line(repr(said), 40)}, which is not True, False or None."
     except INTERRUPTIONS:
         raise
-    except BaseException as error:  # noqa: BLE001 - a person's code, which may even exit
+    except BaseException as error:  # noqa: BLE001 - the author's code, which may even exit
         finding = f"The check {name} failed: {_words_of(error, redact)}."
     log.warning("%s", finding)
     return None, finding
@@ -540,7 +543,7 @@ def _words_of(error: BaseException, redact: Callable[[str], str]) -> str:
     kind = type(error).__name__
     try:
         reason = error.what if isinstance(error, AgentforceError) else str(error)
-    except Exception:  # noqa: BLE001 - the words, too, are a person's code
+    except Exception:  # noqa: BLE001 - __str__ may be the author's code, too
         reason = ""
     # Before it is shortened, which may leave a part of a secret.
     return one_line(redact(f"{kind}: {reason}") if reason else kind).rstrip(".")

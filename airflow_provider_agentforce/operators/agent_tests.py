@@ -1,4 +1,4 @@
-"""Runs of the org's own agent tests."""
+"""The operator that runs an agent test of the org."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class RunAgentTestOperator(AgentTesting):
     **Sends** the start of one run, polls it until it has ended, and reads its results. **Returns** a dict
     with ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), ``run_id``, and ``cases``, one
     dict each with ``number``, ``name``, ``status``, ``reason``, ``seconds`` and ``session_id``; if there are
-    too many for XCom, those that did not pass come first. If the task fails because of the cases, the XCom
-    ``result`` has the same dict. The XCom ``run_id`` exists as soon as the run is started.
+    too many for XCom, those that did not pass come first, and others are left out. The result of an earlier
+    pass has ``skipped`` (``True``), too. If the task fails because of the cases, the XCom ``result`` has the
+    same dict. The XCom ``run_id`` exists as soon as the run is started.
 
     **A retry** on Airflow 3.3 and later finds the run of the previous try and starts no other. If the answer
-    to a start is lost, the same try asks once more, if the API starts no second run while one is in progress
+    to a start is lost, the same try asks once more if the API starts no second run while one is in progress
     (``testing``). If that does not help, the task fails without a retry, because there may be a run that
     no API lists. On older Airflow a retry starts another run. A kill, a timeout and a clear cancel the run if
     the API can (``legacy``).
@@ -110,16 +111,16 @@ class RunAgentTestOperator(AgentTesting):
             if passed is not None:
                 return passed
             tests = client.agent_tests
-            run, until = self._record(context).run(tests, timeout=self.timeout, versions=versions)
+            run, until = self._resumable_run(context).run(tests, timeout=self.timeout, versions=versions)
             self.push_in_failure(context, "run_id", run.run_id)
         return self._wait(run, until, context)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on after a wait."""
+        """Continue after a wait."""
         from airflow_provider_agentforce.client.agent_tests import AgentTestRun  # noqa: PLC0415 - not at parse time
 
         if is_lost(event):
-            # The rest of the wait needs no triggerer.
+            # The task waits for the rest of the time in its slot, without a triggerer.
             self.deferrable = False
             return self._wait(*self._started(context, late=event["late"]), context)
         run = AgentTestRun(event["run_id"], event["api"], event["path"])
@@ -128,15 +129,15 @@ class RunAgentTestOperator(AgentTesting):
     def _started(self, context: Context, *, late: bool) -> tuple[AgentTestRun, datetime]:
         """Return the run that this try has started, and when to give up.
 
-        :param late: the time is up.
+        :param late: whether the time is up.
         """
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors():
-            known = self._record(context).known()
+            known = self._resumable_run(context).known()
             if known is not None:
                 return known
-            # Below Airflow 3.3, where nothing is on record.
+            # Below Airflow 3.3 nothing is recorded.
             ti = context["ti"]
             run_id = ti.xcom_pull(task_ids=self.task_id, key="run_id", map_indexes=ti.map_index)
             if run_id is None:
@@ -146,10 +147,10 @@ class RunAgentTestOperator(AgentTesting):
 
     @property
     def _mark(self) -> str:
-        """What an earlier try, or pass, must have in common with this one."""
+        """The fingerprint that an earlier try or pass must share."""
         return self.mark_of(self.test, self.api, self.path)
 
-    def _record(self, context: Context) -> ResumableRun:
+    def _resumable_run(self, context: Context) -> ResumableRun:
         ledger = Ledger.of(context)
         return ResumableRun(ledger, self._mark, test=self.test, api=self.api, path=self.path)
 
@@ -158,7 +159,7 @@ class RunAgentTestOperator(AgentTesting):
             return {}
         client = self.hook.plain_client
         agent = client.settings.agent(self.agent_id)
-        # A test of the org is said to take the newest version of the agent, active or not.
+        # According to reports, a test in the org runs against the newest version of the agent, active or not.
         version = self.version_of(client, agent, newest=True)
         if version is None:
             self.log.warning("The active version of %s is not its newest one, or cannot be read.", agent)
@@ -173,7 +174,7 @@ class RunAgentTestOperator(AgentTesting):
             try:
                 run = self._looked_at(tests, run, until)
             except BaseException as error:
-                # Another try continues with the run.
+                # After a retryable error the next try continues with the run.
                 if self._killed or not (isinstance(error, AgentforceError) and error.retryable):
                     self._cancel(tests, run, context)
                 raise
@@ -209,7 +210,7 @@ class RunAgentTestOperator(AgentTesting):
         report = Report(self.test, results.cases, results.trouble)
         versions = {}
         if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
-            versions = self.unchanged(self._record(context).versions(), self._versions())
+            versions = self.unchanged(self._resumable_run(context).versions(), self._versions())
             if None not in versions.values():
                 versions = self._of_subject(results.subject, versions)
         return self.conclude(report, self._mark, versions, context, run_id=results.run.run_id)
@@ -241,7 +242,7 @@ class RunAgentTestOperator(AgentTesting):
             self.log.warning("The test run %s may continue: %s", run.run_id, error)
             return
         self.log.info("The test run %s is cancelled.", run.run_id)
-        self._record(context).forget()
+        self._resumable_run(context).forget()
 
     def _defer(self, run: AgentTestRun, until: datetime) -> NoReturn:
         from airflow_provider_agentforce.triggers.agent_tests import AgentTestTrigger  # noqa: PLC0415 - not at parse time

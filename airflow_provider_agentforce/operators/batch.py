@@ -1,4 +1,4 @@
-"""The same question about each of many records, in one task."""
+"""The operator that asks the same question about each of many records."""
 
 from __future__ import annotations
 
@@ -90,8 +90,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     format), ``records``, ``counts`` (per status), ``sessions``, ``messages``, ``duration`` (seconds since the
     first try began), ``sample`` (``size``, ``remaining``, ``preview``), ``agreement`` (``records``,
     ``share``, ``low``, ``high``, ``fields``, ``results``), ``reused`` (records with an earlier answer),
-    ``agent_id``, ``agent_versions`` (ids, in the order in which they were active) and ``agent_version`` (the
-    only one, or ``None``).
+    ``resolved`` (unknown deliveries that were resolved, over all tries), ``shard``, ``agent_id``,
+    ``agent_versions`` (ids, in the order in which they were active) and ``agent_version`` (the only one, or
+    ``None``).
 
     **A retry**, and clearing the task, keeps every row that is written and asks the remaining records, on
     every version of Airflow. Nothing is asked twice: a record that was being asked when the process was
@@ -188,7 +189,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         compare both answers. **An agent that acts, acts twice on them.** Every try chooses the same records.
     :param min_agreement: fail the task, with all results written, if the share of records whose answers agree
         is lower.
-    :param budget: limit of the use per day, over all runs:
+    :param budget: limit on the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`. When it
         is used up, the remaining records are ``skipped``; with ``at_limit="wait"`` the task continues the
         next day.
@@ -244,13 +245,13 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         super().__init__(variables=batch_arguments.no_function(variables), **kwargs)
         self.soql = soql
         self.continue_from = continue_from
-        # The output of a task may turn out to be nothing.
+        # Decided here, because the output of a task may render to None.
         self.continues = continue_from is not None
         self.message = batch_arguments.no_function(message)
         # Airflow calls a template field that is a function itself, with other arguments.
         self.message_function = message if callable(message) else None
         self.variables_function = variables if callable(variables) else None
-        # What is in a record is data, and not for the page of rendered fields.
+        # Records are data, which Airflow must not show on the page of rendered fields.
         given = batch_arguments.is_data(records)
         self.given_records = records if given else None
         self.records = None if given else records
@@ -276,7 +277,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse literals that are not addresses or messages."""
+        """Refuse literals that are not URIs or messages, and arguments that exclude each other."""
         super().check_arguments()
         given = self.records if self.given_records is None else self.given_records
         validation.only_one_of(records=given, soql=self.soql, continue_from=self.continue_from)
@@ -291,11 +292,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         )
         batch_arguments.check_records(given)
         if isinstance(self.variables, str):
-            # Rendered per record, a template is a text.
+            # A template renders to a text, which cannot be variables.
             validation.variables(self.variables)
         check_values(
             self,
-            shard=lambda _: self._the_shard(),
+            shard=lambda _: self._parsed_shard(),
             records=partial(check_literal_uri, field="records"),
             result_path=partial(check_literal_uri, field="result_path"),
             continue_from=batch_arguments.check_continue_from,
@@ -306,7 +307,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Resolve references; render what is not rendered per record. As Airflow calls it."""
+        """Resolve references; render what is not rendered per record. Called by Airflow."""
         fields = self.fields_with(content)
         if "message" in fields or "variables" in fields:
             as_text = partial(as_template, environment=jinja_env or self.get_template_env())
@@ -317,12 +318,12 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         records = resolved(content, context)
         if batch_arguments.names_a_file(records) or not isinstance(records, Sequence):
             return records
-        # Records that came from a task are kept out of the view of the rendered fields.
+        # Also the records of a task must not be shown on the page of rendered fields.
         self.given_records = list(records)
         return f"{len(self.given_records):,} records"
 
     def on_kill(self) -> None:
-        """Have ``execute`` stop: it ends all sessions, also those that are just being started."""
+        """Make ``execute`` stop; it ends all sessions, including those that are being started."""
         self._killed = True
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -330,7 +331,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         return self._ask(context)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on after a wait."""
+        """Continue after a wait."""
         self._event = event
         return self._ask(context)  # only Airflow may call execute()
 
@@ -369,15 +370,15 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         inputs = [str(self.records)] if batch_arguments.names_a_file(self.records) else []
         if self.only_plans or self.result_path is None:
             return inputs, []
-        folder = folder_of(path_of(self.result_path, "result_path"), self._the_shard())
+        folder = folder_of(path_of(self.result_path, "result_path"), self._parsed_shard())
         return inputs, [str(folder / name) for name in result_names(self.output_formats)]
 
     def _job(self, context: Context) -> Job:
         from airflow_provider_agentforce.batch.job import Job  # noqa: PLC0415
         from airflow_provider_agentforce.operators._sharding import folder_of, with_share  # noqa: PLC0415
 
-        handover = self._go_on() if self.continues else None
-        shard, given = self._the_shard(), self._records_with(context)
+        handover = self._take_over() if self.continues else None
+        shard, given = self._parsed_shard(), self._records_with(context)
         client = self.open_client()
         if shard is not None:
             client = with_share(client, shard)
@@ -394,7 +395,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             identity=identity,
             shard=shard,
             continues_as=" ".join(task.values()) if handover else None,
-            begins=self._begins(identity, agent_id) if self.sample else None,
+            begins=self._handover(identity, agent_id) if self.sample else None,
             compile_template=compiler(self.get_template_env(), context, "record"),
             resolve=partial(self._resolve, context) if self.resolves else None,
             check_folder=check_folder(folder, remote_executor(self), context),
@@ -403,8 +404,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             options=self._options(agent_id, shard),
         )
 
-    def _the_shard(self) -> Shard | None:
-        """Return the shard that this task is, ``None`` if it asks all records.
+    def _parsed_shard(self) -> Shard | None:
+        """Return the shard that this task asks, ``None`` if it asks all records.
 
         :raises AgentforceInputError: if there is no such shard, or the records come from a query.
         """
@@ -440,7 +441,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             output_retries=self.output_retries,
             resend_unknown=self.resends,
             changes_allowed=self.on_change == "continue",
-            # A query may find nothing; what a task continues from, its first task has checked.
+            # A query may find nothing, and the first task has checked the records of a continued batch.
             empty_allowed=self.soql is not None or self.continues,
             yields=self.deferrable,
             store_requests=self.store_requests,
@@ -454,7 +455,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
             min_agreement=self.min_agreement,
         )
 
-    def _go_on(self) -> Handover:
+    def _take_over(self) -> Handover:
         """Take over the batch of the task that has asked a sample of it."""
         from airflow_provider_agentforce.batch.continuation import Continuation  # noqa: PLC0415
         from airflow_provider_agentforce.batch.storage import storage_of  # noqa: PLC0415 - not at parse time
@@ -470,7 +471,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         take_over(self, handover)
         return handover
 
-    def _begins(self, identity: dict[str, str], agent_id: str) -> Handover:
+    def _handover(self, identity: dict[str, str], agent_id: str) -> Handover:
         from airflow_provider_agentforce.batch.continuation import Handover  # noqa: PLC0415 - not at parse time
 
         in_files = self.given_records is None and batch_arguments.names_a_file(self.records)
@@ -488,13 +489,13 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         )
         # The event belongs to the records that waited, which come first.
         event, self._event = self._event, None
-        services = TaskServices(self, context, slotless=can_ask(), event=event)
+        services = TaskServices(self, context, can_defer=can_ask(), event=event)
         resolver = Resolver(self.steps, unknown, services, self._shows(unknown))
         left = resolver.run()
         unknown.give_up(resolver.findings, resend=left == RESEND, refusal=resolver.refusal)
 
     def _shows(self, unknown: UnknownRows) -> Callable[[ResolverState], None]:
-        """Return what shows on the page how far the steps have come."""
+        """Return a function that shows the state of the steps on the page."""
         from airflow_provider_agentforce.operators._page import how_far  # noqa: PLC0415 - not at parse time
 
         def show(state: ResolverState) -> None:
@@ -506,7 +507,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         return show
 
     def _records_with(self, context: Context) -> Any:
-        """Return the records; of a function, one that has what it wants of the context."""
+        """Return the records; a function is bound to the values of the context that it takes."""
         from airflow_provider_agentforce._compat import determine_kwargs  # noqa: PLC0415 - not at parse time
 
         if self.soql is not None:
@@ -526,6 +527,6 @@ def _identity(task: dict[str, str], connection: str, soql: str | None) -> dict[s
     return {
         **task,
         "connection": connection,
-        # What is kept of another query is not taken for its records.
+        # The stored records of another query must not be used.
         **({"soql": soql} if soql is not None else {}),
     }

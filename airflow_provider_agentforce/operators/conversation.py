@@ -1,4 +1,4 @@
-"""A whole conversation in one task."""
+"""The operator that holds a whole conversation in one task."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     :param store_plans: keep in the ``plan`` of every turn which subagent and actions the planner chose. This
         needs one more call for each turn, which is not documented; if it fails, the log says so and the task
         continues.
-    :param budget: limit of the use per day, over all runs:
+    :param budget: limit on the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
     :param deferrable: free the worker slot during a wait of a minute or more for a limit or a
         ``Retry-After``. Default: ``[operators] default_deferrable``.
@@ -186,7 +186,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
                 try:
                     self._decide_on_a_retry(conversation, error, recorded=ledger.keeps, context=context)
                 finally:
-                    # Last, since an orphan of a dead supervisor cannot even log.
+                    # Last, because a process whose supervisor is dead cannot push an XCom, or even log.
                     self._keep(conversation.turns, error, context)
                 raise
 
@@ -201,7 +201,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
         return True
 
     def answers_before(self) -> Sequence[Turn]:
-        """Return the answers so far: the session is this task's alone."""
+        """Return the answers so far: no other task uses the session."""
         return self._turns
 
     def unresolved(self, context: Context, ledger: Ledger, *, retried: bool) -> None:
@@ -341,7 +341,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
     def _decide_on_a_retry(
         self, conversation: ResumableConversation, error: BaseException, *, recorded: bool, context: Context
     ) -> None:
-        """Leave the session to a retry that can continue in it, and prevent one that could only repeat."""
+        """Leave the session open for a retry that continues in it; prevent one that could only repeat."""
         from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
             Resume,
             Stop,

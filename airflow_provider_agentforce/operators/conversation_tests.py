@@ -1,4 +1,4 @@
-"""Golden conversations with an agent, as a task."""
+"""The operator that runs golden conversations with an agent."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class ConversationTestOperator(AgentTesting):
     answer that does not pass, and the end. The agent acts on them as on all messages. **Returns** a dict with
     ``status`` (``passed``), ``passed``, ``failed``, ``errors`` (counts), and ``cases``, one dict each with
     ``number``, ``name``, ``status``, ``reason``, ``seconds``, ``session_id`` and ``repetition``; if there are
-    too many for XCom, those that did not pass come first. If the task fails because of the cases, the XCom
-    ``result`` has the same dict.
+    too many for XCom, those that did not pass come first, and others are left out. The result of an earlier
+    pass has ``skipped`` (``True``), too. If the task fails because of the cases, the XCom ``result`` has the
+    same dict.
 
     **A retry** on Airflow 3.3 and later keeps the finished conversations, and continues with the others. A
     conversation that was cut off is not repeated: it counts as an error. On older Airflow a retry repeats all
@@ -139,15 +140,15 @@ def _repetitions(given: Any) -> int:
 
 def _held_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
     """Hold a conversation, unless an earlier try has."""
-    record = ledger.read(key)
-    if record is not None and record.fingerprint != mark:
+    entry = ledger.read(key)
+    if entry is not None and entry.fingerprint != mark:
         raise AgentforceInputError(
             "The conversations, their agent or the connection have changed since an earlier try held some of "
             "them. Clear the task to hold all of them again."
         )
-    if record is not None and record.done:
-        return _case_in(record)
-    left = (record.value or {}).get("session") if record is not None else None
+    if entry is not None and entry.done:
+        return _case_in(entry)
+    left = (entry.value or {}).get("session") if entry is not None else None
     return test.cut(left) if left is not None else _held(client, test, ledger, key, mark)
 
 
@@ -157,7 +158,7 @@ def _held(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key:
             before_send=lambda sent: ledger.intend(key, mark, {"external_session_key": sent})
         )
     except AgentforceError as error:
-        # Nothing was said.
+        # No message was sent.
         ledger.forget(key)
         if error.retryable or isinstance(error, AgentforceAuthError):
             raise
@@ -172,11 +173,11 @@ def _held(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key:
     return case
 
 
-def _case_in(record: LedgerEntry) -> Case:
+def _case_in(entry: LedgerEntry) -> Case:
     from airflow_provider_agentforce.testing.report import case_from  # noqa: PLC0415 - not at parse time
 
     try:
-        return case_from((record.value or {})["case"])
+        return case_from((entry.value or {})["case"])
     except (KeyError, TypeError, ValueError):
         raise unreadable_entry("case") from None
 

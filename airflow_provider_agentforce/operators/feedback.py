@@ -1,4 +1,4 @@
-"""Rating an answer."""
+"""The operator that rates an answer."""
 
 from __future__ import annotations
 

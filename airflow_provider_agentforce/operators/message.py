@@ -1,4 +1,4 @@
-"""Sending one message."""
+"""The operator that sends one message."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
 
     **Sends** ``POST /sessions/{id}/messages`` with the next sequence id. **Returns** a dict with
     ``session_id``, ``sequence_id``, ``agent_id``, ``text``, ``outcome``, ``messages``, ``citations``,
-    ``results``, ``feedback_id``, ``plan_id``, ``is_content_safe`` and ``request``; the first five are also
-    separate XComs. The next send takes this dict as ``session``. With ``output_type`` there is also
+    ``results``, ``feedback_id``, ``plan_id``, ``is_content_safe``, ``request``, ``resolution`` (of an unknown
+    delivery), ``agent_version`` and, with ``store_plans``, ``plan``; the first five are also separate XComs.
+    The next send takes this dict as ``session``. With ``output_type`` there is also
     ``result``, the answer as plain JSON (also a separate XCom), or ``None`` if the outcome is not
     ``answered``. After a corrective question the dict is that of its answer.
 
@@ -65,14 +66,14 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     :param cancel: declines it: ``True``, or the output of that send.
     :param transfer: a :class:`~airflow_provider_agentforce.client.messages.Transfer` that reports the result
         of an escalation.
-    :param session: the output of the start or of the **last** send, which has the number of the message.
+    :param session: the output of the start or of the **last** send, which has the number of the last message.
     :param session_id: instead of ``session``, together with ``sequence_id``.
     :param sequence_id: number of the last message, 0 after the start; a text of digits is also accepted.
     :param variables: context variables to set with this message.
     :param in_reply_to: id of the agent's message that the text answers.
     :param stream: receive the answer in pieces and log the agent's progress; the result is the same.
     :param fail_on: outcomes that fail the task: ``failed``, ``escalated``, ``needs_input``,
-        ``needs_confirmation``, ``ended``, ``answered``.
+        ``needs_confirmation``, ``ended``, ``answered``, ``answer_lost``.
     :param output_type: the type of the answer: a pydantic model, a ``TypedDict``, another type, or a JSON
         schema, see :class:`~airflow_provider_agentforce.structured.OutputType`. An answer that does
         not fit fails the task with ``InvalidOutputError``, without a retry; it is in the XCom ``turns``.
@@ -86,7 +87,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
     :param store_requests: keep the message in the answer's ``request``.
     :param store_plans: keep in the answer's ``plan`` which subagent and actions the planner chose. This needs
         one more call, which is not documented; if it fails, the log says so and the task continues.
-    :param budget: limit of the use per day, over all runs:
+    :param budget: limit on the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
     :param deferrable: free the worker slot during a wait of a minute or more for a limit or a
         ``Retry-After``. Default: ``[operators] default_deferrable``.
@@ -132,7 +133,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse no message, more than one message, and a session without its number."""
+        """Refuse a missing message, more than one message, and a session without its number."""
         super().check_arguments()
         if self.session_id is not None:
             number_of(self.sequence_id)
@@ -180,7 +181,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             resend_unknown=self.resends,
         )
         self.page.began(session)
-        # The session is not ended here, so its holder is no context manager.
+        # Not used as a context manager, which would end the session.
         open_session = OpenSession(
             client,
             session,
@@ -192,7 +193,9 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         # A reply answers the last message, even if the Dag passes an older one as its session.
         answers = self.text is None and self.transfer is None
         newest = newest_number(self, session, context) if answers else None
-        turn = send(self._said(), variables=self.variables, in_reply_to=self.in_reply_to, sequence_id=newest)
+        turn = send(
+            self._message(), variables=self.variables, in_reply_to=self.in_reply_to, sequence_id=newest
+        )
         self.page.add_plans(open_session.turns)
         check_outcome(turn, self.fail_on)
         if output is None:
@@ -200,7 +203,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         most = client.settings.max_messages_per_session
         return self._read(context, open_session, ledger, output, send, most=most)
 
-    def _said(self) -> MessageLike:
+    def _message(self) -> MessageLike:
         """Return the message, with the turn that it answers."""
         from airflow_provider_agentforce.client.messages import given_message  # noqa: PLC0415
 
@@ -216,7 +219,8 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         self, context: Context, open_session: OpenSession, ledger: Ledger, text: MessageLike, **options: Any
     ) -> Turn:
         """Send a message once and keep its answer in XCom."""
-        # Without records, a second try must assume that the agent is still working on the first one.
+        # Without a ledger, a second try must assume that the agent is still working on the first one's
+        # message.
         repeated = self.resends and not ledger.keeps and context["ti"].try_number > 1
         try:
             turn = open_session.send(

@@ -1,4 +1,4 @@
-"""Starting and ending a session that several tasks share."""
+"""The operators that start and end a session that several tasks share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class StartSessionOperator(StartsSessions):
     """Start a session with an agent for the sends that follow.
 
     **Sends** ``POST /agents/{id}/sessions``. **Returns** a dict with ``session_id``, ``sequence_id`` (0),
-    ``agent_id``, ``external_session_key`` and ``greeting``; all but the key are also separate XComs.
+    ``agent_id``, ``greeting``, ``external_session_key`` and ``agent_version`` (an id, or ``None``); the first
+    four are also separate XComs.
 
     **A retry** starts another session, because a try that fails ends its own. On Airflow 3.3 and later, if a
     try was killed after the start, the next try uses the same session. If the org's answer was lost, the log
@@ -39,7 +40,7 @@ class StartSessionOperator(StartsSessions):
         connection's response formats, see :class:`~airflow_provider_agentforce.structured.OutputType`.
     :param external_session_key: UUID for the org's event log. Default: derived from the Dag, run, task, map
         index and try, see :func:`~airflow_provider_agentforce.operators.external_session_key`.
-    :param budget: limit of the use per day, over all runs:
+    :param budget: limit on the use per day, over all runs:
         :class:`Budget("messages", per_day=5000) <airflow_provider_agentforce.client.budget.Budget>`.
     :param deferrable: free the worker slot during a wait of a minute or more for a limit or a
         ``Retry-After``. Default: ``[operators] default_deferrable``.

@@ -1,4 +1,4 @@
-"""Reading the org's own traces of sessions."""
+"""The operator that reads the org's own traces of sessions."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ class SessionTraceOperator(AgentforceBaseOperator):
     message that is not in the trace may still have been delivered, so its row stays ``unknown``. Values that
     a trace does not contain stay empty: citations, the kind of the answer, ``result``.
 
-    **Returns** ``traces`` (the URI), ``found`` and ``missing`` (sessions), ``resolved`` and ``unknown``
-    (rows), ``actions``, ``total_tokens`` and ``credits``; for conversations ``sessions``, the lines.
+    **Returns** a dict: ``traces`` (the URI), ``found`` and ``missing`` (sessions), ``resolved`` and
+    ``unknown`` (rows), ``actions``, ``total_tokens`` (counts) and ``credits``; for conversations also
+    ``sessions``, the lines.
 
     **A retry** is harmless: it looks again. It exports a trace again that was not complete before.
     **Templated:** ``results``, ``agentforce_conn_id``.
@@ -79,7 +80,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse numbers that cannot be right, and literals that are no sessions."""
+        """Refuse numbers that are not valid, and literals that are not sessions."""
         check_values(self, results=_check_results)
         _check_timeout(self.timeout)
         _check_rate(self.credits_per_action)
@@ -89,9 +90,9 @@ class SessionTraceOperator(AgentforceBaseOperator):
         return self._run(context, time.time() + self.timeout.total_seconds(), None)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Go on after a wait."""
+        """Continue after a wait."""
         if is_lost(event):
-            # When the wait began is not known. The rest of it needs no triggerer.
+            # When the wait began is not known, so it may take the whole time once more, without a triggerer.
             self.deferrable = False
             return self._run(context, time.time() + self.timeout.total_seconds(), None)
         return self._run(context, event["end_time"], event["pause"])
@@ -109,7 +110,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
                 pause = first_pause(end_time - time.time()) if pause is None else next_pause(pause)
                 until = min(time.time() + pause, end_time)
                 if self.deferrable:
-                    self._give_the_slot_back(until, {"end_time": end_time, "pause": pause})
+                    self._defer(until, {"end_time": end_time, "pause": pause})
                 self._wait(until)
             result = traces.result()
         self.log.info(
@@ -144,7 +145,7 @@ class SessionTraceOperator(AgentforceBaseOperator):
             on_trace=trace_exporter() if self.export_spans else None,
         )
 
-    def _give_the_slot_back(self, until: float, event: dict[str, Any]) -> None:
+    def _defer(self, until: float, event: dict[str, Any]) -> None:
         from airflow_provider_agentforce.triggers.pause import PauseTrigger  # noqa: PLC0415
 
         moment = datetime.fromtimestamp(until, timezone.utc)

@@ -1,4 +1,4 @@
-"""Writing answers back into the records of the org."""
+"""The operator that writes answers into records of the org."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
     as a text that is too long, is an error of that row. Two rows that name the same record fail the task.
 
     **Sends** the records with sObject Collections, 200 per call; a refused record does not prevent the others
-    from being written. Records that another process has locked are tried again.
+    from being written. Records that another process has locked are tried again, in up to five attempts.
 
     **Writes** beside the results, if any record failed, ``write_errors.jsonl``: ``key``, ``target`` (the id
     of the record, or its external id), ``code`` and ``error`` (the org's words), ``fields`` and ``values``.
@@ -44,7 +44,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
     **A retry**, or a clear of a failed task, continues where the last try ended, and tries failed records
     again. A record that was being written when the process was killed is written once more, with the same
     values. If the templates render other values, or the connection leads to another org, all records are
-    written. So they are when a task that has succeeded is cleared, also if some of its records failed.
+    written. Clearing a task that has succeeded also writes all records, even if some of them failed.
 
     **Templated:** ``results``, ``sobject``, ``external_id``, ``agentforce_conn_id``. The values of ``fields``
     are separate templates, rendered for each row with ``row`` and the task's context. The contents of a row
@@ -98,7 +98,7 @@ class WriteRecordsOperator(AgentforceBaseOperator):
         self.check_literals()
 
     def check_arguments(self) -> None:
-        """Refuse literals that cannot be right."""
+        """Refuse templates with a syntax error, and literals that are not URIs or API names."""
         check_templates("fields", self.fields, lambda text: self.get_template_env().parse(text))
         check_values(
             self,

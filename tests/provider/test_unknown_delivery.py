@@ -1278,7 +1278,7 @@ def test_a_function_that_hangs_is_called_for_no_other_record(traced_org, tmp_pat
 class LongAnswers:
     """What the steps need, for many messages whose long answers are in the trace: their home, and the org."""
 
-    wants_json = woken_in_vain = False
+    wants_json = woke_early = False
     results = ""
     redact = staticmethod(str)
 

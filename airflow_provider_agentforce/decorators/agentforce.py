@@ -82,7 +82,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Call the function and hold the conversation."""
-        self._ask_function(context)
+        self._set_messages(context)
         result: dict[str, Any] = super().execute(context)
         return result
 
@@ -91,17 +91,17 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         recorded = Ledger.of(context).read(RENDERED)
         self.messages = (recorded.value or {}).get("messages") if recorded is not None else None
         if self.messages is None:
-            self._ask_function(context)
+            self._set_messages(context)
         return super().execute_complete(context, event)
 
-    def _ask_function(self, context: Context) -> None:
+    def _set_messages(self, context: Context) -> None:
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         try:
             with airflow_errors():
-                self._take(self._call(context))
+                self._set_from(self._call(context))
         except BaseException as error:
-            self._end_what_is_left(context, error)
+            self._end_earlier_session(context, error)
             raise
 
     def _call(self, context: Context) -> Any:
@@ -109,7 +109,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
         return self.python_callable(*self.op_args, **arguments)
 
-    def _take(self, returned: Any) -> None:
+    def _set_from(self, returned: Any) -> None:
         if callable(returned):
             self.next_message = returned
         elif isinstance(returned, str | Mapping):
@@ -123,8 +123,8 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
                 f"list of messages, or a function that gives the next one, but returned {what}."
             )
 
-    def _end_what_is_left(self, context: Context, error: BaseException) -> None:
-        """End the session that an earlier try left to this one, unless another try follows."""
+    def _end_earlier_session(self, context: Context, error: BaseException) -> None:
+        """End the session that an earlier try left open for this one, unless another try follows."""
         final = isinstance(error, AirflowFailException | AirflowSkipException)
         ti = context["ti"]
         if context.get("task_state_store") is None or (not final and ti.try_number <= ti.max_tries):
@@ -142,6 +142,7 @@ def agentforce_task(
 ) -> TaskDecorator:
     """Make a function a task that talks to an agent; Dags use it as ``@task.agentforce``.
 
+    :param python_callable: the function, see :class:`AgentforceDecoratedOperator`.
     :param multiple_outputs: store every key of the result as a separate XCom, including ``turns``. The short
         ones (``session_id``, ``sequence_id``, ``agent_id``, ``text``, ``outcome``) always are.
     :param kwargs: arguments of :class:`~airflow_provider_agentforce.operators.ConversationOperator`, except

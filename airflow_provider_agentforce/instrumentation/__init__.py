@@ -1,7 +1,9 @@
-"""Metrics and traces of a hook's client.
+"""Metrics, spans and lineage of the tasks.
 
-``metrics`` counts for Airflow's statsd or OpenTelemetry; ``tracing`` makes spans where OpenTelemetry is
-installed. Both are observers: they are given a ``CallEvent`` for each call and change nothing.
+``metrics`` counts calls for Airflow's statsd or OpenTelemetry; ``tracing`` makes spans where OpenTelemetry is
+installed. Both are observers of a hook's client: they receive a ``CallEvent`` for each call and change
+nothing. ``session_spans`` exports the org's own traces, and ``lineage`` describes what a task reads and
+writes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def observers() -> list[Observer]:
 
 
 def trace_exporter() -> Callable[[SessionTrace], None] | None:
-    """Return what exports the org's trace of a session, ``None`` without OpenTelemetry."""
+    """Return a function that exports the org's trace of a session, ``None`` without OpenTelemetry."""
     try:
         from airflow_provider_agentforce.instrumentation.session_spans import export_trace  # noqa: PLC0415
     except ImportError:
@@ -43,6 +45,6 @@ def trace_exporter() -> Callable[[SessionTrace], None] | None:
 def _captures_content() -> bool:
     try:
         return bool(conf.getboolean("agentforce", "capture_content", fallback=False))
-    except Exception:  # noqa: BLE001 - Airflow's error for a value that is no boolean differs by version
+    except Exception:  # noqa: BLE001 - Airflow's error for a value that is not a boolean differs by version
         log.warning("[agentforce] capture_content is neither True nor False; no content is captured.")
         return False

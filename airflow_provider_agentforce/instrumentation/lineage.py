@@ -1,4 +1,4 @@
-"""What a task reads and writes, in the form of the OpenLineage provider, which alone asks for it."""
+"""What a task reads and writes, for the OpenLineage provider, which must be installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def operator_lineage(
     :param task_instance: ``None`` when the task begins.
     :param inputs: URIs of what it reads.
     :param outputs: URIs of what it writes.
-    :param query: the query that gives its records.
+    :param query: SOQL query of its records, if any.
     """
     from airflow.providers.openlineage.extractors.base import OperatorLineage  # noqa: PLC0415
     from airflow.providers.openlineage.extractors.manager import ExtractorManager  # noqa: PLC0415
@@ -41,7 +41,7 @@ def operator_lineage(
 
 
 def _datasets(manager: ExtractorManager, uris: Iterable[str]) -> list[Any]:
-    """Return the datasets of URIs: named like Airflow's assets where the provider can, so that both meet."""
+    """Return the datasets of URIs, with the names of Airflow's assets where the provider can convert them."""
     from airflow.providers.common.compat.assets import Asset  # noqa: PLC0415
 
     found = []
@@ -54,6 +54,6 @@ def _datasets(manager: ExtractorManager, uris: Iterable[str]) -> list[Any]:
 
 
 def _without_user(uri: str) -> str:
-    """Return a URI without the Airflow connection in it, which says how to read and not what."""
+    """Return a URI without the Airflow connection in it, which is not part of a dataset's name."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,6 +1,6 @@
-"""Airflow metrics: what the calls came to, and what the operators count themselves.
+"""Airflow metrics: the results of the calls, and what the operators count themselves.
 
-Names and tags take few values, so that they do not burden the backend: no id, no text, no task.
+Names and tags have few values, so that they do not burden the backend: no id, no text, no task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What a call counts as when it succeeds and when it does not.
+# By operation: the counter of a call that succeeds, and that of one that fails.
 _NAMES = {
     "token": (None, "agentforce.token.failed"),
     "start": ("agentforce.session.started", "agentforce.session.start_failed"),
@@ -34,18 +34,18 @@ _NAMES = {
 
 def incr(name: str, count: int = 1, *, tags: dict[str, str] | None = None) -> None:
     """Add *count* to a counter. Never raises."""
-    _tell("incr", name, count, tags)
+    _report("incr", name, count, tags)
 
 
 def gauge(name: str, value: float, *, tags: dict[str, str] | None = None) -> None:
     """Set a gauge. Never raises."""
-    _tell("gauge", name, value, tags)
+    _report("gauge", name, value, tags)
 
 
 def timing(name: str, seconds: float, *, tags: dict[str, str] | None = None) -> None:
     """Report a duration. Never raises."""
-    # Airflow takes a number for milliseconds or, by a setting of 2.11, for seconds.
-    _tell("timing", name, timedelta(seconds=seconds), tags)
+    # As a timedelta: Airflow takes a number as milliseconds or, by a setting of 2.11, as seconds.
+    _report("timing", name, timedelta(seconds=seconds), tags)
 
 
 def count_calls(_begun: CallEvent) -> Callable[[CallEvent], None]:
@@ -77,10 +77,10 @@ def _tags(call: CallEvent) -> dict[str, str] | None:
     return None
 
 
-def _tell(method: str, name: str, value: object, tags: dict[str, str] | None) -> None:
+def _report(method: str, name: str, value: object, tags: dict[str, str] | None) -> None:
     try:
-        to = stats()
-        if to is not None:
-            getattr(to, method)(name, value, tags=tags)
+        backend = stats()
+        if backend is not None:
+            getattr(backend, method)(name, value, tags=tags)
     except Exception as error:  # noqa: BLE001 - whatever the metrics backend raises
         log.debug("Metric %s could not be reported: %s", name, type(error).__name__)

@@ -1,7 +1,7 @@
 """Exports the org's trace of a session as OpenTelemetry spans, below the span of the task.
 
 Times and structure are those of the org; ids are new, in the trace of the task. Names and attributes follow
-the GenAI conventions, which the org's spans do not follow everywhere.
+OpenTelemetry's GenAI conventions, which the org's spans follow only in part.
 """
 
 from __future__ import annotations

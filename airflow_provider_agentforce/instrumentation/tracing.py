@@ -1,7 +1,8 @@
 """OpenTelemetry spans of the calls, with the attributes of the GenAI conventions for agents.
 
 https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-agent-spans.md. The
-exporter is Airflow's, or whatever else has set the process's tracer provider; without one nothing is made.
+exporter is that of the process's tracer provider, which Airflow or the user sets; without one there are no
+spans.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PROVIDER = "salesforce.agentforce"
 MOST_CHARACTERS = 8_000
 _PORTS = {"http": 80, "https": 443}
-# The conventions know "invoke_agent"; for what they do not know they allow names of one's own.
+# The conventions define "invoke_agent", and allow custom names for other operations.
 _NAMES = {
     "start": "start_session",
     "send": "invoke_agent",
@@ -35,7 +36,8 @@ _PLAN = "read_plan"
 class Spans:
     """An observer of the client: one span for every start, message, end and plan, with all its repetitions.
 
-    In a thread that has no span, as those of a pool, the parent is the span in which this object was made.
+    In a thread without a current span, such as that of a pool, the parent is the span in which this object
+    was created.
 
     :param capture_content: put the texts of messages and answers into the spans.
     """
@@ -50,14 +52,14 @@ class Spans:
         of_plan = begun.operation == "read" and begun.session_id is not None
         name = _PLAN if of_plan else _NAMES.get(begun.operation)
         if name is None:
-            return _nothing
+            return _no_op
         here = otel_context.get_current()
         parent = here if trace.get_current_span(here).get_span_context().is_valid else self._made_in
         span = self._tracer.start_span(
             name, context=parent, kind=SpanKind.CLIENT, attributes=_known_before(name, begun)
         )
         if not span.is_recording():
-            return _nothing
+            return _no_op
         token = otel_context.attach(trace.set_span_in_context(span, parent))
 
         def end(ended: CallEvent) -> None:
@@ -73,15 +75,15 @@ class Spans:
         span.set_attributes(_known_after(call))
         error_type = _error_type(call)
         if error_type is not None:
-            # Neither the text nor the trace of the error: an org's error may repeat what was said.
+            # Only the type: the text of an org's error may repeat a message.
             span.set_attribute("error.type", error_type)
             span.set_status(StatusCode.ERROR)
         if self._capture_content and call.operation == "send":
             span.set_attributes(_content(call))
 
 
-def _nothing(_ended: CallEvent) -> None:
-    """End what was not begun."""
+def _no_op(_ended: CallEvent) -> None:
+    """End nothing, because no span was begun."""
 
 
 def _error_type(call: CallEvent) -> str | None:

@@ -1,6 +1,6 @@
-"""From a task to the org, and to its page in Airflow.
+"""Links from a task to the org, and to its page in Airflow.
 
-``agent`` links to the agent's page in Setup, ``page`` to the task's conversation or batch in Airflow. The
-operators say where each leads as soon as they know; Airflow asks for it when it shows the task. An address
+``agent`` links to the agent's page in Setup, ``page`` to the task's conversation or batch in Airflow. An
+operator stores the address as soon as it is known; Airflow reads it when it shows the task. An address
 contains a host, ids and names of the Dag, and no secret.
 """

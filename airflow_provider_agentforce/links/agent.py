@@ -12,9 +12,9 @@ LINK_XCOM = "agentforce_agent_url"
 
 # Salesforce shows the address of an agent's page as .../lightning/setup/EinsteinCopilot/<agent id>/edit
 # (https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-agent-id.html), and the list of agents
-# is at .../home. It says so of agents of the older builder; those of the newer one have their editor in
-# Agentforce Studio, whose address is not documented. The My Domain itself sends a browser on to the host of
-# the Setup pages, so none has to be guessed.
+# is at .../home. This is documented for agents of the older builder; those of the newer one have their editor
+# in Agentforce Studio, whose address is not documented. The My Domain redirects a browser to the host of the
+# Setup pages, so that host need not be guessed.
 _SETUP = "/lightning/setup/EinsteinCopilot/"
 _AGENT_PAGE = rf"(https://[a-z0-9.:-]+){_SETUP}(?:[A-Za-z0-9_-]{{1,128}}/edit|home)"
 
@@ -50,6 +50,6 @@ class AgentLink(BaseOperatorLink):
 
 
 def _allowed(url: object) -> str:
-    # Also when it is read: any task that can write an XCom could have put it there.
+    # Also checked when it is read: any task that can write an XCom could have put it there.
     match = re.fullmatch(_AGENT_PAGE, url) if isinstance(url, str) else None
     return str(url) if match and validation.is_salesforce(match.group(1)) else ""

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 from airflow_provider_agentforce._compat import BaseOperatorLink, conf, has_pages
 
 ROUTE = "agentforce"
-# What the page shows of a task.
+# The XCom with the contents of the page.
 PAGE_XCOM = "agentforce_page"
 
 

@@ -1,7 +1,7 @@
-"""The sensors: they wait for something in the org that another has begun.
+"""The sensors: they wait for something in the org that something else started.
 
-A sensor asks the org with the client of its connection, in the worker or, deferrable, by a trigger of
-``triggers``, and gives what it finds to XCom.
+A sensor polls the org with the client of its connection, in the worker or, if it is deferrable, through a
+trigger of ``triggers``, and pushes the result to XCom.
 """
 
 from airflow_provider_agentforce.sensors.agent_tests import AgentTestSensor

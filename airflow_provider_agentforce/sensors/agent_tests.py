@@ -1,4 +1,4 @@
-"""Waiting for a run of an agent test."""
+"""The sensor that waits for a run of an agent test."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
     **Sends** polls of the run, and reads its results. It starts and cancels nothing. **Succeeds** when the
     run has ended, regardless of the result, and **returns** the dict of a
     :class:`~airflow_provider_agentforce.operators.RunAgentTestOperator`, with ``run_status``, the org's final
-    status of the run.
+    status of the run. A run that does not end within ``timeout`` fails the task with Airflow's
+    ``AirflowSensorTimeout``, or skips it with ``soft_fail``.
 
-    **A retry** is harmless. **Templated:** ``run_id``, ``agentforce_conn_id``.
+    **A retry** is harmless: it waits again. **Templated:** ``run_id``, ``agentforce_conn_id``.
 
     :param run_id: id of the run.
     :param api: ``legacy``, ``testing`` or ``conversation``. Default: each of the first two is asked.
@@ -87,7 +88,7 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
             try:
                 run = tests.find(self.run_id, api=self.api, path=self.path)
             except AgentforceTransientError as error:
-                # A trigger has to know which API it looks at.
+                # A trigger must know which API has the run.
                 if self._killed or (self.deferrable and self.path is None):
                     raise
                 self.log.warning("%s", error)
@@ -96,7 +97,7 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
             return PokeReturnValue(run.ended, _result(tests, run) if run.ended else None)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on after a wait."""
+        """Continue after a wait."""
         found = self.poke(context)
         if found:
             return found.xcom_value
@@ -105,10 +106,10 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
         until = datetime.fromisoformat(event["until"])
         if datetime.now(timezone.utc) < until:
             return self._defer(until)
-        raise self._late()
+        raise self._timeout_error()
 
     def _wait_in_slot(self, context: Context, *, late: bool) -> Any:
-        """Wait without a triggerer. When the wait began is not known, so it may take the time once more."""
+        """Wait without a triggerer. When the wait began is not known, so it may take the whole time again."""
         self.deferrable = False
         tests = self.open_client().agent_tests
         until = datetime.now(timezone.utc) + (timedelta(0) if late else self._timeout)
@@ -116,9 +117,9 @@ class AgentTestSensor(AgentforceBaseOperator, BaseSensorOperator):
             tests.wait(min(float(self.poke_interval), left))
             if found := self.poke(context):
                 return found.xcom_value
-        raise self._late()
+        raise self._timeout_error()
 
-    def _late(self) -> Exception:
+    def _timeout_error(self) -> Exception:
         late = f"The test run {self.run_id} has not ended within {self._timeout}."
         return AirflowSkipException(late) if self.soft_fail else AirflowSensorTimeout(late)
 

@@ -1,8 +1,8 @@
 """Answers as data: JSON that fits a pydantic model, a ``TypedDict`` or a JSON schema. Needs no Airflow.
 
-The text of a ``Turn`` goes in: ``json_in_answer`` finds the JSON in it, and ``output_type`` makes a value
-of that or an error that says what does not fit. A JSON schema is checked by ``json_schema``, in a
-``checker_process`` where that may take long. ``corrective_question`` puts the error to the agent, once.
+``json_in_answer`` finds the JSON in a ``Turn``, and ``output_type`` parses it into a value, or raises an
+error that says what does not fit. ``json_schema`` checks a JSON schema, in a ``checker_process`` if that may
+take long. ``corrective_question`` asks the agent to correct the answer, once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Checks answers in another process, where the time that this takes can be limited.
+"""Checks answers in another process, which can be stopped when a check takes too long.
 
-With some keywords of a JSON schema a check has no end: a ``pattern`` that tries every way to match,
-``uniqueItems``, a ``$ref`` that leads back by two ways. So has one against a type that holds a union of
-itself. No thread can stop that in its own process, and a ``pattern`` or a type stops all of them.
+Some keywords of a JSON schema can make a check take practically forever: a ``pattern`` that backtracks,
+``uniqueItems``, a ``$ref`` that recurses in two branches. So can a type with a recursive union. No thread can
+stop such a check within its own process, and a ``pattern`` or a type blocks all threads meanwhile.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import Any, NoReturn
 from airflow_provider_agentforce.structured.json_in_answer import JsonPiece
 from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit
 
-# Of CPU time, so a machine that is busy with something else makes no answer invalid.
+# CPU time, so that an answer is not invalid because the machine is busy with something else.
 SECONDS = 2.0
-# Of time, for code of a type that waits for something.
+# Seconds of wall-clock time, for a type whose own code waits for something.
 _LONGEST_WAIT = 60.0
-# Without the working folder, where a file may have the name of a module.
+# Without the working directory in sys.path, where a file may shadow a module.
 _PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import serve; serve()"
 
 
 class CheckerProcess:
-    """A process that checks answers for all threads, one after the other. Started with the first one.
+    """A process that checks answers for all threads, one after the other. It starts with the first answer.
 
-    :param schema: one that can be used.
+    :param schema: a valid JSON schema.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -53,22 +53,22 @@ class CheckerProcess:
     def _ask(self, texts: list[str]) -> dict[str, Any]:
         try:
             if self._process is None or self._pid != os.getpid():
-                # After a fork the other one is the parent's.
-                self._process, self._pid = _started(self._schema), os.getpid()
+                # After a fork, self._process is that of the parent.
+                self._process, self._pid = _start(self._schema), os.getpid()
                 weakref.finalize(self, _end, self._process, self._pid)
-            return _exchanged(self._process, texts)
+            return _exchange(self._process, texts)
         except BaseException as error:
-            # What it says next would be taken for the answer to another question.
+            # Otherwise its late reply would be read as the reply to the next request.
             if self._process is not None:
                 _end(self._process, self._pid)
                 self._process = None
             if not isinstance(error, OSError | ValueError):
                 raise
-            return {"problems": [f"it could not be checked ({type(error).__name__} in the process for it)"]}
+            return {"problems": [f"it could not be checked ({type(error).__name__} in the checker process)"]}
 
 
 def serve() -> None:
-    """Answer questions from standard input. The program of the process."""
+    """Check the answers that standard input gives. The program of the process."""
     from airflow_provider_agentforce.structured.json_schema import JsonSchema  # noqa: PLC0415 - imports this
 
     schema, seconds = json.loads(sys.stdin.buffer.readline())
@@ -77,16 +77,16 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         try:
-            found = _found(form.fit, [JsonPiece(json.loads(text), text) for text in json.loads(line)])
+            found = _result(form.fit, [JsonPiece(json.loads(text), text) for text in json.loads(line)])
         except _TooLongError:
             found = _too_long(seconds)
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        print(json.dumps(found), flush=True)  # noqa: T201 - to the process that asked
+        print(json.dumps(found), flush=True)  # noqa: T201 - the reply
 
 
 def first_fit_in_fork(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> Any:
-    """Return what *fit* makes of the first piece that fits, as JSON has it; *fit* runs in a fork.
+    """Return the result of *fit* for the first piece that fits, as a JSON value; *fit* runs in a fork.
 
     For types of a Dag, which no other process can import.
 
@@ -94,7 +94,7 @@ def first_fit_in_fork(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiec
     """
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # Of a fork beside other threads: the child does nothing that waits for one of them.
+        # Python warns about a fork in a process with threads; the child does not wait for any of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
@@ -114,20 +114,20 @@ def first_fit_in_fork(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiec
 
 
 def _answer(writing: int, fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> NoReturn:
-    """Write down what is found, and end this process, which the task's own handlers must not do."""
+    """Write the result to the pipe and end this process, without the task's signal and exit handlers."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGVTALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, _LONGEST_WAIT)
-        body = json.dumps(_found(fit, pieces)).encode()
+        body = json.dumps(_result(fit, pieces)).encode()
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(body)
     finally:
         os._exit(0)
 
 
-def _found(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> dict[str, Any]:
+def _result(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> dict[str, Any]:
     try:
         return {"value": first_fit(fit, pieces)}
     except MisfitError as misfit:
@@ -145,14 +145,14 @@ def _value_of(found: dict[str, Any]) -> Any:
 
 
 class _TooLongError(BaseException):
-    """Raised amid a check, where code of libraries must not catch it."""
+    """Raised by the timer during a check; a ``BaseException``, so that no library catches it."""
 
 
 def _give_up(*_: object) -> NoReturn:
     raise _TooLongError
 
 
-def _started(schema: dict[str, Any]) -> subprocess.Popen[bytes]:
+def _start(schema: dict[str, Any]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
@@ -161,15 +161,15 @@ def _started(schema: dict[str, Any]) -> subprocess.Popen[bytes]:
     return process
 
 
-def _exchanged(process: subprocess.Popen[bytes], question: Any) -> dict[str, Any]:
-    _send(process, question)
-    assert process.stdout is not None  # noqa: S101 - see _started
-    answer: dict[str, Any] = json.loads(process.stdout.readline())
-    return answer
+def _exchange(process: subprocess.Popen[bytes], texts: list[str]) -> dict[str, Any]:
+    _send(process, texts)
+    assert process.stdout is not None  # noqa: S101 - see _start
+    reply: dict[str, Any] = json.loads(process.stdout.readline())
+    return reply
 
 
 def _send(process: subprocess.Popen[bytes], value: Any) -> None:
-    assert process.stdin is not None  # noqa: S101 - see _started
+    assert process.stdin is not None  # noqa: S101 - see _start
     process.stdin.write(json.dumps(value).encode() + b"\n")
     process.stdin.flush()
 

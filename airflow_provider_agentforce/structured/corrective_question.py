@@ -1,4 +1,4 @@
-"""The one question that asks the agent to correct an answer that is not what ``output_type`` asks for."""
+"""The one question that asks the agent to correct an answer that does not fit ``output_type``."""
 
 from __future__ import annotations
 

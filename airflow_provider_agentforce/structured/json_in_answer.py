@@ -1,8 +1,8 @@
-"""Finds the JSON in an agent's answer. Pure: it reads, and the work never grows faster than the answer.
+"""Finds the JSON in an agent's answer, without I/O, in a time that grows linearly with the answer.
 
-An agent that is asked for JSON gives it alone, in a fence, or between sentences. An agent with a custom
-connection gives it as a ``result`` whose type begins with ``SURFACE_ACTION__`` and whose value is JSON as
-text (https://developer.salesforce.com/docs/ai/agentforce/guide/, "custom connections").
+An agent that is asked for JSON returns it alone, in a code fence, or between sentences. An agent with a
+custom connection returns it as a ``result`` whose type begins with ``SURFACE_ACTION__`` and whose value is
+JSON as text (https://developer.salesforce.com/docs/ai/agentforce/guide/, "custom connections").
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from airflow_provider_agentforce.client import json_values
 from airflow_provider_agentforce.client.models import Turn
 
-# NaN is read like any number, so that the place after it is known, and refused afterwards.
+# NaN is read like any number, so that its end is known, and refused afterwards.
 _DECODER = json_values.decoder(parse_constant=float)
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]*\n\s*", re.MULTILINE)
 _FENCE_END = re.compile(r"\s*(?:```|~~~|\Z)")
 _OPENER = re.compile(r"[\[{]")
-# Brackets are common in prose; these are the beginning of nothing but JSON.
+# Brackets are common in prose; only JSON begins like this.
 _MEANT = re.compile(r"\[?\s*\{\s*\"|\[\s*\"")
 _MOST_FOUND = 200
-# The decoder counts the lines before each error, so errors without end would make the work quadratic.
+# The decoder counts the lines before each error, so an unlimited number of errors would take quadratic time.
 _MOST_FAILURES = 1000
 
 
@@ -33,7 +33,7 @@ _MOST_FAILURES = 1000
 class JsonPiece:
     """A piece of JSON.
 
-    :param value: with values that can be stored in an XCom.
+    :param value: its value, with texts that every XCom backend can store.
     :param text: the same as JSON text.
     """
 
@@ -42,16 +42,16 @@ class JsonPiece:
 
 
 def is_structured(result: Any) -> bool:
-    """Tell whether a ``result`` entry is the structured answer of a custom connection."""
+    """Return whether a ``result`` entry is the structured answer of a custom connection."""
     return isinstance(result, dict) and str(result.get("type")).startswith("SURFACE_ACTION__")
 
 
 def json_in(turn: Turn) -> Iterator[JsonPiece]:
-    """Yield what may be the JSON that was asked for, the likeliest first, 200 pieces at most.
+    """Yield what may be the requested JSON, the most likely first, at most 200 pieces.
 
-    The order: results of a custom connection; the whole text, and if that is JSON nothing else; what stands
-    in fences; every object and array in the text, up to one that is broken, since a piece of an answer must
-    not pass for the answer.
+    The order: results of a custom connection; the whole text, and if that is JSON nothing else; the contents
+    of code fences; every object and array in the text, up to one that is broken, because a part of an answer
+    must not count as the answer.
     """
     return islice(_everything(turn), _MOST_FOUND)
 
@@ -86,7 +86,7 @@ def _whole(text: str) -> JsonPiece | None:
 
 
 def _read(text: str, start: int) -> tuple[JsonPiece | None, int]:
-    """Return the JSON at *start* and the place after it; ``None`` for what is JSON but for a ``NaN``."""
+    """Return the JSON at *start* and the position after it; ``None`` for JSON that contains ``NaN``."""
     value, end = _DECODER.raw_decode(text, start)
     kept = json_values.storable(value)
     try:
@@ -96,14 +96,14 @@ def _read(text: str, start: int) -> tuple[JsonPiece | None, int]:
 
 
 class _Search:
-    """One walk over a text; tries to read JSON at a place, and gives up after too many failures."""
+    """A search for JSON in a text. It gives up after too many failures."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._failures = 0
 
     def fenced(self) -> Iterator[JsonPiece]:
-        """Yield what fills a fence by itself."""
+        """Yield the contents of each fence that contains only JSON."""
         for fence in _FENCE.finditer(self._text):
             found, end = self._read(fence.end())
             if found is not None and _FENCE_END.match(self._text, end):
@@ -112,7 +112,7 @@ class _Search:
                 return
 
     def embedded(self) -> Iterator[JsonPiece]:
-        """Yield every object and array that is in no other."""
+        """Yield every object and array that is not inside another one."""
         position = 0
         while not self._given_up and (opener := _OPENER.search(self._text, position)):
             found, position = self._read(opener.start())
@@ -126,7 +126,7 @@ class _Search:
         return self._failures >= _MOST_FAILURES
 
     def _read(self, start: int) -> tuple[JsonPiece | None, int]:
-        """Return the JSON at *start*, if any, and the place up to which the text was looked at."""
+        """Return the JSON at *start*, if any, and the position up to which the text was searched."""
         try:
             return _read(self._text, start)
         except json.JSONDecodeError as error:

@@ -1,6 +1,6 @@
 """Checks a value against a JSON schema.
 
-``jsonschema`` is loaded when a :class:`JsonSchema` is made, never before.
+``jsonschema`` is imported when the first :class:`JsonSchema` is created.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from airflow_provider_agentforce.structured.library import library
 from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit, problem
 
 _MOST_ERRORS = 1000
-# Characters of answer times characters of schema that take about a second to check at most.
+# Characters of the answer times characters of the schema; a check of this much takes about a second at most.
 _MOST_WORK = 4_000_000
 _DRAFTS = ("Draft3", "Draft4", "Draft6", "Draft7", "Draft201909", "Draft202012")
-# A check of these looks at each value once, in the time that it takes to read value and schema.
+# Keywords that check each value once, in a time that is linear in the value and the schema.
 _QUICK = frozenset(
     [
         "$ref",
@@ -48,7 +48,7 @@ _QUICK = frozenset(
         "required",
     ]
 )
-# These look at a value once more; where a $ref leads back, that is twice as often at each level.
+# Keywords that check a value once more; with a recursive $ref, the number of checks doubles at each level.
 _CHECK_AGAIN = frozenset(
     [
         "allOf",
@@ -66,19 +66,19 @@ _CHECK_AGAIN = frozenset(
         "uniqueItems",
     ]
 )
-# Since draft 2019-09 keywords beside a $ref are checked as well.
+# Stands for keywords beside a $ref, which are checked as well since draft 2019-09.
 _REF_AND_MORE = "$ref and more"
 _QUICK_FORMATS = {"date", "date-time", "email", "ipv4", "ipv6", "time", "uuid"}
 
 
 class JsonSchema:
-    """A form that a JSON schema describes.
+    """A format that a JSON schema describes.
 
     :param schema: see :class:`.OutputType`.
-    :raises AgentforceInputError: if it is not one that can be used.
+    :raises AgentforceInputError: if it is not a valid schema.
     """
 
-    # It is all in the schema.
+    # The schema has no code.
     sources: Iterable[str] = ()
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ class JsonSchema:
         except Exception as error:
             reason = one_line(str(getattr(error, "message", error)))
             raise AgentforceInputError(f"output_type is not a JSON schema: {reason}") from error
-        # A registry of our own, since the default one fetches what a $ref names from the network.
+        # Without this registry, jsonschema fetches what a $ref names from the network.
         quick = validators.extend(kind, {"uniqueItems": _unique})
         self._validator = quick(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
         self._best_match = import_module("jsonschema.exceptions").best_match
@@ -118,7 +118,7 @@ class JsonSchema:
         :raises MisfitError: if it does not.
         """
         try:
-            # Each error quotes what does not fit; one of the first tells enough.
+            # Each error quotes the value that does not fit, so all of them could be too much.
             errors = islice(self._validator.iter_errors(found.value), _MOST_ERRORS)
             error = self._best_match(errors)
         except RecursionError:
@@ -163,14 +163,14 @@ def _follow(resource: Any, resolver: Any) -> None:
 
 
 def _reason(error: Any) -> str:
-    """Return what a schema misses, without the value that jsonschema puts in front of it."""
+    """Return the message of an error without the value, which jsonschema puts in front of it."""
     if error.validator is None:
-        return "a value is there that the schema does not allow"
+        return "the schema allows no value here"
     return str(error.message).removeprefix(repr(error.instance)).strip()
 
 
 def _unique(validator: Any, unique: Any, items: Any, _schema: Any) -> Iterator[Exception]:
-    """Check ``uniqueItems`` in the time that it takes to read them; the library takes the square of it."""
+    """Check ``uniqueItems`` in linear time; the library's check is quadratic."""
     if unique and validator.is_type(items, "array"):
         texts = {json.dumps(_normal(item), sort_keys=True) for item in items}
         if len(texts) < len(items):
@@ -178,7 +178,7 @@ def _unique(validator: Any, unique: Any, items: Any, _schema: Any) -> Iterator[E
 
 
 def _normal(value: Any) -> Any:
-    """Return the same for numbers that JSON schema takes for the same, ``1`` and ``1.0``."""
+    """Return a value in which ``1`` and ``1.0`` are the same, as JSON schema considers them equal."""
     if isinstance(value, list):
         return [_normal(item) for item in value]
     if isinstance(value, dict):
@@ -187,22 +187,22 @@ def _normal(value: Any) -> Any:
 
 
 def _known_keywords(validators: Any) -> frozenset[str]:
-    """Return every keyword that is checked in any draft: a schema within the schema may name another one."""
+    """Return the keywords of all drafts: a schema within the schema may name another draft."""
     return frozenset().union(*(getattr(validators, f"{draft}Validator").VALIDATORS for draft in _DRAFTS))
 
 
 def _may_take_long(schema: dict[str, Any], known: frozenset[str]) -> bool:
-    """Tell whether a check may take longer than to compare every value with the whole schema."""
+    """Return whether a check may take longer than comparing every value with the whole schema."""
     found = set(_keywords(schema, known))
     checked = found & known
-    # The library's own uniqueItems, which a schema that names its draft is checked with, takes the square.
+    # A schema that names its draft is checked with the library's own uniqueItems, which is quadratic.
     slow_unique = {"uniqueItems", "$schema"} <= found
     again = bool(checked & _CHECK_AGAIN) or _REF_AND_MORE in found
     return bool(checked - _QUICK - _CHECK_AGAIN or slow_unique or ("$ref" in checked and again))
 
 
 def _keywords(value: Any, known: frozenset[str]) -> Iterator[str]:
-    """Yield the keywords of a schema, and some other words with them."""
+    """Yield the keywords of a schema, and the names of properties, which cannot be told apart."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if not _is_quick(key, inner):

@@ -1,4 +1,4 @@
-"""Loads the libraries that know forms of data, when they are needed."""
+"""Imports pydantic and jsonschema when they are needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a value does not fit, and the search for the one that does."""
+"""Why a value does not fit, and the search for the first one that does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _LONGEST_PROBLEM = 200
 class MisfitError(Exception):
     """A value does not fit.
 
-    :ivar problems: why, one line each, of the first few.
-    :ivar more: how many there are beside these.
+    :ivar problems: the first few reasons, one line each.
+    :ivar more: the number of further reasons.
     """
 
     def __init__(self, problems: Iterable[str], more: int = 0) -> None:
@@ -25,15 +25,16 @@ class MisfitError(Exception):
 
 
 def first_fit(fit: Callable[[JsonPiece], Any], pieces: Iterable[JsonPiece]) -> Any:
-    """Return what *fit* makes of the first piece that fits.
+    """Return the result of *fit* for the first piece that fits.
 
-    :raises MisfitError: if none does, with the problems of the longest piece; without any if there is none.
+    :raises MisfitError: if none does, with the problems of the longest piece; without problems if there is no
+        piece.
     """
     longest, found = 0, MisfitError(())
     for piece in pieces:
         try:
             return fit(piece)
-        except MisfitError as misfit:  # noqa: PERF203 - each piece gets its chance
+        except MisfitError as misfit:  # noqa: PERF203 - the next piece may fit
             if len(piece.text) > longest:
                 longest, found = len(piece.text), misfit
     raise found

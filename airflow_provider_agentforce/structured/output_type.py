@@ -1,6 +1,6 @@
 """Parses an answer into a value that fits a pydantic model, a ``TypedDict`` or a JSON schema.
 
-``pydantic`` or ``jsonschema`` is loaded when an :class:`OutputType` is made, never before.
+``pydantic`` or ``jsonschema`` is imported when the first :class:`OutputType` is created.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from airflow_provider_agentforce.structured.misfit import MisfitError, first_fit
 _TYPE_MODULES = {"types", "typing", "typing_extensions"}
 _MOST_PROBLEMS = 3
 _LONGEST_SCHEMA = 4000
-# Characters of answer times ways to try them that pydantic takes far less than a second for.
+# Characters of the answer times the ways to read them; pydantic needs far less than a second for this much.
 _MOST_WORK = 1_000_000
-# What pydantic reads without looking any deeper.
+# Types of pydantic's core schema that contain no other values.
 _SCALARS = frozenset(
     [
         "any",
@@ -48,7 +48,7 @@ _SCALARS = frozenset(
 
 
 class OutputType:
-    """The required form of an answer.
+    """The required format of an answer.
 
     :param output_type: a pydantic model (the class), a ``TypedDict``, a dataclass or any other type whose
         JSON form pydantic knows, such as ``list[Order]``; or a JSON schema as a dict (draft 2020-12, unless
@@ -125,10 +125,10 @@ class _Form(Protocol):
 
 
 class _Type:
-    """A form that a Python type describes."""
+    """A format that a Python type describes."""
 
     def __init__(self, kind: Any) -> None:
-        # A function is something that pydantic would call with the answer.
+        # pydantic would call a function with the answer.
         if not isinstance(kind, type) and type(kind).__module__ not in _TYPE_MODULES:
             raise AgentforceInputError(
                 "output_type must be a pydantic model, a TypedDict or another type, or a JSON schema as a "
@@ -148,7 +148,7 @@ class _Type:
 
     @property
     def sources(self) -> Iterable[str]:
-        """The code of the type, of all that it holds, and of their base classes."""
+        """The source code of the type, of the types it contains, and of their base classes."""
         return dict.fromkeys(filter(None, map(_source, _code_of(self._adapter.core_schema))))
 
     def read(self, pieces: Iterable[JsonPiece]) -> Any:
@@ -167,7 +167,7 @@ class _Type:
             worded = [problem(item["loc"], item["msg"]) for item in problems[:_MOST_PROBLEMS]]
             raise MisfitError(worded, len(problems) - len(worded)) from None
         except Exception as error:
-            # Code of the type's own. The answer is here, so this must not look like a failure to get one.
+            # The type's own code failed. The agent has answered, so this must not look like a failed call.
             raise MisfitError([f"output_type raised {type(error).__name__}"]) from error
         return json_values.decode(written)
 
@@ -180,7 +180,7 @@ def _code_of(core_schema: Any) -> Iterator[Any]:
 
 
 def _source(code: Any) -> str | None:
-    """Return the source of a class or a function, ``None`` if it is not of the Dag's authors."""
+    """Return the source of a class or a function, ``None`` if Python or pydantic defines it."""
     if str(code.__module__).partition(".")[0] in {"builtins", "pydantic", "pydantic_core", *_TYPE_MODULES}:
         return None
     try:
@@ -190,7 +190,7 @@ def _source(code: Any) -> str | None:
 
 
 def _ways(core_schema: Any) -> int:
-    """Return in how many ways at most pydantic reads a value that a type holds in itself.
+    """Return in how many ways at most pydantic reads one level of a value of a recursive type.
 
     It tries each choice of a union, and within it each choice of the next, unless a discriminator names one.
     """

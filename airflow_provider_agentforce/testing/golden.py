@@ -1,7 +1,7 @@
-"""Golden conversations: what is said to an agent, and what its answers must be, in YAML.
+"""Golden conversations: messages to an agent and the expected answers, in YAML.
 
-A mistake is an :class:`~airflow_provider_agentforce.exceptions.AgentforceInputError` that names the file, the
-line and the field.
+A mistake raises an :class:`~airflow_provider_agentforce.exceptions.AgentforceInputError` that names the file,
+the line and the field.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airflow_provider_agentforce.client.models import OUTCOMES, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line, shown
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-# An anchor that is used again and again is written once and read often; one may even be in itself.
+# Limits, because nested aliases make a short file huge, and an alias may even contain itself.
 _MOST_NODES = 100_000
 _DEEPEST = 50
 _JSON = (dict, list, str, int, float, type(None))
@@ -33,15 +33,15 @@ Function = Callable[[Turn], object]
 
 @dataclass(frozen=True)
 class Expectation:
-    """What an answer must be.
+    """The expected answer.
 
-    :param outcome: ``None``: any but ``failed``.
-    :param contains: each text is in the answer, in any case.
-    :param not_contains: none of these is.
+    :param outcome: the outcome; ``None``: any but ``failed``.
+    :param contains: texts that are all in the answer, in upper or lower case.
+    :param not_contains: texts of which none is in the answer, in upper or lower case.
     :param matches: a regular expression that is found in the answer.
     :param fields: values in the JSON of the answer, by name, or by names with dots between them.
-    :param check: is given the :class:`~airflow_provider_agentforce.client.Turn`; returns ``True`` or
-        ``None``, or else ``False`` or why it does not pass, or fails an ``assert``.
+    :param check: a function that receives the :class:`~airflow_provider_agentforce.client.Turn`. It passes if
+        it returns ``True`` or ``None``; otherwise it returns ``False`` or the reason, or fails an ``assert``.
     """
 
     outcome: str | None = None
@@ -54,7 +54,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class GoldenTurn:
-    """One message, and what its answer must be."""
+    """One message, and the expected answer."""
 
     said: MessageLike
     expected: Expectation
@@ -65,9 +65,9 @@ class GoldenConversation:
     """One conversation.
 
     :param agent: id or API name; ``None``: the caller's.
-    :param variables: context variables of the session, as of a start.
-    :param text: of the whole file, by which a change is noticed.
-    :param line: of the file, where it begins.
+    :param variables: context variables of the session, as for a start.
+    :param text: the text of the whole file, to notice a change.
+    :param line: the line of the file where it begins.
     """
 
     name: str
@@ -82,7 +82,7 @@ def read(text: str, source: str) -> list[GoldenConversation]:
     """Return the conversations of a file: one, or a list of them.
 
     :param source: name of the file, for errors.
-    :raises AgentforceInputError: it is not that.
+    :raises AgentforceInputError: the file has a mistake.
     """
     root = _parsed(text, source)
     nodes = root.items() if isinstance(root.value, list) else [root]
@@ -110,19 +110,19 @@ def refuse_same_names(conversations: Iterable[tuple[str, str]]) -> None:
 
 
 def raised_by_users() -> tuple[type[BaseException], ...]:
-    """Return what a user's code may raise, and is no request to stop: pytest's own are no ``Exception``."""
+    """Return the exceptions with which a user's code fails: those of pytest are not an ``Exception``."""
     pytest = sys.modules.get("pytest")
     outcomes = () if pytest is None else (pytest.fail.Exception, pytest.skip.Exception)
     return (Exception, SystemExit, *outcomes)
 
 
 def error_words(error: BaseException, limit: int) -> str:
-    """Return the type and words of an error in one line, also of one that cannot be printed."""
+    """Return the type and text of an error in one line, also of one that cannot be printed."""
     return one_line(f"{type(error).__name__}: {printed(error, str)}", limit)
 
 
 def printed(value: object, form: Callable[[object], str]) -> str:
-    """Return *value* as a text, also one whose own code fails at that."""
+    """Return *value* as a text, even if its own ``__str__`` or ``__repr__`` fails."""
     try:
         return form(value)
     except Exception:  # noqa: BLE001 - a user's code
@@ -130,7 +130,7 @@ def printed(value: object, form: Callable[[object], str]) -> str:
 
 
 class _Node:
-    """A value of the file, and where it stands."""
+    """A value of the file, and its place."""
 
     def __init__(self, value: Any, source: str, lines: Mapping[tuple[Any, ...], int], *path: Any) -> None:
         self.value = value
@@ -146,7 +146,7 @@ class _Node:
 
     @property
     def line(self) -> int:
-        """The line of the file at which it stands."""
+        """Its line in the file."""
         return self._lines[self._path]
 
     def items(self) -> list[_Node]:
@@ -154,7 +154,7 @@ class _Node:
         return [self[index] for index in range(len(self.value))]
 
     def refusal(self, requirement: str) -> AgentforceInputError:
-        """Return the error of a value that is not what it must be."""
+        """Return the error for a value that does not meet a *requirement*."""
         return self.error(f"{requirement}, but is {shown(self.value, 60)}.")
 
     def error(self, what: str) -> AgentforceInputError:
@@ -199,7 +199,7 @@ class _Node:
         return self
 
     def checked(self, check: Callable[..., Any], *given: Any) -> Any:
-        """Return what *check* makes of the value, whose error is one of this place."""
+        """Return the result of *check* for the value; its error then names this place."""
         try:
             return check(self.value, *given)
         except AgentforceInputError as error:
@@ -248,7 +248,7 @@ def _lines(tree: yaml.Node, source: str) -> Iterator[tuple[tuple[Any, ...], int]
         else:
             _constructed(node, source, path)
     raise AgentforceInputError(
-        f"{source}: more than {_MOST_NODES:,} values, or more than {_DEEPEST} of them in each other."
+        f"{source}: more than {_MOST_NODES:,} values, or values nested more than {_DEEPEST} levels deep."
     )
 
 
@@ -264,14 +264,14 @@ def _named(
             )
         key = _constructed(name, source, path)
         if not isinstance(key, str | int) or str(key) in seen:
-            problem = "is there twice" if isinstance(key, str | int) else "is not a name (put it in quotes)"
+            problem = "is given twice" if isinstance(key, str | int) else "is not a name (put it in quotes)"
             raise AgentforceInputError(f"{source}, line {line + 1}: {one_line(str(key), 60)} {problem}.")
         seen.add(str(key))
         yield (*path, key), value, line
 
 
 def _constructed(node: yaml.Node, source: str, path: tuple[Any, ...]) -> Any:
-    """Return the value of a node, whose tag, given or implied, may be one that its text does not fit."""
+    """Return the value of a node; its text may not fit its tag, explicit or implied."""
     try:
         return yaml.SafeLoader("").construct_document(node)
     except yaml.MarkedYAMLError:
@@ -378,7 +378,7 @@ def _function(node: _Node) -> Function:
     except raised_by_users() as error:
         missing = isinstance(error, ModuleNotFoundError)
         hint = " Its folder must be on sys.path (with pytest: the option pythonpath)." if missing else ""
-        raise node.error(f"names nothing that can be imported: {error_words(error, 150)}.{hint}") from None
+        raise node.error(f"cannot be imported: {error_words(error, 150)}.{hint}") from None
     if not callable(found):
         raise node.refusal("must be a function")
     return found  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What came of the cases of a test: figures, words, and JUnit XML. Pure."""
+"""The results of a test: counts, text, and JUnit XML. Without I/O."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from xml.etree import ElementTree as ET
 
 from airflow_provider_agentforce.client.agent_test_results import ERROR, FAILED, PASSED, Case, CaseCheck
 
-# What XML 1.0 cannot hold, not even escaped.
+# Characters that XML 1.0 does not allow, not even escaped.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_SHOWN = 20
-# Airflow asks for XComs below that.
+# Airflow stores an XCom in its database.
 _MOST_BYTES = 48_000
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a test.
+    """The result of a test.
 
-    :param name: of the test.
-    :param cases: one for each time that something was tested.
-    :param trouble: why the cases are not all, ``""`` if they are.
-    :param skipped: why nothing was tested this time, and the cases are those of an earlier pass.
+    :param name: name of the test.
+    :param cases: one for each run of a conversation or of a case of the org.
+    :param trouble: why cases are missing, ``""`` if none is.
+    :param skipped: why the cases are those of an earlier pass, ``""`` if they are not.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Report:
         return {"passed": self.count(PASSED), "failed": self.count(FAILED), "errors": self.count(ERROR)}
 
     def passes(self, min_pass_rate: float) -> bool:
-        """Tell whether enough cases have passed, and none ended with an error."""
+        """Return whether enough cases passed, none ended with an error, and none is missing."""
         return not self.trouble and enough(self.counts, min_pass_rate)
 
     def to_dict(self, min_pass_rate: float) -> dict[str, Any]:
-        """Return the JSON values of the result: the whole of it goes to files, this to XCom."""
+        """Return the result for XCom, as JSON values; files have all of :meth:`details`."""
         status = PASSED if self.passes(min_pass_rate) else FAILED
         cases = [case_to_dict(case) for case in self.cases]
         return {"status": status, **self.counts, "cases": _fitting(cases)}
@@ -60,7 +60,7 @@ class Report:
         ]
 
     def in_words(self) -> str:
-        """Return some lines for a person: the figures, and what did not pass."""
+        """Return the report as text: the figures, and the cases that did not pass."""
         lines = [f"{self.name}: {self._figures()}"]
         if self.trouble:
             lines.append(f"  {self.trouble}")
@@ -74,7 +74,7 @@ class Report:
         return "\n".join(lines)
 
     def failure(self, min_pass_rate: float) -> str:
-        """Return why not enough has passed: the figures, and the first that did not."""
+        """Return why the test failed: the figures, and the first case that did not pass."""
         bad = [case for kind in (ERROR, FAILED) for case in self.cases if case.status == kind]
         first = f" {bad[0].name}: {bad[0].reason.rstrip('.')}." if bad else ""
         trouble = f" {self.trouble}" if self.trouble else ""
@@ -117,10 +117,10 @@ class Report:
 
 
 def enough(counts: Mapping[str, int], min_pass_rate: float) -> bool:
-    """Tell whether enough cases have passed, and none ended with an error.
+    """Return whether enough cases passed, and none ended with an error.
 
     :param counts: ``passed``, ``failed`` and ``errors``, as in a result.
-    :raises KeyError: one is not there.
+    :raises KeyError: one is missing.
     """
     passed, failed, errors = (counts[name] for name in ("passed", "failed", "errors"))
     total = passed + failed
@@ -133,7 +133,9 @@ def case_to_dict(case: Case) -> dict[str, Any]:
 
 
 def _fitting(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the cases that XCom takes: when they are too many, those that did not pass come first."""
+    """Return the cases for XCom: if they are too many, those that did not pass come first, and some are left
+    out.
+    """
     if len(json.dumps(cases)) <= _MOST_BYTES:
         return cases
     kept, size = [], 0
@@ -148,7 +150,7 @@ def _fitting(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def case_from(details: Mapping[str, Any]) -> Case:
     """Return a case from its fields and those of its checks, as :meth:`Report.details` has them.
 
-    :raises KeyError, TypeError, ValueError: it is none.
+    :raises KeyError, TypeError, ValueError: they are not those of a case.
     """
     return Case(**{**details, "checks": tuple(CaseCheck(**check) for check in details["checks"])})
 

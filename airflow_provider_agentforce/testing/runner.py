@@ -41,12 +41,12 @@ _ABSENT = _Absent()
 
 
 class ConversationTest:
-    """One time that a conversation is held.
+    """One run of a golden conversation.
 
-    :param number: of the case, counted from 1.
-    :param agent: id or API name, where the conversation names none.
-    :param repetition: which time of several it is.
-    :param external_session_key: UUID by which the org's event log knows the session; default: a random one.
+    :param number: number of the case, counted from 1.
+    :param agent: id or API name of the agent if the conversation names none.
+    :param repetition: number of this repetition, counted from 1; ``None`` if there is only one.
+    :param external_session_key: UUID of the session in the org's event log; default: a random one.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class ConversationTest:
     def start(self, **options: Any) -> Session:
         """Start the session.
 
-        :param options: as of :meth:`.AgentforceClient.start`.
-        :raises AgentforceError: it is not started, and nothing was said.
+        :param options: as for :meth:`.AgentforceClient.start`.
+        :raises AgentforceError: it could not be started; no message was sent.
         """
         return self._client.start(self._options, **options)
 
     def hold(self, session: Session) -> Case:
-        """Say everything in *session*, up to the first answer that is not as it must be, and end it.
+        """Send the messages in *session* up to the first answer that does not pass, and end the session.
 
         :raises TaskStoppedError: the task was stopped.
         """
         began, error = time.monotonic(), ""
         with OpenSession(self._client, session) as open_session:
             try:
-                self._say_all(open_session)
+                self._send_all(open_session)
             except TaskStoppedError:
                 raise
             except AgentforceError as raised:
@@ -99,16 +99,16 @@ class ConversationTest:
         return self._case(0.0, "", str(error))
 
     def cut(self, session: Mapping[str, Any]) -> Case:
-        """Return the case of a conversation that was cut, and end the session that it left.
+        """Return the case of a conversation that a kill cut off, and end the session that it left open.
 
         :param session: dict of the session.
         """
         left = Session.from_dict(session)
         self._client.end_quietly(left)
-        reason = "an earlier try was cut in this conversation, and nothing is said twice"
+        reason = "an earlier try was cut off in this conversation, and no message is sent twice"
         return self._case(0.0, left.session_id, reason)
 
-    def _say_all(self, open_session: OpenSession) -> None:
+    def _send_all(self, open_session: OpenSession) -> None:
         for number, turn in enumerate(self._conversation.turns, 1):
             if open_session.state == "ended":
                 ended = CaseCheck(
@@ -136,9 +136,9 @@ class ConversationTest:
 
 
 def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[CaseCheck]:
-    """Yield what is looked at in an answer, the outcome first.
+    """Yield the result of each check of an answer, the outcome first.
 
-    :param name: of the turn.
+    :param name: name of the turn.
     """
     said = turn.text.casefold()
     good = turn.outcome != FAILED_OUTCOME if expected.outcome is None else turn.outcome == expected.outcome
@@ -154,7 +154,7 @@ def checks_of(turn: Turn, expected: Expectation, name: str) -> Iterator[CaseChec
     for field, value in expected.fields.items():
         yield _field(turn, field, value, f"{name}: field {field}")
     if expected.check is not None:
-        yield _called(turn, expected, f"{name}: check")
+        yield _checked_by_function(turn, expected, f"{name}: check")
 
 
 def _compared(  # noqa: PLR0917 - a check's own fields
@@ -164,7 +164,7 @@ def _compared(  # noqa: PLR0917 - a check's own fields
     return CaseCheck(name, kind, PASSED if good else FAILED, *shown, reason=reason)
 
 
-def _called(turn: Turn, expected: Expectation, name: str) -> CaseCheck:
+def _checked_by_function(turn: Turn, expected: Expectation, name: str) -> CaseCheck:
     assert expected.check is not None  # noqa: S101 - the caller looks
     try:
         said = expected.check(turn)
@@ -184,12 +184,12 @@ def _field(turn: Turn, field: str, expected: Any, name: str) -> CaseCheck:
     other = next((one for one in found if not _same(one, found[0])), None)
     if other is None:
         return check
-    reason = f"the answer has several JSON values with it, which differ: {found[0]!r} and {other!r}"
+    reason = f"the answer has several JSON values with this field, which differ: {found[0]!r} and {other!r}"
     return replace(check, status=ERROR, reason=one_line(reason, _LONGEST))
 
 
 def _values_of(turn: Turn, names: list[str]) -> Iterator[Any]:
-    """Yield a value in the JSON of an answer from each piece that has it, the likeliest first."""
+    """Yield a value in the JSON of an answer from each piece that has it, the most likely first."""
     for piece in json_in(turn):
         value = piece.value
         for name in names:

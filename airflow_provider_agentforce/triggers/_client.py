@@ -1,4 +1,4 @@
-"""The client with which a trigger asks the org."""
+"""The client of a trigger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 async def client_of(conn_id: str) -> AgentforceClient:
-    """Return the client of a connection, which is read, like the client's libraries, beside the event loop.
+    """Return the client of a connection. Reading the connection and importing the client's libraries may
+    block, so both happen in a thread.
 
     :raises AgentforceInputError: if the connection cannot be used.
     """

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.agent_lookup import AgentInfo
     from airflow_provider_agentforce.client.client import AgentforceClient
 
-_TAKEN_SECONDS = 5.0
+# How long Airflow may take to store an event.
+_STORED_SECONDS = 5.0
 
 
 class AgentPublishedTrigger(BaseEventTrigger):
@@ -34,14 +35,16 @@ class AgentPublishedTrigger(BaseEventTrigger):
     active again.
 
     On Airflow 3.3 and later the last reported version is stored with the asset: after a restart, a triggerer
-    reports nothing twice, and reports the version that was published while it was down. On older Airflow, and
-    if several assets have the same watcher, it starts with the version that it finds.
+    reports the version that was published while it was down, and does not repeat an event, unless it was
+    stopped within seconds of it. On older Airflow, and if several assets have the same watcher, it starts
+    with the version that it finds.
 
     A poll that fails is a warning, and the next one reads the connection again.
 
     :param agent_id: id (``0Xx…``) or API name of the agent.
     :param agentforce_conn_id: connection of type ``agentforce``.
-    :param poke_interval: pause between two polls; each counts as a call to the org.
+    :param poke_interval: pause between two polls; each poll counts towards the org's daily API limit.
+    :raises AgentforceInputError: an argument is not valid.
     """
 
     def __init__(
@@ -63,19 +66,20 @@ class AgentPublishedTrigger(BaseEventTrigger):
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look again and again, and give an event for each change."""
+        """Poll the agent, and yield an event for each change."""
         announced = kept = await self._kept()
         try:
             while True:
                 found = await self._look()
                 if found is not None and found.version != announced:
                     previous, announced = announced, found.version
-                    # A triggerer that Airflow takes for dead may still run this, and may have sent the event.
+                    # A triggerer that Airflow considers dead may still run this, and may have sent the event.
                     kept = await self._kept()
                     if previous is not None and kept != announced:
                         yield _event(found, previous)
-                        # Airflow takes it a moment later; if it is stopped before, the event comes again.
-                        await asyncio.sleep(min(_TAKEN_SECONDS, self.poke_interval.total_seconds()))
+                        # Airflow stores the event a moment later. The version is kept only after that, so
+                        # that a stop in between repeats the event instead of losing it.
+                        await asyncio.sleep(min(_STORED_SECONDS, self.poke_interval.total_seconds()))
                 if announced != kept and await self._keep(announced):
                     kept = announced
                 await asyncio.sleep(self.poke_interval.total_seconds())
@@ -89,7 +93,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
             found = await asyncio.to_thread(self._client.find_agents, self.agent_id)
         except AgentforceError as error:
             self.log.warning("The agent %s cannot be read: %s", self.agent_id, error)
-            # The next look reads the connection again, because somebody may have corrected it.
+            # The next poll reads the connection again, because it may have been corrected.
             self._stop_client()
             return None
         if len(found) != 1:
@@ -99,12 +103,12 @@ class AgentPublishedTrigger(BaseEventTrigger):
 
     def _stop_client(self) -> None:
         if self._client is not None:
-            # A call that is under way would outlive a trigger that is cancelled.
+            # The thread of a running call would outlive a cancelled trigger.
             self._client.stop()
             self._client = None
 
     async def _kept(self) -> str | None:
-        """Return the version announced last, ``None`` when nothing is known of one."""
+        """Return the version reported last, ``None`` if none is known."""
         store = self._store
         if store is None:
             return None
@@ -115,7 +119,7 @@ class AgentPublishedTrigger(BaseEventTrigger):
         return kept if isinstance(kept, str) else None
 
     async def _keep(self, version: str | None) -> bool:
-        """Store the version; tell whether there is nothing left to do."""
+        """Store the version; return ``False`` if that must be tried again."""
         store = self._store
         try:
             if store is not None:

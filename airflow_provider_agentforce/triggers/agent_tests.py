@@ -1,4 +1,4 @@
-"""Waiting for a run of an agent test."""
+"""The trigger that waits for a run of an agent test."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class AgentTestTrigger(BaseTrigger):
-    """Wakes a task when a run of an agent test has ended, no longer exists, or takes too long.
+    """Resumes a task when a run of an agent test has ended, cannot be read, or takes too long.
 
-    Its event has the arguments ``run_id``, ``api``, ``path`` and ``until`` (ISO 8601); the task asks the org
-    for the result of the run.
+    It sends one event, a dict with the arguments ``run_id``, ``api``, ``path`` and ``until`` (ISO 8601); the
+    task reads the state and the results of the run itself.
 
     :param run_id: id of the run.
     :param api: ``legacy``, ``testing`` or ``conversation``.
@@ -55,7 +55,7 @@ class AgentTestTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the run again and again."""
+        """Poll the run, and yield one event."""
         from airflow_provider_agentforce.exceptions import (  # noqa: PLC0415 - beside the loop
             AgentforceError,
             AgentforceTransientError,
@@ -69,7 +69,8 @@ class AgentTestTrigger(BaseTrigger):
             except AgentforceTransientError as error:
                 self.log.warning("%s", error)
             except AgentforceError as error:
-                # The task meets it, too. One that does not defers again, and must not do so in a hot loop.
+                # The task meets the error, too. If it does not, it defers again, which must not become a hot
+                # loop.
                 self.log.warning("%s", error)
                 await asyncio.sleep(pause)
                 break

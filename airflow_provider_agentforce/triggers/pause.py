@@ -1,4 +1,4 @@
-"""Waits until a moment, and gives back what it was given."""
+"""The trigger that waits until a moment."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from airflow_provider_agentforce._compat import BaseTrigger, TriggerEvent
 
 
 class PauseTrigger(BaseTrigger):
-    """Wait until a moment.
+    """Resumes a task at a moment.
 
-    :param until: in seconds since the epoch.
-    :param event: what the task needs to continue, as JSON values: it comes back in the event, because a task
-        that resumes is a new one.
+    :param until: the moment, in seconds since the epoch.
+    :param event: the event, as JSON values: what the task needs to continue, as it resumes in a new process.
     """
 
     def __init__(self, *, until: float, event: dict[str, Any]) -> None:
@@ -28,6 +27,6 @@ class PauseTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", {"until": self.until, "event": self.event}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and give one event."""
+        """Wait, and yield the event."""
         await asyncio.sleep(max(0.0, self.until - time.time()))
         yield TriggerEvent(self.event)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Waits until a message is in the org's own trace of its session."""
+"""The trigger that waits until a message is in the org's own trace of its session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.trace_lookup import TraceFinding
 
 FOUND, NOT_FOUND = "found", "not_found"
-# Characters: Airflow keeps an event in its database.
+# Characters. Airflow stores the event in its database.
 _LONGEST_ANSWER = 16_000
 
 
@@ -38,7 +38,7 @@ class SessionTraceTrigger(BaseTrigger):
     :param sent_at: when it was sent, in seconds since the epoch, or ``None``.
     :param same_before: how many messages with the same text its session received before, or ``None``.
     :param end_time: when to give up, in seconds since the epoch.
-    :param poll_interval: seconds of the first pause; default: a twentieth of the time, 30 at most.
+    :param poll_interval: seconds of the first pause; default: a twentieth of the time, at most 30.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SessionTraceTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is nothing more to find, and give one event."""
+        """Poll until there is nothing more to find, and yield one event."""
         try:
             finding = await self._find()
             message = finding.message
@@ -85,7 +85,7 @@ class SessionTraceTrigger(BaseTrigger):
         try:
             return await self._look_until_the_end(client)
         finally:
-            # A call that is under way would outlive a trigger that is cancelled.
+            # The thread of a running call would outlive a cancelled trigger.
             client.stop()
 
     async def _look_until_the_end(self, client: AgentforceClient) -> TraceFinding:
@@ -102,7 +102,7 @@ class SessionTraceTrigger(BaseTrigger):
             if finding.message is not None:
                 seen = finding
             if finding.final or is_last:
-                # A message that was there was delivered, whatever became of the trace.
+                # A message that the trace has shown was delivered, even if the trace no longer shows it.
                 return seen or finding
             await asyncio.sleep(max(0.0, min(pause, self.end_time - time.time())))
             pause = trace_lookup.next_pause(pause)
@@ -119,6 +119,6 @@ def _short(answer: str | None) -> str | None:
 def _words_for(error: Exception) -> str:
     from airflow_provider_agentforce.exceptions import AgentforceError, one_line  # noqa: PLC0415
 
-    # The words of other errors may hold what was said, or a secret.
+    # The text of other errors may contain a message or a secret.
     words = str(error) if isinstance(error, AgentforceError) else type(error).__name__
     return one_line(f"The trace could not be looked up: {words}")

@@ -498,7 +498,7 @@ class TestErrors:
             (
                 {"properties": {"a": False}},
                 {"a": "secret"},
-                "a value is there that the schema",
+                "the schema allows no value here",
             ),
             ({"items": {"maxLength": 2}}, ["", "secret"], "[1]: is too long"),
         ],

@@ -130,7 +130,7 @@ def test_a_try_after_a_kill_says_nothing_twice(org, task, writes, says):
     assert len(set(said(org))) == len(said(org))
     assert (seen.error is None) is (writes in {1, 3, 4})
     if seen.error is not None:
-        assert "an earlier try was cut in this conversation" in str(seen.error)
+        assert "an earlier try was cut off in this conversation" in str(seen.error)
     # The session of the try that was killed in a start is the org's to end.
     assert len(org.open_sessions) == 0
 

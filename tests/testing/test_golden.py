@@ -94,14 +94,14 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         (f"{TURN}    expect:\n      matches: '('", "line 5: turns[0].expect.matches must be a regular"),
         (f"{TURN}    expect:\n      field: status", "line 5: turns[0].expect.field must be names"),
         (f"{TURN}    expect:\n      check: shipped", "line 5: turns[0].expect.check must be package.module"),
-        (f"{TURN}    expect:\n      check: 'no.such:f'", "line 5: turns[0].expect.check names nothing"),
+        (f"{TURN}    expect:\n      check: 'no.such:f'", "line 5: turns[0].expect.check cannot be imported"),
         (f"{TURN}    expect:\n      check: 'no_such:f'", "Its folder must be on sys.path"),
-        (f"{TURN}    expect:\n      check: 're:no_such'", "line 5: turns[0].expect.check names nothing"),
+        (f"{TURN}    expect:\n      check: 're:no_such'", "line 5: turns[0].expect.check cannot be imported"),
         (f"{TURN}    expect:\n      check: 're:__doc__'", "line 5: turns[0].expect.check must be a function"),
         ("name: a\nagent: no agent\nturns: [{say: a}]", "line 2: agent cannot be used"),
         ("name: a\nvariables: {a: [1]}\nturns: [{say: a}]", "line 2: variables cannot be used"),
-        ("name: a\nname: b\nturns: [{say: a}]", "line 2: name is there twice"),
-        (f"{TURN}    expect:\n      field: {{1: a, '1': b}}", "line 5: 1 is there twice"),
+        ("name: a\nname: b\nturns: [{say: a}]", "line 2: name is given twice"),
+        (f"{TURN}    expect:\n      field: {{1: a, '1': b}}", "line 5: 1 is given twice"),
         (f"{TURN}  - reply: []", "line 4: turns[1].reply must be true, or a list"),
         (f"{TURN}  - reply:\n    - {{typ: a}}", "line 5: turns[1].reply[0] cannot be used: it must have"),
         (f"{TURN}  - reply: [{{type: a, property: b, value: 2024-01-01}}]", "line 4: turns[1].reply[0]"),
@@ -110,7 +110,7 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         *(
             (
                 f"{TURN}    expect:\n      check: '{module}:f'",
-                f"line 5: turns[0].expect.check names nothing that can be imported: {error}",
+                f"line 5: turns[0].expect.check cannot be imported: {error}",
             )
             for module, (_, error) in BROKEN.items()
         ),
@@ -124,7 +124,7 @@ TURN = "name: a\nturns:\n  - say: Hi\n"
         ("name: a\nturns: [{say: a]", "line 2: not YAML"),
         ("name: a\n\tturns: b", "line 2: not YAML"),
         ("name: a\nturns: !!python/object:os.system []", "line 2: not YAML"),
-        ("a: &a [*a]", "more than 50 of them in each other"),
+        ("a: &a [*a]", "nested more than 50 levels deep"),
         ("a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
             f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 10)}]\n" for n in range(8)
         ), "more than 100,000 values"),
@@ -200,7 +200,7 @@ def test_a_function_that_breaks_is_an_error_and_one_that_says_no_a_failure():
 def test_a_field_that_an_answer_has_with_different_values_is_an_error():
     said = answer('You sent {"n": 1}. I set {"n": 2}.')
     assert failing(said, "field: {n: 1}") == [
-        ("field", "error", "the answer has several JSON values with it, which differ: 1 and 2")
+        ("field", "error", "the answer has several JSON values with this field, which differ: 1 and 2")
     ]
 
 

@@ -371,8 +371,8 @@ def killed() -> list[Row]:
         Row(
             f"The same: seconds until the second run continues, with {before['messages']:,} records done",
             "",
-            f"{inside['open'] + inside['take_up']:.2f} s (reading the ledger {inside['open']:.2f} s, "
-            f"ending the sessions on record {inside['take_up']:.2f} s)",
+            f"{inside['open'] + inside['recover']:.2f} s (reading the ledger {inside['open']:.2f} s, "
+            f"ending the sessions on record {inside['recover']:.2f} s)",
         ),
         Row(
             "The same: sessions left open by the kill, and after the second run",

@@ -50,7 +50,7 @@ def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) ->
 
     noted: dict[str, float] = {}
     _time(Checkpoint, "open", noted)
-    _time(job, "take_up", noted)
+    _time(job, "recover", noted)
     _time(LocalStorage, "append", noted)
     _time_files(LocalStorage, noted)
     if not syncs:

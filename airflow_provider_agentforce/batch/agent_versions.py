@@ -29,13 +29,14 @@ log = logging.getLogger(__name__)
 MARK, STOP = "mark", "stop"
 _NOTE = "agent_version.json"
 _LOOK_SECONDS = 10.0
-_MAY_SEE = "Give the Run As user access to the agent (BotDefinition, BotVersion), and the app the scope api."
+_HINT = "Give the Run As user access to the agent (BotDefinition, BotVersion), and the app the scope api."
 
 
 class VersionLookup(NamedTuple):
     """The result of one read of the version.
 
-    :param began: seconds of a monotonic clock, like *ended*.
+    :param began: when it began, in seconds of a monotonic clock.
+    :param ended: when it ended, of the same clock.
     :param at: wall-clock time at which it began.
     :param version: id of the active version, ``None`` if there is none or it cannot be read.
     :param error: the reason if there is none.
@@ -48,11 +49,11 @@ class VersionLookup(NamedTuple):
     at: float
     version: str | None
     error: str = ""
-    hint: str = _MAY_SEE
+    hint: str = _HINT
     stops_all: bool = False
 
 
-def looks_at(client: AgentforceClient, agent_id: str) -> Callable[[], VersionLookup]:
+def version_reader(client: AgentforceClient, agent_id: str) -> Callable[[], VersionLookup]:
     """Return a function that reads an agent's version."""
 
     def look() -> VersionLookup:
@@ -83,7 +84,7 @@ def versions_of(
     :param cycle: changes when the task is cleared.
     :raises AgentforceInputError: if the batch must stop at a change that it could not detect.
     """
-    look, pause = looks_at(client, str(options.start.agent_id)), client.timing.version_pause
+    look, pause = version_reader(client, str(options.start.agent_id)), client.timing.version_pause
     versions = AgentVersions(
         checkpoint, look, pause=pause, stops=options.on_agent_change == STOP, task=task, cycle=cycle
     )
@@ -93,7 +94,7 @@ def versions_of(
 
 @dataclass
 class _Seen:
-    """A version that several consecutive reads returned.
+    """A version that several consecutive reads returned. Times are seconds of a monotonic clock.
 
     :param since: when the first of them ended.
     :param until: when the last of them began.
@@ -113,7 +114,7 @@ class AgentVersions:
     :param task: the task that continues the batch, if it is not the one that began it.
     :param cycle: changes when the task is cleared; the batch then continues with the version of that time.
         A task that continues the batch of another one expects the version of that one.
-    :ivar changed: the first version and a different one that was read, ``None`` while there is only one.
+    :ivar changed: the expected version and a different one that was read, ``None`` while there is only one.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class AgentVersions:
         self._unconfirmed: dict[int, tuple[str, float]] = {}
         # Positions of rows whose version is not certain.
         self._doubtful: set[int] = set()
-        self._said = False
+        self._warned = False
 
     @property
     def must_stop(self) -> bool:
@@ -199,7 +200,8 @@ class AgentVersions:
     def marked(self, row: Row, position: int, began: float, ended: float) -> Row:
         """Return the row with the version that answered, as far as it is known. Thread-safe.
 
-        :param began: when the start of its session began, in seconds of the monotonic clock, and *ended*.
+        :param began: when the start of its session began, in seconds of the monotonic clock.
+        :param ended: when that start ended.
         """
         with self._lock:
             for seen in reversed(self._seen):
@@ -224,8 +226,8 @@ class AgentVersions:
             threading.Thread(target=lambda: self._looks.put(self._look()), daemon=True).start()
 
     def finish(self) -> None:
-        """Read the version a last time, and correct the rows whose version is not certain. Nothing is asked
-        meanwhile.
+        """Read the version a last time, and correct the rows whose version is not certain. Call it when
+        nothing is being asked.
         """
         if self._looking:
             self._take(self._looks.get())
@@ -246,7 +248,7 @@ class AgentVersions:
             if look.version is not None:
                 self._confirm(look)
         if look.version is None:
-            self._say_once(look)
+            self._warn_once(look)
             return
         self._correct()
         self._compare(look.version)
@@ -274,10 +276,10 @@ class AgentVersions:
                 " Nothing more is asked." if self._stops else " Each row names the version that answered.",
             )
 
-    def _say_once(self, look: VersionLookup) -> None:
-        # The batch itself then says why it cannot start.
-        if not self._said and not look.stops_all:
-            self._said = True
+    def _warn_once(self, look: VersionLookup) -> None:
+        # If no session can start for the same reason, the batch's own error says so.
+        if not self._warned and not look.stops_all:
+            self._warned = True
             log.warning("The agent's version is not known, and rows name none: %s %s", look.error, look.hint)
 
     def _correct(self) -> None:

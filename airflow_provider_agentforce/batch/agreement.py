@@ -104,7 +104,8 @@ def _close(one: float, other: float) -> bool:
 
 
 def _normal(text: str) -> str:
-    # Of the compatible characters only those of another width are the same: 10² is not 102.
+    # Only characters that differ in width are made equal, not all that NFKC considers compatible: 10² is not
+    # 102.
     same_width = "".join(
         unicodedata.normalize("NFKC", one) if unicodedata.decomposition(one).startswith(_WIDTHS) else one
         for one in text

@@ -57,10 +57,13 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 class Answer(NamedTuple):
     """A stored answer.
 
-    :param question: hash of the question.
+    :param question: hash of the question, 32 hexadecimal digits.
     :param at: the time of the question, ISO 8601 in UTC.
-    :param session_id: its session.
-    :param earlier_answers: to the messages before the last one.
+    :param session_id: the session in which it was asked.
+    :param text: the answer to the last message.
+    :param outcome: its outcome, ``answered`` or ``ended``.
+    :param result: the validated output, if there was an ``output_type``.
+    :param earlier_answers: the answers to the messages before the last one.
     """
 
     question: str
@@ -83,7 +86,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def read(cls, line: bytes) -> Answer | None:
-        """Read a line, ``None`` if it is not a whole one, or cannot be one of ours."""
+        """Parse a line, ``None`` if it is incomplete, or is not one of :meth:`line`."""
         try:
             answer = cls(**_DECODER.decode(line.decode("ascii")))
         except (ValueError, TypeError, RecursionError):
@@ -137,8 +140,9 @@ class AnswerFolder:
 class VersionAnswers:
     """The answers of one version of an agent. Not thread-safe.
 
-    :param path: their folder as the user gave it, and its *storage*.
-    :param since: earlier answers are ignored; ISO 8601 in UTC.
+    :param path: path object of their folder, for errors.
+    :param storage: storage of that folder.
+    :param since: earlier answers are ignored; ISO 8601 in UTC, or ``""``.
     """
 
     def __init__(self, path: Any, storage: Storage, since: str) -> None:
@@ -148,8 +152,9 @@ class VersionAnswers:
         self._database: sqlite3.Connection | None = None
 
     def find(self, question: str) -> Answer | None:
-        """Return the latest answer to an earlier question.
+        """Return the latest answer to a question, ``None`` if there is none.
 
+        :param question: hash of the question.
         :raises LedgerError: if the answers cannot be read.
         """
         found = self._loaded.execute("SELECT line FROM answers WHERE question = ?", [question]).fetchone()
@@ -190,7 +195,7 @@ class VersionAnswers:
     def _loaded(self) -> sqlite3.Connection:
         if self._database is None:
             failure = f"The earlier answers in {self._path} cannot be read"
-            # A folder that cannot be created is found before anything is sent.
+            # Already here, so that a folder that cannot be created is an error before anything is sent.
             prepared(self._storage, failure, _NOT_READ)
             self._database = guarded(self._load, failure, _NOT_READ)
         return self._database
@@ -253,10 +258,10 @@ class VersionAnswers:
 
 
 def _database() -> sqlite3.Connection:
-    """Return a database in a temporary file, which is removed with it."""
+    """Return a database in a temporary file, which disappears when it is closed."""
     import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
 
-    # SQLite's own temporary files lie in a folder that it does not name.
+    # Not SQLite's own temporary database, whose folder no error names.
     with _with_room(), tempfile.NamedTemporaryFile(prefix="agentforce-answers-") as file:
         database = sqlite3.connect(file.name)
         database.execute("PRAGMA journal_mode = OFF")
@@ -267,9 +272,9 @@ def _database() -> sqlite3.Connection:
 
 @contextmanager
 def _with_room() -> Iterator[None]:
-    """Say of a temporary folder that is full or cannot be used which one it is.
+    """Convert an error of SQLite or of the disk to one that names the folder for temporary files.
 
-    :raises LedgerError: for what SQLite or the disk raises.
+    :raises LedgerError: if the folder is full or cannot be used.
     """
     import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
 

@@ -26,7 +26,7 @@ from airflow_provider_agentforce.batch.progress import ProgressSnapshot
 from airflow_provider_agentforce.batch.results import STATUSES, Row
 from airflow_provider_agentforce.batch.runner import Runner
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
-from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, take_up
+from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, recover
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.client import AgentforceClient
@@ -37,12 +37,13 @@ _FOLDER = "agreement"
 
 
 @dataclass(frozen=True)
-class SecondAsking:
+class SecondRequests:
     """The second requests of a batch in which every record has a row.
 
-    It has a separate checkpoint, so that a killed try asks no record a third time.
+    They have a separate checkpoint, so that after a kill no record is asked a third time.
 
     :param folder: path object of the results.
+    :param asked: the input of the batch.
     :param first: the checkpoint of the batch.
     :param task: the task that continues the batch, if it is not the one that began it.
     :param cycle: changes when the task is cleared.
@@ -69,7 +70,7 @@ class SecondAsking:
             Checkpoint(storage, self.asked.marks, self.asked.found.positions, self.folder)
         ) as second:
             past = second.open(changes_allowed=self.options.changes_allowed)
-            take_up(self.client, past, second)
+            recover(self.client, past, second)
             if asks:
                 self._ask(second, past.pending, killed=killed)
             agreement = Agreement(sessions=len(past.starts) + second.sessions, messages=second.rows.messages)
@@ -88,7 +89,7 @@ class SecondAsking:
         names = ((one.position, one.name) for one in asked.records() if asked.asks(one.position))
         chosen = asked_twice(names, records_in_share(self.options.agreement_share, asked.total))
         chosen = frozenset(one for one in chosen if self.first.rows.status(one) in COMPARED)
-        # Pending records get a row, too, also if the first requests were those of a sample.
+        # Pending records always get a row, also if they are not in the sample.
         if not chosen.union(pending):
             return
         # In a shared session, a record could see its first answer.
@@ -100,7 +101,7 @@ class SecondAsking:
             self.asked.records(), self.asked.prompts, second, pending, options, wanted=wanted
         )
         run = partial(Runner, self.client, second, options, versions)
-        ask_all(run(killed=killed, watcher=_Uncounted(), total=len(wanted)), todo)
+        ask_all(run(killed=killed, watcher=_NoWatcher(), total=len(wanted)), todo)
         versions.finish()
 
     def _comparable(self, chosen: frozenset[int], second: Checkpoint, version: str | None) -> frozenset[int]:
@@ -135,14 +136,14 @@ class SecondAsking:
         )
 
 
-class _Uncounted:
-    """Has the second asking of a record not counted as another record, and not shown as progress."""
+class _NoWatcher:
+    """Ignores second requests, which must not count as further records or progress."""
 
     def known(self, checkpoint: Checkpoint) -> None:
-        """Leave it out."""
+        """Do nothing."""
 
     def row(self, row: Row) -> None:
-        """Leave it out."""
+        """Do nothing."""
 
     def snapshot(self, snapshot: ProgressSnapshot) -> None:
-        """Leave it out."""
+        """Do nothing."""

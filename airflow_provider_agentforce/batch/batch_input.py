@@ -62,9 +62,10 @@ class BatchInput:
         return self.found.unchanged(read_records(self.source, self.key))
 
     def first_question(self) -> str:
-        """Return a hash of the first question that can be asked, ``""`` if there is none at the beginning.
+        """Return a hash of the first question, ``""`` if none of the first 100 records can be asked.
 
-        If templates and records are the same, it shows whether other values of the templates are.
+        If the templates and records of two tasks are the same, it shows whether other values in the
+        templates, such as ``params``, differ.
         """
         items = map(self.prompts.about, islice(self.records(), _FIRST))
         contents = (content_of(item) for item in items if isinstance(item, WorkItem))
@@ -83,6 +84,6 @@ class BatchInput:
 def question_marks(prompts: Prompts, options: Options, host: str) -> dict[str, str]:
     """Return the fingerprints of a batch's questions, by the names that users know.
 
-    :param host: of the org.
+    :param host: My Domain of the org.
     """
     return {"message or variables": prompts.fingerprint, "agent": str(options.start.agent_id), "org": host}

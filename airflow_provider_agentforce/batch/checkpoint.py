@@ -57,10 +57,11 @@ _WINDOW = 100
 
 
 class MessagePosition(NamedTuple):
-    """Where a record was asked about.
+    """The position of a record's first message.
 
-    :param number: number of its first message in the session.
-    :param at: wall-clock time.
+    :param session_id: the session.
+    :param number: number of the message in the session.
+    :param at: when it was about to be sent, in seconds since the epoch.
     :param external_key: external key of the session.
     """
 
@@ -92,6 +93,7 @@ class EarlierTries:
 class _PendingBlock(Block):
     """A block that is being written.
 
+    :ivar bound: its claims are of records with a lower position.
     :ivar sync: whether it must be durable; otherwise it must only survive this process.
     :ivar done: whether the write was attempted.
     :ivar error: why it could not be written.
@@ -182,7 +184,8 @@ class Checkpoint:
     def claim(self, name: str, asked: MessagePosition | None = None) -> None:
         """Record durably that a record is about to be asked. It may be asked after this has returned.
 
-        :param asked: the session, for a try that finds the claim without a row.
+        :param name: name of the record.
+        :param asked: position of its first message, for a try that finds the claim without a row.
         :raises LedgerError: if it cannot be written; the record must not be asked then.
         :raises TaskStoppedError: if another process has taken over.
         """
@@ -261,7 +264,7 @@ class Checkpoint:
         """
         with self._changed:
             write = self._pending
-            if not write.learnt and not (self._appending and self._appending.unsynced):
+            if not write.has_news and not (self._appending and self._appending.unsynced):
                 return
             write.sync = True
         self._commit(write)

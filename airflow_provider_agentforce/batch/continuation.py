@@ -1,4 +1,4 @@
-"""How a second task continues a batch of which a first task has asked a sample.
+"""Lets a second task continue a batch of which a first task has asked a sample.
 
 The folder belongs to one batch, which its checkpoint identifies by the first task. Beside the checkpoint are
 three notes: what the batch asks, so that the second task need not repeat it; the manifest of a try that has

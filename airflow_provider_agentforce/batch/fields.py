@@ -22,11 +22,11 @@ _KINDS = {str: TEXT, bool: BOOLEAN, float: NUMBER, type(None): 0}
 
 
 class Fields:
-    """Learns the fields of one record after the other.
+    """Collects the fields of all records.
 
     :param typed: also find the kinds of their values.
     :ivar held: for each field, the kinds of its values, in the order of appearance.
-    :ivar more: whether there are more fields than are kept separate.
+    :ivar more: whether there are more than 5,000 fields, of which only these are held.
     """
 
     def __init__(self, *, typed: bool) -> None:
@@ -35,20 +35,20 @@ class Fields:
         self._typed = typed
 
     def add(self, fields: Mapping[str, Any]) -> None:
-        """Learn from the fields of a record."""
+        """Add the fields of a record."""
         if not self._typed:
             if not fields.keys() <= self.held.keys():
                 for name in fields:
-                    self._learn(name, TEXT)
+                    self._add_field(name, TEXT)
             return
         held = self.held
         for name, value in fields.items():
             kind = kind_of(value)
             if name not in held or kind & ~held[name]:
-                self._learn(name, kind)
+                self._add_field(name, kind)
 
-    def _learn(self, name: Any, kind: int) -> None:
-        # As in JSON: the keys of a dict may be numbers.
+    def _add_field(self, name: Any, kind: int) -> None:
+        # The keys of a dict may be numbers, which JSON writes as text.
         text = storable(name if isinstance(name, str) else next(iter(json.loads(as_json({name: None})))))
         if text in self.held or len(self.held) < _MOST:
             self.held[text] = self.held.get(text, 0) | kind

@@ -1,4 +1,4 @@
-"""Opens an input file and reads its lines; what goes wrong is one clear error that names the argument."""
+"""Opens an input file and reads its lines. Every failure is an error that names the argument and the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_agentforce.batch.storage import is_wrong_path
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
 
 _UTF_8 = b"\xef\xbb\xbf"
-# The mark of UTF-16 is also the beginning of that of UTF-32.
+# The longer marks come first: the mark of UTF-16 is also the beginning of that of UTF-32.
 _MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",

@@ -1,4 +1,6 @@
-"""The positions of texts by their hashes, about 30 bytes each, for inputs that would not fit into a dict."""
+"""The positions of texts by their hashes, about 30 bytes each, for inputs for which a dict would be too
+large.
+"""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.agent_versions import looks_at, versions_of
+from airflow_provider_agentforce.batch.agent_versions import version_reader, versions_of
 from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
-from airflow_provider_agentforce.batch.asked_twice import SecondAsking
+from airflow_provider_agentforce.batch.asked_twice import SecondRequests
 from airflow_provider_agentforce.batch.batch_input import BatchInput, question_marks
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
 from airflow_provider_agentforce.batch.continuation import Continuation, Handover
-from airflow_provider_agentforce.batch.kept_records import CalledSource, gives_once, kept
+from airflow_provider_agentforce.batch.kept_records import CalledSource, changes_between_tries, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output, traced_rows
 from airflow_provider_agentforce.batch.plan import PLAN, plan_files, plan_of
@@ -30,7 +30,7 @@ from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, in_shard, source_of, would_read
 from airflow_provider_agentforce.batch.split_folder import check_split
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, prepared, storage_of
-from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, take_up
+from airflow_provider_agentforce.batch.todo import PendingRecords, ask_all, recover
 from airflow_provider_agentforce.batch.unknown import UnknownRows
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
 
@@ -44,13 +44,15 @@ log = logging.getLogger(__name__)
 class Job:
     """One try at a batch.
 
-    :param records: a list of dicts, or the URI of a file.
-    :param source_path: path object of the input, ``None`` for a list.
+    :param records: a list of dicts, the URI of a file, folder or pattern, an iterator of dicts, or a function
+        that returns an iterable of them.
+    :param source_path: path object of a URI, otherwise ``None``.
     :param result_folder: path object of the folder for the results.
     :param identity: identifies the batch, in addition to its input, messages and agent.
     :param compile_template: compiles a template to a function from a record to text.
     :param storage_of: returns the storage for a path object.
-    :param begins: what a continuing task takes over, if this one only asks a sample.
+    :param begins: what this task, which only asks a sample, hands over to one that continues; otherwise
+        ``None``.
     :param continues_as: the task instance, if it continues a batch that another one began.
     :param resolve: resolves records whose delivery is unknown; ``None``: they stay unknown.
     :param check_folder: called before anything is sent with the time at which the batch in the folder began,
@@ -165,7 +167,8 @@ class Job:
     ) -> EarlierTries:
         """Open the checkpoint, and settle what earlier tries left open."""
         past = checkpoint.open(changes_allowed=self.options.changes_allowed)
-        # Another split may have begun meanwhile: at least one of two sees the other's checkpoint.
+        # A task with another number of shards may have begun meanwhile: of two, at least one sees the other's
+        # checkpoint.
         self._check_split()
         self.check_folder(past.began)
         if self.begins is not None and begins is not None:
@@ -173,7 +176,7 @@ class Job:
             continuation.begin(begins)
         if checkpoint.rows.counts[UNKNOWN]:
             self._keep_traced(checkpoint)
-        take_up(self.client, past, checkpoint)
+        recover(self.client, past, checkpoint)
         return past
 
     def _keep_traced(self, checkpoint: Checkpoint) -> None:
@@ -192,7 +195,7 @@ class Job:
         if not self.options.agreement_share:
             return None
         where = self.client, self.result_folder, self.storage_of
-        second = SecondAsking(*where, self.options, asked, checkpoint, self.continues_as, self.cycle)
+        second = SecondRequests(*where, self.options, asked, checkpoint, self.continues_as, self.cycle)
         return second.run(asks=asks, killed=killed)
 
     def _reusing(self, version: Callable[[], str | None]) -> AbstractContextManager[Reuse | None]:
@@ -214,7 +217,8 @@ class Job:
     ) -> tuple[bool, int, str]:
         """Ask about all records that have no row yet, and have unknown rows resolved.
 
-        :returns: whether too many records have failed, and the number of resolved rows, over all tries.
+        :returns: whether too many records have failed; the number of resolved rows, over all tries; and the
+            text for a person's decision to fail the task, or ``""``.
         """
         unknown = None
         if self.resolve is not None:
@@ -243,7 +247,7 @@ class Job:
         unknown.load()
         while self.resolve is not None and unknown.open() and not unknown.refusal:
             self.resolve(unknown)
-            unknown.go_on()
+            unknown.continue_with_rest()
         return unknown.ask_again
 
     def plan(self, *, killed: Callable[[], bool]) -> dict[str, Any]:
@@ -256,11 +260,11 @@ class Job:
         options, settings = self.options, self.client.settings
         options.check(settings)
         prompts = Prompts(options, self.compile_template, settings.max_messages_per_session)
-        once = gives_once(self.records)
+        once = changes_between_tries(self.records)
         source = CalledSource(self.records) if once else source_of(self.records, self.source_path)
         self._check_split()
         source = in_shard(source, self.shard)
-        look = looks_at(self.client, str(options.start.agent_id))
+        look = version_reader(self.client, str(options.start.agent_id))
         with self._reusing(functools.cache(lambda: look().version)) as reuse:
             plan = plan_of(source, prompts, options, settings, killed=killed, reuse=reuse)
         storage = self.storage_of(self.result_folder)
@@ -283,7 +287,7 @@ class Job:
         check_split(folder, self.shard, self.storage_of)
 
     def _source(self, storage: Storage) -> Source:
-        if gives_once(self.records):
+        if changes_between_tries(self.records):
             return kept(self.records, self.result_folder / CHECKPOINT, storage, self.identity)
         source = source_of(self.records, self.source_path)
         if self.begins is not None and not source.paths:

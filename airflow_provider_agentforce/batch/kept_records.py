@@ -17,7 +17,7 @@ from airflow_provider_agentforce.exceptions import AgentforceInputError
 _HINT = "Nothing was sent. Give a function that returns the records; the next try calls it again."
 
 
-def gives_once(records: Any) -> bool:
+def changes_between_tries(records: Any) -> bool:
     """Return whether *records* is a function or an iterator, which every try would read differently."""
     return callable(records) or isinstance(records, Iterator)
 
@@ -43,7 +43,8 @@ def kept(records: Any, folder: Any, storage: Storage, identity: Mapping[str, str
     If two tries write them at once, both return those of the one that was ready first.
 
     :param records: an iterator of dicts, or a function without arguments that returns an iterable of them.
-    :param storage: of the folder.
+    :param folder: path object of the folder.
+    :param storage: its storage.
     :param identity: identifies the batch; the records of another batch are not used.
     :raises AgentforceInputError: if one of them is not a record.
     :raises LedgerError: if they cannot be written.

@@ -10,11 +10,11 @@ from airflow_provider_agentforce.batch.storage import Storage, guarded
 
 
 class Notes:
-    """Reads and writes them as a whole, durably.
+    """Reads and writes small JSON files as a whole, durably.
 
     Methods raise :class:`.LedgerError` if the store is not available, or a file has other contents.
 
-    :param storage: of their folder.
+    :param storage: storage of their folder.
     :param shown: the results folder as the user gave it.
     """
 

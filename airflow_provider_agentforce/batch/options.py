@@ -20,10 +20,10 @@ from airflow_provider_agentforce.structured import OutputType
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a batch, as those of ``ConversationBatchOperator``.
+    """The options of a batch, as the arguments of ``ConversationBatchOperator``.
 
     :param message: a template, a list of templates, or a function of the record.
-    :param start: how a session is started, with the agent's id.
+    :param start: options of a session's start, with the agent's id.
     :param key: the field that names a record; ``None``: its position does.
     :param variables: context variables of a record, templates or a function; or ``None``.
     :param max_concurrency: sessions open at once; ``None``: what the connection allows.
@@ -35,7 +35,7 @@ class Options:
     :param resend_unknown: ask again even if the agent may have acted.
     :param changes_allowed: take over the rows of a batch that differs.
     :param empty_allowed: a batch without records succeeds.
-    :param yields: raise instead of waiting for a minute or more.
+    :param yields: raise :class:`.LongWait` instead of waiting for a minute or more.
     :param store_requests: keep in each row what was asked.
     :param include_record: write the fields of the record beside its row.
     :param output_formats: which tables are written, of ``csv``, ``jsonl`` and ``parquet``.

@@ -54,7 +54,8 @@ _SHOWN_REASONS = 3
 class Output:
     """The files of a batch in which every record to ask has a row.
 
-    :param folder: path object of their folder, and its *storage*.
+    :param folder: path object of their folder.
+    :param storage: storage of that folder.
     :param asked: what the batch asks; the dead letter has the format of its input.
     :param agreement: the agreement of records that were asked twice, if there are any.
     """
@@ -72,7 +73,7 @@ class Output:
         found, options = self.asked.found, self.options
         fields = found.fields if options.include_record else None
         if self.checkpoint.is_mixed:
-            # Rows of other records are kept, which the first reading has not seen.
+            # The checkpoint also has rows of other records, which the first reading did not see.
             for line in self._lines():
                 found.fields.add(line.fields())
                 found.kinds_of_keys |= kind_of(decode_own(line.row)["key"])
@@ -226,7 +227,8 @@ class Output:
 class WrittenTables:
     """The tables of a batch that is done.
 
-    :param formats: in which they are.
+    :param table: their columns.
+    :param formats: the formats in which they are written.
     :param bom: whether the CSV begins with a byte order mark.
     """
 

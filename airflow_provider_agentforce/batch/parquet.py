@@ -1,4 +1,4 @@
-"""Reads and writes Parquet with ``pyarrow``, which is imported on demand."""
+"""Reads and writes Parquet with ``pyarrow``, which is imported when it is needed."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ class Block:
     ended: list[str] = field(default_factory=list)
 
     @property
-    def learnt(self) -> bool:
-        """Whether it has anything that should be written soon."""
+    def has_news(self) -> bool:
+        """Whether it has more than claims and starts, which their callers have written at once."""
         return bool(self.rows or self.withdrawn or self.sessions or self.ended)
 
     def encode(self, number: int) -> tuple[bytes, int]:

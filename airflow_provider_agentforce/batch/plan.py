@@ -29,19 +29,21 @@ PLAN, SUMMARY = "plan.json", "plan.txt"
 _SECONDS_A_MESSAGE = 5
 _MOST_REASONS = 1_000
 _SHOWN_REASONS = 10
-_BREATH = 1_000
+# Records between two checks whether the task was killed.
+_CHECK_EVERY = 1_000
 
 
 @dataclass
 class Plan:
     """What a batch would send.
 
-    :ivar records: all of them.
+    :ivar records: number of all records.
     :ivar failed: records that cannot be asked.
     :ivar asked_twice: records that are asked a second time, to measure the agreement.
-    :ivar messages: for all records that can be asked, with second requests, without corrective questions.
+    :ivar messages: number of messages for all records that are asked, with second requests, without
+        corrective questions.
     :ivar sessions: sessions for these messages.
-    :ivar characters: of the messages.
+    :ivar characters: characters of all these messages.
     :ivar longest: characters of the longest message.
     :ivar duplicates: records that ask the same as an earlier one.
     :ivar reused: records that use an earlier answer; they are not asked, and count only in ``records``.
@@ -103,7 +105,7 @@ class Plan:
             self._in_session = len(texts)
 
     def finish(self) -> None:
-        """When all records are counted, add what does not depend on a single one."""
+        """Add the figures that depend on all records, once these are counted."""
         workers = min(self.options.workers(self.settings), self.asked)
         if workers:
             # Each worker fills its own sessions.
@@ -233,7 +235,7 @@ def plan_of(
     plan, names = Plan(options, settings), HashIndex()
     inspection = Inspection(options.key, empty_allowed=options.empty_allowed)
     for record in read_all(source, options.key):
-        if record.position % _BREATH == 0 and killed():
+        if record.position % _CHECK_EVERY == 0 and killed():
             raise TaskStoppedError("The task was killed.")
         inspection.add(record)
         if record.position < 0:

@@ -27,7 +27,7 @@ Compile = Callable[[str], Callable[[Mapping[str, Any]], str]]
 class Prompts:
     """Makes a :class:`WorkItem` from a record. The contents of the record are never rendered.
 
-    :param options: for ``message``, ``variables`` and ``key``.
+    :param options: options of the batch, with ``message``, ``variables`` and ``key``.
     :param compile_template: compiles a template to a function from a record to text.
     :param most: maximum number of messages in a session.
     :raises AgentforceInputError: if ``message`` or ``variables`` cannot be used.

@@ -103,9 +103,9 @@ class Survey:
     """The result of the first reading of the whole input, about 40 bytes per record.
 
     :ivar positions: the position of each record by its name.
-    :ivar contents: a hash of the fields of each record, for this process.
-    :ivar kinds_of_keys: the kinds of their keys.
-    :ivar fingerprint: hash of their contents.
+    :ivar contents: a hash of the fields of each record, valid in this process only.
+    :ivar kinds_of_keys: the kinds of their keys, as in :mod:`.fields`.
+    :ivar fingerprint: hash of their contents, the same in every process.
     :ivar fields: their fields.
     """
 
@@ -141,7 +141,7 @@ def survey(
 
     :param typed: find the types of the fields.
     :param empty_allowed: do not refuse an input without records.
-    :param look: called with each record that JSON can represent.
+    :param look: called with each record.
     :raises AgentforceInputError: if it is empty and must not be, has a key twice or none at all, or has a
         line that is not a record.
     """

@@ -21,7 +21,11 @@ Render = Callable[[Mapping[str, Any]], str]
 class WriteOptions:
     """The options of a write, as the arguments of ``WriteRecordsOperator``.
 
-    :param fields: for each field the template, and the function that renders it.
+    :param sobject: API name of the object.
+    :param fields: for each field, the function that renders its template for a row.
+    :param external_id: name of the field that identifies a record, ``None`` for its id.
+    :param outcomes: the ``status`` values of the rows to write.
+    :param max_failures: how many records may fail, a number or a share; ``None`` for all.
     """
 
     sobject: str
@@ -58,7 +62,7 @@ class RecordWrite:
 
 @dataclass(frozen=True)
 class WriteFailure:
-    """A line of the file of errors.
+    """A line of the error file.
 
     :param code: the org's code, or ``REFUSED`` for a record that was not sent.
     """

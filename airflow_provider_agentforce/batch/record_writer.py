@@ -78,10 +78,11 @@ class _Tally:
 class RecordWriter:
     """Writes the rows of results to an org.
 
+    :param records: the records of the org.
     :param sources: path objects of files of results.
-    :param folder: path object of the folder for errors and notes, of this task alone.
-    :param identity: of the run of the task, and of the org: what another run, or a write into another org,
-        has noted is of no use.
+    :param folder: path object of the folder for errors and notes, which no other task uses.
+    :param identity: identifies the run of the task and the org; notes of another run, or about another org,
+        are not used.
     :param storage_of: returns the storage for a path object.
     """
 

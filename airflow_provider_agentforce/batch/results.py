@@ -140,7 +140,7 @@ def moment(seconds: float) -> str:
 
 
 def is_moment(text: str) -> bool:
-    """Tell whether *text* is one that :func:`moment` has returned."""
+    """Return whether *text* has the form that :func:`moment` returns."""
     try:
         given = datetime.fromisoformat(text).astimezone(timezone.utc)
     except (ValueError, OverflowError):
@@ -152,10 +152,13 @@ class Entry(NamedTuple):
     """The checkpoint's entry of a row, so that the row itself need not be parsed.
 
     :param name: name of the record.
+    :param status: status of the row.
     :param again: whether the next try asks it again.
+    :param attempts: how often it was tried.
+    :param answers: how many answers it has.
     :param length: bytes of the row's line.
-    :param record_length: bytes of the line after it, the record of a row that failed; 0 for none.
-    :param question: hash of what was asked, in hexadecimal digits; empty when it is not needed.
+    :param record_length: bytes of the record's line after it; 0 if the record is not stored.
+    :param question: hash of the question, in hexadecimal digits; empty if it is not needed.
     :param failure: why it failed, as failures are grouped; empty if it did not.
     """
 

@@ -1,4 +1,4 @@
-"""Earlier answers instead of messages: which questions are the same, and which rows may be reused."""
+"""Uses earlier answers instead of sending messages: compares questions, and selects the rows to reuse."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Reuse:
         self._questions = Questions(options, settings)
         self._version = version
         self._of_version: dict[str, VersionAnswers] = {}
-        self._said = False
+        self._warned = False
 
     def question(self, item: WorkItem) -> str:
         """Return the hash of the item's question."""
@@ -76,8 +76,8 @@ class Reuse:
         """
         version = self._version()
         if version is None:
-            if not self._said:
-                self._said = True
+            if not self._warned:
+                self._warned = True
                 log.warning("No earlier answer is reused while the agent's version is not known.")
             return None
         answer = self._answers(version).find(question)
@@ -99,7 +99,7 @@ class Reuse:
             self._answers(version).add(lambda chosen=positions: _answers_at(checkpoint, chosen))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Remove the copies."""
+        """Remove the temporary databases."""
         for answers in self._of_version.values():
             answers.close()
 

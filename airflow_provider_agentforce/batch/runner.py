@@ -54,7 +54,7 @@ _GATHER_SECONDS = 0.03
 _LONG_WAIT = 45.0
 # Twice the hour that an hourly limit may require.
 _REFUSED_SECONDS = 7200.0
-# Out of the five seconds that Airflow gives a task to stop.
+# Of the five seconds that Airflow 3 gives a task to stop.
 _STOP_SECONDS = 4.0
 _START_SECONDS = 1.5
 _IN_A_ROW = 20
@@ -67,7 +67,7 @@ class Watcher(Protocol):
     """Counts for a metrics backend, and reports the progress."""
 
     def known(self, checkpoint: Checkpoint) -> None:
-        """Count the existing rows: at the beginning, if there are any, and at the end."""
+        """Show the existing rows, at the beginning and at the end."""
 
     def row(self, row: Row) -> None:
         """Count a finished record."""
@@ -145,14 +145,14 @@ class Runner:
             thread.start()
         progress = Progress(self._total, self._done)
         try:
-            pause = self._go_on(items, progress)
+            pause = self._loop(items, progress)
         except BaseException:
             # A timeout that Airflow raises here, or a defect: current requests must not outlast the task.
             self._aborted = True
             raise
         finally:
-            self._wind_up(threads)
-        self._say(progress)
+            self._shut_down(threads)
+        self._report(progress)
         if self._error is not None:
             raise self._error
         return pause if self.out_of_budget is None else self._pause_for_budget(self.out_of_budget)
@@ -171,21 +171,21 @@ class Runner:
     def _failures(self) -> int:
         return sum(self._checkpoint.rows.counts[status] for status in FAILURES)
 
-    def _go_on(self, items: Iterator[WorkItem | Row | None], progress: Progress) -> float | None:
+    def _loop(self, items: Iterator[WorkItem | Row | None], progress: Progress) -> float | None:
         exhausted = False
         while not self._is_over():
             exhausted = exhausted or self._fill(items)
             if exhausted and not self.left:
                 return None
-            # While records are skipped, the next ones may be waiting to be asked.
+            # Do not wait while the workers have nothing to do and records are read that need not be asked.
             self._take(0.0 if self._inbox.empty() and not exhausted else _TICK)
             if self._inbox.qsize() > self._few:
                 # The workers have enough to do: wait for more results, as each wake-up disturbs them all.
                 time.sleep(_GATHER_SECONDS)
                 self._take(0.0)
             self._flush_when_due()
-            self._carefully(self._versions.look_when_due)
-            self._look_at_the_clock(progress)
+            self._keeping_error(self._versions.look_when_due)
+            self._check_time(progress)
             pause = self._long_wait()
             if pause is not None:
                 return pause
@@ -208,7 +208,7 @@ class Runner:
             except StopIteration:
                 return True
             except AgentforceError as error:
-                # What is on its way is finished.
+                # Records that are being asked are finished first.
                 self._error = self._error or error
                 return True
             if item is None:
@@ -242,7 +242,7 @@ class Runner:
             case Answered(item, row):
                 self._done_with(item, row)
                 self._watcher.row(row)
-                self._note_failing(row)
+                self._count_failing(row)
             case AskAgain():
                 due = time.monotonic() + news.delay
                 heapq.heappush(self._delayed, (due, next(self._numbers), news))
@@ -258,7 +258,7 @@ class Runner:
         if row.status == UNKNOWN and self._unknown is not None:
             self._unknown.add(item.record)
 
-    def _note_failing(self, row: Row) -> None:
+    def _count_failing(self, row: Row) -> None:
         """If the org can no longer be reached, leave the rest to the next try."""
         self._in_a_row = self._in_a_row + 1 if row.again else 0
         if self._in_a_row >= max(_IN_A_ROW, 2 * self._most_open) and self._error is None:
@@ -267,21 +267,22 @@ class Runner:
             )
 
     def _flush_when_due(self) -> None:
-        # What is reused can be reused again, so it may wait.
+        # Reused answers would be found again, so they need not be written at once.
         if self.left or self._has_news or time.monotonic() >= self._flush_at:
-            self._carefully(self._checkpoint.flush)
+            self._keeping_error(self._checkpoint.flush)
             self._flush_at = time.monotonic() + _FLUSH_SECONDS
             self._has_news = False
 
-    def _carefully(self, write: Callable[[], None]) -> None:
+    def _keeping_error(self, write: Callable[[], None]) -> None:
+        """Call *write*; an error ends the batch, unless an earlier one already does."""
         try:
             write()
         except AgentforceError as error:
             self._error = self._error or error
 
-    def _look_at_the_clock(self, progress: Progress) -> None:
+    def _check_time(self, progress: Progress) -> None:
         if progress.due(self._done):
-            self._say(progress)
+            self._report(progress)
         refused_for = min(self._client.limiter.refused_for, time.monotonic() - self._began)
         if refused_for > _REFUSED_SECONDS:
             self._error = RateLimitedError(
@@ -298,7 +299,7 @@ class Runner:
         at_work = any(worker.busy for worker in self._workers)
         return wait if wait >= _LONG_WAIT and not at_work else None
 
-    def _say(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         limiter, settings = self._client.limiter, self._client.settings
         limit = min(self._most_open, limiter.limit(settings.max_concurrent_sessions))
         paused = limiter.paused_for(settings.max_sessions_per_hour)
@@ -315,7 +316,7 @@ class Runner:
                 settings.max_concurrent_sessions,
             )
 
-    def _wind_up(self, threads: list[threading.Thread]) -> None:
+    def _shut_down(self, threads: list[threading.Thread]) -> None:
         """Stop the workers, take their last results, and write them."""
         self._stopping = True
         for _ in threads:
@@ -327,7 +328,7 @@ class Runner:
                 self._done_with(retry.item, retry.row)
         if not hurried and self._error is None:
             self._checkpoint.ended(*end_all(self._client, list(self._checkpoint.open_sessions)))
-        self._carefully(self._checkpoint.flush)
+        self._keeping_error(self._checkpoint.flush)
         unwritten = self._checkpoint.unwritten()
         if unwritten:
             self._error = LedgerError(f"{self._error} {_rescued(unwritten)}")
@@ -338,7 +339,7 @@ class Runner:
         while alive := [thread for thread in threads if thread.is_alive()]:
             alive[0].join(_TICK)
             self._take(0.0)
-            self._carefully(self._checkpoint.flush)
+            self._keeping_error(self._checkpoint.flush)
             if self._killed() or self._aborted:
                 hurried = time.monotonic() if hurried is None else hurried
                 passed = time.monotonic() - hurried
@@ -349,8 +350,8 @@ class Runner:
         return hurried is not None
 
     def _next(self, worker: Worker) -> WorkItem | None:
-        """Wait for a record. A worker that waits for long ends its session, because a record may need its
-        slot.
+        """Wait for a record. A worker that waits for long ends its session, because another worker may need
+        the slot.
         """
         try:
             return self._inbox.get(timeout=_IDLE_SECONDS)
@@ -377,7 +378,7 @@ def end_all(client: AgentforceClient, session_ids: Collection[str]) -> list[str]
 
 
 def _rescued(rows: list[bytes]) -> str:
-    """Save rows that the checkpoint could not store, and return where they are."""
+    """Save rows that the checkpoint could not store, and return a sentence that says where."""
     try:
         with tempfile.NamedTemporaryFile(prefix="agentforce-rows-", suffix=".jsonl", delete=False) as file:
             file.writelines(rows)

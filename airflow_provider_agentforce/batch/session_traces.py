@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 TRACES = "traces.jsonl"
 # Concurrent calls: each trace is parsed in memory, and may be long.
 _AT_ONCE = 8
-# Failures of a single session: its trace is too long, or missing.
+# Reasons of missing traces that the log shows, the most common first.
 _SHOWN_NOTES = 3
 _TRACE = "trace"
 _EMPTY = "The org has an empty trace of the session."
@@ -39,19 +39,19 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class _FoundMessages:
-    """Messages with their answers, which may be long and many, on the disk."""
+    """Messages with their answers, in a temporary file, because they may be long and many."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - see close()
 
     def put(self, message: TracedMessage) -> int:
-        """Keep a message, and return its place."""
+        """Store a message, and return its offset."""
         place = self._file.seek(0, os.SEEK_END)
         self._file.write(_encoded(asdict(message)))
         return place
 
     def get(self, place: int) -> TracedMessage:
-        """Return the message in a place."""
+        """Return the message at an offset."""
         self._file.seek(place)
         return TracedMessage(**json.loads(self._file.readline()))
 
@@ -62,14 +62,14 @@ class _FoundMessages:
 
 @dataclass
 class _Doubt:
-    """The message of an unknown row.
+    """The message of an unknown row, whose delivery is in doubt.
 
     :ivar text: its text, ``None`` if it was not kept.
     :ivar position: its number in the session.
     :ivar sent_at: in seconds since the epoch; ``None`` if other messages of the record went before it, as
         only the time of the first is known.
     :ivar same_before: how many messages with this text the session has had before, or ``None``.
-    :ivar place: where the message that was found is kept, ``None`` if none was.
+    :ivar place: offset of the message that was found, ``None`` if none was.
     :ivar settled: whether it was found with its whole answer.
     :ivar noted: whether its row says that it was found.
     """
@@ -103,6 +103,7 @@ class _Doubt:
 class _Sought:
     """A session whose trace is requested.
 
+    :ivar session_id: id of the session.
     :ivar answered: number of its last message that was answered.
     :ivar started_at: when its first message was sent, in seconds since the epoch.
     :ivar doubts: by the number of the row; a session in doubt is not used further, so there is one at most.
@@ -174,7 +175,7 @@ class SessionTraces:
         self._sought = {name: _Sought(name, answered) for name, answered in (sessions or {}).items()}
         self._files = None if folder is None else _Files(folder, storage_of(folder))
         if self._files is not None:
-            self._take_up(self._files)
+            self._load(self._files)
         self._messages = _FoundMessages()
 
     def close(self) -> None:
@@ -200,7 +201,7 @@ class SessionTraces:
             done = sought.complete or finding.final
             waiting += not done
             if done or last:
-                self._hand_on(finding.trace)
+                self._export(finding.trace)
         log.info("%d of %d traces are complete.", len(self._sought) - waiting, len(self._sought))
         over = last or not waiting
         self._write(over=over)
@@ -214,8 +215,10 @@ class SessionTraces:
             for trace in self._held:
                 self._on_trace(trace)  # type: ignore[misc] # without it none is held
 
-    def _hand_on(self, trace: SessionTrace | None) -> None:
-        """Hand a trace on; that of a single session in the end, as nothing notes that it was complete."""
+    def _export(self, trace: SessionTrace | None) -> None:
+        """Export a trace; that of a single session only at the end, because nothing records that it was
+        exported.
+        """
         if self._on_trace is None or trace is None:
             return
         if self._files is None:
@@ -244,9 +247,9 @@ class SessionTraces:
         }
         if self._files is None:
             return {**result, "sessions": lines}
-        return {**result, **_settled_in(self._files)}
+        return {**result, **_row_counts(self._files)}
 
-    def _take_up(self, files: _Files) -> None:
+    def _load(self, files: _Files) -> None:
         """Find the sessions of the rows, and the results of an earlier read."""
         several = False
         for number, row in enumerate(files.rows()):
@@ -287,7 +290,7 @@ class SessionTraces:
                     reading.cancel()
 
 
-def _settled_in(files: _Files) -> dict[str, int]:
+def _row_counts(files: _Files) -> dict[str, int]:
     """Count the rows that traces have resolved, and those that are still unknown."""
     counts = Counter[str]()
     for row in files.rows():
@@ -333,7 +336,7 @@ class _Files:
         with tempfile.TemporaryFile() as aside:
             for number, row in enumerate(self.rows()):
                 if number in news and row.get("status") == UNKNOWN:
-                    row = _found(row, doubts[number], messages, over=over)  # noqa: PLW2901 - what became of it
+                    row = _found(row, doubts[number], messages, over=over)  # noqa: PLW2901 - the same row, resolved
                 aside.write(_encoded(row))
             self._ask(lambda: self._storage.write(RESULTS, lambda: _again(aside)))
         for number in news:

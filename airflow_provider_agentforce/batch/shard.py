@@ -59,7 +59,7 @@ class Shard:
         return stable_hash(name, "shard") % self.of == self.number
 
     def share(self, limit: int, field: str) -> int:
-        """Return its share of a limit; the shares of all shards add up to the limit.
+        """Return its share of a limit; those of all shards add up to the limit.
 
         :param field: name of the limit, for errors.
         :raises AgentforceInputError: if there are more shards than the limit allows sessions.

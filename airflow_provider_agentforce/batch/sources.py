@@ -20,7 +20,7 @@ from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _LONGEST_CELL = 10_000_000
-# What may be a number that is not finite: also one with a long exponent.
+# A line that matches may contain a number that is not finite, also because of a long exponent.
 _NOT_FINITE = re.compile(r"NaN|Infinity|\d[eE]\+?\d{3}")
 
 
@@ -230,7 +230,7 @@ def source_of(given: Any, path: Any = None) -> Source:
         return _source_at(path)
     if isinstance(given, Mapping | bytes | str) or not isinstance(given, Sequence):
         raise validation.unusable_records(given)
-    # Fetched once: the output of several mapped tasks is otherwise fetched again at each reading.
+    # As a list: the output of mapped tasks is a sequence that Airflow fetches again at each reading.
     return ListSource(given if isinstance(given, list) else list(given))
 
 

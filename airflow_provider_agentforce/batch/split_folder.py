@@ -24,7 +24,7 @@ def check_split(folder: Any, shard: Shard | None, storage_of: Callable[[Any], St
     if CHECKPOINT in names:
         before.add(None)
     for other in before - {of}:
-        held, again = ("a batch without shards", "no shard") if other is None else _in_words(other)
+        held, again = ("a batch without shards", "no shard") if other is None else _described(other)
         raise AgentforceInputError(
             f"result_path: {folder} has the results of {held}. Divided differently, records would belong to "
             f"tasks that do not know of them, and be asked twice. Use {again} again, or choose another "
@@ -32,7 +32,7 @@ def check_split(folder: Any, shard: Shard | None, storage_of: Callable[[Any], St
         )
 
 
-def _in_words(of: int) -> tuple[str, str]:
+def _described(of: int) -> tuple[str, str]:
     return f"{of} shards", f"shards({of})"
 
 
@@ -50,5 +50,5 @@ def shards_in(folder: Any, names: Iterable[str], storage_of: Callable[[Any], Sto
 def _names(storage: Storage) -> list[str]:
     try:
         return storage.names()
-    except NotADirectoryError:  # empty so far, in some stores; or a file, which the write to it reports
+    except NotADirectoryError:  # an empty folder in some stores, or a file, for which the first write fails
         return []

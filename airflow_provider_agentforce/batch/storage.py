@@ -29,7 +29,7 @@ _ATTEMPTS = 4
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
 _FINAL = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _TEMPORARY = ".tmp"
-# No retry changes that the path cannot be used.
+# Errors that a retry meets again: nothing can be read or written at the path.
 _WRONG_PATH = {
     errno.EEXIST,
     errno.EINVAL,
@@ -81,7 +81,7 @@ class Storage:
                 return [path.name for path in self._folder.iterdir()]
             except FileNotFoundError:  # a store without folders, and nothing in this folder
                 return []
-            except NotADirectoryError:  # the same in other words, unless it is a file
+            except NotADirectoryError:  # some stores raise it for an empty folder, too
                 if self._folder.exists():
                     raise
                 return []
@@ -112,13 +112,13 @@ class Storage:
     def write(self, name: str, content: Callable[[], Iterable[bytes]]) -> None:
         """Write a whole file, durably: when this returns, the store has acknowledged it.
 
-        :param content: called again for each attempt to write.
+        :param content: returns the contents; called again for each attempt to write.
         """
         path = self._folder / name
 
         def write() -> None:
-            # A file of the store would be stored as far as it goes, also when an error or a timeout of the
-            # task closes it.
+            # Written directly to the store, a file would be stored incomplete if an error or a timeout closes
+            # it.
             with tempfile.NamedTemporaryFile() as whole:
                 whole.writelines(content())
                 whole.flush()
@@ -284,7 +284,7 @@ def is_unusable(error: BaseException) -> bool:
 
 
 def prepared(storage: Storage, failure: str, hint: str = "") -> None:
-    """Make the folder of *storage*; the parameters and errors are those of :func:`guarded`."""
+    """Create the folder of *storage*; the parameters and errors are those of :func:`guarded`."""
     guarded(storage.prepare, failure, hint, lasting=is_unusable)
 
 

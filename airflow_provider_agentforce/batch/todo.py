@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-# Records without a question after which control returns to the runner.
-_BREATH = 100
+# Records that need not be asked after which control returns to the runner.
+_YIELD_EVERY = 100
 _SKIPPED_AT_ONCE = 1_000
 
 
@@ -72,8 +72,8 @@ class PendingRecords:
             self.records = iter(())
         for record in self.records:
             item = None if self._is_done(record.position) else self._item(record)
-            self._hold_unknown(record)
-            if item is not None or record.position % _BREATH == 0:
+            self._collect_unknown(record)
+            if item is not None or record.position % _YIELD_EVERY == 0:
                 yield item
 
     def skip(self, left: Mapping[int, WorkItem]) -> None:
@@ -83,7 +83,7 @@ class PendingRecords:
         """
         rows = self.checkpoint.rows
         for number, record in enumerate(chain((item.record for item in left.values()), self.records)):
-            self._hold_unknown(record)
+            self._collect_unknown(record)
             if rows.status(record.position) is None and self._is_wanted(record.position):
                 settle(self.checkpoint, record, Row(key=record.key, status=SKIPPED))
             if number % _SKIPPED_AT_ONCE == 0:
@@ -97,7 +97,7 @@ class PendingRecords:
             return False
         return all(self._is_done(position) for position in range(len(rows)))
 
-    def _hold_unknown(self, record: Record) -> None:
+    def _collect_unknown(self, record: Record) -> None:
         if self.unknown is not None and self.checkpoint.rows.status(record.position) == UNKNOWN:
             self.unknown.add(record)
 
@@ -127,7 +127,7 @@ class PendingRecords:
     def _item(self, record: Record) -> WorkItem | Row:
         rows, position = self.checkpoint.rows, record.position
         before = rows.attempts(position) if rows.status(position) else 0
-        last = self._row_on_hold(position)
+        last = self._earlier_row(position)
         rows.drop(position)
         if position in self.pending:
             before += 1
@@ -151,7 +151,7 @@ class PendingRecords:
         row = None if item.before else self.reuse.row_for(item, question)
         return replace(item, question=question) if row is None else self._settled(item.record, row)
 
-    def _row_on_hold(self, position: int) -> Row | None:
+    def _earlier_row(self, position: int) -> Row | None:
         """Return the row of a record that was asked before and may be asked again."""
         rows = self.checkpoint.rows
         if rows.status(position) is None or not rows.attempts(position):
@@ -159,17 +159,17 @@ class PendingRecords:
         return Row.from_line(self.checkpoint.row_at(position))
 
 
-def ask_all(asking: Runner, todo: PendingRecords) -> bool:
+def ask_all(runner: Runner, todo: PendingRecords) -> bool:
     """Ask all of *todo*, and write the rows of skipped records.
 
-    :returns: whether there may be a rest, because too many records have failed.
+    :returns: whether too many records have failed, so that the rest was skipped.
     :raises LongWait: for a long wait, if the options allow to yield.
     """
-    pause = asking.run(iter(todo))
+    pause = runner.run(iter(todo))
     if pause is not None:
         raise LongWait(pause)
-    todo.skip(asking.left)
-    return asking.stopped_early
+    todo.skip(runner.left)
+    return runner.stopped_early
 
 
 def _killed(record: Record, attempts: int, asked: MessagePosition | None) -> Row:
@@ -193,8 +193,8 @@ def _killed(record: Record, attempts: int, asked: MessagePosition | None) -> Row
     )
 
 
-def take_up(client: AgentforceClient, past: EarlierTries, checkpoint: Checkpoint) -> None:
-    """End the sessions that the last try left open, and count those that it started."""
+def recover(client: AgentforceClient, past: EarlierTries, checkpoint: Checkpoint) -> None:
+    """End the sessions that earlier tries left open, and count their starts towards the hourly limit."""
     done = checkpoint.rows.counts.total()
     if done:
         log.info("Earlier tries finished %d of %d records; their rows are kept.", done, len(checkpoint.rows))

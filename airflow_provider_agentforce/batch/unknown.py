@@ -1,4 +1,4 @@
-"""The records of a batch whose delivery is unknown, and how they are resolved."""
+"""The records of a batch whose delivery is unknown, as the store of the steps that resolve them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class UnknownRows:
         self._note = checkpoint.read_note(_NOTE)
 
     def add(self, record: Record) -> None:
-        """Keep a record that has the status ``unknown``, so that the input need not be read again for it."""
+        """Keep a record with the status ``unknown``, so that the input need not be read again."""
         self._records[record.name] = record
 
     def load(self) -> None:
@@ -69,7 +69,7 @@ class UnknownRows:
             self._later = {name: one for name, one in self._open.items() if name not in begun}
             self._open = {name: one for name, one in self._open.items() if name in begun}
 
-    def go_on(self) -> None:
+    def continue_with_rest(self) -> None:
         """Continue with the rows that became unknown during the steps for the others, if there are any."""
         self._open, self._later = self._later, {}
 

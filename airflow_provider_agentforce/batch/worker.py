@@ -120,8 +120,8 @@ Outcome = Answered | AskAgain | NotStarted | Fatal | OutOfBudget
 
 
 class _RecordAttempt(NoJournal):
-    """One attempt at a record, and the journal of its messages: it claims the record right before the first
-    one leaves.
+    """One attempt at a record, and the journal of its messages: right before the first one leaves, it claims
+    the record.
 
     :ivar session: the session in which it is asked.
     """
@@ -140,7 +140,7 @@ class _RecordAttempt(NoJournal):
 
     def intend(self, number: int, asked: Mapping[str, Any], request: dict[str, Any] | None) -> None:  # noqa: ARG002
         """Claim the record, and store the messages."""
-        assert self.session is not None  # noqa: S101 - it says so
+        assert self.session is not None  # noqa: S101 - only the session calls this
         if not self._requests:
             where = MessagePosition(self.session.session.session_id, number, time.time())
             self._checkpoint.claim(self._item.name, where)

@@ -1,4 +1,4 @@
-"""The records of a write that were not written: their lines for the file of errors, and the reasons."""
+"""The records that could not be written: their lines for the error file, and the reasons."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WriteFailures:
         self._lines.close()
 
     def add(self, failure: WriteFailure, *, locked: bool = False) -> None:
-        """Take one more."""
+        """Add a failure."""
         self.count += 1
         self.locked += locked
         reason = one_line(failure.error, 160).rstrip(".")
@@ -51,7 +51,7 @@ class WriteFailures:
         self._lines.write(ENCODER.encode(asdict(failure)).encode("utf-8", "replace") + b"\n")
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines of the file of errors."""
+        """Yield the lines of the error file."""
         self._lines.seek(0)
         yield from self._lines
 

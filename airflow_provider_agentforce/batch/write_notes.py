@@ -43,7 +43,7 @@ class WriteNotes:
 
     @contextmanager
     def reporting(self, failures: WriteFailures) -> Iterator[None]:
-        """Make the error file that of *failures* when the block ends, also with an error."""
+        """Write *failures* to the error file when the block ends, also after an error."""
         try:
             yield
         except BaseException:

@@ -55,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(
     make: Callable[[], _Server], announcement: Callable[[_Server], str], farewell: Callable[[_Server], str]
 ) -> int:
-    """Run a server until a signal stops it; say what *announcement* says, and in the end *farewell*."""
+    """Run a server until a signal stops it, and return the exit code.
+
+    :param make: creates the server.
+    :param announcement: returns the text to print once it runs.
+    :param farewell: returns the text to print after it has stopped.
+    """
     with _stops_kept():
         try:
             server = make()
@@ -105,7 +110,7 @@ def _record(options: dict[str, Any]) -> int:
 
 
 def _connection(given: str) -> str:
-    """Return the JSON of a connection, given as such or by its id.
+    """Return the JSON of a connection, given as JSON or by its id.
 
     :raises ValueError: Airflow's variable for the id is not set.
     """
@@ -119,7 +124,7 @@ def _connection(given: str) -> str:
 
 @contextmanager
 def _stops_kept() -> Iterator[None]:
-    """Make the kernel keep the signals that stop the command until the command waits for them.
+    """Block the signals that stop the command, so that they are pending until the command waits for them.
 
     A Python handler would run only between two steps of the main thread. A signal that arrives right before
     that thread waits for one, or in the server's thread, would not wake it.
@@ -131,7 +136,7 @@ def _stops_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        # Whatever the parent's mask, which it passes on.
+        # Also if the parent process has blocked them, as a child inherits its signal mask.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
@@ -180,19 +185,20 @@ def _parser() -> argparse.ArgumentParser:
     for setting in dataclasses.fields(EmulatorSettings):
         option = f"--{setting.name.replace('_', '-')}"
         text = " ".join(texts.get(setting.name, "").replace("`", "").split())
-        parser.add_argument(option, default=setting.default, help=text, **_taken(kinds[setting.name]))
-    # A fixed address, so that yesterday's connection still works today.
+        arguments = _option_arguments(kinds[setting.name])
+        parser.add_argument(option, default=setting.default, help=text, **arguments)
+    # A fixed address, so that a connection still works after a restart.
     parser.set_defaults(port=os.environ.get(_PORT, DEFAULT_PORT))
     return parser
 
 
-def _taken(kind: Any) -> dict[str, Any]:
+def _option_arguments(kind: Any) -> dict[str, Any]:
     """Return the ``argparse`` arguments of an option whose setting has the type ``kind``."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:
         return {"type": type(get_args(kind)[0]), "choices": get_args(kind)}
-    # `float | None` is given as a number, or not at all.
+    # An option of the type `float | None` is a number, or is not given.
     value = (get_args(kind) or (kind,))[0]
     return {"type": value, "metavar": "N" if value is not str else "NAME"}
 

@@ -1,4 +1,4 @@
-"""The page and the ``/emulator`` routes, for people who watch or steer the org without Python.
+"""The page and the ``/emulator`` routes, to watch and control the org without Python.
 
 They never show a token or the secret.
 """
@@ -30,7 +30,7 @@ _PAGE_HEADERS = {
 }
 _SHOWN_FORM_FIELDS = ("grant_type", "client_id")
 _SHOWN_RECORDS = 25
-_DULL = {"IsDeleted", "CreatedDate", "LastModifiedDate", "SystemModstamp", "OwnerId"}
+_SYSTEM_FIELDS = {"IsDeleted", "CreatedDate", "LastModifiedDate", "SystemModstamp", "OwnerId"}
 _PRIVATE_HEADERS = ("authorization", "cookie")
 
 
@@ -57,7 +57,7 @@ class _Admin:
         return HTMLResponse(_PAGE.read_text(encoding="utf-8"), headers=_PAGE_HEADERS)
 
     async def sessions(self, request: Request) -> Response:
-        """Everything the page shows; 204 if nothing has happened since the version that the page has."""
+        """Return everything the page shows; 204 if nothing has changed since the version that it has."""
         org = self._org
         if request.query_params.get("since") == str(org.version):
             return Response(status_code=204)
@@ -104,7 +104,7 @@ class _Admin:
         return [_fault(fault) for fault in self._org.faults.unused()]
 
     def _json(self, value: Any, *, status: int = 200) -> Response:
-        """Answer with ``value``, without any secret that came in through a text, a header or a path."""
+        """Answer with ``value``, without secrets that a text, a header or a path of a request contained."""
         text = json.dumps(value, ensure_ascii=False, default=_text)
         for secret in (CONSUMER_SECRET, *list(self._org.tokens)):
             text = text.replace(secret, HIDDEN)
@@ -119,13 +119,16 @@ def _records(org: Org) -> list[dict[str, Any]]:
     for name in org.records.sobjects:
         found = org.records.all(name)
         newest = sorted(found, key=_changed_at, reverse=True)[:_SHOWN_RECORDS]
-        rows = [{key: row[key] for key in row if row[key] is not None and key not in _DULL} for row in newest]
+        rows = [
+            {key: row[key] for key in row if row[key] is not None and key not in _SYSTEM_FIELDS}
+            for row in newest
+        ]
         shown.append({"object": name, "total": len(found), "rows": rows})
     return shown
 
 
 def _changed_at(record: dict[str, Any]) -> str:
-    """Return when a record was changed, ``""`` if it was not."""
+    """Return when a record was changed after its creation, ``""`` if it was not."""
     changed = str(record["LastModifiedDate"])
     return "" if changed == record["CreatedDate"] else changed
 
@@ -140,7 +143,7 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 def _session(session: SessionRecord) -> dict[str, Any]:
     view = dataclasses.asdict(session)
-    # Seconds of a clock that means nothing outside this process.
+    # Seconds of a monotonic clock, which mean nothing in another process.
     del view["used_at"]
     return view
 
@@ -156,7 +159,7 @@ def _request_view(record: RequestRecord) -> dict[str, Any]:
 
 
 def _form_view(body: Any) -> str:
-    """Show a token request without secrets, including mistyped or real ones."""
+    """Return a token request without its secrets, even if they are not those of the emulator."""
     if not isinstance(body, str):
         return HIDDEN
     shown = ((name, value if name in _SHOWN_FORM_FIELDS else HIDDEN) for name, value in parse_qsl(body))

@@ -32,8 +32,8 @@ END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
 _JWT_DOTS = 2
 # A stream is the last thing on its connection: the server closes it after the end of the turn.
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store", "connection": "close"}
-# `value` may be a text for every type: the base schema says so, and clients send it. `Id` is not an official
-# type, but public samples use it.
+# The JSON types of each type's value, besides a text: the base schema allows a text for every type, and
+# clients send it. `Id` is not an official type, but public samples use it.
 _VALUES: dict[str, tuple[type, ...]] = {
     "Text": (),
     "Id": (),
@@ -55,7 +55,7 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
 
-def _fitting(variable: _Variable) -> _Variable:
+def _check_variable(variable: _Variable) -> _Variable:
     kind, value = variable.type, variable.value
     if kind not in _VALUES:
         raise ValueError(f"{kind} is not a type of variable: one of {', '.join(_VALUES)}")
@@ -73,7 +73,7 @@ class _Variable(_Body):
     value: Any
 
 
-_Variables = list[Annotated[_Variable, AfterValidator(_fitting)]] | None
+_Variables = list[Annotated[_Variable, AfterValidator(_check_variable)]] | None
 
 
 def _values_of(variables: _Variables) -> dict[str, Any]:
@@ -197,7 +197,10 @@ def _refusal(problem: ErrorDetails) -> ApiError:
 
 
 def authorize(request: OrgRequest) -> None:
-    """Refuse a caller as the gateway of the Agent API does, which looks at the shape of a token first."""
+    """Check the token as the gateway of the Agent API does, which looks at its shape first.
+
+    :raises ApiError: the token is opaque, missing or invalid.
+    """
     token = request.credentials("bearer")
     is_jwt = token.startswith("eyJ") and token.count(".") == _JWT_DOTS
     if token and not is_jwt and request.org.settings.reject_opaque:
@@ -250,7 +253,7 @@ async def start(request: OrgRequest) -> OrgResponse:
 
 
 def _same_place(endpoint: str, org_url: str) -> bool:
-    """Compare without the name of the loopback host, which has several."""
+    """Return whether two addresses are the same, whichever name of the loopback host they use."""
     here, there = urlsplit(org_url), urlsplit(endpoint)
     try:
         same_port = there.port == here.port
@@ -290,7 +293,7 @@ async def send(request: OrgRequest) -> OrgResponse:
 
 
 def note_not_acted(request: OrgRequest, fault: Fault) -> None:
-    """Keep a message that *fault* withheld from the agent, for the page."""
+    """Record for the page a message that *fault* kept from the agent."""
     session = request.org.sessions.get(request.params["session_id"])
     body = request.record.body
     message = body.get("message") if isinstance(body, dict) else None
@@ -325,7 +328,7 @@ def _answer(
     found = _links(request, session)
     if request.record.stream or (settings.seed and session.feature_support == "Streaming"):
         changes = request.fault.stream if request.fault is not None else None
-        reply = replace(reply, stream=reply.stream.but(changes, where="fault"))
+        reply = replace(reply, stream=reply.stream.with_changes(changes, where="fault"))
         pieces = list(messages.stream(reply, links=found, path=request.api_path))
         response = OrgResponse(headers=dict(_STREAM_HEADERS), pieces=pieces, hold_open=reply.stream.hold_open)
     elif settings.seed:
@@ -353,7 +356,7 @@ async def end(request: OrgRequest) -> OrgResponse:
     session = request.lock_session()
     await request.wait_while_held()
     request.org.end_session(session, reason)
-    # The reason is never that of the caller.
+    # The answer never repeats the caller's reason.
     ended = messages.answer_message("SessionEnded", reason="ClientRequest")
     return json_response({"messages": [ended], "_links": _links(request, session)})
 

@@ -1,4 +1,4 @@
-"""The one path that every request takes: log, fault, handler, answer."""
+"""The ASGI application: logs each request, applies the fault, calls the handler, and sends the answer."""
 
 from __future__ import annotations
 
@@ -182,12 +182,13 @@ def _fault_response(fault: Fault, request: OrgRequest) -> OrgResponse:
 
 
 def _changed(response: OrgResponse, fault: Fault) -> OrgResponse:
-    """Apply the single changes that a fault names."""
+    """Apply the changes to parts of the answer that a fault names."""
     response.cut = fault.cut
     if fault.body is not None:
         response.pieces = None
         response.content, content_type = _body(fault.body)
-        # A usual answer keeps its type, so that a broken body meets the parser it was meant for.
+        # The org's own answer keeps its content type, so that the client's parser for it reads the broken
+        # body.
         if fault.replaces_answer or "content-type" not in response.headers:
             response.headers["content-type"] = content_type
     if fault.content_type is not None:
@@ -207,7 +208,7 @@ def _body(body: dict[str, Any] | list[Any] | str | bytes) -> tuple[bytes, str]:
 class LoopbackOnly:
     """Refuse requests that a web page could have caused: a foreign Host (DNS rebinding) or a foreign Origin.
 
-    :param salesforce: its hosts are not foreign, because the proxy redirects them here.
+    :param salesforce: also accept Salesforce's hosts, because the proxy redirects them here.
     """
 
     def __init__(self, app: ASGIApp, *, salesforce: bool = False) -> None:
@@ -223,8 +224,8 @@ class LoopbackOnly:
         app = self._app if allowed else PlainTextResponse("Loopback hosts only.\n", status_code=403)
         # Clients whose instance URL ends with a slash ask for //services/data, and an org answers.
         scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
-        # A stopped server cancels what still waits, and a killed client leaves half a request behind: neither
-        # can be answered.
+        # A stopped server cancels waiting requests, and a killed client leaves an incomplete one: neither can
+        # be answered.
         try:
             await app(scope, receive, send)
         except (asyncio.CancelledError, ClientDisconnect):

@@ -53,13 +53,13 @@ def _check_end(ends: Any) -> None:
 
 def _claims(assertion: str, certificate: str | None) -> dict[str, Any]:
     """Return the claims of ``assertion``, after verifying its signature."""
-    import jwt  # noqa: PLC0415 - for those who log in like this
+    import jwt  # noqa: PLC0415 - only this flow needs it
 
     key: Any = None if certificate is None else public_key(certificate)
     try:
         if jwt.get_unverified_header(assertion).get("alg") != "RS256":
             raise ApiError("invalid_assertion")
-        # Invalid claims have separate answers, above.
+        # Only the signature: user_of() checks the claims, which have separate error answers.
         payload = jwt.PyJWS().decode(
             assertion, key, algorithms=["RS256"], options={"verify_signature": key is not None}
         )

@@ -1,4 +1,4 @@
-"""The emulator for tests and the command: start it, program it, look at what happened."""
+"""The class that tests and the command use: start the emulator, program faults, and inspect what happened."""
 
 from __future__ import annotations
 
@@ -80,9 +80,10 @@ class Emulator:
         self.stop()
 
     def start(self) -> None:
-        """Serve; return when requests are answered. After a :meth:`stop` it serves at the same address again.
+        """Serve, and return as soon as requests are answered. After a :meth:`stop` the address is the same.
 
-        :raises OSError: the port is in use.
+        :raises OSError: the port is in use, or the file for ``tls`` cannot be written.
+        :raises RuntimeError: the server did not start.
         """
         from airflow_provider_agentforce.emulator.app import build_app  # noqa: PLC0415
         from airflow_provider_agentforce.emulator.server import ThreadedServer  # noqa: PLC0415
@@ -113,7 +114,9 @@ class Emulator:
             self._server = None
 
     def reset(self) -> None:
-        """Forget sessions, requests, faults, holds, tokens, published versions and changes of records."""
+        """Forget sessions, requests, faults, holds, tokens, test runs, published versions and changed
+        records.
+        """
         self._org.reset()
 
     @property
@@ -163,7 +166,10 @@ class Emulator:
         return self._org.faults.unused()
 
     def hold(self, operation: str) -> Hold:
-        """Keep requests of ``operation`` waiting, from now until the hold is released."""
+        """Keep requests of ``operation`` waiting, from now until the hold is released.
+
+        :raises ValueError: an unknown operation, or one that is held already.
+        """
         return self._org.hold(operation)
 
     def revoke_tokens(self) -> None:
@@ -233,7 +239,7 @@ class Emulator:
         self._org.records.add_rule(sobject, rule)
 
     def lock_record(self, record_id: str, *, times: int = 1) -> None:
-        """Let another process hold a record: its next ``times`` writes answer ``UNABLE_TO_LOCK_ROW``."""
+        """Lock a record as another process would: its next ``times`` writes answer ``UNABLE_TO_LOCK_ROW``."""
         self._org.records.lock(record_id, times)
 
     @property

@@ -2,7 +2,8 @@
 
 Sources: the Agent API reference and troubleshooting pages
 (https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-troubleshooting.html); texts that are
-not on them were observed on the wire. Class names of those are the likely ones: match on the message first.
+not on them come from captured answers. Their class names (``error``) are guesses, so a client should match
+the message first.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ ERRORS: dict[str, ErrorSpec] = {
     "rest_unknown": ErrorSpec(500, "UNKNOWN_EXCEPTION", _CONTACT, style="rest"),
 }
 
-# Answers that an org gives with different statuses, by status.
+# Answers for which sources name different statuses, by status.
 INACTIVE_AGENT = {
     404: "inactive_agent",
     412: "inactive_agent_412",
@@ -233,7 +234,7 @@ _BY_OPERATION = {
 
 
 def for_status(operation: str, status: int) -> ErrorSpec:
-    """Return the answer documented for a bare status; an empty body where none is."""
+    """Return the answer that is documented for a status; one with an empty body if there is none."""
     name = _BY_OPERATION.get(operation, _BY_STATUS).get(status)
     return ERRORS[name] if name else _empty(status)
 
@@ -266,7 +267,7 @@ def render(spec: ErrorSpec, *, path: str, values: dict[str, Any]) -> tuple[dict[
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return ``value`` as JSON in UTF-8, which has half of a surrogate pair as an escape."""
+    """Return ``value`` as JSON in UTF-8, with half of a surrogate pair as an escape."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 

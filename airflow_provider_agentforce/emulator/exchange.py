@@ -79,7 +79,7 @@ class OrgRequest:
         return self.locked
 
     async def wait_while_held(self) -> None:
-        """Wait as long as a test holds this operation."""
+        """Wait until no test holds this operation."""
         hold = self.org.holds.get(self.record.operation)
         if hold is not None:
             await hold.wait()
@@ -144,7 +144,7 @@ class OrgResponse:
             await _body(send, b"", last=True)
 
     async def finish(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """End the answer or the connection, when the session is free again."""
+        """End the answer or the connection. Called when the session is no longer locked."""
         transport: asyncio.Transport = scope["state"]["transport"]
         if self.drop:
             transport.abort()

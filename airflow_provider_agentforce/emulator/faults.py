@@ -24,7 +24,7 @@ OPERATIONS = (
 _STATUS_RANGE = range(200, 600)
 
 
-def known_operation(operation: str) -> None:
+def check_operation(operation: str) -> None:
     """Check the name of an operation.
 
     :raises ValueError: the operation does not exist.
@@ -73,10 +73,10 @@ class Fault:
     used: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        known_operation(self.operation)
+        check_operation(self.operation)
         if self.error is not None and self.error not in ERRORS:
             raise ValueError(f"Unknown error {self.error!r}: one of {', '.join(ERRORS)}.")
-        StreamPlan().but(self.stream, where="fault")
+        StreamPlan().with_changes(self.stream, where="fault")
         checks = (
             (self.times >= 1, "times must be 1 or more."),
             (self.status is None or self.status in _STATUS_RANGE, "status must be from 200 to 599."),
@@ -101,7 +101,7 @@ class Fault:
         return self.times - self.used
 
     def fits(self, operation: str, *, stream: bool) -> bool:
-        """Return whether it applies to a request. ``stream`` tells a streamed send from a synchronous one."""
+        """Return whether it applies to a request. ``stream``: the request is a streamed send."""
         return self.operation == operation and (self.stream is None or stream)
 
     @property

@@ -32,7 +32,7 @@ ACTION = "copilotActionInput/EmulatorAction_179EM0000000001"
 
 
 def _rated(text: str) -> Message:
-    """Return the fields of every answer that can be rated; plan and feedback have one id, as captured."""
+    """Return the fields of every answer that can be rated; plan and feedback share one id, as captured."""
     plan = new_uuid()
     return {
         "metrics": {},
@@ -136,7 +136,7 @@ class StreamPlan:
     done: bool = False
     hold_open: float = 0.0
 
-    def but(self, changes: Any, *, where: str) -> StreamPlan:
+    def with_changes(self, changes: Any, *, where: str) -> StreamPlan:
         """Return this plan with ``changes``, a mapping of its keys; None changes nothing.
 
         :param where: what to name in the error text.
@@ -220,11 +220,11 @@ def _from_mapping(answer: dict[str, Any], *, where: str) -> ScriptReply:
     latency = answer.pop("latency", None)
     if latency is not None:
         latency = _seconds(latency, "latency", where=where)
-    plan = StreamPlan().but(answer.pop("stream", None), where=where)
+    plan = StreamPlan().with_changes(answer.pop("stream", None), where=where)
     if "messages" in answer:
         messages = _raw_messages(answer.pop("messages"), where=where)
         if answer:
-            raise ScriptError(f"{where}: messages: stands alone, without {', '.join(map(str, answer))}.")
+            raise ScriptError(f"{where}: messages cannot be combined with {', '.join(map(str, answer))}.")
         return ScriptReply(messages=messages, latency=latency, stream=plan)
     kind = answer.pop("type", "Inform")
     if kind not in ANSWER_TYPES:
@@ -282,7 +282,7 @@ class _Events:
 
 
 def stream(reply: ScriptReply, *, links: dict[str, Any], path: str) -> Iterator[bytes]:
-    """Yield the events of ``reply``, one piece of bytes each, with what a gateway adds to them.
+    """Yield the events of ``reply`` as bytes, with what a gateway adds to them.
 
     ``path`` is the path below the API base, for the error object of a stream that fails.
     """

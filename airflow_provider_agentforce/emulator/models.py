@@ -1,4 +1,4 @@
-"""What a test inspects after a run: agents, sessions, turns and requests, and their ids."""
+"""The data that a test inspects: agents, sessions, turns, requests and test runs, and their ids."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TurnRecord:
 
     A resend of the same text under the same ``sequence_id`` adds to ``applied`` and replaces ``messages``.
     ``variables`` maps the names sent with the message to their values. ``got_instead`` says what the caller
-    got instead of the answer, None for the answer itself. Times are seconds since the epoch.
+    got instead of the answer, None if it got the answer. Times are seconds since the epoch.
     """
 
     sequence_id: float
@@ -138,7 +138,7 @@ class SessionRecord:
 
     ``end_reason`` is the client's ``x-session-end-reason``, the reason of the agent's SessionEnded, or
     ``IdleTimeout``. ``variables`` maps names to their present values. ``not_acted`` has the messages that a
-    fault kept from the agent. Times are seconds since the epoch.
+    fault kept from the agent. Times are seconds since the epoch, except ``used_at``, which is monotonic.
     """
 
     session_id: str
@@ -178,7 +178,7 @@ class RequestRecord:
     """One request as it arrived.
 
     ``operation`` is ``token``, ``start``, ``send``, ``end``, ``feedback``, ``trace``, ``session_trace``,
-    ``query``, ``write``, ``test`` or ``other``; ``stream`` tells a streamed send from a synchronous one.
+    ``query``, ``write``, ``test`` or ``other``; ``stream`` is true for a streamed send.
     ``headers`` has lower-case names. ``body`` is the parsed JSON, else the text. ``status`` is None until
     answered, and stays None when the connection was dropped. ``at`` is in seconds since the epoch.
     """
@@ -197,7 +197,7 @@ class RequestRecord:
 class EvaluationRun:
     """One run of an agent test: each poll of its status advances it to the next of the statuses ``ahead``.
 
-    Without any ahead it has ended, unless it is ``endless``.
+    When none is ahead it has ended, unless it is ``endless``. Times are ISO 8601.
     """
 
     definition: str

@@ -1,4 +1,4 @@
-"""The tokens of the org: their endpoint, their users, and the token of a logged-in user.
+"""The tokens of the org: the token endpoint, the user of a token, and the token for a logged-in session.
 
 Source: https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html and the help
 pages on JWT-based access tokens and on the JWT-bearer flow; the error texts are those of the platform's
@@ -26,7 +26,7 @@ _FORM = "application/x-www-form-urlencoded"
 _SCOPE = "sfap_api chatbot_api api"
 _SID = re.compile(r"(?:^|;\s*)sid=([^;]+)")
 _SIGNATURE = base64.b64encode(b"emulator-signature").decode()
-# That of a 2,048-bit key.
+# The length of a signature with a 2,048-bit key.
 _RS256_BYTES = 256
 
 

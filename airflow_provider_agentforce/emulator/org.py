@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_agentforce.emulator.errors import INACTIVE_AGENT, SESSION_GONE, ApiError
-from airflow_provider_agentforce.emulator.faults import Fault, FaultQueue, Hold, known_operation
+from airflow_provider_agentforce.emulator.faults import Fault, FaultQueue, Hold, check_operation
 from airflow_provider_agentforce.emulator.models import (
     Agent,
     EvaluationRun,
@@ -42,7 +42,7 @@ class EmulatorSettings:
     :param port: TCP port; 0 picks a free one.
     :param host: a loopback address.
     :param tls: speak https, write the certificate of a new local CA to this PEM file, and start a proxy that
-        leads Salesforce's hosts here.
+        redirects Salesforce's hosts here.
     :param mode: ``official``, or ``seed`` for the answer shapes of the original guide.
     :param token_lifetime: seconds until a token expires.
     :param opaque_tokens: issue tokens that are not JWTs; the Agent API answers those with a bare 404.
@@ -172,7 +172,7 @@ class Org:
         self.changed()
 
     def fail(self, fault: Fault) -> Fault:
-        """Program ``fault``, behind those programmed before, and return it."""
+        """Program ``fault``, after those programmed before, and return it."""
         self.faults.add(fault)
         self.changed()
         return fault
@@ -182,7 +182,7 @@ class Org:
 
         :raises ValueError: an unknown operation, or one that is held already.
         """
-        known_operation(operation)
+        check_operation(operation)
         with self._lock:
             present = self.holds.get(operation)
             if present is not None and not present.released:
@@ -191,7 +191,7 @@ class Org:
             return self.holds[operation]
 
     def add_token(self, token: str, username: str) -> None:
-        """Accept ``token`` of this user from now on, until its lifetime is over."""
+        """Accept ``token`` for this user until its lifetime is over."""
         self.owners[token] = username
         self.tokens[token] = time.time() + self.settings.token_lifetime
         self.changed()
@@ -208,7 +208,7 @@ class Org:
     def usable_agent(self, agent_id: str) -> Agent:
         """Return the active agent with this id, in its 15- or 18-character form.
 
-        :raises ApiError: no agent id at all, an unknown agent, or an inactive one.
+        :raises ApiError: not an agent id, or an unknown or inactive agent.
         """
         if not is_agent_id(agent_id):
             raise ApiError("invalid_agent_id", agent_id=agent_id)

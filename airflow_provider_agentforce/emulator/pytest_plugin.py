@@ -35,7 +35,7 @@ def _agentforce_emulator_server(agentforce_emulator_settings: dict[str, Any]) ->
 def agentforce_emulator(
     request: pytest.FixtureRequest, _agentforce_emulator_server: Emulator
 ) -> Iterator[Emulator]:
-    """Give an org in which nothing has happened yet. The server is one for the whole test run."""
+    """Provide an org in which nothing has happened yet. All tests of a run share one server."""
     _agentforce_emulator_server.reset()
     request.node.stash[_USED] = _agentforce_emulator_server
     yield _agentforce_emulator_server

@@ -1,4 +1,4 @@
-"""Turns what a recorder has seen into a script for the emulator. Pure."""
+"""Turns recorded calls into a script for the emulator, without I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECRET_FIELDS = {
     *("access_token", "refresh_token", "id_token", "signature", "user_id", "organization_id", "username"),
     *("preferred_username", "email", "name", "nickname", "given_name", "family_name", "Username", "Email"),
 }
-# Parts of an answer on its way, which a secret could be split across; the emulator makes its own.
+# Parts of a streamed answer. A secret could be split across them, and the emulator makes its own.
 _PASSING = {"TextChunk", "ProgressIndicator", "EndOfTurn", "ValidationFailureChunk"}
 
 
@@ -67,7 +67,7 @@ class RecordedScript:
         return len(self._answers)
 
     def take(self, call: RecordedCall) -> None:
-        """Take in a call: learn the secrets in it, and keep a message with its answer."""
+        """Process a call: learn the secrets in it, and keep a message with its answer."""
         self._scrubber.learn(_secrets_in(call))
         parts = call.path.strip("/").split("/")
         if call.method != "POST" or "sessions" not in parts:
@@ -109,17 +109,17 @@ class RecordedScript:
         return f"{_HEADER}{greeting}{answers}"
 
     def _entries(self) -> list[dict[str, Any]]:
-        """Return an entry for each answer, those for one exact text first.
+        """Return an entry for each answer, those for an exact text first.
 
-        An answer that depends on the place of its message in the session names its turn; of several to the
-        same message in the same place, the first counts.
+        If the answer to a message depends on its position in the session, its entry names the turn. Of
+        several answers to the same message at the same position, the first counts.
         """
         answers: dict[str, dict[int, Any]] = {}
         for answer in self._answers:
             messages = _as_template(self._scrubber.value(answer.messages))
             answers.setdefault(self._scrubber.pattern(answer.text), {}).setdefault(answer.number, messages)
         entries = []
-        for pattern in sorted(answers, key=_vagueness):
+        for pattern in sorted(answers, key=_generality):
             by_turn = answers[pattern]
             several = len({json.dumps(_without_ids(one), sort_keys=True) for one in by_turn.values()}) > 1
             for number, messages in by_turn.items() if several else list(by_turn.items())[:1]:
@@ -128,7 +128,7 @@ class RecordedScript:
         return entries
 
 
-def _vagueness(pattern: str) -> tuple[int, int]:
+def _generality(pattern: str) -> tuple[int, int]:
     return pattern.count(".+?"), -len(pattern)
 
 
@@ -138,7 +138,7 @@ def _without_ids(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _as_template(value: Any) -> Any:
-    """Return a JSON value whose texts are templates that give the texts."""
+    """Return a JSON value with each text as a template that renders to this text."""
     if isinstance(value, dict):
         return {key: _as_template(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -188,7 +188,7 @@ def _credentials(header: str) -> Iterator[str]:
 
 
 def _claims(assertion: str) -> Iterator[Any]:
-    """Yield who signed in, of the assertion of a JWT-bearer grant."""
+    """Yield the app and the user that the assertion of a JWT-bearer grant names."""
     claims = _mapping(_json(_base64(assertion.split(".")[1]).encode())) if assertion.count(".") == 2 else {}  # noqa: PLR2004
     yield from (claims.get("iss"), claims.get("sub"))
 

@@ -1,4 +1,4 @@
-"""Passes calls on to an org, and writes what its agent answered as a script for the emulator."""
+"""Forwards calls to an org, and writes the answers of its agent as a script for the emulator."""
 
 from __future__ import annotations
 
@@ -76,10 +76,13 @@ class Upstream:
 
 
 class Recorder:
-    """A server that passes calls on. Use it as a context manager; the script is written when it stops.
+    """A server that forwards calls. Use it as a context manager; the script is written when it stops.
 
-    :param output: the file; it is rewritten after each session and must not exist.
+    :param upstream: the org.
+    :param output: path of the script, which must not exist; it is rewritten after each session.
+    :param port: TCP port; 0 picks a free one.
     :raises ValueError: the file exists.
+    :raises OSError: the port is in use.
     """
 
     def __init__(self, upstream: Upstream, output: str | Path, *, port: int = 0) -> None:
@@ -88,9 +91,9 @@ class Recorder:
         if self._output.exists():
             raise ValueError(f"{self._output} exists already. Choose another file with --output.")
         self.script = RecordedScript()
-        self._serves = False
+        self._serving = False
         self._writing = threading.Lock()
-        self._server = ThreadedServer(LoopbackOnly(self._pass_on), host="127.0.0.1", port=port, keep_alive=5)
+        self._server = ThreadedServer(LoopbackOnly(self._forward), host="127.0.0.1", port=port, keep_alive=5)
         self.url = f"http://127.0.0.1:{self._server.port}"
 
     def __enter__(self) -> Self:
@@ -104,12 +107,12 @@ class Recorder:
         """Serve, with a script that is empty so far."""
         self._write()
         self._server.start()
-        self._serves = True
+        self._serving = True
 
     def stop(self) -> None:
         """End the server and write the script, once."""
-        if self._serves:
-            self._serves = False
+        if self._serving:
+            self._serving = False
             self._server.stop()
             self._write()
 
@@ -119,7 +122,7 @@ class Recorder:
             unfinished.write_text(self.script.yaml(), encoding="utf-8")
             unfinished.replace(self._output)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = (await request.body()).replace(self.url.encode(), self._upstream.my_domain.encode())
         lost = OrgResponse(drop=True)
@@ -127,7 +130,7 @@ class Recorder:
             reply = await asyncio.to_thread(self._ask, request, body)
             answer = await self._answer(reply, send)
         except requests.RequestException:
-            # Whether the org acted is not known, so no status of ours may say that it did not.
+            # It is not known whether the org acted, so the recorder must not answer with a status of its own.
             await lost.finish(scope, receive, send)
             return
         self.script.take(
@@ -146,7 +149,7 @@ class Recorder:
             await asyncio.to_thread(self._write)
 
     def _ask(self, request: Request, body: bytes) -> requests.Response:
-        """Send the request once, on a separate connection, so that nothing repeats it."""
+        """Send the request once. It has a new connection, because one that is reused may be repeated."""
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         headers = {name: value for name, value in request.headers.items() if name not in _OF_THE_CONNECTION}
         return requests.request(
@@ -162,7 +165,7 @@ class Recorder:
         )
 
     async def _answer(self, reply: requests.Response, send: Send) -> bytes:
-        """Pass the answer on, a stream as it comes, and return it."""
+        """Forward the answer, a stream piece by piece, and return it."""
         streamed = "text/event-stream" in reply.headers.get("content-type", "")
         headers = {
             name: value for name, value in reply.headers.items() if name.lower() not in _OF_THE_CONNECTION

@@ -1,6 +1,6 @@
 """The records of the org, for queries and writes. It does not use HTTP.
 
-Codes and messages of refusals are those of the data API
+The codes and messages of errors are those of the data API
 (https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_calls_concepts_core_data_objects.htm)
 and of error texts seen in public code.
 """
@@ -32,7 +32,8 @@ _SHORT_ID = 15
 class WriteError(Exception):
     """Why one record cannot be written.
 
-    :param code: of the data API, such as ``STRING_TOO_LONG``.
+    :param code: error code of the data API, such as ``STRING_TOO_LONG``.
+    :param fields: names of the fields that caused it.
     """
 
     def __init__(self, code: str, message: str, *fields: str) -> None:
@@ -104,7 +105,7 @@ class RecordStore:
         self._rules[name].append(rule)
 
     def lock(self, record_id: str, times: int) -> None:
-        """Let another process hold a record for its next *times* writes."""
+        """Lock a record for its next *times* writes, as another process would."""
         self._locks[record_id[:_SHORT_ID]] += times
 
     def tables(self, path: str, others: Mapping[str, list[Record]]) -> dict[str, list[Record]]:

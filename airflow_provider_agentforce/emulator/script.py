@@ -1,4 +1,4 @@
-"""Loads the script with the agent's answers: a YAML file, a Python file, or either in memory.
+"""Loads the script with the agent's answers: a YAML file, a Python file, a mapping or a function.
 
 Mistakes in a YAML script are found when it is loaded, not during a conversation.
 """

@@ -1,4 +1,4 @@
-"""Keeps secrets, ids and names of users out of a recorded script. Pure."""
+"""Keeps secrets, ids and names of users out of a recorded script, without I/O."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 class Scrubber:
     """Replaces what identifies an org or a person.
 
-    Tokens, ids, user names, email addresses and the org's hosts are recognized by their form, and what
-    :meth:`learn` was given in addition, plain or encoded. What people wrote otherwise stays.
+    Tokens, ids, user names, email addresses and the org's hosts are recognized by their form; the values
+    given to
+    :meth:`learn` are replaced, too, plain or encoded. Everything else that people wrote stays.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class Scrubber:
             self._redactor = Redactor(self._secrets)
 
     def text(self, text: str) -> str:
-        """Return *text* with ``***`` instead of what identifies somebody."""
+        """Return *text* with ``***`` instead of what identifies an org or a person."""
         hidden = bytearray(len(text))
         for layer, edges in layers(text):
             for begin, end in _private_parts(layer):
@@ -68,7 +69,7 @@ class Scrubber:
 
     def _id(self, text: str) -> str | None:
         """Return the same made-up id for the same id, ``None`` for another text."""
-        # Not a number in a row of zeros, which other ids have too.
+        # A hash, because an id with a counter among zeros could be one that also occurs elsewhere.
         digits = hashlib.sha256(str(len(self._ids)).encode()).hexdigest()
         if _UUID.fullmatch(text):
             return self._ids.setdefault(text, str(uuid.UUID(digits[:32], version=4)))

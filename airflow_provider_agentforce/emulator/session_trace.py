@@ -1,9 +1,9 @@
 """The org's own trace of a session, as the Session Trace OTel API returns it.
 
 Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/otel-api.html for the call, its window of
-72 hours and OTLP; public exporters of such traces for the attributes, the HTML-escaped texts and the words of
-an org without a data space. What the trace of an unfinished turn looks like is a guess, as is the status of
-an org without Audit and Feedback.
+72 hours and OTLP; public exporters of such traces for the attributes, the HTML-escaped texts and the error of
+an org without a data space. The trace of an unfinished turn is a guess, and so is the status for an org
+without Audit and Feedback.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _FORMS = {
 class SObjectField:
     """A field of an object.
 
-    :param name: API name; one of the customer's own ends in ``__c``.
+    :param name: API name; that of a custom field ends in ``__c``.
     :param type: as in a describe: ``string``, ``textarea``, ``picklist``, ``email``, ``phone``,
         ``multipicklist``, ``url``, ``boolean``, ``int``, ``double``, ``currency``, ``percent``, ``date``,
         ``datetime``, ``time`` or ``reference``.
@@ -130,7 +130,7 @@ class SObject:
         return next((one for one in self.all_fields if one.name.lower() == name.lower()), None)
 
     def describe(self, path: str) -> dict[str, Any]:
-        """Return its describe, as far as programs that write records read it.
+        """Return its describe, with the parts that programs need to write records.
 
         :param path: path of the objects in this version of the API.
         """

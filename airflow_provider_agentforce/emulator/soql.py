@@ -28,7 +28,8 @@ _ESCAPE = re.compile(r"\\(.)")
 _WORDS = {"true": True, "false": False, "null": None}
 _ID = re.compile(r"0\w{14}(?:\w{3})?")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
-# Parts of real SOQL that are missing here. The org's own error would say that the query is wrong.
+# Parts of SOQL that the emulator lacks. They have a separate error, because the org's would call the query
+# wrong.
 _UNSUPPORTED = re.compile(
     r"typeof|using|with|having|offset|for|nulls|not|includes|excludes|fields|format|tolabel|convert\w+|distance|"
     r"today|yesterday|tomorrow|(last|this|next)_\w+|calendar_\w+|fiscal_\w+|day_\w+|week_\w+|hour_in_day",
@@ -341,7 +342,7 @@ def _in_order(path: str, holds: Callable[[Any, Any], bool], value: Any, record: 
 
 
 def _comparable(value: Any) -> Any:
-    """Texts are compared without case; the short form of an id names the same record."""
+    """Return a value for comparisons: texts are compared without case, ids by their short form."""
     if not isinstance(value, str):
         return value
     return value[:15] if _ID.fullmatch(value) else value.lower()

@@ -1,4 +1,4 @@
-"""Runs of agent tests: the Testing API in both its generations.
+"""Runs of agent tests: both generations of the Testing API.
 
 Sources: https://developer.salesforce.com/docs/ai/agentforce/guide/testing-api-connect.html and a captured
 result for the first one (``ai-evaluations``); https://github.com/forcedotcom/agents for its successor
@@ -61,7 +61,7 @@ _APIS = {
         "AiTestingDefinition",
     ),
 }
-# The answer that the cases of a definition expect, by the end of its name; None: nothing.
+# The answers that the cases of a definition expect, by the end of its name; None: no expectation.
 _DEFINITIONS: dict[str, list[str | None]] = {
     "": [_ANSWER, _ANSWER],
     "_Failing": [_ANSWER, "Sunny."],

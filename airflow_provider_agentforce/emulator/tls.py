@@ -20,7 +20,7 @@ def server_context(ca_file: str) -> ssl.SSLContext:
     :param ca_file: file for the certificate of the CA, in PEM.
     :raises OSError: it cannot be written.
     """
-    # It imports cryptography, which plain HTTP does not need.
+    # Not at the top: it imports cryptography, which plain HTTP does not need.
     import trustme  # noqa: PLC0415
 
     authority = trustme.CA(organization_name="agentforce-emulator")

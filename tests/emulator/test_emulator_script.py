@@ -218,7 +218,7 @@ def test_templates_cannot_leave_their_sandbox(make_caller):
         ("answers: [{text: a, latency: -1}]", "latency must be a number"),
         ("answers: [{text: a, stream: {speed: 1}}]", "stream must be a mapping with any of progress"),
         ("answers: [{messages: x}]", "messages must be a list of mappings"),
-        ("answers: [{messages: [], text: a}]", "messages: stands alone, without text"),
+        ("answers: [{messages: [], text: a}]", "messages cannot be combined with text"),
         ("greeting: [1]", "greeting must be a text"),
         ("agents: []", "agents must be a list"),
         ("agents: [{name: x}]", r"agents\[0\]: "),

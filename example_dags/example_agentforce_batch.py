@@ -41,7 +41,7 @@ with DAG(
 
     @task
     def publish(batch: dict) -> str:
-        """Write the columns that others want of the table, and return the path."""
+        """Write the columns that other tasks need, and return the path."""
         table = ObjectStoragePath(batch["tables"]["csv"]).read_bytes().decode()
         path = OUTPUT / "agentforce_accounts_enriched.csv"
         with path.open("w", newline="", encoding="utf-8") as file:

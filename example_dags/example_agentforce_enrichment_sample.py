@@ -28,7 +28,7 @@ OUTPUT = Path(os.environ.get("AGENTFORCE_EXAMPLE_OUTPUT", tempfile.gettempdir())
 
 # [START approval]
 class Account(BaseModel):
-    """What the agent has to say about an account."""
+    """What the agent answers about an account."""
 
     industry: str
     risk: str
@@ -42,7 +42,7 @@ QUESTION = {
     "output_type": Account,
 }
 
-# What the person sees who decides, in Markdown.
+# What the person who decides sees, in Markdown.
 PREVIEW = """
 {{ ti.xcom_pull('plan')['summary'] }}
 
@@ -86,14 +86,14 @@ if ApprovalOperator is not None:
         rest = ConversationBatchOperator(
             task_id="rest",
             continue_from=trial.output,
-            output_type=Account,  # a type cannot be kept in a file; all the rest is that of the trial
+            output_type=Account,  # a type cannot be kept in a file; everything else is taken from the trial
             agreement_share=0.1,
             min_agreement=0.8,
         )
 
         @task
         def publish(batch: dict) -> str:
-            """Write the columns that others want of the table, and return the path."""
+            """Write the columns that other tasks need, and return the path."""
             table = ObjectStoragePath(batch["tables"]["csv"]).read_bytes().decode()
             path = OUTPUT / "agentforce_accounts_typed.csv"
             columns = [

@@ -36,7 +36,7 @@ if LoopDecision is not None:
             ConversationOperator(task_id="ask", messages=["{{ params.wordings[loop.index] }}"])
 
         def answered(*, loop: Any) -> LoopDecision:
-            """Go on while the agent asks back."""
+            """Continue while the agent asks back."""
             outcome = loop.result["outcome"]
             return LoopDecision(stop=outcome == "answered", reason=f"outcome: {outcome}")
 
@@ -45,6 +45,6 @@ if LoopDecision is not None:
             """Use the last answer; the value of a loop's task is a list, with one item per iteration."""
             return ti.xcom_pull("attempts.ask")[-1]["text"]
 
-        # When the last wording has no answer, either, the loop fails.
+        # If the last wording has no answer, either, the loop fails.
         attempts.loop(max_iterations=3, until=answered) >> use()
         # [END loop]

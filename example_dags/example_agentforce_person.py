@@ -1,4 +1,4 @@
-"""People in the loop: somebody answers what the agent asks back, and takes over what it hands over."""
+"""People in the loop: a person answers the agent's questions, and takes over what it escalates."""
 
 # needs: apache-airflow>=3.3
 # That is for "airflow dags test"; an Airflow with a triggerer runs it from 3.1 on.
@@ -21,7 +21,7 @@ except (ImportError, AirflowOptionalProviderFeatureException):
     HITLBranchOperator = None  # Airflow below 3.1 cannot ask people, so there this file has no Dag.
 
 # The session waits as long as the person does, and Salesforce does not say how long a session may be idle.
-# Reports speak of 15 minutes.
+# Users report 15 minutes.
 ANSWER_WITHIN = timedelta(minutes=10)
 
 if HITLBranchOperator is not None:
@@ -40,7 +40,7 @@ if HITLBranchOperator is not None:
 
         @task.branch
         def by_outcome(answer: dict) -> str:
-            """Choose who has the next word."""
+            """Choose who acts next."""
             ways = {"needs_input": "ask", "needs_confirmation": "decide", "escalated": "hand_over"}
             return ways.get(answer["outcome"], "answered")
 
@@ -71,7 +71,7 @@ if HITLBranchOperator is not None:
         approve = SendMessageOperator(task_id="approve", session=request.output, reply=request.output)
         decline = SendMessageOperator(task_id="decline", session=request.output, cancel=request.output)
 
-        # The agent gives up: a person gets the case. That needs no session, so nothing waits for it.
+        # The agent escalates: a person gets the case. That needs no session, so the end does not wait for it.
         hand_over = HITLEntryOperator(
             task_id="hand_over",
             subject="The agent hands over: {{ params.request }}",

@@ -33,7 +33,7 @@ if Asset is not None:
         RunAgentTestOperator(
             task_id="test",
             test="Order_Tests",
-            poke_interval=timedelta(seconds=1),  # a real run takes minutes: leave it at one look a minute
+            poke_interval=timedelta(seconds=1),  # a real run takes minutes: keep the default, a minute
             deferrable=True,
             retries=2,
         )

@@ -20,7 +20,7 @@ except (ImportError, AirflowOptionalProviderFeatureException):
     ApprovalOperator = None  # Airflow below 3.1 cannot ask people, so there this file has no Dag.
 
 OUTPUT = Path(os.environ.get("AGENTFORCE_EXAMPLE_OUTPUT", tempfile.gettempdir()))
-# What the person sees who decides, in Markdown.
+# What the person who decides sees, in Markdown.
 PREVIEW = """
 {% for row in ti.xcom_pull('trial')['sample']['preview'] %}
 * **{{ row.key }}**: {{ row.error or row.text }}
@@ -57,7 +57,7 @@ if ApprovalOperator is not None:
         rest = ConversationBatchOperator(task_id="rest", continue_from=trial.output)
         write = WriteRecordsOperator(
             task_id="write",
-            results=rest.output,  # of all records, those of the trial among them
+            results=rest.output,  # of all records, including those of the trial
             sobject="Account",
             fields={
                 "Agent_Summary__c": "{{ row.text }}",
@@ -74,7 +74,7 @@ if ApprovalOperator is not None:
     # [START asset]
     with DAG(
         dag_id="example_agentforce_salesforce_report",
-        description="Say how many summaries were written, whenever they are.",
+        description="Report how many summaries were written, each time.",
         start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
         schedule=[SUMMARIES],
         catchup=False,
@@ -83,7 +83,7 @@ if ApprovalOperator is not None:
 
         @task
         def report(triggering_asset_events: dict | None = None) -> str:
-            """Read what the event says: counts and paths, and no text of the agent."""
+            """Read the event, which has counts and paths, but no text of the agent."""
             events = (triggering_asset_events or {}).get(SUMMARIES, [])
             lines = [f"{one.extra['written']} written, {one.extra['failed']} failed\n" for one in events]
             path = OUTPUT / "agentforce_summaries.txt"

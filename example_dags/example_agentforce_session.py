@@ -30,7 +30,7 @@ with DAG(
         variables={"$Context.EndUserLanguage": "en_US"},
         tz="America/Los_Angeles",
     )
-    # A send takes the output of the start, or of the send before it: that carries the number of the message.
+    # A send takes the output of the start, or of the send before it, which has the last message's number.
     first = SendMessageOperator(
         task_id="first", session=start.output, text="What do you know of account Acme?"
     )

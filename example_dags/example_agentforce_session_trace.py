@@ -35,7 +35,7 @@ with DAG(
 
     @task
     def lose_a_reply() -> bool:
-        """Have the emulator act on one message and drop its reply; tell whether this org is one."""
+        """Have the emulator act on one message and drop its reply; return whether the org is one."""
         from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415
 
         fault = {"operation": "send", "drop": True, "after": True}

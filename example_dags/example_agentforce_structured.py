@@ -1,4 +1,4 @@
-"""An answer as data: the agent is asked for JSON, and what it gives has to fit a type."""
+"""An answer as data: the agent is asked for JSON, and its answer has to fit a type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:  # Airflow 2
 
 # [START type]
 class Order(BaseModel):
-    """What the agent has to say about an order."""
+    """What the agent answers about an order."""
 
     order: str
     status: str

@@ -1,4 +1,4 @@
-"""Test an agent before it is asked about many records: only when it passes, the batch begins."""
+"""Test an agent before it is asked about many records: the batch begins only if it passes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ with DAG(
     in_the_org = RunAgentTestOperator(
         task_id="in_the_org",
         test="Order_Tests",  # defined in the org's Testing Center
-        poke_interval=timedelta(seconds=1),  # a real run takes minutes: leave it at one look a minute
+        poke_interval=timedelta(seconds=1),  # a real run takes minutes: keep the default, a minute
         junit_path=f"file://{OUTPUT}/agentforce_org_tests.xml",
         deferrable=True,
         retries=2,

@@ -1,4 +1,4 @@
-"""Lose two replies on purpose: one message was acted on and one was not, and both tasks end right."""
+"""Lose two replies on purpose: the agent acts on one message and not on the other; both tasks succeed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with DAG(
 
     @task
     def lose_a_reply(*, acted: bool) -> bool:
-        """Have the emulator lose the next message, or the reply to it; tell whether this org is one."""
+        """Have the emulator lose the next message or its reply; return whether this org is the emulator."""
         fault = {"operation": "send", "drop": True, "after": acted}
         try:
             with urlopen(Request(f"{org()}/emulator/faults", json.dumps(fault).encode()), timeout=10):  # noqa: S310
@@ -58,7 +58,7 @@ with DAG(
         on_unknown_delivery=Trace(timeout=timedelta(hours=1)),
     )
 
-    # The message is lost. A function looks, and it is sent again, once.
+    # The message is lost. A function finds that out, and it is sent again, once.
     note = ConversationOperator(
         task_id="note",
         messages=["Please note that order 4712 is urgent."],
@@ -68,7 +68,7 @@ with DAG(
 
     @task
     def report(*answers: dict) -> list:
-        """Return how each came to be known."""
+        """Return how each delivery was resolved."""
         return [answer["turns"][0]["resolution"] for answer in answers]
 
     first, second = lose_a_reply(acted=True), lose_a_reply(acted=False)

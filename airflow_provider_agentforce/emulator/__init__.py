@@ -1,6 +1,6 @@
 """A stand-in Salesforce org for people without one: tests, demos and first steps.
 
-It is written from public sources, which each module names, and imports nothing from the client, so that one
+It is written from public sources, which its modules name, and imports nothing from the client, so that one
 misreading cannot hide in both. Needs the ``[emulator]`` extra. A request goes from the ``server`` to the
 ``app``, which applies the programmed fault and passes it to the handler of its API: ``oauth``, ``agent_api``,
 ``data_api``, ``testing_api``, ``session_trace`` or ``trace``. The handler changes the ``org`` and gets the

@@ -404,7 +404,7 @@ class AnswerLostError(DeliveryUnknownError):
 
 
 class LedgerError(AgentforceError):
-    """The record of what earlier tries did cannot be read or written, so nothing was sent."""
+    """The record of the tries cannot be read or written. A message is sent only after it is recorded."""
 
     retryable = True
 

@@ -138,7 +138,7 @@ def _block(line: bytes) -> tuple[int, Block]:
 def unreadable_file(name: str) -> LedgerError:
     """Return the error for a file that this package did not write, or that was changed."""
     return LedgerError(
-        f"The checkpoint file {name} cannot be read. Nothing was sent.",
+        f"The checkpoint file {name} cannot be read.",
         hint="Remove files that do not belong to this batch, or choose another result_path.",
         retryable=False,
     )

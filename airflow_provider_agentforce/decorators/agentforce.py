@@ -41,8 +41,9 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
 
     **A retry** calls the function again, and continues in the same session with the first message that was
     not answered (Airflow 3.3 and later). If the function then returns a different text for a message that was
-    answered, the task fails: clear it to repeat the conversation. After a wait within a try, the recorded
-    messages are used, and the function is not called again, unless it returns a function.
+    answered, the task fails: clear it to repeat the conversation. After a wait within a try, the function is
+    called again unless its messages are recorded, which needs Airflow 3.3 or later and ``store_requests``. A
+    function that it returns and messages that are too long are not recorded.
 
     **Templated:** the function's arguments (``op_args``, ``op_kwargs``), ``agent_id``, ``variables``, ``tz``,
     ``agentforce_conn_id``.

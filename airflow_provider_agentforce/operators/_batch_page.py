@@ -79,8 +79,8 @@ class BatchPage(TaskPage):
             if size > _MOST_BYTES:
                 break
 
-    def made(self, manifest: Mapping[str, Any]) -> None:
-        """Set the path of the results."""
+    def add_results(self, manifest: Mapping[str, Any]) -> None:
+        """Set the files and the figures of the results."""
         counts = manifest.get("counts")
         more = {"counts": counts, "done": sum(counts.values())} if counts is not None else {}
         summary = manifest.get("summary")

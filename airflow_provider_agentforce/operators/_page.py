@@ -136,7 +136,7 @@ class ConversationPage(TaskPage):
             "sent_at": delivery.to_dict()["sent_at"],
             "error": delivery.error,
             "partial_text": _cut(delivery.partial_text or "", _MOST_TEXT)[0],
-            **how_far(state),
+            **step_state(state),
         }
         self.write()
 
@@ -201,7 +201,7 @@ class ShownJournal:
         self._journal.doubt(number, asked, error)
 
 
-def how_far(state: ResolverState) -> dict[str, Any]:
+def step_state(state: ResolverState) -> dict[str, Any]:
     """Return the state of the steps of ``on_unknown_delivery``, and their findings."""
     findings = dict.fromkeys(one for found in state.findings.values() for one in found)
     return {"steps": state.steps, "step": state.step, "findings": list(findings)[:_MOST_FINDINGS]}

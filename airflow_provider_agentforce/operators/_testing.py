@@ -120,7 +120,7 @@ class AgentTesting(AgentforceBaseOperator):
         :param more: more keys of the result.
         :raises AgentTestFailedError: not enough cases passed.
         """
-        self.log.info("%s", report.in_words())
+        self.log.info("%s", report.summary())
         result = {**report.to_dict(self.min_pass_rate), **more}
         self._write(report, result)
         if not report.passes(self.min_pass_rate):

@@ -433,7 +433,7 @@ class Resolver:
         self._store.settle(verdicts)
         for name in verdicts:
             self._state.findings.pop(name, None)
-        kinds = Counter(_in_words(one) for one in verdicts.values())
+        kinds = Counter(_verdict_text(one) for one in verdicts.values())
         for (words, is_bad), number in kinds.items():
             log.log(logging.WARNING if is_bad else logging.INFO, "%s Messages: %d.", words, number)
 
@@ -494,10 +494,10 @@ def _outcome(
     except INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - the author's code
-        return None, f"outcome_of, {name}, failed: {_words_of(error, redact)}."
+        return None, f"outcome_of, {name}, failed: {_error_text(error, redact)}."
 
 
-def _in_words(verdict: Verdict) -> tuple[str, bool]:
+def _verdict_text(verdict: Verdict) -> tuple[str, bool]:
     """Return the text of a verdict for the log, and whether it is a warning."""
     from airflow_provider_agentforce.client.trace_lookup import NO_KIND  # noqa: PLC0415 - not at parse time
 
@@ -530,7 +530,7 @@ def _call_check(
     except INTERRUPTIONS:
         raise
     except BaseException as error:  # noqa: BLE001 - the author's code, which may even exit
-        finding = f"The check {name} failed: {_words_of(error, redact)}."
+        finding = f"The check {name} failed: {_error_text(error, redact)}."
     log.warning("%s", finding)
     return None, finding
 
@@ -539,7 +539,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _words_of(error: BaseException, redact: Callable[[str], str]) -> str:
+def _error_text(error: BaseException, redact: Callable[[str], str]) -> str:
     kind = type(error).__name__
     try:
         reason = error.what if isinstance(error, AgentforceError) else str(error)

@@ -122,11 +122,11 @@ class RunAgentTestOperator(AgentTesting):
         if is_lost(event):
             # The task waits for the rest of the time in its slot, without a triggerer.
             self.deferrable = False
-            return self._wait(*self._started(context, late=event["late"]), context)
+            return self._wait(*self._run_of_this_try(context, late=event["late"]), context)
         run = AgentTestRun(event["run_id"], event["api"], event["path"])
         return self._wait(run, datetime.fromisoformat(event["until"]), context)
 
-    def _started(self, context: Context, *, late: bool) -> tuple[AgentTestRun, datetime]:
+    def _run_of_this_try(self, context: Context, *, late: bool) -> tuple[AgentTestRun, datetime]:
         """Return the run that this try has started, and when to give up.
 
         :param late: whether the time is up.
@@ -166,21 +166,21 @@ class RunAgentTestOperator(AgentTesting):
         return {agent: version}
 
     def _wait(self, run: AgentTestRun, until: datetime, context: Context) -> dict[str, Any]:
-        """Look at the run until it has ended."""
+        """Poll the run, defer or wait until it has ended, and return the result of the task."""
         from airflow_provider_agentforce.hooks.errors import airflow_errors  # noqa: PLC0415
 
         with airflow_errors():
             tests = self.open_client().agent_tests
             try:
-                run = self._looked_at(tests, run, until)
+                run = self._poll(tests, run, until)
             except BaseException as error:
                 # After a retryable error the next try continues with the run.
                 if self._killed or not (isinstance(error, AgentforceError) and error.retryable):
                     self._cancel(tests, run, context)
                 raise
             if run.ended:
-                return self._concluded(tests.results(run), context)
-            if not _left(until):
+                return self._conclude_with(tests.results(run), context)
+            if not _seconds_left(until):
                 self._cancel(tests, run, context)
                 self.forget_pass()
                 raise AgentTestFailedError(
@@ -190,10 +190,10 @@ class RunAgentTestOperator(AgentTesting):
                 )
         return self._defer(run, until)
 
-    def _looked_at(self, tests: AgentTests, run: AgentTestRun, until: datetime) -> AgentTestRun:
-        """Return the run as the last look saw it; without a worker slot, there is only one."""
+    def _poll(self, tests: AgentTests, run: AgentTestRun, until: datetime) -> AgentTestRun:
+        """Poll the run until it has ended or the time is up, once if the task can defer; return its state."""
         while True:
-            left = _left(until)
+            left = _seconds_left(until)
             try:
                 run = tests.look(run)
             except AgentforceTransientError as error:
@@ -204,7 +204,7 @@ class RunAgentTestOperator(AgentTesting):
                 return run
             tests.wait(min(left, self.poke_interval.total_seconds()))
 
-    def _concluded(self, results: AgentTestResults, context: Context) -> dict[str, Any]:
+    def _conclude_with(self, results: AgentTestResults, context: Context) -> dict[str, Any]:
         from airflow_provider_agentforce.testing.report import Report  # noqa: PLC0415 - not at parse time
 
         report = Report(self.test, results.cases, results.trouble)
@@ -259,6 +259,6 @@ class RunAgentTestOperator(AgentTesting):
         self.defer_until(until, trigger)
 
 
-def _left(until: datetime) -> float:
+def _seconds_left(until: datetime) -> float:
     """Return the seconds until a moment, 0.0 when it has passed."""
     return max((until - datetime.now(timezone.utc)).total_seconds(), 0.0)

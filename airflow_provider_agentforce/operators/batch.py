@@ -346,11 +346,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         with airflow_errors():
             try:
                 manifest = self._run(self._job(context), page)
-                page.made(manifest)
+                page.add_results(manifest)
             except LongWait as wait:
                 self.wait_without_slot(wait.seconds)
             except BatchFailedError as error:
-                page.made(error.manifest)
+                page.add_results(error.manifest)
                 self.push_in_failure(context, "manifest", error.manifest)
                 raise
         return self.update_outlet_events(context, manifest, nothing_changed=self.only_plans)
@@ -496,11 +496,11 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
 
     def _shows(self, unknown: UnknownRows) -> Callable[[ResolverState], None]:
         """Return a function that shows the state of the steps on the page."""
-        from airflow_provider_agentforce.operators._page import how_far  # noqa: PLC0415 - not at parse time
+        from airflow_provider_agentforce.operators._page import step_state  # noqa: PLC0415 - not at parse time
 
         def show(state: ResolverState) -> None:
             keys = [one_line(str(one.record_key), 80) for one in unknown.open().values()]
-            found = {"records": len(keys), "keys": keys[:_SHOWN_KEYS], **how_far(state)}
+            found = {"records": len(keys), "keys": keys[:_SHOWN_KEYS], **step_state(state)}
             if self.page is not None:
                 self.page.write(unknown=found if keys else None)
 

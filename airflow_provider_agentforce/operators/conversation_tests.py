@@ -126,7 +126,7 @@ class ConversationTestOperator(AgentTesting):
                 repetition=repetition if self.repeat > 1 else None,
                 external_session_key=str(uuid.uuid5(task_key, f"case {number}")),
             )
-            case = _held_once(client, test, ledger, f"case_{number}", mark)
+            case = _hold_once(client, test, ledger, f"case_{number}", mark)
             self.log.info("%s: %s%s", case.name, case.status, f" ({case.reason})" if case.reason else "")
             cases.append(case)
         return cases
@@ -138,7 +138,7 @@ def _repetitions(given: Any) -> int:
     return given
 
 
-def _held_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
+def _hold_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
     """Hold a conversation, unless an earlier try has."""
     entry = ledger.read(key)
     if entry is not None and entry.fingerprint != mark:
@@ -149,10 +149,10 @@ def _held_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger,
     if entry is not None and entry.done:
         return _case_in(entry)
     left = (entry.value or {}).get("session") if entry is not None else None
-    return test.cut(left) if left is not None else _held(client, test, ledger, key, mark)
+    return test.cut(left) if left is not None else _hold(client, test, ledger, key, mark)
 
 
-def _held(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
+def _hold(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
     try:
         session = test.start(
             before_send=lambda sent: ledger.intend(key, mark, {"external_session_key": sent})

@@ -257,7 +257,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
             self._push(context, open_session.turns[-1], {"result": result}, recorded=ledger.keeps)
         except BaseException as error:  # noqa: BLE001 - raised again, unchanged or as one that says more
             self.push_in_failure(context, "turns", [turn.to_dict() for turn in open_session.turns])
-            raise self._after_the_answer(error, answer, recorded=ledger.keeps) from error.__cause__
+            raise self._correction_error(error, answer, recorded=ledger.keeps) from error.__cause__
         return without_requests({**open_session.turns[-1].to_dict(), "result": result})
 
     def _push(self, context: Context, turn: Turn, values: dict[str, Any], *, recorded: bool) -> None:
@@ -270,7 +270,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
 
             raise stopped(error, "Its answer could not be stored.", turn) from error
 
-    def _after_the_answer(self, error: BaseException, answer: Turn, *, recorded: bool) -> BaseException:
+    def _correction_error(self, error: BaseException, answer: Turn, *, recorded: bool) -> BaseException:
         """Return the error of a corrective question: the message itself has been answered."""
         from airflow_provider_agentforce.operators._retries import (  # noqa: PLC0415 - not at parse time
             Stop,

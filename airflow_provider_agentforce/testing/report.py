@@ -59,7 +59,7 @@ class Report:
             for case in self.cases
         ]
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """Return the report as text: the figures, and the cases that did not pass."""
         lines = [f"{self.name}: {self._figures()}"]
         if self.trouble:

@@ -77,7 +77,7 @@ class SessionTraceTrigger(BaseTrigger):
             seen = {} if message is None else {"answer": _short(message.answer), "complete": message.answered}
             event = self._event(NOT_FOUND if message is None else FOUND, note=finding.note, **seen)
         except Exception as error:  # noqa: BLE001 - finding nothing does not fail the task
-            event = self._event(NOT_FOUND, note=_words_for(error))
+            event = self._event(NOT_FOUND, note=_error_note(error))
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _find(self) -> TraceFinding:
@@ -116,7 +116,7 @@ def _short(answer: str | None) -> str | None:
     return None if answer is None or len(answer) > _LONGEST_ANSWER else answer
 
 
-def _words_for(error: Exception) -> str:
+def _error_note(error: Exception) -> str:
     from airflow_provider_agentforce.exceptions import AgentforceError, one_line  # noqa: PLC0415
 
     # The text of other errors may contain a message or a secret.

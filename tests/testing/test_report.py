@@ -43,7 +43,7 @@ def test_a_reason_that_is_a_sentence_has_one_full_stop():
 
 def test_the_words_name_what_did_not_pass_and_count_repetitions():
     cases = [case(1, name="a", repetition=1), case(2, "failed", name="a", repetition=2), case(3, "error")]
-    told = Report("T", cases, "It was stopped.").in_words().splitlines()
+    told = Report("T", cases, "It was stopped.").summary().splitlines()
     assert told == [
         "T: 1 of 3 passed, 1 ended with an error",
         "  It was stopped.",
@@ -51,7 +51,7 @@ def test_the_words_name_what_did_not_pass_and_count_repetitions():
         "  failed 2. a: why 2",
         "  error 3. case 3: why 3",
     ]
-    many = Report("T", [case(n, "failed") for n in range(1, 100)]).in_words()
+    many = Report("T", [case(n, "failed") for n in range(1, 100)]).summary()
     assert many.endswith("and 79 more")
     assert len(many.splitlines()) == 22
 

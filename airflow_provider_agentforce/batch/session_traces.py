@@ -154,7 +154,7 @@ class SessionTraces:
     :param credits_per_action: what an action costs, for an estimate.
     :param on_trace: receives each trace that is there, once no more of it is expected.
     :param storage_of: returns the storage for a path object.
-    :raises AgentforceInputError: if the folder holds no results of a batch.
+    :raises AgentforceInputError: if the folder has no results of a batch.
     :raises LedgerError: if it cannot be read.
     """
 

@@ -299,7 +299,7 @@ def guarded(
 
     :param failure: the consequence of a failure, such as ``The checkpoint cannot be read``.
     :param hint: the way out.
-    :param lasting: tells whether a retry of the task would meet the same error.
+    :param lasting: returns whether a retry of the task would meet the same error.
     :raises LedgerError: for any error of the store's library.
     """
     try:

@@ -67,7 +67,7 @@ class Upstream:
             host = fields["host"]
             return cls(host if "://" in host else f"https://{host}", str(extra.get("api_url") or ""))
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError):
-            # Without the text: it holds the secret.
+            # Without the text, which contains the secret.
             raise ValueError("--conn must be a connection as JSON, with a host.") from None
 
     def url_of(self, path: str) -> str:

@@ -258,7 +258,7 @@ class AgentforceBaseOperator(RendersOnlyTemplates):
         return operator_lineage(self, task_instance, inputs, outputs, getattr(self, "soql", None))
 
     def lineage_uris(self) -> tuple[list[str], list[str]]:
-        """Return the URIs of what the task reads and of what it writes, beside the agent."""
+        """Return the URIs of what the task reads and of what it writes, besides the agent."""
         return [], []
 
     def uri_in_org(self, path: str) -> list[str]:

@@ -100,7 +100,7 @@ def number_of(sequence_id: Any) -> Any:
 def newest_number(task: TakesSession, session: Session, context: Context) -> int:
     """Return the number of the last message that tasks before *task* have sent in its session, 0 without any.
 
-    A task that runs beside it, and a function that sends with the hook, may have sent others.
+    A parallel task, and a function that sends with the hook, may have sent others.
     """
     written = task_of(context, task.task_id)
     before = written.get_flat_relatives(upstream=True) if written is not None else ()

@@ -394,7 +394,7 @@ class Resolver:
     def _settle_unless_traced(self, verdicts: Mapping[str, Verdict]) -> None:
         """Settle verdicts. Before a message is sent again, look into the trace, if that is one of the steps.
 
-        All are settled at once: a person's decision about many messages is one.
+        All are settled together, because a person's decision applies to all messages.
         """
         step = next((one for one in self._steps if isinstance(one, Trace)), None)
         if step is None:

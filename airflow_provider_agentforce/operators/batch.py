@@ -478,7 +478,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         return Handover(identity, arguments_of(self, agent_id, self.records if in_files else None))
 
     def _resolve(self, context: Context, unknown: UnknownRows) -> None:
-        """Take the steps of ``on_unknown_delivery`` for all records at once."""
+        """Run the steps of ``on_unknown_delivery`` for all unknown records together."""
         from airflow_provider_agentforce.operators._resolving import TaskServices  # noqa: PLC0415 - not at parse time
         from airflow_provider_agentforce.operators._unknown_delivery import Resolver  # noqa: PLC0415
 

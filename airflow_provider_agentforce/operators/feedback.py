@@ -37,7 +37,7 @@ class SubmitFeedbackOperator(AgentforceBaseOperator):
     :param session_id: instead of ``turn``, together with ``feedback_id``.
     :param feedback_id: the ``feedback_id`` of the answer.
     :param feedback: ``GOOD`` or ``BAD``.
-    :param text: why, in words.
+    :param text: the reason for the rating.
     :param agentforce_conn_id: connection of type ``agentforce``.
     """
 

@@ -20,6 +20,6 @@ async def client_of(conn_id: str) -> AgentforceClient:
 
 
 def _plain_client(conn_id: str) -> AgentforceClient:
-    from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - beside the loop
+    from airflow_provider_agentforce.hooks.agentforce import AgentforceHook  # noqa: PLC0415 - imported in a thread
 
     return AgentforceHook(conn_id).plain_client

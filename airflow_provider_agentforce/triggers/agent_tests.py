@@ -56,7 +56,7 @@ class AgentTestTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll the run, and yield one event."""
-        from airflow_provider_agentforce.exceptions import (  # noqa: PLC0415 - beside the loop
+        from airflow_provider_agentforce.exceptions import (  # noqa: PLC0415 - only the triggerer needs it
             AgentforceError,
             AgentforceTransientError,
         )

@@ -89,7 +89,7 @@ class SessionTraceTrigger(BaseTrigger):
             client.stop()
 
     async def _look_until_the_end(self, client: AgentforceClient) -> TraceFinding:
-        from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - loaded beside the loop
+        from airflow_provider_agentforce.client import trace_lookup  # noqa: PLC0415 - client_of() imports it in a thread
 
         sought = trace_lookup.SoughtMessage(
             self.session_id, self.text, self.position, self.sent_at, self.same_before

@@ -130,7 +130,7 @@ class Recorder:
             reply = await asyncio.to_thread(self._ask, request, body)
             answer = await self._answer(reply, send)
         except requests.RequestException:
-            # It is not known whether the org acted, so the recorder must not answer with a status of its own.
+            # It is not known whether the org acted, so no HTTP status may be the answer.
             await lost.finish(scope, receive, send)
             return
         self.script.take(

@@ -158,7 +158,7 @@ class VersionAnswers:
         :raises LedgerError: if the answers cannot be read.
         """
         found = self._loaded.execute("SELECT line FROM answers WHERE question = ?", [question]).fetchone()
-        # What is in the database has been checked.
+        # The lines in the database were checked when they were copied.
         return None if found is None else Answer(**decode_own(found[0]))
 
     def has(self, question: str, at: str) -> bool:

@@ -270,7 +270,7 @@ def result_names(formats: Iterable[str]) -> list[str]:
 def rewrite_tables(storage: Storage) -> None:
     """Write the tables of a batch again from its rows, some of which have changed.
 
-    :param storage: of the folder of its results.
+    :param storage: storage of the folder with its results.
     :raises OSError: or an error of the store's library.
     """
     tables = WrittenTables.of(storage)

@@ -25,8 +25,8 @@ _NAME = re.compile(rf"{PREFIX}(\d{{4,}})-([0-9a-f]{{12}})-(\d{{8,}})-(\d{{8,}})\
 class PartName(NamedTuple):
     """The name of a file.
 
-    :param turn: which try of the batch wrote it, counted from 1.
-    :param owner: the process.
+    :param turn: number of the try that wrote it, counted from 1.
+    :param owner: id of the process that wrote it, 12 hexadecimal digits.
     :param first: the number of its first block.
     :param bound: it claims only records with a lower position.
     """
@@ -89,8 +89,9 @@ class Block:
 class ReadBlock(NamedTuple):
     """A block that was read.
 
-    :param number: within its try.
-    :param offset: of its first row in the file.
+    :param number: its number within its try, from 0.
+    :param block: the block, without the lines of its rows.
+    :param offset: the offset of its first row in the file, in bytes.
     """
 
     number: int

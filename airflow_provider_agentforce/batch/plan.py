@@ -67,9 +67,9 @@ class Plan:
     def __post_init__(self) -> None:
         self._asked = HashIndex()
         self._in_session = 0
-        # With those of the records that use an earlier answer.
+        # Totals that include the records with an earlier answer.
         self._all_messages = self._all_characters = 0
-        # Of all records, and of those that can be asked, if some are asked twice.
+        # The ranks of all records, and of those that can be asked; empty unless some are asked twice.
         self._ranks, self._ranks_to_ask = array("Q"), array("Q")
         self._counted: Counter[str] = Counter()
         self._first: dict[str, Any] = {}

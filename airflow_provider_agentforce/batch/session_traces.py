@@ -106,7 +106,8 @@ class _Sought:
     :ivar session_id: id of the session.
     :ivar answered: number of its last message that was answered.
     :ivar started_at: when its first message was sent, in seconds since the epoch.
-    :ivar doubts: by the number of the row; a session in doubt is not used further, so there is one at most.
+    :ivar doubts: the message of its unknown row, by the number of that row; at most one, because a session in
+        doubt is not used further.
     :ivar line: its line in the file.
     """
 

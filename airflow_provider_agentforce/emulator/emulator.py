@@ -41,7 +41,7 @@ class Emulator:
         one and an employee agent.
     :param sobjects: the objects of its data, without records. None: accounts, contacts and cases, with a few
         records.
-    :param settings: those of :class:`EmulatorSettings`.
+    :param settings: the fields of :class:`EmulatorSettings`.
     :raises ValueError: an invalid setting, or an invalid script (a :class:`ScriptError`).
     :raises ModuleNotFoundError: the ``[emulator]`` extra is not installed.
     """

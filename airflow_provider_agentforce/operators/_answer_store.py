@@ -21,7 +21,7 @@ class AnswerStore:
 
     :param path: URI of the folder, such as ``s3://bucket/answers``; in a batch also a template or
         the output of a task.
-    :param max_age: of answers that are reused; ``None``: any age.
+    :param max_age: maximum age of an answer that is reused; ``None``: no limit.
     :raises AgentforceInputError: *path* is not a URI, or *max_age* is not a ``timedelta`` above zero.
     """
 
@@ -54,9 +54,9 @@ class AnswerStore:
 
 
 def store_of(given: Any) -> AnswerStore | None:
-    """Return the store for the argument ``reuse`` of a batch.
+    """Return the store for the argument ``reuse`` of a batch, ``None`` if it is not given.
 
-    :raises AgentforceInputError: if it is not one.
+    :raises AgentforceInputError: if *given* is neither an :class:`AnswerStore` nor a URI.
     """
     return given if given is None or isinstance(given, AnswerStore) else AnswerStore(given)
 

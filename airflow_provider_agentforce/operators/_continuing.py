@@ -63,7 +63,7 @@ def continued_folder(given: Any) -> Any:
 def arguments_of(operator: ConversationBatchOperator, agent_id: str, records: Any) -> dict[str, Any]:
     """Return what the continuing task takes over, as JSON.
 
-    :param agent_id: of the agent.
+    :param agent_id: id of the agent.
     :param records: the URI of the input, ``None`` if it is kept beside the results.
     """
     from airflow_provider_agentforce.batch.plain_json import as_json  # noqa: PLC0415 - not at parse time

@@ -308,7 +308,7 @@ class TaskJournal:
         # Messages of earlier tries that may be sent again, by number, with the resolution that allows it, if
         # any.
         self._earlier: dict[int, dict[str, Any] | None] = {}
-        # When they were first sent, ISO 8601.
+        # When messages of earlier tries were first sent, by number, in ISO 8601.
         self._first_sent: dict[int, str | None] = {}
 
     def replay(self, number: int, asked: Mapping[str, Any]) -> JournalEntry:

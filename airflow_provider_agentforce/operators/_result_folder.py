@@ -71,7 +71,7 @@ def check_folder(path: Any, executor: str | None, context: Context) -> Callable[
 
 def remote_executor(task: Any) -> str | None:
     """Return the name of the executor that runs *task*, ``None`` if it does so on the scheduler's machine."""
-    # Inside a pod the configuration names LocalExecutor.
+    # Inside a pod the configuration may name another executor.
     if os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD"):
         return "KubernetesExecutor"
     configured = conf.get("core", "executor", fallback="LocalExecutor")

@@ -24,7 +24,7 @@ class TakesSession(AgentforceBaseOperator):
     """Base of the operators that use a session that another task has started.
 
     :param session: the output of a start or a send.
-    :param session_id: instead of *session*.
+    :param session_id: instead of *session*; an id, or a template that renders to one.
     """
 
     template_fields: Sequence[str] = ("session", "session_id", *AgentforceBaseOperator.template_fields)

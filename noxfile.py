@@ -24,7 +24,7 @@ NEWEST = "3.3.2"
 # The next one, of which the index has a beta only; an installer takes that where it is named.
 NEXT = "3.4.0b2"
 BETA = (f"apache-airflow-core=={NEXT}", "apache-airflow-task-sdk==1.4.0b2")
-# An older Airflow works with what was on the package index in its day, not with what is there now.
+# An older Airflow works with what was on the package index then, not with what is there now.
 PAIRS = [
     ("3.10", "2.11.0", "2025-06-10"),
     ("3.11", "2.11.2", "2026-04-01"),

@@ -130,7 +130,7 @@ class Ask:
     :param timeout: how long to wait for the person; after that the next step follows, or the agent's question
         in a conversation is cancelled. Default: no limit.
     :param assigned_users: the users who may answer, each an Airflow ``HITLUser`` (``{"id", "name"}``);
-        default: everyone who may edit the task.
+        default: everyone whose role may respond for the Dag.
     :param notifiers: Airflow notifiers, which are called with the task's context when the question is asked.
     """
 

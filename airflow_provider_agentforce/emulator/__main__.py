@@ -49,17 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["replay"]:
         arguments[0] = "--script"
     options = vars(_parser().parse_args(arguments))
-    return _serve(lambda: Emulator(**options), _announcement, lambda _: "Stopped.")
+    return _serve(
+        lambda: Emulator(**options),
+        _announcement,
+        lambda _: "Stopped.",
+        port_from=f"--port or the variable {_PORT}",
+    )
 
 
 def _serve(
-    make: Callable[[], _Server], announcement: Callable[[_Server], str], farewell: Callable[[_Server], str]
+    make: Callable[[], _Server],
+    announcement: Callable[[_Server], str],
+    farewell: Callable[[_Server], str],
+    *,
+    port_from: str,
 ) -> int:
     """Run a server until a signal stops it, and return the exit code.
 
     :param make: creates the server.
     :param announcement: returns the text to print once it runs.
     :param farewell: returns the text to print after it has stopped.
+    :param port_from: what sets its port.
     """
     with _stops_kept():
         try:
@@ -67,7 +77,7 @@ def _serve(
             server.start()
         except (ModuleNotFoundError, OSError, ValueError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            way_out = f". Choose another port with --port or the variable {_PORT}." if in_use else ""
+            way_out = f". Choose another port with {port_from}." if in_use else ""
             sys.stderr.write(f"agentforce-emulator: {error}{way_out}\n")
             return 1
         sys.stdout.write(announcement(server))
@@ -106,7 +116,7 @@ def _record(options: dict[str, Any]) -> int:
         replay = f"agentforce-emulator replay {shlex.quote(options['output'])}"
         return f"Recorded {script.answers} answers.{refused} Read the file, then run: {replay}"
 
-    return _serve(make, announcement, farewell)
+    return _serve(make, announcement, farewell, port_from="--port")
 
 
 def _connection(given: str) -> str:

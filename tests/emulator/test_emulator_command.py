@@ -113,13 +113,26 @@ def test_a_bad_script_is_one_clear_line(tmp_path, capsys):
     assert captured.out == ""
 
 
-def test_a_taken_port_is_one_clear_line_that_names_the_way_out(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "way_out"),
+    [
+        ([], "--port or the variable EMULATOR_PORT"),
+        (["record", "--upstream", "http://127.0.0.1:1"], "--port"),
+    ],
+)
+def test_a_taken_port_is_one_clear_line_that_names_the_way_out(arguments, way_out, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main([*arguments, "--port", str(taken.getsockname()[1])]) == 1
+    assert re.fullmatch(
+        rf"agentforce-emulator: .*in use.* another port with {way_out}\.\n", capsys.readouterr().err
+    )
+
+
+def test_the_variable_chooses_the_port(capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("EMULATOR_PORT", str(taken.getsockname()[1]))
         assert main([]) == 1
-    assert re.fullmatch(
-        r"agentforce-emulator: .*in use.* --port or the variable EMULATOR_PORT\.\n", capsys.readouterr().err
-    )
+    assert "in use" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_one_clear_line():

@@ -246,10 +246,14 @@ class Run:
         self.run_id = run_id
         self._path = f"dags/{dag_id}/dagRuns/{run_id}"
 
-    def wait(self, timeout: float = 300) -> str:
-        """Wait for the end of the run and return its state."""
+    def wait(self, timeout: float = 300, meanwhile: Callable[[], None] = lambda: None) -> str:
+        """Wait for the end of the run and return its state.
+
+        :param meanwhile: is called again and again until then.
+        """
 
         def state() -> str | None:
+            meanwhile()
             found = self.airflow.ask("GET", self._path)["state"]
             return found if found in DONE else None
 

@@ -147,13 +147,19 @@ class Cluster(RealAirflow):
 
         Workers take tasks as soon as they are ready.
         """
-        for name in (*SERVICES, *self.at_start):
-            if self._changes[name]:
-                self.lose(name)
-            if self._processes[name].poll() is not None:
+        for parts in (SERVICES, self.at_start):
+            ended = [name for name in parts if self._has_ended(name)]
+            for name in ended:
                 self.start_part(name)
+            for name in ended:
                 if name not in WORKERS:
                     self.wait_for_part(name)
+
+    def _has_ended(self, name: str) -> bool:
+        """Return whether a part does not run. One that runs in a changed environment is ended first."""
+        if self._changes[name]:
+            self.lose(name)
+        return self._processes[name].poll() is not None
 
     def processes_of(self, name: str) -> list[psutil.Process]:
         """Return the processes of a part that are alive."""

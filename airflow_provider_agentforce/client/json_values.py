@@ -86,6 +86,11 @@ def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+def as_decoded(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what :func:`decode` makes of *value*, at any depth: it can be stored."""
+    return storable(_DECODER.decode(json.dumps(value)))  # type: ignore[no-any-return]
+
+
 def storable(value: Any) -> Any:
     """Replace the characters that msgpack or PostgreSQL refuse by U+FFFD, in keys too."""
     return mapped(value, lambda text: _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text)

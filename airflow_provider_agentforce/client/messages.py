@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
+from airflow_provider_agentforce.client.json_values import as_decoded
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -86,9 +87,9 @@ class Message:
 
     @property
     def request(self) -> dict[str, Any]:
-        """The value for :attr:`.Turn.request`."""
+        """The value for :attr:`.Turn.request`: as it is sent, but every database can store it."""
         reply = self.content.get("reply")
-        return {"type": self.type, "text": self.text, "reply": reply, "variables": self.variables}
+        return as_decoded({"type": self.type, "text": self.text, "reply": reply, "variables": self.variables})
 
     def asked(self, known_as: str | None = None) -> dict[str, Any]:
         """Return the fields that identify the message in a journal.

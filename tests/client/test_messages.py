@@ -110,6 +110,17 @@ def test_in_reply_to_is_for_texts():
     assert message_of("yes", in_reply_to="m1") == Message("Text", {"text": "yes"}, "m1")
 
 
+def test_what_was_asked_can_be_stored_whatever_was_sent(org, client):
+    # PostgreSQL refuses NUL in an XCom, and msgpack a number of more than 64 bits: after the agent has acted.
+    text, variables = "a\0b", {"\0": 10**30}
+    asked = client.send_message(client.start_session(), text, variables=variables).request
+    assert asked["text"] == "a\ufffdb"
+    assert asked["variables"] == [{"name": "\ufffd", "type": "Number", "value": str(10**30)}]
+    assert org.requests[-1].body["message"]["text"] == text
+    reply = message_of(Reply([{**ITEM, "value": 10**30}]), session=LAST, last=turn(CONFIRM))
+    assert reply.request["reply"] == [{**ITEM, "value": str(10**30)}]
+
+
 def test_reason_of_a_failed_transfer_is_one_of_two():
     with pytest.raises(AgentforceInputError, match="failed must be NoAgentAvailable or Error, or None"):
         Transfer("lunch")

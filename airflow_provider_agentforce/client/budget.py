@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.exceptions import AgentforceTransientError, BudgetExceededError
+from airflow_provider_agentforce.exceptions import BudgetExceededError
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.budget_store import BudgetStore
@@ -77,11 +77,6 @@ class Spending:
     def _count(self, one: str | None) -> None:
         budget = self.budget
         left = self._store.spend(budget.kind, budget.per_day, one)
-        if left is None:
-            raise AgentforceTransientError(
-                "The budget cannot be counted because the Redis of limits_conn_id cannot be reached; nothing "
-                "was sent."
-            )
         if left > 0:
             raise BudgetExceededError(
                 f"The budget of {budget.per_day:,} {budget.kind} a day is used up until 00:00 UTC.",

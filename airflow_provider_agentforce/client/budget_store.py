@@ -9,6 +9,7 @@ import redis
 
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
 from airflow_provider_agentforce.client.redis_scripts import RedisScripts, StoreAwayError, ms, text
+from airflow_provider_agentforce.exceptions import AgentforceTransientError
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +72,12 @@ class BudgetStore:
         self._spent: dict[str, _Spent] = {}
         self._learning = ForkSafeLock()
 
-    def spend(self, kind: str, per_day: int, one: str | None) -> float | None:
+    def spend(self, kind: str, per_day: int, one: str | None) -> float:
         """Count *one* towards today's budget of a kind; ``None`` only looks.
 
         :param one: its id; it counts once, however often it is sent.
-        :returns: 0 if it is counted, seconds until tomorrow if nothing is left, ``None`` without the store.
+        :returns: 0 if it is counted, seconds until tomorrow if nothing is left.
+        :raises AgentforceTransientError: if the store cannot be reached.
         """
         asked: dict[str, Any] = {"per_day": per_day, "day": ms(_DAY)}
         if one is not None:
@@ -85,8 +87,11 @@ class BudgetStore:
             asked |= {"known": known.used, "age": known.age, "today": known.day}
         try:
             free_in, used, age, day = self._scripts.run(self._spend, self._keys(kind), asked)
-        except StoreAwayError:
-            return None
+        except StoreAwayError as error:
+            raise AgentforceTransientError(
+                "The budget cannot be counted because the Redis of limits_conn_id cannot be reached "
+                f"({error}); nothing was sent."
+            ) from error
         spent = _Spent(used, text(age), day)
         with self._learning:
             latest = self._spent.get(kind)

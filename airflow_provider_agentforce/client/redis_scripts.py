@@ -58,7 +58,6 @@ class RedisScripts:
 
     def __init__(self, client: Any, org: str) -> None:
         digest = hashlib.sha256(org.encode()).hexdigest()[:16]
-        # In one slot of a cluster.
         self._prefix = f"agentforce:{{{digest}}}"
         self.client = _impatient(client)
 
@@ -94,8 +93,6 @@ def text(value: Any) -> str:
 
 def _impatient(client: Any) -> Any:
     """Return a client of the same Redis with a timeout; by default there is none."""
-    if not isinstance(client, redis.Redis):  # a cluster, which keeps its connections itself
-        return client
     pool = client.connection_pool
     options = {
         **pool.connection_kwargs,

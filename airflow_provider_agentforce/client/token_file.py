@@ -123,6 +123,9 @@ class TokenFile:
                 deadline.sleep(_POLL)
             yield
         finally:
+            # A child that was forked meanwhile would keep the lock after a mere close.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _open_lock(self) -> int | None:

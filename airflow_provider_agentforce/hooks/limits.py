@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException
-from airflow_provider_agentforce.exceptions import AgentforceInputError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.limits_store import LimitsStore
@@ -31,6 +31,7 @@ def limits_store(settings: Settings) -> LimitsStore | None:
         ) from error
     try:
         hook: Any = RedisHook(settings.limits_conn_id)  # without types
+        _check(hook.get_connection(settings.limits_conn_id))
         client = hook.get_conn()
     except AirflowNotFoundException:
         raise AgentforceInputError(
@@ -47,3 +48,19 @@ def limits_store(settings: Settings) -> LimitsStore | None:
         # Airflow puts the id of the Dag into a task's environment. The sessions of a Dag count together.
         group=os.environ.get("AIRFLOW_CTX_DAG_ID", ""),
     )
+
+
+def _check(connection: Any) -> None:
+    """Refuse what Airflow's Redis provider would ignore, or what cannot keep limits.
+
+    :raises ValueError: with the reason.
+    """
+    extra, database = connection.extra_dejson, connection.schema
+    if extra.get("cluster"):
+        raise ValueError("A Redis cluster is not supported. Use a single Redis, with or without replicas.")
+    if not connection.host or not connection.port:
+        raise ValueError("It needs a host and a port.")
+    if connection.conn_type == "rediss" and not extra.get("ssl"):
+        raise ValueError("The scheme rediss does not turn on TLS. Use redis, and set the extra ssl.")
+    if database and database != str(extra.get("db", 0)):
+        raise ValueError(f"Its path {shown(database)} does not select a database. Set the extra db.")

@@ -221,6 +221,29 @@ def test_a_process_that_is_killed_while_it_logs_in_holds_up_no_other(make_org, t
     other.close()
 
 
+def test_a_child_that_is_forked_during_a_login_holds_up_no_other(org, sharing):
+    with ThreadPoolExecutor(1) as pool:
+        with org.hold("token") as hold:
+            answer = pool.submit(talk, sharing())
+            hold.wait_until_held(timeout=30)
+            read, write = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(write)
+                os.read(read, 1)
+                os._exit(0)
+        try:
+            answer.result(60)
+            org.revoke_tokens()
+            began = time.monotonic()
+            talk(sharing(timeout=30.0))
+            assert time.monotonic() - began < 15
+        finally:
+            os.close(write)
+            os.close(read)
+            os.waitpid(child, 0)
+
+
 def test_a_token_that_ends_is_renewed_by_one(make_org, make_client, temporary):
     org = make_org(token_lifetime=4)
     clients = [make_client(org, share_token=True) for _ in range(3)]

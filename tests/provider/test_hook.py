@@ -144,6 +144,28 @@ class TestConnection:
         assert ":pw@" not in str(caught.value)
 
     @pytest.mark.parametrize(
+        ("uri", "told"),
+        [
+            ("redis://:canary@redis.internal:6379/3", "Set the extra db"),
+            ("redis://:canary@redis.internal:6379/3?db=4", "Set the extra db"),
+            ("redis://:canary@redis.internal", "needs a host and a port"),
+            ("rediss://:canary@redis.internal:6379", "set the extra ssl"),
+            ("redis://:canary@redis.internal:6379/?cluster=true", "A Redis cluster is not supported"),
+        ],
+    )
+    def test_what_the_connection_of_the_limits_says_in_vain_is_refused(self, connect, monkeypatch, uri, told):
+        monkeypatch.setenv("AIRFLOW_CONN_THE_LIMITS", uri)
+        hook = connect(
+            host="https://acme.my.salesforce.com",
+            login="key",
+            password=CANARY,
+            extra={"limits_conn_id": "the_limits"},
+        )
+        with pytest.raises(AgentforceInputError, match=f"limits_conn_id: .*'the_limits' .*{told}") as caught:
+            _ = hook.client
+        assert "canary" not in str(caught.value)
+
+    @pytest.mark.parametrize(
         ("value", "wrong"),
         [
             (None, "does not exist"),

@@ -105,7 +105,11 @@ SECTIONS = {
         row(TOKEN, "the org refuses the login for another reason", Failure.TOKEN_REFUSED),
         row(TOKEN, "the URL's scheme or port is wrong", Failure.WRONG_PROTOCOL),
         row(TOKEN, "the host asks for a client certificate", Failure.CLIENT_CERTIFICATE),
-        row(TOKEN, "a SOCKS proxy, or a file that does not exist", Failure.BAD_ROUTE),
+        row(
+            TOKEN,
+            "a SOCKS proxy, a proxy without its user and password, or a file that does not exist",
+            Failure.BAD_ROUTE,
+        ),
     ],
     "Getting a token with `jwt_bearer`": [
         jwt_row("wrong consumer key, or a new app", "wrong_key"),

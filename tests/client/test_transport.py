@@ -317,9 +317,12 @@ def test_time_that_runs_out_before_the_first_byte_is_known_not_to_be_sent(serve,
 # Before the first byte
 
 
-def refusing_tunnel(peer):
-    peer.read_request()
-    peer.send(wire.response(status=407))
+def refusing_tunnel(status):
+    def refuse(peer):
+        peer.read_request()
+        peer.send(wire.response(status=status))
+
+    return refuse
 
 
 def closing_tunnel(peer):
@@ -341,9 +344,15 @@ NOTHING_LEFT = {
     ),
     "proxy that refuses": (
         "https://localhost",
-        refusing_tunnel,
+        refusing_tunnel(502),
         Failure.UNREACHABLE,
-        "answered 407 to CONNECT",
+        "answered 502 to CONNECT",
+    ),
+    "proxy that wants a password": (
+        "https://localhost",
+        refusing_tunnel(407),
+        Failure.BAD_ROUTE,
+        "answered 407 to CONNECT, because it needs a valid user and password",
     ),
     "proxy that closes": ("https://localhost", closing_tunnel, Failure.UNREACHABLE, "closed the connection"),
 }

@@ -17,6 +17,7 @@ from airflow_provider_agentforce.client.answer_reader import MAX_BODY_BYTES
 from airflow_provider_agentforce.client.transport.errors import (
     DeadlineError,
     FramingError,
+    RouteError,
     WireError,
     is_foreign,
 )
@@ -26,6 +27,7 @@ from airflow_provider_agentforce.client.transport.routes import Route
 _MAX_OVERHEAD = 1024 * 1024
 _MAX_HEAD = 64 * 1024
 _CONNECT_SECONDS = 10.0
+_PROXY_AUTHENTICATION = 407
 _SLICE = 0.1
 _SHORTEST = 0.001  # to a socket, 0 means not to wait at all
 _PIECE = 64 * 1024
@@ -234,8 +236,11 @@ class Connection:
         reply = self.next_event(end)
         while isinstance(reply, h11.InformationalResponse):
             reply = self.next_event(end)
-        if not (isinstance(reply, h11.Response) and 200 <= reply.status_code < 300):  # noqa: PLR2004
-            raise WireError(f"it answered {getattr(reply, 'status_code', 'nothing')} to CONNECT")
+        status = reply.status_code if isinstance(reply, h11.Response) else None
+        if status == _PROXY_AUTHENTICATION:
+            raise RouteError("it answered 407 to CONNECT, because it needs a valid user and password")
+        if status is None or not 200 <= status < 300:  # noqa: PLR2004
+            raise WireError(f"it answered {status or 'nothing'} to CONNECT")
         if self._http.trailing_data[0]:
             raise WireError("the proxy sent bytes that belong to no reply")
         self._http, self._received, self.head = kept, 0, b""

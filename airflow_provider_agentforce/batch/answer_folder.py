@@ -96,7 +96,7 @@ class Answer(NamedTuple):
     def _is_possible(self) -> bool:
         earlier: Any = self.earlier_answers
         texts = [*self[:5], *(earlier if isinstance(earlier, list) else [None])]
-        if self.outcome not in {ANSWERED, ENDED} or not all(isinstance(one, str) for one in texts):
+        if {*map(type, texts)} != {str} or self.outcome not in {ANSWERED, ENDED}:
             return False
         return bool(_QUESTION.fullmatch(self.question)) and is_moment(self.at)
 

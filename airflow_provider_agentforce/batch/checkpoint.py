@@ -93,12 +93,14 @@ class EarlierTries:
 class _PendingBlock(Block):
     """A block that is being written.
 
+    :ivar positions: those of the records with its rows.
     :ivar bound: its claims are of records with a lower position.
     :ivar sync: whether it must be durable; otherwise it must only survive this process.
     :ivar done: whether the write was attempted.
     :ivar error: why it could not be written.
     """
 
+    positions: list[int] = field(default_factory=list)
     bound: int = 0
     sync: bool = False
     done: bool = False
@@ -219,9 +221,11 @@ class Checkpoint:
         line = row.line()
         counts = row.attempts, row.answers, len(line), len(record)
         entry = Entry(name, row.status, row.again, *counts, question, row.failure)
+        position = self._positions[name]
         with self._changed:
             self._pending.rows.append((entry, line + record))
-            self.rows.put(self._positions[name], entry)
+            self._pending.positions.append(position)
+            self.rows.put(position, entry)
 
     def resolve(self, row: Row) -> None:
         """Replace the row of a record, if it is unknown, by one of the same session that is not.
@@ -388,12 +392,12 @@ class Checkpoint:
         self._unmerged += str(part) not in self._own
         self._own[str(part)] = self._size
 
-    def _place(self, block: Block, offset: int) -> None:
-        """Record the positions of a block's rows, except those that have been replaced."""
-        newer = {entry.name for entry, _ in self._pending.rows}
-        for entry, _ in block.rows:
-            if entry.name not in newer:
-                self.rows.place(self._positions[entry.name], self._file, offset)
+    def _place(self, block: _PendingBlock, offset: int) -> None:
+        """Record the places of a block's rows, except those that have been replaced."""
+        newer = set(self._pending.positions)
+        for position, (entry, _) in zip(block.positions, block.rows, strict=True):
+            if position not in newer:
+                self.rows.place(position, self._file, offset)
             offset += entry.length + entry.record_length
 
     def _take_back(self, write: _PendingBlock) -> None:
@@ -402,6 +406,7 @@ class Checkpoint:
         """
         later = self._pending
         later.rows[:0] = write.rows
+        later.positions[:0] = write.positions
         later.withdrawn[:0] = [*write.withdrawn, *write.claims]
         later.sessions = {**write.sessions, **later.sessions}
         later.ended[:0] = write.ended

@@ -9,7 +9,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from airflow_provider_agentforce.batch.fields import Fields, kind_of
 from airflow_provider_agentforce.batch.hash_index import HashIndex
@@ -29,8 +29,7 @@ _KEYS = (str, int, float, bool)
 _PLAIN_KEYS = frozenset({str, float, bool})
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record.
 
     :param position: counted from 0, among those of the batch; below 0 for one of another shard.

@@ -156,9 +156,9 @@ class Reuse:
 
 
 def content_of(item: WorkItem) -> bytes:
-    """Return the messages and variables of a record as JSON."""
+    """Return the messages and variables of a record, each as a line of JSON."""
     variables = item.variables or item.messages[0].variables
-    return _bytes([[message.text for message in item.messages], variables])
+    return b"\n".join(map(_bytes, [*(message.text for message in item.messages), *variables]))
 
 
 def _answers_at(checkpoint: Checkpoint, positions: array[int]) -> Iterator[Answer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -134,18 +134,22 @@ class BatchWatcher:
 
     def __init__(self, page: BatchPage) -> None:
         self._page = page
+        self._finished: Counter[str] = Counter()
 
     def known(self, checkpoint: Checkpoint) -> None:
         """Show the rows of earlier tries."""
         self._page.known(checkpoint)
 
     def row(self, row: Row) -> None:
-        """Count a finished record."""
-        incr("agentforce.batch.records", tags={"status": row.status})
+        """Count a finished record; the metric is sent with the next report."""
+        self._finished[row.status] += 1
         self._page.row(row)
 
     def snapshot(self, snapshot: ProgressSnapshot) -> None:
         """Show the progress."""
+        while self._finished:
+            status, number = self._finished.popitem()
+            incr("agentforce.batch.records", number, tags={"status": status})
         gauge("agentforce.batch.sessions", snapshot.open_sessions)
         gauge("agentforce.batch.session_limit", snapshot.limit)
         self._page.snapshot(snapshot)

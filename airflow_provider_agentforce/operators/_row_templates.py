@@ -107,7 +107,7 @@ def _with_text(value: Any) -> Any:
 
     :raises AgentforceInputError: it is a generator, a function or the like.
     """
-    if (isinstance(value, Iterator) or callable(value)) and not _has_own_text(value):
+    if not _has_own_text(value) and (isinstance(value, Iterator) or callable(value)):
         raise _without_text(value)
     return value
 

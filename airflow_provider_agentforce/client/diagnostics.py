@@ -35,14 +35,22 @@ _NO_ORG = (Failure.REDIRECT, Failure.NOT_FOUND, Failure.UNREADABLE)
 _API_GIVES_UP = 120
 
 
-def diagnose(client: AgentforceClient, settings: Settings, *, start_session: bool = False) -> Diagnosis:
+def diagnose(
+    client: AgentforceClient,
+    settings: Settings,
+    limits_problem: AgentforceError | None = None,
+    *,
+    start_session: bool = False,
+) -> Diagnosis:
     """Check a connection: its settings, the hosts, the token, the agent.
 
     :param settings: the connection's settings; those of *client* may have a shorter timeout.
+    :param limits_problem: why the limits cannot be shared.
     :param start_session: also start a session with the default agent, and end it.
     :returns: one check for each name; none shows a secret.
     """
-    found = [_settings(settings), *_of_org(client, start_session=start_session), _limits(settings)]
+    of_org = _of_org(client, start_session=start_session)
+    found = [_settings(settings), *of_org, _limits(settings, limits_problem)]
     return _completed(found, settings).redacted(client.redact)
 
 
@@ -80,7 +88,10 @@ def _settings(settings: Settings) -> ConnectionCheck:
     return ConnectionCheck("settings", OK, f"complete; {settings.auth}{user}.")
 
 
-def _limits(settings: Settings) -> ConnectionCheck:
+def _limits(settings: Settings, problem: AgentforceError | None) -> ConnectionCheck:
+    if problem is not None:
+        status = FAILED if isinstance(problem, AgentforceInputError) else WARNING
+        return ConnectionCheck("limits", status, problem.fact, problem.hint)
     fact = (
         f"{settings.max_concurrent_sessions} sessions at once, {settings.max_sessions_per_hour} starts in an "
         f"hour, {settings.max_messages_per_session} messages in a session; {settings.timeout:g} s for a call."

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_agentforce.client.budget_store import BudgetStore
-from airflow_provider_agentforce.client.redis_scripts import RedisScripts, ms, text
+from airflow_provider_agentforce.client.redis_scripts import (
+    RedisScripts,
+    StoreAwayError,
+    StoreRefusedError,
+    ms,
+    text,
+)
+from airflow_provider_agentforce.exceptions import AgentforceInputError, AgentforceTransientError
 
 _LEASE_SECONDS = 45.0
 _BEAT_SECONDS = 5.0
@@ -258,6 +265,25 @@ class LimitsStore:
     def close(self) -> None:
         """Close the connections to Redis."""
         self._scripts.client.close()
+
+    def check(self) -> None:
+        """Check that Redis can be used.
+
+        :raises AgentforceInputError: if it refuses the user, the password, or the commands to this user.
+        :raises AgentforceTransientError: if it cannot be reached.
+        """
+        try:
+            self.renew("check", (), window=0.0, age=None)
+        except StoreRefusedError as error:
+            raise AgentforceInputError(
+                f"limits_conn_id: Redis refuses the connection {self.name!r}: {error}",
+                hint="Correct its user and password, or the rights of the user.",
+            ) from None
+        except StoreAwayError as error:
+            raise AgentforceTransientError(
+                f"limits_conn_id: the Redis of the connection {self.name!r} cannot be reached: {error}",
+                hint="Until it can, each task uses its share of the limits.",
+            ) from None
 
     def lease(self, process: str) -> str:
         """Return the id of a new lease.

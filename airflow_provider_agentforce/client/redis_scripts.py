@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from airflow_provider_agentforce.exceptions import one_line
@@ -19,6 +20,7 @@ from airflow_provider_agentforce.exceptions import one_line
 # A worker that waits for its Redis does nothing else, and its share is known.
 _CALL_SECONDS = 2.0
 _BORN_SECONDS = 30 * 86400.0
+_REFUSALS = (redis.AuthenticationError, NoPermissionError)
 
 _BEGIN = """
 local t = redis.call('TIME')
@@ -47,6 +49,10 @@ end
 
 class StoreAwayError(Exception):
     """The store cannot be reached now."""
+
+
+class StoreRefusedError(StoreAwayError):
+    """Redis refuses the user, the password, or a command to this user."""
 
 
 class RedisScripts:
@@ -78,7 +84,8 @@ class RedisScripts:
         try:
             return script(keys=keys, args=[json.dumps({"born": ms(_BORN_SECONDS), **asked})])
         except (redis.RedisError, OSError) as error:
-            raise StoreAwayError(f"{type(error).__name__}: {one_line(str(error), 120)}") from error
+            kind = StoreRefusedError if isinstance(error, _REFUSALS) else StoreAwayError
+            raise kind(f"{type(error).__name__}: {one_line(str(error), 120)}") from error
 
 
 def ms(seconds: float) -> int:

@@ -21,7 +21,7 @@ from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 from airflow_provider_agentforce.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_agentforce.hooks.errors import airflow_errors
-from airflow_provider_agentforce.hooks.limits import limits_store
+from airflow_provider_agentforce.hooks.limits import limits_problem, limits_store
 from airflow_provider_agentforce.hooks.managed_agent import ManagedAgentMixin
 from airflow_provider_agentforce.instrumentation import observers
 
@@ -202,7 +202,7 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
         quick = dataclasses.replace(settings, timeout=min(settings.timeout, _TEST_SECONDS))
         client = AgentforceClient(quick, on_secret=mask_secret)
         try:
-            return diagnose(client, settings, start_session=start_session)
+            return diagnose(client, settings, limits_problem(settings), start_session=start_session)
         finally:
             client.close()
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException
-from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
+from airflow_provider_agentforce.exceptions import (
+    AgentforceError,
+    AgentforceInputError,
+    AgentforceTransientError,
+    shown,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.limits_store import LimitsStore
@@ -16,8 +22,28 @@ if TYPE_CHECKING:
 def limits_store(settings: Settings) -> LimitsStore | None:
     """Return the store of the org's limits for all workers, ``None`` if each process keeps them by itself.
 
-    :raises AgentforceInputError: if the connection does not exist, or the extra is not installed.
+    :raises AgentforceInputError: if the connection does not exist or cannot be used, or the extra is missing.
     """
+    store = _store(settings)
+    if store is not None:
+        with suppress(AgentforceTransientError):  # A task can go on without it.
+            store.check()
+    return store
+
+
+def limits_problem(settings: Settings) -> AgentforceError | None:
+    """Return why the store cannot be used now, ``None`` if it can or there is none."""
+    try:
+        store = _store(settings)
+        if store is not None:
+            with closing(store):
+                store.check()
+    except AgentforceError as error:
+        return error
+    return None
+
+
+def _store(settings: Settings) -> LimitsStore | None:
     if settings.limits_conn_id is None:
         return None
     try:

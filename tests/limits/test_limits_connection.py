@@ -7,7 +7,7 @@ from redis_and_takers import until
 from stand_ins import Task
 
 from airflow_provider_agentforce.client.org_state import forget_orgs
-from airflow_provider_agentforce.exceptions import BudgetExceededError
+from airflow_provider_agentforce.exceptions import AgentforceInputError, BudgetExceededError
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
 from airflow_provider_agentforce.operators import Budget, ConversationOperator
 
@@ -22,6 +22,40 @@ def database(store, org, tmp_path, monkeypatch):
     until(lambda: store.up_for() > 10)
     with redis.Redis(port=store.port, db=3) as client:
         yield client
+
+
+@pytest.mark.parametrize(
+    ("connection", "status", "told"),
+    [
+        (
+            "redis://reader:right@127.0.0.1:{port}",
+            "failed",
+            "refuses the connection 'the_limits': NoPerm",
+        ),
+        (
+            "redis://reader:wrong@127.0.0.1:{port}",
+            "failed",
+            "refuses the connection 'the_limits': Auth",
+        ),
+        ("redis://127.0.0.1:1", "warning", "the Redis of the connection 'the_limits' cannot be reached"),
+        ("redis://127.0.0.1:{port}", "ok", "50 sessions at once"),
+    ],
+)
+def test_the_check_finds_what_is_wrong_and_only_a_store_that_is_away_does_not_stop_a_task(
+    store, org, monkeypatch, connection, status, told
+):
+    store.client.acl_setuser("reader", enabled=True, passwords=["+right"], keys=["*"], commands=["+ping"])
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(limits_conn_id="the_limits"))
+    monkeypatch.setenv("AIRFLOW_CONN_THE_LIMITS", connection.format(port=store.port))
+    limits = AgentforceHook().diagnose().checks[-1]
+    assert (limits.name, limits.status) == ("limits", status)
+    assert told in limits.fact
+    if status == "failed":
+        with pytest.raises(AgentforceInputError, match=told):
+            _ = AgentforceHook().client
+    else:
+        AgentforceHook().client.close()
+    forget_orgs()
 
 
 def members(database, name):

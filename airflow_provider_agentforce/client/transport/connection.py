@@ -197,7 +197,11 @@ class Connection:
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             # All addresses of a name share the time, so that one that drops packets leaves some to the next.
             share = (end - time.monotonic()) / (len(addresses) - number)
-            self._sock = sock = socket.socket(family, kind, protocol)
+            try:
+                self._sock = sock = socket.socket(family, kind, protocol)
+            except OSError as failed:  # the system has no IPv6, for example
+                error = error or failed
+                continue
             try:
                 self._connect_to(sock, address, time.monotonic() + share)
             except (OSError, WireError) as failed:

@@ -67,7 +67,7 @@ class SecondRequests:
         """
         storage = self.storage_of(self.folder / CHECKPOINT / _FOLDER)
         with closing(
-            Checkpoint(storage, self.asked.marks, self.asked.found.positions, self.folder)
+            Checkpoint(storage, self.asked.fingerprints, self.asked.found.positions, self.folder)
         ) as second:
             past = second.open(changes_allowed=self.options.changes_allowed)
             recover(self.client, past, second)

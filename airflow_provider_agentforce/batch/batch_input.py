@@ -24,7 +24,7 @@ class BatchInput:
     """The input of a batch.
 
     :param found: the result of the first reading.
-    :param marks: fingerprints that identify the batch, by the names that users know.
+    :param fingerprints: hashes that identify the batch, by the names that users know.
     :param sample: positions of the records that are asked, ``None`` for all.
     """
 
@@ -32,14 +32,16 @@ class BatchInput:
     key: str | None
     found: Survey
     prompts: Prompts
-    marks: dict[str, str]
+    fingerprints: dict[str, str]
     sample: frozenset[int] | None
 
     @classmethod
-    def of(cls, source: Source, prompts: Prompts, options: Options, marks: dict[str, str]) -> BatchInput:
+    def of(
+        cls, source: Source, prompts: Prompts, options: Options, fingerprints: dict[str, str]
+    ) -> BatchInput:
         """Read the whole input once, and choose the sample.
 
-        :param marks: fingerprints that identify the batch, without that of its records.
+        :param fingerprints: hashes that identify the batch, without that of its records.
         :raises AgentforceInputError: if it cannot be used.
         """
         sampler = None if options.sample is None else Sampler(options.sample)
@@ -51,8 +53,8 @@ class BatchInput:
             empty_allowed=options.empty_allowed,
             look=sampler.add if sampler else None,
         )
-        marks = {**marks, "records": found.fingerprint}
-        return cls(source, options.key, found, prompts, marks, sampler.chosen() if sampler else None)
+        fingerprints = {**fingerprints, "records": found.fingerprint}
+        return cls(source, options.key, found, prompts, fingerprints, sampler.chosen() if sampler else None)
 
     def records(self) -> Iterator[Record]:
         """Yield all records.
@@ -81,7 +83,7 @@ class BatchInput:
         return len(self.found.positions if self.sample is None else self.sample)
 
 
-def question_marks(prompts: Prompts, options: Options, host: str) -> dict[str, str]:
+def question_fingerprints(prompts: Prompts, options: Options, host: str) -> dict[str, str]:
     """Return the fingerprints of a batch's questions, by the names that users know.
 
     :param host: My Domain of the org.

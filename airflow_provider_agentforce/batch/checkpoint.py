@@ -48,7 +48,7 @@ HEADER = "header.json"
 _OWNER = "owner.json"
 _MIXED = "mixed"
 # Earlier builds did not write them.
-_LATER_MARKS = frozenset({"org"})
+_LATER_FINGERPRINTS = frozenset({"org"})
 _MOST_FILES = 100
 _MERGED_BYTES = 8_000_000
 _OPEN_FILES = 8
@@ -111,7 +111,7 @@ class Checkpoint:
     """The checkpoint of one batch. Its methods are thread-safe.
 
     :param storage: storage of its folder.
-    :param marks: fingerprints that identify the batch, by the names that users know: ``{"records":
+    :param fingerprints: hashes that identify the batch, by the names that users know: ``{"records":
         fingerprint, …}``.
     :param positions: the position of each record by its name.
     :param shown: the folder as the user gave it.
@@ -125,7 +125,7 @@ class Checkpoint:
     def __init__(
         self,
         storage: Storage,
-        marks: dict[str, str],
+        fingerprints: dict[str, str],
         positions: HashIndex | Mapping[str, int],
         shown: Any,
         *,
@@ -139,7 +139,7 @@ class Checkpoint:
         self._storage = storage
         self._notes = Notes(storage, shown)
         self._appending = storage if isinstance(storage, LocalStorage) else None
-        self._marks = marks
+        self._fingerprints = fingerprints
         self._positions = positions
         self._shown = str(shown)  # text, because a path object is slow to convert
         self._me = uuid.uuid4().hex[:12]
@@ -170,17 +170,17 @@ class Checkpoint:
             prepared(self._storage, self._failure("made"))
             header = self._notes.read(HEADER)
             if header is None:
-                header = {"v": _VERSION, "began": time.time(), **self._marks}
+                header = {"v": _VERSION, "began": time.time(), **self._fingerprints}
             self._check_same(header, changes_allowed=changes_allowed)
             self._take_over()
-            self.is_mixed = bool(header.get(_MIXED)) or bool(changed_marks(header, self._marks))
-            self._notes.write(HEADER, {**header, **self._marks, _MIXED: self.is_mixed})
+            self.is_mixed = bool(header.get(_MIXED)) or bool(changed_fingerprints(header, self._fingerprints))
+            self._notes.write(HEADER, {**header, **self._fingerprints, _MIXED: self.is_mixed})
         except LedgerError as error:
             if error.__cause__ is None:
                 raise
             raise self._unusable(error.__cause__) from None
         past = EarlierTries(began=float(header["began"]))
-        self._read_parts(past, same=header.get("records") == self._marks.get("records"))
+        self._read_parts(past, same=header.get("records") == self._fingerprints.get("records"))
         return past
 
     def claim(self, name: str, asked: MessagePosition | None = None) -> None:
@@ -524,7 +524,7 @@ class Checkpoint:
     def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
         if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):
             raise unreadable_file(HEADER)
-        changed = changed_marks(header, self._marks)
+        changed = changed_fingerprints(header, self._fingerprints)
         if changed and not changes_allowed:
             raise AgentforceInputError(
                 f"result_path: {self._shown} has the results of another batch. What differs: "
@@ -580,7 +580,11 @@ class Checkpoint:
         return f"The checkpoint of {self._shown} cannot be {what}"
 
 
-def changed_marks(header: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
-    """Return the names of *marks* that differ from the batch with this *header*."""
-    unknown = _LATER_MARKS - header.keys()
-    return [name for name, mark in marks.items() if name not in unknown and header.get(name) != mark]
+def changed_fingerprints(header: Mapping[str, Any], fingerprints: Mapping[str, str]) -> list[str]:
+    """Return the names of *fingerprints* that differ from the batch with this *header*."""
+    unknown = _LATER_FINGERPRINTS - header.keys()
+    return [
+        name
+        for name, fingerprint in fingerprints.items()
+        if name not in unknown and header.get(name) != fingerprint
+    ]

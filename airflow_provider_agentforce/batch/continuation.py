@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from airflow_provider_agentforce.batch.checkpoint import HEADER, changed_marks
+from airflow_provider_agentforce.batch.checkpoint import HEADER, changed_fingerprints
 from airflow_provider_agentforce.batch.notes import Notes
 from airflow_provider_agentforce.batch.parts import unreadable_file
 from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage
@@ -104,16 +104,16 @@ class Continuation:
             raise unreadable_file(_BEGUN)
         return handover
 
-    def manifest(self, identity: dict[str, str], marks: Mapping[str, str]) -> dict[str, Any] | None:
+    def manifest(self, identity: dict[str, str], fingerprints: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the manifest of the first task if another one continues its batch, else ``None``.
 
-        :param marks: fingerprints of what the first task would ask now.
+        :param fingerprints: hashes of what the first task would ask now.
         :raises AgentforceInputError: if that differs from what the other one asks.
         """
         continued = self._continued(identity)
         if continued is None:
             return None
-        changed = changed_marks(self._notes.read(HEADER) or {}, marks)
+        changed = changed_fingerprints(self._notes.read(HEADER) or {}, fingerprints)
         if changed:
             raise AgentforceInputError(
                 f"result_path: the task {continued.by} continues the batch in {self._shown}, and this "
@@ -129,11 +129,11 @@ class Continuation:
         continued = None if kept is None else _as(Continued, kept, _CONTINUED)
         return continued if continued and continued.identity == identity else None
 
-    def take_over(self, by: str, handover: Handover, marks: Mapping[str, str]) -> None:
+    def take_over(self, by: str, handover: Handover, fingerprints: Mapping[str, str]) -> None:
         """Make *by* the task that continues the batch.
 
         :param handover: the batch, with the first question as *by* renders it.
-        :param marks: fingerprints of the batch as *by* sees it.
+        :param fingerprints: hashes of the batch as *by* sees it.
         :raises AgentforceInputError: if that is another batch, or it has not ended, or another task continues
             it.
         """
@@ -143,7 +143,7 @@ class Continuation:
                 f"continue_from: the task {continued.by} already continues the batch in {self._shown}, "
                 "and only one can."
             )
-        changed = changed_marks(self._notes.read(HEADER) or {}, marks)
+        changed = changed_fingerprints(self._notes.read(HEADER) or {}, fingerprints)
         if changed:
             raise AgentforceInputError(
                 f"continue_from: {self._shown} has another batch. What differs: {', '.join(changed)}. "

@@ -14,7 +14,7 @@ from airflow_provider_agentforce.batch.agent_versions import version_reader, ver
 from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.asked_twice import SecondRequests
-from airflow_provider_agentforce.batch.batch_input import BatchInput, question_marks
+from airflow_provider_agentforce.batch.batch_input import BatchInput, question_fingerprints
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
 from airflow_provider_agentforce.batch.continuation import Continuation, Handover
 from airflow_provider_agentforce.batch.kept_records import CalledSource, changes_between_tries, kept
@@ -92,17 +92,17 @@ class Job:
         options.check(self.client.settings)
         continuation = Continuation.of(folder, self.storage_of)
         prompts = Prompts(options, self.compile_template, self.client.settings.max_messages_per_session)
-        questions = question_marks(prompts, options, self.client.settings.host)
+        questions = question_fingerprints(prompts, options, self.client.settings.host)
         manifest = self._handed_over(continuation, questions)
         if manifest is not None:
             return manifest
         self._check_split()
         storage = self.storage_of(folder / CHECKPOINT)
-        marks = {**self.identity, **questions}
-        asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, marks)
+        fingerprints = {**self.identity, **questions}
+        asked = BatchInput.of(in_shard(self._source(storage), self.shard), prompts, options, fingerprints)
         begins = self._begins(asked)
         if self.continues_as is not None and begins is not None:
-            continuation.take_over(self.continues_as, begins, asked.marks)
+            continuation.take_over(self.continues_as, begins, asked.fingerprints)
         with closing(self._checkpoint(storage, asked)) as checkpoint:
             past = self._open(checkpoint, continuation, begins)
             watcher.known(checkpoint)
@@ -205,7 +205,7 @@ class Job:
 
     def _checkpoint(self, storage: Storage, asked: BatchInput) -> Checkpoint:
         positions, keeps = asked.found.positions, self.options.include_record
-        return Checkpoint(storage, asked.marks, positions, self.result_folder, keeps_records=keeps)
+        return Checkpoint(storage, asked.fingerprints, positions, self.result_folder, keeps_records=keeps)
 
     def _ask(
         self,

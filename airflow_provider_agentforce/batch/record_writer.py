@@ -121,11 +121,11 @@ class RecordWriter:
         with WriteFailures() as failures:
             tally = _Tally(failures)
             with notes.reporting(failures):
-                mark = self._survey(values, tally)
+                values_hash = self._survey(values, tally)
                 if dry_run:
                     preview = {} if tally.exceeds() else self._preview(values, tally)
                 else:
-                    self._write_all(notes, mark, values, tally)
+                    self._write_all(notes, values_hash, values, tally)
                     preview = {}
             result = {
                 "written": tally.written,
@@ -179,9 +179,9 @@ class RecordWriter:
                     if line.strip():
                         yield _row(line, number, path)
 
-    def _write_all(self, notes: WriteNotes, mark: str, values: RecordValues, tally: _Tally) -> None:
+    def _write_all(self, notes: WriteNotes, values_hash: str, values: RecordValues, tally: _Tally) -> None:
         """Write the remaining records, unless too many fail."""
-        for begin, end in notes.spans(mark, tally.total):
+        for begin, end in notes.spans(values_hash, tally.total):
             tally.states[begin:end] = bytes([_WRITTEN]) * (end - begin)
         if tally.written:
             log.info("Earlier tries have written %d of %d records.", tally.written, tally.total)
@@ -197,7 +197,7 @@ class RecordWriter:
                     )
                 finally:
                     known = [(chunk[at], results[at]) for at in sorted(results)]
-                    notes.add(mark, self._count(known, tally))
+                    notes.add(values_hash, self._count(known, tally))
                 check_writable(results.values())
                 if calls % _CALLS_A_LINE == 0:
                     log.info("%d of %d records are written.", tally.written, tally.total)

@@ -54,26 +54,26 @@ class WriteNotes:
             raise
         self._report(failures)
 
-    def spans(self, mark: str, total: int) -> Iterator[tuple[int, int]]:
+    def spans(self, values_hash: str, total: int) -> Iterator[tuple[int, int]]:
         """Yield the positions that earlier tries have written, as ranges of begin and end.
 
-        :param mark: hash of all values to be written; notes about other values are removed.
+        :param values_hash: hash of all values to be written; notes about other values are removed.
         :param total: the number of positions.
         """
         for name in self._names():
-            if name.startswith(f"{_NOTE}{mark}-"):
+            if name.startswith(f"{_NOTE}{values_hash}-"):
                 yield from _spans(self._do("read", partial(self._storage.read, name)) or b"", total)
             else:
                 self._remove(name)
 
-    def add(self, mark: str, positions: Sequence[int]) -> None:
+    def add(self, values_hash: str, positions: Sequence[int]) -> None:
         """Record durably that the records at these positions are written.
 
-        :param mark: hash of all values to be written.
+        :param values_hash: hash of all values to be written.
         """
         if positions:
             content = json.dumps(_as_spans(positions)).encode()
-            name = f"{_NOTE}{mark}-{uuid.uuid4().hex[:12]}.json"
+            name = f"{_NOTE}{values_hash}-{uuid.uuid4().hex[:12]}.json"
             self._do("written", partial(self._storage.write, name, lambda: [content]))
 
     def forget(self) -> None:

@@ -16,7 +16,7 @@ from airflow_provider_agentforce.client.messages import Cancel, MessageLike, Rep
 from airflow_provider_agentforce.client.models import Turn
 from airflow_provider_agentforce.delivery import Ask
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError, one_line
-from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint, turn_key
+from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint_of, turn_key
 from airflow_provider_agentforce.operators._question import ANSWER, Decision, Question, listed, quoted
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ class Decisions:
             raise _cannot_ask(turn, "its question has no id")
         question = question_about(turn, asked)
         # Without the session: a decision that could not be sent is sent in the next session.
-        key, mark = _key(turn.sequence_id), fingerprint(*question.about_what[1:])
+        key, fingerprint = _key(turn.sequence_id), fingerprint_of(*question.about_what[1:])
         entry = self._ledger.read(key)
-        value = entry.value if entry is not None and entry.fingerprint == mark else None
+        value = entry.value if entry is not None and entry.fingerprint == fingerprint else None
         if value is None:
             value = {"since": datetime.now(timezone.utc).isoformat(), "decision": None}
-            self._ledger.decide(key, mark, value, done=False)
+            self._ledger.decide(key, fingerprint, value, done=False)
         if value["decision"] is None:
             self._check_kept(turn)
             since = datetime.fromisoformat(value["since"])
@@ -102,7 +102,7 @@ class Decisions:
             made = self._ask(step, question, until)
             _log_decision(made)
             value |= {"decision": asdict(made or Decision(_IN_TIME))}
-            self._ledger.decide(key, mark, value, done=False)
+            self._ledger.decide(key, fingerprint, value, done=False)
         return _reply_of(Decision(**value["decision"]), asked)
 
     def _check_kept(self, turn: Turn) -> None:

@@ -59,7 +59,7 @@ class LedgerEntry:
     cycle: int
 
 
-def fingerprint(*parts: Any) -> str:
+def fingerprint_of(*parts: Any) -> str:
     """Return a hash of a request, to notice that a later try makes a different one.
 
     It is the same in every process and on every Python.
@@ -78,7 +78,9 @@ def name_of_question(output: OutputType) -> str:
     It does not contain the question's text, which comes from the answer and from libraries. The schema's
     lists are sorted, because their order may differ between processes if a type contains sets.
     """
-    return fingerprint("corrective question", _sorted(json.loads(json.dumps(output.schema, default=_name))))
+    return fingerprint_of(
+        "corrective question", _sorted(json.loads(json.dumps(output.schema, default=_name)))
+    )
 
 
 def _name(value: Any) -> str:
@@ -181,7 +183,7 @@ class Ledger:
             raise unreadable_entry(key)
         return entry
 
-    def intend(self, key: str, mark: str, value: dict[str, Any] | None = None) -> None:
+    def intend(self, key: str, fingerprint: str, value: dict[str, Any] | None = None) -> None:
         """Record that a request is about to be sent.
 
         :raises LedgerError: if it cannot be recorded; nothing may be sent then.
@@ -189,43 +191,45 @@ class Ledger:
         if self._store is None:
             return
         try:
-            kept = self._write(key, self._entry(mark, done=False, value=value))
+            kept = self._write(key, self._entry(fingerprint, done=False, value=value))
         except LedgerError as error:
             self.forget(key)
             raise error.replaced(what=f"{error.what} Nothing was sent.") from error.__cause__
         if not kept:
             raise LedgerError("The task state store lost a write. Nothing was sent.")
 
-    def decide(self, key: str, mark: str, value: dict[str, Any], *, done: bool) -> None:
+    def decide(self, key: str, fingerprint: str, value: dict[str, Any], *, done: bool) -> None:
         """Record the result of a request, before anything depends on it.
 
         :param done: *value* is its outcome; otherwise it may be sent again.
         :raises LedgerError: if it cannot be recorded; the task must not continue then.
         """
         kept = self._fitting(key, value) if done else without_requests(value)
-        if not self._write(key, self._entry(mark, done=done, value=kept)):
+        if not self._write(key, self._entry(fingerprint, done=done, value=kept)):
             raise LedgerError("The task state store lost a write. The task does not continue.")
 
-    def amend(self, key: str, mark: str, known: dict[str, Any]) -> None:
+    def amend(self, key: str, fingerprint: str, known: dict[str, Any]) -> None:
         """Add to the entry of a request that has left. A failure is only logged: the entry itself exists."""
         try:
             entry = self.read(key)
-            if entry is None or entry.done or entry.fingerprint != mark:
+            if entry is None or entry.done or entry.fingerprint != fingerprint:
                 return
             value = without_requests({**(entry.value or {}), **known})
             if not _fits(value):
                 value = {**value, "partial_text": None}
-            self._ask(lambda: self._store.set(self._prefix + key, self._entry(mark, done=False, value=value)))
+            self._ask(
+                lambda: self._store.set(self._prefix + key, self._entry(fingerprint, done=False, value=value))
+            )
         except LedgerError as error:
             log.warning("What went wrong could not be recorded for a later try: %s", error.what)
 
-    def settle(self, key: str, mark: str, value: dict[str, Any]) -> None:
+    def settle(self, key: str, fingerprint: str, value: dict[str, Any]) -> None:
         """Record an outcome. A failure is only logged, because the outcome itself must not be lost."""
         if self._store is None:
             return
         try:
             kept = self._fitting(key, value)
-            self._store.set(self._prefix + key, self._entry(mark, done=True, value=kept))
+            self._store.set(self._prefix + key, self._entry(fingerprint, done=True, value=kept))
         except Exception as error:  # noqa: BLE001 - whatever the store's backend raises
             self._complete = False
             log.warning("The outcome could not be recorded for a later try: %s", type(error).__name__)
@@ -261,8 +265,8 @@ class Ledger:
         self._ask(lambda: self._store.set(self._prefix + key, entry))
         return bool(self._ask(lambda: self._store.get(self._prefix + key)) == entry)
 
-    def _entry(self, mark: str, *, done: bool, value: dict[str, Any] | None) -> dict[str, Any]:
-        return {"v": _VERSION, "cycle": self.cycle, "fingerprint": mark, "done": done, "value": value}
+    def _entry(self, fingerprint: str, *, done: bool, value: dict[str, Any] | None) -> dict[str, Any]:
+        return {"v": _VERSION, "cycle": self.cycle, "fingerprint": fingerprint, "done": done, "value": value}
 
     def _ask(self, call: Callable[[], Any]) -> Any:
         try:
@@ -358,25 +362,27 @@ class TaskJournal:
         value["agent_version"] = self._session.agent_version
         if self._earlier.get(number):
             value |= {"resolution": self._earlier[number], "sent_again": True}
-        self._ledger.intend(self._key_of(number), self._mark(number, asked), without_requests(value))
+        self._ledger.intend(self._key_of(number), self._fingerprint(number, asked), without_requests(value))
 
     def settle(self, number: int, asked: Mapping[str, Any], turn: Turn | None) -> None:
         """Record the answer, or withdraw the intent of a message on which the agent did not act."""
-        key, mark = self._key_of(number), self._mark(number, asked)
+        key, fingerprint = self._key_of(number), self._fingerprint(number, asked)
         if turn is not None:
-            self._ledger.settle(key, mark, {**turn.to_dict(), "try": self._ledger.try_number})
+            self._ledger.settle(key, fingerprint, {**turn.to_dict(), "try": self._ledger.try_number})
         elif number not in self._earlier:
             self._ledger.forget(key)
         elif self._earlier[number]:
             first = self._first_sent.get(number)
-            self._ledger.intend(key, mark, {"resolution": self._earlier[number], "first_sent_at": first})
+            self._ledger.intend(
+                key, fingerprint, {"resolution": self._earlier[number], "first_sent_at": first}
+            )
 
     def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
         """Add to the intent what is known of its delivery, for the steps after a wait and for later tries."""
         seen = error.delivery
         known = {"error": error.what, "partial_text": None if seen is None else seen.partial_text}
         self._ledger.amend(
-            self._key_of(number), self._mark(number, asked), {**known, "applied": error.applied}
+            self._key_of(number), self._fingerprint(number, asked), {**known, "applied": error.applied}
         )
 
     def _check_same(
@@ -388,7 +394,7 @@ class TaskJournal:
         """
         known = resolution or self._is_being_resolved(entry)
         sends = not entry.done and (resolution is not None or self._resend_unknown)
-        if entry.fingerprint != self._mark(number, asked) and (sends or not known):
+        if entry.fingerprint != self._fingerprint(number, asked) and (sends or not known):
             raise AgentforceInputError(
                 "The message, its session or the connection has changed since an earlier try sent it. "
                 "Clear the task to send it as a new one."
@@ -399,8 +405,8 @@ class TaskJournal:
         progress = self._ledger.read(UNKNOWN)
         return progress is not None and progress.fingerprint == entry.fingerprint
 
-    def _mark(self, number: int, asked: Mapping[str, Any]) -> str:
-        return fingerprint(*self._place, number, asked)
+    def _fingerprint(self, number: int, asked: Mapping[str, Any]) -> str:
+        return fingerprint_of(*self._place, number, asked)
 
 
 def _unknown(entry: LedgerEntry) -> DeliveryUnknownError:

@@ -12,7 +12,7 @@ from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce._compat import INTERRUPTIONS, Context
 from airflow_provider_agentforce.client.failure_catalogue import HOW_TO_LOOK
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
-from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint
+from airflow_provider_agentforce.operators._ledger import QUESTION, Ledger, fingerprint_of
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.delivery import Ask, UnknownDelivery
@@ -188,12 +188,16 @@ class _AskedQuestion:
     """
 
     def __init__(self, context: Context, question: Question) -> None:
-        self._ledger, self._mark = (ledger := Ledger.of(context)), fingerprint(*question.about_what)
+        self._ledger = ledger = Ledger.of(context)
+        self._fingerprint = fingerprint_of(*question.about_what)
         # Each try asks for itself (Airflow 3.4 and later).
         self._per_try = _compat.questions_change()
         entry = ledger.read_any_cycle(QUESTION)
         recorded = {} if entry is None else dict(entry.value or {})
-        self.begun = entry is not None and (entry.fingerprint, entry.cycle) == (self._mark, ledger.cycle)
+        self.begun = entry is not None and (entry.fingerprint, entry.cycle) == (
+            self._fingerprint,
+            ledger.cycle,
+        )
         self.comes_second = entry is not None and not self.begun and not self._per_try
         self._state: dict[str, Any] = recorded if self.begun else {}
         self._this_try = self.ti_id = context["ti"].id
@@ -227,7 +231,7 @@ class _AskedQuestion:
 
     def _note(self, what: str, value: str | bool | None = True) -> None:
         self._state[what] = value
-        self._ledger.decide(QUESTION, self._mark, self._state, done=False)
+        self._ledger.decide(QUESTION, self._fingerprint, self._state, done=False)
 
     def notify(self, step: Ask, context: Context, task: AgentforceBaseOperator) -> None:
         """Call the notifiers once; again only after a kill during the call."""

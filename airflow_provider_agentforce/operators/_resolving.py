@@ -229,7 +229,7 @@ class RecordedDelivery:
         assert entry is not None  # noqa: S101 - its intent was written before it left
         self._ledger = ledger
         self._key = key
-        self._mark = entry.fingerprint
+        self._fingerprint = entry.fingerprint
         self._value = entry.value or {}
         seen: UnknownDelivery = error.delivery
         sent = UnknownDelivery.from_dict(self._value)
@@ -262,12 +262,12 @@ class RecordedDelivery:
         """Record that the org has received the message."""
         self._received = True
         self._value = {**self._value, "applied": True}
-        self._ledger.decide(self._key, self._mark, self._value, done=False)
+        self._ledger.decide(self._key, self._fingerprint, self._value, done=False)
 
     def read(self) -> dict[str, Any] | None:
         """Return the state of the steps."""
         entry = self._ledger.read(UNKNOWN)
-        if entry is None or entry.fingerprint != self._mark or entry.value is None:
+        if entry is None or entry.fingerprint != self._fingerprint or entry.value is None:
             return None
         # A message that was sent again begins at the first step.
         if entry.value["sent_at"] != self._value.get("sent_at"):
@@ -283,17 +283,17 @@ class RecordedDelivery:
             "received": self._received,
             "progress": progress,
         }
-        self._ledger.decide(UNKNOWN, self._mark, value, done=False)
+        self._ledger.decide(UNKNOWN, self._fingerprint, value, done=False)
 
     def settle(self, verdicts: Mapping[str, Verdict]) -> None:
         """Record the verdict in the message's own entry."""
         verdict = verdicts[self.name]
         if verdict.acted:
             turn = _turn_of(self.delivery, verdict, self._value.get("agent_version"))
-            self._ledger.decide(self._key, self._mark, turn.to_dict(), done=True)
+            self._ledger.decide(self._key, self._fingerprint, turn.to_dict(), done=True)
         else:
             value = {**self._value, "resolution": verdict.resolution(), "sent_again": False}
-            self._ledger.decide(self._key, self._mark, value, done=False)
+            self._ledger.decide(self._key, self._fingerprint, value, done=False)
         self._ledger.forget(UNKNOWN)
         self._settled = True
 

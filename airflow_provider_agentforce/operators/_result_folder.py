@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_agentforce._compat import Context, conf
 from airflow_provider_agentforce.exceptions import AgentforceInputError, LedgerError
-from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint
+from airflow_provider_agentforce.operators._ledger import Ledger, fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,10 @@ def _accept_any(_began: float) -> None:
 
 
 def _check_same(ledger: Ledger, path: str, began: float) -> None:
-    here, mark = socket.gethostname(), fingerprint(path)
+    here, fingerprint = socket.gethostname(), fingerprint_of(path)
     before = ledger.read_any_cycle(_RECORD)
-    if before is None or before.fingerprint != mark:
-        ledger.intend(_RECORD, mark, {"began": began, "host": here})
+    if before is None or before.fingerprint != fingerprint:
+        ledger.intend(_RECORD, fingerprint, {"began": began, "host": here})
         return
     found = before.value or {}
     if found.get("began") != began:

@@ -32,20 +32,20 @@ log = logging.getLogger(__name__)
 
 
 def resume_or_start(
-    client: AgentforceClient, ledger: Ledger, mark: str, options: SessionOptions
+    client: AgentforceClient, ledger: Ledger, fingerprint: str, options: SessionOptions
 ) -> tuple[Session, bool]:
     """Start a session, unless an earlier try did.
 
     A session that was left open before a clear, or with another agent or connection, is ended.
 
-    :param mark: fingerprint of the connection and the agent.
+    :param fingerprint: fingerprint of the connection and the agent.
     :returns: the session, and whether it is the one of an earlier try.
     :raises LedgerError: if the ledger cannot be used.
     :raises AgentforceError: if the session could not be started.
     """
     entry = ledger.read_any_cycle(SESSION)
     if entry is not None and _open(entry):
-        if entry.fingerprint == mark and ledger.read(SESSION) is not None:
+        if entry.fingerprint == fingerprint and ledger.read(SESSION) is not None:
             log.info("Using the session that an earlier try started.")
             return _session(entry), True
         end_left(client, entry)
@@ -56,13 +56,13 @@ def resume_or_start(
             ", ".join(_keys(entry)),
         )
     client.agent_version(options.agent_id)
-    start = _RecordedStart(ledger, mark)
+    start = _RecordedStart(ledger, fingerprint)
     try:
         session = client.start(options, before_send=start.intend)
     except AgentforceError as error:
         start.take_back(refused_start(error))
         raise
-    ledger.settle(SESSION, mark, {**session.to_dict(), "ended": False})
+    ledger.settle(SESSION, fingerprint, {**session.to_dict(), "ended": False})
     return session, False
 
 
@@ -71,9 +71,9 @@ class _RecordedStart:
     with.
     """
 
-    def __init__(self, ledger: Ledger, mark: str) -> None:
+    def __init__(self, ledger: Ledger, fingerprint: str) -> None:
         self._ledger = ledger
-        self._mark = mark
+        self._fingerprint = fingerprint
         self._keys: list[str] = []
 
     def intend(self, key: str | None) -> None:
@@ -92,7 +92,7 @@ class _RecordedStart:
                 self._write()
 
     def _write(self) -> None:
-        self._ledger.intend(SESSION, self._mark, {"external_session_keys": list(self._keys)})
+        self._ledger.intend(SESSION, self._fingerprint, {"external_session_keys": list(self._keys)})
 
 
 def end_left(client: AgentforceClient, entry: LedgerEntry) -> None:
@@ -115,7 +115,7 @@ def end_session(client: AgentforceClient, ledger: Ledger) -> None:
 class ResumableConversation:
     """One conversation. Entering continues the session of an earlier try, or starts one; leaving ends it.
 
-    :param mark: fingerprint of the connection and the agent.
+    :param fingerprint: fingerprint of the connection and the agent.
     :param resend_unknown: send a message again that an earlier try may have sent.
     :param store_requests: keep in each turn what was asked.
     :param explain: as for :class:`.OpenSession`.
@@ -133,7 +133,7 @@ class ResumableConversation:
         ledger: Ledger,
         options: SessionOptions,
         *,
-        mark: str,
+        fingerprint: str,
         resend_unknown: bool,
         end_reason: str,
         store_requests: bool,
@@ -145,7 +145,7 @@ class ResumableConversation:
         self._client = client
         self._ledger = ledger
         self._options = options
-        self._mark = mark
+        self._fingerprint = fingerprint
         self._resend_unknown = resend_unknown
         self._end_reason = end_reason
         self._store_requests = store_requests
@@ -181,7 +181,7 @@ class ResumableConversation:
         if entry is None or not entry.done or self._ledger.read(turn_key(1)) is None:
             self._start()
             return self
-        if entry.fingerprint != self._mark:
+        if entry.fingerprint != self._fingerprint:
             end_left(self._client, entry)
             raise AgentforceInputError(
                 "The agent or the connection has changed since an earlier try began this conversation. "
@@ -199,15 +199,15 @@ class ResumableConversation:
             log.info("Session %s stays open.", session.session_id)
             return
         ended = self.open_session.end_quietly()
-        self._ledger.settle(SESSION, self._mark, {**session.to_dict(), "ended": ended})
+        self._ledger.settle(SESSION, self._fingerprint, {**session.to_dict(), "ended": ended})
 
     def _start(self) -> None:
-        session, resumed = resume_or_start(self._client, self._ledger, self._mark, self._options)
+        session, resumed = resume_or_start(self._client, self._ledger, self._fingerprint, self._options)
         self._hold(session, resumed=resumed)
 
     def _hold(self, session: Session, *, resumed: bool, ended: bool = False) -> None:
         self._journal = TaskJournal(
-            self._ledger, self._mark, session=session, resend_unknown=self._resend_unknown
+            self._ledger, self._fingerprint, session=session, resend_unknown=self._resend_unknown
         )
         self.resumed = resumed
         self._page.began(session)

@@ -28,15 +28,17 @@ _SHORTEST_RUN_SECONDS = 3.0
 class ResumableRun:
     """The one run of a task.
 
-    :param mark: fingerprint of the connection, test and API.
+    :param fingerprint: fingerprint of the connection, test and API.
     :param test: API name of the test.
     :param api: as for :meth:`.AgentTests.start`.
     :param path: as for :meth:`.AgentTests.start`.
     """
 
-    def __init__(self, ledger: Ledger, mark: str, *, test: str, api: str | None, path: str | None) -> None:
+    def __init__(
+        self, ledger: Ledger, fingerprint: str, *, test: str, api: str | None, path: str | None
+    ) -> None:
         self._ledger = ledger
-        self._mark = mark
+        self._fingerprint = fingerprint
         self._test = test
         self._api = api
         self._path = path
@@ -51,7 +53,7 @@ class ResumableRun:
         :raises DeliveryUnknownError: a run may have been started, and its id is not known.
         """
         entry = self._ledger.read(_RUN)
-        if entry is not None and entry.fingerprint != self._mark:
+        if entry is not None and entry.fingerprint != self._fingerprint:
             raise AgentforceInputError(
                 "The test or the connection has changed since an earlier try started a run. Clear the task "
                 "to start another."
@@ -71,7 +73,7 @@ class ResumableRun:
             "until": until.isoformat(),
         }
         kept["versions"] = versions
-        self._ledger.settle(_RUN, self._mark, kept)
+        self._ledger.settle(_RUN, self._fingerprint, kept)
         log.info("Started the run %s of the agent test %s (api=%r).", run.run_id, self._test, run.api)
         return run, until
 
@@ -91,7 +93,7 @@ class ResumableRun:
     def _intend(self, api: str) -> None:
         """Record that *api* is about to be asked for a run."""
         self._asked = api
-        self._ledger.intend(_RUN, self._mark, {"api": api})
+        self._ledger.intend(_RUN, self._fingerprint, {"api": api})
 
     def _start(self, tests: AgentTests) -> AgentTestRun:
         began = tests.now()

@@ -18,7 +18,7 @@ from airflow_provider_agentforce.exceptions import (
 )
 from airflow_provider_agentforce.operators import _arguments as arguments
 from airflow_provider_agentforce.operators._base import AgentforceBaseOperator
-from airflow_provider_agentforce.operators._ledger import fingerprint
+from airflow_provider_agentforce.operators._ledger import fingerprint_of
 from airflow_provider_agentforce.operators._paths import check_literal_uri, path_of
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class AgentTesting(AgentforceBaseOperator):
                 path_of(getattr(self, field), field)
 
     def earlier_pass(
-        self, mark: str, versions: Mapping[str, str | None], context: Context
+        self, fingerprint: str, versions: Mapping[str, str | None], context: Context
     ) -> dict[str, Any] | None:
         """Return the result of an earlier pass that still counts, ``None`` if there is none.
 
-        :param mark: fingerprint of the test.
+        :param fingerprint: fingerprint of the test.
         :param versions: the active version of each agent that is tested.
         """
         within = self.skip_if_passed_within
@@ -95,7 +95,7 @@ class AgentTesting(AgentforceBaseOperator):
             return None
         try:
             kept = _LastPass.read(written)
-            same = kept.test == mark and kept.agent_versions == dict(versions)
+            same = kept.test == fingerprint and kept.agent_versions == dict(versions)
             if not (same and kept.still_counts(within, self.min_pass_rate)):
                 return None
             report = kept.report()
@@ -109,7 +109,7 @@ class AgentTesting(AgentforceBaseOperator):
     def conclude(
         self,
         report: Report,
-        mark: str,
+        fingerprint: str,
         versions: Mapping[str, str | None],
         context: Context,
         **more: Any,
@@ -129,7 +129,7 @@ class AgentTesting(AgentforceBaseOperator):
             raise AgentTestFailedError(report.failure(self.min_pass_rate), result=result)
         if self.skip_if_passed_within is not None and None not in versions.values():
             at = datetime.now(timezone.utc).isoformat()
-            passed = _LastPass(mark, dict(versions), at, result, report.name, report.details())
+            passed = _LastPass(fingerprint, dict(versions), at, result, report.name, report.details())
             _write_json(self._storage(), _LAST_PASS, vars(passed))
         return self._with_outlet_events(context, result, versions)
 
@@ -142,9 +142,9 @@ class AgentTesting(AgentforceBaseOperator):
         except Exception as error:  # noqa: BLE001 - any storage; it must not hide why the test failed
             self.log.warning("%s could not be removed: %s", _LAST_PASS, one_line(str(error), 200))
 
-    def mark_of(self, *what: Any) -> str:
+    def fingerprint_in_org(self, *what: Any) -> str:
         """Return the fingerprint of *what* and the org, which an earlier try or pass must share."""
-        return fingerprint(self.agentforce_conn_id, self.hook.plain_client.settings.host, *what)
+        return fingerprint_of(self.agentforce_conn_id, self.hook.plain_client.settings.host, *what)
 
     def _with_outlet_events(
         self, context: Context, result: dict[str, Any], versions: Mapping[str, str | None]

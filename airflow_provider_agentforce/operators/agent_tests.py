@@ -107,7 +107,7 @@ class RunAgentTestOperator(AgentTesting):
             client = self.open_client()
             self.link_to(client.settings.agent_id, context)
             versions = self._versions()
-            passed = self.earlier_pass(self._mark, versions, context)
+            passed = self.earlier_pass(self._fingerprint, versions, context)
             if passed is not None:
                 return passed
             tests = client.agent_tests
@@ -146,13 +146,13 @@ class RunAgentTestOperator(AgentTesting):
             return run, datetime.now(timezone.utc) + (timedelta(0) if late else self.timeout)
 
     @property
-    def _mark(self) -> str:
+    def _fingerprint(self) -> str:
         """The fingerprint that an earlier try or pass must share."""
-        return self.mark_of(self.test, self.api, self.path)
+        return self.fingerprint_in_org(self.test, self.api, self.path)
 
     def _resumable_run(self, context: Context) -> ResumableRun:
         ledger = Ledger.of(context)
-        return ResumableRun(ledger, self._mark, test=self.test, api=self.api, path=self.path)
+        return ResumableRun(ledger, self._fingerprint, test=self.test, api=self.api, path=self.path)
 
     def _versions(self) -> dict[str, str | None]:
         if self.skip_if_passed_within is None:
@@ -213,7 +213,7 @@ class RunAgentTestOperator(AgentTesting):
             versions = self.unchanged(self._resumable_run(context).versions(), self._versions())
             if None not in versions.values():
                 versions = self._of_subject(results.subject, versions)
-        return self.conclude(report, self._mark, versions, context, run_id=results.run.run_id)
+        return self.conclude(report, self._fingerprint, versions, context, run_id=results.run.run_id)
 
     def _of_subject(self, subject: str, versions: dict[str, str | None]) -> dict[str, str | None]:
         """Return the versions, unless the run has tested another agent."""

@@ -20,7 +20,7 @@ from airflow_provider_agentforce.operators._base import check_outcome
 from airflow_provider_agentforce.operators._identity import key_of
 from airflow_provider_agentforce.operators._ledger import (
     Ledger,
-    fingerprint,
+    fingerprint_of,
     name_of_question,
     turn_key,
     without_requests,
@@ -235,7 +235,7 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
             client,
             ledger,
             self.session_options(agent_id, key_of(context["ti"])),
-            mark=fingerprint(self.agentforce_conn_id, agent_id),
+            fingerprint=fingerprint_of(self.agentforce_conn_id, agent_id),
             resend_unknown=self.resends,
             end_reason=self.end_reason,
             store_requests=self.store_requests,

@@ -85,16 +85,16 @@ class ConversationTestOperator(AgentTesting):
             client = self.open_client()
             agents = [self._agent(client, one) for one in conversations]
             self.link_to(agents[0], context)
-            mark = self.mark_of(agents, [one.text for one in conversations], self.repeat)
+            fingerprint = self.fingerprint_in_org(agents, [one.text for one in conversations], self.repeat)
             versions = self._versions(client, agents)
-            passed = self.earlier_pass(mark, versions, context)
+            passed = self.earlier_pass(fingerprint, versions, context)
             if passed is not None:
                 return passed
-            cases = self._cases(client, conversations, mark, context)
+            cases = self._cases(client, conversations, fingerprint, context)
             report = Report(self.task_id, cases)
             if self.skip_if_passed_within is not None and report.passes(self.min_pass_rate):
                 versions = self.unchanged(versions, self._versions(client, agents))
-            return self.conclude(report, mark, versions, context)
+            return self.conclude(report, fingerprint, versions, context)
 
     def _agent(self, client: AgentforceClient, conversation: GoldenConversation) -> str:
         return client.settings.agent(conversation.agent or self.agent_id)
@@ -108,7 +108,7 @@ class ConversationTestOperator(AgentTesting):
         self,
         client: AgentforceClient,
         conversations: Sequence[GoldenConversation],
-        mark: str,
+        fingerprint: str,
         context: Context,
     ) -> list[Case]:
         from airflow_provider_agentforce.testing.runner import ConversationTest  # noqa: PLC0415 - not at parse time
@@ -126,7 +126,7 @@ class ConversationTestOperator(AgentTesting):
                 repetition=repetition if self.repeat > 1 else None,
                 external_session_key=str(uuid.uuid5(task_key, f"case {number}")),
             )
-            case = _hold_once(client, test, ledger, f"case_{number}", mark)
+            case = _hold_once(client, test, ledger, f"case_{number}", fingerprint)
             self.log.info("%s: %s%s", case.name, case.status, f" ({case.reason})" if case.reason else "")
             cases.append(case)
         return cases
@@ -138,10 +138,12 @@ def _repetitions(given: Any) -> int:
     return given
 
 
-def _hold_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
+def _hold_once(
+    client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, fingerprint: str
+) -> Case:
     """Hold a conversation, unless an earlier try has."""
     entry = ledger.read(key)
-    if entry is not None and entry.fingerprint != mark:
+    if entry is not None and entry.fingerprint != fingerprint:
         raise AgentforceInputError(
             "The conversations, their agent or the connection have changed since an earlier try held some of "
             "them. Clear the task to hold all of them again."
@@ -149,13 +151,15 @@ def _hold_once(client: AgentforceClient, test: ConversationTest, ledger: Ledger,
     if entry is not None and entry.done:
         return _case_in(entry)
     left = (entry.value or {}).get("session") if entry is not None else None
-    return test.cut(left) if left is not None else _hold(client, test, ledger, key, mark)
+    return test.cut(left) if left is not None else _hold(client, test, ledger, key, fingerprint)
 
 
-def _hold(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, mark: str) -> Case:
+def _hold(
+    client: AgentforceClient, test: ConversationTest, ledger: Ledger, key: str, fingerprint: str
+) -> Case:
     try:
         session = test.start(
-            before_send=lambda sent: ledger.intend(key, mark, {"external_session_key": sent})
+            before_send=lambda sent: ledger.intend(key, fingerprint, {"external_session_key": sent})
         )
     except AgentforceError as error:
         # No message was sent.
@@ -164,12 +168,14 @@ def _hold(client: AgentforceClient, test: ConversationTest, ledger: Ledger, key:
             raise
         return test.failed_start(error)
     try:
-        ledger.intend(key, mark, {"session": session.to_dict()})
+        ledger.intend(key, fingerprint, {"session": session.to_dict()})
     except BaseException:
         client.end_quietly(session)
         raise
     case = test.hold(session)
-    ledger.settle(key, mark, {"case": {**asdict(case), "checks": [asdict(check) for check in case.checks]}})
+    ledger.settle(
+        key, fingerprint, {"case": {**asdict(case), "checks": [asdict(check) for check in case.checks]}}
+    )
     return case
 
 

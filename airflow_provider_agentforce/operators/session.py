@@ -12,7 +12,7 @@ from airflow_provider_agentforce.links.agent import AgentLink
 from airflow_provider_agentforce.links.page import ConversationLink
 from airflow_provider_agentforce.operators._arguments import may_change
 from airflow_provider_agentforce.operators._identity import key_of
-from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint
+from airflow_provider_agentforce.operators._ledger import SESSION, Ledger, fingerprint_of
 from airflow_provider_agentforce.operators._session_source import TakesSession, session_to_end
 from airflow_provider_agentforce.operators._shared import StartsSessions
 
@@ -77,9 +77,9 @@ class StartSessionOperator(StartsSessions):
             self.link_to(agent_id, context)
             ledger = Ledger.of(context)
             options = self.session_options(agent_id, self.external_session_key or key_of(context["ti"]))
-            mark = fingerprint(self.agentforce_conn_id, agent_id)
+            fingerprint = fingerprint_of(self.agentforce_conn_id, agent_id)
             try:
-                session, _ = resume_or_start(client, ledger, mark, options)
+                session, _ = resume_or_start(client, ledger, fingerprint, options)
             except AgentforceTransientError as error:
                 pause = self.pause_for(error)
                 if pause is None:

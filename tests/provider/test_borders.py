@@ -399,13 +399,13 @@ def test_iterations_of_a_loop_are_told_apart_and_outside_of_one_all_is_as_before
 PROGRAM = """
 from decimal import Decimal
 from pydantic import BaseModel
-from airflow_provider_agentforce.operators._ledger import fingerprint, name_of_question
+from airflow_provider_agentforce.operators._ledger import fingerprint_of, name_of_question
 from airflow_provider_agentforce.structured import OutputType
 
 class Order(BaseModel):
     tags: set[str] = {"a", "b", "c", "d", "e", "f"}
 
-print(fingerprint("text", {"b": 1, "a": [1.5, None, "ü"], 3: True}), name_of_question(OutputType(Order)))
+print(fingerprint_of("text", {"b": 1, "a": [1.5, None, "ü"], 3: True}), name_of_question(OutputType(Order)))
 """
 
 

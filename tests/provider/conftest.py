@@ -127,7 +127,7 @@ def dag_command(airflow_db, environment, command):
     ``path`` is a file or a folder with the Dag.
     """
 
-    def run(dag_id, org, path=HERE / "dags", conf=None, **variables):
+    def run(dag_id, org, path=HERE / "dags" / "dags.py", conf=None, **variables):
         more = ["-c", json.dumps(conf)] if conf else []
         env = {**environment(org, **variables), BUNDLES: bundles(path)}
         return command(AIRFLOW, "dags", "test", dag_id, *more, **env)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from airflow_commands import BUNDLES, bundles
 from http_receiver import Receiver
 
 from airflow_provider_agentforce.operators import ConversationBatchOperator
@@ -61,10 +62,9 @@ def lineage_of(airflow_db, environment, tmp_path, backend):
         env = {
             **os.environ,
             **environment(org),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
+            BUNDLES: bundles(HERE / "dags" / "lineage.py"),
             "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
         }
-        del env["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"]
         command = [sys.executable, "-m", "airflow", "dags", "test", "lineage"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         return done, {

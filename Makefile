@@ -8,6 +8,8 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_CLUSTER := $(VENV)/.ready-cluster
 CLIENTS := .venv-clients
 PYPI_CLIENTS := salesforce-agentforce agentforce-probe
+# More than the cores of a small machine, as tests wait about half of their time.
+TEST_WORKERS ?= 4
 OPERATOR_PAGES := docs/operators.md docs/batch.md docs/how-to/agent-tests.md docs/how-to/records.md
 # Where it is set, each process compiles what it imports, and pytest rewrites each test again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -55,7 +57,7 @@ types: $(READY) ## Check types
 	$(BIN)/mypy
 
 unit: $(READY) ## Run the tests, with the example Dags
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS) $(if $(CI),--cov --cov-report=term)
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS) $(if $(CI),--cov --cov-report=term)
 
 coverage: ## Run the tests, and measure branch coverage (part of CI)
 	+$(MAKE) unit CI=1

@@ -73,8 +73,14 @@ def files():
     return {}
 
 
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """The file whose Dags a run stores: a link. Airflow 3.4 reads its name once in a process."""
+    return tmp_path_factory.mktemp("bundle") / "dag_under_test.py"
+
+
 @pytest.fixture
-def dag_test(dag_bag, environment, files, monkeypatch, capfd):
+def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
     """Run a Dag in this process against an org, and give its exit status and output."""
 
     def run(dag_id, org, folder=HERE / "dags", conf=None, **variables):
@@ -83,7 +89,9 @@ def dag_test(dag_bag, environment, files, monkeypatch, capfd):
             assert bag.import_errors == {}
             files[folder] = {dag.dag_id: dag.fileloc for dag in bag.dags.values()}
         file = files[folder][dag_id]
-        for name, value in {**environment(org, **variables), BUNDLES: bundles(Path(file))}.items():
+        bundle.unlink(missing_ok=True)
+        bundle.symlink_to(file)
+        for name, value in {**environment(org, **variables), BUNDLES: bundles(bundle)}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
         bag = dag_bag(file)

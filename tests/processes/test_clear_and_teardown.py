@@ -97,9 +97,11 @@ def test_a_clear_while_the_message_is_on_its_way_stops_the_task_and_sends_again(
     run.clear(task)
 
     def stopping():
-        return org.count("end") or not runner.is_running() or runner.status() == "zombie"
+        ends_its_session = dag_id == "talk" and org.count("end")
+        return ends_its_session or not runner.is_running() or runner.status() == "zombie"
 
-    # Airflow takes a task that needs longer to stop than the heartbeat's timeout for a failed one.
+    # The message locks the session, so its end has to wait. Airflow takes a task that needs longer to stop
+    # than the heartbeat's timeout for a failed one.
     until("the task stops", stopping)
     hold.release()
     assert run.wait() == "success"

@@ -44,7 +44,7 @@ class Org:
 
     def actions(self, text):
         # Over HTTP, as a process that is to be killed has only a copy of the emulator.
-        sessions = requests.get(f"{self.org.url}/emulator/sessions", timeout=5).json()["sessions"]
+        sessions = requests.get(f"{self.org.url}/emulator/sessions", timeout=60).json()["sessions"]
         turns = [turn for one in sessions for turn in one["turns"]]
         return sum(turn["applied"] for turn in turns if turn["text"] == text)
 

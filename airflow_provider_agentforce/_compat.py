@@ -84,6 +84,7 @@ _MASKERS = (
 _STATS = ("airflow.sdk.observability.stats", "airflow.stats")
 # Airflow 3, 2.
 _OBJECT_STORAGE = ("airflow.sdk", "airflow.io.path")
+_ATTACH = ("airflow.sdk.io", "airflow.io.store")
 _DATE_TIME_TRIGGERS = ("airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal")
 # What only some modules need, so it is imported when one of them is.
 _WHEN_USED = {
@@ -189,6 +190,10 @@ def object_storage_path(uri: Any) -> Any:
     :raises AirflowNotFoundException: if there is no such connection.
     """
     path = _first(_OBJECT_STORAGE, "ObjectStoragePath")(uri)
+    if path.protocol in {"", "file"} and not path.conn_id:
+        # Airflow imports the file systems of all providers in order to find this one.
+        local = import_module("fsspec.implementations.local").LocalFileSystem()
+        _first(_ATTACH, "attach")("file", fs=local)
     path.fs  # noqa: B018 - it is made when it is asked for
     return path
 

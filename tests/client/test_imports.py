@@ -33,9 +33,9 @@ PURE = (
 )
 
 
-def loaded_by(*names):
-    """Return the modules that are loaded when *names* are imported in a fresh interpreter."""
-    code = f"import sys, {', '.join(names)}; print(*sorted(sys.modules), sep='\\n')"
+def loaded_by(*names, then="pass"):
+    """Return the modules that are loaded when *names* are imported in a fresh interpreter, and *then* is run."""
+    code = f"import sys, {', '.join(names)}; {then}; print(*sorted(sys.modules), sep='\\n')"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -68,6 +68,13 @@ def test_package_of_the_client_loads_no_http_library():
     loaded = loaded_by(f"{NAME}.client", f"{NAME}.exceptions")
     assert f"{NAME}.client.models" in loaded
     assert loaded & {"requests", "urllib3", "tenacity", "ssl", f"{NAME}.client.client"} == set()
+
+
+def test_a_local_folder_loads_no_file_system_of_a_provider():
+    paths = f"{NAME}.operators._paths"
+    loaded = loaded_by(paths, then=f"{paths}.path_of('file:///data', 'result_path').exists()")
+    assert "airflow.sdk.io.path" in loaded
+    assert [name for name in loaded if name.startswith("airflow.providers.") and ".fs." in name] == []
 
 
 def test_operators_load_neither_http_library_nor_client_when_a_dag_is_parsed():

@@ -158,7 +158,7 @@ class Ask:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Verdict:
     """The finding of a step about an unknown delivery.
 

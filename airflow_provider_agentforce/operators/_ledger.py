@@ -43,7 +43,7 @@ QUESTION = "question"
 _MOST_BYTES = 48_000
 
 
-@dataclass(frozen=True)
+@dataclass
 class LedgerEntry:
     """The entry of one request.
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_agentforce.batch.plain_json import as_json
 from airflow_provider_agentforce.batch.results import Row, is_moment, moment
-from airflow_provider_agentforce.batch.storage import Storage, guarded, prepared, storage_of
+from airflow_provider_agentforce.batch.storage import Storage, guarded, lines_in, prepared, storage_of
 from airflow_provider_agentforce.client.json_values import decode_own
 from airflow_provider_agentforce.client.models import ANSWERED, ENDED
 from airflow_provider_agentforce.exceptions import LedgerError, one_line
@@ -244,7 +244,8 @@ class VersionAnswers:
         """Copy the answers of a file, and return the number of lines that cannot be read."""
         broken = 0
         with self._storage.open(name) as file:
-            while lines := list(itertools.islice(file, _MOST_AT_ONCE)):
+            all_lines = lines_in(file)
+            while lines := list(itertools.islice(all_lines, _MOST_AT_ONCE)):
                 answers = [Answer.read(line) for line in lines]
                 broken += answers.count(None)
                 rows = [

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_agentforce.batch.storage import is_wrong_path
+from airflow_provider_agentforce.batch.storage import is_wrong_path, lines_in
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
 
 _UTF_8 = b"\xef\xbb\xbf"
@@ -65,12 +65,12 @@ def lines_of(file: Any, path: Any, field: str = "records") -> Iterator[str]:
     :raises AgentforceInputError: if they cannot be read, or are not UTF-8.
     """
     with named(path, field):
-        first: bytes = file.readline()
+        lines = lines_in(file)
+        first = next(lines, b"")
         mark = next((name for mark, name in _MARKS.items() if first.startswith(mark)), "")
         if mark:
             raise _not_utf_8(1, path, field, f" but {mark}")
-        # Airflow 2.11 wraps the file in an object that has its methods, but cannot be iterated over.
-        lines = itertools.chain([first.removeprefix(_UTF_8)], iter(file.readline, b"")) if first else ()
+        lines = itertools.chain([first.removeprefix(_UTF_8)], lines) if first else lines
         for number, line in enumerate(lines, 1):
             try:
                 text = line.decode("utf-8")

@@ -22,7 +22,7 @@ from airflow_provider_agentforce.batch.results import STATUSES
 from airflow_provider_agentforce.batch.sample import joined_samples
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.batch.sources import Source, source_of
-from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, storage_of
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, lines_in, storage_of
 from airflow_provider_agentforce.batch.table import Line, Table
 from airflow_provider_agentforce.exceptions import AgentforceInputError, shown
 
@@ -155,7 +155,7 @@ class _Merger:
     def _joined(self) -> Iterator[bytes]:
         for shard in self._shards:
             with shard.open(RESULTS) as file:
-                yield from iter(file.readline, b"")
+                yield from lines_in(file)
 
     def _lines(self) -> Iterator[Line]:
         return chain.from_iterable(map(result_lines, self._shards))
@@ -177,7 +177,7 @@ def _rows_in(shard: Storage) -> int:
     try:
         with shard.open(RESULTS) as file:
             # A row that is cut off has no line end.
-            return sum(line.endswith(b"\n") for line in iter(file.readline, b""))
+            return sum(line.endswith(b"\n") for line in lines_in(file))
     except FileNotFoundError:
         return 0
 
@@ -206,7 +206,7 @@ def _write_agreement(shards: Sequence[Storage], storage: Storage) -> dict[str, A
     def lines() -> Iterator[bytes]:
         for shard in shards:
             with shard.open(AGREEMENT) as file:
-                yield from iter(file.readline, b"")
+                yield from lines_in(file)
 
     agreement = Agreement()
     for fields in (json.loads(line)["fields"] for line in lines()):

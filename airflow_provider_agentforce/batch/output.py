@@ -25,7 +25,7 @@ from airflow_provider_agentforce.batch.results import (
     Row,
 )
 from airflow_provider_agentforce.batch.sample import sample_result
-from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded
+from airflow_provider_agentforce.batch.storage import CHECKPOINT, Storage, guarded, lines_in
 from airflow_provider_agentforce.batch.table import CSV, FORMATS, JSON_LINES, PARQUET, Line, Table
 from airflow_provider_agentforce.client.json_values import decode_own
 from airflow_provider_agentforce.client.models import FAILED
@@ -303,4 +303,4 @@ def traced_rows(storage: Storage) -> list[Row]:
 def result_lines(storage: Storage) -> Iterator[Line]:
     """Yield the rows of a finished batch."""
     with storage.open(RESULTS) as file:
-        yield from map(Line.split, iter(file.readline, b""))
+        yield from map(Line.split, lines_in(file))

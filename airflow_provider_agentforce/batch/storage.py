@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 CHECKPOINT = "_ledger"
 
 _ATTEMPTS = 4
+_CHUNK = 200_000
 # Stores without folders: creating one there would create the bucket, even if its name is misspelt.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl"}
 _FINAL = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -256,6 +257,18 @@ class LocalStorage(Storage):
             self._sync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def lines_in(file: Any) -> Iterator[bytes]:
+    """Yield the lines of an open file."""
+    # The readline of an object store's file copies megabytes for each line.
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest
 
 
 def storage_of(folder: Any) -> Storage:

@@ -228,13 +228,13 @@ def test_a_path_that_cannot_be_opened_is_one_clear_error(tmp_path, path, words, 
 
 def test_a_store_that_fails_while_it_is_read_is_one_clear_error_and_may_be_tried_again():
     class File:
-        lines = iter([b"id\n", b"1\n"])
+        chunks = iter([b"id\n1\n"])
 
-        def readline(self):
-            line = next(self.lines, None)
-            if line is None:
+        def read(self, _size):
+            chunk = next(self.chunks, None)
+            if chunk is None:
                 raise RuntimeError("the store is gone")
-            return line
+            return chunk
 
         def __enter__(self):
             return self

@@ -1,9 +1,11 @@
 """Where records may come from: folders, patterns, Parquet, functions and iterators."""
 
+import io
 import json
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from batches import accounts, job, rows
@@ -12,7 +14,7 @@ from upath import UPath
 from airflow_provider_agentforce.batch.kept_records import kept
 from airflow_provider_agentforce.batch.reader import read_records, survey
 from airflow_provider_agentforce.batch.sources import source_of
-from airflow_provider_agentforce.batch.storage import LocalStorage, storage_of
+from airflow_provider_agentforce.batch.storage import LocalStorage, lines_in, storage_of
 from airflow_provider_agentforce.exceptions import AgentforceInputError, BatchFailedError, LedgerError
 
 try:
@@ -44,6 +46,14 @@ def put(tmp_path):
 
 def records(source):
     return [(record.fields["id"], record.where) for record in read_records(source, "id")]
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"a", b"a\nbb\r\n\n\xe4\xb8\xad", b"\n\na\n"])
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_lines_are_the_same_in_whatever_pieces_a_store_gives_a_file(body, size):
+    file = io.BytesIO(body)
+    pieces = SimpleNamespace(read=lambda _: file.read(size))
+    assert list(lines_in(pieces)) == body.splitlines(keepends=True)
 
 
 def refusal(path, key=None):

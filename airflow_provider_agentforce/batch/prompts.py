@@ -78,7 +78,9 @@ class Prompts:
         return validation.variables(self._variables(_copy(record.fields)))
 
     def _checked(self, given: Any, too_many: str) -> tuple[Message, ...]:
-        listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+        if isinstance(given, str):
+            return (text_message(given, field="message"),)
+        listed = isinstance(given, Sequence) and not isinstance(given, bytes)
         texts = list(given) if listed else [given]
         if not texts:
             raise AgentforceInputError("message is empty. Give at least one text.")

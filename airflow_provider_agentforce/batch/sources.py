@@ -16,12 +16,10 @@ from airflow_provider_agentforce.batch.parquet import parquet_rows
 from airflow_provider_agentforce.batch.plain_record import plain
 from airflow_provider_agentforce.batch.shard import Shard
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.json_values import decode_unambiguous
+from airflow_provider_agentforce.client.json_values import decode_record
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 _LONGEST_CELL = 10_000_000
-# A line that matches may contain a number that is not finite, also because of a long exponent.
-_NOT_FINITE = re.compile(r"NaN|Infinity|\d[eE]\+?\d{3}")
 
 
 class Source(ABC):
@@ -85,7 +83,7 @@ class JsonLinesSource(FileSource):
                     continue
                 where = f"line {number}"
                 try:
-                    record = decode_unambiguous(text)
+                    record = decode_record(text)
                 except (ValueError, RecursionError) as error:
                     raise AgentforceInputError(
                         f"records: {where} of {self._path} is not JSON ({error})."
@@ -95,7 +93,7 @@ class JsonLinesSource(FileSource):
                         f"records: {where} of {self._path} must be a JSON object, "
                         f"but is {type(record).__name__}."
                     )
-                yield where, plain(record, where) if _NOT_FINITE.search(text) else record
+                yield where, record
 
 
 class CsvSource(FileSource):

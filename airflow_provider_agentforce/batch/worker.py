@@ -47,7 +47,8 @@ MOST_ATTEMPTS = 3
 _SLICE = 0.5
 
 
-@dataclass(frozen=True)
+# Not frozen, like a row.
+@dataclass
 class WorkItem:
     """A record with its messages, ready to be sent.
 

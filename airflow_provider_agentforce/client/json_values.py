@@ -7,6 +7,7 @@ so every value is made storable where it is parsed.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 # Databases accept this depth, and Python can recurse much deeper.
 _DEEPEST = 100
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_storable_text = functools.partial(re.compile("[\x00\ud800-\udfff]").sub, "\ufffd")
 
 
 def decode(body: bytes) -> Any:
@@ -78,6 +79,11 @@ def decode_unambiguous(text: str) -> Any:
     return _UNAMBIGUOUS.decode(text)
 
 
+def decode_record(text: str) -> Any:
+    """Parse JSON like :func:`decode_unambiguous`, with ``None`` for a number that is not finite."""
+    return _RECORD.decode(text)
+
+
 def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
@@ -86,14 +92,14 @@ def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def as_decoded(value: dict[str, Any]) -> dict[str, Any]:
+def as_decoded(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what :func:`decode` makes of *value*, at any depth: it can be stored."""
     return storable(_DECODER.decode(json.dumps(value)))  # type: ignore[no-any-return]
 
 
 def storable(value: Any) -> Any:
     """Replace the characters that msgpack or PostgreSQL refuse by U+FFFD, in keys too."""
-    return mapped(value, lambda text: _UNSTORABLE.sub("\ufffd", text) if _UNSTORABLE.search(text) else text)
+    return mapped(value, _storable_text)
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:
@@ -123,6 +129,14 @@ def _float(digits: str) -> float | str:
     return number if math.isfinite(number) else digits
 
 
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
 _DECODER = decoder(parse_constant=str)
 _OWN = json.JSONDecoder()
 _UNAMBIGUOUS = json.JSONDecoder(object_pairs_hook=_with_each_name_once)
+_RECORD = json.JSONDecoder(
+    object_pairs_hook=_with_each_name_once, parse_float=_finite, parse_constant=lambda _: None
+)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.json_values import as_decoded
+from airflow_provider_agentforce.client.json_values import as_decoded, storable
 from airflow_provider_agentforce.client.models import Session, Turn
 from airflow_provider_agentforce.exceptions import AgentforceInputError
 
@@ -89,7 +89,12 @@ class Message:
     def request(self) -> dict[str, Any]:
         """The value for :attr:`.Turn.request`: as it is sent, but every database can store it."""
         reply = self.content.get("reply")
-        return as_decoded({"type": self.type, "text": self.text, "reply": reply, "variables": self.variables})
+        return {
+            "type": self.type,
+            "text": storable(self.text),
+            "reply": reply and as_decoded(reply),
+            "variables": as_decoded(self.variables) if self.variables else [],
+        }
 
     def asked(self, known_as: str | None = None) -> dict[str, Any]:
         """Return the fields that identify the message in a journal.

@@ -441,4 +441,4 @@ def _without_key(value: object, field: str) -> str:
 
 
 def _has_surrogate(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
+    return not text.isascii() and re.search("[\ud800-\udfff]", text) is not None

@@ -30,13 +30,15 @@ def compiler(
 
     :param environment: Jinja environment of the Dag.
     :param variable: name of the record in a template.
-    :param convert: converts the value of each expression to what is rendered.
+    :param convert: converts the value of each expression that is not a text to what is rendered.
     """
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
+    # Texts need no check, and rendering an undefined value raises its own error.
+    unchanged = (str, StrictUndefined)
+
     def finalize(value: Any) -> Any:
-        # Rendering an undefined value raises its own error.
-        return value if isinstance(value, StrictUndefined) else convert(_with_text(value))
+        return value if isinstance(value, unchanged) else convert(_with_text(value))
 
     # A missing field must fail the record, and text is not HTML, whatever the Dag's Jinja options say.
     strict = environment.overlay(undefined=StrictUndefined, autoescape=False, finalize=finalize)

@@ -39,8 +39,11 @@ printed() {
 """
 
 
-def follow(wheel: Path, folder: Path) -> None:
-    """Do what the page says, in *folder*; leave with the output of the block that goes wrong."""
+def follow(wheel: Path, folder: Path) -> Path:
+    """Do what the page says, in *folder*; leave with the output of the block that goes wrong.
+
+    :return: the Python of the environment that the page makes, beside the Airflow home of the page.
+    """
     folder.mkdir()
     steps = [
         _step(folder / f"{number}.out", block) for number, block in enumerate(BLOCK.finditer(_page(wheel)))
@@ -64,6 +67,7 @@ def follow(wheel: Path, folder: Path) -> None:
     if shell.returncode:
         last = max(folder.glob("*.out"), key=lambda path: path.stat().st_mtime).read_text()
         sys.exit(f"{PAGE.name} does not work:\n{last[-3000:]}\n{said}")
+    return folder / "first-steps" / ".venv" / "bin" / "python"
 
 
 def _page(wheel: Path) -> str:
@@ -71,9 +75,8 @@ def _page(wheel: Path) -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    pip = "uv pip install" if shutil.which("uv") else "pip install"
     for said, done in (
-        (INSTALL, f"{pip} '{wheel}[emulator]'"),
+        (INSTALL, f"uv pip install '{wheel}[emulator]'"),
         (EMULATOR, f"agentforce-emulator --port {port}\n"),
         (PORT, port),
     ):

@@ -7,7 +7,6 @@ places are never free: calls times seconds per call, over places.
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import math
@@ -21,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +139,6 @@ class Bench:
             "AIRFLOW_HOME": f"{self.folder}/airflow",
             "AIRFLOW_CONN_AGENTFORCE_DEFAULT": connection,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "PYTHONPYCACHEPREFIX": _bytecode(),
             "TMPDIR": str(self.folder),
         }
         with (self.folder / f"{way}.log").open("a") as log:
@@ -169,14 +166,6 @@ def _lines(rows: Iterable[dict[str, str]], form: str) -> Iterable[str]:
     if form == "csv":
         return itertools.chain(["id,name,city"], (",".join(row.values()) for row in rows))
     return map(json.dumps, rows)
-
-
-@lru_cache
-def _bytecode() -> str:
-    """Return a folder with the byte code of all that the processes load, as that of a package is there."""
-    folder = tempfile.TemporaryDirectory()
-    atexit.register(folder.cleanup)
-    return folder.name
 
 
 def warm_up(*by_hand: str) -> None:

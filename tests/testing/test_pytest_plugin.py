@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,24 +19,28 @@ GOOD = "name: order\nturns:\n  - say: Where is order 42?\n    expect: {contains:
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch, capfd):
     """Run pytest in a folder with these files, and return its status and output."""
 
     def command(files, *options, **variables):
         for name, text in files.items():
             (tmp_path / name).write_text(text)
-        plugin = () if INSTALLED else ("-p", MODULE)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *options],
-            cwd=tmp_path,
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
+        monkeypatch.chdir(tmp_path)
+        for name, value in {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        status = pytest.main(["-q", "-p", "no:cacheprovider", "-p", MODULE, *options])
+        return status, "".join(capfd.readouterr())
 
     return command
+
+
+@pytest.mark.skipif(not INSTALLED, reason="the package is not installed")
+def test_pytest_finds_the_plugin(tmp_path):
+    (tmp_path / "a.agentforce.yaml").write_text(GOOD)
+    command = [sys.executable, "-m", "pytest", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_conversation_is_a_test_against_the_emulator(run):

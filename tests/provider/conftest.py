@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import gc
 import json
@@ -37,6 +38,11 @@ os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
 from airflow_provider_agentforce._compat import mask_secret  # noqa: E402
 from airflow_provider_agentforce.hooks import agentforce  # noqa: E402
 from airflow_provider_agentforce.operators import StartSessionOperator  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """Run Dags first: the first tests go to the same worker of xdist, so that one alone prepares Airflow."""
+    items.sort(key=lambda item: "airflow_db" not in item.fixturenames)
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +81,22 @@ def files():
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
-    """The file whose Dags a run stores: a link. Airflow 3.4 reads its name once in a process."""
-    return tmp_path_factory.mktemp("bundle") / "dag_under_test.py"
+    """The folder whose Dags a run stores. Airflow 3.4 reads its name once in a process."""
+    return tmp_path_factory.mktemp("bundle")
+
+
+def alone(dag_id, file):
+    """Return the source of a Dag, without most of the others of its file: a run stores all that are there."""
+    source = ast.parse(file.read_text())
+
+    def is_another(node):
+        match node:
+            case ast.With(items=[ast.withitem(ast.Call(ast.Name("DAG"), [ast.Constant(name), *_]))]):
+                return name != dag_id
+        return False
+
+    source.body = [node for node in source.body if not is_another(node)]
+    return ast.unparse(source)
 
 
 @pytest.fixture
@@ -88,9 +108,11 @@ def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
             bag = dag_bag(folder)
             assert bag.import_errors == {}
             files[folder] = {dag.dag_id: dag.fileloc for dag in bag.dags.values()}
-        file = files[folder][dag_id]
-        bundle.unlink(missing_ok=True)
-        bundle.symlink_to(file)
+        source, file = Path(files[folder][dag_id]), bundle / f"{dag_id}.py"
+        if source.is_relative_to(HERE / "dags"):
+            file.write_text(alone(dag_id, source))
+        else:
+            file.symlink_to(source)
         for name, value in {**environment(org, **variables), BUNDLES: bundles(bundle)}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
@@ -103,6 +125,7 @@ def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
             output = "".join(capfd.readouterr())
             if "running trigger in line" in output:
                 gc.collect()
+        file.unlink()
         return int(state != "success"), output
 
     return run

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from airflow.utils.state import TaskInstanceState
-from airflow_commands import BUNDLES, bundles
 from http_receiver import Receiver
 
 from airflow_provider_agentforce.operators import ConversationBatchOperator
@@ -51,7 +47,7 @@ def backend():
 
 
 @pytest.fixture
-def lineage_of(airflow_db, environment, tmp_path, backend):
+def lineage_of(dag_command, tmp_path, backend):
     """Run the Dag and return what is reported, with the folder of its files as FOLDER."""
 
     def run(org):
@@ -59,15 +55,14 @@ def lineage_of(airflow_db, environment, tmp_path, backend):
         lines = [json.dumps({name: record[name] for name in ("Id", "Name")}) for record in records]
         (tmp_path / "accounts.jsonl").write_text("\n".join(lines))
         transport = {"type": "http", "url": backend.url, "endpoint": "api/v1/lineage"}
-        env = {
-            **os.environ,
-            **environment(org),
-            BUNDLES: bundles(HERE / "dags" / "lineage.py"),
-            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
-        }
-        command = [sys.executable, "-m", "airflow", "dags", "test", "lineage"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        return done, {
+        status, output = dag_command(
+            "lineage",
+            org,
+            HERE / "dags" / "lineage.py",
+            AIRFLOW__OPENLINEAGE__TRANSPORT=json.dumps(transport),
+        )
+        assert status == 0, output
+        return {
             task: tuple({one.replace(str(tmp_path), "FOLDER") for one in side} for side in sides)
             for task, sides in backend.lineage().items()
         }
@@ -76,8 +71,7 @@ def lineage_of(airflow_db, environment, tmp_path, backend):
 
 
 def test_the_agent_and_the_files_are_inputs_and_outputs(lineage_of, org):
-    done, lineage = lineage_of(org)
-    assert done.returncode == 0, done.stdout + done.stderr
+    lineage = lineage_of(org)
     host = org.url.partition("://")[2]
     agent, files = f"salesforce:{host}/BotDefinition/{org.agent_id}", "file:FOLDER/"
     results = f"{files}results/results"

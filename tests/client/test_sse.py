@@ -121,18 +121,18 @@ def test_events_that_are_written_are_read(contents):
         assert [event.data for event in whole(data)] == contents
 
 
-MIB4 = 4 * 1024 * 1024
+MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
     ("data", "size"),
     [
-        (b"\r" * MIB4, 65536),
-        (b"\n" * MIB4, 65536),
-        (b"data:\n" * (MIB4 // 6), 65536),
-        (b"data: " + b"x" * MIB4, 16),
-        (b"x" * MIB4, 16),
-        (b"data: x\n" * (MIB4 // 8), 1024),
+        (b"\r" * MIB, 65536),
+        (b"\n" * MIB, 65536),
+        (b"data:\n" * (MIB // 6), 65536),
+        (b"data: " + b"x" * MIB, 16),
+        (b"x" * MIB, 16),
+        (b"data: x\n" * (MIB // 8), 1024),
     ],
     ids=["CR", "LF", "empty data", "one line", "no line", "one event"],
 )

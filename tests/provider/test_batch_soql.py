@@ -145,10 +145,10 @@ def test_a_literal_that_is_no_query_for_records_is_found_when_the_dag_is_parsed(
         ask(tmp_path, soql)
 
 
-def test_sixty_thousand_records_are_read_in_30_calls(make_org, run, tmp_path, monkeypatch):
+def test_records_are_read_2000_in_a_call(make_org, run, tmp_path, monkeypatch):
     org = make_org()
-    org.add_records("Account", ({"Name": f"Account {number}"} for number in range(59_992)))
+    org.add_records("Account", ({"Name": f"Account {number}"} for number in range(5_992)))
     monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
     done = run(ask(tmp_path, "SELECT Id, Name FROM Account", dry_run=True))
-    assert (done.error, done.value["records"]) == (None, 60_000)
-    assert (org.count("query"), org.count("start")) == (30, 0)
+    assert (done.error, done.value["records"]) == (None, 6_000)
+    assert (org.count("query"), org.count("start")) == (3, 0)

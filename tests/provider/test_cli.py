@@ -91,15 +91,16 @@ def test_a_connection_that_is_nowhere_has_the_status_1(airflow_db, check):
     assert "✗ settings: it does not exist." in output
 
 
-def test_a_connection_of_airflow_s_database_is_found(org, airflow_db):
+def test_a_connection_of_airflow_s_database_is_found(org, airflow_db, check):
     from airflow.models import Connection  # noqa: PLC0415 - the one of the database
     from airflow.utils.session import create_session  # noqa: PLC0415
 
     fields = json.loads(org.connection())
     with create_session() as database:
         database.add(Connection("sf_stored", **{**fields, "extra": json.dumps(fields["extra"])}))  # noqa: AIR311
-    done = run(*MODULE, "check", "sf_stored", "--json")
-    assert json.loads(done.stdout)["good"] is True
+    status, output = check("check", "sf_stored")
+    assert status == 0, output
+    assert f"✓ agent: Service_Agent, {org.agent_id}." in output
 
 
 def test_arguments_that_are_wrong_have_the_status_2(check):

@@ -69,9 +69,9 @@ def test_turns_are_applied_once_though_every_answer_revokes_the_token(dag_test, 
         assert org.consumer_secret not in output
 
 
-def test_a_failed_answer_ends_the_run_without_a_retry_and_the_teardown_ends_the_session(dag_command):
+def test_a_failed_answer_ends_the_run_without_a_retry_and_the_teardown_ends_the_session(dag_test):
     with Emulator() as org:
-        status, output = dag_command("chain_that_fails", org)
+        status, output = dag_test("chain_that_fails", org)
         assert status != 0
         assert "AgentFailedError" in output
         assert org.count("send") == 1
@@ -87,9 +87,9 @@ def test_a_reply_to_an_older_turn_is_refused_though_its_session_is_as_old(dag_te
         assert "but the last one is message 2 of session" in output
 
 
-def test_a_function_chooses_the_messages(dag_command):
+def test_a_function_chooses_the_messages(dag_test):
     with Emulator() as org:
-        status, output = dag_command("function", org)
+        status, output = dag_test("function", org)
         assert status == 0, output
         assert [text for _, text, _ in sent(org)] == ["message 1", "message 2", "message 3"]
 

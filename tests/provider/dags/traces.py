@@ -16,7 +16,7 @@ from airflow_provider_agentforce.operators import (
 
 OUT = Path(os.environ.get("AGENTFORCE_EXAMPLE_OUTPUT", "/nowhere"))
 # The first pause is a twentieth of it.
-LOOKS = {"timeout": timedelta(seconds=40), "deferrable": True}
+LOOKS = {"timeout": timedelta(seconds=20), "deferrable": True}
 
 with DAG("late_traces", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None):
     ask = ConversationBatchOperator(

@@ -223,7 +223,7 @@ def test_a_message_without_its_answer_has_lost_it_when_the_time_is_over(batch, f
 def test_a_message_that_a_trace_has_shown_stays_delivered(batch, fetch, then):
     question = "What do you know of account Acme?"
     org, manifest = batch(DROPPED, settings={"trace_delay": 3600}, on_unknown_delivery="fail")
-    org.fail("session_trace", status=200, body=trace(question), content_type="application/json")
+    org.fail("session_trace", status=200, body=trace(question), content_type="application/json", times=3)
     waits = fetch(manifest, timeout=timedelta(hours=1), deferrable=True)
     assert isinstance(waits.error, TaskDeferred)
     row = waits.rows["A1"]

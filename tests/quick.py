@@ -51,6 +51,5 @@ def fields_of(org, **replaced):
         "consumer_secret": org.consumer_secret,
         "agent_id": org.agent_id,
         "api_url": org.url,
-        "timeout": 5.0,
         **replaced,
     }

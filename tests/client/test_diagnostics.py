@@ -213,7 +213,7 @@ def test_agent_that_no_task_could_use_is_a_failure(org, make_client, agent, name
 def test_lookup_that_is_refused_spoils_only_a_connection_that_needs_it(org, client, make_client):
     org.fail("query", error="rest_invalid_type", times=2)
     found = diagnosis(client)
-    assert (found.good, of_status(found, "warning")) == (True, ["agent", "limits"])
+    assert (found.good, of_status(found, "warning")) == (True, ["agent"])
     assert "BotDefinition" in str(failed(diagnosis(make_client(org, agent_id="Service_Agent"))))
 
 

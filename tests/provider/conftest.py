@@ -108,11 +108,14 @@ def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
             bag = dag_bag(folder)
             assert bag.import_errors == {}
             files[folder] = {dag.dag_id: dag.fileloc for dag in bag.dags.values()}
-        source, file = Path(files[folder][dag_id]), bundle / f"{dag_id}.py"
-        if source.is_relative_to(HERE / "dags"):
-            file.write_text(alone(dag_id, source))
+        for stored_before in bundle.glob("*.py"):
+            stored_before.unlink()
+        file, stored = Path(files[folder][dag_id]), bundle / f"{dag_id}.py"
+        if file.is_relative_to(HERE / "dags"):
+            stored.write_text(alone(dag_id, file))
+            file = stored
         else:
-            file.symlink_to(source)
+            stored.symlink_to(file)
         for name, value in {**environment(org, **variables), BUNDLES: bundles(bundle)}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
@@ -125,7 +128,6 @@ def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
             output = "".join(capfd.readouterr())
             if "running trigger in line" in output:
                 gc.collect()
-        file.unlink()
         return int(state != "success"), output
 
     return run
@@ -169,7 +171,7 @@ def dag_command(airflow_db, environment, command):
 @pytest.fixture
 def org(org, monkeypatch):
     """The org of the connection ``agentforce_default``."""
-    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
     return org
 
 

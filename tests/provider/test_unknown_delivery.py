@@ -841,7 +841,7 @@ def traced_org(make_org, monkeypatch):
 
     def make(**settings):
         org = make_org(**settings)
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         return org
 
     return make
@@ -1324,7 +1324,7 @@ def test_many_messages_are_looked_up_over_a_few_connections(traced_org, tmp_path
     with pytest.raises(BatchFailedError):
         batch("fail", tmp_path, records=number)
     with Relay(int(org.url.rpartition(":")[2])) as relay:
-        reached = org.connection(timeout=5).replace(org.url, relay.url)
+        reached = org.connection().replace(org.url, relay.url)
         monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", reached)
         # To the batch, the other address is another org.
         again = {"try_number": 2, "on_change": "continue"}

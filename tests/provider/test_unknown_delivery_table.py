@@ -216,7 +216,7 @@ class TestQuestionOfAnEarlierTry:
     @pytest.fixture
     def task(self, make_org, monkeypatch, people):
         org = make_org()
-        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+        monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
         org.fail("send", **ACTED)
         self.org = org
         return talking(org, Ask(timeout=timedelta(hours=1)), "one", messages=["one", "two"])
@@ -272,7 +272,7 @@ def test_without_a_record_no_try_follows_that_would_send_it_again(
 ):
     """Stop a try while a step runs, below Airflow 3.3."""
     org = make_org()
-    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
     operators = []
 
     def is_killed(_delivery):
@@ -308,7 +308,7 @@ def test_wherever_a_try_is_killed_the_agent_acts_once_or_not_at_all(
 ):
     """Kill a try at its records, then let the next ones continue."""
     org = make_org(**TRACES[trace][1])
-    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection(timeout=5))
+    monkeypatch.setenv("AIRFLOW_CONN_AGENTFORCE_DEFAULT", org.connection())
 
     def is_killed(kill_at):
         if people is not None:

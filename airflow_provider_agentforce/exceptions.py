@@ -235,7 +235,9 @@ class AgentforceError(Exception):
         return _ACTED[self.applied] if self.operation == "send" else ""
 
     def _about_time(self) -> str:
-        return "" if self.retry_after is None else f"The org asks to wait {self.retry_after:g} s."
+        return (
+            "" if self.retry_after is None else f"The org asks to wait {round(self.retry_after, 1):.15g} s."
+        )
 
     def _where(self) -> str:
         facts = {"session": self.session_id, "request": self.request_id}

@@ -151,11 +151,13 @@ class StartRequest(ApiRequest):
 class SendRequest(ApiRequest):
     """``POST /sessions/{id}/messages``, or its streaming twin.
 
+    :param agent_version: that of the session, for the turn.
     :param session_key: external key of the session, if it is known.
     """
 
     operation = Operation.SEND
     doing = "Sending the message"
+    agent_version: str | None = None
     session_id: str
     session_key: str | None = None
     sequence_id: int
@@ -172,7 +174,8 @@ class SendRequest(ApiRequest):
 
     def reader(self, content_type: str | None) -> AnswerReader:
         """Return a reader for JSON or a stream, regardless of the request."""
-        session = Session(self.session_id, self.sequence_id - 1, self.agent_id)
+        number, version = self.sequence_id - 1, self.agent_version
+        session = Session(self.session_id, number, self.agent_id, agent_version=version)
         asked = self.message.request
         return AnswerReader(content_type, session=session, sequence_id=self.sequence_id, request=asked)
 

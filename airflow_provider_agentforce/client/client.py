@@ -24,6 +24,7 @@ from airflow_provider_agentforce.client.api_requests import (
 )
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.budget import MESSAGES, SESSIONS, Budget, BudgetCharge, Spending
+from airflow_provider_agentforce.client.call_errors import answer_interrupted
 from airflow_provider_agentforce.client.call_events import Observer
 from airflow_provider_agentforce.client.concurrency_limiter import Slot
 from airflow_provider_agentforce.client.delivery_policy import Failure
@@ -201,21 +202,25 @@ class AgentforceClient:
         request = self._start_request(options)
         charge = BudgetCharge(self._spending, SESSIONS, before_send)
         charged = CallOptions(before_send=charge.charge, wait_for_limits=slot is None)
-        taken = slot or self._slot()
+        session: Session | None = None
+        taken = slot
         try:
+            taken = slot or self._slot()
             if self._spending is not None:
                 self._spending.check()
-            session: Session = self._executor.execute(request, charged).value
+            session = self._executor.execute(request, charged).value
+            self.limiter.started(taken, session.session_id)
+            version = self._agent_versions.of(request.agent_id, self.timing.clock())
+            return replace(session, agent_version=version)
         except BaseException as error:
-            if isinstance(error, AgentforceError) and error.applied is False:
+            if session is not None:  # a signal handler raised it
+                self.end_quietly(session, "Error")
+            elif isinstance(error, AgentforceError) and error.applied is False:
                 charge.refund()
-            if slot is None:
+            if slot is None and taken is not None:
                 self.limiter.release(taken)
             self._after_failed_start(request.agent_id, error)
             raise
-        self.limiter.started(taken, session.session_id)
-        version = self._agent_versions.of(request.agent_id, self.timing.clock())
-        return replace(session, agent_version=version)
 
     def send_message(
         self,
@@ -257,6 +262,7 @@ class AgentforceClient:
         validation.message_count(number, self.settings.max_messages_per_session, session.session_id)
         request = SendRequest(
             agent_id=session.agent_id,
+            agent_version=session.agent_version,
             session_id=session.session_id,
             session_key=session.external_session_key,
             sequence_id=number,
@@ -264,16 +270,19 @@ class AgentforceClient:
             stream=stream,
         )
         charge = BudgetCharge(self._spending, MESSAGES, options.before_send)
+        turn: Turn | None = None
         try:
             charged = replace(options, before_send=charge.charge)
-            turn: Turn = self._executor.execute(request, charged).value
-        except AgentforceError as error:
-            if error.applied is False:
+            turn = self._executor.execute(request, charged).value
+            if turn.session_ended:
+                self.limiter.ended(turn.session_id)
+            return turn  # noqa: TRY300 - a signal can come right before it
+        except BaseException as error:
+            if turn is not None:  # a signal handler raised it
+                raise answer_interrupted(error, turn) from error
+            if isinstance(error, AgentforceError) and error.applied is False:
                 charge.refund()
             raise
-        if turn.session_ended:
-            self.limiter.ended(turn.session_id)
-        return replace(turn, agent_version=session.agent_version)
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session. It is not an error if the session has already ended.

@@ -178,6 +178,7 @@ def turn(
         plan_id=_last_text(ranked, "planId"),
         is_content_safe=_all_safe(once),
         request=request,
+        agent_version=session.agent_version,
     )
 
 

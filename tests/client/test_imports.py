@@ -34,7 +34,7 @@ PURE = (
 
 
 def loaded_by(*names, then="pass"):
-    """Return the modules that are loaded when *names* are imported in a fresh interpreter, and *then* is run."""
+    """Return the modules that are loaded when a fresh interpreter imports *names* and runs *then*."""
     code = f"import sys, {', '.join(names)}; {then}; print(*sorted(sys.modules), sep='\\n')"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())

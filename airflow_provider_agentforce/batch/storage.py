@@ -262,11 +262,16 @@ class LocalStorage(Storage):
 def lines_in(file: Any) -> Iterator[bytes]:
     """Yield the lines of an open file."""
     # The readline of an object store's file copies megabytes for each line.
-    rest = b""
+    begun: list[bytes] = []
     while chunk := file.read(_CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
+        first, *others = chunk.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun) + b"\n"
+            begun = [others.pop()]
+            for line in others:
+                yield line + b"\n"
+    rest = b"".join(begun)
     if rest:
         yield rest
 

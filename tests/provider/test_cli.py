@@ -41,9 +41,8 @@ def check(capfd):
     return run
 
 
-@pytest.mark.parametrize("command", [[*MODULE, "check"], [AIRFLOW, "agentforce", "check"]])
-def test_a_good_connection_is_listed_and_the_status_is_0(org, command):
-    done = run(*command)
+def test_a_good_connection_is_listed_and_the_status_is_0(org):
+    done = run(AIRFLOW, "agentforce", "check")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"✓ agent: Service_Agent, {org.agent_id}." in lines_of(done)
     assert len(lines_of(done)) == 12

@@ -190,7 +190,7 @@ def object_storage_path(uri: Any) -> Any:
     :raises AirflowNotFoundException: if there is no such connection.
     """
     path = _first(_OBJECT_STORAGE, "ObjectStoragePath")(uri)
-    if path.protocol in {"", "file"} and not path.conn_id:
+    if path.protocol in {"", "file"}:
         # Airflow imports the file systems of all providers in order to find this one.
         local = import_module("fsspec.implementations.local").LocalFileSystem()
         _first(_ATTACH, "attach")("file", fs=local)

@@ -1,8 +1,8 @@
 """Asks about many records in this process, in one of several ways, and prints what that took as JSON.
 
 ``operator`` runs :class:`ConversationBatchOperator` as a task does, with Airflow loaded, in ``execute``;
-``loop`` is what one writes without it: asyncio, aiohttp and a semaphore; ``threads`` is the same with threads
-and ``requests``, to see what the HTTP library alone costs.
+``loop`` is what one writes without it: asyncio, aiohttp and a semaphore; ``requests`` and ``http.client`` are
+the same with threads and these libraries, to see what the HTTP library alone costs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import json
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import aiohttp
-    import requests
 
     from airflow_provider_agentforce.operators import ConversationBatchOperator
 
@@ -193,38 +194,65 @@ def _bodies(api: str, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     )
 
 
-def _threads(*, records: str, url: str, agent_id: str, limit: int, result_path: str) -> dict[str, Any]:
-    """Run threads that share nothing but their connections."""
-    import requests  # noqa: PLC0415 - not for the other ways
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415
+def _threads(*, call: Callable[..., dict[str, Any]], **given: Any) -> dict[str, Any]:
+    """Run threads that share nothing but their connections.
 
-    rows = [json.loads(line) for line in Path(records).read_text(encoding="utf-8").splitlines()]
-    api = f"{url}/einstein/ai-agent/v1"
-    http = requests.Session()
-    http.mount("http://", HTTPAdapter(pool_maxsize=limit))
+    :param call: sends a request and returns the JSON of its reply.
+    """
+    rows = [json.loads(line) for line in Path(given["records"]).read_text(encoding="utf-8").splitlines()]
+    api = f"{given['url']}/einstein/ai-agent/v1"
 
     def ask(row: dict[str, Any]) -> dict[str, Any]:
         start, message = _bodies(api, row)
-        session = (
-            f"{api}/sessions/{_ok(http.post(f'{api}/agents/{agent_id}/sessions', json=start))['sessionId']}"
-        )
-        answer = _ok(http.post(f"{session}/messages", json=message))["messages"][0]["message"]
-        _ok(http.delete(session))
+        started = call("POST", f"{api}/agents/{given['agent_id']}/sessions", start)
+        session = f"{api}/sessions/{started['sessionId']}"
+        answer = call("POST", f"{session}/messages", message)["messages"][0]["message"]
+        call("DELETE", session)
         return {"id": row["id"], "text": answer}
 
     def run() -> dict[str, int]:
-        with ThreadPoolExecutor(limit) as pool:
+        with ThreadPoolExecutor(given["limit"]) as pool:
             answers = list(pool.map(ask, rows))
-        Path(result_path).write_text("\n".join(map(json.dumps, answers)), encoding="utf-8")
+        Path(given["result_path"]).write_text("\n".join(map(json.dumps, answers)), encoding="utf-8")
         return {"answered": len(answers)}
 
     return _measured(run)
 
 
-def _ok(reply: requests.Response) -> dict[str, Any]:
-    reply.raise_for_status()
-    body: dict[str, Any] = reply.json()
-    return body
+def _requests(*, limit: int, **given: Any) -> dict[str, Any]:
+    """Run threads that call with ``requests``."""
+    import requests  # noqa: PLC0415 - not for the other ways
+    from requests.adapters import HTTPAdapter  # noqa: PLC0415
+
+    http = requests.Session()
+    http.mount("http://", HTTPAdapter(pool_maxsize=limit))
+
+    def call(method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        reply = http.request(method, url, json=body)
+        reply.raise_for_status()
+        found: dict[str, Any] = reply.json()
+        return found
+
+    return _threads(call=call, limit=limit, **given)
+
+
+def _http_client(*, url: str, **given: Any) -> dict[str, Any]:
+    """Run threads that call with ``http.client``, which checks and promises the least."""
+    idle: deque[HTTPConnection] = deque()
+
+    def call(method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        _, _, host, path = url.split("/", 3)
+        try:
+            http = idle.pop()
+        except IndexError:
+            http = HTTPConnection(host)
+        http.request(method, f"/{path}", body and json.dumps(body), {"Content-Type": "application/json"})
+        with http.getresponse() as reply:
+            found: dict[str, Any] = json.loads(reply.read())
+        idle.append(http)
+        return found
+
+    return _threads(call=call, url=url, **given)
 
 
 def _measured(run: Callable[[], dict[str, int]]) -> dict[str, Any]:
@@ -251,5 +279,11 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    _way = {"operator": _operator, "fill": _fill, "loop": _loop, "threads": _threads}[sys.argv[1]]
-    print(json.dumps(_way(**json.loads(sys.argv[2]))))
+    _ways: dict[str, Callable[..., dict[str, Any]]] = {
+        "operator": _operator,
+        "fill": _fill,
+        "loop": _loop,
+        "requests": _requests,
+        "http.client": _http_client,
+    }
+    print(json.dumps(_ways[sys.argv[1]](**json.loads(sys.argv[2]))))

@@ -397,6 +397,11 @@ def test_header_that_cannot_be_sent_is_an_error_that_does_not_show_it(serve, tra
     assert "not valid HTTP" in found.detail
 
 
+def test_a_server_that_switches_to_another_protocol_is_told_in_plain_words(serve, transport):
+    server = serve(sending(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"))
+    assert post(transport, server.url).detail == "not valid HTTP (it switched to another protocol)"
+
+
 def test_nothing_leaves_when_before_send_fails(serve, transport):
     def refuse():
         raise LookupError("not recorded")

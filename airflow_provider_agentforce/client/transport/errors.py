@@ -118,6 +118,8 @@ def in_reply(error: Exception, *, closed: bool) -> TransportError:
 
 def _words(error: Exception) -> str:
     if isinstance(error, h11.ProtocolError):
+        if "_SWITCH_UPGRADE" in str(error):
+            return "not valid HTTP (it switched to another protocol)"
         # h11 quotes what it does not accept, which can be a header with a secret.
         return f"not valid HTTP ({_QUOTE.split(str(error), maxsplit=1)[0]})"
     if isinstance(error, UnicodeError):

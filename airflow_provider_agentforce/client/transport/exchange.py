@@ -29,7 +29,6 @@ _MAX_INTERIM_REPLIES = 20
 # How long the last chunk of a reply whose content is whole may take, for the connection to be used again; and
 # what a server said before it stopped reading.
 _GRACE_SECONDS = 0.05
-_SWITCHING = 101
 _ZLIB_OR_GZIP = 47
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding)\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
 
@@ -239,7 +238,7 @@ class Exchange:
             event = connection.next_event(self._end)
             if type(event) is h11.Response:
                 return event
-            if type(event) is not h11.InformationalResponse or event.status_code == _SWITCHING:
+            if type(event) is not h11.InformationalResponse:
                 raise WireError("the connection ended without a reply")
         raise FramingError(f"more than {_MAX_INTERIM_REPLIES} interim replies")
 

@@ -70,9 +70,9 @@ with a share of an ideal time.
   time in which all sessions of the org are always in use. The time is that of all of `execute`: loading
   libraries, reading and checking the input, writing the results. The loop beside it (aiohttp {aiohttp},
   asyncio, a semaphore) keeps its answers in memory and has no retry, no ledger and no limit except the
-  semaphore. CPU time is that of the whole process, compared with bare `requests` calls at the same pace:
-  most of both is waking a thread and HTTP. A call after a wait costs twice the CPU time of a call after
-  another call, in both, and more while other programs use the CPU.
+  semaphore. CPU time is that of the whole process, compared with threads that make the same calls at the
+  same pace with bare `requests` and `http.client` and do nothing else. A call after a wait costs twice the
+  CPU time of a call after another call, in all of them, and more while other programs use the CPU.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
   that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
   before its message leaves, and records that wait at the same time share a sync.

@@ -144,6 +144,8 @@ class AgentVersions:
         # Positions of rows whose version is not certain.
         self._doubtful: set[int] = set()
         self._warned = False
+        # The number of rows that name no version because it changed.
+        self._uncertain = 0
 
     @property
     def must_stop(self) -> bool:
@@ -160,11 +162,12 @@ class AgentVersions:
 
         :raises BatchFailedError: it names the versions.
         """
-        skipped = manifest["counts"].get(SKIPPED, 0)
-        if self.must_stop and self.changed is not None and skipped:
+        skipped, uncertain = manifest["counts"].get(SKIPPED, 0), self._uncertain
+        if self.must_stop and self.changed is not None and (skipped or uncertain):
             raise BatchFailedError(
                 f"The agent has changed from version {self.changed[0]} to {self.changed[1]}; {skipped} of "
-                f"{manifest['records']} records were not asked. Results: {manifest['results']}.",
+                f"{manifest['records']} records were not asked, and {uncertain} may have been answered by "
+                f"either version. Results: {manifest['results']}.",
                 hint="Clear the task to ask the version that is active then about the rest.",
                 manifest=manifest,
                 retryable=False,
@@ -296,6 +299,7 @@ class AgentVersions:
             if row.agent_version is not None and row.reused_from is None:
                 question = rows.question(position)
                 checkpoint.settle(str(row.key), replace(row, agent_version=None), record, question)
+                self._uncertain += 1
             self._doubtful.discard(position)
         checkpoint.flush()
         log.warning(

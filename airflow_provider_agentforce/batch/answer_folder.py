@@ -180,7 +180,12 @@ class VersionAnswers:
 
     def prune(self) -> int:
         """Remove the answers that are too old, and return their number."""
-        return guarded(lambda: self._merge(self._since), f"The answers in {self._path} cannot be pruned")
+        removed = 0
+        # Until a merge finds none: another process may have merged the same files meanwhile.
+        failure = f"The answers in {self._path} cannot be pruned"
+        while (number := guarded(lambda: self._merge(self._since), failure)) != 0:
+            removed += number or 0
+        return removed
 
     def close(self) -> None:
         """Remove the temporary database."""
@@ -212,10 +217,12 @@ class VersionAnswers:
             log.warning("%d lines in %s are incomplete or changed; they are skipped.", broken, self._path)
         return database
 
-    def _merge(self, since: str) -> int:
+    def _merge(self, since: str) -> int | None:
         """Merge all files into one, without older answers, and return the number of answers left out.
 
         A batch that begins in the meantime finds each answer at least once.
+
+        :returns: ``None`` if another process removes some of the files; then nothing is changed.
         """
         with closing(_database()) as database:
             names = self._names()
@@ -223,21 +230,27 @@ class VersionAnswers:
                 for name in names:
                     self._copy(name, database, "")
             except FileNotFoundError:
-                return 0  # another batch does the same
+                return None
             before, after = (_count(database, one) for one in ("", since))
             if len(names) > 1 or before > after:
-                if after:
-                    self._write(lambda: _lines(database, since))
-                for name in names:
+                merged = [self._write(lambda: _lines(database, since))] if after else []
+                whole = {*names} <= {*self._names()}
+                # A process that has removed some may have left answers out that are in this file again.
+                for name in names if whole else merged:
                     self._storage.remove(name)
+                if not whole:
+                    return None
             return before - after
 
     def _names(self) -> list[str]:
         return sorted(filter(_FILE.fullmatch, self._storage.names()))
 
-    def _write(self, lines: Callable[[], Iterable[bytes]]) -> None:
+    def _write(self, lines: Callable[[], Iterable[bytes]]) -> str:
+        """Write a file, and return its name."""
         stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime())
-        self._storage.write(f"answers-1-{stamp}-{uuid.uuid4().hex[:12]}.jsonl", lines)
+        name = f"answers-1-{stamp}-{uuid.uuid4().hex[:12]}.jsonl"
+        self._storage.write(name, lines)
+        return name
 
     def _copy(self, name: str, database: sqlite3.Connection, since: str) -> int:
         """Copy the answers of a file, and return the number of lines that cannot be read."""

@@ -8,6 +8,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json import JSONDecodeError
 from typing import Any
 
 from airflow_provider_agentforce.batch.csv_text import csv_bytes
@@ -85,13 +86,14 @@ class JsonLinesSource(FileSource):
                 try:
                     record = decode_record(text)
                 except (ValueError, RecursionError) as error:
+                    at = f"{error.msg}: column {error.colno}" if isinstance(error, JSONDecodeError) else ""
                     raise AgentforceInputError(
-                        f"records: {where} of {self._path} is not JSON ({error})."
+                        f"records: {where} of {self._path} is not JSON ({at or error}).{_hint(text)}"
                     ) from None
                 if not isinstance(record, dict):
                     raise AgentforceInputError(
                         f"records: {where} of {self._path} must be a JSON object, "
-                        f"but is {type(record).__name__}."
+                        f"but is {type(record).__name__}.{_hint(text)}"
                     )
                 yield where, record
 
@@ -141,8 +143,10 @@ class CsvSource(FileSource):
                         yield first, values
                     first = lines.line_num + 1
             except csv.Error as error:
+                # The module's own words are about a way to open the file.
+                what = "a line end of \\r alone; use \\n or \\r\\n" if "new-line" in str(error) else error
                 raise AgentforceInputError(
-                    f"records: line {lines.line_num} of {self._path} is not CSV ({error})."
+                    f"records: line {lines.line_num} of {self._path} is not CSV ({what})."
                 ) from None
 
 
@@ -198,6 +202,10 @@ class ShardSource(Source):
     def takes(self, name: str) -> bool:
         """Return whether the record of this *name* belongs to the shard."""
         return self._shard.takes(name)
+
+
+def _hint(line: str) -> str:
+    return " Write one object per line, not an array." if line.lstrip().startswith("[") else ""
 
 
 def in_shard(source: Source, shard: Shard | None) -> Source:

@@ -34,14 +34,19 @@ def compiler(
     """
     from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
 
+    class Missing(StrictUndefined):
+        # Also inside a list or a dict, whose text has the repr of what it contains.
+        def __repr__(self) -> str:
+            return str(self)
+
     # Texts need no check, and rendering an undefined value raises its own error.
-    unchanged = (str, StrictUndefined)
+    unchanged = (str, Missing)
 
     def finalize(value: Any) -> Any:
         return value if isinstance(value, unchanged) else convert(_with_text(value))
 
     # A missing field must fail the record, and text is not HTML, whatever the Dag's Jinja options say.
-    strict = environment.overlay(undefined=StrictUndefined, autoescape=False, finalize=finalize)
+    strict = environment.overlay(undefined=Missing, autoescape=False, finalize=finalize)
     strict.getattr = _fields_first(strict.getattr)  # type: ignore[method-assign, assignment]
     values: Any = copy.copy(context)
 

@@ -133,6 +133,17 @@ def test_a_batch_stops_at_another_version_and_goes_on_with_it_after_a_clear(
     assert versions_in(folder, ["A0", "A39"]) == [first, versions()]
 
 
+def test_a_change_that_only_the_last_look_sees_fails_the_batch_too(org, gate, usual_client, folder):
+    asked = job(usual_client, folder, accounts(6), max_concurrency=1, on_agent_change="stop")
+    running = run_until(gate, 3, lambda: asked.run(killed=never))
+    org.publish()
+    gate.open.set()
+    with pytest.raises(BatchFailedError, match="0 of 6 records were not asked, and 6 may have") as caught:
+        running.result(60)
+    assert not caught.value.retryable
+    assert caught.value.manifest["counts"] == {"answered": 6}
+
+
 @pytest.mark.parametrize(("cleared", "tries"), [(0, 0), (2, 0), (3, 2)])
 def test_the_rest_expects_the_version_of_the_sample(org, client, make_client, folder, cleared, tries):
     given, stop = accounts(8), {"on_agent_change": "stop"}

@@ -94,6 +94,7 @@ def test_a_line_of_five_megabytes_is_read(written):
     ("line", "words"),
     [
         (b"{'id': 1}", "line 2 of {path} is not JSON"),
+        (b'[{"id": 1},', ": column 1). Write one object per line, not an array."),
         (b'{"id": 1', "line 2 of {path} is not JSON"),
         (b'{"id": 1} {"id": 2}', "line 2 of {path} is not JSON"),
         (b"[1, 2]", "line 2 of {path} must be a JSON object, but is list"),

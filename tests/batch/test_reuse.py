@@ -380,6 +380,26 @@ def test_a_store_that_is_pruned_while_it_is_read_gives_all_that_is_left(run, sto
     assert org.applied() == 6
 
 
+def test_answers_that_are_pruned_while_a_batch_merges_them_stay_removed(run, store, monkeypatch):
+    monkeypatch.setattr("airflow_provider_agentforce.batch.answer_folder._MOST_FILES", 2)
+    for day in range(3):
+        run(accounts(day + 1), day=day)
+    for path in files(store):
+        path.write_text(path.read_text().replace('"at": "20', '"at": "10'))
+    pruner, removed = AnswerFolder(store, max_age=timedelta(days=1)), []
+
+    class Pruned(LocalStorage):
+        """A folder that another process prunes right after a file is written."""
+
+        def write(self, name, content):
+            super().write(name, content)
+            removed.append(pruner.prune())
+
+    run(accounts(4), day=9, reuse=AnswerFolder(store, storage_of=Pruned))
+    assert sum(removed) >= 3
+    assert pruner.prune() == 0
+
+
 def test_a_store_that_cannot_be_read_ends_the_batch_before_anything_is_sent(org, run, store):
     run(accounts(1))
     path = files(store)[0]

@@ -342,6 +342,13 @@ def test_a_record_that_lacks_its_key_or_a_field_fails_with_the_reason_and_the_ot
     assert lines_of(done.value["dead_letter"]) == ['{"name": "nameless"}', '{"id": "A9"}']
 
 
+@pytest.mark.parametrize("shown", ["{'name': record.nmae}", "[record.nmae] | string", "(1, record.nmae)"])
+def test_a_field_that_is_missing_inside_a_list_or_dict_is_not_sent(ask, org, shown):
+    done = ask(message=f"Look at {{{{ {shown} }}}}")
+    assert "'dict object' has no attribute 'nmae'" in str(done.error)
+    assert texts(org) == []
+
+
 def test_a_batch_whose_records_all_fail_fails_with_its_results_written(ask, org):
     done = ask([{"id": "A1"}, {"id": "A2"}], task_instance={"try_number": 1})
     assert isinstance(done.error, BatchFailedError)

@@ -41,7 +41,7 @@ $(READY_UI) $(READY_BENCH) $(READY_CLUSTER): $(READY)
 demo: $(READY) ## Run the example Dags against the emulator and show the conversations
 	@$(BIN)/python scripts/demo.py
 
-test: lint ## Run every check
+test: lint ## Check style, types, tests, docs and wheel
 	+$(MAKE) -j2 types docs wheel
 	+$(MAKE) unit
 

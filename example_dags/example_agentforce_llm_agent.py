@@ -32,13 +32,13 @@ if AgentforceToolset is not None:
         orders = AgentforceToolset(
             AgentforceHook("agentforce_default").agent(),  # or .agent("Order_Agent")
             tool_name="ask_order_agent",
-            description="Knows every order, and can refund one. It may ask back; then answer it.",
+            description="Knows every order, and can refund one. It may ask a question; then answer it.",
             timeout=120,
         )
 
         @task.agent(
             llm_conn_id="pydanticai_default",  # a connection of the Common AI provider, with the model
-            system_prompt="You look into orders. Ask the order agent, and sum up what it says.",
+            system_prompt="You check orders. Ask the order agent, and sum up what it says.",
             toolsets=[orders],
         )
         def look_into(params: dict) -> str:

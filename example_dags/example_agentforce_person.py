@@ -44,7 +44,7 @@ if HITLBranchOperator is not None:
             ways = {"needs_input": "ask", "needs_confirmation": "decide", "escalated": "hand_over"}
             return ways.get(answer["outcome"], "answered")
 
-        # The agent asks back: a person writes the next message.
+        # The agent asks a question: a person writes the next message.
         ask = HITLEntryOperator(
             task_id="ask",
             subject="The agent asks",

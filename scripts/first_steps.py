@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "first-steps.md"
 INSTALL, EMULATOR, PORT = (
-    "pip install 'airflow-provider-agentforce[emulator]'",
+    "pip install '/path/to/checkout[emulator]'",
     "agentforce-emulator\n",
     "8765",
 )

@@ -184,7 +184,7 @@ def stored_connection(conn_id: str) -> Any:
 
 
 def object_storage_path(uri: Any) -> Any:
-    """Return Airflow's path object for *uri*, a text or a path; the part before an ``@`` names a connection.
+    """Return Airflow's path object for *uri*, a string or path; the part before an ``@`` names a connection.
 
     :raises ValueError, ImportError: if no file system for it is installed.
     :raises AirflowNotFoundException: if there is no such connection.

@@ -281,7 +281,7 @@ def many() -> list[Row]:
 
 
 def cost_of_syncs() -> list[Row]:
-    """Ask the same with and without syncs, in turns."""
+    """Ask the same with and without syncs, alternately."""
     with bench(PAIR_RECORDS, delay=PAIR_DELAY) as it:
         runs: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for number in range(PAIRS):
@@ -302,7 +302,7 @@ def cost_of_syncs() -> list[Row]:
 
 
 def wrong_limit() -> list[Row]:
-    """Ask an org that grants less than the connection says."""
+    """Ask an org that allows less than the connection says."""
     with bench(WRONG_RECORDS, cap=WRONG_CAP) as it:
         batch = it.operator(limits={"max_concurrent_sessions": 50})
         counts = it.org.counts()
@@ -311,7 +311,7 @@ def wrong_limit() -> list[Row]:
     lost = WRONG_RECORDS - rows["answered"]
     return [
         Row(
-            f"{WRONG_RECORDS} records where the org grants {WRONG_CAP} sessions and the connection says 50: "
+            f"{WRONG_RECORDS} records where the org allows {WRONG_CAP} sessions and the connection says 50: "
             "records without an answer, messages sent twice, sessions left open",
             "0, 0 and 0",
             f"{lost}, {counts['twice']} and {counts['open']}",

@@ -71,7 +71,7 @@ def cost(limiter: ConcurrencyLimiter) -> tuple[float, float]:
 
 
 def share_an_org(port: int | None) -> tuple[int, int, float]:
-    """Let processes hold conversations in an org that grants them *_CAP* sessions together.
+    """Let processes hold conversations in an org that allows them *_CAP* sessions together.
 
     :param port: of the Redis by which they share it.
     :returns: how many starts the org refused, how many it granted, and the share of the ideal time.
@@ -155,7 +155,7 @@ def main() -> list[Row]:
             f"{alone[1]:.3f} ms)",
         ),
         Row(
-            f"{_PROCESSES} processes of two Dags on an org that grants {_CAP} sessions, {in_all:,} "
+            f"{_PROCESSES} processes of two Dags on an org that allows {_CAP} sessions, {in_all:,} "
             "conversations: starts refused",
             "at most 1 of 1,000",
             f"{refused} of {granted + refused:,} (without Redis: {refused_alone} of "
@@ -163,7 +163,7 @@ def main() -> list[Row]:
             reached=refused <= in_all / 1000,
         ),
         Row(
-            "The same: share of the time in which no place of the org is free",
+            "The same: share of the time in which no session is free",
             "",
             f"{efficiency:.1%} (without Redis: {efficiency_alone:.1%})",
         ),

@@ -32,7 +32,7 @@ _FOUND = json_reply({"records": [_AGENT], "done": True})
 
 @dataclass(frozen=True)
 class Terms:
-    """What the org grants.
+    """What the org allows.
 
     :param delay: seconds per call.
     :param cap: sessions open at once.

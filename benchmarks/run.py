@@ -38,7 +38,7 @@ Load average of the machine before the run: {load:.1f}.
 
 ## How to read it
 
-Each figure is compared with another one of the same run, and both are measured in turns, so that
+Each figure is compared with another one of the same run, and both are measured alternately, so that
 other load on the machine affects both. Compare rows, not milliseconds of two machines. Rows without a goal
 are for comparison. The goals apply to an idle machine: other load slows down all rows, and most of all those
 with a share of an ideal time.
@@ -73,9 +73,9 @@ with a share of an ideal time.
   semaphore. CPU time is that of the whole process, compared with threads that make the same calls at the
   same pace with bare `requests` and `http.client` and do nothing else. A call after a wait costs twice the
   CPU time of a call after another call, in all of them, and more while other programs use the CPU.
-- **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs in turns, so fast
-  that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced once,
-  before its message leaves, and records that wait at the same time share a sync.
+- **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs alternately, so
+  fast that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced
+  once, before its message leaves, and records that wait at the same time share a sync.
 - **A try that finds all records done** reads the input and the ledger and writes the results. Memory grows
   with the number of records, so two sizes show what a million would take. The tables are those of such a try,
   in every format.
@@ -90,7 +90,7 @@ with a share of an ideal time.
 - **Two workers** (`benchmarks/workers.py`): each runs the operator for one shard, with its half of the cap
   and no service between them, as in *A batch*. They are two processes of this machine, not a cluster.
 - **Shared limits** (`benchmarks/limits.py`): a Redis without persistence on this machine. The processes that
-  share an org start at once, take as many sessions as it grants to all, and end each after one message.
+  share an org start at once, take as many sessions as it allows to all, and end each after one message.
 - **Mapped tasks** (`benchmarks/mapped.py`): Airflow's three processes on this machine, with LocalExecutor on
   SQLite. The cost of a task depends on the machine and the executor, so the ratio is only an order of
   magnitude.

@@ -37,7 +37,7 @@ def main(records: int = RECORDS) -> list[Row]:
     logins = math.ceil(seconds / _SECONDS_PER_LOGIN)
     return [
         Row(
-            f"{records:,} records in {WORKERS} shards, a worker process each, an org that grants "
+            f"{records:,} records in {WORKERS} shards, a worker process each, an org that allows "
             f"{it.org.terms.cap} sessions, {_DELAY} s per call: share of the ideal {ideal:.1f} s",
             "at least 95 %",
             f"{ideal / seconds:.1%} ({seconds:.1f} s; the hash assigns "

@@ -36,7 +36,7 @@ if LoopDecision is not None:
             ConversationOperator(task_id="ask", messages=["{{ params.wordings[loop.index] }}"])
 
         def answered(*, loop: Any) -> LoopDecision:
-            """Continue while the agent asks back."""
+            """Continue while the agent asks a question."""
             outcome = loop.result["outcome"]
             return LoopDecision(stop=outcome == "answered", reason=f"outcome: {outcome}")
 

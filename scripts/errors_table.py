@@ -98,7 +98,7 @@ SECTIONS = {
         row(TOKEN, "something else answers, such as a login page of the network", Failure.UNREADABLE),
         row(
             TOKEN,
-            "a wrong port, or something in between that is silent",
+            "a wrong port, or a device in between that drops packets",
             *(Failure.TLS_BROKEN, Failure.RESET, Failure.NO_REPLY, Failure.CUT_REPLY),
         ),
         row(TOKEN, "the org, or a gateway before it, has a problem", "service_unavailable", "bad_gateway"),

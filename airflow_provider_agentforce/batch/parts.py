@@ -75,7 +75,7 @@ class Block:
 
     @property
     def has_news(self) -> bool:
-        """Whether it has more than claims and starts, which their callers have written at once."""
+        """Whether it has anything besides claims and starts, which are written immediately."""
         return bool(self.rows or self.withdrawn or self.sessions or self.ended)
 
     def encode(self, number: int) -> tuple[bytes, int]:

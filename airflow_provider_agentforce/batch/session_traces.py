@@ -148,7 +148,7 @@ class _Sought:
 
 
 class SessionTraces:
-    """The traces of the sessions of a batch, or of single sessions. To be closed.
+    """The traces of the sessions of a batch, or of single sessions. Call :meth:`close` when done.
 
     :param folder: path object of the batch's results; ``None`` for single sessions.
     :param sessions: single sessions: the number of the last answered message of each by its id.
@@ -186,7 +186,7 @@ class SessionTraces:
     def look(self, *, last: bool) -> bool:
         """Read every trace that is not complete once, and write the results.
 
-        :param last: no other read follows: a message without its answer has lost it.
+        :param last: no other read follows: an answer that is still missing counts as lost.
         :returns: whether there is nothing more to wait for.
         :raises AgentforceError: if the org keeps no traces, with an error that says what to switch on; or if
             no call has succeeded at the end.

@@ -251,7 +251,7 @@ def _source_at(path: Any) -> Source:
 
 
 def would_read(path: Any, file: str) -> bool:
-    """Return whether a folder or a pattern also stands for *file* once that exists.
+    """Return whether a folder or a pattern would also match *file* once it exists.
 
     :param path: its path object.
     """

@@ -297,7 +297,7 @@ def is_wrong_path(error: BaseException) -> bool:
 
 
 def is_unusable(error: BaseException) -> bool:
-    """Return whether *error*, at the first use of a folder, is one that another try would meet as well."""
+    """Return whether *error*, at the first use of a folder, is one that a retry would also hit."""
     return is_wrong_path(error) or isinstance(error, _FINAL)
 
 
@@ -316,7 +316,7 @@ def guarded(
     """Return the result of *call*.
 
     :param failure: the consequence of a failure, such as ``The checkpoint cannot be read``.
-    :param hint: the way out.
+    :param hint: what to do.
     :param lasting: returns whether a retry of the task would meet the same error.
     :raises LedgerError: for any error of the store's library.
     """

@@ -33,7 +33,7 @@ _SCHEMA_KINDS = {"string": TEXT, "integer": INTEGER, "number": NUMBER, "boolean"
 _MOST_ROWS = 5_000
 _MOST_CELLS = 1_000_000
 _MOST_BYTES = 8_000_000
-# The beginnings of a formula in a spreadsheet, also after blanks and in full-width characters.
+# The beginnings of a formula in a spreadsheet, also after spaces and in full-width characters.
 _FORMULA = re.compile("[\\s\ufeff\u200b]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
 # As JSON writes the values that storable() replaces.

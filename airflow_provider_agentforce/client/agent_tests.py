@@ -212,7 +212,7 @@ class AgentTests(OrgResource):
     def look(self, run: AgentTestRun) -> AgentTestRun:
         """Return the current state of the run.
 
-        :raises AgentforceRequestError: the run no longer exists.
+        :raises AgentforceRequestError: it does not exist in this org.
         """
         request = _RunRequest(doing=f"Looking at the test run {run.run_id}", url=self._url(run))
         return _updated(run, self._executor.execute(request).value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import redis
 
 from airflow_provider_agentforce.client.after_fork import ForkSafeLock
-from airflow_provider_agentforce.client.redis_scripts import RedisScripts, StoreAwayError, ms, text
+from airflow_provider_agentforce.client.redis_scripts import RedisScripts, StoreUnreachableError, ms, text
 from airflow_provider_agentforce.exceptions import AgentforceTransientError
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _SPEND = """
 local used, day, lost, born = unpack(KEYS)
 local today = math.floor(now / asked.day)
 local before = tonumber(redis.call('GET', day))
--- A clock that is put back across midnight makes no new day.
+-- A clock that is set back across midnight makes no new day.
 if before == today + 1 then
   today = before
 end
@@ -73,7 +73,7 @@ class BudgetStore:
         self._learning = ForkSafeLock()
 
     def spend(self, kind: str, per_day: int, one: str | None) -> float:
-        """Count *one* towards today's budget of a kind; ``None`` only looks.
+        """Count *one* towards today's budget of a kind; ``None``: check without counting.
 
         :param one: its id; it counts once, however often it is sent.
         :returns: 0 if it is counted, seconds until tomorrow if nothing is left.
@@ -87,7 +87,7 @@ class BudgetStore:
             asked |= {"known": known.used, "age": known.age, "today": known.day}
         try:
             free_in, used, age, day = self._scripts.run(self._spend, self._keys(kind), asked)
-        except StoreAwayError as error:
+        except StoreUnreachableError as error:
             raise AgentforceTransientError(
                 "The budget cannot be counted because the Redis of limits_conn_id cannot be reached "
                 f"({error}); nothing was sent."

@@ -53,7 +53,7 @@ class Diagnosis:
 
     @property
     def good(self) -> bool:
-        """Whether nothing was found that makes tasks fail."""
+        """Whether no check failed."""
         return all(check.status != FAILED for check in self.checks)
 
     def __str__(self) -> str:

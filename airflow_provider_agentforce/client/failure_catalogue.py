@@ -432,7 +432,7 @@ SYMPTOMS = (
         "username) has the permission sets for AI testing and the AI workbench.",
         (400, 403, 404),
     ),
-    Symptom(_READ, "It does not exist in this org, or no longer exists.", (404,)),
+    Symptom(_READ, "It does not exist in this org. Check its id or name.", (404,)),
     Symptom(
         _READ,
         "Correct the SOQL. An object or field may also be hidden from the user (Run As, or username).",

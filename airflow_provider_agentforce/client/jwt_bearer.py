@@ -41,7 +41,7 @@ def default_audience(host: str) -> str:
 def read_key(text: str | None, path: str | None) -> str:
     """Return the private key as a PEM text, whichever of the two forms it is given in.
 
-    :param text: the PEM, or its Base64. Line ends may be escaped, blanks, or missing.
+    :param text: the PEM, or its Base64. Line ends may be escaped, spaces, or missing.
     :param path: of a file with such a text.
     :raises AgentforceInputError: it is not an RSA private key without a passphrase; the key is not shown.
     """

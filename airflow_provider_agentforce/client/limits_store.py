@@ -15,8 +15,8 @@ from typing import Any
 from airflow_provider_agentforce.client.budget_store import BudgetStore
 from airflow_provider_agentforce.client.redis_scripts import (
     RedisScripts,
-    StoreAwayError,
     StoreRefusedError,
+    StoreUnreachableError,
     ms,
     text,
 )
@@ -211,8 +211,8 @@ return 0
 class Grant:
     """The store's answer to a request for a start.
 
-    :param granted: whether it may be made.
-    :param free_in: seconds until the next one may be, if that is known.
+    :param granted: whether the start is allowed.
+    :param free_in: seconds until the next start is allowed, if that is known.
     :param processes: how many use the org.
     :param asked_for: seconds that the org has asked to wait.
     :param age: changes when the store has lost its data.
@@ -234,7 +234,7 @@ class LimitsStore:
 
     :param client: a ``redis.Redis``. Its address and credentials are used, not its timeouts and retries.
     :param org: identifies the org.
-    :param name: of the place, by which a process knows it again.
+    :param name: of the Redis connection, for errors.
     :param lease: seconds after which the leases of a dead process are free.
     :param beat: seconds between two reports of a process.
     :param group: whose sessions these are. Groups that wait share what is free: the ids of Dags, for example.
@@ -279,7 +279,7 @@ class LimitsStore:
                 f"limits_conn_id: Redis refuses the connection {self.name!r}: {error}",
                 hint="Correct its user and password, or the rights of the user.",
             ) from None
-        except StoreAwayError as error:
+        except StoreUnreachableError as error:
             raise AgentforceTransientError(
                 f"limits_conn_id: the Redis of the connection {self.name!r} cannot be reached: {error}",
                 hint="Until it can, each task uses its share of the limits.",
@@ -307,7 +307,7 @@ class LimitsStore:
         :param window: seconds of the hourly limit.
         :param age: of the data that the process knows. If the store has lost it, nothing is granted until
             all processes have said what they hold.
-        :raises StoreAwayError: if it is not known whether it is taken.
+        :raises StoreUnreachableError: if it is not known whether it is taken.
         """
         asked = {
             "lease": lease,
@@ -345,7 +345,7 @@ class LimitsStore:
             other leases and starts of it. ``None``: leave them.
         :param age: as of :meth:`acquire`.
         :returns: what changes when the store has lost its data.
-        :raises StoreAwayError: if it cannot be asked.
+        :raises StoreUnreachableError: if it cannot be asked.
         """
         asked = {
             "process": process,
@@ -372,7 +372,7 @@ class LimitsStore:
         :param started: the org accepts sessions again.
         :param pause: seconds for which no process may start a session.
         :param asked_for: seconds that the org asked to wait.
-        :raises StoreAwayError: if it is not known whether this was done.
+        :raises StoreUnreachableError: if it is not known whether this was done.
         """
         asked = {"forget": forget, "started": started, "pause": ms(pause), "wish": ms(asked_for)}
         self._run(self._return, {**asked, **({"lease": lease} if lease else {})})

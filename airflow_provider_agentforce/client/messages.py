@@ -162,7 +162,7 @@ def text_message(
 
     :param variables: already checked.
     :param field: the name of the text in an error.
-    :raises AgentforceInputError: it is not a text, or is blank.
+    :raises AgentforceInputError: it is not a string, or is blank.
     """
     return Message("Text", {"text": validation.message_text(text, field)}, variables=variables or [])
 
@@ -326,7 +326,7 @@ def _json_type(value: object) -> str:
     """Return the type of a JSON value, in words."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "true or false"
-    kinds = {str: "a text", int: "a number", float: "a number", list: "a list"}
+    kinds = {str: "a string", int: "a number", float: "a number", list: "a list"}
     return next((words for kind, words in kinds.items() if isinstance(value, kind)), "an object")
 
 

@@ -131,8 +131,8 @@ class Records(OrgResource):
     def query(self, soql: str) -> Iterator[dict[str, Any]]:
         """Yield the records that *soql* finds, as the org's pages of 2,000 arrive.
 
-        A record is a dict of the selected fields: numbers, booleans, texts and ``None``; a date is a text in
-        the org's format. A related record (``Owner.Name``) is a nested dict, and a sub-select a list of
+        A record is a dict of the selected fields: numbers, booleans, strings and ``None``; a date is a string
+        in the org's format. A related record (``Owner.Name``) is a nested dict, and a sub-select a list of
         dicts. The first page is requested at once, the others when they are needed.
 
         :raises AgentforceInputError: *soql* is not a query for records, or is too long.

@@ -47,11 +47,11 @@ end
 """
 
 
-class StoreAwayError(Exception):
+class StoreUnreachableError(Exception):
     """The store cannot be reached now."""
 
 
-class StoreRefusedError(StoreAwayError):
+class StoreRefusedError(StoreUnreachableError):
     """Redis refuses the user, the password, or a command to this user."""
 
 
@@ -79,17 +79,17 @@ class RedisScripts:
         """Run a script on *keys*.
 
         :param asked: what it is to know, as JSON.
-        :raises StoreAwayError: if it is not known whether it ran.
+        :raises StoreUnreachableError: if it is not known whether it ran.
         """
         try:
             return script(keys=keys, args=[json.dumps({"born": ms(_BORN_SECONDS), **asked})])
         except (redis.RedisError, OSError) as error:
-            kind = StoreRefusedError if isinstance(error, _REFUSALS) else StoreAwayError
+            kind = StoreRefusedError if isinstance(error, _REFUSALS) else StoreUnreachableError
             raise kind(f"{type(error).__name__}: {one_line(str(error), 120)}") from error
 
 
 def ms(seconds: float) -> int:
-    """Return milliseconds, which Redis counts in."""
+    """Convert seconds to milliseconds."""
     return int(seconds * 1000)
 
 

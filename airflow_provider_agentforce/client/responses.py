@@ -95,7 +95,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
 
 
 def token(body: bytes, *, now: float) -> TokenReply:
-    """Read a token reply. *now* is the wall clock in seconds, for a token that only tells its end.
+    """Read a token reply. *now* is the wall clock in seconds, for a token that states only its expiry.
 
     The reply has no ``expires_in`` in the official sample, so the JWT's own claims come first
     (https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html).

@@ -18,7 +18,7 @@ from airflow_provider_agentforce.client.concurrency_limiter import (
     Slot,
 )
 from airflow_provider_agentforce.client.limits_store import Grant, LimitsStore
-from airflow_provider_agentforce.client.redis_scripts import StoreAwayError
+from airflow_provider_agentforce.client.redis_scripts import StoreUnreachableError
 from airflow_provider_agentforce.exceptions import RateLimitedError
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _KNOWN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class _Share:
-    """The share of this process while the store is away.
+    """The share of this process while the store is unreachable.
 
     :param most_open: sessions at once, ``None`` if nothing is known of the others.
     :param most_starts: in an hour.
@@ -52,8 +52,8 @@ class SharedLimiter(ConcurrencyLimiter):
 
     A start needs a slot of this process first, then a lease of the store. A lease expires unless its process
     renews it, so the leases of a dead process become free; a process that was only frozen takes its leases
-    back. While the store is away, the process continues at once with its share of what was free, and reports
-    its leases when the store is back.
+    back. While the store is unreachable, the process continues at once with its share of what was free, and
+    reports its leases when the store is back.
 
     :param store: of the org.
     """
@@ -73,7 +73,7 @@ class SharedLimiter(ConcurrencyLimiter):
         self._lease_of_start: dict[Slot, str] = {}
         self._share = _Share()
         self._age: str | None = None
-        self._away = False
+        self._unreachable = False
         self._used = False
         self._free_at = self._asked_by_all = 0.0
         self._beats: threading.Thread | None = None
@@ -136,7 +136,7 @@ class SharedLimiter(ConcurrencyLimiter):
             self._changed.wait(min(pause, left))
 
     def _ask(self, slot: Slot, most_open: int, most_per_hour: int) -> Grant | None:
-        """Take a lease for *slot*; return what the store says, ``None`` while it is away."""
+        """Take a lease for *slot*; return what the store says, ``None`` while it is unreachable."""
         lease = self._store.lease(self._process)
         self._used = True
         with self._exchange:
@@ -181,14 +181,14 @@ class SharedLimiter(ConcurrencyLimiter):
             return len(self._starting) + len(self._open) <= self._most_open(most_open)
 
     def _most_open(self, most: int) -> int:
-        if not self._away:
+        if not self._unreachable:
             return most
         fair = max(1, most // max(self._share.processes, self._least_processes))
         known = self._share.most_open is not None and self._clock() < self._share.until
         return max(1, min(fair, self._share.most_open or 0)) if known else fair
 
     def _most_starts(self, most: int) -> int:
-        if not self._away:
+        if not self._unreachable:
             return most
         if self._share.most_starts is not None:
             return max(1, min(most, self._share.most_starts))
@@ -241,7 +241,7 @@ class SharedLimiter(ConcurrencyLimiter):
             lease = self._leases.pop(slot, None)
             if forget:
                 self._lease_of_start.pop(slot, None)
-            if lease is not None and not self._away and self._share.most_open:
+            if lease is not None and not self._unreachable and self._share.most_open:
                 # Another process may take its place before this one hears of it.
                 self._share = replace(self._share, most_open=self._share.most_open - 1)
         if lease is not None or retry_after:
@@ -257,15 +257,15 @@ class SharedLimiter(ConcurrencyLimiter):
         self._lease_of_start.pop(slot, None)
 
     def _try(self, call: Callable[[], T]) -> T | None:
-        """Return what the store says, ``None`` while it is away."""
-        if self._away:
+        """Return what the store says, ``None`` while it is unreachable."""
+        if self._unreachable:
             return None
         try:
             return call()
-        except StoreAwayError as error:
+        except StoreUnreachableError as error:
             with self._changed:
-                was_away, self._away = self._away, True
-            if was_away:
+                was_unreachable, self._unreachable = self._unreachable, True
+            if was_unreachable:
                 return None
             processes = max(self._share.processes, self._least_processes)
             log.warning(
@@ -285,7 +285,7 @@ class SharedLimiter(ConcurrencyLimiter):
                 starts = {lease: now - slot.at for slot, lease in self._lease_of_start.items()}
             try:
                 self._age = self._renewed(leases, starts)
-            except StoreAwayError:
+            except StoreUnreachableError:
                 return False
             return True
 
@@ -323,8 +323,8 @@ class SharedLimiter(ConcurrencyLimiter):
         return self._store.beat
 
     def beat(self) -> None:
-        """Keep the leases of this process, and look whether a store that was away is back."""
-        if self._away:
+        """Keep the leases of this process, and look whether a store that was unreachable is back."""
+        if self._unreachable:
             self._return_to_store()
             return
         self._forget_old_starts()
@@ -339,7 +339,7 @@ class SharedLimiter(ConcurrencyLimiter):
 
     def _return_to_store(self) -> None:
         if self._tell_all():
-            self._away = False
+            self._unreachable = False
             # Including leases that other threads have taken since.
             self._tell_all()
             log.info("The Redis of limits_conn_id is back; all processes share the org's limits again.")

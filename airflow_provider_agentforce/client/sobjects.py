@@ -32,7 +32,7 @@ _MOMENT = re.compile(
 )
 _BOOLEANS = {"true": True, "false": False}
 _SHORT_ID = 15
-# Each of an id's last three characters stands for five bits: which of five characters are capitals.
+# Each of an id's last three characters stands for five bits: which of five characters are upper case.
 _CASES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 _CASES_BITS = 5
 # The largest number of decimal places that a field can have.
@@ -42,7 +42,7 @@ _FINEST = 17
 def id_key(record_id: str) -> str:
     """Return 15 characters that are the same for all forms of an id.
 
-    With 18 characters its case does not matter: the last three say which of the others are capitals.
+    With 18 characters its case does not matter: the last three say which of the others are upper case.
     """
     first, suffix = record_id[:_SHORT_ID], record_id[_SHORT_ID:].upper()
     bits = [_CASES.find(one) for one in suffix]

@@ -24,7 +24,7 @@ class Event(NamedTuple):
 
 
 class EventDecoder:
-    """Splits bytes into events, however the bytes were cut on their way."""
+    """Splits bytes into events, however the bytes were cut in transit."""
 
     def __init__(self) -> None:
         self._partial = bytearray()

@@ -60,7 +60,7 @@ def use_timing(timing: Timing) -> Iterator[None]:
 
 
 class Deadline:
-    """Waits that a kill ends at once and that never exceed the caller's own time.
+    """Waits that end at once on a stop and never outlast the caller's deadline.
 
     A wait that is too long is neither begun nor shortened: a call that comes back earlier than the server
     asked is only refused again.

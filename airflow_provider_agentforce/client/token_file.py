@@ -33,7 +33,7 @@ _MOST_BYTES = 100_000
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ONLY_MINE = 0o077
 _POLL = 0.05
-# A clock that was put back makes an old token look new.
+# A clock that was set back makes an old token look new.
 _MOST_SECONDS_AHEAD = 60.0
 
 
@@ -43,7 +43,7 @@ class _UnusableError(Exception):
 
 @dataclass(frozen=True)
 class KeptToken:
-    """A token as the file has it; times are seconds of the wall clock."""
+    """A token read from the file; times are seconds of the wall clock."""
 
     reply: TokenReply
     asked_at: float
@@ -67,7 +67,7 @@ class TokenFile:
         self._warned = False
 
     def news(self) -> KeptToken | None:
-        """Return the token of the file if it has changed since the last look, and can be read."""
+        """Return the token of the file if it has changed since the last read, and can be read."""
         try:
             status = os.lstat(self._path)
         except OSError:

@@ -42,7 +42,7 @@ class TokenRequest(ApiRequest):
 
     https://developer.salesforce.com/docs/ai/agentforce/guide/agent-api-get-started.html
 
-    :param now: wall clock in seconds: an assertion is short-lived, and some tokens tell only their end.
+    :param now: wall clock in seconds: an assertion is short-lived, and some tokens state only their expiry.
     """
 
     operation = Operation.TOKEN

@@ -341,7 +341,7 @@ def share(value: Any, field: str) -> float:
 
 
 def secret(value: object, field: str) -> str:
-    """Return a key or secret without the blanks and newlines that copying leaves. It is never shown."""
+    """Return a key or secret without the spaces and newlines that copying leaves. It is never shown."""
     text = _without_key(value, field)
     if not text or not text.isprintable() or not text.isascii():
         raise AgentforceInputError(f"{field} is empty or contains characters that no Salesforce key has.")

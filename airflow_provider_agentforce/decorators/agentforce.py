@@ -31,7 +31,7 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
     writes.
 
     The function receives its arguments, and the context values that it names, as with every ``@task``. It
-    returns a message (a text, or a dict with ``text`` and ``variables``), a list of messages, or a function
+    returns a message (a string, or a dict with ``text`` and ``variables``), a list of messages, or a function
     that receives the answers so far and returns the next message. The return value is sent and never rendered
     as a template, wherever it came from.
 
@@ -120,8 +120,8 @@ class AgentforceDecoratedOperator(DecoratedOperator, ConversationOperator):
         else:
             what = "an empty list" if returned in ([], ()) else type(returned).__name__
             raise AgentforceInputError(
-                f"{_NAME}: the function must return a message (a text, or a dict with text and variables), a "
-                f"list of messages, or a function that gives the next one, but returned {what}."
+                f"{_NAME}: the function must return a message (a string, or a dict with text and variables), "
+                f"a list of messages, or a function that gives the next one, but returned {what}."
             )
 
     def _end_earlier_session(self, context: Context, error: BaseException) -> None:

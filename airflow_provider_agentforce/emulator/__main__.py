@@ -25,6 +25,7 @@ DEFAULT_PORT = 8765
 RECORDER_PORT = 8766
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _PORT = "EMULATOR_PORT"
+_FILES = {"tls", "certificate"}
 _VARIABLE = "AIRFLOW_CONN_AGENTFORCE_DEFAULT"
 
 
@@ -186,8 +187,8 @@ def _parser() -> argparse.ArgumentParser:
         "`agentforce-emulator replay FILE` answers with them; it takes the options above.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    script = "YAML or Python file with the answers; None: the default agent"
-    parser.add_argument("--script", metavar="FILE", help=script)
+    script = "YAML or Python file with the answers; default: the built-in agent"
+    parser.add_argument("--script", metavar="FILE", default=argparse.SUPPRESS, help=script)
     kinds = get_type_hints(EmulatorSettings)
     texts = dict(
         re.findall(r":param (\w+): (.+?)\.\n(?=:)", inspect.getdoc(EmulatorSettings) or "", re.DOTALL)
@@ -195,22 +196,23 @@ def _parser() -> argparse.ArgumentParser:
     for setting in dataclasses.fields(EmulatorSettings):
         option = f"--{setting.name.replace('_', '-')}"
         text = " ".join(texts.get(setting.name, "").replace("`", "").split())
-        arguments = _option_arguments(kinds[setting.name])
+        arguments = _option_arguments(setting.name, kinds[setting.name])
         parser.add_argument(option, default=setting.default, help=text, **arguments)
     # A fixed address, so that a connection still works after a restart.
     parser.set_defaults(port=os.environ.get(_PORT, DEFAULT_PORT))
     return parser
 
 
-def _option_arguments(kind: Any) -> dict[str, Any]:
-    """Return the ``argparse`` arguments of an option whose setting has the type ``kind``."""
+def _option_arguments(name: str, kind: Any) -> dict[str, Any]:
+    """Return the ``argparse`` arguments of the option for a setting of the type ``kind``."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:
         return {"type": type(get_args(kind)[0]), "choices": get_args(kind)}
     # An option of the type `float | None` is a number, or is not given.
     value = (get_args(kind) or (kind,))[0]
-    return {"type": value, "metavar": "N" if value is not str else "NAME"}
+    text = "FILE" if name in _FILES else "NAME"
+    return {"type": value, "metavar": text if value is str else "N"}
 
 
 if __name__ == "__main__":

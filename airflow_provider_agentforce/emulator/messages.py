@@ -212,7 +212,9 @@ def to_reply(answer: Any, *, where: str) -> ScriptReply:
         replies = [to_reply(item, where=f"{where}[{index}]") for index, item in enumerate(answer)]
         return ScriptReply(messages=[message for reply in replies for message in reply.messages])
     if not isinstance(answer, Mapping):
-        raise ScriptError(f"{where}: an answer is a text, a mapping or a list, not {type(answer).__name__}.")
+        raise ScriptError(
+            f"{where}: an answer is a string, a mapping or a list, not {type(answer).__name__}."
+        )
     return _from_mapping(dict(answer), where=where)
 
 
@@ -233,7 +235,7 @@ def _from_mapping(answer: dict[str, Any], *, where: str) -> ScriptReply:
         )
     text = answer.pop("text", None) or answer.pop("message", "")
     if not isinstance(text, str):
-        raise ScriptError(f"{where}: text must be a text, not {type(text).__name__}.")
+        raise ScriptError(f"{where}: text must be a string, not {type(text).__name__}.")
     return ScriptReply(messages=answer_messages(kind, text, **answer), latency=latency, stream=plan)
 
 

@@ -111,7 +111,7 @@ def _from_mapping(content: Mapping[str, Any], *, where: str) -> Script:
 def _script(content: Mapping[str, Any], answer: ScriptFunction, *, where: str, slow: bool = False) -> Script:
     greeting, agents = content.get("greeting", DEFAULT_GREETING), content.get("agents")
     if not isinstance(greeting, str | None):
-        raise ScriptError(f"{where}: greeting must be a text.")
+        raise ScriptError(f"{where}: greeting must be a string.")
     if agents is not None:
         agents = _agents(agents, where=where)
     return Script(answer=answer, where=where, greeting=greeting or "", agents=agents, slow=slow)

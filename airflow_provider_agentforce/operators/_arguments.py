@@ -95,7 +95,7 @@ def check_budget(budget: Any) -> Any:
 def check_connection_id(conn_id: Any) -> str:
     """Return the id of a connection.
 
-    :raises AgentforceInputError: it is not a text, is blank, or contains control characters.
+    :raises AgentforceInputError: it is not a string, is blank, or contains control characters.
     """
     if not isinstance(conn_id, str) or not conn_id.strip() or not conn_id.isprintable():
         raise AgentforceInputError(
@@ -185,9 +185,9 @@ def check_messages(messages: Any) -> None:
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         found = type(messages).__name__
         if isinstance(messages, str):
-            found = f"a text. Write messages=[{one_line(messages, 40)!r}]"
+            found = f"a string. Write messages=[{one_line(messages, 40)!r}]"
         raise AgentforceInputError(
-            f"messages must be a list of texts or of dicts with text and variables, or a function, "
+            f"messages must be a list of strings or of dicts with text and variables, or a function, "
             f"but is {found}."
         )
     if not messages:

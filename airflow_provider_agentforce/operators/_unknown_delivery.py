@@ -392,7 +392,7 @@ class Resolver:
         return True
 
     def _settle_unless_traced(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Settle verdicts. Before a message is sent again, look into the trace, if that is one of the steps.
+        """Settle verdicts. Before a message is sent again, check the trace, if that is one of the steps.
 
         All are settled together, because a person's decision applies to all messages.
         """

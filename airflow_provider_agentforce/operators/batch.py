@@ -74,7 +74,7 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
     ``messages_per_session``, several records share a session. At most ``max_concurrency`` sessions are open
     at once, and session starts stay within the connection's hourly limit. If the org refuses a session (HTTP
     429), the record is asked again: the task waits as long as the org asks, reduces the number of sessions,
-    and probes upwards again.
+    and raises it again step by step.
 
     **Writes** to ``result_path``: ``results.jsonl``, with one row per record in the order of the input; the
     same as tables, ``results.csv`` and on request ``results.parquet``, with the fields of the record and of
@@ -115,8 +115,8 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         record (``Owner.Name``) is a dict in the record, a sub-select a list. The records are kept for the
         next tries. If the query finds none, the task succeeds with a warning and starts no session.
     :param message: a template such as ``"What do you know of {{ record.name }}?"``; a list of templates, for
-        a conversation of several messages; or a function that receives the record (a dict) and returns a text
-        or a list of texts. Required, except with ``continue_from``.
+        a conversation of several messages; or a function that receives the record (a dict) and returns a
+        string or a list of strings. Required, except with ``continue_from``.
     :param result_path: URI of the folder for the results, such as ``"s3://bucket/accounts/{{ run_id }}"``.
         It belongs to this task alone, is the same for every try, and must be visible to all workers. With an
         executor that runs tasks on other machines, a local disk of the worker causes a warning; a try that
@@ -128,9 +128,9 @@ class ConversationBatchOperator(StartsSessions, SendsMessages, WritesResults):
         record to a shard, the same in every process. The task writes to ``result_path/shard-0-of-5`` and
         takes its share of ``max_concurrency`` and of the connection's limits. ``max_failures`` and the other
         arguments apply to each shard separately. Not with ``soql``.
-    :param variables: context variables per record, in the form of a session's, with templates as texts; or a
-        function that receives the record and returns them. They are set at the start of the record's session,
-        or with its first message if sessions are shared.
+    :param variables: context variables per record, in the form of a session's, with templates as strings; or
+        a function that receives the record and returns them. They are set at the start of the record's
+        session, or with its first message if sessions are shared.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.
     :param tz: time zone name, such as ``Europe/Berlin``.
     :param bypass_user: ``True`` for service agents, ``False`` for employee agents. Default: the value that

@@ -61,15 +61,15 @@ class ConversationOperator(StartsSessions, StoresPlans, ResolvesDeliveries):
 
     **Templated:** ``messages`` (a list), ``agent_id``, ``variables``, ``tz``, ``agentforce_conn_id``.
 
-    :param messages: a list of texts, of dicts with ``text`` and ``variables``, or of
+    :param messages: a list of strings, of dicts with ``text`` and ``variables``, or of
         :class:`~airflow_provider_agentforce.client.messages.Reply`, ``Cancel`` or ``Transfer``; or a function
         that receives the answers so far (a list of :class:`~airflow_provider_agentforce.client.Turn`) and
         returns the next message, or ``None`` to end.
     :param on_needs_confirmation: decides when the agent wants an approval: a function that receives the turn
-        and returns a ``Reply()``, a ``Cancel()``, a text, or ``None`` to continue with the next message; or a
-        person: ``"ask"`` or an :class:`~airflow_provider_agentforce.delivery.Ask`, on Airflow 3.3 and later.
-        The task waits without a worker slot, in the same session. If no one decides in time, it cancels
-        and ends. On Airflow 3.3 a second question fails the task.
+        and returns a ``Reply()``, a ``Cancel()``, a string, or ``None`` to continue with the next message; or
+        a person: ``"ask"`` or an :class:`~airflow_provider_agentforce.delivery.Ask`, on Airflow 3.3 and
+        later. The task waits without a worker slot, in the same session. If no one decides in time, it
+        cancels and ends. On Airflow 3.3 a second question fails the task.
     :param on_needs_input: the same for the agent's questions; a person fills in the value. The next try calls
         functions again, so they must make the same decision about the same turn.
     :param agent_id: id (``0Xx…``) or API name of the agent. Default: the connection's extra ``agent_id``.

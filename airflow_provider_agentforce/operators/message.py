@@ -68,7 +68,7 @@ class SendMessageOperator(TakesSession, StoresPlans, ResolvesDeliveries):
         of an escalation.
     :param session: the output of the start or of the **last** send, which has the number of the last message.
     :param session_id: instead of ``session``, together with ``sequence_id``.
-    :param sequence_id: number of the last message, 0 after the start; a text of digits is also accepted.
+    :param sequence_id: number of the last message, 0 after the start; a string of digits is also accepted.
     :param variables: context variables to set with this message.
     :param in_reply_to: id of the agent's message that the text answers.
     :param stream: receive the answer in pieces and log the agent's progress; the result is the same.

@@ -165,7 +165,7 @@ def _checked_fields(fields: Any) -> dict[str, str]:
     for name, template in fields.items():
         if not isinstance(template, str):
             raise AgentforceInputError(
-                f"fields[{shown(name, 40)}] must be a template, a text, but is {type(template).__name__}."
+                f"fields[{shown(name, 40)}] must be a template, a string, but is {type(template).__name__}."
             )
         validation.name(name, "a name in fields", "Summary__c")
     return dict(fields)

@@ -36,8 +36,8 @@ class Expectation:
     """The expected answer.
 
     :param outcome: the outcome; ``None``: any but ``failed``.
-    :param contains: texts that are all in the answer, in upper or lower case.
-    :param not_contains: texts of which none is in the answer, in upper or lower case.
+    :param contains: strings that are all in the answer, in upper or lower case.
+    :param not_contains: strings of which none is in the answer, in upper or lower case.
     :param matches: a regular expression that is found in the answer.
     :param fields: values in the JSON of the answer, by name, or by names with dots between them.
     :param check: a function that receives the :class:`~airflow_provider_agentforce.client.Turn`. It passes if
@@ -174,13 +174,13 @@ class _Node:
     def text(self) -> str:
         """Return a text that is not empty."""
         if not isinstance(self.value, str) or not self.value.strip():
-            raise self.refusal("must be a text (put it in quotes)")
+            raise self.refusal("must be a string (put it in quotes)")
         return self.value
 
     def texts(self) -> tuple[str, ...]:
         """Return the texts of a list, or the one text."""
         if self.value == []:
-            raise self.refusal("must be a text, or a list of texts that is not empty")
+            raise self.refusal("must be a string, or a list of strings that is not empty")
         if isinstance(self.value, list):
             return tuple(item.text() for item in self.items())
         return (self.text(),)
@@ -279,7 +279,7 @@ def _constructed(node: yaml.Node, source: str, path: tuple[Any, ...]) -> Any:
     except Exception as error:
         kind = node.tag.rpartition(":")[2]
         what = (
-            f"cannot be read: {one_line(str(node.value), 60)} is not a valid {kind}; a text goes in quotes."
+            f"cannot be read: {one_line(str(node.value), 60)} is not a valid {kind}; a string goes in quotes."
         )
         raise _error(source, node.start_mark.line + 1, path, what) from error
 

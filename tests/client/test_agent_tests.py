@@ -222,7 +222,7 @@ def test_looking_is_repeated_and_a_run_that_is_gone_is_named(org, client):
     for ask in (lambda: tests.look(run), lambda: tests.results(run), lambda: tests.find(run.run_id)):
         with pytest.raises(AgentforceRequestError, match=run.run_id) as caught:
             ask()
-        assert "no longer exists" in caught.value.hint
+        assert "does not exist in this org" in caught.value.hint
 
 
 def test_a_run_is_cancelled_where_the_api_can(org, client):

@@ -355,7 +355,7 @@ def test_a_run_that_is_gone_says_so(org, task):
     org.fail("test", status=404, times=2)
     seen = begun.attempt(woken(deferred))
     assert isinstance(seen.error, AgentforceRequestError)
-    assert "no longer exists" in str(seen.error)
+    assert "does not exist in this org" in str(seen.error)
 
 
 @pytest.mark.parametrize(("test", "status"), [("Order_Tests", "TERMINATED"), ("Order_Suite", "IN_PROGRESS")])

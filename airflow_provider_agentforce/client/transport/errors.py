@@ -29,7 +29,7 @@ class TransportError(Exception):
     """An exchange that did not complete.
 
     :ivar failure: what it is in the retry table.
-    :ivar detail: the innermost words for it, one printable line.
+    :ivar detail: the innermost error message, one printable line.
     """
 
     def __init__(self, failure: Failure, detail: str = "") -> None:
@@ -84,7 +84,7 @@ def before_sending(error: Exception, *, connected: bool, closed: bool, address: 
 
 
 def status_begun(head: bytes) -> int | None:
-    """Return the status of a 2xx whose head is not whole yet."""
+    """Return the status of a 2xx whose headers are incomplete."""
     match = _SUCCESS.match(head)
     return int(match[1]) if match else None
 

@@ -25,7 +25,7 @@ const STATES = {
   up_for_retry: ["Will be tried again", "amber"],
 };
 const STEPS = {
-  check: "A check by your own function", trace: "A look into the org's own trace", ask: "A person decides",
+  check: "A check by your own function", trace: "A look at the org's own trace", ask: "A person decides",
   resend: "The message is sent again", fail: "The task fails",
 };
 const RESOLVED = {
@@ -98,8 +98,8 @@ function more(key, title, ...children) {
   return el("details", { class: "inside", "data-key": key }, el("summary", { "data-key": `${key} summary` }, title), ...children);
 }
 
-function badge([label, colour], options) {
-  return el("span", { class: `badge ${colour}`, ...options }, label);
+function badge([label, color], options) {
+  return el("span", { class: `badge ${color}`, ...options }, label);
 }
 
 function outcomeBadge(outcome) {

@@ -38,6 +38,10 @@ INSTEAD = {
     r"\bpassed over\b": "skipped, ignored",
     r"\bcommonest\b": "most common",
     r"\btak(?:es|e|ing) down\b": "record, write",
+    r"\bask(?:s|ed|ing)? back\b": "ask a question",
+    r"\blook(?:s|ed|ing)? into\b": "search, check",
+    r"\bmessages?(?: that)? (?:is|are|was|were) on (?:its|their) way\b": "in flight",
+    r"\b(?:licence|honour|colour|neighbour)\w*\b": "American spelling",
 }
 
 

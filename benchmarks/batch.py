@@ -29,7 +29,6 @@ from report import Row, table
 from airflow_provider_agentforce.operators import shards
 
 RECORDS = 1000
-THREADS_RECORDS = 300
 MANY = 10_000
 MANY_DELAY = 0.5
 MANY_TOKEN_SECONDS = 60
@@ -432,7 +431,7 @@ def _cpu_ms(run: dict[str, Any], conversations: int) -> float:
 
 
 def main() -> list[Row]:
-    warm_up("loop", "threads")
+    warm_up("loop", "requests", "http.client")
     return [*at_the_cap(), *wrong_limit(), *many(), *cost_of_syncs(), *killed(), *resumed(), *tables()]
 
 

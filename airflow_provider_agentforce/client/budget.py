@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.exceptions import BudgetExceededError
+from airflow_provider_agentforce.exceptions import AgentforceError, BudgetExceededError
 
 if TYPE_CHECKING:
     from airflow_provider_agentforce.client.budget_store import BudgetStore
@@ -107,7 +107,8 @@ class BudgetCharge:
         if self._spending is not None and key not in self._paid:
             self._paid[key] = self._spending.spend()
 
-    def refund(self) -> None:
-        """Undo the last count: the call was refused, or not sent."""
-        if self._spending is not None and self._paid:
+    def failed(self, error: BaseException) -> None:
+        """Undo the last count if, according to its *error*, the call was refused, or not sent."""
+        refused = isinstance(error, AgentforceError) and error.applied is False
+        if refused and self._spending is not None and self._paid:
             self._spending.give_back(self._paid.popitem()[1])

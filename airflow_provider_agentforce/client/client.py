@@ -213,13 +213,10 @@ class AgentforceClient:
             version = self._agent_versions.of(request.agent_id, self.timing.clock())
             return replace(session, agent_version=version)
         except BaseException as error:
-            if session is not None:  # a signal handler raised it
-                self.end_quietly(session, "Error")
-            elif isinstance(error, AgentforceError) and error.applied is False:
-                charge.refund()
+            charge.failed(error)
             if slot is None and taken is not None:
                 self.limiter.release(taken)
-            self._after_failed_start(request.agent_id, error)
+            self._after_failed_start(request.agent_id, error, session)
             raise
 
     def send_message(
@@ -280,8 +277,7 @@ class AgentforceClient:
         except BaseException as error:
             if turn is not None:  # a signal handler raised it
                 raise answer_interrupted(error, turn) from error
-            if isinstance(error, AgentforceError) and error.applied is False:
-                charge.refund()
+            charge.failed(error)
             raise
 
     def end_session(self, session: SessionLike, reason: str = "UserRequest") -> bool:
@@ -511,11 +507,14 @@ class AgentforceClient:
         self.limiter.ended(session.session_id)
         return last.failure is not Failure.SESSION_GONE
 
-    def _after_failed_start(self, agent_id: str, error: BaseException) -> None:
+    def _after_failed_start(self, agent_id: str, error: BaseException, session: Session | None) -> None:
         """End the session if it was started after all, and raise a clearer error if the agent is the cause.
 
+        :param session: the session, if a signal handler raised the error after its start.
         :raises AgentforceRequestError: if the org has no such agent, or no active version of it.
         """
+        if session is not None:
+            self.end_quietly(session, "Error")
         if isinstance(error, RateLimitedError):
             return
         self._agent_ids.forget(agent_id)

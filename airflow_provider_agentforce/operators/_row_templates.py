@@ -12,7 +12,7 @@ from airflow_provider_agentforce._compat import Context
 from airflow_provider_agentforce.exceptions import AgentforceInputError, one_line
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, StrictUndefined
 
     from airflow_provider_agentforce.batch.record_values import Render
 
@@ -32,21 +32,15 @@ def compiler(
     :param variable: name of the record in a template.
     :param convert: converts the value of each expression that is not a text to what is rendered.
     """
-    from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
-
-    class Missing(StrictUndefined):
-        # Also inside a list or a dict, whose text has the repr of what it contains.
-        def __repr__(self) -> str:
-            return str(self)
-
-    # Texts need no check, and rendering an undefined value raises its own error.
-    unchanged = (str, Missing)
+    missing = _missing_field()
+    # Texts need no check, and rendering a missing field raises its own error.
+    unchanged = (str, missing)
 
     def finalize(value: Any) -> Any:
         return value if isinstance(value, unchanged) else convert(_with_text(value))
 
     # A missing field must fail the record, and text is not HTML, whatever the Dag's Jinja options say.
-    strict = environment.overlay(undefined=Missing, autoescape=False, finalize=finalize)
+    strict = environment.overlay(undefined=missing, autoescape=False, finalize=finalize)
     strict.getattr = _fields_first(strict.getattr)  # type: ignore[method-assign, assignment]
     values: Any = copy.copy(context)
 
@@ -66,6 +60,18 @@ def compiler(
         return render
 
     return compile_template
+
+
+def _missing_field() -> type[StrictUndefined]:
+    """Return a class that fails wherever its text is needed."""
+    from jinja2 import StrictUndefined  # noqa: PLC0415 - not at parse time
+
+    class MissingField(StrictUndefined):
+        # The text of a list or a dict has the repr of what it contains.
+        def __repr__(self) -> str:
+            return str(self)
+
+    return MissingField
 
 
 def as_field_text(value: Any) -> Any:

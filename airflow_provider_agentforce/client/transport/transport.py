@@ -44,8 +44,7 @@ class _Pool:
 
     def __init__(self, most: int) -> None:
         self.session = requests.Session()
-        self.session.mount("https://", _Adapter())
-        self.session.mount("http://", _Adapter())
+        self.adapter = _Adapter()
         self.routes: dict[str, Route] = {}
         self._most = most
         self._idle: dict[Route, deque[Connection]] = {}
@@ -125,7 +124,7 @@ class Transport:
         prepared = _Prepared()
         prepared.method, prepared.url, prepared.exchange = exchange.call.method, exchange.call.url, exchange
         # Session.send would look for redirects, cookies and proxies, for every request.
-        self._pool.session.get_adapter(exchange.call.url).send(prepared)
+        self._pool.adapter.send(prepared)
 
     def route(self, url: str) -> Route:
         """Return the way to the host of *url*."""

@@ -16,7 +16,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +66,20 @@ class TokenFile:
         self._seen: tuple[int, int, int] | None = None
         self._warned = False
 
-    def news(self) -> KeptToken | None:
-        """Return the token of the file if it has changed since the last read, and can be read."""
+    def learn(self, use: Callable[[KeptToken], None]) -> None:
+        """Call *use* with the token of the file if it has changed since the last read, and can be read."""
         try:
             status = os.lstat(self._path)
         except OSError:
-            return None
+            return
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         if stamp == self._seen:
-            return None
+            return
+        kept = self.read()
+        if kept is not None:
+            use(kept)
+        # Last, as another thread takes a file that was seen for one whose token is in use.
         self._seen = stamp
-        return self.read()
 
     def read(self) -> KeptToken | None:
         """Return the token of the file, ``None`` if there is none that can be used."""

@@ -161,9 +161,12 @@ class TokenSource:
 
     def _learn_from_file(self) -> None:
         """Use the token that another process has obtained meanwhile."""
-        kept = self._cache.file and self._cache.file.news()
+        if self._cache.file is not None:
+            self._cache.file.learn(self._learn)
+
+    def _learn(self, kept: KeptToken) -> None:
         known = self._cache.token
-        if kept and (known is None or known.reply.access_token != kept.reply.access_token):
+        if known is None or known.reply.access_token != kept.reply.access_token:
             self._executor.redactor.add(kept.reply.access_token)
             since = self._now() - time.time()
             self._cache.token = self._token(kept.reply, kept.renew_at + since, kept.ends_at + since)

@@ -112,6 +112,26 @@ def test_a_process_that_has_not_asked_since_learns_of_a_refusal_without_one(org,
     assert org.tokens_issued == 2
 
 
+def test_a_thread_that_asks_while_another_one_reads_the_file_does_not_log_in(org, sharing):
+    armed = []
+
+    def ask_meanwhile(_token):
+        if armed:
+            ask = armed.pop()
+            with ThreadPoolExecutor(1) as other_thread:
+                other_thread.submit(ask).result(30)
+
+    one, other = sharing(), sharing(on_secret=ask_meanwhile)
+    talk(one)
+    talk(other)
+    org.revoke_tokens()
+    talk(one)
+    armed.append(lambda: talk(other))
+    talk(other)
+    assert armed == []
+    assert org.tokens_issued == 2
+
+
 def test_without_the_extra_each_client_logs_in_and_nothing_is_written(org, make_client, folder):
     talk(make_client())
     talk(make_client())

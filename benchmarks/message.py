@@ -138,7 +138,7 @@ def _run(ways: dict[str, Way], rounds: int) -> None:
     for _ in range(rounds):
         for way in order:
             way.run_block()
-        order.append(order.pop(0))  # so that nobody always comes after the same neighbor
+        order.append(order.pop(0))  # so that none always follows the same one
 
 
 def _rows(how: str, ways: dict[str, Way], opened: int, in_all: int) -> list[Row]:

@@ -40,8 +40,11 @@ def pairs(folder):
     return {line["key"]: line for line in map(json.loads, lines)}
 
 
-def test_an_agent_that_flips_answers_has_an_agreement_within_its_interval(make_org, make_client, folder):
-    org = make_org(script=Moody(0.3, seed=1).answer)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_agent_that_flips_answers_has_an_agreement_within_its_interval(
+    make_org, make_client, folder, seed
+):
+    org = make_org(script=Moody(0.3, seed).answer)
     manifest = job(
         make_client(org), folder, accounts(300), agreement_share=0.5, output_type=SCHEMA, max_concurrency=16
     ).run(killed=never)

@@ -379,8 +379,7 @@ class TaskJournal:
 
     def doubt(self, number: int, asked: Mapping[str, Any], error: DeliveryUnknownError) -> None:
         """Add to the intent what is known of its delivery, for the steps after a wait and for later tries."""
-        seen = error.delivery
-        known = {"error": error.what, "partial_text": None if seen is None else seen.partial_text}
+        known = {"error": error.what, "partial_text": None if error.turn is None else error.turn.text}
         self._ledger.amend(
             self._key_of(number), self._fingerprint(number, asked), {**known, "applied": error.applied}
         )

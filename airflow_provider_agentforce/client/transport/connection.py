@@ -8,8 +8,8 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import h11
 
@@ -62,6 +62,7 @@ class Connection:
         self._idle_since = 0.0
         self._received = 0
         self._content = 0
+        self._needs_data = True
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     def open(self, end: float) -> None:
@@ -82,8 +83,11 @@ class Connection:
             )
             # A stop during the wrapping cut only the socket that is now detached.
             self._check()
-            with _ours(end):
+            try:
                 secure.do_handshake()
+            except TimeoutError as error:
+                _raise_if_late(error, end)
+                raise
 
     @property
     def open_at_peer(self) -> bool:
@@ -96,16 +100,20 @@ class Connection:
             return False
         return not self._readable(0.0)
 
-    def encode(self, events: Iterable[h11.Request | h11.Data | h11.EndOfMessage]) -> bytes:
+    def encode(self, events: Sequence[h11.Request | h11.Data | h11.EndOfMessage]) -> bytes:
         """Return what *events* are on the wire."""
-        return b"".join(self._http.send(event) for event in events)
+        return b"".join([self._http.send(event) for event in events])
 
     def write(self, data: bytes, end: float) -> None:
         """Send *data*."""
         assert self._sock is not None  # noqa: S101 - open() has made it
         self._sock.settimeout(max(end - time.monotonic(), _SHORTEST))
-        with _ours(end):
+        self._needs_data = True
+        try:
             self._sock.sendall(data)
+        except TimeoutError as error:
+            _raise_if_late(error, end)
+            raise
 
     def next_event(self, end: float) -> h11.Event:
         """Return what the peer sends next.
@@ -113,29 +121,34 @@ class Connection:
         :raises FramingError: it sends more than a reply may hold.
         """
         while True:
+            if self._needs_data:
+                self._receive(end)
             event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                self._note(event)
+            self._needs_data = event is h11.NEED_DATA
+            if type(event) is h11.Data:
+                self._content += len(event.data)
+            elif type(event) is h11.InformationalResponse:
+                self.head = self._http.trailing_data[0]
+            elif type(event) is h11.Response:
+                self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
+            if not self._needs_data:
                 return event  # type: ignore[return-value]
-            self._set_time(end)
-            assert self._sock is not None  # noqa: S101 - open() has made it
-            with _ours(end):
-                data = self._sock.recv(_PIECE)
-            if self._http.their_state is h11.SEND_RESPONSE:
-                self.head += data
-            self._received += len(data)
-            overhead = self._received - self._content
-            if overhead > _MAX_OVERHEAD or self._received > self.max_body + _MAX_OVERHEAD:
-                raise FramingError("longer than a reply may be")
-            self._http.receive_data(data)
 
-    def _note(self, event: object) -> None:
-        if type(event) is h11.Data:
-            self._content += len(event.data)
-        elif type(event) is h11.InformationalResponse:
-            self.head = self._http.trailing_data[0]
-        elif type(event) is h11.Response:
-            self.head = self.head[: len(self.head) - len(self._http.trailing_data[0])]
+    def _receive(self, end: float) -> None:
+        self._set_time(end)
+        assert self._sock is not None  # noqa: S101 - open() has made it
+        try:
+            data = self._sock.recv(_PIECE)
+        except TimeoutError as error:
+            _raise_if_late(error, end)
+            raise
+        if self._http.their_state is h11.SEND_RESPONSE:
+            self.head += data
+        self._received += len(data)
+        overhead = self._received - self._content
+        if overhead > _MAX_OVERHEAD or self._received > self.max_body + _MAX_OVERHEAD:
+            raise FramingError("longer than a reply may be")
+        self._http.receive_data(data)
 
     def finish(self, seconds: float) -> bool:
         """Read the end of a reply whose content is whole, if it comes within *seconds*.
@@ -267,15 +280,10 @@ class Connection:
         self._sock.settimeout(left)
 
 
-@contextmanager
-def _ours(end: float) -> Iterator[None]:
+def _raise_if_late(error: TimeoutError, end: float) -> None:
     """Distinguish a timeout of the socket from one that a signal handler raises.
 
     :raises DeadlineError: the time until *end* is over.
     """
-    try:
-        yield
-    except TimeoutError as error:
-        if error.errno is not None or time.monotonic() < end - _SHORTEST:
-            raise
+    if error.errno is None and time.monotonic() >= end - _SHORTEST:
         raise DeadlineError("no reply in time") from error

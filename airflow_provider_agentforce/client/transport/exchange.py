@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ _MAX_INTERIM_REPLIES = 20
 # what a server said before it stopped reading.
 _GRACE_SECONDS = 0.05
 _ZLIB_OR_GZIP = 47
-_FRAMING = re.compile(rb"^(content-length|transfer-encoding)\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
+_LENGTHS = re.compile(rb"^content-length\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 class Exchange:
@@ -134,7 +135,7 @@ class Exchange:
         raw = reply.headers.raw_items()
         self.headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in raw}
         self.status = reply.status_code
-        self._framing = _framing_problem(connection.head)
+        self._framing = _framing_problem(connection.head, self.headers)
 
     def iter_bytes(self) -> Iterator[bytes]:
         """Return the decoded body as it arrives.
@@ -144,7 +145,17 @@ class Exchange:
         connection = self._connection
         assert connection is not None  # noqa: S101 - send() has opened it
         try:
-            yield from self._pieces(connection)
+            if self._framing:
+                raise FramingError(self._framing)
+            decode = _decoder(self.headers.get("content-encoding", ""))
+            connection.max_body = self._max_body
+            while type(event := connection.next_event(self._end)) is h11.Data:
+                piece = decode(bytes(event.data), self._max_body - self._length + 1)
+                self._length += len(piece)
+                if self._length > self._max_body:
+                    raise FramingError(f"longer than {self._max_body} bytes")
+                if piece:
+                    yield piece
         except errors.WIRE_ERRORS as error:
             if errors.is_foreign(error):
                 raise
@@ -156,19 +167,6 @@ class Exchange:
     def extend(self, seconds: float) -> None:
         """Give the exchange more time: its reader has used so much for something else."""
         self._end += seconds
-
-    def _pieces(self, connection: Connection) -> Iterator[bytes]:
-        if self._framing:
-            raise FramingError(self._framing)
-        decode = _decoder(self.headers.get("content-encoding", ""))
-        connection.max_body = self._max_body
-        while type(event := connection.next_event(self._end)) is h11.Data:
-            piece = decode(bytes(event.data), self._max_body - self._length + 1)
-            self._length += len(piece)
-            if self._length > self._max_body:
-                raise FramingError(f"longer than {self._max_body} bytes")
-            if piece:
-                yield piece
 
     def stop(self) -> None:
         """Cut the exchange. Takes no lock: safe in a signal handler."""
@@ -188,10 +186,9 @@ class Exchange:
         """Return a connection that is kept or newly opened, and the bytes to send on it."""
         self._raise_if_stopped()
         connection: Connection | None = None
-        address = ""
+        route: Route | None = None
         try:
             route = self._transport.route(self.call.url)
-            address = route.address
             connection = self._transport.take(route) or Connection(route, self._raise_if_stopped)
             self._connection, self._cuttable = connection, [connection]
             if not connection.kept:
@@ -204,7 +201,7 @@ class Exchange:
                 error,
                 connected=connection is not None and connection.connected,
                 closed=connection is not None and connection.closed_by_peer,
-                address=address,
+                address=route.address if route is not None else "",
             )
             raise self._error(found) from error
 
@@ -222,16 +219,16 @@ class Exchange:
             self._end = max(self._end, time.monotonic() + _GRACE_SECONDS)
 
     def _events(self, route: Route) -> list[h11.Request | h11.Data | h11.EndOfMessage]:
-        call = self.call
+        call, body = self.call, self.call.body or b""
         headers = [("Host", call.url.split("/", 3)[2]), *call.headers.items(), *_ALWAYS_SENT]
         if self._bearer is not None:
             headers.append(("Authorization", f"Bearer {self._bearer}"))
         if route.absolute and route.proxy_authorization:
             headers.append(("Proxy-Authorization", route.proxy_authorization))
-        body = call.body or b""
         headers.append(("Content-Length", str(len(body))))
-        request = h11.Request(method=call.method, target=route.target(call.url), headers=headers)
-        return [request, h11.Data(data=body), h11.EndOfMessage()]
+        checked = _with(tuple(headers)).headers
+        request = h11.Request(method=call.method, target=route.target(call.url), headers=checked)
+        return [request, h11.Data(data=body), h11.EndOfMessage()] if body else [request, h11.EndOfMessage()]
 
     def _head(self, connection: Connection) -> h11.Response:
         for _ in range(_MAX_INTERIM_REPLIES + 1):
@@ -269,15 +266,20 @@ class Exchange:
         return error
 
 
-def _framing_problem(head: bytes) -> str:
+def _framing_problem(head: bytes, headers: Mapping[str, str]) -> str:
     """Return why a head is ambiguous: h11 accepts it, but a proxy may have read it differently."""
-    found = _FRAMING.findall(head)
-    lengths = [value for name, value in found if name[:1] in b"cC"]
-    if len(lengths) > 1 or any(b"," in value for value in lengths):
+    lengths = _LENGTHS.findall(head)
+    if len(lengths) > 1 or b"," in b"".join(lengths):
         return "more than one Content-Length"
-    if lengths and len(found) > len(lengths):
+    if lengths and "transfer-encoding" in headers:
         return "both Content-Length and Transfer-Encoding"
     return ""
+
+
+@lru_cache(maxsize=64)
+def _with(headers: tuple[tuple[str, str], ...]) -> h11.Request:
+    """Return a request with *headers*. h11 checks each one, and most requests repeat those of another."""
+    return h11.Request(method="GET", target="/", headers=list(headers))
 
 
 def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:

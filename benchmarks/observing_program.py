@@ -6,6 +6,7 @@ socket of this machine, and spans to an exporter that throws them away, in batch
 
 from __future__ import annotations
 
+import os
 import socket
 import statistics
 import sys
@@ -59,14 +60,14 @@ def configure() -> socket.socket:
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     logger = get_statsd_logger(stats_class=statsd.StatsClient, host="127.0.0.1", port=port, prefix="airflow")
+    os.environ["AIRFLOW__METRICS__STATSD_ON"] = "True"
     stats.initialize(factory=lambda: logger, export_legacy_names=True)
     return listener
 
 
 def call(watching: Sequence[Observer]) -> None:
     events = [_ENDED, _BEGUN]
-    with observed(watching, lambda _error: events.pop()):
-        pass
+    observed(watching, lambda _error: events.pop(), lambda: None)
 
 
 def cpu(watching: Sequence[Observer]) -> float:

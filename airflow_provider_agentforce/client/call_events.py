@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -59,17 +58,17 @@ Both run in the thread of the call. An exception that they raise is logged and c
 """
 
 
-@contextmanager
 def observed(
-    observers: Sequence[Observer], event: Callable[[BaseException | None], CallEvent]
-) -> Iterator[None]:
-    """Show a call to *observers* while it is carried out.
+    observers: Sequence[Observer],
+    event: Callable[[BaseException | None], CallEvent],
+    carry_out: Callable[[], _T],
+) -> _T:
+    """Carry out a call, show it to *observers* meanwhile, and return its result.
 
     :param event: returns the current state of the call, with the error that it ends with.
     """
     if not observers:
-        yield
-        return
+        return carry_out()
     error: BaseException | None = None
     endings: list[Callable[[CallEvent], None]] = []
     try:
@@ -78,7 +77,7 @@ def observed(
             ending = _tried(observer, begun)
             if ending is not None:
                 endings.append(ending)
-        yield
+        return carry_out()
     except BaseException as raised:
         error = raised
         raise

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -102,22 +102,24 @@ class CallState:
 
     def event(self, error: BaseException | None) -> CallEvent:
         """Return the call as observers see it, with the *error* that it ends with."""
-        request, last = self.request, self.last or Attempt()
-        event = CallEvent(
+        request, last = self.request, self.last
+        known: dict[str, Any] = {"session_id": request.session_id}
+        if last is not None and error is None:
+            known |= self._result_of(last)
+        return CallEvent(
             operation=request.operation.value,
             agent_id=request.agent_id,
-            session_id=request.session_id,
             sequence_id=request.sequence_id,
             text=request.message.text if isinstance(request, SendRequest) else None,
             external_session_key=self.key or request.external_session_key,
             api_url=self.api_url,
             attempts=self.attempts,
             repeated_after=tuple(failure.name.lower() for failure in self.repeated_after),
-            status=last.status,
+            status=None if last is None else last.status,
             error=error,
             duration=self.taken,
+            **known,
         )
-        return event if self.last is None or error is not None else replace(event, **self._result_of(last))
 
     def _result_of(self, last: Attempt) -> dict[str, Any]:
         """Return what the answer adds to the event."""
@@ -240,11 +242,7 @@ class RequestExecutor:
         """
         call = CallState(request, options, self.timing.clock)
         try:
-            with observed(self._observers, call.event):
-                last = self._attempt(call)
-                if last.failure is not None:
-                    last = self._repeated(call, last)
-                return last
+            return observed(self._observers, call.event, partial(self._carry_out, call))
         except AgentforceError:
             raise
         except BaseException as error:
@@ -255,8 +253,11 @@ class RequestExecutor:
                 raise
             raise cut from error
 
-    def _repeated(self, call: CallState, first: Attempt) -> Attempt:
-        """Repeat a request whose first attempt failed, as often as the retry table allows."""
+    def _carry_out(self, call: CallState) -> Attempt:
+        """Send a request, and repeat it as often as the retry table allows."""
+        first = self._attempt(call)
+        if first.failure is None:
+            return first
         others = iter(partial(self._attempt, call), None)
         retrying = _RetryRules(call, self.deadline, self.timing).retrying()
         last: Attempt = retrying(next, itertools.chain([first], others))

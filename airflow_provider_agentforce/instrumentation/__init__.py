@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Each turns on a backend of Airflow's metrics.
+_BACKENDS = ("statsd_datadog_enabled", "statsd_on", "otel_on")
+
 
 def observers() -> list[Observer]:
-    """Return the observers for a client. Make them where the task's span is the current one."""
-    try:
-        from airflow_provider_agentforce.instrumentation.tracing import Spans  # noqa: PLC0415
-    except ImportError:
-        return [count_calls]
-    return [count_calls, Spans(capture_content=_captures_content())]
+    """Return the observers for a client: only those whose metrics or spans this process sends.
+
+    Make them where the task's span is the current one.
+    """
+    found: list[Observer] = [count_calls] if any(_is_on("metrics", name) for name in _BACKENDS) else []
+    with suppress(ImportError):
+        from airflow_provider_agentforce.instrumentation.tracing import Spans, are_made  # noqa: PLC0415
+
+        if are_made():
+            found.append(Spans(capture_content=_is_on("agentforce", "capture_content")))
+    return found
 
 
 def trace_exporter() -> Callable[[SessionTrace], None] | None:
@@ -39,12 +48,12 @@ def trace_exporter() -> Callable[[SessionTrace], None] | None:
     except ImportError:
         log.warning("OpenTelemetry is not installed; no spans are exported.")
         return None
-    return partial(export_trace, capture_content=_captures_content())
+    return partial(export_trace, capture_content=_is_on("agentforce", "capture_content"))
 
 
-def _captures_content() -> bool:
+def _is_on(section: str, option: str) -> bool:
     try:
-        return bool(conf.getboolean("agentforce", "capture_content", fallback=False))
+        return bool(conf.getboolean(section, option, fallback=False))
     except Exception:  # noqa: BLE001 - Airflow's error for a value that is not a boolean differs by version
-        log.warning("[agentforce] capture_content is neither True nor False; no content is captured.")
+        log.warning("[%s] %s is neither True nor False, and counts as False.", section, option)
         return False

@@ -33,6 +33,11 @@ _NAMES = {
 _PLAN = "read_plan"
 
 
+def are_made() -> bool:
+    """Return whether the process has a tracer provider, without which no span is recorded."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 class Spans:
     """An observer of the client: one span for every start, message, end and plan, with all its repetitions.
 
@@ -99,12 +104,12 @@ def _known_before(name: str, call: CallEvent) -> dict[str, str | int]:
         "gen_ai.agent.id": call.agent_id,
         "gen_ai.conversation.id": call.session_id,
         "agentforce.sequence_id": call.sequence_id,
-        **_server(call),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _known_after(call: CallEvent) -> dict[str, str | int | list[str]]:
+    api = urlsplit(call.api_url)
     found = {
         "gen_ai.conversation.id": call.session_id,
         "agentforce.external_session_key": call.external_session_key,
@@ -113,15 +118,10 @@ def _known_after(call: CallEvent) -> dict[str, str | int | list[str]]:
         "agentforce.subagent": call.plan["subagent"] if call.plan else None,
         "agentforce.actions": [str(one["name"]) for one in call.plan["actions"]] if call.plan else None,
         "http.response.status_code": call.status,
-        # Again: the first call of a client learns the host from its token.
-        **_server(call),
+        "server.address": api.hostname,
+        "server.port": api.port or _PORTS.get(api.scheme),
     }
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _server(call: CallEvent) -> dict[str, str | int | None]:
-    api = urlsplit(call.api_url)
-    return {"server.address": api.hostname, "server.port": api.port or _PORTS.get(api.scheme)}
 
 
 def _content(call: CallEvent) -> dict[str, str]:

@@ -52,8 +52,9 @@ def server():
 
 
 @pytest.fixture
-def reported(server):
+def reported(server, monkeypatch):
     """Have the metrics of this process sent to a server as a task's are, and return what arrives."""
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
     logger = get_statsd_logger(
         stats_class=statsd.StatsClient,
         host="127.0.0.1",
@@ -158,6 +159,7 @@ class BrokenStats:
 
 @pytest.mark.parametrize("found", [None, BrokenStats()])
 def test_a_task_works_without_metrics_and_with_broken_ones(org, run, monkeypatch, found):
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
     monkeypatch.setattr(metrics, "stats", lambda: found)
     done = run(ConversationOperator(task_id="talk", messages=["hello"]))
     assert done.value["outcome"] == "answered"

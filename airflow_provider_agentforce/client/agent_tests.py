@@ -134,7 +134,7 @@ class _StartRunRequest(ApiRequest):
         return post(self.url, {parameter: self.name})
 
     def read(self, reader: JsonReader) -> str | None:
-        reply = responses.decode_object(reader.body)
+        reply = responses.as_object(reader.value)
         run_id = reply.get("runId")
         if run_id is None and self.api == CONVERSATION:
             run_id = reply.get("worksheetId")
@@ -164,7 +164,7 @@ class _RunRequest(ApiRequest):
         return HttpCall(self.method, self.url, {"Accept": "application/json"})
 
     def read(self, reader: JsonReader) -> dict[str, Any]:
-        return responses.decode_object(reader.body)
+        return responses.as_object(reader.value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ An answer must not depend on how its connection ends, and must not wait for an e
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from typing import Any
 
 from airflow_provider_agentforce.client import json_values, responses
@@ -42,6 +41,7 @@ class JsonReader:
         self.complete = False
         self._most = most
         self._body = bytearray()
+        self._value: Any = None
         self._decided = False
         self._depth = 0
         self._open_string = b""
@@ -51,13 +51,13 @@ class JsonReader:
         """The bytes received so far, up to the maximum."""
         return bytes(self._body)
 
-    @cached_property
+    @property
     def value(self) -> Any:
         """The JSON value.
 
         :raises UnreadableReplyError: if the body is not JSON.
         """
-        return responses.decode_reply(self.body)
+        return self._value if self.complete else responses.decode_reply(self.body)
 
     def feed(self, piece: bytes) -> list[dict[str, Any]]:
         """Take the next bytes. A JSON body has no messages to pass on before its end."""
@@ -94,7 +94,8 @@ class JsonReader:
         rest = self._body[end:]
         del self._body[end:]
         try:
-            self.complete = isinstance(self.value, dict | list)
+            self._value = responses.decode_reply(self.body)
+            self.complete = True
         except UnreadableReplyError:
             self._body += rest
 
@@ -171,16 +172,16 @@ class AnswerReader:
 
         :raises UnreadableReplyError: if it is incomplete, or not an answer.
         """
-        self._answer.check()
-        return self._turn()
+        return self._turn(self._answer.checked())
 
     def partial(self) -> Turn | None:
         """Return the readable part of an incomplete answer, ``None`` if there is none."""
-        return self._turn() if self._answer.messages or self._answer.text else None
+        messages = self._answer.messages
+        return self._turn(messages) if messages or self._answer.text else None
 
-    def _turn(self) -> Turn:
+    def _turn(self, messages: list[dict[str, Any]]) -> Turn:
         return responses.turn(
-            self._answer.messages,
+            messages,
             session=self._session,
             sequence_id=self._sequence_id,
             streamed=self._answer.text,
@@ -196,15 +197,11 @@ class _JsonAnswer(JsonReader):
     @property
     def messages(self) -> list[dict[str, Any]]:
         try:
-            return self._messages
+            return self.checked()
         except UnreadableReplyError:
             return []
 
-    def check(self) -> None:
-        _ = self._messages
-
-    @cached_property
-    def _messages(self) -> list[dict[str, Any]]:
+    def checked(self) -> list[dict[str, Any]]:
         return responses.messages_of(self.value)
 
 
@@ -241,12 +238,13 @@ class _EventStream:
         self._body += piece[: MAX_BODY_BYTES - len(self._body)]
         return [message for event in self._decoder.feed(piece) for message in self._take(event)]
 
-    def check(self) -> None:
+    def checked(self) -> list[dict[str, Any]]:
         self._finish()
         if self._garbled is not None:
             raise self._garbled
         if not self.complete:
             raise UnreadableReplyError("the stream stopped before the end of the turn", Failure.STREAM_CUT)
+        return self._messages
 
     def _finish(self) -> None:
         garbled = self._garbled

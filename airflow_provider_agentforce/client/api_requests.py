@@ -143,7 +143,7 @@ class StartRequest(ApiRequest):
 
     def read(self, reader: JsonReader) -> Session:
         """Return the session."""
-        session_id, greeting = responses.start(reader.body)
+        session_id, greeting = responses.start(reader.value)
         return Session(session_id, 0, self.agent_id, self.external_session_key, greeting)
 
 
@@ -245,7 +245,7 @@ class QueryRequest(OrgRead):
 
     def read(self, reader: JsonReader) -> dict[str, Any]:
         """Return the page."""
-        page = responses.decode_object(reader.body)
+        page = responses.as_object(reader.value)
         records = page.get("records")
         if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
             raise responses.UnreadableReplyError("a JSON object without a list of records")

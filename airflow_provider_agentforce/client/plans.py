@@ -38,7 +38,7 @@ class PlanRequest(ApiRequest):
 
     def read(self, reader: JsonReader) -> dict[str, Any]:
         """Return the plan as received."""
-        return responses.decode_object(reader.body)
+        return responses.as_object(reader.value)
 
 
 def request_for(turn: object) -> PlanRequest:

@@ -103,7 +103,7 @@ class _DescribeRequest(OrgRead):
     max_body = MAX_PAGE
 
     def read(self, reader: JsonReader) -> SObjectInfo:
-        return SObjectInfo.from_describe(responses.decode_object(reader.body))
+        return SObjectInfo.from_describe(responses.as_object(reader.value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class _WriteRequest(ApiRequest):
         return replace(post(self.url, {"allOrNone": False, "records": self.rows}), method="PATCH")
 
     def read(self, reader: JsonReader) -> list[WriteResult]:
-        reply = responses.decode_reply(reader.body)
+        reply = reader.value
         if not isinstance(reply, list) or len(reply) != len(self.rows):
             raise responses.UnreadableReplyError("JSON, but not one result for each record")
         return [WriteResult.from_reply(one if isinstance(one, dict) else {}) for one in reply]

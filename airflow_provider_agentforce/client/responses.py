@@ -18,6 +18,7 @@ from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.error_words import code_of, errors_in, reason_of, words_of
 from airflow_provider_agentforce.client.models import Turn
 
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # Error texts are matched against patterns whose time grows faster than the text.
 _LONGEST_ERROR = 10_000
 _ESCALATIONS = frozenset({"Escalate", "Escalation", "EscalateToConversationMessage"})
@@ -88,7 +89,11 @@ def decode_reply(body: bytes) -> Any:
 
 def decode_object(body: bytes) -> dict[str, Any]:
     """Parse *body* as a JSON object, or raise :class:`UnreadableReplyError`."""
-    parsed = decode_reply(body)
+    return as_object(decode_reply(body))
+
+
+def as_object(parsed: Any) -> dict[str, Any]:
+    """Return a JSON value that is an object, or raise :class:`UnreadableReplyError`."""
     if not isinstance(parsed, dict):
         raise _unlike(parsed, f"JSON, but a {type(parsed).__name__} instead of an object")
     return parsed
@@ -117,11 +122,11 @@ def token(body: bytes, *, now: float) -> TokenReply:
     )
 
 
-def start(body: bytes) -> tuple[str, str]:
+def start(parsed: Any) -> tuple[str, str]:
     """Return the id of the session, which is required, and the agent's first words, ``""`` for none."""
-    reply = decode_object(body)
+    reply = as_object(parsed)
     session_id = reply.get("sessionId")
-    if not isinstance(session_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", session_id):
+    if not isinstance(session_id, str) or not _SESSION_ID.fullmatch(session_id):
         raise _unlike(reply, "a JSON object without a usable sessionId")
     messages = reply.get("messages")
     return session_id, _said(messages) if isinstance(messages, list) else ""
@@ -278,6 +283,8 @@ def _outcome(messages: list[dict[str, Any]]) -> str:
 
 
 def _without_repetitions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(messages) == 1:
+        return messages
     # A proxy may replay a message; one without an id may be said twice on purpose.
     once = {identity_of(message) or number: message for number, message in enumerate(messages)}
     return list(once.values())
@@ -296,14 +303,16 @@ def _said(messages: Iterable[Any]) -> str:
 
 def _text_of(message: dict[str, Any]) -> str:
     # "message" is the official field, "text" an older one; rich answers have their text in a result only.
+    for found in (message.get("message"), message.get("text")):
+        if _is_text(found):
+            return found
     results = message.get("result")
     in_results: list[Any] = [
         item.get("value")
         for item in (results if isinstance(results, list) else [])
         if isinstance(item, dict) and item.get("property") == "text"
     ]
-    found = (message.get("message"), message.get("text"), "\n".join(filter(_is_text, in_results)))
-    return next((text for text in found if _is_text(text)), "")
+    return "\n".join(filter(_is_text, in_results))
 
 
 def _is_error(message: Mapping[str, Any]) -> bool:
@@ -315,8 +324,7 @@ def _is_text(value: Any) -> TypeGuard[str]:
 
 
 def _collected(messages: list[dict[str, Any]], name: str) -> list[Any]:
-    lists = [message.get(name) for message in messages]
-    return [item for found in lists if isinstance(found, list) for item in found]
+    return [item for message in messages if isinstance(found := message.get(name), list) for item in found]
 
 
 def _last_text(messages: list[dict[str, Any]], name: str) -> str | None:

@@ -66,7 +66,7 @@ def test_token_error_is_read(name):
 def test_start_is_read(name):
     body = payload("02_start_session.json")[name]
     greeting = "" if "guide" in name else "Hi, I'm an AI service assistant. How can I help you?"
-    assert responses.start(encoded(body)) == (body["sessionId"], greeting)
+    assert responses.start(body) == (body["sessionId"], greeting)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_start_is_read(name):
 )
 def test_start_without_a_session_is_unreadable_and_keeps_the_orgs_words(body, why):
     with pytest.raises(UnreadableReplyError, match=why) as caught:
-        responses.start(body)
+        responses.start(responses.decode_reply(body))
     assert caught.value.failure is Failure.UNREADABLE
 
 
 @pytest.mark.parametrize("messages", ["null", "7", '[null,7,{"type":"Inform","message":null}]'])
 def test_start_needs_no_greeting(messages):
     body = f'{{"sessionId":"s-1","messages":{messages}}}'.encode()
-    assert responses.start(body) == ("s-1", "")
+    assert responses.start(responses.decode_reply(body)) == ("s-1", "")
 
 
 def test_answer_with_results_and_citations_is_read():

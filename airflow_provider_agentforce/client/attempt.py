@@ -137,8 +137,8 @@ class AttemptReader:
         return self._judged().value if self._answered and self._reader.complete else None
 
     def _read(self) -> None:
-        if self._succeeded:
-            self._answered = True
+        self._answered = self._succeeded
+        if self._answered:
             self._reader = self._request.reader(self._exchange.headers.get("content-type"))
         listener = self._options.on_chunk
         for piece in self._exchange.iter_bytes():
@@ -157,7 +157,7 @@ class AttemptReader:
 
     def _judged(self, broken: Failure | None = None, detail: str = "") -> Attempt:
         status, request = self._exchange.status, self._request
-        if status is not None and not self._succeeded:
+        if status is not None and not (self._answered or self._succeeded):
             # A status that refuses decides, even if the rest of its reply is lost.
             said = responses.error(self._reader.body)
             failure = failure_catalogue.failure_of(

@@ -292,12 +292,13 @@ def _without_repetitions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _said(messages: Iterable[Any]) -> str:
     """Join the agent's texts."""
-    said = []
-    for message in messages:
-        if not isinstance(message, dict) or str(message.get("type")) not in _SPOKEN:
-            continue
-        if str(message.get("role", "Agent")).lower() != "user":
-            said.append(_text_of(message))
+    said = [
+        _text_of(message)
+        for message in messages
+        if isinstance(message, dict)
+        and str(message.get("type")) in _SPOKEN
+        and str(message.get("role", "Agent")).lower() != "user"
+    ]
     return "\n".join(filter(None, said))
 
 

@@ -154,17 +154,14 @@ class TokenSource:
         )
 
     def _usable(self, refused: Access | None) -> Token | None:
-        self._learn_from_file()
+        if self._cache.file is not None:
+            self._cache.file.learn(self._learn)
         token = self._cache.token
         fresh = token is not None and token.access is not refused and self._now() < token.renew_at
         return token if fresh else None
 
-    def _learn_from_file(self) -> None:
-        """Use the token that another process has obtained meanwhile."""
-        if self._cache.file is not None:
-            self._cache.file.learn(self._learn)
-
     def _learn(self, kept: KeptToken) -> None:
+        """Use the token that another process has obtained meanwhile."""
         known = self._cache.token
         if known is None or known.reply.access_token != kept.reply.access_token:
             self._executor.redactor.add(kept.reply.access_token)

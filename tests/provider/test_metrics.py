@@ -16,7 +16,7 @@ from airflow_provider_agentforce import _compat
 from airflow_provider_agentforce.emulator import Emulator
 from airflow_provider_agentforce.exceptions import AgentforceError
 from airflow_provider_agentforce.hooks.agentforce import AgentforceHook
-from airflow_provider_agentforce.instrumentation import metrics
+from airflow_provider_agentforce.instrumentation import metrics, observers
 from airflow_provider_agentforce.operators import ConversationOperator
 
 
@@ -163,6 +163,13 @@ def test_a_task_works_without_metrics_and_with_broken_ones(org, run, monkeypatch
     monkeypatch.setattr(metrics, "stats", lambda: found)
     done = run(ConversationOperator(task_id="talk", messages=["hello"]))
     assert done.value["outcome"] == "answered"
+
+
+@pytest.mark.parametrize("backend", ["STATSD_ON", "STATSD_DATADOG_ENABLED", "OTEL_ON"])
+def test_calls_are_counted_only_for_a_backend_that_airflow_is_told_of(monkeypatch, backend):
+    assert metrics.count_calls not in observers()
+    monkeypatch.setenv(f"AIRFLOW__METRICS__{backend}", "True")
+    assert metrics.count_calls in observers()
 
 
 def test_an_airflow_without_stats_is_no_error(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -264,6 +265,11 @@ def test_no_span_is_made_of_a_trace_that_is_not_sampled(org, spans):
     with trace.use_span(unsampled):
         AgentforceHook().start_session()
     assert spans() == ()
+
+
+def test_a_process_without_a_tracer_provider_has_no_observer_of_its_calls():
+    code = "from airflow_provider_agentforce.instrumentation import observers; assert observers() == []"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_task_works_where_opentelemetry_is_not_installed(org, run, monkeypatch):

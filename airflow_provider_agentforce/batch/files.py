@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_agentforce.batch.storage import is_wrong_path, lines_in
+from airflow_provider_agentforce.batch.storage import is_wrong_path, lines_in, local_path
 from airflow_provider_agentforce.exceptions import AgentforceError, AgentforceInputError, one_line
 
 _UTF_8 = b"\xef\xbb\xbf"
@@ -27,7 +27,8 @@ def opened(path: Any, field: str = "records") -> Any:
     :raises AgentforceInputError: if it cannot be opened.
     """
     with named(path, field):
-        return path.open("rb")
+        # Airflow notes each read of its path objects, which imports what all providers define for assets.
+        return (local_path(path) or path).open("rb")
 
 
 @contextmanager

@@ -286,9 +286,10 @@ def local_path(folder: Any) -> Path | None:
     """Return the path of a folder on this machine, ``None`` for one in another store."""
     # In Airflow 2 its path object is also a pathlib.Path, so the file system decides.
     store = getattr(folder, "fs", None)
-    if store is None:
-        return Path(folder)
-    return Path(folder.path) if "local" in store.protocol else None
+    if store is not None:
+        return Path(folder.path) if "local" in store.protocol else None
+    local: Path = folder
+    return local
 
 
 def is_wrong_path(error: BaseException) -> bool:

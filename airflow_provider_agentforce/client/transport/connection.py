@@ -63,6 +63,7 @@ class Connection:
         self._received = 0
         self._content = 0
         self._needs_data = True
+        self._poll = select.poll()
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     def open(self, end: float) -> None:
@@ -92,7 +93,7 @@ class Connection:
     @property
     def open_at_peer(self) -> bool:
         """Whether the peer has not closed its side. Bytes from it may be a part of TLS."""
-        return not self._readable(0.0, _CLOSED_BY_PEER)
+        return self._sock is not None and all(mask == select.POLLIN for _, mask in self._poll.poll(0))
 
     def usable(self) -> bool:
         """Return whether the connection is fresh and of this process, and its peer is silent."""
@@ -224,6 +225,7 @@ class Connection:
                 sock.close()
             else:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._poll.register(sock, select.POLLIN | _CLOSED_BY_PEER)
                 return
         raise error or WireError("the name has no address")
 
@@ -262,15 +264,11 @@ class Connection:
             raise WireError("the proxy sent bytes that belong to no reply")
         self._http, self._received, self.head = kept, 0, b""
 
-    def _readable(self, seconds: float, event: int = select.POLLIN) -> bool:
+    def _readable(self, seconds: float) -> bool:
         sock = self._sock
-        if sock is None:
+        if sock is None or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             return True
-        if event == select.POLLIN and isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True
-        poll = select.poll()
-        poll.register(sock, event)
-        return bool(poll.poll(max(0.0, seconds) * 1000))
+        return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
     def _set_time(self, end: float) -> None:
         left = end - time.monotonic()

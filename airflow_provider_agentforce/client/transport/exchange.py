@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_agentforce.client.transport.transport import Transport
 
 _ALWAYS_SENT = (("Accept-Encoding", "identity"), ("User-Agent", "airflow-provider-agentforce"))
+_END = h11.EndOfMessage()
 _MAX_INTERIM_REPLIES = 20
 # How long the last chunk of a reply whose content is whole may take, for the connection to be used again; and
 # what a server said before it stopped reading.
@@ -228,7 +229,7 @@ class Exchange:
         headers.append(("Content-Length", str(len(body))))
         checked = _with(tuple(headers)).headers
         request = h11.Request(method=call.method, target=route.target(call.url), headers=checked)
-        return [request, h11.Data(data=body), h11.EndOfMessage()] if body else [request, h11.EndOfMessage()]
+        return [request, h11.Data(data=body), _END] if body else [request, _END]
 
     def _head(self, connection: Connection) -> h11.Response:
         for _ in range(_MAX_INTERIM_REPLIES + 1):

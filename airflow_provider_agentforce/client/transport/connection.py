@@ -30,7 +30,7 @@ _CONNECT_SECONDS = 10.0
 _PROXY_AUTHENTICATION = 407
 _SLICE = 0.1
 _SHORTEST = 0.001  # to a socket, 0 means not to wait at all
-_PIECE = 64 * 1024
+_PIECE = 16 * 1024
 _CLOSED_BY_PEER = getattr(select, "POLLRDHUP", select.POLLHUP)  # the first is Linux's
 # Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
 # being closed cannot be told from one that was acted on, so an older connection is not used again.
@@ -64,6 +64,8 @@ class Connection:
         self._content = 0
         self._needs_data = True
         self._poll = select.poll()
+        # Not a new one for each read: all threads that wait for a reply would have one at the same time.
+        self._buffer = memoryview(bytearray(_PIECE))
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     def open(self, end: float) -> None:
@@ -139,10 +141,11 @@ class Connection:
         self._set_time(end)
         assert self._sock is not None  # noqa: S101 - open() has made it
         try:
-            data = self._sock.recv(_PIECE)
+            size = self._sock.recv_into(self._buffer)
         except TimeoutError as error:
             _raise_if_late(error, end)
             raise
+        data = bytes(self._buffer[:size])
         if self._http.their_state is h11.SEND_RESPONSE:
             self.head += data
         self._received += len(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -59,8 +58,8 @@ class SessionOptions:
 
     def with_variables(self, variables: list[dict[str, Any]]) -> SessionOptions:
         """Return a copy with other variables, which are already checked."""
-        other = copy(self)
-        vars(other).update(variables=variables)
+        other = SessionOptions.__new__(SessionOptions)
+        vars(other).update(vars(self), variables=variables)
         return other
 
 

@@ -187,7 +187,7 @@ def message_of(
     given = validation.variables(variables)
     if not isinstance(said, Reply | Cancel | Transfer):
         answered = None if in_reply_to is None else validation.path_id(in_reply_to, "in_reply_to")
-        return replace(text_message(said, given), in_reply_to=answered)
+        return Message("Text", {"text": validation.message_text(said)}, answered, given)
     kind = type(said).__name__.lower()
     if in_reply_to is not None:
         raise AgentforceInputError(f"in_reply_to is only for a text; a {kind} finds the question by itself.")

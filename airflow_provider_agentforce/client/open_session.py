@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_agentforce.client import validation
-from airflow_provider_agentforce.client.after_fork import ForkSafeLock, renew_in_child
+from airflow_provider_agentforce.client.after_fork import renew_in_child
 from airflow_provider_agentforce.client.attempt import CallOptions
 from airflow_provider_agentforce.client.call_errors import answer_interrupted
 from airflow_provider_agentforce.client.messages import Message, MessageLike, message_of
@@ -111,7 +110,9 @@ class _JournaledMessage:
 
     def settle(self, turn: Turn) -> Turn:
         """Record the answer, and return it with what the record adds."""
-        turn = replace(turn, request=self._request, resolution=self.earlier.resolution)
+        # The client's turn has the message, and no resolution.
+        if self._request is None or self.earlier.resolution is not None:
+            turn = replace(turn, request=self._request, resolution=self.earlier.resolution)
         self._journal.settle(*self._message, turn)
         return turn
 
@@ -164,15 +165,15 @@ class OpenSession:
         self._end_reason = end_reason
         self._state: State = "ended" if ended else "open"
         self._why_ended = "An earlier try ended the session." if ended else ""
-        self._sending = ForkSafeLock()
-        self._ending = ForkSafeLock()
         self._under_way: AgentforceClient | None = None
         self._sender: int | None = None
         self._process = os.getpid()
+        self.renew()
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Note in a forked child that the delivery of its parent's message stays unknown."""
+        """Free the locks in a forked child, where the delivery of the parent's message stays unknown."""
+        self._sending, self._ending = threading.Lock(), threading.Lock()
         if self._under_way is not None:
             self._under_way, self._state = None, "in_doubt"
 
@@ -227,18 +228,29 @@ class OpenSession:
             working on it, and another message could be answered out of turn.
         :raises AgentforceError: as :meth:`.AgentforceClient.send_message`.
         """
-        with self._one_at_a_time(client or self._client, lock_timeout) as sender:
-            number = max(self.session.sequence_id, sequence_id or 0)
-            held, last = replace(self.session, sequence_id=number), self.turns[-1] if self.turns else None
+        sender = client or self._client
+        self._acquire(lock_timeout)
+        try:
+            self._under_way, self._sender = sender, threading.get_ident()
+            held, last = self.session, self.turns[-1] if self.turns else None
+            if sequence_id is not None and sequence_id > held.sequence_id:
+                held = replace(held, sequence_id=sequence_id)
             message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=held, last=last)
             journaled = _JournaledMessage(
-                self._journal, number + 1, message, known_as=known_as, keeps_request=self._store_requests
+                self._journal,
+                held.sequence_id + 1,
+                message,
+                known_as=known_as,
+                keeps_request=self._store_requests,
             )
             options = journaled.call_options(repeated=repeated, on_chunk=on_chunk)
             turn = self._answer_to(journaled, partial(sender.send, held, message, options, stream=stream))
             if self._explain is not None:
                 self.turns[-1] = turn = self._explain(turn)
             return turn
+        finally:
+            self._under_way = self._sender = None
+            self._sending.release()
 
     def end(self) -> bool:
         """End the session.
@@ -287,7 +299,7 @@ class OpenSession:
 
     def _noted(self, turn: Turn) -> Turn:
         self.turns.append(turn)
-        self._session = replace(self.session, sequence_id=turn.sequence_id)
+        self._session = Session(**{**vars(self.session), "sequence_id": turn.sequence_id})
         if turn.session_ended:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn
@@ -325,8 +337,8 @@ class OpenSession:
                 self._why_ended or "The session has ended.", operation="send", session_id=session_id
             )
 
-    @contextmanager
-    def _one_at_a_time(self, sender: AgentforceClient, timeout: float | None) -> Iterator[AgentforceClient]:
+    def _acquire(self, timeout: float | None) -> None:
+        """Wait until no other thread sends."""
         if self._sender == threading.get_ident():
             raise AgentforceInputError(
                 "on_chunk cannot send a message in the session whose answer it receives.",
@@ -336,12 +348,6 @@ class OpenSession:
             raise SessionBusyError(
                 "Another message of the session is in progress.", session_id=self.session.session_id
             )
-        try:
-            self._under_way, self._sender = sender, threading.get_ident()
-            yield sender
-        finally:
-            self._under_way = self._sender = None
-            self._sending.release()
 
 
 class Conversation(OpenSession):

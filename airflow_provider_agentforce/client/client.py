@@ -211,7 +211,7 @@ class AgentforceClient:
             session = self._executor.execute(request, charged).value
             self.limiter.started(taken, session.session_id)
             version = self._agent_versions.of(request.agent_id, self.timing.clock())
-            return replace(session, agent_version=version)
+            return Session(**{**vars(session), "agent_version": version})
         except BaseException as error:
             charge.failed(error)
             if slot is None and taken is not None:
@@ -269,7 +269,7 @@ class AgentforceClient:
         charge = BudgetCharge(self._spending, MESSAGES, options.before_send)
         turn: Turn | None = None
         try:
-            charged = replace(options, before_send=charge.charge)
+            charged = options if self._spending is None else replace(options, before_send=charge.charge)
             turn = self._executor.execute(request, charged).value
             if turn.session_ended:
                 self.limiter.ended(turn.session_id)
@@ -287,7 +287,10 @@ class AgentforceClient:
         :returns: ``True`` if it was open, ``False`` if it had already ended.
         :raises AgentforceError: the session may still be open.
         """
-        return self._end(session_from(session), validation.end_reason(reason), during_cleanup=False)
+        known = session_from(session)
+        ended = self._end(known, validation.end_reason(reason), during_cleanup=False)
+        self.limiter.ended(known.session_id)
+        return ended
 
     def end_quietly(self, session: SessionLike, reason: str = "UserRequest") -> bool:
         """End a session during cleanup: a failure is logged and returned, never raised.
@@ -504,7 +507,6 @@ class AgentforceClient:
     def _end(self, session: Session, reason: str, *, during_cleanup: bool) -> bool:
         request = EndRequest(session_id=session.session_id, agent_id=session.agent_id, reason=reason)
         last = self._executor.execute(request, CallOptions(during_cleanup=during_cleanup))
-        self.limiter.ended(session.session_id)
         return last.failure is not Failure.SESSION_GONE
 
     def _after_failed_start(self, agent_id: str, error: BaseException, session: Session | None) -> None:

@@ -201,7 +201,7 @@ class AgentVersions:
         self._take(look)
 
     def marked(self, row: Row, position: int, began: float, ended: float) -> Row:
-        """Return the row with the version that answered, as far as it is known. Thread-safe.
+        """Name in a row the version that answered, as far as it is known, and return it. Thread-safe.
 
         :param began: when the start of its session began, in seconds of the monotonic clock.
         :param ended: when that start ended.
@@ -216,7 +216,8 @@ class AgentVersions:
                 return row
             if ended > seen.until:
                 self._unconfirmed[position] = seen.version, ended
-        return replace(row, agent_version=seen.version)
+        row.agent_version = seen.version
+        return row
 
     def look_when_due(self) -> None:
         """Read the version again if the last read is a minute old, without waiting for the result."""

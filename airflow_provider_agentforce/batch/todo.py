@@ -140,8 +140,9 @@ class PendingRecords:
             first, *others = item.messages
             if last.request is not None and not last.earlier_requests:
                 first = replace(first, content={"text": last.request["text"]})
-            item = replace(item, messages=(first, *others), resolution=last.resolution)
-        return self._unless_reused(replace(item, before=before) if before else item)
+            item.messages, item.resolution = (first, *others), last.resolution
+        item.before = before
+        return self._unless_reused(item)
 
     def _unless_reused(self, item: WorkItem) -> WorkItem | Row:
         """Return the item, or the row if an earlier answer is reused."""
@@ -149,7 +150,10 @@ class PendingRecords:
             return item
         question = self.reuse.question(item)
         row = None if item.before else self.reuse.row_for(item, question)
-        return replace(item, question=question) if row is None else self._settled(item.record, row)
+        if row is not None:
+            return self._settled(item.record, row)
+        item.question = question
+        return item
 
     def _earlier_row(self, position: int) -> Row | None:
         """Return the row of a record that was asked before and may be asked again."""

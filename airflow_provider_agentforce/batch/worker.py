@@ -307,7 +307,7 @@ class Worker:
     def _hold_conversation(self, session: OpenSession, attempt: _RecordAttempt, item: WorkItem) -> Row:
         for message in item.messages:
             last = self._send(session, message)
-            if last.outcome == FAILED or last.session_ended:
+            if last.outcome == FAILED or session.state == "ended":
                 break
         why = _failure_of(last, len(attempt.turns), len(item.messages))
         if why:
@@ -321,7 +321,7 @@ class Worker:
         # After anything but a plain answer, the next record's message would count as a reply.
         self._reusable = False
         turn = session.send(said)
-        self._reusable = turn.outcome == ANSWERED and not turn.session_ended
+        self._reusable = turn.outcome == ANSWERED and session.state == "open"
         return turn
 
     def _read(self, output: OutputType, session: OpenSession, attempt: _RecordAttempt) -> Row:

@@ -155,7 +155,8 @@ class Checkpoint:
         self._files: list[tuple[str, int]] = []
         self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._pending = _PendingBlock()
         self._writing = False
 
@@ -191,7 +192,7 @@ class Checkpoint:
         :raises LedgerError: if it cannot be written; the record must not be asked then.
         :raises TaskStoppedError: if another process has taken over.
         """
-        with self._changed:
+        with self._lock:
             write = self._pending
             write.claims.append(name)
             if asked is not None:
@@ -207,7 +208,7 @@ class Checkpoint:
 
         :raises LedgerError: if it cannot be written; the session must not be started then.
         """
-        with self._changed:
+        with self._lock:
             write = self._pending
             write.starting.append(str(external_key))
         self._commit(write)
@@ -222,7 +223,7 @@ class Checkpoint:
         counts = row.attempts, row.answers, len(line), len(record)
         entry = Entry(name, row.status, row.again, *counts, question, row.failure)
         position = self._positions[name]
-        with self._changed:
+        with self._lock:
             self._pending.rows.append((entry, line + record))
             self._pending.positions.append(position)
             self.rows.put(position, entry)
@@ -241,12 +242,12 @@ class Checkpoint:
 
     def withdraw(self, name: str) -> None:
         """Record that a claimed record is not asked."""
-        with self._changed:
+        with self._lock:
             self._pending.withdrawn.append(name)
 
     def started(self, session_id: str, external_key: str | None) -> None:
         """Record that a session has started; it is written with its first claim."""
-        with self._changed:
+        with self._lock:
             self._pending.sessions[session_id] = external_key, time.time()
             self.open_sessions[session_id] = None
             self.sessions += 1
@@ -256,7 +257,7 @@ class Checkpoint:
 
         :param sessions: their ids, or their external keys if the id is not known.
         """
-        with self._changed:
+        with self._lock:
             self._pending.ended.extend(sessions)
             for one in sessions:
                 self.open_sessions.pop(one, None)
@@ -266,7 +267,7 @@ class Checkpoint:
 
         :raises LedgerError: if they cannot be written. They are kept for the next attempt.
         """
-        with self._changed:
+        with self._lock:
             write = self._pending
             if not write.has_news and not (self._appending and self._appending.unsynced):
                 return
@@ -291,7 +292,7 @@ class Checkpoint:
 
     def unwritten(self) -> list[bytes]:
         """Return the rows that are not written yet."""
-        with self._changed:
+        with self._lock:
             return [line[: entry.length] for entry, line in self._pending.rows]
 
     def row_at(self, position: int) -> bytes:
@@ -316,7 +317,7 @@ class Checkpoint:
         :param names: how many names of each, the first ones in the order of the input.
         :returns: and how many records failed for other reasons.
         """
-        with self._changed:
+        with self._lock:
             found = self.rows.most_common_failures(most, names)
             rest = self.rows.failures.total() - sum(number for _, number, _ in found)
         return [(reason, number, list(where.values())) for reason, number, where in found], rest
@@ -334,7 +335,7 @@ class Checkpoint:
 
     def _commit(self, write: _PendingBlock) -> None:
         """Have *write* written, by this thread or by another one that waits for it as well."""
-        with self._changed:
+        with self._lock:
             while self._writing and not write.done:
                 self._changed.wait()
             if not write.done:
@@ -356,7 +357,7 @@ class Checkpoint:
         except AgentforceError as caught:
             error = caught
         finally:
-            with self._changed:
+            with self._lock:
                 if error is not None and not write.done:
                     self._take_back(write)
                 write.error, write.done, self._writing = error, True, False
@@ -386,7 +387,7 @@ class Checkpoint:
             self._ask(
                 "written", partial(self._appending.append, str(part), self._size, body, sync=write.sync)
             )
-        with self._changed:
+        with self._lock:
             self._place(write, self._size + offset)
         self._current, self._size, self._number = part, self._size + len(body), self._number + 1
         self._unmerged += str(part) not in self._own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -263,7 +264,7 @@ class RowIndex:
     def having(self, *statuses: str) -> Iterator[int]:
         """Yield the positions of rows with one of *statuses*, in the order of the input."""
         wanted = {STATUSES.index(status) + 1 for status in statuses}
-        return (position for position, number in enumerate(self._status) if number in wanted)
+        return itertools.compress(itertools.count(), map(wanted.__contains__, self._status))
 
     def most_common_failures(self, most: int, places: int) -> list[tuple[str, int, dict[int, str]]]:
         """Return the most common reasons of failures, each with its count and where it occurs.

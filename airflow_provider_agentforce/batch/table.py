@@ -143,7 +143,7 @@ class Table:
         """
         taken: set[str] = set()
         header = [_free(_cell(name), taken) for name in self.names]
-        rows = ([_cell(value) for value in self._values(line)] for line in lines)
+        rows = (list(map(_cell, self._values(line))) for line in lines)
         return csv_bytes(itertools.chain([header], rows), bom=bom)
 
     def parquet(self, lines: Iterable[Line]) -> Iterator[bytes]:

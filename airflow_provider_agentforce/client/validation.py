@@ -6,6 +6,7 @@ Every check returns the value in the form that the API accepts, or raises one
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import re
@@ -22,6 +23,7 @@ END_REASONS = ("UserRequest", "Transfer", "Expiration", "Error", "Other")
 FEEDBACK = ("GOOD", "BAD")
 
 # The patterns are compiled where they are first used: a Dag file that uses none does not wait for them.
+_compiled = functools.cache(re.compile)
 _ORIGIN = r"(?i)(https?)://([a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?"
 _AGENT_ID = r"0Xx[A-Za-z0-9]{12}([A-Za-z0-9]{3})?"
 _CONNECTION_ID = r"[\w.\-]{1,200}"
@@ -125,7 +127,7 @@ def agent(value: object, field: str = "agent_id") -> str:
 
 def is_agent_id(value: object) -> bool:
     """Return whether *value* has the form of a BotDefinition id, which no API name has."""
-    return isinstance(value, str) and re.fullmatch(_AGENT_ID, value) is not None
+    return isinstance(value, str) and _compiled(_AGENT_ID).fullmatch(value) is not None
 
 
 def message_text(value: object, field: str = "text") -> str:
@@ -378,7 +380,7 @@ def refusal(value: object, field: str, requirement: str) -> AgentforceInputError
 
 def _matching(pattern: str, value: object, field: str, requirement: str) -> str:
     text = _text(value, field).strip()
-    if re.fullmatch(pattern, text):
+    if _compiled(pattern).fullmatch(text):
         return text
     raise refusal(value, field, requirement)
 

@@ -95,6 +95,7 @@ class _PendingBlock(Block):
 
     :ivar positions: those of the records with its rows.
     :ivar bound: its claims are of records with a lower position.
+    :ivar committing: held by the thread that writes it; the others that wait for it find it done.
     :ivar sync: whether it must be durable; otherwise it must only survive this process.
     :ivar done: whether the write was attempted.
     :ivar error: why it could not be written.
@@ -102,6 +103,7 @@ class _PendingBlock(Block):
 
     positions: list[int] = field(default_factory=list)
     bound: int = 0
+    committing: threading.Lock = field(default_factory=threading.Lock)
     sync: bool = False
     done: bool = False
     error: AgentforceError | None = None
@@ -156,9 +158,8 @@ class Checkpoint:
         self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
         self._pending = _PendingBlock()
-        self._writing = False
+        self._writing = threading.Lock()
 
     def open(self, *, changes_allowed: bool) -> EarlierTries:
         """Become the owner, find the rows of earlier tries, and return their other state.
@@ -335,20 +336,18 @@ class Checkpoint:
 
     def _commit(self, write: _PendingBlock) -> None:
         """Have *write* written, by this thread or by another one that waits for it as well."""
-        with self._lock:
-            while self._writing and not write.done:
-                self._changed.wait()
+        with write.committing:
             if not write.done:
-                self._writing = True
-                self._pending = _PendingBlock()
-        if not write.done:
-            self._lead(write)
+                with self._writing:
+                    self._lead(write)
         if write.error is not None:
             raise copy.copy(write.error)
 
     def _lead(self, write: _PendingBlock) -> None:
         error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
+            with self._lock:
+                self._pending = _PendingBlock()
             self._put(write)
             if write.claims or write.starting:
                 self.check_owner()
@@ -358,10 +357,11 @@ class Checkpoint:
             error = caught
         finally:
             with self._lock:
-                if error is not None and not write.done:
-                    self._take_back(write)
-                write.error, write.done, self._writing = error, True, False
-                self._changed.notify_all()
+                # If it is still pending, a signal came first, and another commit writes it.
+                if self._pending is not write:
+                    if error is not None:
+                        self._take_back(write)
+                    write.error, write.done = error, True
 
     def check_owner(self) -> None:
         """Check that no other process has taken over.

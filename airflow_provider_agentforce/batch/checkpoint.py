@@ -347,7 +347,8 @@ class Checkpoint:
         error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
             with self._lock:
-                self._pending = _PendingBlock()
+                if self._pending is write:
+                    self._pending = _PendingBlock()
             self._put(write)
             if write.claims or write.starting:
                 self.check_owner()

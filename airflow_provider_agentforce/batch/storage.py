@@ -242,8 +242,9 @@ class LocalStorage(Storage):
     def close(self) -> None:
         """Close the file that was appended to."""
         if self._appended is not None:
-            os.close(self._appended[1])
-            self._appended = None
+            # In this order, a signal in between leaves no closed descriptor to write to.
+            (_, descriptor), self._appended = self._appended, None
+            os.close(descriptor)
 
     def _descriptor(self, name: str) -> int:
         if self._appended is None or self._appended[0] != name:

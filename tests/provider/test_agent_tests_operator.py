@@ -391,14 +391,20 @@ def test_a_stop_while_a_trigger_connects_reaches_airflow_with_its_message():
         connects.set()
         stopped.wait(60)
 
+    async def trigger():
+        try:
+            await beside_loop(connect)
+        except asyncio.CancelledError as error:
+            return error.args
+
     async def stop():
-        trigger = asyncio.ensure_future(beside_loop(connect))
+        task = asyncio.ensure_future(trigger())
         await asyncio.to_thread(connects.wait, 60)
-        trigger.cancel("a person")
-        with pytest.raises(asyncio.CancelledError) as caught:
-            await trigger
-        stopped.set()
-        return caught.value.args
+        task.cancel("a person")
+        try:
+            return await task
+        finally:
+            stopped.set()
 
     assert asyncio.run(stop()) == ("a person",)
 

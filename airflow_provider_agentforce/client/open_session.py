@@ -236,12 +236,9 @@ class OpenSession:
             if sequence_id is not None and sequence_id > held.sequence_id:
                 held = replace(held, sequence_id=sequence_id)
             message = message_of(text, variables=variables, in_reply_to=in_reply_to, session=held, last=last)
+            number, keeps = held.sequence_id + 1, self._store_requests
             journaled = _JournaledMessage(
-                self._journal,
-                held.sequence_id + 1,
-                message,
-                known_as=known_as,
-                keeps_request=self._store_requests,
+                self._journal, number, message, known_as=known_as, keeps_request=keeps
             )
             options = journaled.call_options(repeated=repeated, on_chunk=on_chunk)
             turn = self._answer_to(journaled, partial(sender.send, held, message, options, stream=stream))

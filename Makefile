@@ -42,8 +42,7 @@ demo: $(READY) ## Run the example Dags against the emulator and show the convers
 	@$(BIN)/python scripts/demo.py
 
 test: lint ## Check style, types, tests, docs and wheel
-	+$(MAKE) -j2 types docs wheel
-	+$(MAKE) unit
+	+$(MAKE) -j2 unit types docs wheel
 
 lint: $(READY) ## Check style and format
 	$(BIN)/ruff check .

@@ -344,25 +344,26 @@ class Checkpoint:
             raise copy.copy(write.error)
 
     def _lead(self, write: _PendingBlock) -> None:
-        error: AgentforceError | None = LedgerError("Writing the checkpoint was interrupted.")
         try:
-            with self._lock:
-                if self._pending is write:
+            # If it is not pending, a signal cut the end of its write, and only that is left to do.
+            if self._pending is write:
+                with self._lock:
+                    write.error = LedgerError("Writing the checkpoint was interrupted.")
                     self._pending = _PendingBlock()
-            self._put(write)
-            if write.claims or write.starting:
-                self.check_owner()
-            error = None
-            self._merge()
+                self._put(write)
+                if write.claims or write.starting:
+                    self.check_owner()
+                write.error = None
+                self._merge()
         except AgentforceError as caught:
-            error = caught
+            write.error = caught
         finally:
             with self._lock:
                 # If it is still pending, a signal came first, and another commit writes it.
                 if self._pending is not write:
-                    if error is not None:
+                    if write.error is not None:
                         self._take_back(write)
-                    write.error, write.done = error, True
+                    write.done = True
 
     def check_owner(self) -> None:
         """Check that no other process has taken over.
@@ -407,8 +408,7 @@ class Checkpoint:
         written.
         """
         later = self._pending
-        later.rows[:0] = write.rows
-        later.positions[:0] = write.positions
+        later.rows[:0], later.positions[:0] = write.rows, write.positions
         later.withdrawn[:0] = [*write.withdrawn, *write.claims]
         later.sessions = {**write.sessions, **later.sessions}
         later.ended[:0] = write.ended

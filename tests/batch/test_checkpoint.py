@@ -1,11 +1,15 @@
 """What the files of the checkpoint say when they are whole, and when they are lost, cut or not ours."""
 
+import sys
+import threading
 from contextlib import ExitStack, closing
+from itertools import count
 
 import pytest
 from batches import accounts, job
 from upath import UPath
 
+from airflow_provider_agentforce.batch import checkpoint as module
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.storage import LocalStorage, Storage
@@ -272,6 +276,78 @@ def test_what_could_not_be_written_is_kept_and_what_it_claimed_is_not_asked(fold
     with closing(Checkpoint(LocalStorage(folder), {"records": "same"}, NAMES, folder)) as later:
         assert names_of(later.open(changes_allowed=False)) == {"c"}
         assert later.rows.status(0) == "answered"
+
+
+class Interrupted(BaseException):
+    """Raised by a signal handler, as Airflow's timeouts are."""
+
+
+def interrupted_at(number, begun):
+    """Return a trace function that raises at the line with this *number* of those that take a block back.
+
+    :param begun: is called when a thread is about to write its block.
+    """
+    lines = count(1)
+
+    def trace(frame, event, _):
+        code = frame.f_code
+        if code.co_filename != module.__file__:
+            return None
+        if event == "call" and code.co_name == "_lead":
+            begun()
+        if event == "line" and code.co_name == "_take_back" and next(lines) == number:
+            raise Interrupted
+        return trace
+
+    return trace
+
+
+def test_a_claim_whose_block_a_signal_left_unfinished_is_made_or_refused(tmp_path):
+    """A second thread waits for the block whose writer a full disk, and then a signal, stop."""
+    for number in count(1):
+        storage, outcomes, joined = Full(tmp_path / str(number)), [], threading.Event()
+        with closing(Checkpoint(storage, {"records": "same"}, NAMES, "here")) as checkpoint:
+            checkpoint.open(changes_allowed=False)
+            checkpoint.claim("a")
+            answered(checkpoint, "a")
+            storage.fails = 1
+
+            def tell(frame, event, _, joined=joined):
+                if event == "call" and frame.f_code.co_name == "_commit":
+                    joined.set()
+
+            def claim(checkpoint=checkpoint, outcomes=outcomes, tell=tell):
+                sys.settrace(tell)
+                try:
+                    outcomes.append(checkpoint.claim("b"))
+                except LedgerError as error:
+                    outcomes.append(error)
+
+            other = threading.Thread(target=claim)
+
+            def begun(other=other, joined=joined):
+                if not joined.is_set():
+                    other.start()
+                    assert joined.wait(10)
+
+            before = sys.gettrace()
+            sys.settrace(interrupted_at(number, begun))
+            try:
+                with pytest.raises(LedgerError, match="No space left"):
+                    checkpoint.flush()
+                break
+            except Interrupted:
+                pass
+            finally:
+                sys.settrace(before)
+                other.join(10)
+            checkpoint.flush()
+        with closing(
+            Checkpoint(LocalStorage(tmp_path / str(number)), {"records": "same"}, NAMES, "here")
+        ) as later:
+            past = later.open(changes_allowed=False)
+            assert names_of(past) == ({"b"} if outcomes == [None] else set()), number
+            assert later.rows.status(0) == "answered"
 
 
 def test_a_ledger_that_cannot_be_written_any_more_stops_the_batch_and_keeps_the_answers(

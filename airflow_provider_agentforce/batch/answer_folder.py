@@ -203,16 +203,17 @@ class VersionAnswers:
         return self._database
 
     def _load(self) -> sqlite3.Connection:
-        database, seen, broken = _database(), set[str](), 0
-        # Another batch may merge files meanwhile: what it has removed is in a new file.
-        while names := [name for name in self._names() if name not in seen]:
-            seen.update(names)
-            for name in names:
-                with suppress(FileNotFoundError):
-                    broken += self._copy(name, database, self._since)
-        # With the index from the beginning, a row takes twice as long.
-        with _with_room():
-            database.execute("CREATE INDEX latest ON answers (question, at)")
+        seen, broken = set[str](), 0
+        with _closed_on_error(_database()) as database:
+            # Another batch may merge files meanwhile: what it has removed is in a new file.
+            while names := [name for name in self._names() if name not in seen]:
+                seen.update(names)
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        broken += self._copy(name, database, self._since)
+            # With the index from the beginning, a row takes twice as long.
+            with _with_room():
+                database.execute("CREATE INDEX latest ON answers (question, at)")
         if broken:
             log.warning("%d lines in %s are incomplete or changed; they are skipped.", broken, self._path)
         return database
@@ -275,13 +276,25 @@ def _database() -> sqlite3.Connection:
     import sqlite3  # noqa: PLC0415 - few batches need it, and not every Python has it
 
     # Not SQLite's own temporary database, whose folder no error names.
-    with _with_room(), tempfile.NamedTemporaryFile(prefix="agentforce-answers-") as file:
-        database = sqlite3.connect(file.name)
+    with (
+        _with_room(),
+        tempfile.NamedTemporaryFile(prefix="agentforce-answers-") as file,
+        _closed_on_error(sqlite3.connect(file.name)) as database,
+    ):
         database.execute("PRAGMA page_size = 16384")
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
         database.execute(_TABLE)
     return database
+
+
+@contextmanager
+def _closed_on_error(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield database
+    except BaseException:
+        database.close()
+        raise
 
 
 @contextmanager

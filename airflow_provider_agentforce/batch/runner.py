@@ -226,7 +226,7 @@ class Runner:
     def _take(self, seconds: float) -> None:
         """Take the workers' results, waiting for the first one."""
         try:
-            # With a timeout of 0, Python 3.10 sometimes waits for ever.
+            # With a timeout of 0, Python 3.10 sometimes waits forever.
             self._note(self._outbox.get(block=seconds > 0, timeout=seconds))
             while True:
                 self._note(self._outbox.get_nowait())

@@ -379,9 +379,11 @@ class Checkpoint:
         part = self._current
         if part is None or self._appending is None or self._bound > part.bound:
             bound = self._bound if self._appending is None else -(-self._bound // _WINDOW) * _WINDOW
+            if self._appending is not None and part is not None:
+                # A signal may have left a block there that is written again, under the same number.
+                size = self._own[str(part)]
+                self._ask("written", partial(self._appending.append, str(part), size, b""))
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
-            if self._appending is not None:
-                self._ask("written", self._appending.sync)
             self._write(str(part), lambda: [body])
             self._files.append((str(part), 0))
             self._file = len(self._files) - 1

@@ -350,6 +350,30 @@ def test_a_claim_whose_block_a_signal_left_unfinished_is_made_or_refused(tmp_pat
             assert later.rows.status(0) == "answered"
 
 
+def test_a_claim_in_a_new_file_counts_although_a_signal_came_after_the_block_before_it(folder):
+    class Cut(LocalStorage):
+        cut = False
+
+        def append(self, name, size, data, *, sync=True):
+            super().append(name, size, data, sync=sync)
+            if self.cut:
+                self.cut = False
+                raise Interrupted
+
+    names, storage = {str(position): position for position in range(200)}, Cut(folder)
+    with closing(Checkpoint(storage, {"records": "same"}, names, folder)) as checkpoint:
+        checkpoint.open(changes_allowed=False)
+        checkpoint.claim("0")
+        answered(checkpoint, "0")
+        storage.cut = True
+        with pytest.raises(Interrupted):
+            checkpoint.flush()
+        checkpoint.claim("150")
+    with closing(Checkpoint(LocalStorage(folder), {"records": "same"}, names, folder)) as later:
+        assert set(later.open(changes_allowed=False).pending) == {150}
+        assert later.rows.status(0) == "answered"
+
+
 def test_a_ledger_that_cannot_be_written_any_more_stops_the_batch_and_keeps_the_answers(
     org, client, folder, tmp_path, monkeypatch
 ):

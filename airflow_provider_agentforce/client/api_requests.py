@@ -55,7 +55,7 @@ class HttpCall:
 
 @dataclass(frozen=True, kw_only=True)
 class ApiRequest(ABC):
-    """The common part of all requests. Their ids are checked, so that each is safe in a URL.
+    """The common part of all requests.
 
     :param agent_id: the agent's id, ``None`` if there is none or it is not known.
     :param session_id: the session that the request goes to.
@@ -139,7 +139,7 @@ class StartRequest(ApiRequest):
             body["variables"] = self.options.variables
         if self.options.surface_type is not None:
             body["surfaceConfig"] = {"surfaceType": self.options.surface_type}
-        return post(f"{api_url}{BASE_PATH}/agents/{self.agent_id}/sessions", body)
+        return post(f"{api_url}{BASE_PATH}/agents/{quote(self.agent_id, safe='')}/sessions", body)
 
     def read(self, reader: JsonReader) -> Session:
         """Return the session."""
@@ -281,7 +281,7 @@ class SessionTraceRequest(ApiRequest):
 
     def call(self, api_url: str) -> HttpCall:  # noqa: ARG002 - the org's own host has the traces
         """Return the request."""
-        url = f"{self.my_domain}{TRACE_PATH}/{self.session_id}"
+        url = f"{self.my_domain}{TRACE_PATH}/{quote(self.session_id, safe='')}"
         return HttpCall("GET", url, {"Accept": _JSON})
 
     def reader(self, content_type: str | None) -> LongReader:  # noqa: ARG002 - it is JSON
@@ -296,7 +296,7 @@ class SessionTraceRequest(ApiRequest):
 
 
 def _session(api_url: str, session_id: str) -> str:
-    return f"{api_url}{BASE_PATH}/sessions/{session_id}"
+    return f"{api_url}{BASE_PATH}/sessions/{quote(session_id, safe='')}"
 
 
 def post(url: str, body: dict[str, Any], accept: str = _JSON) -> HttpCall:

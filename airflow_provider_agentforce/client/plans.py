@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from airflow_provider_agentforce.client import responses, validation
 from airflow_provider_agentforce.client.answer_reader import JsonReader
@@ -32,7 +33,7 @@ class PlanRequest(ApiRequest):
 
     def call(self, api_url: str) -> HttpCall:
         """Return the request."""
-        url = f"{api_url}{_PATH}/{self.session_id}/plans/{self.plan_id}"
+        url = f"{api_url}{_PATH}/{quote(self.session_id, safe='')}/plans/{quote(self.plan_id, safe='')}"
         return HttpCall("GET", url, {"Accept": "application/json", "x-client-name": "afdx"})
 
     def read(self, reader: JsonReader) -> dict[str, Any]:

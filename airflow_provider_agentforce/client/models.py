@@ -58,7 +58,7 @@ class SessionOptions:
 
     def with_variables(self, variables: list[dict[str, Any]]) -> SessionOptions:
         """Return a copy with other variables, which are already checked."""
-        other = SessionOptions.__new__(SessionOptions)
+        other = object.__new__(type(self))
         vars(other).update(vars(self), variables=variables)
         return other
 

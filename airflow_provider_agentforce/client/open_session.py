@@ -296,7 +296,7 @@ class OpenSession:
 
     def _noted(self, turn: Turn) -> Turn:
         self.turns.append(turn)
-        self._session = Session(**{**vars(self.session), "sequence_id": turn.sequence_id})
+        self._session = replace(self.session, sequence_id=turn.sequence_id)
         if turn.session_ended:
             self._state, self._why_ended = "ended", "The agent has ended the session."
         return turn

@@ -132,6 +132,7 @@ def test_an_org_that_refuses_everything_for_hours_ends_the_batch(org, client, fo
     with pytest.raises(RateLimitedError, match="refused every session"):
         job(client, folder, accounts(7)).run(killed=never)
     org.reset()
+    monkeypatch.undo()
     assert job(client, folder, accounts(7)).run(killed=never)["counts"] == {"answered": 7}
 
 

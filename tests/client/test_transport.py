@@ -42,7 +42,7 @@ def made(transport, url, body=b"first", **options):
 
 
 def post(transport, url, body=b"first", **options):
-    exchange = made(transport, url, body, **{"bearer": "canary-token", "timeout": 20.0, **options})
+    exchange = made(transport, url, body, **{"bearer": "canary-token", "timeout": 60.0, **options})
     pieces = []
     try:
         with exchange:

@@ -317,7 +317,8 @@ def test_a_store_that_empties_a_file_before_it_is_written_loses_no_row(run, org,
 
 
 def test_it_looks_until_every_trace_is_complete(batch, fetch):
-    org, manifest = batch(DROPPED, settings={"trace_delay": 0.3})
+    org, manifest = batch(DROPPED)
+    org.fail("session_trace", status=404)
     done = fetch(manifest, timeout=timedelta(seconds=30), deferrable=False)
     assert statuses(done) == dict.fromkeys(("A1", "A2", "A3"), "answered")
     assert (done.value["found"], done.value["resolved"]) == (3, 1)

@@ -381,7 +381,7 @@ class Checkpoint:
             bound = self._bound if self._appending is None else -(-self._bound // _WINDOW) * _WINDOW
             if self._appending is not None and part is not None:
                 # A signal may have left a block there that is written again, under the same number.
-                size = self._own[str(part)]
+                size = self._own.get(str(part), self._size)
                 self._ask("written", partial(self._appending.append, str(part), size, b""))
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
             self._write(str(part), lambda: [body])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import hashlib
 import os
 import signal
 import socket
@@ -488,6 +489,15 @@ def test_reply_may_begin_before_the_request_is_whole(serve, transport):
 
     body = b"x" * 3_000_000
     assert post(transport, serve(answer).url, body) == own(body)
+
+
+def test_long_request_arrives_whole_at_a_server_that_reads_late(serve, transport):
+    def answer(peer):
+        peer.server.stopping.wait(0.2)  # until no more fits on the way
+        peer.send(wire.response(hashlib.sha256(peer.read_request().body).digest()))
+
+    body = bytes(range(250)) * 80_000
+    assert post(transport, serve(answer).url, body) == own(hashlib.sha256(body).digest())
 
 
 # Stopping

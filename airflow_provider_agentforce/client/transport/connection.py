@@ -10,6 +10,8 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 import h11
 
@@ -29,12 +31,13 @@ _MAX_HEAD = 64 * 1024
 _CONNECT_SECONDS = 10.0
 _PROXY_AUTHENTICATION = 407
 _SLICE = 0.1
-_SHORTEST = 0.001  # to a socket, 0 means not to wait at all
+_LATE = "no reply in time"
 _PIECE = 16 * 1024
 _CLOSED_BY_PEER = getattr(select, "POLLRDHUP", select.POLLHUP)  # the first is Linux's
 # Servers close idle connections after 2 s (gunicorn) to some minutes. A request on a connection that is just
 # being closed cannot be told from one that was acted on, so an older connection is not used again.
 MAX_IDLE_SECONDS = 1.5
+_T = TypeVar("_T")
 
 
 class Connection:
@@ -79,29 +82,28 @@ class Connection:
             self._open_tunnel(end)
         self.connected = True
         if self.route.context is not None:
-            self._set_time(end)
             assert self._sock is not None  # noqa: S101 - there is a connection
             self._sock = secure = self.route.context.wrap_socket(
                 self._sock, server_hostname=self.route.host, do_handshake_on_connect=False
             )
             # A stop during the wrapping cut only the socket that is now detached.
             self._check()
-            try:
-                secure.do_handshake()
-            except TimeoutError as error:
-                _raise_if_late(error, end)
-                raise
+            self._complete(secure.do_handshake, end)
 
     @property
     def open_at_peer(self) -> bool:
         """Whether the peer has not closed its side. Bytes from it may be a part of TLS."""
         return self._sock is not None and all(mask == select.POLLIN for _, mask in self._poll.poll(0))
 
+    @property
+    def recent(self) -> bool:
+        """Whether the connection is of this process, and was used a short time ago."""
+        return self._pid == os.getpid() and time.monotonic() - self._idle_since <= MAX_IDLE_SECONDS
+
+    @property
     def usable(self) -> bool:
-        """Return whether the connection is fresh and of this process, and its peer is silent."""
-        if self._pid != os.getpid() or time.monotonic() - self._idle_since > MAX_IDLE_SECONDS:
-            return False
-        return not self._readable(0.0)
+        """Whether the connection is recent, and its peer is silent."""
+        return self.recent and not self._readable(0.0)
 
     def encode(self, events: Sequence[h11.Request | h11.Data | h11.EndOfMessage]) -> bytes:
         """Return what *events* are on the wire."""
@@ -110,13 +112,10 @@ class Connection:
     def write(self, data: bytes, end: float) -> None:
         """Send *data*."""
         assert self._sock is not None  # noqa: S101 - open() has made it
-        self._sock.settimeout(max(end - time.monotonic(), _SHORTEST))
         self._needs_data = True
-        try:
-            self._sock.sendall(data)
-        except TimeoutError as error:
-            _raise_if_late(error, end)
-            raise
+        left = memoryview(data)
+        while left:
+            left = left[self._complete(partial(self._sock.send, left), end) :]
 
     def next_event(self, end: float) -> h11.Event:
         """Return what the peer sends next.
@@ -138,13 +137,11 @@ class Connection:
                 return event  # type: ignore[return-value]
 
     def _receive(self, end: float) -> None:
-        self._set_time(end)
         assert self._sock is not None  # noqa: S101 - open() has made it
-        try:
-            size = self._sock.recv_into(self._buffer)
-        except TimeoutError as error:
-            _raise_if_late(error, end)
-            raise
+        left = end - time.monotonic()
+        if left <= 0 or not self._readable(left):
+            raise DeadlineError(_LATE)
+        size = self._complete(partial(self._sock.recv_into, self._buffer), end, waits_for=select.POLLIN)
         data = bytes(self._buffer[:size])
         if self._http.their_state is h11.SEND_RESPONSE:
             self.head += data
@@ -273,18 +270,22 @@ class Connection:
             return True
         return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
-    def _set_time(self, end: float) -> None:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise DeadlineError("no time was left")
-        assert self._sock is not None  # noqa: S101 - open() has made it
-        self._sock.settimeout(left)
+    def _complete(self, call: Callable[[], _T], end: float, *, waits_for: int = select.POLLOUT) -> _T:
+        """Return the result of *call* on the socket, which never blocks, as soon as it has one.
 
-
-def _raise_if_late(error: TimeoutError, end: float) -> None:
-    """Distinguish a timeout of the socket from one that a signal handler raises.
-
-    :raises DeadlineError: the time until *end* is over.
-    """
-    if error.errno is None and time.monotonic() >= end - _SHORTEST:
-        raise DeadlineError("no reply in time") from error
+        :param waits_for: what an unencrypted socket waits for.
+        """
+        while True:
+            try:
+                return call()
+            except ssl.SSLWantReadError:
+                event = select.POLLIN
+            except ssl.SSLWantWriteError:
+                event = select.POLLOUT
+            except BlockingIOError:
+                event = waits_for
+            poll = select.poll()
+            poll.register(self._sock, event)  # type: ignore[arg-type]
+            left = end - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise DeadlineError(_LATE)

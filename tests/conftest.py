@@ -16,6 +16,8 @@ from airflow_provider_agentforce.emulator import Emulator
 
 settings.register_profile("tests", database=None, deadline=None, derandomize=True)
 settings.load_profile("tests")
+# Collecting makes hardly any garbage, and much that the garbage collector would visit again and again.
+gc.disable()
 # What runs the tests may block these; the tests, and the processes that they start, need them.
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
@@ -27,6 +29,7 @@ PROXIES_AND_AUTHORITIES = (
 
 def pytest_collection_finish():
     """Keep the garbage collector from visiting what Airflow and all tests consist of, again and again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

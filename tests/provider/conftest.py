@@ -13,6 +13,7 @@ import sys
 import tempfile
 import uuid
 import warnings
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -99,6 +100,13 @@ def alone(dag_id, file):
     return ast.unparse(source)
 
 
+@cache
+def keep_loaded():
+    """Keep the garbage collector from visiting what the first run has loaded, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
     """Run a Dag in this process against an org, and give its exit status and output."""
@@ -125,6 +133,7 @@ def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
             # Airflow leaves an event loop, with a pair of sockets, to the garbage collector.
             warnings.filterwarnings("ignore", r"unclosed (event loop|.* family=1,)", ResourceWarning)
             state = bag.dags[dag_id].test(run_conf=conf).state
+            keep_loaded()
             output = "".join(capfd.readouterr())
             if "running trigger in line" in output:
                 gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import re
@@ -29,6 +30,7 @@ def run(tmp_path, monkeypatch, capfd):
         for name, value in {**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}.items():
             monkeypatch.setenv(name, value)
         capfd.readouterr()
+        gc.freeze()  # pytest ends with collections of garbage, which would visit all that Airflow consists of
         status = pytest.main(["-q", "-p", "no:cacheprovider", "-p", MODULE, *options])
         return status, "".join(capfd.readouterr())
 

@@ -15,4 +15,7 @@ with contextlib.suppress(ImportError, AttributeError):
     # `airflow dags test` of Airflow 3 talks to its own API server, which is built at its first request.
     supervisor = importlib.import_module("airflow.sdk.execution_time.supervisor")
     supervisor.in_process_api_server().app._cadwyn_initialize()
-    importlib.import_module("airflow.api_fastapi.app")  # of the person
+    # Of the person.
+    importlib.import_module("airflow.api_fastapi.app")
+    importlib.import_module("airflow.api_fastapi.core_api.routes.public")
+    importlib.import_module("airflow.api_fastapi.core_api.routes.ui")

@@ -333,14 +333,14 @@ class TestTime:
 
     @pytest.mark.parametrize("pattern", [r"^(?!\s*$).+", r"^\d{4}-\d{2}$", r"^[\[a-z]+$"])
     def test_a_pattern_means_what_it_means_to_python(self, pattern):
-        schema = {"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}}
+        output = OutputType({"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}})
         for text in ("2026-11", "abc", " ", ""):
-            fits = re.search(pattern, text) is not None
-            answer = json.dumps({"x": text})
-            if fits:
-                assert OutputType(schema).read(turn(answer)) == {"x": text}
+            answer = turn(json.dumps({"x": text}))
+            if re.search(pattern, text):
+                assert output.read(answer) == {"x": text}
             else:
-                assert "x: " in str(refused(schema, answer))
+                with pytest.raises(InvalidOutputError, match="x: "):
+                    output.read(answer)
 
     def test_the_process_of_the_check_may_die_and_is_started_again(self):
         output, others = OutputType({"type": "string", "pattern": "^a"}), children()

@@ -1318,7 +1318,7 @@ def test_ten_thousand_messages_are_looked_up_in_the_memory_of_a_few():
 
 
 def test_many_messages_are_looked_up_over_a_few_connections(traced_org, tmp_path, monkeypatch):
-    number, most = 300, 3
+    number, most = _AT_ONCE + 5, 3
     org = traced_org()
     org.fail("send", times=number, **ACTED)
     with pytest.raises(BatchFailedError):

@@ -126,6 +126,7 @@ def dag_test(dag_bag, environment, files, bundle, monkeypatch, capfd):
             stored.symlink_to(file)
         for name, value in {**environment(org, **variables), BUNDLES: bundles(bundle)}.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
         bag = dag_bag(file)
         capfd.readouterr()
         with warnings.catch_warnings():
@@ -208,12 +209,6 @@ def unmasked(monkeypatch):
     if masker := sys.modules.get("airflow.sdk._shared.secrets_masker"):  # not in Airflow 2
         masker.reset_secrets_masker()
     monkeypatch.setattr(agentforce, "mask_secret", lambda _secret: None)
-
-
-@pytest.fixture
-def masked(unmasked, monkeypatch):
-    """Mask secrets all the same, for tests that look for them, and for examples."""
-    monkeypatch.setattr(agentforce, "mask_secret", mask_secret)
 
 
 @pytest.fixture

@@ -54,9 +54,7 @@ class RevokesTokens:
         ("conversation", ["one", "two Acme"], 2),
     ],
 )
-def test_turns_are_applied_once_though_every_answer_revokes_the_token(
-    dag_test, masked, dag_id, texts, refused
-):
+def test_turns_are_applied_once_though_every_answer_revokes_the_token(dag_test, dag_id, texts, refused):
     agent = RevokesTokens()
     with Emulator(script=agent, strict_sequence=True) as org:
         agent.org = org
@@ -181,7 +179,7 @@ def test_traces_that_come_late_are_waited_for_and_settle_what_is_unknown(dag_tes
         assert org.unused_faults() == []
 
 
-def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test, masked, tmp_path):
+def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test, tmp_path):
     with Emulator(max_concurrent_sessions=10) as org:
         status, output = dag_test(BATCH, org, ROOT / "example_dags")
         assert status == 0, output
@@ -197,7 +195,7 @@ def test_the_batch_example_adds_the_answers_to_a_csv_file_in_its_order(dag_test,
 
 @needs_common_ai
 @pytest.mark.parametrize(("dag_id", "lost"), [("llm_talks", False), ("llm_asks_a_group", True)])
-def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, masked, dag_id, lost):
+def test_a_task_of_a_model_asks_an_agent_and_no_retry_asks_again(dag_test, dag_id, lost):
     with Emulator() as org, Emulator() as standby:
         if lost:
             org.fail("send", drop=True, after=True)
@@ -303,7 +301,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)
-def test_an_example_runs_as_it_is(dag_test, masked, airflow_db, dag_id, tmp_path):
+def test_an_example_runs_as_it_is(dag_test, airflow_db, dag_id, tmp_path):
     with Emulator() as org:
         status, output = dag_test(dag_id, org, ROOT / "example_dags")
         assert status == 0, output
@@ -335,7 +333,7 @@ def test_the_answers_about_the_org_s_accounts_are_in_their_records(dag_command, 
     assert "Ask about 6 more accounts?" in log.read_text()
 
 
-def test_a_new_version_of_the_agent_is_tested(dag_test, masked, airflow_db):
+def test_a_new_version_of_the_agent_is_tested(dag_test, airflow_db):
     with Emulator() as org:
         status, output = dag_test(PUBLISHED, org, ROOT / "example_dags")
         assert status == 0, output

@@ -424,6 +424,30 @@ def test_before_send_is_not_called_when_no_connection_can_be_made(transport):
     assert (found.sent, called) == (False, [])
 
 
+def test_before_send_is_not_called_when_a_closed_connection_cannot_be_replaced(transport):
+    called = []
+    with wire.Server(echo) as server:
+        assert post(transport, server.url) == own(b"first")
+    found = post(transport, server.url, b"second", before_send=lambda: called.append(1))
+    assert (found.sent, called) == (False, [])
+
+
+def test_reply_to_nothing_on_a_new_connection_answers_no_message(serve, transport):
+    stray = threading.Event()
+
+    def behave(peer):
+        if peer.server.accepted == 1:
+            # Otherwise it would wait until the session tickets have been acknowledged.
+            peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer.send(wire.response(b"stray"))
+            stray.set()
+        echo(peer)
+
+    url = serve(behave).url
+    assert post(transport, url, before_send=lambda: stray.wait(5)) == own(b"first")
+    assert post(transport, url, b"second") == own(b"second")
+
+
 def test_connection_that_is_closed_during_before_send_is_not_used(serve, transport):
     close, closed = threading.Event(), threading.Event()
 
@@ -718,6 +742,20 @@ def test_forked_children_and_their_parent_each_get_their_own_replies(serve, tran
     assert [wait() for wait in waits] == [0, 0, 0]
     assert calls(b"parent")
     assert server.accepted == 4
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_fork_before_the_first_byte_gives_parent_and_child_a_connection_each(serve, transport):
+    server, here = serve(echo), os.getpid()
+    children = []
+    try:
+        found = post(transport, server.url, before_send=lambda: children.append(os.fork()))
+    finally:
+        if os.getpid() != here:
+            os._exit(0 if found == own(b"first") else 2)
+    assert found == own(b"first")
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+    assert server.accepted == 2
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -89,21 +89,14 @@ class Connection:
             # A stop during the wrapping cut only the socket that is now detached.
             self._check()
             self._complete(secure.do_handshake, end)
-
-    @property
-    def open_at_peer(self) -> bool:
-        """Whether the peer has not closed its side. Bytes from it may be a part of TLS."""
-        return self._sock is not None and all(mask == select.POLLIN for _, mask in self._poll.poll(0))
-
-    @property
-    def recent(self) -> bool:
-        """Whether the connection is of this process, and was used a short time ago."""
-        return self._pid == os.getpid() and time.monotonic() - self._idle_since <= MAX_IDLE_SECONDS
+        self._idle_since = time.monotonic()
 
     @property
     def usable(self) -> bool:
-        """Whether the connection is recent, and its peer is silent."""
-        return self.recent and not self._readable(0.0)
+        """Whether it is of this process, was not idle for long, and its peer has sent nothing since."""
+        if self._pid != os.getpid() or time.monotonic() - self._idle_since > MAX_IDLE_SECONDS:
+            return False
+        return not self._readable(0.0) or self._has_only_tls_to_read()
 
     def encode(self, events: Sequence[h11.Request | h11.Data | h11.EndOfMessage]) -> bytes:
         """Return what *events* are on the wire."""
@@ -115,7 +108,10 @@ class Connection:
         self._needs_data = True
         left = memoryview(data)
         while left:
-            left = left[self._complete(partial(self._sock.send, left), end) :]
+            sent = self._complete(partial(self._sock.send, left), end)
+            if not sent:  # gevent's TLS sockets do not say that they have to wait
+                self._wait(select.POLLOUT, end)
+            left = left[sent:]
 
     def next_event(self, end: float) -> h11.Event:
         """Return what the peer sends next.
@@ -270,6 +266,18 @@ class Connection:
             return True
         return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
+    def _has_only_tls_to_read(self) -> bool:
+        """Return whether the bytes that have arrived are a part of TLS, such as a session ticket."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            try:
+                self._sock.recv(1)
+            except ssl.SSLWantReadError:
+                return True
+            except OSError as error:
+                if is_foreign(error):
+                    raise
+        return False
+
     def _complete(self, call: Callable[[], _T], end: float, *, waits_for: int = select.POLLOUT) -> _T:
         """Return the result of *call* on the socket, which never blocks, as soon as it has one.
 
@@ -284,8 +292,11 @@ class Connection:
                 event = select.POLLOUT
             except BlockingIOError:
                 event = waits_for
-            poll = select.poll()
-            poll.register(self._sock, event)  # type: ignore[arg-type]
-            left = end - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise DeadlineError(_LATE)
+            self._wait(event, end)
+
+    def _wait(self, event: int, end: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock, event)  # type: ignore[arg-type]
+        left = end - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise DeadlineError(_LATE)

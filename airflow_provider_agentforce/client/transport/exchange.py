@@ -112,13 +112,13 @@ class Exchange:
 
     def perform(self) -> None:
         """Do what :meth:`send` says; called by the adapter of ``requests``."""
-        connection, data = self._ready(look=self._before_send is None)
+        connection, data = self._ready()
         if self._before_send is not None:
             self._before_send()
-            # Meanwhile the other side may have closed it, so that an earlier look would tell nothing.
-            if not (connection.usable if connection.kept else connection.open_at_peer):
+            if not connection.usable:
+                # Meanwhile the other side may have closed it.
                 connection.close()
-                connection, data = self._ready(look=True)
+                connection, data = self._ready()
         self._raise_if_stopped()
         if time.monotonic() >= self._end:
             raise TransportError(Failure.UNREACHABLE, "no time was left to send")
@@ -183,17 +183,14 @@ class Exchange:
             return False
         return True
 
-    def _ready(self, *, look: bool) -> tuple[Connection, bytes]:
-        """Return a connection that is kept or newly opened, and the bytes to send on it.
-
-        :param look: whether the peer of a kept one must be silent.
-        """
+    def _ready(self) -> tuple[Connection, bytes]:
+        """Return a connection that is kept or newly opened, and the bytes to send on it."""
         self._raise_if_stopped()
         connection: Connection | None = None
         route: Route | None = None
         try:
             route = self._transport.route(self.call.url)
-            connection = self._transport.take(route, look=look) or Connection(route, self._raise_if_stopped)
+            connection = self._transport.take(route) or Connection(route, self._raise_if_stopped)
             self._connection, self._cuttable = connection, [connection]
             if not connection.kept:
                 connection.open(self._end)

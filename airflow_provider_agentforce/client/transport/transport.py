@@ -51,18 +51,15 @@ class _Pool:
         # The sockets are closed even if the client never is.
         weakref.finalize(self, _close_all, self._idle)
 
-    def take(self, route: Route, *, look: bool) -> Connection | None:
-        """Return a connection that may be used, and close those that may not.
-
-        :param look: whether the peer must be silent; otherwise the caller finds out later.
-        """
+    def take(self, route: Route) -> Connection | None:
+        """Return a connection that may be used, and close those that may not."""
         idle = self._idle.get(route)
         while idle:
             try:
                 connection = idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            if connection.usable if look else connection.recent:
+            if connection.usable:
                 return connection
             connection.close()
         return None
@@ -138,12 +135,9 @@ class Transport:
             route = self._pool.routes.setdefault(origin, routes.find(self._pool.session, origin))
         return route
 
-    def take(self, route: Route, *, look: bool) -> Connection | None:
-        """Return an idle connection.
-
-        :param look: whether the peer must be silent; otherwise the caller finds out later.
-        """
-        return self._pool.take(route, look=look)
+    def take(self, route: Route) -> Connection | None:
+        """Return an idle connection."""
+        return self._pool.take(route)
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for another exchange, unless the transport was stopped."""

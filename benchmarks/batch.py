@@ -243,7 +243,7 @@ def many() -> list[Row]:
     # A token that lives so shortly is renewed after five eighths of its life at the earliest.
     lifetimes = math.ceil(batch["seconds"] / (MANY_TOKEN_SECONDS * 5 / 8))
     inside = batch["inside"]
-    ledger = inside["append"] + inside["sync"]
+    ledger = inside["append"]
     lost = MANY - rows["answered"]
     cpu = _cpu_ms(batch, MANY)
     return [

@@ -46,7 +46,6 @@ def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) ->
     _load_airflow()
     from airflow_provider_agentforce.batch import job  # noqa: PLC0415
     from airflow_provider_agentforce.batch.checkpoint import Checkpoint  # noqa: PLC0415
-    from airflow_provider_agentforce.batch.session_starts import SessionStarts  # noqa: PLC0415
     from airflow_provider_agentforce.batch.storage import LocalStorage  # noqa: PLC0415
     from airflow_provider_agentforce.operators import ConversationBatchOperator  # noqa: PLC0415
 
@@ -54,7 +53,6 @@ def _operator(*, records: str, result_path: str, syncs: bool, **options: Any) ->
     _time(Checkpoint, "open", noted)
     _time(job, "recover", noted)
     _time(LocalStorage, "append", noted)
-    _time(SessionStarts, "sync", noted)
     _time_files(LocalStorage, noted)
     if not syncs:
         LocalStorage.__init__.__defaults__ = (_nothing,)

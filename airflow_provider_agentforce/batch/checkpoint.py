@@ -2,9 +2,9 @@
 
 A record is claimed before its first message is sent, and the claim is on stable storage before the first byte
 leaves; concurrent claims share one write. A claimed record without a row may have been asked. Every process
-that works on the batch first makes itself the owner, then reads. It sends the messages of a claimed record
-only after checking that it is still the owner. So if a process that was considered dead resumes, only one of
-two processes asks; the other one ends a session that it has started in vain.
+that works on the batch first makes itself the owner, then reads. It sends the messages of a claimed record,
+and starts a session, only after checking that it is still the owner. So if a process that was considered dead
+resumes, only one of two processes asks.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from airflow_provider_agentforce.batch.parts import (
     unreadable_file,
 )
 from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Entry, Row, RowIndex
-from airflow_provider_agentforce.batch.session_starts import PREFIX as STARTS
-from airflow_provider_agentforce.batch.session_starts import SessionStarts, keys_in
 from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded, is_unusable, prepared
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -98,6 +96,7 @@ class _PendingBlock(Block):
     :ivar positions: those of the records with its rows.
     :ivar bound: its claims are of records with a lower position.
     :ivar committing: held by the thread that writes it; the others that wait for it find it done.
+    :ivar sync: whether it must be durable; otherwise it must only survive this process.
     :ivar done: whether the write was attempted.
     :ivar error: why it could not be written.
     """
@@ -105,6 +104,7 @@ class _PendingBlock(Block):
     positions: list[int] = field(default_factory=list)
     bound: int = 0
     committing: threading.Lock = field(default_factory=threading.Lock)
+    sync: bool = False
     done: bool = False
     error: AgentforceError | None = None
 
@@ -145,8 +145,6 @@ class Checkpoint:
         self._positions = positions
         self._shown = str(shown)  # text, because a path object is slow to convert
         self._me = uuid.uuid4().hex[:12]
-        self._is_owner = True
-        self._starts = SessionStarts(storage, f"{STARTS}{self._me}")
         self._turn = 0
         self._number = 0
         self._bound = 0
@@ -200,24 +198,20 @@ class Checkpoint:
             write.claims.append(name)
             if asked is not None:
                 write.asked[name] = asked[:3]
+            write.sync = True
             write.bound = max(write.bound, self._positions[name] + 1)
         self._commit(write)
 
     def starting(self, external_key: str | None) -> None:
         """Record that a session is about to be started, so that a killed process leaves its key.
 
-        On local storage it becomes durable with :meth:`flush`, and the owner is not checked: nothing is asked
-        before a claim, which does both.
+        Nothing is asked in it before a claim, so this becomes durable with the next durable write.
 
         :raises LedgerError: if it cannot be written; the session must not be started then.
-        :raises TaskStoppedError: if another process is known to have taken over.
         """
-        key = str(external_key)
-        if self._is_owner and self._ask("written", partial(self._starts.add, key)):
-            return
         with self._lock:
             write = self._pending
-            write.starting.append(key)
+            write.starting.append(str(external_key))
         self._commit(write)
 
     def settle(self, name: str, row: Row, record: bytes = b"", question: str = "") -> None:
@@ -276,9 +270,10 @@ class Checkpoint:
         """
         with self._lock:
             write = self._pending
-        if write.has_news:
-            self._commit(write)
-        self._ask("written", self._starts.sync)
+            if not write.has_news and not (self._appending and self._appending.unsynced):
+                return
+            write.sync = True
+        self._commit(write)
 
     def write_note(self, name: str, value: dict[str, Any]) -> None:
         """Store a value beside the rows, durably.
@@ -336,7 +331,6 @@ class Checkpoint:
     def close(self) -> None:
         """Close the files."""
         self._storage.close()
-        self._starts.close()
         while self._readers:
             self._readers.popitem()[1].close()
 
@@ -377,7 +371,6 @@ class Checkpoint:
         :raises TaskStoppedError: if one has; this one must send and write nothing more.
         """
         if self.read_note(_OWNER).get("owner") != self._me:
-            self._is_owner = False
             raise TaskStoppedError("Another process has taken over this batch; this one stops.")
 
     def _put(self, write: _PendingBlock) -> None:
@@ -395,14 +388,14 @@ class Checkpoint:
             self._files.append((str(part), 0))
             self._file = len(self._files) - 1
         else:
-            self._ask("written", partial(self._appending.append, str(part), self._size, body))
+            self._ask(
+                "written", partial(self._appending.append, str(part), self._size, body, sync=write.sync)
+            )
         with self._lock:
             self._place(write, self._size + offset)
         self._current, self._size, self._number = part, self._size + len(body), self._number + 1
         self._unmerged += str(part) not in self._own
         self._own[str(part)] = self._size
-        self._starts.resolve(write.ended)
-        self._starts.resolve(key for key, _ in write.sessions.values() if key)
 
     def _place(self, block: _PendingBlock, offset: int) -> None:
         """Record the places of a block's rows, except those that have been replaced."""
@@ -463,10 +456,6 @@ class Checkpoint:
         :param same: whether the records still have the same positions.
         """
         names = self._ask("listed", self._storage.names)
-        # Before the blocks, because they say what became of each session.
-        for name in names:
-            if name.startswith(STARTS):
-                past.lost_starts.update(dict.fromkeys(keys_in(self._read(name) or b"")))
         parts = [PartName.read(name) for name in names if name.startswith(PREFIX)]
         parts = [part for part in parts if part.owner != self._me]
         turns = {part.turn for part in parts}

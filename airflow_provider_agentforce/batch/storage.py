@@ -161,6 +161,7 @@ class LocalStorage(Storage):
     """A folder on this machine, or a mounted one.
 
     :param sync: makes the file or folder of a descriptor durable. Tests record its calls.
+    :ivar unsynced: whether something was appended since the last sync.
     """
 
     # Failures here are not transient.
@@ -168,8 +169,9 @@ class LocalStorage(Storage):
 
     def __init__(self, folder: Path, sync: Callable[[int], None] = os.fsync) -> None:
         super().__init__(folder)
-        self.sync = sync
+        self._sync = sync
         self._appended: tuple[str, int] | None = None
+        self.unsynced = False
 
     def prepare(self) -> None:
         """Create the folder and its parents."""
@@ -204,15 +206,18 @@ class LocalStorage(Storage):
             with temporary.open("xb") as file:
                 file.writelines(content())
                 file.flush()
-                self.sync(file.fileno())
+                self._sync(file.fileno())
             yield temporary
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         self._sync_folder(self._folder)
 
-    def append(self, name: str, size: int, data: bytes) -> None:
-        """Append to a file, durably, after cutting off what an earlier attempt left after *size*."""
+    def append(self, name: str, size: int, data: bytes, *, sync: bool = True) -> None:
+        """Append to a file, after cutting off what an earlier attempt left after *size*.
+
+        :param sync: ``False``: it survives this process, and becomes durable with the next sync.
+        """
         descriptor = self._descriptor(name)
         try:
             if os.fstat(descriptor).st_size != size:
@@ -220,18 +225,19 @@ class LocalStorage(Storage):
             left = memoryview(data)
             while left:
                 left = left[os.write(descriptor, left) :]
-            self.sync(descriptor)
+            self.unsynced = True
+            if sync:
+                self.sync()
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, size)
             raise
 
-    def open_for_overwriting(self, name: str) -> int:
-        """Create a file durably, unless it exists, and return a descriptor of it, which the caller closes."""
-        path = self._folder / name
-        path.touch()
-        self._sync_folder(self._folder)
-        return os.open(path, os.O_WRONLY)
+    def sync(self) -> None:
+        """Sync what was appended without a sync."""
+        if self._appended is not None and self.unsynced:
+            self._sync(self._appended[1])
+            self.unsynced = False
 
     def close(self) -> None:
         """Close the file that was appended to."""
@@ -249,7 +255,7 @@ class LocalStorage(Storage):
     def _sync_folder(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            self.sync(descriptor)
+            self._sync(descriptor)
         finally:
             os.close(descriptor)
 

@@ -30,8 +30,8 @@ class _Mortal(LocalStorage):
         super().write(name, content)
         self._step()
 
-    def append(self, name, size, data):
-        super().append(name, size, data)
+    def append(self, name, size, data, *, sync=True):
+        super().append(name, size, data, sync=sync)
         self._step()
 
     def remove(self, name):

@@ -253,12 +253,12 @@ class Full(LocalStorage):
 
     fails = 0
 
-    def append(self, name, size, data):
+    def append(self, name, size, data, *, sync=True):
         if self.fails:
             self.fails -= 1
             super().append(name, size, data[: len(data) // 2])
             raise OSError(28, "No space left on device")
-        super().append(name, size, data)
+        super().append(name, size, data, sync=sync)
 
 
 def test_what_could_not_be_written_is_kept_and_what_it_claimed_is_not_asked(folder):
@@ -354,8 +354,8 @@ def test_a_claim_in_a_new_file_counts_although_a_signal_came_after_the_block_bef
     class Cut(LocalStorage):
         cut = False
 
-        def append(self, name, size, data):
-            super().append(name, size, data)
+        def append(self, name, size, data, *, sync=True):
+            super().append(name, size, data, sync=sync)
             if self.cut:
                 self.cut = False
                 raise Interrupted
@@ -381,9 +381,9 @@ def test_a_ledger_that_cannot_be_written_any_more_stops_the_batch_and_keeps_the_
     storages = []
 
     class Filling(Full):
-        def append(self, name, size, data):
+        def append(self, name, size, data, *, sync=True):
             self.fails = org.applied() >= 8
-            super().append(name, size, data)
+            super().append(name, size, data, sync=sync)
 
     def storage_of(path):
         storages.append(Filling(path))

@@ -5,7 +5,6 @@ import os
 import subprocess
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,14 +84,14 @@ def test_a_disk_that_fills_up_stops_the_batch_with_every_answer_kept_and_every_s
 def test_a_disk_too_full_for_the_results_gets_them_from_the_next_try_which_asks_nothing(
     talkative, make_client, disk
 ):
-    folder, records = disk / "results", accounts(16)
+    folder, records = disk / "results", accounts(20)
     with pytest.raises(LedgerError, match=r"The results .* cannot be written .*No space left"):
         job(make_client(talkative), folder, records).run(killed=never)
     assert not (folder / "results.jsonl").exists()
-    assert applied(talkative, records) == {1: 16}
+    assert applied(talkative, records) == {1: 20}
     mount("-o", "remount,size=10m", str(disk))
-    assert job(make_client(talkative), folder, records).run(killed=never)["counts"] == {"answered": 16}
-    assert applied(talkative, records) == {1: 16}
+    assert job(make_client(talkative), folder, records).run(killed=never)["counts"] == {"answered": 20}
+    assert applied(talkative, records) == {1: 20}
 
 
 def test_a_read_only_disk_is_one_error_before_anything_is_sent(org, client, disk):
@@ -100,22 +99,6 @@ def test_a_read_only_disk_is_one_error_before_anything_is_sent(org, client, disk
     with pytest.raises(AgentforceInputError, match=r"result_path: .* cannot be used \(OSError: .*Read-only"):
         job(client, disk / "results", accounts(3)).run(killed=never)
     assert org.requests == []
-
-
-@pytest.mark.parametrize("trouble", ["No space left on device", "Read-only file system"])
-def test_a_session_whose_key_cannot_be_written_is_not_started(org, client, disk, trouble):
-    with ThreadPoolExecutor(1) as pool, org.hold("token") as hold:
-        running = pool.submit(job(client, disk / "results", accounts(3)).run, killed=never)
-        hold.wait_until_held(30)
-        if trouble.startswith("No space"):
-            with pytest.raises(OSError, match=trouble):
-                (disk / "other").write_bytes(b"x" * 1_000_000)
-        else:
-            mount("-o", "remount,ro", str(disk))
-        hold.release()
-        with pytest.raises(LedgerError, match=f"checkpoint .* cannot be written .*{trouble}"):
-            running.result(30)
-    assert org.count("start") == 0
 
 
 PLACES = ["{tmp}/a file/results", "{tmp}/a file", "/proc/results", "/dev/null/results", "{tmp}/" + "x" * 300]

@@ -173,9 +173,8 @@ def test_a_process_that_was_given_up_asks_no_more_once_another_has_taken_over(or
         gate.open.set()
         with pytest.raises(TaskStoppedError, match="taken over"):
             orphan.result(30)
-    # Each of its workers starts one session at most, which it ends.
-    assert org.count("start") <= started + CONCURRENCY
-    assert org.open_sessions == []
+    # It would take sessions that the other one has room for.
+    assert org.count("start") == started
     assert asked_twice(org, records) == []
     assert manifest["counts"]["unknown"] <= CONCURRENCY
     assert org.applied() <= len(records)

@@ -20,6 +20,7 @@ import wire
 from airflow_provider_agentforce.client.api_requests import HttpCall
 from airflow_provider_agentforce.client.delivery_policy import Failure
 from airflow_provider_agentforce.client.transport import Exchange, Transport, TransportError
+from airflow_provider_agentforce.client.transport.connection import MAX_IDLE_SECONDS
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -446,6 +447,12 @@ def test_reply_to_nothing_on_a_new_connection_answers_no_message(serve, transpor
     url = serve(behave).url
     assert post(transport, url, before_send=lambda: stray.wait(5)) == own(b"first")
     assert post(transport, url, b"second") == own(b"second")
+
+
+def test_new_connection_is_used_however_long_before_send_takes(serve, transport):
+    server = serve(echo)
+    found = post(transport, server.url, before_send=lambda: time.sleep(MAX_IDLE_SECONDS + 0.1))
+    assert (found, server.accepted) == (own(b"first"), 1)
 
 
 def test_connection_that_is_closed_during_before_send_is_not_used(serve, transport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import socket
@@ -62,7 +63,8 @@ class Connection:
         self.head = b""
         self._check = check
         self._pid = os.getpid()
-        self._idle_since = 0.0
+        # Servers wait longer for the first request than for another one.
+        self._idle_since = math.inf
         self._received = 0
         self._content = 0
         self._needs_data = True
@@ -89,11 +91,10 @@ class Connection:
             # A stop during the wrapping cut only the socket that is now detached.
             self._check()
             self._complete(secure.do_handshake, end)
-        self._idle_since = time.monotonic()
 
     @property
     def usable(self) -> bool:
-        """Whether it is of this process, was not idle for long, and its peer has sent nothing since."""
+        """Whether it is of this process, was not idle for long, and its peer has sent nothing meanwhile."""
         if self._pid != os.getpid() or time.monotonic() - self._idle_since > MAX_IDLE_SECONDS:
             return False
         return not self._readable(0.0) or self._has_only_tls_to_read()

@@ -406,14 +406,14 @@ class Checkpoint:
             offset += entry.length + entry.record_length
 
     def _take_back(self, write: _PendingBlock) -> None:
-        """Keep entries whose write failed. The records they claim are not asked, whether or not they were
-        written.
+        """Keep entries whose write failed. Whether or not they were written, the records that they claim are
+        not asked, and their sessions are not started.
         """
         later = self._pending
         later.rows[:0], later.positions[:0] = write.rows, write.positions
         later.withdrawn[:0] = [*write.withdrawn, *write.claims]
         later.sessions = {**write.sessions, **later.sessions}
-        later.ended[:0] = write.ended
+        later.ended[:0] = [*write.ended, *write.starting]
 
     def _merge(self) -> None:
         """Merge adjacent files, so that the numbers of their blocks stay in order."""

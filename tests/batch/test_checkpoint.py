@@ -13,7 +13,7 @@ from airflow_provider_agentforce.batch import checkpoint as module
 from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.results import Row
 from airflow_provider_agentforce.batch.storage import LocalStorage, Storage
-from airflow_provider_agentforce.exceptions import LedgerError
+from airflow_provider_agentforce.exceptions import LedgerError, TaskStoppedError
 
 NAMES = {name: position for position, name in enumerate("abcdefgh")}
 
@@ -121,6 +121,16 @@ def test_sessions_that_were_not_seen_to_end_are_found_and_starts_that_were_lost(
     _, past = opened()
     assert (list(past.open_sessions), list(past.lost_starts)) == (["two"], ["key-1"])
     assert len(past.starts) == 2
+
+
+def test_start_that_is_refused_after_a_takeover_is_not_lost(opened):
+    checkpoint, _ = opened()
+    opened()
+    with pytest.raises(TaskStoppedError):
+        checkpoint.starting("key")
+    checkpoint.flush()
+    _, past = opened()
+    assert list(past.lost_starts) == []
 
 
 def test_a_part_that_is_cut_leaves_in_doubt_what_it_could_have_claimed_and_keeps_the_rows_that_are_whole(

@@ -55,16 +55,16 @@ def asked_again(org, before):
 
 
 def test_only_what_is_new_or_has_changed_is_asked_the_next_day(org, run, tmp_path):
-    records = accounts(200)
+    records = accounts(1000)
     first = run(records, max_concurrency=20)
-    assert (first["messages"], first["reused"], org.applied()) == (200, 0, 200)
+    assert (first["messages"], first["reused"], org.applied()) == (1000, 0, 1000)
 
     changed = [{**one, "name": f"{one['name']} & Co"} for one in records[:30]]
     new = [{"id": f"N{number}", "name": f"new-{number}"} for number in range(20)]
-    second = run([*records[100:], *new, *changed, *records[30:100]], day=2, max_concurrency=20)
-    assert (second["messages"], second["reused"], second["sessions"], org.applied()) == (50, 170, 50, 250)
-    assert second["counts"] == {"answered": 220}
-    was, now = rows(tmp_path / "day-1")["A150"], rows(tmp_path / "day-2")["A150"]
+    second = run([*records[500:], *new, *changed, *records[30:500]], day=2, max_concurrency=20)
+    assert (second["messages"], second["reused"], second["sessions"], org.applied()) == (50, 970, 50, 1050)
+    assert second["counts"] == {"answered": 1020}
+    was, now = rows(tmp_path / "day-1")["A600"], rows(tmp_path / "day-2")["A600"]
     assert now["reused_from"] == {"session_id": was["session_id"], "at": was["started_at"]}
     same = ("key", "status", "text", "outcome", "request", "agent_version", "record")
     assert {name: now[name] for name in same} == {name: was[name] for name in same}
@@ -72,8 +72,8 @@ def test_only_what_is_new_or_has_changed_is_asked_the_next_day(org, run, tmp_pat
     assert rows(tmp_path / "day-2")["A7"]["reused_from"] is None
 
     third = run([*records[30:], *changed, *new], day=3)
-    assert (third["messages"], third["reused"], third["sessions"]) == (0, 220, 0)
-    assert rows(tmp_path / "day-3")["A150"]["reused_from"] == now["reused_from"]
+    assert (third["messages"], third["reused"], third["sessions"]) == (0, 1020, 0)
+    assert rows(tmp_path / "day-3")["A600"]["reused_from"] == now["reused_from"]
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_the_page_of_a_batch_is_bounded_and_written_now_and_then(org, run, tmp_p
     began = time.monotonic()
     batch = ConversationBatchOperator(
         task_id="t",
-        records=[{"id": f"{number} {'x' * 200}"} for number in range(200)],
+        records=[{"id": f"{number} {'x' * 200}"} for number in range(500)],
         key="id",
         message=lambda record: "" if "7" in record["id"][:3] else "Say " + "word " * 200,
         result_path=tmp_path.as_uri(),

@@ -44,7 +44,7 @@ are for comparison. The goals apply to an idle machine: other load slows down al
 with a share of an ideal time.
 
 - **A message** (`benchmarks/message.py`): {messages} messages in one open conversation. The server is a
-  separate process that answers a fixed `Inform` in one write; there is no agent behind it.
+  separate process, without an agent, that answers every message with the same `Inform`.
   `requests.Session.post` on a kept connection sends the same JSON and does not parse the reply. It reads
   proxies and the CA bundle from the environment for every request, our client once per host; the row without
   the environment shows the difference. With `NO_PROXY` for the host, `requests` finds more quickly that it

@@ -79,7 +79,8 @@ class Exchange:
         self._framing = ""
         self._broken_write = False
         self._connection: Connection | None = None
-        # Whoever takes it out may cut it or pass it on, so that a late stop cannot cut the next exchange.
+        # Only the code that takes the connection out of this list may cut it or give it back, so a late stop
+        # cannot cut the next exchange.
         self._cuttable: list[Connection] = []
         self._length = 0
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.client import agent_lookup, org_state, plans, validation
 from airflow_provider_agentforce.client.agent_lookup import AgentInfo
-from airflow_provider_agentforce.client.agent_tests import AgentTests
 from airflow_provider_agentforce.client.answer_reader import MAX_TRACE_BYTES
 from airflow_provider_agentforce.client.api_requests import (
     AgentQuery,
@@ -32,7 +31,6 @@ from airflow_provider_agentforce.client.executor import CLEANUP_SECONDS, Request
 from airflow_provider_agentforce.client.messages import Message, MessageLike, message_of
 from airflow_provider_agentforce.client.models import Session, SessionLike, SessionOptions, Turn, session_from
 from airflow_provider_agentforce.client.open_session import Conversation
-from airflow_provider_agentforce.client.records import Records
 from airflow_provider_agentforce.client.responses import ErrorReply, TokenReply
 from airflow_provider_agentforce.client.session_trace import SessionTrace
 from airflow_provider_agentforce.client.settings import Settings
@@ -50,7 +48,9 @@ from airflow_provider_agentforce.exceptions import (
 from airflow_provider_agentforce.redaction import Redactor
 
 if TYPE_CHECKING:
+    from airflow_provider_agentforce.client.agent_tests import AgentTests
     from airflow_provider_agentforce.client.limits_store import LimitsStore
+    from airflow_provider_agentforce.client.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -389,11 +389,15 @@ class AgentforceClient:
     @property
     def agent_tests(self) -> AgentTests:
         """The agent tests of the org."""
+        from airflow_provider_agentforce.client.agent_tests import AgentTests  # noqa: PLC0415 - few use it
+
         return AgentTests(self.settings.host, self._executor)
 
     @property
     def records(self) -> Records:
         """The records of the org."""
+        from airflow_provider_agentforce.client.records import Records  # noqa: PLC0415 - few use it
+
         return Records(self.settings.host, self._executor)
 
     def authenticate(self) -> tuple[TokenReply, str]:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce._compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_agentforce.client import Session, Settings, Turn
-from airflow_provider_agentforce.client.checklist import Diagnosis
 from airflow_provider_agentforce.client.client import AgentforceClient
-from airflow_provider_agentforce.client.diagnostics import diagnose, unusable
 from airflow_provider_agentforce.client.json_values import decode_unambiguous
 from airflow_provider_agentforce.client.messages import Transfer, given_message
 from airflow_provider_agentforce.client.models import SessionLike, SessionOptions, session_from
@@ -27,6 +25,8 @@ from airflow_provider_agentforce.instrumentation import observers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from airflow_provider_agentforce.client.checklist import Diagnosis
 
 _TEST_SECONDS = 20.0
 _CREATE_IT = "Create it under Admin > Connections, or give the id of another one."
@@ -194,6 +194,8 @@ class AgentforceHook(BaseHook, ManagedAgentMixin):
             for it.
         :returns: the findings; no error is raised.
         """
+        from airflow_provider_agentforce.client.diagnostics import diagnose, unusable  # noqa: PLC0415 - only here
+
         try:
             settings = self._read_settings()
         except AgentforceInputError as error:

@@ -18,20 +18,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
+from airflow_provider_agentforce.batch.earlier_tries import EarlierTries, MessagePosition, PartReader
 from airflow_provider_agentforce.batch.hash_index import HashIndex
 from airflow_provider_agentforce.batch.notes import Notes
-from airflow_provider_agentforce.batch.parts import (
-    PREFIX,
-    Block,
-    PartName,
-    ReadBlock,
-    blocks,
-    unreadable_file,
-)
-from airflow_provider_agentforce.batch.results import SKIPPED, UNKNOWN, Entry, Row, RowIndex
+from airflow_provider_agentforce.batch.parts import Block, PartName, unreadable_file
+from airflow_provider_agentforce.batch.results import UNKNOWN, Entry, Row, RowIndex
 from airflow_provider_agentforce.batch.storage import LocalStorage, Storage, guarded, is_unusable, prepared
 from airflow_provider_agentforce.exceptions import (
     AgentforceError,
@@ -54,39 +47,6 @@ _MERGED_BYTES = 8_000_000
 _OPEN_FILES = 8
 # Records that one appended file may claim. If the file is lost, all of them without a row are unknown.
 _WINDOW = 100
-
-
-class MessagePosition(NamedTuple):
-    """The position of a record's first message.
-
-    :param session_id: the session.
-    :param number: number of the message in the session.
-    :param at: when it was about to be sent, in seconds since the epoch.
-    :param external_key: external key of the session.
-    """
-
-    session_id: str
-    number: int
-    at: float
-    external_key: str | None = None
-
-
-@dataclass
-class EarlierTries:
-    """State that earlier tries left, in addition to their rows.
-
-    :ivar pending: positions of records that may have been asked and have no row; with the session, if known.
-    :ivar starts: wall-clock times of session starts.
-    :ivar open_sessions: ids of sessions without a recorded end, with their external keys.
-    :ivar lost_starts: external keys of sessions that were being started.
-    :ivar began: wall-clock time at which the first try began.
-    """
-
-    pending: dict[int, MessagePosition | None] = field(default_factory=dict)
-    starts: list[float] = field(default_factory=list)
-    open_sessions: dict[str, str | None] = field(default_factory=dict)
-    lost_starts: dict[str, None] = field(default_factory=dict)
-    began: float = field(default_factory=time.time)
 
 
 @dataclass
@@ -144,6 +104,7 @@ class Checkpoint:
         self._fingerprints = fingerprints
         self._positions = positions
         self._shown = str(shown)  # text, because a path object is slow to convert
+        self._failure = f"The checkpoint of {self._shown} cannot be"
         self._me = uuid.uuid4().hex[:12]
         self._turn = 0
         self._number = 0
@@ -153,8 +114,6 @@ class Checkpoint:
         # The files of this try in order, with their sizes.
         self._own: dict[str, int] = {}
         self._unmerged = 0
-        # For each file ever written: where its bytes are now.
-        self._files: list[tuple[str, int]] = []
         self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.RLock()
@@ -169,7 +128,7 @@ class Checkpoint:
         :raises LedgerError: if its contents cannot be read.
         """
         try:
-            prepared(self._storage, self._failure("made"))
+            prepared(self._storage, f"{self._failure} made")
             header = self._notes.read(HEADER)
             if header is None:
                 header = {"v": _VERSION, "began": time.time(), **self._fingerprints}
@@ -181,9 +140,9 @@ class Checkpoint:
             if error.__cause__ is None:
                 raise
             raise self._unusable(error.__cause__) from None
-        past = EarlierTries(began=float(header["began"]))
-        self._read_parts(past, same=header.get("records") == self._fingerprints.get("records"))
-        return past
+        began, same = float(header["began"]), header.get("records") == self._fingerprints.get("records")
+        parts = PartReader(self._storage, self._failure, self._positions, self.rows)
+        return parts.read(self._turn, self._me, began=began, same=same)
 
     def claim(self, name: str, asked: MessagePosition | None = None) -> None:
         """Record durably that a record is about to be asked. It may be asked after this has returned.
@@ -298,13 +257,13 @@ class Checkpoint:
 
     def row_at(self, position: int) -> bytes:
         """Return the line of the row at *position*."""
-        file, offset, length, _ = self.rows.at(position)
-        return self._read_at(file, offset, length)
+        name, offset, length, _ = self.rows.at(position)
+        return self._read_at(name, offset, length)
 
     def line_at(self, position: int) -> tuple[bytes, bytes]:
         """Return the line of the row at *position*, and that of its record, ``b""`` if it was not kept."""
-        file, offset, length, record_length = self.rows.at(position)
-        both = self._read_at(file, offset, length + record_length)
+        name, offset, length, record_length = self.rows.at(position)
+        both = self._read_at(name, offset, length + record_length)
         return both[:length], both[length:]
 
     def rows_having(self, *statuses: str) -> Iterator[Row]:
@@ -325,8 +284,8 @@ class Checkpoint:
 
     def record_at(self, position: int) -> bytes:
         """Return the line of the record at *position*, ``b""`` if it was not kept."""
-        file, offset, length, record_length = self.rows.at(position)
-        return self._read_at(file, offset + length, record_length) if record_length else b""
+        name, offset, length, record_length = self.rows.at(position)
+        return self._read_at(name, offset + length, record_length) if record_length else b""
 
     def close(self) -> None:
         """Close the files."""
@@ -384,9 +343,8 @@ class Checkpoint:
                 size = self._own.get(str(part), self._size)
                 self._ask("written", partial(self._appending.append, str(part), size, b""))
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
-            self._write(str(part), lambda: [body])
-            self._files.append((str(part), 0))
-            self._file = len(self._files) - 1
+            self._ask("written", partial(self._storage.write, str(part), lambda: [body]))
+            self._file = self.rows.add_file(str(part))
         else:
             self._ask(
                 "written", partial(self._appending.append, str(part), self._size, body, sync=write.sync)
@@ -436,94 +394,17 @@ class Checkpoint:
         if len(names) <= 1:
             return
         merged = str(PartName.read(names[0])._replace(bound=PartName.read(names[-1]).bound))
-        bodies = {name: self._read(name) or b"" for name in names}
-        self._write(merged, lambda: list(bodies.values()))
+        bodies = {name: self._ask("read", partial(self._storage.read, name)) or b"" for name in names}
+        self._ask("written", partial(self._storage.write, merged, lambda: list(bodies.values())))
         base, places = 0, {}
         for name, body in bodies.items():
             places[name] = base
             base += len(body)
-        self._files = [
-            (merged, at + places[name]) if name in places else (name, at) for name, at in self._files
-        ]
+        self.rows.move_files(places, merged)
         sizes = {merged if name in places else name: size for name, size in self._own.items()}
         self._own = {**sizes, merged: base}
         for name in places.keys() - {merged}:
             self._ask("cleared", partial(self._storage.remove, name))
-
-    def _read_parts(self, past: EarlierTries, *, same: bool) -> None:
-        """Read the files of earlier tries.
-
-        :param same: whether the records still have the same positions.
-        """
-        names = self._ask("listed", self._storage.names)
-        parts = [PartName.read(name) for name in names if name.startswith(PREFIX)]
-        parts = [part for part in parts if part.owner != self._me]
-        turns = {part.turn for part in parts}
-        total = len(self.rows)
-        lost = total if any(turn not in turns for turn in range(1, self._turn)) else 0
-        # A merged file comes before the files that it replaces.
-        parts.sort(key=lambda part: (part.turn, part.owner, part.first, -part.bound))
-        for _, of_one in groupby(parts, lambda part: (part.turn, part.owner)):
-            expected = 0
-            for part in of_one:
-                expected, whole = self._read_part(part, expected, past)
-                if not whole:
-                    lost = max(lost, min(part.bound, total) if same else total)
-        for position in filter(self._is_open, range(lost)):
-            past.pending.setdefault(position, None)
-
-    def _read_part(self, part: PartName, expected: int, past: EarlierTries) -> tuple[int, bool]:
-        """Read a file; return the number of the block that comes next, and whether none is missing."""
-        whole = True
-        body = self._read(str(part)) or b""
-        self._files.append((str(part), 0))
-        for found in blocks(str(part), body):
-            if found is None:
-                return expected, False
-            whole = whole and found.number <= expected
-            if found.number >= expected:
-                self._apply(found, past)
-                expected = found.number + 1
-        return expected, whole
-
-    def _is_open(self, position: int) -> bool:
-        """Return whether a lost claim may be that of this record."""
-        return self.rows.status(position) is None or self.rows.asked_again(position)
-
-    def _apply(self, found: ReadBlock, past: EarlierTries) -> None:
-        block = found.block
-        self._apply_rows(block, found.offset, past)
-        past.lost_starts.update(dict.fromkeys(block.starting))
-        for session_id, (key, started) in block.sessions.items():
-            past.open_sessions[session_id] = key
-            past.starts.append(started)
-            past.lost_starts.pop(key or "", None)
-        self._apply_claims(block, past)
-        for ended in block.ended:
-            past.open_sessions.pop(ended, None)
-            past.lost_starts.pop(ended, None)
-
-    def _apply_rows(self, block: Block, offset: int, past: EarlierTries) -> None:
-        for entry, _ in block.rows:
-            position = self._positions.get(entry.name)
-            # Skipped records are asked by this try.
-            if position is not None and entry.status != SKIPPED:
-                self.rows.put(position, entry)
-                self.rows.place(position, len(self._files) - 1, offset)
-                past.pending.pop(position, None)
-            offset += entry.length + entry.record_length
-
-    def _apply_claims(self, block: Block, past: EarlierTries) -> None:
-        for _, position in self._known(block.withdrawn):
-            past.pending.pop(position, None)
-        for name, position in self._known(block.claims):
-            found_in = block.asked.get(name)
-            key = past.open_sessions.get(found_in[0]) if found_in else None
-            past.pending[position] = MessagePosition(*found_in, key) if found_in else None
-
-    def _known(self, names: list[str]) -> Iterator[tuple[str, int]]:
-        found = ((name, self._positions.get(name)) for name in names)
-        return ((name, position) for name, position in found if position is not None)
 
     def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
         if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):
@@ -554,15 +435,7 @@ class Checkpoint:
             retryable=not is_unusable(cause),
         )
 
-    def _write(self, name: str, content: Callable[[], Any]) -> None:
-        self._ask("written", lambda: self._storage.write(name, content))
-
-    def _read(self, name: str) -> bytes | None:
-        body: bytes | None = self._ask("read", lambda: self._storage.read(name))
-        return body
-
-    def _read_at(self, file: int, offset: int, length: int) -> bytes:
-        name, base = self._files[file]
+    def _read_at(self, name: str, offset: int, length: int) -> bytes:
         if name not in self._readers:
             self._readers[name] = self._ask("read", lambda: self._storage.open(name))
             if len(self._readers) > _OPEN_FILES:
@@ -570,7 +443,7 @@ class Checkpoint:
         self._readers.move_to_end(name)
 
         def read() -> bytes:
-            self._readers[name].seek(base + offset)
+            self._readers[name].seek(offset)
             body: bytes = self._readers[name].read(length)
             return body
 
@@ -578,10 +451,7 @@ class Checkpoint:
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
-        return guarded(call, self._failure(what))
-
-    def _failure(self, what: str) -> str:
-        return f"The checkpoint of {self._shown} cannot be {what}"
+        return guarded(call, f"{self._failure} {what}")
 
 
 def changed_fingerprints(header: Mapping[str, Any], fingerprints: Mapping[str, str]) -> list[str]:

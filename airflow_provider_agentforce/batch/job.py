@@ -15,8 +15,9 @@ from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.answer_folder import AnswerFolder
 from airflow_provider_agentforce.batch.asked_twice import SecondRequests
 from airflow_provider_agentforce.batch.batch_input import BatchInput, question_fingerprints
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
 from airflow_provider_agentforce.batch.continuation import Continuation, Handover
+from airflow_provider_agentforce.batch.earlier_tries import EarlierTries
 from airflow_provider_agentforce.batch.kept_records import CalledSource, changes_between_tries, kept
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.output import FILES, Output, traced_rows

@@ -11,7 +11,8 @@ from typing import Any
 
 from airflow_provider_agentforce.batch.agreement import Agreement
 from airflow_provider_agentforce.batch.batch_input import BatchInput
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.earlier_tries import EarlierTries
 from airflow_provider_agentforce.batch.fields import kind_of
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.parts import unreadable_file

@@ -8,7 +8,7 @@ import re
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -194,6 +194,8 @@ class RowIndex:
         self._again = bytearray(total)
         self._file, self._length, self._record = (array("I", bytes(4 * total)) for _ in range(3))
         self._offset = array("Q", bytes(8 * total))
+        # For each file ever written: where its bytes are now.
+        self._files: list[tuple[str, int]] = []
         self._attempts, self._answers = (array("H", bytes(2 * total)) for _ in range(2))
         # 16 bytes each, once there is one.
         self._questions = bytearray()
@@ -202,6 +204,20 @@ class RowIndex:
 
     def __len__(self) -> int:
         return len(self._status)
+
+    def add_file(self, name: str) -> int:
+        """Add a file, and return its number."""
+        self._files.append((name, 0))
+        return len(self._files) - 1
+
+    def move_files(self, places: Mapping[str, int], merged: str) -> None:
+        """Record that files have become part of the file *merged*.
+
+        :param places: the offset of each by its name.
+        """
+        self._files = [
+            (merged, at + places[name]) if name in places else (name, at) for name, at in self._files
+        ]
 
     def put(self, position: int, entry: Entry) -> None:
         """Make *entry* the row of the record at *position*."""
@@ -218,7 +234,7 @@ class RowIndex:
         self._count(position, 1)
 
     def place(self, position: int, file: int, offset: int) -> None:
-        """Record the file and the offset of the row."""
+        """Record the number of the file and the offset of the row."""
         self._file[position], self._offset[position] = file, offset
 
     def drop(self, position: int) -> None:
@@ -257,9 +273,10 @@ class RowIndex:
         """Return how often a record with a row was tried."""
         return self._attempts[position]
 
-    def at(self, position: int) -> tuple[int, int, int, int]:
-        """Return the file, the offset, and the lengths of a row and of its record."""
-        return self._file[position], self._offset[position], self._length[position], self._record[position]
+    def at(self, position: int) -> tuple[str, int, int, int]:
+        """Return the name of the file, the offset, and the lengths of a row and of its record."""
+        name, base = self._files[self._file[position]]
+        return name, base + self._offset[position], self._length[position], self._record[position]
 
     def having(self, *statuses: str) -> Iterator[int]:
         """Yield the positions of rows with one of *statuses*, in the order of the input."""

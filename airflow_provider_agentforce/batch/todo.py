@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, EarlierTries, MessagePosition
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.earlier_tries import EarlierTries, MessagePosition
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.prompts import Prompts
 from airflow_provider_agentforce.batch.reader import Record

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_agentforce.batch.agent_versions import AgentVersions
-from airflow_provider_agentforce.batch.checkpoint import Checkpoint, MessagePosition
+from airflow_provider_agentforce.batch.checkpoint import Checkpoint
+from airflow_provider_agentforce.batch.earlier_tries import MessagePosition
 from airflow_provider_agentforce.batch.options import Options
 from airflow_provider_agentforce.batch.reader import Record
 from airflow_provider_agentforce.batch.results import FAILURES, INVALID_OUTPUT, SKIPPED, UNKNOWN, Row, moment

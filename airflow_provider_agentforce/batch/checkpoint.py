@@ -116,6 +116,7 @@ class Checkpoint:
         self._unmerged = 0
         self._file = 0
         self._readers: OrderedDict[str, Any] = OrderedDict()
+        self._reading = threading.Lock()
         self._lock = threading.RLock()
         self._pending = _PendingBlock()
         self._writing = threading.Lock()
@@ -395,7 +396,11 @@ class Checkpoint:
             return
         merged = str(PartName.read(names[0])._replace(bound=PartName.read(names[-1]).bound))
         bodies = {name: self._ask("read", partial(self._storage.read, name)) or b"" for name in names}
-        self._ask("written", partial(self._storage.write, merged, lambda: list(bodies.values())))
+        with self._reading:
+            # It may replace the first of them, which an open reader would continue to read as it was.
+            if merged in self._readers:
+                self._readers.pop(merged).close()
+            self._ask("written", partial(self._storage.write, merged, lambda: list(bodies.values())))
         base, places = 0, {}
         for name, body in bodies.items():
             places[name] = base
@@ -436,18 +441,18 @@ class Checkpoint:
         )
 
     def _read_at(self, name: str, offset: int, length: int) -> bytes:
-        if name not in self._readers:
-            self._readers[name] = self._ask("read", lambda: self._storage.open(name))
-            if len(self._readers) > _OPEN_FILES:
-                self._readers.popitem(last=False)[1].close()
-        self._readers.move_to_end(name)
-
         def read() -> bytes:
             self._readers[name].seek(offset)
             body: bytes = self._readers[name].read(length)
             return body
 
-        body: bytes = self._ask("read", read)
+        with self._reading:
+            if name not in self._readers:
+                self._readers[name] = self._ask("read", lambda: self._storage.open(name))
+                if len(self._readers) > _OPEN_FILES:
+                    self._readers.popitem(last=False)[1].close()
+            self._readers.move_to_end(name)
+            body: bytes = self._ask("read", read)
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:

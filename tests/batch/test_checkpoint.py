@@ -233,6 +233,20 @@ def test_many_parts_become_few_and_nothing_of_them_is_lost(folder, opened):
     assert set(opened(names)[1].pending) == {29_999}
 
 
+def test_rows_are_found_after_a_merge_into_a_file_that_is_being_read(tmp_path):
+    folder = UPath(f"memory://{tmp_path.name}/ledger")
+    names = {f"r{number}": number for number in range(250)}
+    with closing(Checkpoint(Storage(folder), {}, names, folder)) as checkpoint:
+        checkpoint.open(changes_allowed=False)
+        for name, position in names.items():
+            answered(checkpoint, name)
+            checkpoint.flush()
+            assert [Row.from_line(checkpoint.row_at(one)).key for one in (position, 0)] == [name, "r0"]
+        # They were merged twice, into a file of the same name, because nothing was claimed in between.
+        assert len(list(folder.glob("part-*"))) < 60
+        assert [row.key for row in checkpoint.rows_having("answered")] == list(names)
+
+
 def test_a_merge_that_was_killed_before_it_removed_the_old_files_changes_nothing(folder, opened, monkeypatch):
     names = {f"r{number}": number for number in range(30_000)}
     checkpoint, _ = opened(names)

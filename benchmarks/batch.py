@@ -29,6 +29,8 @@ from report import Row, table
 from airflow_provider_agentforce.operators import shards
 
 RECORDS = 1000
+ROUNDS = 3
+BY_HAND = ("loop", "requests", "http.client")
 MANY = 10_000
 MANY_DELAY = 0.5
 MANY_TOKEN_SECONDS = 60
@@ -183,52 +185,55 @@ def bench(records: int, *, form: str = "jsonl", **terms: Any) -> Iterator[Bench]
 
 
 def at_the_cap() -> list[Row]:
-    """Ask about a thousand records, with the operator and with the loop."""
-    with bench(RECORDS) as it:
-        batch = it.operator()
-        counts = it.org.counts()
-        loop = it.by_hand("loop")
-        ideal = it.org.ideal(RECORDS)
-        rows = it.statuses()
-    with bench(RECORDS) as it:
-        requests, sockets = (_cpu_ms(it.by_hand(way), RECORDS) for way in ("requests", "http.client"))
-    share, theirs = ideal / batch["seconds"], ideal / loop["seconds"]
-    name = f"{RECORDS:,} conversations, 50 at once, 0.5 s per call"
-    lost = RECORDS - rows["answered"]
-    cpu = _cpu_ms(batch, RECORDS)
+    """Ask about a thousand records, in each way by turns."""
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ("operator", *BY_HAND)}
+    counts: list[Counter[str]] = []
+    for _ in range(ROUNDS):
+        with bench(RECORDS) as it:
+            runs["operator"].append(it.operator())
+            counts.append(Counter(it.org.counts()) + it.statuses())
+            for way in BY_HAND:
+                runs[way].append(it.by_hand(way))
+            ideal = it.org.ideal(RECORDS)
+    seconds = {way: statistics.median(one["seconds"] for one in of_way) for way, of_way in runs.items()}
+    share, theirs = ideal / seconds["operator"], ideal / seconds["loop"]
+    cpu = {way: statistics.median(_cpu_ms(one, RECORDS) for one in of_way) for way, of_way in runs.items()}
+    name = f"{RECORDS:,} conversations, 50 at once, 0.5 s per call, median of {ROUNDS} runs"
+    total, peak = sum(counts, Counter[str]()), max(one["peak"] for one in counts)
+    lost = ROUNDS * RECORDS - total["answered"]
     return [
         Row(
             f"{name}: share of the ideal {ideal:.1f} s",
             "at least 98 %",
-            f"{share:.1%} ({batch['seconds']:.2f} s); asyncio and aiohttp with a semaphore: {theirs:.1%} "
-            f"({loop['seconds']:.2f} s)",
+            f"{share:.1%} ({seconds['operator']:.2f} s); asyncio and aiohttp with a semaphore: {theirs:.1%} "
+            f"({seconds['loop']:.2f} s)",
             share >= 0.98,
         ),
         Row("The same: throughput as a ratio to the aiohttp loop", "", f"{share / theirs:.3f}"),
         Row(
             "The same: records without an answer, and starts that the org refused",
             "0 and 0",
-            f"{lost} and {counts['refused']} (most sessions open at once: {counts['peak']})",
-            not lost and not counts["refused"],
+            f"{lost} and {total['refused']} (most sessions open at once: {peak})",
+            not lost and not total["refused"],
         ),
         Row(
             "The same: messages sent twice, and sessions left open",
             "0 and 0",
-            f"{counts['twice']} and {counts['open']}",
-            not counts["twice"] and not counts["open"],
+            f"{total['twice']} and {total['open']}",
+            not total["twice"] and not total["open"],
         ),
         Row(
             "The same: CPU time per conversation",
             f"at most {CPU_GOAL} ms",
-            f"{cpu:.2f} ms (the aiohttp loop: {_cpu_ms(loop, RECORDS):.2f} ms; 50 threads with bare "
-            f"`requests`: {requests:.2f} ms, with bare `http.client`: {sockets:.2f} ms)",
-            cpu <= CPU_GOAL,
+            f"{cpu['operator']:.2f} ms (the aiohttp loop: {cpu['loop']:.2f} ms; 50 threads with bare "
+            f"`requests`: {cpu['requests']:.2f} ms, with bare `http.client`: {cpu['http.client']:.2f} ms)",
+            cpu["operator"] <= CPU_GOAL,
         ),
         Row(
-            "The same: token exchanges while the token lives (30 min)",
+            "The same: token exchanges of each run, while the token lives (30 min)",
             "at most 1",
-            str(counts["tokens"]),
-            counts["tokens"] <= 1,
+            f"{total['tokens'] / ROUNDS:g}",
+            total["tokens"] <= ROUNDS,
         ),
     ]
 

@@ -33,7 +33,8 @@ nothing.
 
 {table}
 
-Measured with Python {python}, Airflow {airflow}, requests {requests} and {cpus} CPUs on {system}{priority}.
+Measured with Python {python} (`{interpreter}`), Airflow {airflow}, requests {requests} and {cpus} CPUs on
+{system}{priority}.
 Load average of the machine before the run: {load:.1f}.
 
 ## How to read it
@@ -42,6 +43,10 @@ Each figure is compared with another one of the same run, and both are measured 
 other load on the machine affects both. Compare rows, not milliseconds of two machines. Rows without a goal
 are for comparison. The goals apply to an idle machine: other load slows down all rows, and most of all those
 with a share of an ideal time.
+
+Linux distributions and Airflow's images build Python with profile-guided optimization. pyenv does not by
+default: such a Python takes about a sixth more CPU time. `make bench PYTHON=/usr/bin/python3`, in a checkout
+without `.venv`, measures with the system's Python.
 
 - **A message** (`benchmarks/message.py`): {messages} messages in one open conversation. The server is a
   separate process, without an agent, that answers every message with the same `Inform`.
@@ -129,6 +134,7 @@ def _page(text: str, load: float) -> str:
     return _PAGE.format(
         table=text,
         python=platform.python_version(),
+        interpreter=Path(sys.executable).resolve(),
         airflow=version("apache-airflow"),
         requests=version("requests"),
         cpus=os.cpu_count(),

@@ -30,7 +30,6 @@ PROXIES_AND_AUTHORITIES = (
 def pytest_collection_finish():
     """Keep the garbage collector from visiting what Airflow and all tests consist of, again and again."""
     gc.enable()
-    gc.collect()
     gc.freeze()
 
 

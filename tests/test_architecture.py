@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,12 +48,11 @@ def imports_of(file, known):
                 yield inside if inside in known else inside.rpartition(".")[0]
 
 
+@cache
 def imported():
+    """Return the imports of each module. Not at import time: every worker of xdist imports this file."""
     known = modules()
     return {name: set(imports_of(file, known)) for name, file in known.items()}
-
-
-IMPORTS = imported()
 
 
 def below(names, top):
@@ -100,7 +100,7 @@ def arrows():
 def test_every_module_in_the_picture_exists():
     named = {name for row in range(len(PICTURE)) for _, _, name in names_at(row)}
     assert len(named) > 15
-    assert [name for name in named if not below(IMPORTS, name)] == []
+    assert [name for name in named if not below(imported(), name)] == []
 
 
 def test_every_module_that_a_table_names_exists():
@@ -108,7 +108,7 @@ def test_every_module_that_a_table_names_exists():
     steps = PAGE.partition("## A batch, from its input")[2].partition("## The packages")[0]
     of_batch = {f"batch.{name}" for name in re.findall(r"`([a-z_]+)`", steps)} - {"batch.batch"}
     assert len(of_batch) > 20
-    assert [name for name in named | of_batch if not below(IMPORTS, name)] == []
+    assert [name for name in named | of_batch if not below(imported(), name)] == []
 
 
 def test_every_arrow_of_the_picture_is_an_import():
@@ -116,7 +116,7 @@ def test_every_arrow_of_the_picture_is_an_import():
     between = [(user, used) for user, used in drawn if user and used]
     assert len(between) == len(drawn) - 3  # the Dag above has two arrows, the Agent API below one
     for user, used in between:
-        found = set().union(*(IMPORTS[name] for name in below(IMPORTS, user)))
+        found = set().union(*(imported()[name] for name in below(imported(), user)))
         assert below(found, used), f"{user} does not import {used}"
 
 
@@ -153,7 +153,7 @@ def test_every_module_that_another_one_has_work_for_it_is_drawn_so():
     named = {name for arrow in drawn for name in arrow}
     reached = {name: drawn_below(name, drawn) for name in named}
     for user in named:
-        workers = set().union(*(workers_of(name) for name in below(IMPORTS, user)))
+        workers = set().union(*(workers_of(name) for name in below(imported(), user)))
         used = {name for name in named - {user} if below(workers, name)}
         # What is below is given what is above as an object, and may make one.
         missing = {name for name in used - reached[user] if user not in reached[name]}
@@ -179,12 +179,12 @@ def package_of(name):
     return name.split(".")[0]
 
 
-@pytest.mark.parametrize("package", sorted({package_of(name) for name in IMPORTS} - {""}))
+@pytest.mark.parametrize("package", sorted({package_of(name) for name in modules()} - {""}))
 def test_a_package_imports_what_the_page_says(package):
     assert package in ALLOWED, f"docs/architecture.md has no row for {package}"
     used = defaultdict(set)
-    for name in below(IMPORTS, package):
-        for target in IMPORTS[name]:
+    for name in below(imported(), package):
+        for target in imported()[name]:
             used[package_of(target)].add(name)
     known = {"", package, *EVERYWHERE, *ALLOWED[package]}
     assert {target: users for target, users in used.items() if target not in known} == {}
@@ -199,7 +199,7 @@ def test_a_folder_says_what_is_inside_and_which_way_data_goes():
 
 
 def test_the_page_names_no_package_that_is_gone():
-    assert set(ALLOWED) == {package_of(name) for name in IMPORTS} - {""}
+    assert set(ALLOWED) == {package_of(name) for name in modules()} - {""}
 
 
 def test_a_package_imports_only_packages_that_stand_above_it_on_the_page():

@@ -26,7 +26,7 @@ from typing import Any
 from org import AGENT_ID, LimitedOrg, Terms
 from report import Row, table
 
-from airflow_provider_agentforce.operators import shards
+from airflow_provider_agentforce.batch.shard import Shard
 
 RECORDS = 1000
 ROUNDS = 3
@@ -88,7 +88,8 @@ class Bench:
 
         :param limits: extras of the connection.
         """
-        processes = [self.begin(shard=shard, limits=limits) for shard in shards(number)]
+        shards = [str(Shard(one, number)) for one in range(number)]
+        processes = [self.begin(shard=shard, limits=limits) for shard in shards]
         try:
             return [self._finished(process) for process in processes]
         finally:

@@ -37,6 +37,8 @@ if repository := os.environ.get("REPOSITORY_URL"):
 
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
+# There are none, and looking for them parses each module again.
+autodoc_use_type_comments = False
 # The extra common-ai is there from Python 3.11 on.
 autodoc_mock_imports = [] if find_spec("pydantic_ai") else ["airflow.providers.common.ai", "pydantic_ai"]
 add_module_names = False

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
-import requests
+import urllib3
 from stand_ins import Task, chosen
 
 from airflow_provider_agentforce._compat import AirflowTaskTimeout, waits
@@ -44,7 +44,7 @@ class Org:
 
     def actions(self, text):
         # Over HTTP, as a process that is to be killed has only a copy of the emulator.
-        sessions = requests.get(f"{self.org.url}/emulator/sessions", timeout=60).json()["sessions"]
+        sessions = urllib3.request("GET", f"{self.org.url}/emulator/sessions").json()["sessions"]
         turns = [turn for one in sessions for turn in one["turns"]]
         return sum(turn["applied"] for turn in turns if turn["text"] == text)
 

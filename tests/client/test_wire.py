@@ -44,11 +44,11 @@ def after_request(act):
 
 
 def sending(*parts, then="close"):
-    """Answer one request with *parts*, then close, hang or reset."""
+    """Answer one request with *parts*, or what they return, then close, hang or reset."""
 
     def act(peer):
         for part in parts:
-            peer.send(part)
+            peer.send(part() if callable(part) else part)
         if then == "hang":
             peer.hang()
         elif then == "reset":
@@ -107,8 +107,8 @@ LOST_IN_THE_ANSWER = {
     "reset in the body": (sending(wire.response(JSON[:-5], length=500), then="reset"), "cut or too slow"),
     "chunk cut": (sending(CHUNKED + b"ff\r\n" + JSON[:-5]), "cut or too slow"),
     "chunk size that is no number": (sending(CHUNKED + b"zz\r\n" + JSON), "not readable"),
-    "tiny chunks without end": (sending(CHUNKED + b"1\r\nx\r\n" * 1_200_000), "cut or too slow"),
-    "chunk extensions without end": (sending(CHUNKED + b"1;" + b"x" * 6_000_000), "not readable"),
+    "tiny chunks without end": (sending(lambda: CHUNKED + b"1\r\nx\r\n" * 1_200_000), "cut or too slow"),
+    "chunk extensions without end": (sending(lambda: CHUNKED + b"1;" + b"x" * 6_000_000), "not readable"),
     "gzip inside gzip": (
         sending(HEAD + b"Content-Encoding: gzip, gzip\r\nConnection: close\r\n\r\n" + gzip.compress(JSON)),
         "not readable",
@@ -120,8 +120,14 @@ LOST_IN_THE_ANSWER = {
         sending(GZIPPED + b"Connection: close\r\n\r\n" + gzip.compress(JSON * 9)[:-20]),
         "not readable",
     ),
-    "answer over the cap": (sending(NO_LENGTH + b" " * 5_000_000 + JSON), "longer than 4194304 bytes"),
-    "chunks over the cap": (sending(CHUNKED, in_chunks(b" " * 5_000_000 + JSON)), "longer than 4194304"),
+    "answer over the cap": (
+        sending(lambda: NO_LENGTH + b" " * 5_000_000 + JSON),
+        "longer than 4194304 bytes",
+    ),
+    "chunks over the cap": (
+        sending(CHUNKED, lambda: in_chunks(b" " * 5_000_000 + JSON)),
+        "longer than 4194304",
+    ),
 }
 
 

@@ -132,7 +132,7 @@ def _runs(secret: str) -> dict[int, frozenset[str]]:
     whole = {layer for layer, _ in layers(secret)}
     whole |= {form.replace(" ", "+") for form in whole}
     found: dict[int, set[str]] = {}
-    for form in (*whole, *_in_base64(secret)):
+    for form in whole.union(_in_base64(secret)):
         length = min(len(form), _SHORTEST_RUN)
         found.setdefault(length, set()).update(
             form[start : start + length] for start in range(len(form) - length + 1)
@@ -147,7 +147,9 @@ def _in_base64(secret: str) -> Iterator[str]:
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             at_the_end = encode(bytes(before) + raw).decode()[mixed:]
             inside = encode(bytes(before) + raw).decode()[mixed : (before + len(raw)) * 8 // 6]
-            yield from (form for form in (at_the_end, inside) if len(form) >= _SHORTEST_BASE64)
+            # A longer part inside has no run that the whole lacks.
+            parts = (at_the_end, inside) if len(inside) < _SHORTEST_RUN else (at_the_end,)
+            yield from (form for form in parts if len(form) >= _SHORTEST_BASE64)
 
 
 def masked(text: str, hidden: bytearray) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 
 from sqlalchemy.orm import configure_mappers
 
+# What is loaded here stays: a collection would visit all of it, here and in each of the processes.
+gc.disable()
 with contextlib.suppress(ImportError, AttributeError):
     importlib.import_module("airflow.cli.commands.dag_command")
     importlib.import_module("airflow_provider_agentforce.operators")
@@ -19,3 +22,5 @@ with contextlib.suppress(ImportError, AttributeError):
     importlib.import_module("airflow.api_fastapi.app")
     importlib.import_module("airflow.api_fastapi.core_api.routes.public")
     importlib.import_module("airflow.api_fastapi.core_api.routes.ui")
+gc.freeze()
+gc.enable()

@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "first-steps.md"
-INSTALL, EMULATOR, PORT = (
+VENV, INSTALL, EMULATOR, PORT = (
+    "python3 -m venv .venv",
     "pip install '/path/to/checkout[emulator]'",
     "agentforce-emulator\n",
     "8765",
@@ -76,6 +77,7 @@ def _page(wheel: Path) -> str:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     for said, done in (
+        (VENV, f"{VENV} --without-pip"),  # as uv installs
         (INSTALL, f"uv pip install '{wheel}[emulator]'"),
         (EMULATOR, f"agentforce-emulator --port {port}\n"),
         (PORT, port),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).resolve().parent.parent / ".airflow-docs")
 
 from airflow_provider_agentforce import __version__
+
+# What Sphinx reads stays until the end; each collection would visit all of it.
+gc.disable()
 
 PACKAGE = "airflow_provider_agentforce"
 

@@ -224,16 +224,14 @@ class Checkpoint:
                 self.open_sessions.pop(one, None)
 
     def flush(self) -> None:
-        """Write all pending entries.
+        """Write all pending entries. When this has returned, every row that was settled before can be read.
 
         :raises LedgerError: if they cannot be written. They are kept for the next attempt.
         """
-        with self._lock:
-            write = self._pending
-            if not write.has_news and not (self._appending and self._appending.unsynced):
-                return
-            write.sync = True
-        self._commit(write)
+        if not self._flush_pending():
+            with self._writing:  # until another thread has written its block, or given it back
+                pass
+            self._flush_pending()
 
     def write_note(self, name: str, value: dict[str, Any]) -> None:
         """Store a value beside the rows, durably.
@@ -258,13 +256,15 @@ class Checkpoint:
 
     def row_at(self, position: int) -> bytes:
         """Return the line of the row at *position*."""
-        name, offset, length, _ = self.rows.at(position)
-        return self._read_at(name, offset, length)
+        with self._reading:
+            name, offset, length, _ = self.rows.at(position)
+            return self._read_at(name, offset, length)
 
     def line_at(self, position: int) -> tuple[bytes, bytes]:
         """Return the line of the row at *position*, and that of its record, ``b""`` if it was not kept."""
-        name, offset, length, record_length = self.rows.at(position)
-        both = self._read_at(name, offset, length + record_length)
+        with self._reading:
+            name, offset, length, record_length = self.rows.at(position)
+            both = self._read_at(name, offset, length + record_length)
         return both[:length], both[length:]
 
     def rows_having(self, *statuses: str) -> Iterator[Row]:
@@ -285,14 +285,25 @@ class Checkpoint:
 
     def record_at(self, position: int) -> bytes:
         """Return the line of the record at *position*, ``b""`` if it was not kept."""
-        name, offset, length, record_length = self.rows.at(position)
-        return self._read_at(name, offset + length, record_length) if record_length else b""
+        with self._reading:
+            name, offset, length, record_length = self.rows.at(position)
+            return self._read_at(name, offset + length, record_length) if record_length else b""
 
     def close(self) -> None:
         """Close the files."""
         self._storage.close()
         while self._readers:
             self._readers.popitem()[1].close()
+
+    def _flush_pending(self) -> bool:
+        """Write the pending entries; return whether there were any."""
+        with self._lock:
+            write = self._pending
+            if not write.has_news and not (self._appending and self._appending.unsynced):
+                return False
+            write.sync = True
+        self._commit(write)
+        return True
 
     def _commit(self, write: _PendingBlock) -> None:
         """Have *write* written, by this thread or by another one that waits for it as well."""
@@ -396,18 +407,22 @@ class Checkpoint:
             return
         merged = str(PartName.read(names[0])._replace(bound=PartName.read(names[-1]).bound))
         bodies = {name: self._ask("read", partial(self._storage.read, name)) or b"" for name in names}
+        base, places = 0, {}
+        for name, body in bodies.items():
+            places[name] = base
+            base += len(body)
+        self.check_owner()
         with self._reading:
             # It may replace the first of them, which an open reader would continue to read as it was.
             if merged in self._readers:
                 self._readers.pop(merged).close()
             self._ask("written", partial(self._storage.write, merged, lambda: list(bodies.values())))
-        base, places = 0, {}
-        for name, body in bodies.items():
-            places[name] = base
-            base += len(body)
-        self.rows.move_files(places, merged)
+            self.rows.move_files(places, merged)
         sizes = {merged if name in places else name: size for name, size in self._own.items()}
         self._own = {**sizes, merged: base}
+        # Another process lists the files after it has become the owner. So if it lists those that are removed
+        # here, it also lists the merged one.
+        self.check_owner()
         for name in places.keys() - {merged}:
             self._ask("cleared", partial(self._storage.remove, name))
 
@@ -441,18 +456,18 @@ class Checkpoint:
         )
 
     def _read_at(self, name: str, offset: int, length: int) -> bytes:
+        if name not in self._readers:
+            self._readers[name] = self._ask("read", lambda: self._storage.open(name))
+            if len(self._readers) > _OPEN_FILES:
+                self._readers.popitem(last=False)[1].close()
+        self._readers.move_to_end(name)
+
         def read() -> bytes:
             self._readers[name].seek(offset)
             body: bytes = self._readers[name].read(length)
             return body
 
-        with self._reading:
-            if name not in self._readers:
-                self._readers[name] = self._ask("read", lambda: self._storage.open(name))
-                if len(self._readers) > _OPEN_FILES:
-                    self._readers.popitem(last=False)[1].close()
-            self._readers.move_to_end(name)
-            body: bytes = self._ask("read", read)
+        body: bytes = self._ask("read", read)
         return body
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:

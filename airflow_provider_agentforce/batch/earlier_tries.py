@@ -96,9 +96,11 @@ class PartReader:
     def _read_part(self, part: PartName, expected: int, past: EarlierTries) -> tuple[int, bool]:
         """Read a file; return the number of the block that comes next, and whether none is missing."""
         whole = True
-        body = guarded(lambda: self.storage.read(str(part)), f"{self.failure} read") or b""
+        body = guarded(lambda: self.storage.read(str(part)), f"{self.failure} read")
+        if body is None and part.first < expected:
+            return expected, True  # its try has merged it, and removed it after it was listed
         file = self.rows.add_file(str(part))
-        for found in blocks(str(part), body):
+        for found in blocks(str(part), body or b""):
             if found is None:
                 return expected, False
             whole = whole and found.number <= expected

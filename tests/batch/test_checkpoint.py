@@ -259,6 +259,96 @@ def test_a_merge_that_was_killed_before_it_removed_the_old_files_changes_nothing
     assert (set(past.pending), later.rows.counts) == (set(), {"answered": 150})
 
 
+class Watched(Storage):
+    """A store in which something happens right after a listing, or before a write."""
+
+    after_listing = before_write = staticmethod(lambda: None)
+
+    def names(self):
+        names = super().names()
+        self.after_listing()
+        return names
+
+    def write(self, name, content):
+        self.before_write()
+        super().write(name, content)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Return a store for an empty folder; each call returns another one for the same folder."""
+    return lambda: Watched(UPath(f"memory://{tmp_path.name}/ledger"))
+
+
+def opened_in(storage):
+    checkpoint = Checkpoint(storage, {"records": "same"}, {f"r{number}": number for number in range(200)}, "")
+    return checkpoint, checkpoint.open(changes_allowed=False)
+
+
+def answer(checkpoint, names, *, claim=True):
+    for name in names:
+        if claim:
+            checkpoint.claim(name)
+        answered(checkpoint, name)
+        checkpoint.flush()
+
+
+# r0 is not asked yet.
+FIRST, LATER = [f"r{number}" for number in range(1, 46)], [f"r{number}" for number in range(46, 151)]
+
+
+def test_a_try_that_was_taken_over_merges_no_more(watched):
+    old, _ = opened_in(watched())
+    answer(old, FIRST)
+    stopped = []
+
+    def go_on():
+        with pytest.raises(TaskStoppedError, match="taken over") as caught:
+            answer(old, LATER, claim=False)
+        stopped.append(caught)
+
+    storage = watched()
+    storage.after_listing = go_on
+    new, past = opened_in(storage)
+    assert (len(stopped), set(past.pending), new.rows.counts) == (1, set(), {"answered": 45})
+    assert [row.key for row in new.rows_having("answered")] == FIRST
+
+
+def test_files_that_a_merge_before_the_takeover_removes_after_it_are_not_lost(watched):
+    storage, removed = watched(), []
+    storage.remove = removed.append
+    answer(opened_in(storage)[0], FIRST + LATER)
+    later = watched()
+    later.after_listing = lambda: [later.remove(name) for name in removed]
+    new, past = opened_in(later)
+    assert (len(removed) > 90, set(past.pending), new.rows.counts) == (True, set(), {"answered": 150})
+    assert [row.key for row in new.rows_having("answered")] == FIRST + LATER
+
+
+def test_a_row_that_another_thread_is_writing_can_be_read_after_a_flush(watched):
+    storage, begun, found = watched(), threading.Event(), []
+    checkpoint, _ = opened_in(storage)
+
+    def read():
+        begun.set()
+        checkpoint.flush()
+        found.append(checkpoint.row_at(0))
+
+    reader = threading.Thread(target=read)
+
+    def read_meanwhile():
+        storage.before_write = Watched.before_write
+        reader.start()
+        begun.wait()
+        reader.join(0.2)
+
+    answered(checkpoint, "r0")
+    storage.before_write = read_meanwhile
+    checkpoint.claim("r1")
+    reader.join()
+    assert found == [Row("r0", "answered", outcome="answered").line()]
+
+
 def test_two_processes_may_write_the_same_file_at_once(folder):
     first, second = LocalStorage(folder), LocalStorage(folder)
     first.prepare()

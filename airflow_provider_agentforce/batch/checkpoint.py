@@ -342,7 +342,10 @@ class Checkpoint:
         :raises TaskStoppedError: if one has; this one must send and write nothing more.
         """
         if self.read_note(_OWNER).get("owner") != self._me:
-            raise TaskStoppedError("Another process has taken over this batch; this one stops.")
+            raise TaskStoppedError(
+                "Another process has taken over this batch; this one stops.",
+                hint="Leave it to that process: it continues with what this one has written.",
+            )
 
     def _put(self, write: _PendingBlock) -> None:
         self._bound = max(self._bound, write.bound)

@@ -31,7 +31,7 @@ _ANSWER_IT = (
 # For errors without a hint.
 _USUAL: dict[type[AgentforceError], str] = {
     AgentforceInputError: "Correct this in the Dag or in its data, then clear the task.",
-    AgentforceTransientError: "Nothing was done. A retry of the task, or clearing it, tries again.",
+    AgentforceTransientError: "A retry of the task, or clearing it, tries again.",
 }
 # Airflow's page cuts a line at its right edge.
 _WIDTH = 84

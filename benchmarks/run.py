@@ -77,7 +77,9 @@ without `.venv`, measures with the system's Python.
   asyncio, a semaphore) keeps its answers in memory and has no retry, no ledger and no limit except the
   semaphore. CPU time is that of the whole process, compared with threads that make the same calls at the
   same pace with bare `requests` and `http.client` and do nothing else. A call after a wait costs twice the
-  CPU time of a call after another call, in all of them, and more while other programs use the CPU.
+  CPU time of a call after another call, in all of them, and more while other programs use the CPU. On several
+  idle CPUs, threads take the interpreter's lock from each other at every system call, which costs about a
+  sixth; on one CPU they do not.
 - **The cost of syncs**: the same batch with and without syncs of the ledger, {pairs} pairs alternately, so
   fast that the CPU is busy; at the speed of a real agent the cost is lost in the noise. A record is synced
   once, before its message leaves, and records that wait at the same time share a sync.

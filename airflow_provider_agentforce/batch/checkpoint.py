@@ -15,7 +15,8 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -45,6 +46,7 @@ _LATER_FINGERPRINTS = frozenset({"org"})
 _MOST_FILES = 100
 _MERGED_BYTES = 8_000_000
 _OPEN_FILES = 8
+_CALLS_AT_ONCE = 16
 # Records that one appended file may claim. If the file is lost, all of them without a row are unknown.
 _WINDOW = 100
 
@@ -358,7 +360,10 @@ class Checkpoint:
                 size = self._own.get(str(part), self._size)
                 self._ask("written", partial(self._appending.append, str(part), size, b""))
             part, self._size = PartName(self._turn, self._me, self._number, bound), 0
+            # A store may still complete a write that was interrupted, so the next one has another name.
+            self._bound = bound + 1
             self._ask("written", partial(self._storage.write, str(part), lambda: [body]))
+            self._bound = bound
             self._file = self.rows.add_file(str(part))
         else:
             self._ask(
@@ -402,32 +407,31 @@ class Checkpoint:
                     run = []
                 run.append(name)
             self._merge_run(run)
-        except LedgerError as error:
+        except (LedgerError, TaskStoppedError) as error:
             log.warning("The files of the checkpoint could not be merged: %s", error)
 
     def _merge_run(self, names: list[str]) -> None:
         if len(names) <= 1:
             return
         merged = str(PartName.read(names[0])._replace(bound=PartName.read(names[-1]).bound))
-        bodies = {name: self._ask("read", partial(self._storage.read, name)) or b"" for name in names}
+        bodies = dict(zip(names, self._at_once("read", self._storage.read, names), strict=True))
         base, places = 0, {}
         for name, body in bodies.items():
             places[name] = base
-            base += len(body)
+            base += len(body or b"")
         self.check_owner()
         with self._reading:
             # It may replace the first of them, which an open reader would continue to read as it was.
             if merged in self._readers:
                 self._readers.pop(merged).close()
-            self._ask("written", partial(self._storage.write, merged, lambda: list(bodies.values())))
+            self._ask("written", partial(self._storage.write, merged, lambda: filter(None, bodies.values())))
             self.rows.move_files(places, merged)
         sizes = {merged if name in places else name: size for name, size in self._own.items()}
         self._own = {**sizes, merged: base}
         # Another process lists the files after it has become the owner. So if it lists those that are removed
         # here, it also lists the merged one.
         self.check_owner()
-        for name in places.keys() - {merged}:
-            self._ask("cleared", partial(self._storage.remove, name))
+        self._at_once("cleared", self._storage.remove, places.keys() - {merged})
 
     def _check_same(self, header: dict[str, Any], *, changes_allowed: bool) -> None:
         if header.get("v") != _VERSION or not isinstance(header.get("began"), float | int):
@@ -472,6 +476,11 @@ class Checkpoint:
 
         body: bytes = self._ask("read", read)
         return body
+
+    def _at_once(self, what: str, call: Callable[[str], Any], names: Collection[str]) -> list[Any]:
+        """Return the results of *call* for *names*. One by one, they take too long to stop a task."""
+        with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
+            return self._ask(what, lambda: list(pool.map(call, names)))  # type: ignore[no-any-return]
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
         return guarded(call, f"{self._failure} {what}")

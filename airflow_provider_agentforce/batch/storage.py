@@ -44,7 +44,10 @@ _WRONG_PATH = {
 }
 
 _again = tenacity.Retrying(
-    retry=tenacity.retry_if_not_exception_type(_FINAL),
+    # Not the end of a task's time, or an exit: these are no Exception.
+    retry=tenacity.retry_all(
+        tenacity.retry_if_exception_type(Exception), tenacity.retry_if_not_exception_type(_FINAL)
+    ),
     wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
     stop=tenacity.stop_after_attempt(_ATTEMPTS),
     reraise=True,

@@ -153,9 +153,10 @@ class _RetryRules:
             retry_error_callback=self._last,
         )
 
-    def _may_repeat(self, _: tenacity.RetryCallState) -> bool:
+    def _may_repeat(self, state: tenacity.RetryCallState) -> bool:
         call = self._call
-        if call.last is None or call.last.failure is None:
+        raised = state.outcome is not None and state.outcome.failed
+        if raised or call.last is None or call.last.failure is None:
             return False
         if call.options.during_cleanup:
             return call.failure is Failure.LOCKED

@@ -300,18 +300,54 @@ FIRST, LATER = [f"r{number}" for number in range(1, 46)], [f"r{number}" for numb
 def test_a_try_that_was_taken_over_merges_no_more(watched):
     old, _ = opened_in(watched())
     answer(old, FIRST)
-    stopped = []
-
-    def go_on():
-        with pytest.raises(TaskStoppedError, match="taken over") as caught:
-            answer(old, LATER, claim=False)
-        stopped.append(caught)
-
     storage = watched()
-    storage.after_listing = go_on
+    storage.after_listing = lambda: answer(old, LATER, claim=False)
     new, past = opened_in(storage)
-    assert (len(stopped), set(past.pending), new.rows.counts) == (1, set(), {"answered": 45})
+    assert (set(past.pending), new.rows.counts) == (set(), {"answered": 45})
     assert [row.key for row in new.rows_having("answered")] == FIRST
+    assert old.unwritten() == []
+    with pytest.raises(TaskStoppedError, match="taken over"):
+        old.claim("r0")
+
+
+class Alarm(BaseException):
+    """The end of a task's time."""
+
+
+def test_an_interrupted_write_that_the_store_completes_later_replaces_nothing(watched):
+    storage, late = watched(), []
+    checkpoint, _ = opened_in(storage)
+    answered(checkpoint, "r0")
+
+    def write(name, content):
+        late.append((name, b"".join(content())))
+        raise Alarm
+
+    storage.write = write
+    with pytest.raises(Alarm):
+        checkpoint.flush()
+    del storage.write
+    answered(checkpoint, "r1")
+    checkpoint.flush()
+    name, body = late[0]
+    watched().write(name, lambda: [body])
+    new, past = opened_in(watched())
+    assert ([row.key for row in new.rows_having("answered")], set(past.pending)) == (["r0", "r1"], set())
+
+
+def test_the_end_of_a_task_s_time_is_not_taken_for_a_failure_of_the_store():
+    calls = []
+
+    class Folder:
+        protocol = "memory"
+
+        def iterdir(self):
+            calls.append("listed")
+            raise Alarm
+
+    with pytest.raises(Alarm):
+        Storage(Folder()).names()
+    assert calls == ["listed"]
 
 
 def test_files_that_a_merge_before_the_takeover_removes_after_it_are_not_lost(watched):

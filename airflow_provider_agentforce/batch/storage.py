@@ -44,7 +44,7 @@ _WRONG_PATH = {
 }
 
 _again = tenacity.Retrying(
-    # Not the end of a task's time, or an exit: these are no Exception.
+    # A timeout of the task or an exit is not an Exception, and ends the call.
     retry=tenacity.retry_all(
         tenacity.retry_if_exception_type(Exception), tenacity.retry_if_not_exception_type(_FINAL)
     ),
